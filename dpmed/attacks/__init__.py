@@ -1,0 +1,1 @@
+"""What a malicious server can recover from an update, for auditing one's own training."""

@@ -1,0 +1,98 @@
+"""What every data set is, whatever its files look like.
+
+A data set is random access: `len(dataset)`, `dataset[i]`. Samples come as they are stored (uint8 pixels stay
+uint8), channels last; scaling and normalisation happen on the device, inside the jitted step, from the constants in
+`Info`. Constants must be public or come with a sentence in `outside_accounting`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+TaskName = Literal["classification", "segmentation", "reconstruction"]
+UnitName = Literal["image", "lesion", "patient", "scan"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One sample.
+
+    Attributes:
+        input: `(*space, channel)`, uint8, int16, float16 or float32; as stored, not normalised.
+        target: a class number `()` int32 for classification; a mask `(*space)` of class numbers, int32 or uint8, for
+            segmentation; an image `(*space, channel)` for reconstruction.
+    """
+
+    input: Shaped[np.ndarray, "*space channel"]
+    target: Shaped[np.ndarray, "..."]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Info:
+    """What a model and a plan need to know of a data set without reading a sample.
+
+    Attributes:
+        name: as in the config, such as `digits`.
+        task: what is to be learnt.
+        input_shape: `(*space, channel)`, the same for every sample.
+        class_names: name of each class number; empty for reconstruction.
+        scale: stored values are divided by this first (255 for uint8 pixels).
+        mean: subtracted then, per channel.
+        std: divides then, per channel.
+        unit: what a group of samples is: the coarsest unit that the data set knows of.
+        outside_accounting: every constant above that was computed from private data, one sentence each.
+    """
+
+    name: str
+    task: TaskName
+    input_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    unit: UnitName
+    outside_accounting: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Which samples are trained on, chosen by and tested on: three disjoint sets of sample numbers, sorted."""
+
+    train: Int[np.ndarray, " train"]
+    validation: Int[np.ndarray, " validation"]
+    test: Int[np.ndarray, " test"]
+
+
+class Dataset(Protocol):
+    """Random access to samples; safe to read from several threads."""
+
+    @property
+    def info(self) -> Info:
+        """What can be said without reading a sample."""
+        ...
+
+    @property
+    def labels(self) -> Int[np.ndarray, " sample"] | None:
+        """Class number of every sample, for stratified splits and counts; None where samples have no single class."""
+        ...
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """The unit (patient, lesion, scan) that each sample belongs to."""
+        ...
+
+    @property
+    def official_split(self) -> Split | None:
+        """The split that the source prescribes, if it does."""
+        ...
+
+    def columns(self) -> dict[str, Sequence[str]]:
+        """Further facts per sample (`sex`, `age`, `site`, …) by which metrics can be broken down; may be empty."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...

@@ -1,0 +1,1 @@
+"""Differentially private SGD: sampling, gradients, clipping, noise, and the step that joins them."""

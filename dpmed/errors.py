@@ -1,0 +1,46 @@
+"""What can go wrong, as a user should read it.
+
+    DpmedError          carries where, what, why and a remedy; never shown as a traceback
+    ├── InputError      wrong usage, config or input files: exit code 2
+    └── RunError        something failed while running: exit code 1
+
+Errors of the programmer (a wrong argument between our own functions) are `ValueError` and `TypeError`.
+"""
+
+
+class DpmedError(Exception):
+    """A message for the user, with the exit code that goes with it.
+
+    Args:
+        problem: what is wrong and why, one sentence.
+        where: file, table or option that it concerns; put in front of the problem.
+        remedy: what the user can do about it; put behind the problem.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problem: str, *, where: str = "", remedy: str = "") -> None:
+        """Keep the three parts; `str()` joins them to one message."""
+        super().__init__(problem)
+        self.problem = problem
+        self.where = where
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """The message: `where: problem. remedy`."""
+        text = f"{self.where}: {self.problem}" if self.where else self.problem
+        if not self.remedy:
+            return text
+        return f"{text if text.endswith(('.', '!', '?')) else text + '.'} {self.remedy}"
+
+
+class InputError(DpmedError):
+    """Wrong usage, configuration or input: the user can mend it and call again."""
+
+    exit_code = 2
+
+
+class RunError(DpmedError):
+    """The input was fine, but the work could not be finished."""
+
+    exit_code = 1

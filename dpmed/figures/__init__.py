@@ -1,0 +1,1 @@
+"""Figures: tables in, files out; never a config or a model."""

@@ -1,0 +1,203 @@
+"""Files that are whole or absent, folders that only their owner can read, paths that stay inside their root.
+
+Everything dpmed writes goes through here: first to a temporary file beside the target, flushed to the disk, then
+renamed over it. A crash, a full disk or Ctrl-C therefore leaves the old file or the new one, never half of one.
+Run folders hold traces of patients, so folders are made with mode 0700 and files with 0600.
+"""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from dpmed.errors import InputError, RunError
+
+FOLDER_MODE = 0o700
+FILE_MODE = 0o600
+
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Let `write` fill a temporary file, then put it in the place of `path`.
+
+    Args:
+        path: the target; its folder must exist.
+        write: receives a binary file open for writing.
+
+    Raises:
+        RunError: the disk is full or the place cannot be written to; `path` is as it was before.
+    """
+    try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, FILE_MODE)
+        os.replace(name, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut, where the system allows to."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all."""
+    write_atomically(path, lambda file: file.write(content))
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write `content` to `path` as UTF-8, whole or not at all."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def to_json(content: object) -> str:
+    """JSON as dpmed writes it: indented, UTF-8, and strict, so NaN and infinity become null."""
+    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write `content` to `path` as JSON, whole or not at all."""
+    write_text(path, to_json(content))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that dpmed wrote.
+
+    Raises:
+        InputError: the file is missing, unreadable or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot be read as JSON ({error})", where=str(path)) from error
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
+    """Write `rows` under the header `columns`, whole or not at all; a missing value stays empty."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, fieldnames=list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
+    write_text(path, buffer.getvalue())
+
+
+def make_folder(path: Path) -> Path:
+    """Make `path`, readable by its owner only, with the parents it lacks.
+
+    Raises:
+        InputError: a file stands in the way, or the place cannot be written to.
+    """
+    try:
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+        for folder in reversed(missing):
+            folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
+        if not path.is_dir():
+            raise NotADirectoryError(f"{path} is a file")
+    except OSError as error:
+        remedy = "Choose another folder with --out."
+        raise InputError(
+            f"the folder cannot be made ({error.strerror or error})", where=str(path), remedy=remedy
+        ) from error
+    return path
+
+
+def new_run_folder(out: Path | None, *, command: str, config_name: str, time: str) -> Path:
+    """The folder that a run writes to: `out` itself, or a new one under `runs/`.
+
+    Args:
+        out: the folder the user asked for; it is created if missing and must be empty.
+        command: `train`, `bounds`, …
+        config_name: the config's name without path and ending.
+        time: a sortable time stamp without blanks.
+
+    Raises:
+        InputError: `out` holds another run, or cannot be made.
+    """
+    if out is not None:
+        if out.is_dir() and any(out.iterdir()):
+            remedy = "Choose an empty or new folder with --out, or continue a training run with --resume."
+            raise InputError(
+                "the folder already holds files, and nothing is overwritten", where=str(out), remedy=remedy
+            )
+        return make_folder(out)
+    parent = make_folder(Path("runs"))
+    for number in range(1, 10_000):
+        folder = parent / (f"{command}-{config_name}-{time}" + (f"-{number}" if number > 1 else ""))
+        try:
+            folder.mkdir(mode=FOLDER_MODE)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise InputError(f"the folder cannot be made ({error.strerror})", where=str(folder)) from error
+        return folder
+    raise RunError("no free name is left under runs/")
+
+
+def inside(root: Path, relative: str | os.PathLike[str]) -> Path:
+    """`root / relative`, once it is certain that it lies inside `root`, links followed.
+
+    Raises:
+        InputError: the path is absolute, climbs out with `..`, or leaves through a link.
+    """
+    resolved_root = root.resolve()
+    target = (resolved_root / relative).resolve()
+    if not target.is_relative_to(resolved_root):
+        raise InputError(f"{os.fspath(relative)!r} leads out of the folder", where=str(root))
+    return target
+
+
+@contextmanager
+def exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold a lock file, so that two processes do not write the same folder; freed even by `kill -9`.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    import fcntl
+
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError("another dpmed process is using this folder", where=str(path.parent)) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _finite(content: object) -> object:
+    if isinstance(content, float) and not math.isfinite(content):
+        return None
+    if isinstance(content, Mapping):
+        return {str(key): _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return content
+
+
+def _cannot_write(path: Path, error: OSError) -> RunError:
+    remedy = "What was there before is unchanged; free some space or choose another folder."
+    return RunError(f"could not be written ({error.strerror or error})", where=str(path), remedy=remedy)

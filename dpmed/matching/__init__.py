@@ -1,0 +1,1 @@
+"""Distances between originals and reconstructions, and the assignment of one to the other."""

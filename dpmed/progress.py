@@ -1,0 +1,52 @@
+"""How any room reports progress without knowing a terminal.
+
+Work that can take over two seconds takes a `Progress`. The command line hands in one that draws; libraries and
+tests hand in `Silent`. After the progress meters of diffrax: the computation announces, somebody else shows.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Protocol
+
+
+class Task(Protocol):
+    """One piece of work under way."""
+
+    def advance(self, amount: int = 1, *, note: str = "") -> None:
+        """`amount` more units are done; `note` is a short live remark such as `loss 0.41, ε 3.2`."""
+        ...
+
+
+class Progress(Protocol):
+    """Shows the pieces of work of a command."""
+
+    def task(self, name: str, *, total: int | None, unit: str = "", done: int = 0) -> AbstractContextManager[Task]:
+        """Begin work of `total` units (None: unknown), `done` of them done before; leaving the context ends it."""
+        ...
+
+    def say(self, message: str) -> None:
+        """Tell the user one thing, above whatever is being drawn."""
+        ...
+
+
+class Silent:
+    """Reports nothing: for tests, libraries and `--quiet`."""
+
+    def task(self, name: str, *, total: int | None, unit: str = "", done: int = 0) -> AbstractContextManager[Task]:
+        """A task that shows nothing."""
+        del name, total, unit, done
+        return _silent_task()
+
+    def say(self, message: str) -> None:
+        """Says nothing."""
+        del message
+
+
+class _SilentTask:
+    def advance(self, amount: int = 1, *, note: str = "") -> None:
+        del amount, note
+
+
+@contextmanager
+def _silent_task() -> Iterator[Task]:
+    yield _SilentTask()
