@@ -1,0 +1,51 @@
+# Everything runs from here on a fresh machine: each target builds .venv itself when it is missing.
+# PYTHON may name another interpreter (3.11 or newer).
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PYTHONDONTWRITEBYTECODE := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format docs bench bench-step bench-bounds bench-data bench-match bench-train clean
+
+help: ## Show these targets
+	@grep -E '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+.venv: $(VENV)/.complete ## Build the environment in .venv
+
+$(VENV)/.complete: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "dpmed needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,dicom]'
+	touch $@
+
+demo: .venv ## Train the quickstart with differential privacy, start to end
+	rm -rf build/demo
+	$(BIN)/dpmed train quickstart --out build/demo
+
+test: .venv ## Run all tests
+	$(BIN)/python -m pytest -n 2 --dist loadscope
+
+lint: .venv ## Check style, types and who imports whom
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+docs: .venv ## Generate docs/config.md and the JSON schema from the code
+	$(BIN)/python -m dpmed.config.document docs
+
+bench: .venv ## Run all benchmarks; writes build/bench.json
+	$(BIN)/python -m tests.benchmarks
+
+bench-%: .venv
+	$(BIN)/python -m tests.benchmarks $*
+
+clean: ## Remove what was built, runs excepted
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find dpmed tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,88 @@
+"""The `dpmed` command: what all commands share, and the one place where errors become exit codes."""
+
+import sys
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from dpmed.cli.console import Console
+from dpmed.errors import DpmedError, RunError
+
+
+class _Group(TyperGroup):
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
+            raise
+        except DpmedError as error:
+            _fail(ctx, error)
+        except KeyboardInterrupt:
+            _fail(ctx, RunError("interrupted"))
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            remedy = "Run it again as `dpmed --debug …` to see where, and please report it."
+            _fail(ctx, RunError(f"unexpected {type(error).__name__}: {error}", remedy=remedy))
+
+
+def _fail(ctx: click.Context, error: DpmedError) -> None:
+    console = ctx.obj if isinstance(ctx.obj, Console) else Console()
+    if console.debug:
+        raise  # noqa: PLE0704 called from within the except clauses above, for their traceback
+    console.error(error)
+    raise click.exceptions.Exit(error.exit_code)
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="dpmed",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        from dpmed import __version__
+
+        typer.echo(f"dpmed {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def dpmed(
+    ctx: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and the result.")] = False,
+) -> None:
+    """Train models on medical images with differential privacy, attack the training, and state the risk that remains."""
+    del version
+    ctx.obj = Console(quiet=quiet, debug=debug)
+
+
+def _register() -> None:
+    # In the order of work. Each module only declares options; real work is imported when its command runs.
+    from dpmed.cli import train
+
+    train.register(app)
+
+
+_register()
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        app()
+    except BrokenPipeError:
+        # The reader of our output has left; that is its right, and there is nobody to tell.
+        sys.stderr.close()
+        sys.exit(1)

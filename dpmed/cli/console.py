@@ -1,0 +1,137 @@
+"""The one voice: rich on a terminal, plain lines elsewhere, one JSON object with --json.
+
+Results go to standard output, progress and errors to standard error, so that a pipe gets results alone.
+"""
+
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from dpmed.errors import DpmedError
+from dpmed.files import to_json
+from dpmed.progress import Silent, Task
+
+_SECONDS_BETWEEN_LINES = 5.0
+
+
+class Console:
+    """Says everything that a command says, and is its `Progress`.
+
+    Args:
+        quiet: nothing but errors, the JSON object and the last line.
+        debug: tracebacks for every error.
+    """
+
+    def __init__(self, *, quiet: bool = False, debug: bool = False) -> None:
+        self.quiet = quiet
+        self.debug = debug
+        self.json = False
+
+    @property
+    def silent(self) -> bool:
+        """Whether results in words are left out."""
+        return self.quiet or self.json
+
+    def say(self, message: str) -> None:
+        """One remark about the work under way, on standard error."""
+        if not self.quiet:
+            print(message, file=sys.stderr, flush=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """A table of results on standard output; the first column is left-aligned, the others to the right."""
+        if self.silent:
+            return
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_header=any(columns))
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 or not any(columns) else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        _rich(stderr=False).print(table)
+
+    def facts(self, title: str, facts: Mapping[str, str]) -> None:
+        """Names and values, a line each, on standard output."""
+        self.table(title, ["", ""], [list(fact) for fact in facts.items()])
+
+    def text(self, message: str) -> None:
+        """A result in words, on standard output."""
+        if not self.silent:
+            print(message, flush=True)
+
+    def result(self, summary: Mapping[str, Any], written: Path | None) -> None:
+        """The end of a command: its summary with --json, else the line that names what was written."""
+        if self.json:
+            print(to_json(summary), end="", flush=True)
+        elif written is not None:
+            print(written, flush=True)
+
+    def error(self, error: DpmedError) -> None:
+        """One message for the user, on standard error."""
+        print(f"dpmed: {error}", file=sys.stderr, flush=True)
+
+    def task(self, name: str, *, total: int | None, unit: str = "", done: int = 0) -> AbstractContextManager[Task]:
+        """Progress of one piece of work: a bar on a terminal, else a line every few seconds."""
+        if self.quiet:
+            return Silent().task(name, total=total, unit=unit, done=done)
+        if sys.stderr.isatty():
+            return _bar(name, total, unit, done)
+        return _lines(name, total, unit, done)
+
+
+def _rich(*, stderr: bool) -> Any:
+    from rich.console import Console as RichConsole
+
+    stream = sys.stderr if stderr else sys.stdout
+    # Without a terminal rich assumes 80 columns and folds; lines in a log file are better left whole.
+    return RichConsole(stderr=stderr, width=None if stream.isatty() else 120, highlight=False, markup=False)
+
+
+@contextmanager
+def _bar(name: str, total: int | None, unit: str, done: int) -> Iterator[Task]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    # No markup: names and notes may come from files.
+    text = TextColumn("{task.description}", markup=False)
+    note = TextColumn("{task.fields[note]}", markup=False)
+    columns = [text, BarColumn(), MofNCompleteColumn(), TextColumn(unit, markup=False), TimeRemainingColumn(), note]
+    with Progress(*columns, console=_rich(stderr=True), transient=True) as progress:
+        number = progress.add_task(name, total=total, completed=done, note="")
+
+        class Bar:
+            def advance(self, amount: int = 1, *, note: str = "") -> None:
+                progress.update(number, advance=amount, **({"note": note} if note else {}))
+
+        yield Bar()
+
+
+class _Lines:
+    def __init__(self, name: str, total: int | None, unit: str, done: int) -> None:
+        self.name, self.total, self.unit, self.done, self.begun_at = name, total, unit, done, done
+        self.begun = self.last = time.monotonic()
+        self.printed = False
+
+    def advance(self, amount: int = 1, *, note: str = "") -> None:
+        self.done += amount
+        now = time.monotonic()
+        if now - self.last >= _SECONDS_BETWEEN_LINES:
+            self.last = now
+            self.show(note)
+
+    def show(self, note: str) -> None:
+        elapsed = time.monotonic() - self.begun
+        parts = [f"{self.name}: {self.done}" + (f"/{self.total}" if self.total else "") + f" {self.unit}".rstrip()]
+        if self.total and self.done > self.begun_at:
+            left = elapsed * (self.total - self.done) / (self.done - self.begun_at)
+            parts.append(f"{left:.0f} s left")
+        parts += [note] if note else []
+        print(", ".join(parts), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _lines(name: str, total: int | None, unit: str, done: int) -> Iterator[Task]:
+    yield _Lines(name, total, unit, done)

@@ -1,0 +1,72 @@
+"""`dpmed train`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpmed.cli.console import Console
+from dpmed.cli.options import Json, Out, Overrides, complete_config, console_of, time_stamp
+from dpmed.errors import InputError
+
+if TYPE_CHECKING:
+    from dpmed.workflows.plan import Plan
+    from dpmed.workflows.train import TrainSummary
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command(rich_help_panel="Train")(train)
+
+
+def train(
+    ctx: typer.Context,
+    config: Annotated[
+        str | None,
+        typer.Argument(metavar="CONFIG", help="A TOML file or a shipped config.", autocompletion=complete_config),
+    ] = None,
+    overrides: Overrides = None,
+    seed: Annotated[int | None, typer.Option(help="Shorthand for --set training.seed=N.")] = None,
+    out: Out = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and train nothing.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a model, with differential privacy if the config has a [privacy] table."""
+    console = console_of(ctx, json=json)
+    overrides = [*(overrides or []), *([] if seed is None else [f"training.seed={seed}"])]
+    if resume is not None and (config is not None or overrides or out is not None or dry_run):
+        raise InputError("goes alone: the run in the folder knows its config", where="--resume")
+    if resume is None and config is None:
+        raise InputError("is missing", where="CONFIG", remedy="Try `dpmed train quickstart`.")
+    from dpmed.config.load import load_config
+    from dpmed.files import new_run_folder
+    from dpmed.workflows import train as workflow
+    from dpmed.workflows.plan import make_plan
+
+    loaded = None if config is None else load_config(config, overrides)
+    settings = workflow.load_run_config(resume) if resume is not None else loaded.config
+    plan = make_plan(settings, console)
+    _show_plan(console, plan)
+    if dry_run:
+        console.result(plan.to_json(), None)
+        return
+    if resume is not None:
+        summary = workflow.resume(resume, console, plan=plan)
+    else:
+        folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
+        summary = workflow.run(plan, folder, console)
+    _show_summary(console, summary)
+
+
+def _show_plan(console: Console, plan: "Plan") -> None:
+    console.facts("Plan", plan.describe())
+    for warning in plan.warnings:
+        console.say(f"Warning: {warning}")
+
+
+def _show_summary(console: Console, summary: "TrainSummary") -> None:
+    console.facts("Result", summary.describe())
+    for sentence in summary.release:
+        console.text(sentence)
+    console.result({"folder": str(summary.folder), **summary.to_json()}, summary.folder)

@@ -1,0 +1,80 @@
+"""Which keys and names the schema knows at a place: for messages and for the generated documentation."""
+
+import types
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from dpmed.config.schema import Config
+
+Path = Sequence[int | str]
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Every table model that an annotation allows: itself, or the members of a union."""
+    origin = get_origin(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif origin is Annotated:
+        yield from models_in(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType, tuple, list):
+        for argument in get_args(annotation):
+            yield from models_in(argument)
+
+
+def tag_of(model: type[BaseModel]) -> str | None:
+    """The value of `name` that selects this member of a union, if it is one."""
+    field = model.model_fields.get("name")
+    if field is None or get_origin(field.annotation) is not Literal:
+        return None
+    return str(get_args(field.annotation)[0])
+
+
+def models_at(path: Path, table: Any) -> list[type[BaseModel]]:
+    """The models that stand at `path` (without tags); for a union with a known tag only that member."""
+    models: list[type[BaseModel]] = [Config]
+    for key in path:
+        table = table.get(key) if isinstance(table, dict) else None
+        if isinstance(key, int):
+            continue
+        found = [
+            member
+            for model in models
+            if key in model.model_fields
+            for member in models_in(model.model_fields[key].annotation)
+        ]
+        tag = table.get("name") if isinstance(table, dict) else None
+        models = [model for model in found if tag is not None and tag_of(model) == tag] or found
+    return models
+
+
+def keys_at(path: Path, table: Any) -> list[str]:
+    """Valid keys of the table at `path`, sorted."""
+    return sorted({name for model in models_at(path, table) for name in model.model_fields})
+
+
+def tags_at(path: Path) -> list[str]:
+    """Valid values of `name` of the union at `path`, sorted."""
+    return sorted(tag for model in models_at(path, None) if (tag := tag_of(model)) is not None)
+
+
+def without_tag(location: Path, table: Any) -> tuple[int | str, ...]:
+    """pydantic's location of an error, less the union tags and type names that it puts between the keys."""
+    path: list[int | str] = []
+    here = table
+    for part in location:
+        name = here.get("name") if isinstance(here, dict) else None
+        if part == name and not (isinstance(here, dict) and part in here):
+            continue
+        known = isinstance(part, int) or part in keys_at(path, table) or (isinstance(here, dict) and part in here)
+        if not known and path and part == location[-1] and not isinstance(here, dict):
+            continue
+        path.append(part)
+        if isinstance(here, dict):
+            here = here.get(str(part))
+        elif isinstance(here, list) and isinstance(part, int) and part < len(here):
+            here = here[part]
+        else:
+            here = None
+    return tuple(path)

@@ -1,0 +1,207 @@
+"""From a file or the name of a shipped config to a checked `Config`, or to one message that says what to mend."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from dpmed.config.keys import keys_at, tags_at, without_tag
+from dpmed.config.schema import Config
+from dpmed.config.shipped import shipped_folder, shipped_names
+from dpmed.errors import InputError
+
+_MAX_CONFIG_BYTES = 1 << 20
+# A value typed on the command line may look like a number where the schema wants text: these errors say so.
+_WANTS_TEXT = {"string_type", "path_type", "literal_error", "union_tag_invalid"}
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A checked config and where it came from.
+
+    Attributes:
+        config: the checked config.
+        name: the file's name without ending, for run folders and titles.
+        source: what messages call it: a path, or `shipped config NAME`.
+    """
+
+    config: Config
+    name: str
+    source: str
+
+
+def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedConfig:
+    """Read and check a config.
+
+    Args:
+        name_or_path: a path to a TOML file, or the name of a shipped config. A file of that name wins.
+        overrides: `KEY=VALUE` each, such as `privacy.epsilon=4`; the value is written as in TOML, text may go
+            without quotes, and an empty value removes the key.
+
+    Raises:
+        InputError: the file is missing, not TOML or not valid; the message names file, key, reason and remedy.
+    """
+    path, source = _locate(name_or_path)
+    table = _read_toml(path, source)
+    parsed = [_parse_override(override) for override in overrides]
+    for keys, text in parsed:
+        _set(table, keys, _toml_value(text))
+    try:
+        config = _validate(table)
+    except ValidationError as error:
+        config = _validate_with_text(table, parsed, error, source)
+    return LoadedConfig(config=config, name=path.stem, source=source)
+
+
+def config_from_toml(text: str, source: str) -> Config:
+    """Check a config that is at hand as text, such as the one stored in a run folder.
+
+    Raises:
+        InputError: as `load_config`.
+    """
+    try:
+        table = tomllib.loads(text)
+        return _validate(table)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"is not valid TOML: {error}", where=source) from error
+    except ValidationError as error:
+        raise InputError(_explain(error, table), where=source) from error
+
+
+def config_to_toml(config: Config) -> str:
+    """The resolved config as TOML, defaults written out: enough to repeat the run."""
+    import tomli_w
+
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
+
+
+def _locate(name_or_path: str) -> tuple[Path, str]:
+    path = Path(name_or_path)
+    if path.is_file():
+        return path, str(path)
+    shipped = shipped_folder() / f"{name_or_path}.toml"
+    if "/" not in name_or_path and shipped.is_file():
+        return shipped, f"shipped config {name_or_path}"
+    names = shipped_names()
+    if path.suffix == ".toml" or "/" in name_or_path:
+        raise InputError("no such config file", where=name_or_path, remedy=f"Shipped ones: {', '.join(names)}.")
+    guess = difflib.get_close_matches(name_or_path, names, n=1)
+    hint = f"Did you mean {guess[0]}? " if guess else ""
+    raise InputError(
+        "no such file and no shipped config of that name",
+        where=name_or_path,
+        remedy=f"{hint}Shipped ones: {', '.join(names)}.",
+    )
+
+
+def _read_toml(path: Path, source: str) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            raise InputError("is over 1 MiB, which no config is", where=source)
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"is not valid TOML: {error}", where=source) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"is not a text file in UTF-8 ({error.reason})", where=source) from error
+    except RecursionError as error:
+        raise InputError("is nested too deeply", where=source) from error
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=source) from error
+
+
+def _parse_override(override: str) -> tuple[list[str], str]:
+    key, equals, value = override.partition("=")
+    keys = [part.strip() for part in key.split(".")]
+    if not equals or not all(keys):
+        remedy = "Write it like --set privacy.epsilon=4."
+        raise InputError(f"{override!r} is not KEY=VALUE", where="--set", remedy=remedy)
+    return keys, value.strip()
+
+
+def _toml_value(text: str) -> Any:
+    if text == "":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except (tomllib.TOMLDecodeError, KeyError):
+        return text
+
+
+def _set(table: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise InputError(f"{key} is a value, not a table", where=f"--set {'.'.join(keys)}")
+    if value is None:
+        table.pop(keys[-1], None)
+    else:
+        table[keys[-1]] = value
+
+
+def _validate(table: dict[str, Any]) -> Config:
+    # Validated as JSON, pydantic's strict mode takes arrays for tuples, whole numbers for floats and text for paths,
+    # and nothing else for anything.
+    return Config.model_validate_json(json.dumps(table, default=str))
+
+
+def _validate_with_text(
+    table: dict[str, Any], parsed: Iterable[tuple[list[str], str]], error: ValidationError, source: str
+) -> Config:
+    wants_text = {_key(entry["loc"], table) for entry in error.errors() if entry["type"] in _WANTS_TEXT}
+    retry = [(keys, text) for keys, text in parsed if ".".join(keys) in wants_text and text]
+    for keys, text in retry:
+        _set(table, keys, text)
+    try:
+        return _validate(table)
+    except ValidationError as remaining:
+        raise InputError(_explain(remaining, table), where=source) from remaining
+
+
+def _explain(error: ValidationError, table: dict[str, Any]) -> str:
+    """All that is wrong, one clause per key."""
+    return "; ".join(dict.fromkeys(_explain_entry(entry, table) for entry in error.errors()))
+
+
+def _explain_entry(entry: Any, table: dict[str, Any]) -> str:
+    path = without_tag(entry["loc"], table)
+    kind = entry["type"]
+    if kind == "value_error":
+        reason = str(entry["ctx"]["error"])
+        return f"{_place(path)}: {reason}" if path else reason
+    if kind == "extra_forbidden":
+        return f"{_place(path)}: unknown key{_nearest(str(path[-1]), keys_at(path[:-1], table))}"
+    if kind == "missing":
+        return f"{_place(path)}: is missing"
+    if kind == "union_tag_invalid":
+        given, valid = str(entry["ctx"]["tag"]), tags_at(path)
+        return f"{_place((*path, 'name'))} = {given!r}: unknown{_nearest(given, valid)}; valid: {', '.join(valid)}"
+    if kind == "union_tag_not_found":
+        return f"{_place((*path, 'name'))}: is missing; valid: {', '.join(tags_at(path))}"
+    message = entry["msg"][0].lower() + entry["msg"][1:]
+    return f"{_place(path)} = {json.dumps(entry['input'], default=str)}: {message.removeprefix('input ')}"
+
+
+def _key(location: Sequence[int | str], table: dict[str, Any]) -> str:
+    path = without_tag(location, table)
+    last = path[-1] if path else ""
+    is_table = len(path) == 1
+    return f"{last}.name" if is_table else ".".join(map(str, path))
+
+
+def _place(path: Sequence[int | str]) -> str:
+    if len(path) <= 1:
+        return f"[{path[0]}]" if path else "the config"
+    *tables, key = path
+    return f"[{'.'.join(map(str, tables))}] {key}"
+
+
+def _nearest(name: str, valid: Sequence[str]) -> str:
+    guess = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    if guess:
+        return f" (did you mean {guess[0]}?)"
+    return f" (valid: {', '.join(valid)})" if valid else ""

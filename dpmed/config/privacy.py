@@ -1,0 +1,33 @@
+"""`[privacy]`: the budget, how it is counted, and what it protects. Left out, training is not private."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dpmed.config.base import Table
+
+
+class PrivacyConfig(Table):
+    """`[privacy]`: differentially private training. Two of epsilon, noise_multiplier and training.epochs set the third."""
+
+    epsilon: Annotated[float | None, Field(gt=0)] = None
+    """The privacy budget ε for the whole training, at `delta`, add-or-remove-one adjacency."""
+    noise_multiplier: Annotated[float | None, Field(gt=0)] = None
+    """σ: standard deviation of the noise divided by the clipping norm."""
+    max_reconstruction_risk: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """In place of epsilon: the largest bound on the chance of a reconstruction, for `adversary` at `prior`."""
+    adversary: Literal["worst-case", "relaxed"] | None = None
+    """Whom max_reconstruction_risk is meant against. The relaxed adversary is an assumption, not a DP guarantee."""
+    prior: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """κ: the chance of a reconstruction without seeing the model; left out, 1 / training records."""
+    delta: Annotated[float, Field(gt=0, lt=1)]
+    """δ, well below 1 / training records."""
+    clipping_norm: Annotated[float, Field(gt=0)]
+    """C: largest L2 norm of the gradient of one record."""
+    accountant: Literal["pld", "rdp"] = "pld"
+    """Which ε is meant: `pld` (privacy-loss distributions, tight) or `rdp` (Rényi, the paper's)."""
+    noise_source: Literal["os-entropy", "seeded"] = "os-entropy"
+    """Where noise and sampling come from. `seeded` is repeatable and for research only: who knows the seed can remove
+    the noise."""
+    unit: Literal["image", "lesion", "patient", "scan"] = "image"
+    """What one record is: what is sampled, clipped and protected as a whole."""

@@ -1,0 +1,83 @@
+"""The whole configuration, one frozen model per TOML table."""
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from dpmed.config.augmentation import AugmentationConfig
+from dpmed.config.base import Table
+from dpmed.config.data import DataConfig
+from dpmed.config.loss import LossConfig
+from dpmed.config.model import ModelConfig
+from dpmed.config.optimizer import OptimizerConfig
+from dpmed.config.privacy import PrivacyConfig
+from dpmed.config.schedule import ConstantSchedule, ScheduleConfig
+from dpmed.config.training import EvaluationConfig, TrainingConfig
+
+
+class Config(Table):
+    """A training run."""
+
+    data: DataConfig
+    """`[data]`: which data set, where it lies, how it is split."""
+    model: ModelConfig
+    """`[model]`: the network."""
+    augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
+    """`[augmentation]`: random changes of training samples, on the device."""
+    loss: LossConfig
+    """`[loss]`: what training makes small."""
+    optimizer: OptimizerConfig
+    """`[optimizer]`: how weights follow gradients."""
+    schedule: ScheduleConfig = Field(default_factory=lambda: ConstantSchedule(name="constant"))
+    """`[schedule]`: how the learning rate changes."""
+    training: TrainingConfig
+    """`[training]`: length, batches and seed."""
+    privacy: PrivacyConfig | None = None
+    """`[privacy]`: the budget; left out, training is not private."""
+    evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
+    """`[evaluation]`: what is measured."""
+
+    @model_validator(mode="after")
+    def _check_budget(self) -> Self:
+        if self.privacy is None:
+            if self.training.epochs is None:
+                raise ValueError("training.epochs is missing; a run without [privacy] needs it")
+            return self
+        _check_targets(self.privacy, self.training.epochs)
+        _check_risk(self.privacy)
+        return self
+
+
+def _check_targets(privacy: PrivacyConfig, epochs: int | None) -> None:
+    targets = {
+        "privacy.epsilon": privacy.epsilon,
+        "privacy.noise_multiplier": privacy.noise_multiplier,
+        "training.epochs": epochs,
+        "privacy.max_reconstruction_risk": privacy.max_reconstruction_risk,
+    }
+    given = [name for name, value in targets.items() if value is not None]
+    if privacy.max_reconstruction_risk is not None:
+        if given != ["training.epochs", "privacy.max_reconstruction_risk"]:
+            raise ValueError(
+                "privacy.max_reconstruction_risk goes with training.epochs and without privacy.epsilon and "
+                f"privacy.noise_multiplier, but given are {', '.join(given)}"
+            )
+        return
+    if len(given) != 2:  # noqa: PLR2004 two of three is the rule itself
+        raise ValueError(
+            "exactly two of privacy.epsilon, privacy.noise_multiplier and training.epochs determine the third, but "
+            f"given are {', '.join(given) or 'none'}"
+        )
+
+
+def _check_risk(privacy: PrivacyConfig) -> None:
+    if (privacy.max_reconstruction_risk is None) != (privacy.adversary is None):
+        raise ValueError("privacy.max_reconstruction_risk and privacy.adversary are given together or not at all")
+    if privacy.prior is not None and privacy.max_reconstruction_risk is None:
+        raise ValueError("privacy.prior has a meaning with privacy.max_reconstruction_risk only")
+    risk, prior = privacy.max_reconstruction_risk, privacy.prior
+    if risk is not None and prior is not None and risk <= prior:
+        raise ValueError(
+            f"privacy.max_reconstruction_risk = {risk} is not above privacy.prior = {prior}: no noise brings the risk "
+            "under what guessing reaches"
+        )

@@ -1,0 +1,54 @@
+"""`[training]` and `[evaluation]`: how long, in which batches, and what is measured."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dpmed.config.base import Table
+
+
+class EarlyStoppingConfig(Table):
+    """`[training.early_stopping]`: stop when the validation score no longer improves."""
+
+    patience: Annotated[int, Field(ge=1)]
+    """Evaluations without improvement after which training stops."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """Smallest change of the score that counts as an improvement, in the score's own unit."""
+
+
+class TrainingConfig(Table):
+    """`[training]`: length, batches, seed, and what is kept of the weights."""
+
+    epochs: Annotated[int | None, Field(ge=1)] = None
+    """Passes over the training set, in expectation. Steps = floor(training records / batch_size) x epochs. May be left
+    out when privacy.epsilon and privacy.noise_multiplier are both given: then as many epochs as they allow."""
+    batch_size: Annotated[int, Field(ge=1)]
+    """Expected batch size in records (images, or patients when they are the unit of privacy)."""
+    microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    """Records that are on the device at once; memory grows with it, the result does not depend on it but for rounding.
+    `auto` chooses."""
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 10
+    """Fixes initialisation, split and augmentation; noise and sampling only when privacy.noise_source is `seeded`."""
+    ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
+    """Keep an exponential moving average of the weights with this decay per step, evaluate and save it."""
+    early_stopping: EarlyStoppingConfig | None = None
+    """Stop early by the validation score; the best weights are kept."""
+    checkpoint_steps: Annotated[int | None, Field(ge=1)] = None
+    """Steps between checkpoints; left out, one epoch. A crash loses at most these steps."""
+
+
+class EvaluationConfig(Table):
+    """`[evaluation]`: what is measured, and how often."""
+
+    every_epochs: Annotated[int, Field(ge=1)] = 1
+    """Epochs between evaluations on the validation split."""
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    """Samples that are evaluated at once."""
+    metrics: tuple[str, ...] = ()
+    """Names of the metrics; left out, those that suit the task."""
+    main_metric: str | None = None
+    """The metric that early stopping and plateau schedules watch; left out, the task's own."""
+    bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
+    """Resamplings for the 95 % confidence intervals of the final test metrics; 0 for none."""
+    break_down_by: tuple[str, ...] = ()
+    """Columns of the data set (such as sex or site) by which the final test metrics are broken down."""

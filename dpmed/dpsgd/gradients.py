@@ -1,0 +1,28 @@
+"""Per-sample gradients of any loss, behind one function.
+
+How they are computed is this room's secret: callers hand in the loss of one record and get one gradient per record.
+"""
+
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Float, PyTree
+
+# The loss of one record: trainable leaves, record -> scalar.
+RecordLoss = Callable[[PyTree[Float[Array, "..."]], PyTree[Array]], Float[Array, ""]]
+
+
+def per_sample_gradients(
+    loss: RecordLoss, trainable: PyTree[Float[Array, "..."]], records: PyTree[Array]
+) -> tuple[Float[Array, " batch"], PyTree[Float[Array, "batch ..."]]]:
+    """Loss and gradient of every record by itself.
+
+    Args:
+        loss: the loss of one record; it must not depend on other records.
+        trainable: what the gradient is taken by.
+        records: records with one leading axis in every leaf.
+
+    Returns:
+        The losses, and the gradients with the same leading axis in front of the shapes of `trainable`.
+    """
+    return jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0))(trainable, records)

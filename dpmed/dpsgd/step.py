@@ -1,0 +1,228 @@
+"""One training step, with and without privacy: the only place where gradients, clipping and noise meet.
+
+A step is `begin`, then `accumulate` for each microbatch, then `update`. Microbatches are fed from the host, not by
+`lax.scan`, inside which XLA on the CPU runs convolutions on one thread; the accumulator's buffers are donated, so the
+memory of a step does not grow with the expected batch size.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+
+from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
+from dpmed.dpsgd.gradients import per_sample_gradients
+from dpmed.dpsgd.noise import gaussian_like
+
+Parameters = PyTree[Float[Array, "..."]]
+# Trainable leaves, everything else of the model, one record -> the record's loss.
+PrivateLoss = Callable[[Parameters, PyTree, PyTree[Array]], Float[Array, ""]]
+# Trainable leaves, everything else, a microbatch of records, its mask -> (sum of losses, everything else anew).
+BatchLoss = Callable[[Parameters, PyTree, PyTree[Array], Bool[Array, " batch"]], tuple[Float[Array, ""], PyTree]]
+
+
+class StepState(eqx.Module):
+    """What a step changes.
+
+    Attributes:
+        trainable: the leaves that are trained, float32.
+        rest: all other leaves of the model, such as frozen weights and running statistics.
+        optimizer: optax's state.
+    """
+
+    trainable: Parameters
+    rest: PyTree
+    optimizer: PyTree
+
+
+class Accumulated(eqx.Module):
+    """Sums over the microbatches of a step.
+
+    Attributes:
+        gradients: clipped when private, plain otherwise.
+        loss: sum of the records' losses, not private.
+        records: how many records took part, not private.
+        rejected: how many of them had a gradient that was not finite, not private.
+        clipped: how many of them were scaled down, not private.
+    """
+
+    gradients: Parameters
+    loss: Float[Array, ""]
+    records: Int[Array, ""]
+    rejected: Int[Array, ""]
+    clipped: Int[Array, ""]
+
+
+class Step(Protocol):
+    """A step, private or not; the training loop does not tell them apart."""
+
+    def begin(self, state: StepState) -> Accumulated:
+        """An empty accumulator."""
+        ...
+
+    def accumulate(
+        self, state: StepState, total: Accumulated, records: PyTree[Array], mask: Bool[Array, " batch"]
+    ) -> tuple[StepState, Accumulated]:
+        """Add a microbatch; `total` is used up."""
+        ...
+
+    def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
+        """Move the trainable leaves by the accumulated gradient; `state` and `total` are used up."""
+        ...
+
+
+def begin(state: StepState) -> Accumulated:
+    """An accumulator of zeros."""
+
+    # One buffer each: donated buffers must not be shared.
+    def none() -> Int[Array, ""]:
+        return jnp.zeros((), jnp.int32)
+
+    gradients = jax.tree.map(jnp.zeros_like, state.trainable)
+    return Accumulated(
+        gradients=gradients, loss=jnp.zeros((), jnp.float32), records=none(), rejected=none(), clipped=none()
+    )
+
+
+class PrivateStep:
+    """DP-SGD with Poisson batches: clipped sum, Gaussian noise once, division by the expected batch size.
+
+    Args:
+        loss: the loss of one record.
+        clipping: the bound of a record's gradient.
+        noise_multiplier: σ ≥ 0; the noise's standard deviation is σ times the sum's sensitivity.
+        expected_batch_size: what the noisy sum is divided by. It is a public constant; the realised size is private.
+        optimizer: optax's transformation.
+        key: 256 bits for the noise, `(8,)` uint32.
+
+    Source: Abadi et al. (2016), Algorithm 1.
+    """
+
+    def __init__(
+        self,
+        loss: PrivateLoss,
+        *,
+        clipping: FlatClipping,
+        noise_multiplier: float,
+        expected_batch_size: int,
+        optimizer: optax.GradientTransformationExtraArgs,
+        key: UInt32[Array, " 8"],
+    ) -> None:
+        std = noise_multiplier * clipping.clipping_norm
+        self._key = key
+        self._accumulate = jax.jit(partial(_accumulate_clipped, loss, clipping), donate_argnums=2)
+        self._update = jax.jit(
+            partial(_noisy_update, optimizer, std, float(expected_batch_size)), donate_argnums=(0, 1)
+        )
+
+    def begin(self, state: StepState) -> Accumulated:
+        """An empty accumulator; an empty batch is updated with it as it is: pure noise, and a step that counts."""
+        return begin(state)
+
+    def accumulate(
+        self, state: StepState, total: Accumulated, records: PyTree[Array], mask: Bool[Array, " batch"]
+    ) -> tuple[StepState, Accumulated]:
+        """Add the clipped gradients of a microbatch."""
+        return state, self._accumulate(state.trainable, state.rest, total, records, mask)
+
+    def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
+        """Add the noise of draw number `draw`, which must never be used twice with one key, and move."""
+        return self._update(state, total, self._key, jnp.uint32(draw))
+
+
+class PlainStep:
+    """A step without privacy: the mean gradient of the batch.
+
+    Args:
+        loss: the summed loss of a microbatch; the model's running statistics may change.
+        optimizer: optax's transformation.
+    """
+
+    def __init__(self, loss: BatchLoss, *, optimizer: optax.GradientTransformationExtraArgs) -> None:
+        self._accumulate = jax.jit(partial(_accumulate_plain, loss), donate_argnums=2)
+        self._update = jax.jit(partial(_mean_update, optimizer), donate_argnums=(0, 1))
+
+    def begin(self, state: StepState) -> Accumulated:
+        """An empty accumulator."""
+        return begin(state)
+
+    def accumulate(
+        self, state: StepState, total: Accumulated, records: PyTree[Array], mask: Bool[Array, " batch"]
+    ) -> tuple[StepState, Accumulated]:
+        """Add the gradient of a microbatch."""
+        rest, total = self._accumulate(state.trainable, state.rest, total, records, mask)
+        return StepState(trainable=state.trainable, rest=rest, optimizer=state.optimizer), total
+
+    def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
+        """Move by the mean gradient."""
+        del draw
+        return self._update(state, total)
+
+
+def _accumulate_clipped(
+    loss: PrivateLoss,
+    clipping: FlatClipping,
+    trainable: Parameters,
+    rest: PyTree,
+    total: Accumulated,
+    records: PyTree[Array],
+    mask: Bool[Array, " batch"],
+) -> Accumulated:
+    losses, gradients = per_sample_gradients(lambda leaves, record: loss(leaves, rest, record), trainable, records)
+    clipped = clip_and_sum(gradients, mask, clipping=clipping)
+    return Accumulated(
+        gradients=jax.tree.map(jnp.add, total.gradients, clipped.gradients),
+        loss=total.loss + jnp.sum(jnp.where(mask & jnp.isfinite(losses), losses, jnp.zeros_like(losses))),
+        records=total.records + jnp.sum(mask, dtype=jnp.int32),
+        rejected=total.rejected + clipped.rejected,
+        clipped=total.clipped + clipped.clipped,
+    )
+
+
+def _noisy_update(
+    optimizer: optax.GradientTransformationExtraArgs,
+    std: float,
+    expected_batch_size: float,
+    state: StepState,
+    total: Accumulated,
+    key: UInt32[Array, " 8"],
+    draw: UInt32[Array, ""],
+) -> StepState:
+    noise = gaussian_like(key, draw, total.gradients, std=std)
+    gradient = jax.tree.map(lambda summed, extra: (summed + extra) / expected_batch_size, total.gradients, noise)
+    return _move(optimizer, state, gradient)
+
+
+def _accumulate_plain(
+    loss: BatchLoss,
+    trainable: Parameters,
+    rest: PyTree,
+    total: Accumulated,
+    records: PyTree[Array],
+    mask: Bool[Array, " batch"],
+) -> tuple[PyTree, Accumulated]:
+    (summed, rest), gradients = jax.value_and_grad(loss, has_aux=True)(trainable, rest, records, mask)
+    total = Accumulated(
+        gradients=jax.tree.map(jnp.add, total.gradients, gradients),
+        loss=total.loss + summed,
+        records=total.records + jnp.sum(mask, dtype=jnp.int32),
+        rejected=total.rejected,
+        clipped=total.clipped,
+    )
+    return rest, total
+
+
+def _mean_update(optimizer: optax.GradientTransformationExtraArgs, state: StepState, total: Accumulated) -> StepState:
+    count = jnp.maximum(total.records, 1).astype(jnp.float32)
+    return _move(optimizer, state, jax.tree.map(lambda summed: summed / count, total.gradients))
+
+
+def _move(optimizer: optax.GradientTransformationExtraArgs, state: StepState, gradient: Parameters) -> StepState:
+    updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trainable)
+    moved = optax.apply_updates(state.trainable, updates)
+    return StepState(trainable=moved, rest=state.rest, optimizer=optimizer_state)

@@ -1,0 +1,199 @@
+"""Checkpoints that are whole, belong to their run, and hold no secrets of a release run.
+
+A checkpoint is one file: a line that names the format, a line of JSON, then the raw bytes of every array in the order of
+the tree. Reading never executes anything and allocates only what the run's own model needs: shapes and types come from
+the model at hand, and the file must match them to the byte.
+
+A release run stores neither keys nor batches. A seeded run needs to store only its step: noise and batches are
+functions of seed and step.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from dpmed.errors import InputError
+from dpmed.files import FILE_MODE, write_atomically
+
+_MAGIC = b"dpmed checkpoint 1\n"
+_MAX_HEADER_BYTES = 64 << 20
+_KEPT = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Where a run stands.
+
+    Attributes:
+        config_digest: SHA-256 of the run's config.toml.
+        step: updates that the weights have seen.
+        draws: draws of noise and batches up to here, redone ones included.
+        microbatch: records per microbatch, which shapes the rounding.
+        method: how per-sample gradients are computed, which shapes it too.
+        seconds: time spent training so far.
+        records: records processed so far.
+        rows: the rows of metrics.csv up to here.
+        losses: sums since the last row: loss, records, rejected, clipped.
+        watched: what early stopping and plateau schedules remember, as plain numbers.
+    """
+
+    config_digest: str
+    step: int
+    draws: int
+    microbatch: int
+    method: str
+    seconds: float
+    records: int
+    rows: tuple[Mapping[str, Any], ...]
+    losses: tuple[float, int, int, int]
+    watched: Mapping[str, float]
+
+
+def save_checkpoint(folder: Path, position: Position, tree: PyTree) -> Path:
+    """Write a checkpoint, whole or not at all, and remove all but the last two.
+
+    Args:
+        folder: the run's `checkpoints`.
+        position: where the run stands.
+        tree: all arrays that a resumed run needs.
+
+    Raises:
+        RunError: the disk is full; earlier checkpoints are untouched.
+    """
+    arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).data)
+    header = {"position": asdict(position), "sha256": digest.hexdigest(), "bytes": sum(array.nbytes for array in arrays)}
+
+    def write(file: BinaryIO) -> None:
+        file.write(_MAGIC + json.dumps(header).encode() + b"\n")
+        for array in arrays:
+            file.write(np.ascontiguousarray(array).data)
+
+    path = folder / f"step-{position.step:08d}-{position.draws:08d}.ckpt"
+    write_atomically(path, write)
+    for old in list_checkpoints(folder)[_KEPT:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, newest first."""
+    return sorted(folder.glob("step-*.ckpt"), reverse=True)
+
+
+def read_position(path: Path, *, config_digest: str) -> Position:
+    """Where the checkpoint's run stood.
+
+    Raises:
+        InputError: the file is cut short, no checkpoint, or of a run with another config.
+    """
+    with _open(path) as file:
+        return _read_header(file, path, config_digest)[0]
+
+
+def load_checkpoint(path: Path, like: PyTree, *, config_digest: str) -> tuple[Position, PyTree]:
+    """A checkpoint's position and arrays.
+
+    Args:
+        path: the file.
+        like: a tree of the run's own making; structure, shapes and types are taken from it.
+        config_digest: of the run's config.
+
+    Raises:
+        InputError: the file is cut short, damaged, no checkpoint, or of another run.
+    """
+    leaves, structure = jax.tree.flatten(like)
+    expected = sum(np.dtype(leaf.dtype).itemsize * leaf.size for leaf in leaves)
+    with _open(path) as file:
+        position, header = _read_header(file, path, config_digest)
+        remaining = os.fstat(file.fileno()).st_size - file.tell()
+        if remaining != expected or header["bytes"] != expected:
+            raise _damaged(path, f"it holds {remaining} bytes of arrays where the model needs {expected}")
+        content = file.read(expected)
+    if hashlib.sha256(content).hexdigest() != header["sha256"]:
+        raise _damaged(path, "its checksum does not fit")
+    arrays, start = [], 0
+    for leaf in leaves:
+        array = np.frombuffer(content, leaf.dtype, count=leaf.size, offset=start).reshape(leaf.shape)
+        start += array.nbytes
+        # Copied: a step donates its buffers, and these bytes are not ours to give away.
+        arrays.append(jnp.array(array))
+    return position, jax.tree.unflatten(structure, arrays)
+
+
+class DrawJournal:
+    """Counts the draws of a release run on the disk before each is made, so that no crash forgets one.
+
+    Args:
+        path: the journal's file; made if missing.
+
+    Raises:
+        InputError: the file is there but no journal.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+        text = os.pread(self._descriptor, 32, 0).strip()
+        if text and not text.isdigit():
+            raise InputError("is no journal of draws; the number of steps already spent is not known", where=str(path))
+        self.draws = int(text or b"0")
+
+    def begin(self, draws: int) -> None:
+        """Put on record that `draws` draws have been begun, and wait until the disk has it."""
+        self.draws = max(self.draws, draws)
+        os.pwrite(self._descriptor, f"{self.draws:020d}\n".encode(), 0)
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+
+
+def _read_header(file: BinaryIO, path: Path, config_digest: str) -> tuple[Position, dict[str, Any]]:
+    if file.read(len(_MAGIC)) != _MAGIC:
+        raise _damaged(path, "it does not begin like a checkpoint")
+    line = file.readline(_MAX_HEADER_BYTES)
+    try:
+        header = json.loads(line)
+        position = header["position"]
+        listed = {"rows", "losses"}
+        values = {field.name: position[field.name] for field in fields(Position)}
+        found = Position(**{name: tuple(value) if name in listed else value for name, value in values.items()})
+        _check_types(found, header)
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise _damaged(path, "its header cannot be read") from error
+    if found.config_digest != config_digest:
+        remedy = "Put back the config.toml of that run, or remove the checkpoint."
+        raise InputError("was made by a run with another config", where=str(path), remedy=remedy)
+    return found, header
+
+
+def _check_types(position: Position, header: Mapping[str, Any]) -> None:
+    whole = (position.step, position.draws, position.microbatch, position.records, header["bytes"])
+    if not all(isinstance(value, int) and value >= 0 for value in whole) or position.draws < position.step:
+        raise ValueError("counts are no counts")
+    if not isinstance(header["sha256"], str) or not all(isinstance(row, dict) for row in position.rows):
+        raise TypeError("wrong types")
+
+
+def _damaged(path: Path, reason: str) -> InputError:
+    remedy = "Remove this file to resume from the checkpoint before it."
+    return InputError(f"is cut short or damaged: {reason}", where=str(path), remedy=remedy)

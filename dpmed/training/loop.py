@@ -1,0 +1,233 @@
+"""The training loop: draw, load, accumulate, update; at intervals evaluate, save, and say how it goes.
+
+The loop does not know whether it is private: the step, the sampler and the meter of ε are handed in. What it does know
+is the order that makes a crash harmless: a draw is on record before it is made, and the ledger is on the disk before
+anything that it covers.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, PyTree
+
+from dpmed.data.loader import Loader
+from dpmed.dpsgd.sampling import Sampler
+from dpmed.dpsgd.step import Accumulated, Step, StepState
+from dpmed.progress import Progress, Task
+from dpmed.training.objective import device_records
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parts:
+    """What a run is made of and what stays the same.
+
+    Attributes:
+        step: the step, private or not.
+        sampler: gives each step's records.
+        loader: gives their microbatches.
+        epsilon: ε after so many draws; None without privacy.
+        evaluate: scores of the weights on the validation split.
+        steps: draws planned.
+        steps_per_epoch: steps that make an epoch.
+        evaluate_every: steps between evaluations.
+        save_every: steps between checkpoints.
+        ema_decay: decay of the averaged weights, None for none.
+    """
+
+    step: Step
+    sampler: Sampler
+    loader: Loader
+    epsilon: Callable[[int], float] | None
+    evaluate: Callable[[StepState, PyTree], dict[str, float]]
+    steps: int
+    steps_per_epoch: int
+    evaluate_every: int
+    save_every: int
+    ema_decay: float | None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunState:
+    """Where a run is.
+
+    Attributes:
+        state: weights and optimizer.
+        ema: averaged weights; None when not kept.
+        best: weights of the best validation score so far, when early stopping keeps them.
+        watched: what early stopping and plateau schedules remember, as plain numbers.
+        step: updates done.
+        draws: draws begun, redone ones included.
+        seconds: time spent before this process began.
+        records: records processed.
+        rows: rows of metrics.csv.
+        losses: sums since the last evaluation: loss, records, rejected, clipped.
+    """
+
+    state: StepState
+    ema: PyTree | None
+    best: PyTree | None
+    step: int
+    draws: int
+    watched: Mapping[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    records: int = 0
+    rows: tuple[Mapping[str, Any], ...] = ()
+    losses: tuple[float, int, int, int] = (0.0, 0, 0, 0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Hooks:
+    """How the loop reaches the disk and the user.
+
+    Attributes:
+        before_draw: puts the number of draws begun on record.
+        save: writes ledger, metrics and checkpoint.
+        watch: looks at the scores of an evaluation and answers with the run's state and whether to stop.
+        should_stop: whether the user asked to stop after this step.
+        progress: shows how far the run is.
+    """
+
+    before_draw: Callable[[int], None]
+    save: Callable[[RunState], None]
+    watch: Callable[[RunState, Mapping[str, float]], tuple[RunState, bool]]
+    should_stop: Callable[[], bool]
+    progress: Progress
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        run: its last state, which has been saved.
+        finished: false when the user stopped it.
+    """
+
+    run: RunState
+    finished: bool
+
+
+@dataclass(kw_only=True)
+class _Clock:
+    begun: float = field(default_factory=time.monotonic)
+
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+
+def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
+    """Train until the planned draws are spent, a watcher has seen enough, or the user stops.
+
+    A release run that redid steps after a crash has fewer draws left for updates than planned: it stops by draws, so
+    that ε never passes the planned value.
+
+    Args:
+        parts: what the run is made of.
+        run: where it begins: fresh, or from a checkpoint.
+        hooks: how it reaches disk and user.
+
+    Returns:
+        The last state and whether the run is finished.
+    """
+    clock = _Clock()
+    before = run.seconds
+    average = jax.jit(_average, donate_argnums=0)
+    with hooks.progress.task("training", total=parts.steps, unit="steps", done=run.draws) as task:
+        batches = _batches(parts, run)
+        for microbatches in batches:
+            hooks.before_draw(run.draws + 1)
+            state, total = _accumulate(parts.step, run.state, microbatches, run.step)
+            state = parts.step.update(state, total, draw=run.draws)
+            ema = None if run.ema is None else average(run.ema, state.trainable, jnp.float32(parts.ema_decay))
+            run = _count(run, state, ema, total, seconds=before + clock.seconds())
+            _show(task, parts, run, records=int(total.records), loss=float(total.loss))
+            done, stop = run.draws >= parts.steps, False
+            if run.step % parts.evaluate_every == 0 or done:
+                run, stop = _evaluate(parts, run, hooks)
+            stopped = hooks.should_stop()
+            if run.step % parts.save_every == 0 or done or stop or stopped:
+                hooks.save(run)
+            if stop or done:
+                return Outcome(run=run, finished=True)
+            if stopped:
+                return Outcome(run=run, finished=False)
+    return Outcome(run=run, finished=True)
+
+
+def _batches(parts: Parts, run: RunState) -> Iterator[Iterator[Any]]:
+    # The sampler is asked by update, not by draw: a seeded run that resumes draws the same batch again.
+    remaining = parts.steps - run.draws
+
+    def numbers() -> Iterator[Int[np.ndarray, " record"]]:
+        for step in range(run.step, run.step + remaining):
+            yield parts.sampler.draw(step)
+
+    return parts.loader.stream(numbers())
+
+
+def _accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number: int) -> tuple[StepState, Accumulated]:
+    total = step.begin(state)
+    for records in microbatches:
+        batch = device_records(records.inputs, records.targets, records.weights, numbers=records.numbers, step=number)
+        state, total = step.accumulate(state, total, batch, jnp.asarray(records.mask))
+    return state, total
+
+
+def _average(ema: PyTree[Array], trainable: PyTree[Array], decay: Array) -> PyTree[Array]:
+    return jax.tree.map(lambda old, new: decay * old + (jnp.float32(1.0) - decay) * new, ema, trainable)
+
+
+def _count(run: RunState, state: StepState, ema: PyTree | None, total: Accumulated, *, seconds: float) -> RunState:
+    loss, records, rejected, clipped = run.losses
+    added = int(total.records)
+    return replace(
+        run,
+        state=state,
+        ema=ema,
+        step=run.step + 1,
+        draws=run.draws + 1,
+        seconds=seconds,
+        records=run.records + added,
+        losses=(
+            loss + float(total.loss),
+            records + added,
+            rejected + int(total.rejected),
+            clipped + int(total.clipped),
+        ),
+    )
+
+
+def _evaluate(parts: Parts, run: RunState, hooks: Hooks) -> tuple[RunState, bool]:
+    loss, records, rejected, clipped = run.losses
+    common = {
+        "epoch": run.step / parts.steps_per_epoch,
+        "step": run.step,
+        "epsilon": None if parts.epsilon is None else parts.epsilon(run.draws),
+    }
+    training = {
+        **common,
+        "split": "train",
+        "loss": loss / records if records else None,
+        "records": records,
+        "rejected": rejected,
+        "clipped": clipped,
+    }
+    scores = parts.evaluate(run.state, run.ema)
+    run = replace(run, rows=(*run.rows, training, {**common, "split": "validation", **scores}), losses=(0.0, 0, 0, 0))
+    if rejected:
+        hooks.progress.say(f"{rejected} gradients up to step {run.step} were not finite and counted as zero.")
+    return hooks.watch(run, scores)
+
+
+def _show(task: Task, parts: Parts, run: RunState, *, records: int, loss: float) -> None:
+    notes = [f"loss {loss / records:.3f}"] if records else ["empty batch"]
+    # ε costs a moment to compute: the value of the last evaluation is close, and is said to be that.
+    if parts.epsilon is not None and run.rows:
+        notes.append(f"ε {run.rows[-1]['epsilon']:.2f}")
+    notes.append(f"{run.records / max(run.seconds, 1e-9):.0f} samples/s")
+    task.advance(note=", ".join(notes))

@@ -1,0 +1,159 @@
+"""From stored samples to losses and predictions: normalise, augment, apply the model, compare with the target.
+
+Everything here runs on the device inside the jitted step. A record's loss is the weighted sum over its views, and for
+each view the mean over its augmented versions (augmentation multiplicity, De et al., 2022): so one record has one
+gradient, which is clipped as a whole.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
+
+Parameters = PyTree[Float[Array, "..."]]
+SampleLoss = Callable[[Array, Array], Float[Array, ""]]
+Augment = Callable[[Key[Array, ""], Float[Array, "*space channel"], Array], tuple[Array, Array]]
+
+
+class Rest(eqx.Module):
+    """All of a model that is not trained.
+
+    Attributes:
+        frozen: weights that stay as they are.
+        state: running statistics (of batch norm), empty for models without.
+    """
+
+    frozen: PyTree
+    state: PyTree
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Objective:
+    """What training makes small, for one data set and one model.
+
+    Attributes:
+        static: the part of the model that holds no numbers.
+        loss: the loss of one prediction and its target.
+        augment: changes one normalised sample and its target at random; None leaves them as they are.
+        multiplicity: augmented versions per sample and step, at least 1.
+        image_target: whether the target is an image, normalised like the input.
+        scale: stored inputs are divided by this,
+        mean: then this is subtracted, per channel,
+        std: then divided by this, per channel.
+        key: fixes augmentation (and drop-out); no privacy rests on it.
+    """
+
+    static: PyTree
+    loss: SampleLoss
+    augment: Augment | None
+    multiplicity: int
+    image_target: bool
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    key: Key[Array, ""]
+
+    def normalise(self, stored: Shaped[Array, "*space channel"]) -> Float[Array, "*space channel"]:
+        """A stored sample as float32 with the data set's mean and std taken out."""
+        mean = np.asarray(self.mean, np.float32)
+        factor = np.asarray([1.0 / (self.scale * std) for std in self.std], np.float32)
+        shift = (mean * self.scale * factor).astype(np.float32)
+        shape = (1,) * (stored.ndim - 1) + (-1,)
+        return stored.astype(jnp.float32) * factor.reshape(shape) - shift.reshape(shape)
+
+    def record_loss(self, trainable: Parameters, rest: Rest, record: PyTree[Array]) -> Float[Array, ""]:
+        """The loss of one record by itself: what per-sample gradients are taken of.
+
+        Args:
+            trainable: trained leaves.
+            rest: all other leaves.
+            record: `inputs (view, *space, channel)`, `targets (view, ...)`, `weights (view,)`, `number ()` and
+                `step ()`, both int32.
+        """
+        losses, _ = jax.vmap(partial(self._view_loss, trainable, rest))(
+            record["inputs"], record["targets"], self._view_keys(record)
+        )
+        return jnp.sum(losses * record["weights"])
+
+    def batch_loss(
+        self, trainable: Parameters, rest: Rest, records: PyTree[Array], mask: Bool[Array, " batch"]
+    ) -> tuple[Float[Array, ""], Rest]:
+        """The sum of the losses of a microbatch, and the model's running statistics after it.
+
+        Samples may meet here, in batch norm: all views of all records are one batch under the axis name `batch`.
+        """
+        keys = jax.vmap(self._view_keys)(records)
+
+        def flat(leaf: Array) -> Array:
+            return leaf.reshape(-1, *leaf.shape[2:])
+
+        losses, state = jax.vmap(partial(self._view_loss, trainable, rest), out_axes=(0, None), axis_name="batch")(
+            flat(records["inputs"]), flat(records["targets"]), flat(keys)
+        )
+        weights = jnp.where(mask[:, None], records["weights"], jnp.zeros_like(records["weights"]))
+        return jnp.sum(losses * weights.reshape(-1)), Rest(frozen=rest.frozen, state=state)
+
+    def predict(
+        self, trainable: Parameters, rest: Rest, inputs: Shaped[Array, "batch *space channel"]
+    ) -> Float[Array, "batch ..."]:
+        """Predictions without augmentation, the model in inference mode."""
+        model = eqx.nn.inference_mode(self._model(trainable, rest))
+        return jax.vmap(lambda stored: model(self.normalise(stored), rest.state)[0], axis_name="batch")(inputs)
+
+    def target(self, stored: Shaped[Array, "..."]) -> Array:
+        """A stored target as the loss takes it."""
+        return self.normalise(stored) if self.image_target else stored.astype(jnp.int32)
+
+    def sample_loss(self, prediction: Float[Array, "..."], stored: Shaped[Array, "..."]) -> Float[Array, ""]:
+        """The loss of one prediction, for evaluation."""
+        return self.loss(prediction, self.target(stored))
+
+    def _model(self, trainable: Parameters, rest: Rest) -> eqx.Module:
+        return eqx.combine(trainable, rest.frozen, self.static)
+
+    def _view_keys(self, record: PyTree[Array]) -> Key[Array, " view"]:
+        key = jax.random.fold_in(jax.random.fold_in(self.key, record["step"]), record["number"])
+        return jax.random.split(key, record["weights"].shape[0])
+
+    def _view_loss(
+        self,
+        trainable: Parameters,
+        rest: Rest,
+        stored: Shaped[Array, "*space channel"],
+        stored_target: Shaped[Array, "..."],
+        key: Key[Array, ""],
+    ) -> tuple[Float[Array, ""], PyTree]:
+        model = self._model(trainable, rest)
+        image, target = self.normalise(stored), self.target(stored_target)
+        if self.augment is None:
+            prediction, state = model(image, rest.state, key=key)
+            return self.loss(prediction, target), state
+
+        def version(key: Key[Array, ""]) -> tuple[Float[Array, ""], PyTree]:
+            augment_key, model_key = jax.random.split(key)
+            changed, changed_target = self.augment(augment_key, image, target)
+            prediction, state = model(changed, rest.state, key=model_key)
+            return self.loss(prediction, changed_target), state
+
+        if self.multiplicity == 1:
+            return version(key)
+        losses, states = jax.vmap(version)(jax.random.split(key, self.multiplicity))
+        return jnp.mean(losses), jax.tree.map(lambda leaf: leaf[-1], states)
+
+
+def device_records(inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, numbers: np.ndarray, step: int) -> dict[
+    str, Shaped[np.ndarray, "..."] | Int[np.ndarray, " record"]
+]:
+    """A loader's microbatch in the form that `Objective` takes; the step number is repeated for every record."""
+    return {
+        "inputs": inputs,
+        "targets": targets,
+        "weights": weights,
+        "number": numbers.astype(np.int32),
+        "step": np.full(len(numbers), step, np.int32),
+    }

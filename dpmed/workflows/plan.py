@@ -1,0 +1,232 @@
+"""The plan of a training run: data, model, budget and steps, settled before anything is trained.
+
+Nothing here changes afterwards, and the config is never written to: what follows from it lives in `Plan`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from dpmed.config.privacy import PrivacyConfig
+from dpmed.config.schema import Config
+from dpmed.data.base import Dataset, Split
+from dpmed.data.build import build_dataset
+from dpmed.data.split import split_dataset
+from dpmed.data.units import members_by_unit
+from dpmed.errors import InputError
+from dpmed.models.build import Built, build_model
+from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget
+from dpmed.privacy.ledger import LedgerFacts
+from dpmed.progress import Progress
+
+# Per-sample gradients of one microbatch may take about this much memory before `auto` chooses fewer records.
+_GRADIENT_BYTES = 256 << 20
+_LARGEST_MICROBATCH = 1024
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """What will be trained on what, how long and at which price.
+
+    Attributes:
+        config: as read.
+        dataset: random access to samples.
+        split: which samples are trained on, chosen by and tested on.
+        members: for each record of the training set its samples.
+        model: the freshly initialised model.
+        budget: solved; None without privacy.
+        facts: what the ledger says of the whole run.
+        steps: draws planned.
+        steps_per_epoch: draws that make an epoch.
+        microbatch: records on the device at once.
+        warnings: what the user should know before it starts.
+    """
+
+    config: Config
+    dataset: Dataset
+    split: Split
+    members: list[Int[np.ndarray, " sample"]]
+    model: Built
+    budget: Budget | None
+    facts: LedgerFacts
+    steps: int
+    steps_per_epoch: int
+    microbatch: int
+    warnings: tuple[str, ...]
+
+    @property
+    def train_size(self) -> int:
+        """Number of training records N."""
+        return len(self.members)
+
+    def describe(self) -> dict[str, str]:
+        """The plan as names and values, for the user."""
+        config, split, info = self.config, self.split, self.dataset.info
+        shape = "x".join(map(str, info.input_shape))
+        facts: dict[str, Any] = {
+            "data": f"{info.name}: {info.task}, {shape}, {len(info.class_names)} classes",
+            "samples": f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test",
+            "model": f"{config.model.name}, {self.model.parameters:,} parameters",
+            "steps": f"{self.steps} ({self.steps / self.steps_per_epoch:g} epochs), microbatch {self.microbatch}",
+        }
+        if self.budget is None:
+            return {**facts, "privacy": "none: this run may reveal any training sample"}
+        budget = self.budget
+        other = "rdp" if budget.accountant == "pld" else "pld"
+        other_epsilon = budget.epsilon_rdp if other == "rdp" else budget.epsilon_pld
+        return {
+            **facts,
+            "sampling": f"Poisson, rate {budget.sampling_rate:.4g}, expected batch size {budget.expected_batch_size}",
+            "privacy": f"ε = {budget.epsilon:.4g} at δ = {budget.delta:g} by {budget.accountant.upper()} "
+            f"({other_epsilon:.4g} by {other.upper()}), per {self.facts.unit}",
+            "noise": f"σ = {budget.noise_multiplier:.4g}, clipping norm {budget.clipping_norm:g}, from {self.facts.source}",
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON's types, for `--dry-run --json`."""
+        budget = self.budget
+        return {
+            "samples": {name: len(getattr(self.split, name)) for name in ("train", "validation", "test")},
+            "train_size": self.train_size,
+            "parameters": self.model.parameters,
+            "steps": self.steps,
+            "steps_per_epoch": self.steps_per_epoch,
+            "microbatch": self.microbatch,
+            "private": budget is not None,
+            "epsilon": budget and budget.epsilon,
+            "epsilon_pld": budget and budget.epsilon_pld,
+            "epsilon_rdp": budget and budget.epsilon_rdp,
+            "delta": budget and budget.delta,
+            "noise_multiplier": budget and budget.noise_multiplier,
+            "sampling_rate": budget and budget.sampling_rate,
+            "warnings": list(self.warnings),
+        }
+
+
+def make_plan(config: Config, progress: Progress) -> Plan:
+    """Read the data set, build the model and solve the budget.
+
+    Raises:
+        InputError: data, model and privacy do not go together, or the budget cannot be met.
+    """
+    dataset = build_dataset(config.data, progress=progress)
+    split = split_dataset(dataset, config.data, seed=config.training.seed)
+    unit = config.privacy.unit if config.privacy is not None else "image"
+    members = members_by_unit(dataset, split.train, unit=unit, max_samples=config.data.max_samples_per_unit)
+    _check_sizes(config, len(members))
+    model = _build(config, dataset)
+    budget = None if config.privacy is None else _solve(config, config.privacy, len(members))
+    steps_per_epoch = len(members) // config.training.batch_size
+    return Plan(
+        config=config,
+        dataset=dataset,
+        split=split,
+        members=members,
+        model=model,
+        budget=budget,
+        facts=_facts(config, dataset, unit),
+        steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
+        steps_per_epoch=steps_per_epoch,
+        microbatch=_microbatch(config, len(members), model.parameters),
+        warnings=_warnings(config, len(members)),
+    )
+
+
+def _check_sizes(config: Config, train_size: int) -> None:
+    batch_size = config.training.batch_size
+    if batch_size > train_size:
+        raise InputError(
+            f"the expected batch size is {batch_size}, but the training set has only {train_size} records",
+            where="[training] batch_size",
+            remedy=f"Choose at most {train_size}.",
+        )
+    known = config.data.train_size
+    if known is not None and known != train_size:
+        raise InputError(
+            f"says {known}, but the training split has {train_size} records; σ and ε would be wrong",
+            where="[data] train_size",
+            remedy=f"Set it to {train_size} or leave it out.",
+        )
+
+
+def _build(config: Config, dataset: Dataset) -> Built:
+    info = dataset.info
+    key = jax.random.key(config.training.seed)
+    outputs = len(info.class_names) if info.class_names else info.input_shape[-1]
+    if info.task == "classification" and config.loss.name == "binary_cross_entropy":
+        outputs = 1
+    model = build_model(config.model, info.input_shape, outputs=outputs, task=info.task, key=key)
+    if config.privacy is not None and model.mixes_samples:
+        raise InputError(
+            "batch normalisation computes its statistics over the batch, so that one patient's image changes the "
+            "gradients of all others and no clipping bounds its influence; it cannot be trained with privacy",
+            where="[model]",
+            remedy='Use group norm: normalisation = "group".',
+        )
+    return model
+
+
+def _solve(config: Config, privacy: PrivacyConfig, train_size: int) -> Budget:
+    return solve_budget(
+        BudgetRequest(
+            train_size=train_size,
+            expected_batch_size=config.training.batch_size,
+            delta=privacy.delta,
+            clipping_norm=privacy.clipping_norm,
+            accountant=privacy.accountant,
+            epsilon=privacy.epsilon,
+            noise_multiplier=privacy.noise_multiplier,
+            epochs=config.training.epochs,
+            max_reconstruction_risk=privacy.max_reconstruction_risk,
+            adversary=privacy.adversary,
+            prior=privacy.prior,
+        )
+    )
+
+
+def _facts(config: Config, dataset: Dataset, unit: str) -> LedgerFacts:
+    source = "seeded" if config.privacy is None else config.privacy.noise_source
+    return LedgerFacts(unit=unit, source=source, outside=tuple(dataset.info.outside_accounting))
+
+
+def _microbatch(config: Config, train_size: int, parameters: int) -> int:
+    batch_size = config.training.batch_size
+    if config.privacy is None:
+        return _plain_microbatch(config, batch_size)
+    if config.training.microbatch != "auto":
+        return min(config.training.microbatch, train_size)
+    # Poisson batches vary: room for four standard deviations more than expected lets most of them go in one piece.
+    rate = batch_size / train_size
+    largest = min(train_size, batch_size + 4 * (batch_size * (1 - rate)) ** 0.5 + 1)
+    wanted = -(-int(largest) // 8) * 8
+    fits = max(1, _GRADIENT_BYTES // (4 * parameters))
+    return int(min(wanted, fits, _LARGEST_MICROBATCH))
+
+
+def _plain_microbatch(config: Config, batch_size: int) -> int:
+    asked = config.training.microbatch
+    if asked == "auto":
+        return batch_size
+    if batch_size % asked:
+        raise InputError(
+            f"{asked} does not divide the batch size {batch_size}",
+            where="[training] microbatch",
+            remedy="Without privacy every microbatch must be full, since padding would enter batch norm's statistics.",
+        )
+    return asked
+
+
+def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
+    privacy = config.privacy
+    warnings = []
+    if privacy is not None and privacy.delta >= 1 / train_size:
+        warnings.append(
+            f"[privacy] delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a mechanism "
+            "that publishes one random patient in the clear would satisfy it. Choose a smaller δ."
+        )
+    if privacy is not None and privacy.noise_source == "seeded":
+        warnings.append("Noise and batches come from the seed: for research only, nothing of this run may be released.")
+    return tuple(warnings)

@@ -1,0 +1,258 @@
+"""One training run with its folder: joins a plan to the loop, and writes what the loop produces."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import PyTree
+
+from dpmed.data.loader import Loader
+from dpmed.dpsgd.clipping import FlatClipping
+from dpmed.dpsgd.noise import entropy_key, seeded_key
+from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
+from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
+from dpmed.figures.curves import plot_curves
+from dpmed.files import write_csv, write_json
+from dpmed.models.weights import save_weights
+from dpmed.privacy.budget import Budget
+from dpmed.privacy.ledger import Ledger, describe_release, plain_ledger, private_ledger
+from dpmed.progress import Progress
+from dpmed.training.checkpoint import (
+    DrawJournal,
+    Position,
+    list_checkpoints,
+    load_checkpoint,
+    read_position,
+    save_checkpoint,
+)
+from dpmed.training.evaluate import Evaluator
+from dpmed.training.loop import Hooks, Outcome, Parts, RunState, train
+from dpmed.training.metrics import bootstrap, evaluate, main_metric
+from dpmed.training.objective import Objective, Rest
+from dpmed.training.optim import build_optimizer
+from dpmed.workflows.plan import Plan
+
+METHOD = "vmap"
+
+
+class Run:
+    """A training run in its folder.
+
+    Args:
+        plan: what to train.
+        folder: the run folder, with `checkpoints` in it, locked by the caller.
+        progress: tells the user.
+        config_digest: SHA-256 of the run's config.toml, by which checkpoints know their run.
+        should_stop: whether the user asked to stop.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        folder: Path,
+        progress: Progress,
+        *,
+        config_digest: str,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.plan = plan
+        self.folder = folder
+        self.progress = progress
+        self._digest = config_digest
+        self._should_stop = should_stop
+        self._checkpoint = next(iter(list_checkpoints(folder / "checkpoints")), None)
+        self._microbatch = plan.microbatch
+        if self._checkpoint is not None:
+            # What shaped the rounding is the checkpoint's, whatever this machine would choose today.
+            self._microbatch = read_position(self._checkpoint, config_digest=config_digest).microbatch
+        self.release: tuple[str, ...] = ()
+        self._objective, initial = make_objective(plan)
+        self._optimizer = build_optimizer(
+            plan.config.optimizer, plan.config.schedule, steps=plan.steps, steps_per_epoch=plan.steps_per_epoch
+        )
+        self._initial = StepState(
+            trainable=initial[0], rest=initial[1], optimizer=self._optimizer.init(initial[0])
+        )
+        self._evaluator = Evaluator(self._objective, plan.dataset, batch_size=plan.config.evaluation.batch_size)
+
+    def train(self) -> Outcome:
+        """Train to the end, from the last checkpoint if there is one."""
+        config, plan = self.plan.config, self.plan
+        journal = self._journal()
+        run = self._restore() if self._checkpoint is not None else self._fresh()
+        if journal is not None:
+            run = replace(run, draws=max(run.draws, journal.draws))
+        every = config.training.checkpoint_steps or plan.steps_per_epoch
+        parts = Parts(
+            step=self._step(),
+            sampler=self._sampler(),
+            loader=Loader(plan.dataset, plan.members, microbatch=self._microbatch),
+            epsilon=None if plan.budget is None else lambda draws: plan.budget.spent(draws).epsilon,
+            evaluate=self._validate,
+            steps=plan.steps,
+            steps_per_epoch=plan.steps_per_epoch,
+            evaluate_every=config.evaluation.every_epochs * plan.steps_per_epoch,
+            save_every=every,
+            ema_decay=config.training.ema_decay,
+        )
+        self._write_ledger(min(run.draws + every, plan.steps), "running")
+        hooks = Hooks(
+            before_draw=journal.begin if journal is not None else lambda draws: None,
+            save=lambda state: self._save(state, reserve=every),
+            watch=lambda state, scores: (state, False),
+            should_stop=self._should_stop,
+            progress=self.progress,
+        )
+        if run.draws >= plan.steps:
+            self._save(run, reserve=0)
+            return Outcome(run=run, finished=True)
+        outcome = train(parts, run, hooks)
+        self._write_ledger(outcome.run.draws, "running" if outcome.finished else "stopped")
+        return outcome
+
+    def finish(self, run: RunState) -> tuple[Ledger, dict[str, float], dict[str, tuple[float, float]]]:
+        """Test the final weights and write them, the ledger, metrics and curves."""
+        trainable, rest = self._weights(run)
+        split, config = self.plan.split, self.plan.config
+        with self.progress.task("testing", total=len(split.test), unit="samples") as task:
+            result = self._evaluator(trainable, rest, split.test, advance=task.advance)
+        info = self.plan.dataset.info
+        names = config.evaluation.metrics
+        scores = {"loss": float(result.losses.mean())}
+        scores |= evaluate(names, result.predictions, result.targets, task=info.task, class_names=info.class_names)
+        intervals = bootstrap(
+            names,
+            result.predictions,
+            result.targets,
+            task=info.task,
+            class_names=info.class_names,
+            resamples=config.evaluation.bootstrap,
+            seed=config.training.seed,
+        )
+        ledger = self._write_ledger(run.draws, "finished")
+        self.release = tuple(describe_release(ledger))
+        test = {"epoch": run.step / self.plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
+        rows = (*run.rows, {**test, "split": "test", **scores})
+        self._write_rows(rows)
+        save_weights(
+            self.folder / "model.eqx",
+            eqx.combine(trainable, rest.frozen, self._objective.static),
+            rest.state,
+        )
+        plot_curves(rows, self.folder, metric=main_metric(info.task), epsilon_planned=self._planned_epsilon())
+        return ledger, scores, intervals
+
+    def _planned_epsilon(self) -> float | None:
+        return None if self.plan.budget is None else self.plan.budget.epsilon
+
+    def _fresh(self) -> RunState:
+        copied = jax.tree.map(jnp.array, self._initial)
+        keeps_average = self.plan.config.training.ema_decay is not None
+        ema = jax.tree.map(jnp.array, copied.trainable) if keeps_average else None
+        return RunState(state=copied, ema=ema, best=None, step=0, draws=0)
+
+    def _restore(self) -> RunState:
+        assert self._checkpoint is not None  # noqa: S101 the caller looked
+        fresh = self._fresh()
+        like = (fresh.state, fresh.ema, fresh.best)
+        position, tree = load_checkpoint(self._checkpoint, like, config_digest=self._digest)
+        state, ema, best = tree
+        self.progress.say(f"Resuming from step {position.step} ({self._checkpoint.name}).")
+        return RunState(
+            state=state,
+            ema=ema,
+            best=best,
+            step=position.step,
+            draws=position.draws,
+            seconds=position.seconds,
+            records=position.records,
+            rows=position.rows,
+            losses=position.losses,
+            watched=position.watched,
+        )
+
+    def _journal(self) -> DrawJournal | None:
+        # A seeded run repeats the very draws it lost, which reveals nothing new; a release run cannot.
+        privacy = self.plan.config.privacy
+        if privacy is None or privacy.noise_source == "seeded":
+            return None
+        return DrawJournal(self.folder / "checkpoints" / "draws")
+
+    def _sampler(self) -> Sampler:
+        plan, budget = self.plan, self.plan.budget
+        seed = plan.config.training.seed
+        if budget is None:
+            return ShuffledSampler(plan.train_size, plan.config.training.batch_size, seed)
+        return PoissonSampler(plan.train_size, budget.sampling_rate, plan.config.privacy.noise_source, seed)
+
+    def _step(self) -> Step:
+        budget = self.plan.budget
+        if budget is None:
+            return PlainStep(self._objective.batch_loss, optimizer=self._optimizer)
+        key = seeded_key(self.plan.config.training.seed) if self.plan.facts.source == "seeded" else entropy_key()
+        return PrivateStep(
+            self._objective.record_loss,
+            clipping=FlatClipping(budget.clipping_norm),
+            noise_multiplier=budget.noise_multiplier,
+            expected_batch_size=budget.expected_batch_size,
+            optimizer=self._optimizer,
+            key=jnp.asarray(key.words),
+        )
+
+    def _weights(self, run: RunState) -> tuple[PyTree, Rest]:
+        if run.best is not None:
+            return run.best
+        return (run.state.trainable if run.ema is None else run.ema), run.state.rest
+
+    def _validate(self, state: StepState, ema: PyTree | None) -> dict[str, float]:
+        trainable = state.trainable if ema is None else ema
+        result = self._evaluator(trainable, state.rest, self.plan.split.validation)
+        info = self.plan.dataset.info
+        names = self.plan.config.evaluation.metrics
+        scores = evaluate(names, result.predictions, result.targets, task=info.task, class_names=info.class_names)
+        return {"loss": float(result.losses.mean()), **scores}
+
+    def _save(self, run: RunState, *, reserve: int) -> None:
+        # The ledger comes first and covers all draws until the next checkpoint: whatever a crash leaves behind on the
+        # disk, the ledger beside it claims no less than was spent.
+        self._write_ledger(min(run.draws + reserve, self.plan.steps), "running")
+        self._write_rows(run.rows)
+        position = Position(
+            config_digest=self._digest,
+            step=run.step,
+            draws=run.draws,
+            microbatch=self._microbatch,
+            method=METHOD,
+            seconds=run.seconds,
+            records=run.records,
+            rows=run.rows,
+            losses=run.losses,
+            watched=run.watched,
+        )
+        save_checkpoint(self.folder / "checkpoints", position, (run.state, run.ema, run.best))
+
+    def _write_rows(self, rows: tuple[Mapping[str, Any], ...]) -> None:
+        first = ["epoch", "step", "epsilon", "split", "loss"]
+        others = dict.fromkeys(name for row in rows for name in row if name not in first)
+        write_csv(self.folder / "metrics.csv", rows, [*first, *others])
+
+    def _write_ledger(self, draws: int, status: str) -> Ledger:
+        plan = self.plan
+        if plan.budget is None:
+            ledger = plain_ledger(
+                plan.facts,
+                train_size=plan.train_size,
+                batch_size=plan.config.training.batch_size,
+                steps=draws,
+                steps_planned=plan.steps,
+                status=status,
+            )
+        else:
+            ledger = private_ledger(plan.budget, plan.facts, steps=draws, status=status)
+        write_json(self.folder / "privacy.json", ledger.to_json())
+        return ledger

@@ -1,0 +1,72 @@
+"""Noise: its law, its independence across steps, leaves and keys, and its secrecy in print."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy import stats
+
+from dpmed.dpsgd.noise import entropy_key, gaussian_like, seeded_key
+
+SHAPES = {"weight": (40, 50), "bias": (500,), "scalar": ()}
+TREE = {name: jnp.zeros(shape, jnp.float32) for name, shape in SHAPES.items()}
+
+
+compiled = jax.jit(lambda words, number, tree, std: gaussian_like(words, number, tree, std=std))
+
+
+def draw(key, step, std=1.0, tree=TREE):
+    return compiled(jnp.asarray(key.words), jnp.uint32(step), tree, jnp.float32(std))
+
+
+def flat(tree):
+    return np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(tree)]).astype(np.float64)
+
+
+def test_noise_is_normal_with_the_given_standard_deviation():
+    # 200,000 numbers; Kolmogorov-Smirnov at p > 1e-3, and the variance within 5 standard errors of chi-square.
+    tree = {"only": jnp.zeros(200_000, jnp.float32)}
+    numbers = flat(draw(seeded_key(1), 0, std=2.5, tree=tree))
+    assert stats.kstest(numbers / 2.5, "norm").pvalue > 1e-3
+    assert abs(numbers.var() / 2.5**2 - 1) < 5 * np.sqrt(2 / numbers.size)
+    assert abs(numbers.mean()) < 5 * 2.5 / np.sqrt(numbers.size)
+    # Fourth moment: 3, with standard error sqrt(96 / n).
+    assert abs(((numbers / 2.5) ** 4).mean() - 3) < 5 * np.sqrt(96 / numbers.size)
+
+
+def test_tails_are_as_heavy_as_they_should_be():
+    tree = {"only": jnp.zeros(2_000_000, jnp.float32)}
+    numbers = np.abs(flat(draw(seeded_key(2), 0, tree=tree)))
+    for threshold in (3.0, 4.0):
+        expected = 2 * stats.norm.sf(threshold) * numbers.size
+        assert abs((numbers > threshold).sum() - expected) < 5 * np.sqrt(expected)
+
+
+def test_steps_leaves_and_keys_are_uncorrelated():
+    # 60 draws of 2,501 numbers: every pair's correlation stays under 6 standard errors.
+    rows = [flat(draw(seeded_key(key), step)) for key in range(3) for step in range(20)]
+    correlation = np.corrcoef(np.stack(rows))
+    off_diagonal = correlation[~np.eye(len(rows), dtype=bool)]
+    assert np.abs(off_diagonal).max() < 6 / np.sqrt(rows[0].size)
+    weights = np.asarray(draw(seeded_key(7), 3)["weight"]).ravel()[:500]
+    biases = np.asarray(draw(seeded_key(7), 3)["bias"])
+    assert abs(np.corrcoef(weights, biases)[0, 1]) < 6 / np.sqrt(500)
+
+
+def test_one_key_and_step_give_the_same_noise_and_another_step_gives_other_noise():
+    first, again, other = draw(seeded_key(5), 8), draw(seeded_key(5), 8), draw(seeded_key(5), 9)
+    np.testing.assert_array_equal(flat(first), flat(again))
+    assert not np.isin(flat(first), flat(other)).all()
+
+
+def test_seeds_use_all_256_bits_and_differ():
+    words = {seeded_key(seed).words.tobytes() for seed in range(100)}
+    assert len(words) == 100
+    assert all(np.count_nonzero(np.frombuffer(word, np.uint32)) >= 6 for word in words)
+
+
+def test_release_keys_are_new_every_time_and_never_printed():
+    first, second = entropy_key(), entropy_key()
+    assert first.words.shape == (8,)
+    assert first.words.tobytes() != second.words.tobytes()
+    assert "secret" in repr(first)
+    assert not any(str(word) in repr(first) for word in first.words)
