@@ -5,12 +5,14 @@ uint8), channels last; scaling and normalisation happen on the device, inside th
 `Info`. Constants must be public or come with a sentence in `outside_accounting`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from jaxtyping import Int, Shaped
+
+from dpmed.errors import InputError
 
 TaskName = Literal["classification", "segmentation", "reconstruction"]
 UnitName = Literal["image", "lesion", "patient", "scan"]
@@ -64,6 +66,42 @@ class Split:
     train: Int[np.ndarray, " train"]
     validation: Int[np.ndarray, " validation"]
     test: Int[np.ndarray, " test"]
+
+    def parts(self) -> dict[str, Int[np.ndarray, " sample"]]:
+        """The three sets by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def select(self, numbers: Int[np.ndarray, " kept"]) -> "Split":
+        """The split of some of the samples, renumbered by their place in `numbers`, which must rise."""
+        kept = {name: np.flatnonzero(np.isin(numbers, part)) for name, part in self.parts().items()}
+        return Split(**kept)
+
+    def to_json(self) -> dict[str, list[int]]:
+        """The split as JSON's types, for the run folder."""
+        return {name: part.tolist() for name, part in self.parts().items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any], *, where: str = "") -> "Split":
+        """The split that `to_json` wrote.
+
+        Args:
+            content: what was read.
+            where: the file, for the message.
+
+        Raises:
+            InputError: it is not three disjoint lists of rising sample numbers.
+        """
+        names = ("train", "validation", "test")
+        try:
+            parts = {name: np.asarray(content[name], np.int64).reshape(-1) for name in names}
+            whole = all(isinstance(number, int) for name in names for number in content[name])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise InputError("is not a split into train, validation and test", where=where) from error
+        rising = all((np.diff(part) > 0).all() and (part[:1] >= 0).all() for part in parts.values())
+        total = np.concatenate(list(parts.values()))
+        if not (whole and rising and len(np.unique(total)) == len(total)):
+            raise InputError("is not three disjoint lists of rising sample numbers", where=where)
+        return cls(**parts)
 
 
 class Dataset(Protocol):

@@ -1,0 +1,211 @@
+"""`[data]`: which data set, where it lies, how it is read and split. One table per data set, chosen by `name`."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dpmed.config.base import Table
+
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Side = Annotated[int, Field(ge=4, le=4096)]
+Positive = Annotated[float, Field(gt=0)]
+
+MsdTask = Literal[
+    "brain-tumour",
+    "heart",
+    "liver",
+    "hippocampus",
+    "prostate",
+    "lung",
+    "pancreas",
+    "hepatic-vessel",
+    "spleen",
+    "colon",
+]
+MedMnistSet = Literal[
+    "pathmnist",
+    "dermamnist",
+    "octmnist",
+    "pneumoniamnist",
+    "retinamnist",
+    "breastmnist",
+    "bloodmnist",
+    "tissuemnist",
+    "organamnist",
+    "organcmnist",
+    "organsmnist",
+    "organmnist3d",
+    "nodulemnist3d",
+    "adrenalmnist3d",
+    "fracturemnist3d",
+    "vesselmnist3d",
+    "synapsemnist3d",
+]
+
+
+class DataTable(Table):
+    """What every data set's table holds."""
+
+    train_size: Annotated[int, Field(ge=1)] | None = None
+    """Number of training records, if known: plans and bounds then need no data. Checked against the data by `train`."""
+    limit: Annotated[int, Field(ge=3)] | None = None
+    """Use only so many samples, spread evenly over the data set; left out, all."""
+    test_fraction: Fraction = 0.1
+    """Share of the samples that are kept for the final test. Without meaning where the source prescribes a split."""
+    validation_fraction: Fraction = 0.1
+    """Share of the samples that are left after the test split and measure progress during training."""
+    split_seed: Annotated[int, Field(ge=0)] | None = None
+    """Fixes which samples go where; left out, `training.seed` does."""
+    max_samples_per_unit: Annotated[int, Field(ge=1)] | None = None
+    """With `privacy.unit` other than image: use at most so many samples of each patient, lesion or scan."""
+
+
+class FilesTable(DataTable):
+    """What every data set that is read from files holds."""
+
+    root: Path
+    """Folder of the data set as its source ships it."""
+    cache: bool = True
+    """Keep decoded and resized samples on disk, so that files are decoded once and not in every epoch."""
+    cache_folder: Path | None = None
+    """Where these are kept, readable by you only; left out, `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`."""
+
+
+class NormalisedTable(FilesTable):
+    """What data sets hold whose normalisation can be chosen."""
+
+    mean: tuple[float, ...] | None = None
+    """Subtracted per channel, in the unit of `std`; left out, a public constant. Must not come from private data."""
+    std: tuple[Positive, ...] | None = None
+    """Divides per channel, of values in 0 to 1 (volumes: in the unit of the window); left out, a public constant."""
+
+    @model_validator(mode="after")
+    def _check_normalisation(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("data.mean and data.std are given together or not at all")
+        if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
+            raise ValueError("data.mean and data.std need one value per channel each")
+        return self
+
+
+class DigitsData(DataTable):
+    """1,797 handwritten digits of 8 × 8 pixels, which come with scikit-learn: nothing to download."""
+
+    name: Literal["digits"]
+    test_fraction: Fraction = 0.2
+    """Share of the samples that are kept for the final test."""
+
+
+class PatchesData(DataTable):
+    """Small patches of real pictures that come with scikit-image, for attack experiments: nothing to download."""
+
+    name: Literal["patches"]
+    pictures: tuple[Literal["retina", "tissue", "cells"], ...] = ("retina", "tissue")
+    """Which pictures: `retina` (fundus), `tissue` (immunohistochemistry) or `cells` (fluorescence, grey); each is a
+    class."""
+    size: Annotated[int, Field(ge=8, le=256)] = 32
+    """Side of a patch, pixels. Patches do not overlap; flat ones (the black border of the fundus) are left out."""
+
+
+class Ham10000Data(NormalisedTable):
+    """HAM10000: dermatoscopic pictures of skin lesions, several per lesion; JPEGs and `HAM10000_metadata.csv`."""
+
+    name: Literal["ham10000"]
+    classes: Literal["binary", "seven"] = "binary"
+    """`binary`: needs attention (akiec, bcc, mel) or not, as in the paper; `seven`: the diagnosis."""
+    size: tuple[Side, Side] = (224, 224)
+    """Height and width after resizing, pixels."""
+
+
+class RadImageNetData(NormalisedTable):
+    """RadImageNet: 1.35 million CT, MR and ultrasound pictures; PNGs and the lists `RadiologyAI_*.csv`."""
+
+    name: Literal["radimagenet"]
+    modalities: tuple[Literal["CT", "MR", "US"], ...] = ("CT", "MR", "US")
+    """Keep pictures of these modalities."""
+    regions: tuple[str, ...] = ()
+    """Keep pictures of these anatomical regions (names of the second level of folders); left out, all."""
+    labels: tuple[str, ...] = ()
+    """Keep pictures with these labels; left out, all."""
+    normalisation: Literal["overall", "modality"] = "overall"
+    """Whether mean and std are those of all pictures or of the picture's modality."""
+    size: tuple[Side, Side] = (224, 224)
+    """Height and width after resizing, pixels."""
+
+
+class MsdData(NormalisedTable):
+    """Medical Segmentation Decathlon: ten segmentation tasks, NIfTI volumes and `dataset.json`."""
+
+    name: Literal["msd"]
+    task: MsdTask = "liver"
+    """Which of the ten tasks."""
+    shape: tuple[Side, Side, Side] = (128, 128, 50)
+    """Voxels along right-left, back-front and foot-head after resampling."""
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    """Resample to this voxel size, then crop or pad about the centre to `shape`; left out, the whole volume is
+    resampled to `shape`."""
+    window: tuple[float, float] | None = None
+    """Intensities are clipped to this range (HU for CT); left out, the task's own. Tasks on MR, which has no unit,
+    instead map the 0.5th to 99.5th percentile of each volume to 0 to 1, unless a window is given."""
+    class_names: tuple[str, ...] | None = None
+    """Names of the label values 0, 1, …; left out, those of `dataset.json`. A higher value in a label file is an
+    error."""
+
+    @model_validator(mode="after")
+    def _check_window(self) -> Self:
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError("data.window must be two rising values")
+        return self
+
+
+class Cifar10Data(DataTable):
+    """CIFAR-10, binary version: 60,000 pictures of 32 × 32 pixels in ten classes, downloaded on demand."""
+
+    name: Literal["cifar10"]
+    root: Path = Path("data/cifar10")
+    """Folder with (or for) the `.bin` files."""
+    download: bool = True
+    """Fetch the archive (170 MB) from its source if the files are not there."""
+
+
+class MedMnistData(DataTable):
+    """MedMNIST: small medical pictures and volumes, one `.npz` per set."""
+
+    name: Literal["medmnist"]
+    root: Path
+    """The `.npz` file, or the folder that holds it."""
+    dataset: MedMnistSet = "pathmnist"
+    """Which set."""
+    size: Literal[28, 64, 128, 224] = 28
+    """Side of the pictures, pixels: 28 reads `pathmnist.npz`, 64 reads `pathmnist_64.npz`."""
+
+
+class FolderData(NormalisedTable):
+    """Your own pictures: one folder per class with PNG, JPEG, TIFF, NIfTI or (by the extra `dicom`) DICOM files."""
+
+    name: Literal["folder"]
+    size: tuple[Side, Side] | tuple[Side, Side, Side] = (224, 224)
+    """Height and width, or for volumes three sides, after resizing; pixels."""
+    channels: Literal[1, 3] = 3
+    """1: grey, 3: colour. Volumes are always grey."""
+    window: tuple[float, float] | None = None
+    """Values of 16-bit pictures, NIfTI and DICOM are clipped to this range; left out, that of 16-bit pictures is
+    0 to 65535 and that of volumes and DICOM is -1024 to 3071 (HU)."""
+    group_pattern: str | None = None
+    """A regular expression with one group that finds the patient in the file's path below its class folder, such as
+    `^(P[0-9]+)_`; left out, every file is a unit by itself."""
+    unit: Literal["image", "lesion", "patient", "scan"] = "patient"
+    """What `group_pattern` finds."""
+
+    @model_validator(mode="after")
+    def _check_folder(self) -> Self:
+        if self.window is not None and self.window[0] >= self.window[1]:
+            raise ValueError("data.window must be two rising values")
+        return self
+
+
+DataConfig = Annotated[
+    DigitsData | PatchesData | Ham10000Data | RadImageNetData | MsdData | Cifar10Data | MedMnistData | FolderData,
+    Field(discriminator="name"),
+]

@@ -1,0 +1,170 @@
+"""The two ways in which samples are at hand: as arrays in memory, or as files that are decoded when asked for.
+
+A data set's own module only finds out what there is and how a file becomes a sample; everything that is the same for
+all is here, once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from dpmed.data.base import Dataset, Info, Sample, Split
+
+Sources = tuple[Path, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Listing:
+    """What is known of every sample before any is read.
+
+    Attributes:
+        labels: class number of every sample; None where samples have no single class.
+        groups: the unit that each sample belongs to.
+        official_split: the split that the source prescribes, if it does.
+        columns: further facts per sample.
+    """
+
+    labels: Int[np.ndarray, " sample"] | None
+    groups: Sequence[str]
+    official_split: Split | None = None
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def select(self, numbers: Int[np.ndarray, " kept"]) -> "Listing":
+        """The listing of some of the samples, numbered anew in the order of `numbers`, which must rise."""
+        split = self.official_split
+        return Listing(
+            labels=None if self.labels is None else self.labels[numbers],
+            groups=[self.groups[number] for number in numbers],
+            official_split=None if split is None else split.select(numbers),
+            columns={name: [column[number] for number in numbers] for name, column in self.columns.items()},
+        )
+
+
+class _Listed:
+    """Answers from the listing; what both kinds of data set share."""
+
+    def __init__(self, info: Info, listing: Listing) -> None:
+        self._info = info
+        self._listing = listing
+
+    @property
+    def info(self) -> Info:
+        """What can be said without reading a sample."""
+        return self._info
+
+    @property
+    def labels(self) -> Int[np.ndarray, " sample"] | None:
+        """Class number of every sample, or None."""
+        return self._listing.labels
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """The unit that each sample belongs to."""
+        return self._listing.groups
+
+    @property
+    def official_split(self) -> Split | None:
+        """The split that the source prescribes, if it does."""
+        return self._listing.official_split
+
+    def columns(self) -> dict[str, Sequence[str]]:
+        """Further facts per sample."""
+        return dict(self._listing.columns)
+
+
+class ArrayDataset(_Listed):
+    """Samples that are in memory, or in a memory-mapped file.
+
+    Args:
+        info: of the data set.
+        listing: of its samples.
+        inputs: as stored, one row per sample.
+        targets: one row per sample.
+    """
+
+    def __init__(
+        self,
+        info: Info,
+        listing: Listing,
+        *,
+        inputs: Shaped[np.ndarray, "sample *space channel"],
+        targets: Shaped[np.ndarray, "sample ..."],
+    ) -> None:
+        if not len(inputs) == len(targets) == len(listing.groups):
+            raise ValueError(f"Expected as many {len(inputs)=} as {len(targets)=} and {len(listing.groups)=}.")
+        super().__init__(info, listing)
+        self.inputs = inputs
+        self.targets = targets
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(input=self.inputs[index], target=np.asarray(self.targets[index]))
+
+
+class FileDataset(_Listed):
+    """Samples that are decoded from files, each time they are asked for.
+
+    Args:
+        info: of the data set.
+        listing: of its samples.
+        root: the folder that all files lie in.
+        sources: the files of each sample, such as image and label map.
+        decode: makes a sample of its files and its number; safe to call from several threads.
+        preprocessing: everything but the files that the samples depend on, in JSON's types: the cache's key.
+    """
+
+    def __init__(
+        self,
+        info: Info,
+        listing: Listing,
+        *,
+        root: Path,
+        sources: Sequence[Sources],
+        decode: Callable[[Sources, int], Sample],
+        preprocessing: Mapping[str, Any],
+    ) -> None:
+        if len(sources) != len(listing.groups):
+            raise ValueError(f"Expected as many {len(sources)=} as {len(listing.groups)=}.")
+        super().__init__(info, listing)
+        self.root = root
+        self.sources = sources
+        self.preprocessing = preprocessing
+        self._decode = decode
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._decode(self.sources[index], index)
+
+
+class Subset(_Listed):
+    """Some samples of a data set, numbered anew.
+
+    Args:
+        dataset: all samples.
+        numbers: which of them, rising.
+    """
+
+    def __init__(self, dataset: Dataset, numbers: Int[np.ndarray, " kept"]) -> None:
+        listing = Listing(
+            labels=dataset.labels,
+            groups=dataset.groups,
+            official_split=dataset.official_split,
+            columns=dataset.columns(),
+        )
+        super().__init__(dataset.info, listing.select(numbers))
+        self._dataset = dataset
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._dataset[int(self._numbers[index])]
