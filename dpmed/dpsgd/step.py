@@ -12,14 +12,18 @@ from typing import Protocol
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped, UInt32
 
 from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
 from dpmed.dpsgd.gradients import per_sample_gradients
 from dpmed.dpsgd.noise import gaussian_like
 
 Parameters = PyTree[Float[Array, "..."]]
+# Microbatches come from the host as NumPy arrays; they reach the device with the call.
+Batch = PyTree[Shaped[ArrayLike, "batch ..."]]
+Mask = Bool[Array, " batch"] | Bool[np.ndarray, " batch"]
 # Trainable leaves, everything else of the model, one record -> the record's loss.
 PrivateLoss = Callable[[Parameters, PyTree, PyTree[Array]], Float[Array, ""]]
 # Trainable leaves, everything else, a microbatch of records, its mask -> (sum of losses, everything else anew).
@@ -66,13 +70,13 @@ class Step(Protocol):
         ...
 
     def accumulate(
-        self, state: StepState, total: Accumulated, records: PyTree[Array], mask: Bool[Array, " batch"]
+        self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add a microbatch; `total` is used up."""
         ...
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
-        """Move the trainable leaves by the accumulated gradient; `state` and `total` are used up."""
+        """Move the trainable leaves by the accumulated gradient; `state` is used up."""
         ...
 
 
@@ -116,16 +120,14 @@ class PrivateStep:
         std = noise_multiplier * clipping.clipping_norm
         self._key = key
         self._accumulate = jax.jit(partial(_accumulate_clipped, loss, clipping), donate_argnums=2)
-        self._update = jax.jit(
-            partial(_noisy_update, optimizer, std, float(expected_batch_size)), donate_argnums=(0, 1)
-        )
+        self._update = jax.jit(partial(_noisy_update, optimizer, std, float(expected_batch_size)), donate_argnums=0)
 
     def begin(self, state: StepState) -> Accumulated:
         """An empty accumulator; an empty batch is updated with it as it is: pure noise, and a step that counts."""
         return begin(state)
 
     def accumulate(
-        self, state: StepState, total: Accumulated, records: PyTree[Array], mask: Bool[Array, " batch"]
+        self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the clipped gradients of a microbatch."""
         return state, self._accumulate(state.trainable, state.rest, total, records, mask)
@@ -145,14 +147,14 @@ class PlainStep:
 
     def __init__(self, loss: BatchLoss, *, optimizer: optax.GradientTransformationExtraArgs) -> None:
         self._accumulate = jax.jit(partial(_accumulate_plain, loss), donate_argnums=2)
-        self._update = jax.jit(partial(_mean_update, optimizer), donate_argnums=(0, 1))
+        self._update = jax.jit(partial(_mean_update, optimizer), donate_argnums=0)
 
     def begin(self, state: StepState) -> Accumulated:
         """An empty accumulator."""
         return begin(state)
 
     def accumulate(
-        self, state: StepState, total: Accumulated, records: PyTree[Array], mask: Bool[Array, " batch"]
+        self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the gradient of a microbatch."""
         rest, total = self._accumulate(state.trainable, state.rest, total, records, mask)

@@ -1,0 +1,143 @@
+"""The step as a whole: against a loop in float64, for its noise, and for what must make no difference."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dpmed.dpsgd.clipping import FlatClipping
+from dpmed.dpsgd.noise import seeded_key
+from dpmed.dpsgd.step import PlainStep, PrivateStep, StepState
+from tests.oracles import clipped_sum_by_loop
+
+CLIP, EXPECTED, RATE = 0.7, 5, 0.1
+
+
+def record_loss(trainable, rest, record):
+    return jnp.square(jnp.tanh(record["x"] @ trainable["w"]).sum() * rest - record["y"])
+
+
+def batch_loss(trainable, rest, records, mask):
+    losses = jax.vmap(lambda record: record_loss(trainable, rest, record))(records)
+    return jnp.sum(jnp.where(mask, losses, jnp.zeros_like(losses))), rest
+
+
+def problem(count, seed=0):
+    rng = np.random.default_rng(seed)
+    records = {"x": rng.normal(size=(count, 4)).astype(np.float32), "y": rng.normal(size=count).astype(np.float32)}
+    weights = {"w": jnp.asarray(rng.normal(size=(4, 3)).astype(np.float32))}
+    return weights, records
+
+
+def fresh(weights, optimizer):
+    copied = jax.tree.map(jnp.array, weights)
+    return StepState(trainable=copied, rest=jnp.float32(1.5), optimizer=optimizer.init(copied))
+
+
+def private_step(noise_multiplier, optimizer, loss=record_loss):
+    return PrivateStep(
+        loss,
+        clipping=FlatClipping(CLIP),
+        noise_multiplier=noise_multiplier,
+        expected_batch_size=EXPECTED,
+        optimizer=optimizer,
+        key=jnp.asarray(seeded_key(3).words),
+    )
+
+
+def sgd():
+    return optax.with_extra_args_support(optax.sgd(RATE))
+
+
+def run(step, state, records, microbatch, *, draw=0):
+    total = step.begin(state)
+    count = len(records["y"])
+    for start in range(0, count, microbatch):
+        real = min(microbatch, count - start)
+        piece = {
+            name: np.concatenate(
+                [leaf[start : start + real], np.zeros((microbatch - real, *leaf.shape[1:]), leaf.dtype)]
+            )
+            for name, leaf in records.items()
+        }
+        state, total = step.accumulate(state, total, piece, jnp.arange(microbatch) < real)
+    records_seen = int(total.records)
+    return step.update(state, total, draw=draw), records_seen
+
+
+def test_without_noise_a_step_is_the_clipped_mean_by_expected_batch_size():
+    weights, records = problem(7)
+    state, seen = run(private_step(0.0, sgd()), fresh(weights, sgd()), records, 3)
+    per_record = [
+        np.asarray(jax.grad(record_loss)(weights, jnp.float32(1.5), {"x": records["x"][i], "y": records["y"][i]})["w"])
+        for i in range(7)
+    ]
+    total = clipped_sum_by_loop([np.stack(per_record)], np.ones(7, bool), CLIP)[0]
+    np.testing.assert_allclose(state.trainable["w"], np.asarray(weights["w"]) - RATE * total / EXPECTED, rtol=1e-4)
+    assert seen == 7
+
+
+@pytest.mark.parametrize("microbatch", [1, 2, 7, 10])
+def test_the_microbatch_makes_no_difference_beyond_rounding(microbatch):
+    weights, records = problem(7)
+    reference, _ = run(private_step(1.3, sgd()), fresh(weights, sgd()), records, 4)
+    state, _ = run(private_step(1.3, sgd()), fresh(weights, sgd()), records, microbatch)
+    np.testing.assert_allclose(state.trainable["w"], reference.trainable["w"], rtol=1e-5, atol=1e-6)
+
+
+def test_an_empty_batch_is_a_step_of_pure_noise_of_the_right_size():
+    # 300 steps of 12 numbers: the standard deviation σC/B within 5 standard errors.
+    weights, records = problem(0)
+    optimizer, step = sgd(), private_step(2.0, sgd())
+    state = fresh(weights, optimizer)
+    moves = []
+    for draw in range(300):
+        before = np.asarray(state.trainable["w"], np.float64)
+        state, _ = run(step, state, records, 4, draw=draw)
+        moves.append((before - np.asarray(state.trainable["w"], np.float64)) / RATE)
+    found, wanted = np.std(np.stack(moves)), 2.0 * CLIP / EXPECTED
+    assert abs(found / wanted - 1) < 5 / np.sqrt(2 * 300 * 12)
+
+
+def test_noise_is_added_once_however_many_microbatches_there_are():
+    weights, records = problem(64)
+    moved = {}
+    for noise in (0.0, 5.0):
+        state, _ = run(private_step(noise, sgd()), fresh(weights, sgd()), records, 2)
+        moved[noise] = np.asarray(state.trainable["w"], np.float64)
+    empty, _ = run(private_step(5.0, sgd()), fresh(weights, sgd()), problem(0)[1], 2)
+    pure = np.asarray(empty.trainable["w"], np.float64) - np.asarray(weights["w"], np.float64)
+    np.testing.assert_allclose(moved[5.0] - moved[0.0], pure, atol=1e-5)
+
+
+def test_a_poisoned_record_changes_nothing_and_is_counted():
+    weights, records = problem(5)
+    clean, _ = run(private_step(0.0, sgd()), fresh(weights, sgd()), {n: v[:4] for n, v in records.items()}, 5)
+    records["x"][4] = np.nan
+    step, state = private_step(0.0, sgd()), fresh(weights, sgd())
+    state, total = step.accumulate(state, step.begin(state), records, jnp.ones(5, bool))
+    assert int(total.rejected) == 1
+    assert np.isfinite(float(total.loss))
+    np.testing.assert_allclose(step.update(state, total, draw=0).trainable["w"], clean.trainable["w"], rtol=1e-6)
+
+
+def test_the_plain_step_is_the_gradient_of_the_mean():
+    weights, records = problem(6)
+    state, _ = run(PlainStep(batch_loss, optimizer=sgd()), fresh(weights, sgd()), records, 3)
+    gradient = jax.grad(lambda w: batch_loss(w, jnp.float32(1.5), records, jnp.ones(6, bool))[0] / 6)(weights)
+    np.testing.assert_allclose(state.trainable["w"], weights["w"] - RATE * gradient["w"], rtol=1e-5)
+
+
+def test_a_step_is_compiled_once_whatever_the_batch_sizes():
+    traces = []
+
+    def loss(trainable, rest, record):
+        traces.append(1)
+        return record_loss(trainable, rest, record)
+
+    weights, _ = problem(1)
+    step, state = private_step(1.0, sgd(), loss), fresh(weights, sgd())
+    for draw, count in enumerate([3, 8, 0, 5]):
+        state, _ = run(step, state, problem(count)[1], 4, draw=draw)
+    assert len(traces) == 1

@@ -1,0 +1,13 @@
+"""Messages have where, what and remedy; exit codes follow from the kind of error."""
+
+from dpmed.errors import DpmedError, InputError, RunError
+
+
+def test_a_message_reads_where_problem_remedy():
+    error = InputError("must be above 0 (got -1)", where="a.toml: [privacy] epsilon", remedy="Try 8.")
+    assert str(error) == "a.toml: [privacy] epsilon: must be above 0 (got -1). Try 8."
+    assert str(RunError("failed")) == "failed"
+
+
+def test_wrong_input_exits_with_2_and_failures_with_1():
+    assert (DpmedError("").exit_code, InputError("").exit_code, RunError("").exit_code) == (1, 2, 1)

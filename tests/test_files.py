@@ -1,0 +1,123 @@
+"""Files are whole or absent, private, and inside their root."""
+
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from dpmed.errors import InputError, RunError
+from dpmed.files import (
+    exclusive_lock,
+    inside,
+    make_folder,
+    new_run_folder,
+    read_json,
+    write_atomically,
+    write_csv,
+    write_json,
+    write_text,
+)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_failing_write_leaves_the_old_file_and_no_rubbish(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def fail(file):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(RunError, match="No space left on device"):
+        write_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_real_limit_on_file_size_leaves_the_old_file(tmp_path):
+    program = textwrap.dedent("""
+        import resource, signal, sys
+        from pathlib import Path
+        from dpmed.errors import RunError
+        from dpmed.files import write_bytes
+        path = Path(sys.argv[1])
+        write_bytes(path, b"old")
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        try:
+            write_bytes(path, b"x" * 100_000)
+        except RunError as error:
+            print(error)
+    """)
+    path = tmp_path / "a"
+    done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=True)
+    assert "could not be written" in done.stdout
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_files_and_folders_are_for_their_owner_only(tmp_path):
+    folder = make_folder(tmp_path / "a" / "b")
+    write_text(folder / "c", "patient")
+    assert mode(folder) == mode(tmp_path / "a") == 0o700
+    assert mode(folder / "c") == 0o600
+
+
+def test_json_round_trips_and_has_no_nan(tmp_path):
+    write_json(tmp_path / "a.json", {"ε": [1.5, float("nan"), float("inf")], "b": (1, None)})
+    assert read_json(tmp_path / "a.json") == {"ε": [1.5, None, None], "b": [1, None]}
+
+
+def test_broken_json_is_an_input_error(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(InputError, match=r"a\.json: cannot be read as JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_csv_keeps_column_order_and_leaves_missing_values_empty(tmp_path):
+    write_csv(tmp_path / "a.csv", [{"b": 1, "a": None}, {"a": "x,y"}], ["a", "b"])
+    assert (tmp_path / "a.csv").read_text() == 'a,b\n,1\n"x,y",\n'
+
+
+@pytest.mark.parametrize("path", ["../a", "/etc/passwd", "b/../../a", "link/a"])
+def test_paths_that_leave_their_root_are_refused(tmp_path, path):
+    root = make_folder(tmp_path / "root")
+    (root / "link").symlink_to(tmp_path)
+    with pytest.raises(InputError, match="leads out"):
+        inside(root, path)
+    assert inside(root, "b/c.png") == (root / "b" / "c.png").resolve()
+
+
+def test_a_used_folder_is_not_taken_for_a_new_run(tmp_path):
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(InputError, match="already holds files"):
+        new_run_folder(tmp_path, command="train", config_name="x", time="t")
+    fresh = new_run_folder(tmp_path / "new", command="train", config_name="x", time="t")
+    assert fresh == tmp_path / "new"
+
+
+def test_two_runs_in_one_second_get_two_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = {new_run_folder(None, command="train", config_name="x", time="t") for _ in range(3)}
+    assert len(folders) == 3
+
+
+def test_a_file_in_the_place_of_a_folder_is_an_input_error(tmp_path):
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(InputError, match="cannot be made"):
+        make_folder(tmp_path / "a" / "b")
+
+
+def test_a_second_holder_of_the_lock_is_refused(tmp_path):
+    with exclusive_lock(tmp_path / "lock"), pytest.raises(InputError, match="another dpmed process"):
+        with exclusive_lock(tmp_path / "lock"):
+            pass
+    with exclusive_lock(tmp_path / "lock"):
+        pass

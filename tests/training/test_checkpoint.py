@@ -1,0 +1,108 @@
+"""Checkpoints: what is read is what was written, and anything else is refused by name."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpmed.errors import InputError
+from dpmed.training.checkpoint import (
+    DrawJournal,
+    Position,
+    list_checkpoints,
+    load_checkpoint,
+    read_position,
+    save_checkpoint,
+)
+
+TREE = {"a": jnp.arange(6, dtype=jnp.float32).reshape(2, 3), "b": (jnp.int32(7), None)}
+
+
+def position(**changes):
+    values = {
+        "config_digest": "d",
+        "step": 3,
+        "draws": 4,
+        "microbatch": 8,
+        "method": "vmap",
+        "seconds": 1.5,
+        "records": 9,
+        "rows": ({"step": 3, "loss": 0.5},),
+        "losses": (1.0, 2, 0, 1),
+        "watched": {"best": 0.5},
+    }
+    return Position(**{**values, **changes})
+
+
+def test_arrays_and_position_round_trip_to_the_bit(tmp_path):
+    path = save_checkpoint(tmp_path, position(), TREE)
+    found, tree = load_checkpoint(path, TREE, config_digest="d")
+    assert found == position()
+    np.testing.assert_array_equal(tree["a"], TREE["a"])
+    assert tree["b"][0].dtype == jnp.int32
+    assert int(tree["b"][0]) == 7
+
+
+def test_the_last_two_are_kept_newest_first(tmp_path):
+    for step in range(5):
+        save_checkpoint(tmp_path, position(step=step, draws=step), TREE)
+    assert [read_position(path, config_digest="d").step for path in list_checkpoints(tmp_path)] == [4, 3]
+
+
+@pytest.mark.parametrize("cut", [0, 5, 18, 40, 200, -1, -10])
+def test_a_checkpoint_cut_short_anywhere_is_refused_with_its_name(tmp_path, cut):
+    path = save_checkpoint(tmp_path, position(), TREE)
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(InputError, match=r"step-.*cut short or damaged.*Remove this file"):
+        load_checkpoint(path, TREE, config_digest="d")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path):
+    path = save_checkpoint(tmp_path, position(), TREE)
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match="checksum"):
+        load_checkpoint(path, TREE, config_digest="d")
+
+
+def test_a_checkpoint_of_another_config_is_refused(tmp_path):
+    path = save_checkpoint(tmp_path, position(), TREE)
+    with pytest.raises(InputError, match="another config"):
+        load_checkpoint(path, TREE, config_digest="e")
+
+
+def test_a_header_that_lies_about_counts_is_refused(tmp_path):
+    path = save_checkpoint(tmp_path, position(), TREE)
+    magic, header, rest = path.read_bytes().split(b"\n", 2)
+    for key, value in [("step", -1), ("draws", 2), ("step", "x"), ("rows", [1]), ("microbatch", 1.5)]:
+        lie = json.loads(header)
+        lie["position"][key] = value
+        path.write_bytes(b"\n".join([magic, json.dumps(lie).encode(), rest]))
+        with pytest.raises(InputError, match="damaged"):
+            load_checkpoint(path, TREE, config_digest="d")
+
+
+def test_arrays_of_another_model_are_refused(tmp_path):
+    path = save_checkpoint(tmp_path, position(), TREE)
+    with pytest.raises(InputError, match="bytes of arrays"):
+        load_checkpoint(path, {"a": jnp.zeros((3, 3))}, config_digest="d")
+
+
+def test_the_journal_never_forgets_a_draw(tmp_path):
+    journal = DrawJournal(tmp_path / "draws")
+    assert journal.draws == 0
+    journal.begin(1)
+    journal.begin(2)
+    # Not closed: as after kill -9.
+    again = DrawJournal(tmp_path / "draws")
+    assert again.draws == 2
+    again.begin(1)
+    assert DrawJournal(tmp_path / "draws").draws == 2
+
+
+def test_a_damaged_journal_is_refused(tmp_path):
+    (tmp_path / "draws").write_text("many")
+    with pytest.raises(InputError, match="no journal"):
+        DrawJournal(tmp_path / "draws")
