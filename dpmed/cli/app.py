@@ -3,19 +3,19 @@
 import sys
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 
 from dpmed.cli.console import Console
 from dpmed.errors import DpmedError, RunError
 
 
 class _Group(TyperGroup):
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:  # the click that typer carries inside is not for others to import
         try:
             return super().invoke(ctx)
-        except (click.exceptions.ClickException, click.exceptions.Exit, click.exceptions.Abort):
+        except (TyperException, typer.Exit, typer.Abort):
             raise
         except DpmedError as error:
             _fail(ctx, error)
@@ -28,12 +28,12 @@ class _Group(TyperGroup):
             _fail(ctx, RunError(f"unexpected {type(error).__name__}: {error}", remedy=remedy))
 
 
-def _fail(ctx: click.Context, error: DpmedError) -> None:
+def _fail(ctx: typer.Context, error: DpmedError) -> None:
     console = ctx.obj if isinstance(ctx.obj, Console) else Console()
     if console.debug:
         raise  # noqa: PLE0704 called from within the except clauses above, for their traceback
     console.error(error)
-    raise click.exceptions.Exit(error.exit_code)
+    raise typer.Exit(error.exit_code)
 
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ app = typer.Typer(
     name="dpmed",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -104,7 +104,9 @@ def _bar(name: str, total: int | None, unit: str, done: int) -> Iterator[Task]:
 
         class Bar:
             def advance(self, amount: int = 1, *, note: str = "") -> None:
-                progress.update(number, advance=amount, **({"note": note} if note else {}))
+                if note:
+                    progress.update(number, note=note)
+                progress.advance(number, amount)
 
         yield Bar()
 

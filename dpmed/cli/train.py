@@ -32,31 +32,42 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and train nothing.")] = False,
     json: Json = False,
 ) -> None:
-    """Train a model, with differential privacy if the config has a [privacy] table."""
+    """Train a model, with differential privacy if the config has a privacy table."""
     console = console_of(ctx, json=json)
     overrides = [*(overrides or []), *([] if seed is None else [f"training.seed={seed}"])]
     if resume is not None and (config is not None or overrides or out is not None or dry_run):
         raise InputError("goes alone: the run in the folder knows its config", where="--resume")
-    if resume is None and config is None:
+    if resume is not None:
+        _resume(console, resume)
+    elif config is not None:
+        _start(console, config, overrides, out, dry_run=dry_run)
+    else:
         raise InputError("is missing", where="CONFIG", remedy="Try `dpmed train quickstart`.")
+
+
+def _start(console: Console, config: str, overrides: list[str], out: Path | None, *, dry_run: bool) -> None:
     from dpmed.config.load import load_config
     from dpmed.files import new_run_folder
     from dpmed.workflows import train as workflow
     from dpmed.workflows.plan import make_plan
 
-    loaded = None if config is None else load_config(config, overrides)
-    settings = workflow.load_run_config(resume) if resume is not None else loaded.config
-    plan = make_plan(settings, console)
+    loaded = load_config(config, overrides)
+    plan = make_plan(loaded.config, console)
     _show_plan(console, plan)
     if dry_run:
         console.result(plan.to_json(), None)
         return
-    if resume is not None:
-        summary = workflow.resume(resume, console, plan=plan)
-    else:
-        folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
-        summary = workflow.run(plan, folder, console)
-    _show_summary(console, summary)
+    folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
+    _show_summary(console, workflow.run(plan, folder, console))
+
+
+def _resume(console: Console, folder: Path) -> None:
+    from dpmed.workflows import train as workflow
+    from dpmed.workflows.plan import make_plan
+
+    plan = make_plan(workflow.load_run_config(folder), console)
+    _show_plan(console, plan)
+    _show_summary(console, workflow.resume(folder, console, plan=plan))
 
 
 def _show_plan(console: Console, plan: "Plan") -> None:

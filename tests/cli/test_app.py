@@ -1,0 +1,70 @@
+"""What all commands share: help, version, completion, exit codes, and no heavy imports."""
+
+import json
+import subprocess
+import sys
+
+from dpmed import __version__
+
+HEAVY = ("jax", "equinox", "optax", "matplotlib", "pandas", "numpy", "scipy", "skimage", "sklearn", "nibabel")
+
+
+def modules_loaded_by(arguments):
+    program = (
+        "import sys, json\n"
+        f"sys.argv = ['dpmed', *{arguments!r}]\n"
+        "from dpmed.cli.app import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(json.dumps(sorted(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def test_help_and_version_load_nothing_heavy():
+    for arguments in (["--help"], ["--version"], ["train", "--help"]):
+        assert not modules_loaded_by(arguments) & set(HEAVY), arguments
+
+
+def test_version_is_the_package_version(dpmed):
+    done = dpmed("--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"dpmed {__version__}")
+
+
+def test_help_lists_the_commands_in_the_order_of_work(dpmed):
+    done = dpmed("--help")
+    assert done.returncode == 0
+    order = [
+        name
+        for name in ("train", "reconstruct", "match", "visualize", "bounds", "phantom")
+        if f"  {name} " in done.stdout
+    ]
+    places = [done.stdout.index(f"  {name} ") for name in order]
+    assert "train" in order
+    assert places == sorted(places)
+
+
+def test_an_unknown_command_or_option_exits_with_2(dpmed):
+    assert dpmed("trian").returncode == 2
+    assert dpmed("train", "--epsilon", "3").returncode == 2
+
+
+def test_completion_knows_commands_and_shipped_configs(dpmed):
+    def complete(words, count):
+        env = {"_DPMED_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
+        program = "import sys; sys.argv = ['dpmed']; from dpmed.cli.app import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, env={**__import__("os").environ, **env}
+        )
+        return done.stdout.split()
+
+    assert "train" in complete("dpmed tr", 1)
+    assert "quickstart_nonprivate" in complete("dpmed train quick", 2)
+
+
+def test_debug_shows_the_traceback_and_plain_use_does_not(dpmed):
+    plain, debug = dpmed("train", "nothing.toml"), dpmed("--debug", "train", "nothing.toml")
+    assert plain.returncode == 2
+    assert plain.stderr.count("\n") == 1
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in debug.stderr
