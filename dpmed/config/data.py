@@ -169,12 +169,12 @@ class Cifar10Data(DataTable):
     """Fetch the archive (170 MB) from its source if the files are not there."""
 
 
-class MedMnistData(DataTable):
+class MedMnistData(NormalisedTable):
     """MedMNIST: small medical pictures and volumes, one `.npz` per set."""
 
     name: Literal["medmnist"]
     root: Path
-    """The `.npz` file, or the folder that holds it."""
+    """The `.npz` file, or the folder that holds it. It is read into memory; over 1 GiB it is unpacked to the cache."""
     dataset: MedMnistSet = "pathmnist"
     """Which set."""
     size: Literal[28, 64, 128, 224] = 28

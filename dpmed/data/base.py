@@ -7,7 +7,7 @@ uint8), channels last; scaling and normalisation happen on the device, inside th
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -104,6 +104,7 @@ class Split:
         return cls(**parts)
 
 
+@runtime_checkable
 class Dataset(Protocol):
     """Random access to samples; safe to read from several threads."""
 

@@ -2,10 +2,21 @@
 
 import numpy as np
 
-from dpmed.config.data import DataConfig, DigitsData
+from dpmed.config.data import (
+    Cifar10Data,
+    DataConfig,
+    DigitsData,
+    FilesTable,
+    FolderData,
+    Ham10000Data,
+    MedMnistData,
+    MsdData,
+    PatchesData,
+    RadImageNetData,
+)
 from dpmed.data.base import Dataset
-from dpmed.data.stored import Subset
-from dpmed.errors import InputError
+from dpmed.data.cache import cached, default_cache_folder
+from dpmed.data.stored import ArrayDataset, FileDataset
 from dpmed.progress import Progress
 
 
@@ -18,23 +29,50 @@ def build_dataset(config: DataConfig, *, progress: Progress) -> Dataset:
 
     Raises:
         InputError: files are missing or damaged, or do not fit the config.
+        RunError: a download or the building of the cache failed.
     """
     dataset = _read(config, progress)
-    return limit_dataset(dataset, config.limit)
+    if config.limit is not None and config.limit < len(dataset):
+        numbers = np.linspace(0, len(dataset) - 1, config.limit).round().astype(np.int64)
+        dataset = dataset.select(numbers)
+    if isinstance(dataset, FileDataset) and isinstance(config, FilesTable) and config.cache:
+        return cached(dataset, config.cache_folder or default_cache_folder(), progress=progress)
+    return dataset
 
 
-def limit_dataset(dataset: Dataset, limit: int | None) -> Dataset:
-    """At most `limit` samples, spread evenly over the data set."""
-    if limit is None or limit >= len(dataset):
-        return dataset
-    return Subset(dataset, np.linspace(0, len(dataset) - 1, limit).round().astype(np.int64))
-
-
-def _read(config: DataConfig, progress: Progress) -> Dataset:
+def _read(config: DataConfig, progress: Progress) -> ArrayDataset | FileDataset:  # noqa: PLR0911 one per name
+    # Imports stand in the branches: nibabel, scikit-learn and scikit-image are loaded only where they are needed.
     match config:
         case DigitsData():
             from dpmed.data.digits import read_digits
 
             return read_digits()
-        case _:
-            raise InputError("cannot be read yet", where=f"[data] name = {config.name!r}")
+        case PatchesData():
+            from dpmed.data.patches import read_patches
+
+            return read_patches(config)
+        case Ham10000Data():
+            from dpmed.data.ham10000 import read_ham10000
+
+            return read_ham10000(config)
+        case RadImageNetData():
+            from dpmed.data.radimagenet import read_radimagenet
+
+            return read_radimagenet(config)
+        case MsdData():
+            from dpmed.data.msd import read_msd
+
+            return read_msd(config)
+        case Cifar10Data():
+            from dpmed.data.cifar10 import read_cifar10
+
+            return read_cifar10(config, progress=progress)
+        case MedMnistData():
+            from dpmed.data.medmnist import read_medmnist
+
+            folder = (config.cache_folder or default_cache_folder()) if config.cache else None
+            return read_medmnist(config, cache_folder=folder, progress=progress)
+        case FolderData():
+            from dpmed.data.folder import read_folder
+
+            return read_folder(config)

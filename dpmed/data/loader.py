@@ -1,17 +1,28 @@
-"""From the numbers of sampled records to padded microbatches.
+"""From the numbers of sampled records to padded microbatches, prepared in the background.
 
 A record is what the sampler draws and what is clipped as a whole: one image, or all images of a patient, lesion or
 scan when that is the unit of privacy. Inside a record the images stand along the `view` axis; a record with fewer
 images than the largest one is padded with views of weight zero.
+
+Threads suffice: decoding, resizing and copying happen outside Python's lock. What comes out depends only on the
+numbers asked for, never on timing, so a run resumes at a step by asking for that step's numbers.
 """
 
+import os
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from dpmed.data.base import Dataset
+
+_MAX_WORKERS = 8
+# Steps without records take no work; so many may wait besides the microbatches under way.
+_WAITING_STEPS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,45 +45,146 @@ class Records:
     numbers: Int[np.ndarray, " record"]
 
 
+@runtime_checkable
+class Gathers(Protocol):
+    """A data set that hands out many samples at once faster than one by one."""
+
+    def gather(
+        self, numbers: Int[np.ndarray, " sample"]
+    ) -> tuple[Shaped[np.ndarray, "sample *space channel"], Shaped[np.ndarray, "sample ..."]]:
+        """Copies of several samples."""
+        ...
+
+
 class Loader:
     """Loads records in microbatches of one shape.
 
     Args:
-        dataset: where samples come from.
+        dataset: where samples come from; read from several threads at once.
         members: for each record number the numbers of its samples in `dataset`, none of them empty.
         microbatch: records per microbatch, at least 1.
+        workers: threads; None: one per processor, at most 8.
     """
 
-    def __init__(self, dataset: Dataset, members: list[Int[np.ndarray, " sample"]], *, microbatch: int) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        members: list[Int[np.ndarray, " sample"]],
+        *,
+        microbatch: int,
+        workers: int | None = None,
+    ) -> None:
         if microbatch < 1:
             raise ValueError(f"Expected {microbatch=} >= 1.")
+        if workers is not None and workers < 1:
+            raise ValueError(f"Expected {workers=} >= 1.")
         self.dataset = dataset
         self.members = members
         self.microbatch = microbatch
         self.views = max((len(samples) for samples in members), default=1)
+        self.workers = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
 
     def stream(self, steps: Iterable[Int[np.ndarray, " record"]]) -> Iterator[Iterator[Records]]:
-        """For each step's record numbers its microbatches, in order; an empty step has none."""
-        for numbers in steps:
-            yield self.load(numbers)
+        """For each step's record numbers its microbatches, in order; an empty step has none.
+
+        Microbatches are prepared ahead, also those of following steps: `steps` is therefore asked some steps before its
+        numbers are used. What a step's iterator has left when the next step is asked for is dropped. Closing the
+        iterator (or leaving the loop that holds it) ends the threads. An error in preparing a microbatch is raised
+        where that microbatch would have come out.
+        """
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
+        ahead = _Ahead(self, pool, steps)
+        try:
+            while ahead.begin_step():
+                yield ahead.microbatches()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
 
     def load(self, numbers: Int[np.ndarray, " record"]) -> Iterator[Records]:
-        """The microbatches of one step: every record once, the last microbatch padded."""
-        for start in range(0, len(numbers), self.microbatch):
-            yield self._collect(numbers[start : start + self.microbatch])
+        """The microbatches of one step, prepared when asked for: every record once, the last microbatch padded."""
+        for part in self.parts(numbers):
+            yield self.collect(part)
 
-    def _collect(self, numbers: Int[np.ndarray, " record"]) -> Records:
-        first = self.dataset[int(self.members[int(numbers[0])][0])]
+    def parts(self, numbers: Int[np.ndarray, " record"]) -> Iterator[Int[np.ndarray, " part"]]:
+        """The record numbers of each microbatch of a step."""
+        for start in range(0, len(numbers), self.microbatch):
+            yield numbers[start : start + self.microbatch]
+
+    def collect(self, numbers: Int[np.ndarray, " record"]) -> Records:
+        """One microbatch of at least one and at most `microbatch` records."""
+        members = [self.members[int(number)] for number in numbers]
+        counts = np.array([len(samples) for samples in members])
+        rows = np.repeat(np.arange(len(members)), counts)
+        views = np.concatenate([np.arange(count) for count in counts])
+        found_inputs, found_targets = self._samples(np.concatenate(members))
         shape = (self.microbatch, self.views)
-        inputs = np.zeros((*shape, *first.input.shape), first.input.dtype)
-        targets = np.zeros((*shape, *first.target.shape), first.target.dtype)
+        inputs = np.zeros((*shape, *found_inputs.shape[1:]), found_inputs.dtype)
+        targets = np.zeros((*shape, *found_targets.shape[1:]), found_targets.dtype)
         weights = np.zeros(shape, np.float32)
-        for row, number in enumerate(numbers):
-            samples = self.members[int(number)]
-            weights[row, : len(samples)] = 1.0 / len(samples)
-            for view, index in enumerate(samples):
-                sample = self.dataset[int(index)]
-                inputs[row, view], targets[row, view] = sample.input, sample.target
+        inputs[rows, views], targets[rows, views] = found_inputs, found_targets
+        weights[rows, views] = (1.0 / counts)[rows]
         padded = np.full(self.microbatch, -1, np.int64)
         padded[: len(numbers)] = numbers
         return Records(inputs=inputs, targets=targets, weights=weights, mask=padded >= 0, numbers=padded)
+
+    def _samples(
+        self, numbers: Int[np.ndarray, " sample"]
+    ) -> tuple[Shaped[np.ndarray, "sample *space channel"], Shaped[np.ndarray, "sample ..."]]:
+        if isinstance(self.dataset, Gathers):
+            return self.dataset.gather(numbers)
+        samples = [self.dataset[int(number)] for number in numbers]
+        return np.stack([sample.input for sample in samples]), np.stack([sample.target for sample in samples])
+
+
+class _Begin:
+    """Marks the beginning of a step among the jobs."""
+
+
+class _Ahead:
+    """Microbatches under way, in order. Only the thread that consumes them touches this; others fill the futures."""
+
+    def __init__(self, loader: Loader, pool: ThreadPoolExecutor, steps: Iterable[Int[np.ndarray, " record"]]) -> None:
+        self._loader = loader
+        self._pool = pool
+        self._jobs = self._list_jobs(steps)
+        self._queue: deque[Future[Records] | _Begin] = deque()
+        self._step = 0
+
+    def begin_step(self) -> bool:
+        """Go to the next step; False if there is none."""
+        while True:
+            self._fill()
+            if not self._queue:
+                return False
+            first = self._queue.popleft()
+            if isinstance(first, _Begin):
+                self._step += 1
+                return True
+            first.cancel()
+
+    def microbatches(self) -> Iterator[Records]:
+        """Those of the step just begun, until a further one is begun."""
+        step = self._step
+        while self._step == step:
+            self._fill()
+            if not self._queue or isinstance(self._queue[0], _Begin):
+                return
+            future = self._queue.popleft()
+            assert isinstance(future, Future)  # noqa: S101 for the type checker: the line above the last has looked
+            self._fill()
+            yield future.result()
+
+    def _fill(self) -> None:
+        limit = self._loader.workers + 2
+        while len(self._queue) < limit + _WAITING_STEPS:
+            if sum(isinstance(job, Future) for job in self._queue) >= limit:
+                return
+            job = next(self._jobs, None)
+            if job is None:
+                return
+            self._queue.append(job if isinstance(job, _Begin) else self._pool.submit(self._loader.collect, job))
+
+    def _list_jobs(self, steps: Iterable[Int[np.ndarray, " record"]]) -> Iterator[Int[np.ndarray, " part"] | _Begin]:
+        for numbers in steps:
+            yield _Begin()
+            yield from self._loader.parts(numbers)

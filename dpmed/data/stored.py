@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from dpmed.data.base import Dataset, Info, Sample, Split
+from dpmed.data.base import Info, Sample, Split
 
 Sources = tuple[Path, ...]
 
@@ -44,12 +44,17 @@ class Listing:
         )
 
 
-class _Listed:
+class Listed:
     """Answers from the listing; what both kinds of data set share."""
 
     def __init__(self, info: Info, listing: Listing) -> None:
         self._info = info
         self._listing = listing
+
+    @property
+    def listing(self) -> Listing:
+        """What is known of every sample."""
+        return self._listing
 
     @property
     def info(self) -> Info:
@@ -76,7 +81,7 @@ class _Listed:
         return dict(self._listing.columns)
 
 
-class ArrayDataset(_Listed):
+class ArrayDataset(Listed):
     """Samples that are in memory, or in a memory-mapped file.
 
     Args:
@@ -106,8 +111,23 @@ class ArrayDataset(_Listed):
     def __getitem__(self, index: int) -> Sample:
         return Sample(input=self.inputs[index], target=np.asarray(self.targets[index]))
 
+    def gather(
+        self, numbers: Int[np.ndarray, " sample"]
+    ) -> tuple[Shaped[np.ndarray, "sample *space channel"], Shaped[np.ndarray, "sample ..."]]:
+        """Copies of several samples at once."""
+        return np.take(self.inputs, numbers, axis=0), np.take(self.targets, numbers, axis=0)
 
-class FileDataset(_Listed):
+    def select(self, numbers: Int[np.ndarray, " kept"]) -> "ArrayDataset":
+        """Some samples, numbered anew; `numbers` must rise."""
+        return ArrayDataset(
+            self._info,
+            self._listing.select(numbers),
+            inputs=self.inputs[numbers],
+            targets=self.targets[numbers],
+        )
+
+
+class FileDataset(Listed):
     """Samples that are decoded from files, each time they are asked for.
 
     Args:
@@ -143,28 +163,13 @@ class FileDataset(_Listed):
     def __getitem__(self, index: int) -> Sample:
         return self._decode(self.sources[index], index)
 
-
-class Subset(_Listed):
-    """Some samples of a data set, numbered anew.
-
-    Args:
-        dataset: all samples.
-        numbers: which of them, rising.
-    """
-
-    def __init__(self, dataset: Dataset, numbers: Int[np.ndarray, " kept"]) -> None:
-        listing = Listing(
-            labels=dataset.labels,
-            groups=dataset.groups,
-            official_split=dataset.official_split,
-            columns=dataset.columns(),
+    def select(self, numbers: Int[np.ndarray, " kept"]) -> "FileDataset":
+        """Some samples, numbered anew; `numbers` must rise."""
+        return FileDataset(
+            self._info,
+            self._listing.select(numbers),
+            root=self.root,
+            sources=[self.sources[number] for number in numbers],
+            decode=lambda files, number: self._decode(files, int(numbers[number])),
+            preprocessing=self.preprocessing,
         )
-        super().__init__(dataset.info, listing.select(numbers))
-        self._dataset = dataset
-        self._numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._dataset[int(self._numbers[index])]

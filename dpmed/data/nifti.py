@@ -1,0 +1,169 @@
+"""NIfTI volumes from files that nobody vouches for, without a copy in floating point.
+
+nibabel parses the header; what it declares is held against limits and against the file's own size before a voxel is
+read. Voxels are then inflated into exactly the declared number of bytes and viewed in their own type, where the obvious
+way (`get_fdata`) would make a float64 copy of four times the size.
+
+Source: NIfTI-1 and NIfTI-2 data formats, https://nifti.nimh.nih.gov/.
+"""
+
+import io
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from dpmed.errors import InputError
+
+NIFTI_ENDINGS = (".nii", ".nii.gz")
+# The largest scans of the decathlon take half of this.
+MAX_BYTES = 1 << 31
+_MAX_OFFSET = 1 << 24
+_HEADER_BYTES = {348: 352, 540: 544}
+# Deflate cannot shrink further than this (zlib manual): a declared size beyond it is a lie.
+_DEFLATE_RATIO = 1032
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """Voxels as stored, and where they lie.
+
+    Attributes:
+        path: the file, for messages.
+        voxels: as stored: `(i, j, k)` or `(i, j, k, channel)`, first axis fastest in memory.
+        affine: from voxel indices to millimetres, RAS+.
+        slope: stored values times this,
+        intercept: plus this, are the values meant.
+    """
+
+    path: Path
+    voxels: Shaped[np.ndarray, "i j k *channel"]
+    affine: Float[np.ndarray, "4 4"]
+    slope: float
+    intercept: float
+
+
+def read_nifti(path: Path) -> Volume:
+    """Read a `.nii` or `.nii.gz` file.
+
+    Raises:
+        InputError: the file is missing, damaged, truncated, declares more than it can hold or than is sensible, or is
+            no real volume of three axes (and channels).
+    """
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise InputError(f"is {size:,} bytes long; over {MAX_BYTES:,} are refused", where=str(path))
+        with path.open("rb") as file:
+            start = file.read(2)
+        if not start:
+            raise InputError("is empty", where=str(path))
+        if start == b"\x1f\x8b":
+            return _read_compressed(path, size)
+        with path.open("rb") as file:
+            header = _Header(path, file.read(max(_HEADER_BYTES.values())))
+        header.check_fits(size)
+        voxels = np.memmap(path, header.dtype, "r", offset=header.offset, shape=header.shape, order="F")
+        return header.volume(np.asarray(voxels))
+    except FileNotFoundError as error:
+        raise InputError("there is no such file", where=str(path)) from error
+    except (OSError, zlib.error) as error:
+        raise InputError(f"cannot be read, it is damaged or incomplete ({error})", where=str(path)) from error
+
+
+class _Header:
+    """What the header declares, checked as far as it can be by itself."""
+
+    def __init__(self, path: Path, content: bytes) -> None:
+        from nibabel.nifti1 import Nifti1Header
+        from nibabel.nifti2 import Nifti2Header
+
+        self.path = path
+        marks = {int.from_bytes(content[:4], order) for order in ("little", "big")}  # type: ignore[arg-type]
+        size = next((mark for mark in marks if mark in _HEADER_BYTES), 0)
+        if not size or len(content) < size:
+            raise InputError("is no NIfTI file", where=str(path))
+        kind = Nifti1Header if size == min(_HEADER_BYTES) else Nifti2Header
+        try:
+            header = kind.from_fileobj(io.BytesIO(content[:size]), check=False)
+            shape = tuple(map(int, header.get_data_shape()))
+            self.dtype = header.get_data_dtype()
+            slope, intercept = header.get_slope_inter()
+            self.affine = np.asarray(header.get_best_affine(), np.float64)
+            offset = float(header["vox_offset"])
+        except Exception as error:  # nibabel raises many kinds on hostile headers; all mean the same here
+            raise InputError(f"has a damaged NIfTI header ({error})", where=str(path)) from error
+        self.slope = 1.0 if slope is None else float(slope)
+        self.intercept = 0.0 if intercept is None else float(intercept)
+        if not _HEADER_BYTES[size] <= offset <= _MAX_OFFSET:
+            raise InputError(f"has its voxels at byte {offset:g}, which no sane file has", where=str(path))
+        self.offset = int(offset)
+        while len(shape) > 3 and shape[-1] == 1:  # noqa: PLR2004 three axes of space
+            shape = shape[:-1]
+        self.shape = shape
+        self._check()
+
+    @property
+    def end(self) -> int:
+        """Where the voxels end, in bytes."""
+        count = 1
+        for side in self.shape:
+            count *= side
+        return self.offset + count * self.dtype.itemsize
+
+    def _check(self) -> None:
+        where = str(self.path)
+        text = "x".join(map(str, self.shape))
+        if len(self.shape) not in (3, 4) or any(side < 1 for side in self.shape):
+            raise InputError(f"is no volume: it has the shape {text or 'none'}", where=where)
+        if self.dtype.kind not in "iuf" or self.dtype.itemsize > 8:  # noqa: PLR2004 float64
+            raise InputError(f"holds voxels of type {self.dtype}, not numbers", where=where)
+        if self.end - self.offset > MAX_BYTES:
+            raise InputError(
+                f"declares {text} voxels of {self.dtype}; over {MAX_BYTES:,} bytes are refused", where=where
+            )
+        determinant = float(np.linalg.det(self.affine[:3, :3])) if np.isfinite(self.affine).all() else 0.0
+        if abs(determinant) < 1e-9 or not np.isfinite([self.slope, self.intercept]).all():  # noqa: PLR2004 mm³
+            raise InputError("has no usable affine, so up and left are unknown", where=where)
+
+    def check_fits(self, size: int, ratio: int = 1) -> None:
+        """Refuse a header that declares more than a file of `size` bytes can hold."""
+        if self.end > size * ratio:
+            text = "x".join(map(str, self.shape))
+            raise InputError(
+                f"is incomplete: it declares {text} voxels of {self.dtype} but has {size:,} bytes", where=str(self.path)
+            )
+
+    def volume(self, voxels: Shaped[np.ndarray, "..."]) -> Volume:
+        return Volume(path=self.path, voxels=voxels, affine=self.affine, slope=self.slope, intercept=self.intercept)
+
+
+def _read_compressed(path: Path, size: int) -> Volume:
+    content = path.read_bytes()
+    header = _Header(path, _inflate(path, content, max(_HEADER_BYTES.values())))
+    header.check_fits(size, _DEFLATE_RATIO)
+    raw = _inflate(path, content, header.end)
+    if len(raw) < header.end:
+        raise InputError(f"is incomplete: it declares {header.end:,} bytes but holds {len(raw):,}", where=str(path))
+    flat = np.frombuffer(raw, header.dtype, offset=header.offset)
+    return header.volume(flat.reshape(header.shape, order="F"))
+
+
+def _inflate(path: Path, content: bytes, length: int) -> bytes:
+    """The first `length` bytes of a gzip file, fewer where it ends before; never more, whatever it holds."""
+    parts: list[bytes] = []
+    missing, rest = length, content
+    while missing > 0 and rest:
+        stream = zlib.decompressobj(_GZIP)
+        part = stream.decompress(rest, missing)
+        parts.append(part)
+        missing -= len(part)
+        if not stream.eof:
+            break
+        rest = stream.unused_data
+    if missing > 0 and parts and len(parts[-1]) == 0 and not content:
+        raise InputError("is empty", where=str(path))
+    return parts[0] if len(parts) == 1 else b"".join(parts)
