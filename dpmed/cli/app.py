@@ -63,16 +63,17 @@ def dpmed(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and the result.")] = False,
 ) -> None:
-    """Train models on medical images with differential privacy, attack the training, and state the risk that remains."""
+    """Train on medical images with differential privacy, attack the training, and state the risk that remains."""
     del version
     ctx.obj = Console(quiet=quiet, debug=debug)
 
 
 def _register() -> None:
     # In the order of work. Each module only declares options; real work is imported when its command runs.
-    from dpmed.cli import train
+    from dpmed.cli import phantom, train
 
     train.register(app)
+    phantom.register(app)
 
 
 _register()

@@ -1,5 +1,4 @@
-"""Large flat files that several processes may want: locks, files whose room on the disk is reserved before they are written, and arrays that are
-unpacked to one."""
+"""What several processes may share on disk: locks, room that is reserved before it is written, unpacked arrays."""
 
 import fcntl
 import hashlib

@@ -1,0 +1,46 @@
+"""`dpmed phantom`."""
+
+from typing import Annotated
+
+import typer
+
+from dpmed.cli.options import Json, Out, console_of, time_stamp
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command(rich_help_panel="Data")(phantom)
+
+
+def _complete(incomplete: str) -> list[str]:
+    from dpmed.data.phantom.layouts import layout_names
+
+    return [name for name in layout_names() if name.startswith(incomplete)]
+
+
+def phantom(
+    ctx: typer.Context,
+    layout: Annotated[
+        str,
+        typer.Argument(
+            metavar="LAYOUT",
+            help="ham10000, radimagenet, msd-liver (or another task), cifar10, medmnist, medmnist3d or folder.",
+            autocompletion=_complete,
+        ),
+    ],
+    out: Out = None,
+    num: Annotated[int, typer.Option("--num", metavar="N", help="Number of samples.")] = 200,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Fixes every file, byte for byte.")] = 0,
+    json: Json = False,
+) -> None:
+    """Write a synthetic data set in the exact layout of a real one, to try any config without the data."""
+    console = console_of(ctx, json=json)
+    from dpmed.data.phantom.layouts import check_request
+    from dpmed.files import new_run_folder
+    from dpmed.workflows import phantom as workflow
+
+    check_request(layout, num)
+    folder = new_run_folder(out, command="phantom", config_name=layout, time=time_stamp())
+    summary = workflow.run(layout, folder, console, num=num, seed=seed)
+    console.facts("Phantom", summary.describe())
+    console.result(summary.to_json(), summary.folder)

@@ -1,0 +1,63 @@
+"""`dpmed phantom`: a synthetic data set, and how to train on it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpmed.data.phantom.layouts import write_phantom
+from dpmed.progress import Progress
+
+# Keys of [data] that a layout's reader needs besides its name and root.
+_KEYS = {
+    "medmnist": {"dataset": "pathmnist"},
+    "medmnist3d": {"dataset": "organmnist3d"},
+    "folder": {"group_pattern": "^(P[0-9]+)_"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhantomSummary:
+    """What was written.
+
+    Attributes:
+        layout: of the data set.
+        folder: that holds it: what `data.root` must be.
+        samples: how many.
+        seed: that made them.
+        data: the `[data]` table that reads them.
+    """
+
+    layout: str
+    folder: Path
+    samples: int
+    seed: int
+    data: dict[str, str]
+
+    def describe(self) -> dict[str, str]:
+        """The summary as names and values, for the user."""
+        table = ", ".join(f'{key} = "{value}"' for key, value in self.data.items())
+        return {"layout": self.layout, "samples": str(self.samples), "seed": str(self.seed), "[data]": table}
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as JSON's types."""
+        return {
+            "layout": self.layout,
+            "folder": str(self.folder),
+            "samples": self.samples,
+            "seed": self.seed,
+            "data": self.data,
+        }
+
+
+def run(layout: str, folder: Path, progress: Progress, *, num: int, seed: int) -> PhantomSummary:
+    """Write a synthetic data set into `folder`.
+
+    Raises:
+        InputError: there is no such layout, or `num` is too small.
+        RunError: the files cannot be written.
+    """
+    write_phantom(layout, folder, num=num, seed=seed, progress=progress)
+    name = "msd" if layout.startswith("msd-") else layout.removesuffix("3d")
+    keys = {"task": layout.removeprefix("msd-")} if name == "msd" else _KEYS.get(layout, {})
+    data = {"name": name, "root": str(folder), **keys}
+    return PhantomSummary(layout=layout, folder=folder, samples=num, seed=seed, data=data)
