@@ -52,7 +52,7 @@ class Description:
         facts = {
             "samples": ", ".join(f"{count} {part}" for part, count in self.counts.items()),
             "input": f"{'x'.join(map(str, self.input_shape))}, {self.dtype}",
-            "values": f"{self.smallest:g} to {self.largest:g} stored; normalised mean {self.mean:.3f}, std {self.std:.3f}, "
+            "values": f"{self.smallest:g} to {self.largest:g} stored, then mean {self.mean:.3f}, std {self.std:.3f} "
             f"of {self.looked_at} random training samples",
             "units": f"{units.units} {units.unit}s in the training split, at most {units.largest} samples each",
         }

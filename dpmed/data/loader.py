@@ -69,7 +69,7 @@ class Loader:
     def __init__(
         self,
         dataset: Dataset,
-        members: list[Int[np.ndarray, " sample"]],
+        members: list[Int[np.ndarray, " _"]],
         *,
         microbatch: int,
         workers: int | None = None,
@@ -84,7 +84,7 @@ class Loader:
         self.views = max((len(samples) for samples in members), default=1)
         self.workers = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
 
-    def stream(self, steps: Iterable[Int[np.ndarray, " record"]]) -> Iterator[Iterator[Records]]:
+    def stream(self, steps: Iterable[Int[np.ndarray, " _"]]) -> Iterator[Iterator[Records]]:
         """For each step's record numbers its microbatches, in order; an empty step has none.
 
         Microbatches are prepared ahead, also those of following steps: `steps` is therefore asked some steps before its
@@ -105,7 +105,7 @@ class Loader:
         for part in self.parts(numbers):
             yield self.collect(part)
 
-    def parts(self, numbers: Int[np.ndarray, " record"]) -> Iterator[Int[np.ndarray, " part"]]:
+    def parts(self, numbers: Int[np.ndarray, " record"]) -> Iterator[Int[np.ndarray, " _"]]:
         """The record numbers of each microbatch of a step."""
         for start in range(0, len(numbers), self.microbatch):
             yield numbers[start : start + self.microbatch]
@@ -143,7 +143,7 @@ class _Begin:
 class _Ahead:
     """Microbatches under way, in order. Only the thread that consumes them touches this; others fill the futures."""
 
-    def __init__(self, loader: Loader, pool: ThreadPoolExecutor, steps: Iterable[Int[np.ndarray, " record"]]) -> None:
+    def __init__(self, loader: Loader, pool: ThreadPoolExecutor, steps: Iterable[Int[np.ndarray, " _"]]) -> None:
         self._loader = loader
         self._pool = pool
         self._jobs = self._list_jobs(steps)
@@ -184,7 +184,7 @@ class _Ahead:
                 return
             self._queue.append(job if isinstance(job, _Begin) else self._pool.submit(self._loader.collect, job))
 
-    def _list_jobs(self, steps: Iterable[Int[np.ndarray, " record"]]) -> Iterator[Int[np.ndarray, " part"] | _Begin]:
+    def _list_jobs(self, steps: Iterable[Int[np.ndarray, " _"]]) -> Iterator[Int[np.ndarray, " _"] | _Begin]:
         for numbers in steps:
             yield _Begin()
             yield from self._loader.parts(numbers)

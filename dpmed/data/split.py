@@ -57,11 +57,11 @@ def _cut(
             remedy="Provide more data.",
         )
     labels = np.zeros(len(numbers), np.int64) if dataset.labels is None else np.asarray(dataset.labels)[numbers]
-    strata: dict[int, list[Int[np.ndarray, " sample"]]] = {}
+    strata: dict[int, list[Int[np.ndarray, " _"]]] = {}
     for members in groups:
         values, counts = np.unique(labels[members], return_counts=True)
         strata.setdefault(int(values[np.argmax(counts)]), []).append(members)
-    chosen: list[Int[np.ndarray, " sample"]] = []
+    chosen: list[Int[np.ndarray, " _"]] = []
     owed = 0.0
     for _, candidates in sorted(strata.items()):
         # What one class could not give or gave too much is settled by the next, so that the total comes out right.
@@ -81,7 +81,7 @@ def _cut(
     return numbers[~cut], numbers[cut]
 
 
-def _gather(names: Sequence[str]) -> list[Int[np.ndarray, " sample"]]:
+def _gather(names: Sequence[str]) -> list[Int[np.ndarray, " _"]]:
     """The positions of each name, in order of first appearance."""
     positions: dict[str, list[int]] = {}
     for position, name in enumerate(names):

@@ -71,7 +71,7 @@ def group_privacy(epsilon: float, delta: float, *, size: int) -> tuple[float, fl
 
 def members_by_unit(
     dataset: Dataset, numbers: Int[np.ndarray, " sample"], *, unit: UnitName, max_samples: int | None = None
-) -> list[Int[np.ndarray, " sample"]]:
+) -> list[Int[np.ndarray, " _"]]:
     """The samples of each record that the sampler draws.
 
     Args:

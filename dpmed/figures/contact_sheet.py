@@ -31,7 +31,8 @@ def plot_contact_sheet(
 
     Args:
         path: the file.
-        inputs: normalised; grey or coloured, two or three axes of space (left-right, back-front, foot-head).
+        inputs: as stored after decoding, resizing and windowing, not normalised (colours would be lost); grey or
+            coloured, two axes of space or three (left-right, back-front, foot-head).
         titles: one per sample, such as its class.
         masks: class numbers per voxel, drawn over the picture where they are not 0.
     """
@@ -58,7 +59,7 @@ def plot_contact_sheet(
 
 
 def to_picture(values: Float[np.ndarray, "*space channel"]) -> Float[np.ndarray, "height width *rgb"]:
-    """A normalised sample as something to look at: stretched to 0 to 1, volumes by their middle slice."""
+    """A stored sample as something to look at: stretched to 0 to 1, volumes by their middle slice."""
     flat = _slice(values)
     low, high = float(flat.min()), float(flat.max())
     stretched = (flat - low) / max(high - low, 1e-6)
