@@ -6,9 +6,10 @@ tests hand in `Silent`. After the progress meters of diffrax: the computation an
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Task(Protocol):
     """One piece of work under way."""
 
@@ -17,6 +18,7 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Shows the pieces of work of a command."""
 

@@ -13,7 +13,9 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 
 from jaxtyping import install_import_hook
 
-install_import_hook("dpmed", "beartype.beartype")
+# Every room but the command line, whose context typer makes of a class of its own.
+ROOMS = ("privacy", "dpsgd", "data", "models", "training", "attacks", "matching", "figures", "workflows", "files")
+install_import_hook([f"dpmed.{room}" for room in ROOMS], "beartype.beartype")
 
 
 @pytest.fixture(autouse=True)

@@ -73,7 +73,9 @@ def _limits(metadata: Any) -> list[str]:
     limits = []
     for entry in metadata:
         for inner in getattr(entry, "metadata", [entry]):
-            limits += [f"{sign} {value:g}" for key, sign in signs.items() if (value := getattr(inner, key, None)) is not None]
+            limits += [
+                f"{sign} {value:g}" for key, sign in signs.items() if (value := getattr(inner, key, None)) is not None
+            ]
     return limits
 
 

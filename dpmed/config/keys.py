@@ -60,7 +60,7 @@ def tags_at(path: Path) -> list[str]:
 
 
 def without_tag(location: Path, table: Any) -> tuple[int | str, ...]:
-    """pydantic's location of an error, less the union tags and type names that it puts between the keys."""
+    """An error's location as pydantic gives it, less the union tags and type names that it puts between the keys."""
     path: list[int | str] = []
     here = table
     for part in location:

@@ -8,7 +8,7 @@ from dpmed.config.base import Table
 
 
 class PrivacyConfig(Table):
-    """`[privacy]`: differentially private training. Two of epsilon, noise_multiplier and training.epochs set the third."""
+    """`[privacy]`: two of epsilon, noise_multiplier and training.epochs determine the third."""
 
     epsilon: Annotated[float | None, Field(gt=0)] = None
     """The privacy budget ε for the whole training, at `delta`, add-or-remove-one adjacency."""

@@ -10,7 +10,7 @@ Whoever knows who took part has lost the amplification for them, so a release ru
 import hashlib
 import os
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt64
@@ -20,6 +20,7 @@ EntropySource = Literal["os-entropy", "seeded"]
 _CHUNK = 1 << 20
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """Gives the records of a step."""
 

@@ -7,7 +7,7 @@ memory of a step does not grow with the expected batch size.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -62,6 +62,7 @@ class Accumulated(eqx.Module):
     clipped: Int[Array, ""]
 
 
+@runtime_checkable
 class Step(Protocol):
     """A step, private or not; the training loop does not tell them apart."""
 

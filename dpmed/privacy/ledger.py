@@ -6,7 +6,7 @@ private data stands in `outside_accounting`, a sentence each.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from dpmed.privacy.budget import Budget
 
@@ -86,7 +86,7 @@ class LedgerFacts:
     """
 
     unit: str
-    source: str
+    source: Literal["os-entropy", "seeded"]
     outside: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -96,8 +96,11 @@ def private_ledger(budget: Budget, facts: LedgerFacts, *, steps: int, status: st
     spent = budget.spent(steps)
     notes = list(facts.notes)
     if facts.source == "seeded":
-        notes.insert(0, "Noise and batches come from a seed: anyone who knows the seed can remove the noise, and then "
-                     "ε is void. For research only; release nothing that was trained this way.")
+        notes.insert(
+            0,
+            "Noise and batches come from a seed: anyone who knows the seed can remove the noise, and then "
+            "ε is void. For research only; release nothing that was trained this way.",
+        )
     return Ledger(
         private=True,
         status=status,

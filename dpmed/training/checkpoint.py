@@ -1,8 +1,8 @@
 """Checkpoints that are whole, belong to their run, and hold no secrets of a release run.
 
-A checkpoint is one file: a line that names the format, a line of JSON, then the raw bytes of every array in the order of
-the tree. Reading never executes anything and allocates only what the run's own model needs: shapes and types come from
-the model at hand, and the file must match them to the byte.
+A checkpoint is one file: a line that names the format, a line of JSON, then the raw bytes of every array in the order
+of the tree. Reading never executes anything and allocates only what the run's own model needs: shapes and types come
+from the model at hand, and the file must match them to the byte.
 
 A release run stores neither keys nor batches. A seeded run needs to store only its step: noise and batches are
 functions of seed and step.
@@ -73,7 +73,11 @@ def save_checkpoint(folder: Path, position: Position, tree: PyTree) -> Path:
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
-    header = {"position": asdict(position), "sha256": digest.hexdigest(), "bytes": sum(array.nbytes for array in arrays)}
+    header = {
+        "position": asdict(position),
+        "sha256": digest.hexdigest(),
+        "bytes": sum(array.nbytes for array in arrays),
+    }
 
     def write(file: BinaryIO) -> None:
         file.write(_MAGIC + json.dumps(header).encode() + b"\n")
@@ -175,8 +179,11 @@ def _read_header(file: BinaryIO, path: Path, config_digest: str) -> tuple[Positi
         header = json.loads(line)
         position = header["position"]
         listed = {"rows", "losses"}
-        values = {field.name: position[field.name] for field in fields(Position)}
-        found = Position(**{name: tuple(value) if name in listed else value for name, value in values.items()})
+        values: dict[str, Any] = {
+            field.name: tuple(position[field.name]) if field.name in listed else position[field.name]
+            for field in fields(Position)
+        }
+        found = Position(**values)
         _check_types(found, header)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, "its header cannot be read") from error

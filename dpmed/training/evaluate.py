@@ -65,7 +65,7 @@ class Evaluator:
             inputs = np.stack([sample.input for sample in samples])
             targets = np.stack([sample.target for sample in samples])
             result = self._evaluate(trainable, rest, jnp.asarray(inputs), jnp.asarray(targets))
-            parts.append(jax.tree.map(lambda leaf, count=len(chosen): np.asarray(leaf)[:count], result))
+            parts.append([np.asarray(leaf)[: len(chosen)] for leaf in result])
             advance(len(chosen))
         predictions, found, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
         return Predictions(predictions=predictions, targets=found, losses=losses)

@@ -170,7 +170,9 @@ def _batches(parts: Parts, run: RunState) -> Iterator[Iterator[Any]]:
     return parts.loader.stream(numbers())
 
 
-def _accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number: int) -> tuple[StepState, Accumulated]:
+def _accumulate(
+    step: Step, state: StepState, microbatches: Iterator[Any], number: int
+) -> tuple[StepState, Accumulated]:
     total = step.begin(state)
     for records in microbatches:
         batch = device_records(records.inputs, records.targets, records.weights, numbers=records.numbers, step=number)

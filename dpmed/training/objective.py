@@ -8,6 +8,7 @@ gradient, which is clipped as a whole.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -113,7 +114,7 @@ class Objective:
         """The loss of one prediction, for evaluation."""
         return self.loss(prediction, self.target(stored))
 
-    def _model(self, trainable: Parameters, rest: Rest) -> eqx.Module:
+    def _model(self, trainable: Parameters, rest: Rest) -> Any:
         return eqx.combine(trainable, rest.frozen, self.static)
 
     def _view_keys(self, record: PyTree[Array]) -> Key[Array, " view"]:
@@ -130,13 +131,14 @@ class Objective:
     ) -> tuple[Float[Array, ""], PyTree]:
         model = self._model(trainable, rest)
         image, target = self.normalise(stored), self.target(stored_target)
-        if self.augment is None:
+        augment = self.augment
+        if augment is None:
             prediction, state = model(image, rest.state, key=key)
             return self.loss(prediction, target), state
 
         def version(key: Key[Array, ""]) -> tuple[Float[Array, ""], PyTree]:
             augment_key, model_key = jax.random.split(key)
-            changed, changed_target = self.augment(augment_key, image, target)
+            changed, changed_target = augment(augment_key, image, target)
             prediction, state = model(changed, rest.state, key=model_key)
             return self.loss(prediction, changed_target), state
 
@@ -146,9 +148,9 @@ class Objective:
         return jnp.mean(losses), jax.tree.map(lambda leaf: leaf[-1], states)
 
 
-def device_records(inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, numbers: np.ndarray, step: int) -> dict[
-    str, Shaped[np.ndarray, "..."] | Int[np.ndarray, " record"]
-]:
+def device_records(
+    inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, numbers: np.ndarray, step: int
+) -> dict[str, Shaped[np.ndarray, "..."] | Int[np.ndarray, " record"]]:
     """A loader's microbatch in the form that `Objective` takes; the step number is repeated for every record."""
     return {
         "inputs": inputs,

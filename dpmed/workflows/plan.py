@@ -82,7 +82,8 @@ class Plan:
             "sampling": f"Poisson, rate {budget.sampling_rate:.4g}, expected batch size {budget.expected_batch_size}",
             "privacy": f"ε = {budget.epsilon:.4g} at δ = {budget.delta:g} by {budget.accountant.upper()} "
             f"({other_epsilon:.4g} by {other.upper()}), per {self.facts.unit}",
-            "noise": f"σ = {budget.noise_multiplier:.4g}, clipping norm {budget.clipping_norm:g}, from {self.facts.source}",
+            "noise": f"σ = {budget.noise_multiplier:.4g}, clipping norm {budget.clipping_norm:g}, "
+            f"from {self.facts.source}",
         }
 
     def to_json(self) -> dict[str, Any]:
@@ -224,8 +225,8 @@ def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
     warnings = []
     if privacy is not None and privacy.delta >= 1 / train_size:
         warnings.append(
-            f"[privacy] delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a mechanism "
-            "that publishes one random patient in the clear would satisfy it. Choose a smaller δ."
+            f"[privacy] delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a "
+            "mechanism that publishes one random patient in the clear would satisfy it. Choose a smaller δ."
         )
     if privacy is not None and privacy.noise_source == "seeded":
         warnings.append("Noise and batches come from the seed: for research only, nothing of this run may be released.")

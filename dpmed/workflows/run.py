@@ -8,7 +8,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import PyTree
 
 from dpmed.data.loader import Loader
@@ -19,9 +18,9 @@ from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
 from dpmed.figures.curves import plot_curves
 from dpmed.files import write_csv, write_json
 from dpmed.models.weights import save_weights
-from dpmed.privacy.budget import Budget
 from dpmed.privacy.ledger import Ledger, describe_release, plain_ledger, private_ledger
 from dpmed.progress import Progress
+from dpmed.training.build import build_objective
 from dpmed.training.checkpoint import (
     DrawJournal,
     Position,
@@ -33,7 +32,7 @@ from dpmed.training.checkpoint import (
 from dpmed.training.evaluate import Evaluator
 from dpmed.training.loop import Hooks, Outcome, Parts, RunState, train
 from dpmed.training.metrics import bootstrap, evaluate, main_metric
-from dpmed.training.objective import Objective, Rest
+from dpmed.training.objective import Rest
 from dpmed.training.optim import build_optimizer
 from dpmed.workflows.plan import Plan
 
@@ -71,13 +70,11 @@ class Run:
             # What shaped the rounding is the checkpoint's, whatever this machine would choose today.
             self._microbatch = read_position(self._checkpoint, config_digest=config_digest).microbatch
         self.release: tuple[str, ...] = ()
-        self._objective, initial = make_objective(plan)
+        self._objective, trainable, rest = build_objective(plan.config, plan.dataset.info, plan.model)
         self._optimizer = build_optimizer(
             plan.config.optimizer, plan.config.schedule, steps=plan.steps, steps_per_epoch=plan.steps_per_epoch
         )
-        self._initial = StepState(
-            trainable=initial[0], rest=initial[1], optimizer=self._optimizer.init(initial[0])
-        )
+        self._initial = StepState(trainable=trainable, rest=rest, optimizer=self._optimizer.init(trainable))
         self._evaluator = Evaluator(self._objective, plan.dataset, batch_size=plan.config.evaluation.batch_size)
 
     def train(self) -> Outcome:
@@ -92,7 +89,7 @@ class Run:
             step=self._step(),
             sampler=self._sampler(),
             loader=Loader(plan.dataset, plan.members, microbatch=self._microbatch),
-            epsilon=None if plan.budget is None else lambda draws: plan.budget.spent(draws).epsilon,
+            epsilon=self._epsilon if plan.budget is not None else None,
             evaluate=self._validate,
             steps=plan.steps,
             steps_per_epoch=plan.steps_per_epoch,
@@ -139,13 +136,14 @@ class Run:
         test = {"epoch": run.step / self.plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
         rows = (*run.rows, {**test, "split": "test", **scores})
         self._write_rows(rows)
-        save_weights(
-            self.folder / "model.eqx",
-            eqx.combine(trainable, rest.frozen, self._objective.static),
-            rest.state,
-        )
+        module = eqx.combine(trainable, rest.frozen, self._objective.static)
+        save_weights(self.folder / "model.eqx", (module, rest.state))
         plot_curves(rows, self.folder, metric=main_metric(info.task), epsilon_planned=self._planned_epsilon())
         return ledger, scores, intervals
+
+    def _epsilon(self, draws: int) -> float:
+        assert self.plan.budget is not None  # noqa: S101 asked for in private runs only
+        return self.plan.budget.spent(draws).epsilon
 
     def _planned_epsilon(self) -> float | None:
         return None if self.plan.budget is None else self.plan.budget.epsilon
@@ -188,7 +186,7 @@ class Run:
         seed = plan.config.training.seed
         if budget is None:
             return ShuffledSampler(plan.train_size, plan.config.training.batch_size, seed)
-        return PoissonSampler(plan.train_size, budget.sampling_rate, plan.config.privacy.noise_source, seed)
+        return PoissonSampler(plan.train_size, budget.sampling_rate, plan.facts.source, seed)
 
     def _step(self) -> Step:
         budget = self.plan.budget

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from dpmed import __version__
+from tests.workflows.conftest import ENVIRONMENT
 
 HEAVY = ("jax", "equinox", "optax", "matplotlib", "pandas", "numpy", "scipy", "skimage", "sklearn", "nibabel")
 
@@ -37,9 +38,9 @@ def test_help_lists_the_commands_in_the_order_of_work(dpmed):
     order = [
         name
         for name in ("train", "reconstruct", "match", "visualize", "bounds", "phantom")
-        if f"  {name} " in done.stdout
+        if f"│ {name} " in done.stdout
     ]
-    places = [done.stdout.index(f"  {name} ") for name in order]
+    places = [done.stdout.index(f"│ {name} ") for name in order]
     assert "train" in order
     assert places == sorted(places)
 
@@ -49,12 +50,12 @@ def test_an_unknown_command_or_option_exits_with_2(dpmed):
     assert dpmed("train", "--epsilon", "3").returncode == 2
 
 
-def test_completion_knows_commands_and_shipped_configs(dpmed):
+def test_completion_knows_commands_and_shipped_configs():
     def complete(words, count):
         env = {"_DPMED_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}
         program = "import sys; sys.argv = ['dpmed']; from dpmed.cli.app import main; main()"
         done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, env={**__import__("os").environ, **env}
+            [sys.executable, "-c", program], capture_output=True, text=True, env={**ENVIRONMENT, **env}
         )
         return done.stdout.split()
 
@@ -62,8 +63,8 @@ def test_completion_knows_commands_and_shipped_configs(dpmed):
     assert "quickstart_nonprivate" in complete("dpmed train quick", 2)
 
 
-def test_debug_shows_the_traceback_and_plain_use_does_not(dpmed):
-    plain, debug = dpmed("train", "nothing.toml"), dpmed("--debug", "train", "nothing.toml")
+def test_debug_shows_the_traceback_and_plain_use_does_not(dpmed_process):
+    plain, debug = dpmed_process("train", "nothing.toml"), dpmed_process("--debug", "train", "nothing.toml")
     assert plain.returncode == 2
     assert plain.stderr.count("\n") == 1
     assert "Traceback" not in plain.stderr

@@ -1,0 +1,54 @@
+"""`[optimizer]`: how weights follow (noisy) gradients, chosen by `name`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dpmed.config.base import Table
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class OptimizerTable(Table):
+    """What every optimizer's table holds."""
+
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Step size; `[schedule]` multiplies it."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay: each step subtracts learning rate x this x weight. It reads no data, so it costs no ε."""
+
+
+class SgdOptimizer(OptimizerTable):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"]
+    momentum: Decay = 0.0
+    """Share of the last move that is kept."""
+    nesterov: bool = False
+    """Look ahead along the momentum."""
+
+
+class AdamTable(OptimizerTable):
+    """What the Adam family's tables hold."""
+
+    beta1: Decay = 0.9
+    """Decay of the gradient's running mean."""
+    beta2: Decay = 0.999
+    """Decay of the squared gradient's running mean."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the denominator."""
+
+
+class AdamOptimizer(AdamTable):
+    """Adam; with weight_decay it is AdamW."""
+
+    name: Literal["adam"]
+
+
+class NadamOptimizer(AdamTable):
+    """Adam with Nesterov momentum, the paper's optimizer."""
+
+    name: Literal["nadam"]
+
+
+OptimizerConfig = Annotated[SgdOptimizer | AdamOptimizer | NadamOptimizer, Field(discriminator="name")]

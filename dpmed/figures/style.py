@@ -1,0 +1,71 @@
+"""How every figure of dpmed looks: size, fonts, a palette for colour-blind readers, and files that print well."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from dpmed.files import write_atomically
+
+# Okabe & Ito (2008), "Color universal design": distinguishable with every common colour vision.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+FORMATS = ("png", "pdf", "svg")
+_SETTINGS: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "lines.linewidth": 1.6,
+    "pdf.fonttype": 42,  # embedded as TrueType: editable, and accepted by journals
+    "svg.fonttype": "path",  # drawn as shapes: the same everywhere
+    "svg.hashsalt": "dpmed",  # the same figure is the same file
+}
+_DOTS_PER_INCH = 160
+
+
+def new_figure(*, width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Any]]:
+    """A figure with a grid of axes.
+
+    Args:
+        width: inches.
+        height: inches.
+        rows: rows of axes.
+        columns: columns of axes.
+
+    Returns:
+        The figure and its axes, row by row.
+    """
+    with mpl.rc_context(_SETTINGS):
+        # Not pyplot: that keeps every figure alive and may look for a screen.
+        figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(rows, columns, squeeze=False)
+    return figure, list(axes.ravel())
+
+
+def save_figure(figure: Figure, folder: Path, stem: str, *, formats: Sequence[str] = FORMATS) -> list[Path]:
+    """Write a figure in each of `formats`, each file whole or not at all.
+
+    Returns:
+        The files written, in the order of `formats`.
+    """
+    paths = []
+    with mpl.rc_context(_SETTINGS):
+        for name in formats:
+            path = folder / f"{stem}.{name}"
+            metadata = {"Date": None} if name == "svg" else {"CreationDate": None} if name == "pdf" else None
+            write_atomically(
+                path,
+                lambda file, kind=name, facts=metadata: figure.savefig(  # type: ignore[misc]
+                    file, format=kind, dpi=_DOTS_PER_INCH, metadata=facts
+                ),
+            )
+            paths.append(path)
+    return paths

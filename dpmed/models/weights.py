@@ -1,0 +1,73 @@
+"""Weights on the disk, in Equinox's own format: one `.npy` block per array, in the order of the tree.
+
+`equinox.tree_deserialise_leaves` reads these files. The reader here does the same for files from strangers: each
+block's header is compared with the model's own array before a byte of content is read, so nothing is unpickled, and
+nothing is allocated that the model does not need.
+"""
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree, Shaped
+
+from dpmed.errors import InputError
+from dpmed.files import write_atomically
+
+
+def save_weights(path: Path, tree: PyTree) -> None:
+    """Write every array of `tree`, whole or not at all."""
+    write_atomically(path, lambda file: eqx.tree_serialise_leaves(file, eqx.filter(tree, eqx.is_array)))
+
+
+def load_weights(path: Path, like: PyTree) -> PyTree:
+    """The tree `like` with the arrays of a file in the place of its own.
+
+    Args:
+        path: written by `save_weights` or `equinox.tree_serialise_leaves`.
+        like: gives structure, shapes and types.
+
+    Raises:
+        InputError: the file is missing, damaged or of another model; the message names the first array that does not
+            fit.
+    """
+    leaves, structure = jax.tree.flatten_with_path(like)
+    try:
+        with path.open("rb") as file:
+            read = [_read(file, path, jax.tree_util.keystr(place), leaf) for place, leaf in leaves]
+            if file.read(1):
+                raise InputError("holds more than this model's arrays, so it is of another model", where=str(path))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
+    return jax.tree.unflatten(structure, read)
+
+
+def _read(file: BinaryIO, path: Path, name: str, leaf: Any) -> Any:
+    if not eqx.is_array(leaf):
+        return leaf
+    shape, dtype = _read_header(file, path, name)
+    if shape != leaf.shape or dtype != leaf.dtype:
+        raise InputError(
+            f"array {name} is {dtype}{list(shape)}, but the model needs {leaf.dtype}{list(leaf.shape)}", where=str(path)
+        )
+    size = dtype.itemsize * leaf.size
+    content = file.read(size)
+    if len(content) < size:
+        raise InputError(f"ends in the middle of array {name}", where=str(path))
+    array: Shaped[np.ndarray, "..."] = np.frombuffer(content, dtype).reshape(shape)
+    return jnp.asarray(array)
+
+
+def _read_header(file: BinaryIO, path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
+    try:
+        version = np.lib.format.read_magic(file)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran_order, dtype = readers[version](file)
+    except (ValueError, KeyError, SyntaxError, MemoryError) as error:
+        raise InputError(f"is damaged at array {name}: no .npy header", where=str(path)) from error
+    if fortran_order and len(shape) > 1:
+        raise InputError(f"array {name} is stored column by column, which dpmed never does", where=str(path))
+    return shape, dtype

@@ -1,0 +1,59 @@
+"""Small runs of the real command, and a way to kill them in the middle."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SMALL = [
+    "--set", "data.limit=400",
+    "--set", "training.batch_size=64",
+    "--set", "training.epochs=10",
+    "--set", "evaluation.every_epochs=5",
+    "--set", "evaluation.bootstrap=20",
+]  # fmt: skip
+
+
+# A user's process: without the strictness that the tests in this process have, which optax does not bear.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JAX_NUMPY_")}
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "dpmed", *map(str, arguments)]
+
+
+def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, cwd=cwd, timeout=300, check=False, env=ENVIRONMENT
+    )
+
+
+def steps_saved(folder: Path) -> int:
+    """The step of the newest checkpoint, by its name; -1 for none."""
+    names = sorted((folder / "checkpoints").glob("step-*.ckpt"))
+    return int(names[-1].name.split("-")[1]) if names else -1
+
+
+def kill_at(folder: Path, step: int, *arguments: object, signal_number: int = signal.SIGKILL) -> int:
+    """Start the command and send it a signal once a checkpoint of `step` or later is there; gives its exit code."""
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    deadline = time.monotonic() + 120
+    while process.poll() is None and steps_saved(folder) < step and time.monotonic() < deadline:
+        time.sleep(0.002)
+    if process.poll() is None:
+        os.kill(process.pid, signal_number)
+    process.communicate(timeout=60)
+    return process.returncode
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """The folder of a finished small release run of the quickstart."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    done = call("train", "quickstart", *SMALL, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder

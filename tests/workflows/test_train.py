@@ -1,0 +1,174 @@
+"""Whole small runs on real images: what they write, what they promise, and what a crash does to them."""
+
+import csv
+import json
+import random
+import signal
+import stat
+
+import pytest
+
+from dpmed.privacy.accountant import SampledGaussian, epsilon
+from tests.workflows.conftest import SMALL, call, kill_at, steps_saved
+
+SEEDED = [
+    "--set",
+    "privacy.noise_source=seeded",
+    "--set",
+    "training.checkpoint_steps=3",
+    "--set",
+    "training.ema_decay=0.9",
+]
+
+
+def ledger_of(folder):
+    return json.loads((folder / "privacy.json").read_text())
+
+
+def test_a_run_folder_holds_what_the_contract_names(small_run):
+    names = {path.name for path in small_run.iterdir()}
+    assert names >= {
+        "config.toml",
+        "privacy.json",
+        "metrics.csv",
+        "summary.json",
+        "model.eqx",
+        "curves.png",
+        "checkpoints",
+    }
+    assert (small_run / "curves.png").stat().st_size > 10_000
+    for path in (small_run, small_run / "model.eqx", small_run / "checkpoints", small_run / "curves.png"):
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+
+
+def test_the_ledger_states_what_was_spent(small_run):
+    ledger = ledger_of(small_run)
+    mechanism = SampledGaussian(
+        noise_multiplier=ledger["noise_multiplier"], sampling_rate=ledger["sampling_rate"], steps=ledger["steps"]
+    )
+    assert ledger["private"] is True
+    assert ledger["epsilon"] == ledger["epsilon_pld"] == epsilon(mechanism, ledger["delta"])
+    assert 0.99 * 8 <= ledger["epsilon"] <= 8
+    assert ledger["epsilon_rdp"] > ledger["epsilon_pld"]
+    assert ledger["steps"] == ledger["steps_planned"] == 40
+    assert ledger["sampling_rate"] == 64 / ledger["train_size"]
+    assert (ledger["sampling"], ledger["adjacency"], ledger["unit_of_privacy"]) == (
+        "poisson",
+        "add-or-remove-one",
+        "image",
+    )
+    assert ledger["noise_source"] == ledger["sampling_source"] == "os-entropy"
+    text = " ".join(ledger["outside_accounting"])
+    for word in ("training loss", "non-finite", "validation and test", "records of a step"):
+        assert word.lower() in text.lower()
+
+
+def test_metrics_have_a_row_per_evaluation_and_a_test_row(small_run):
+    with (small_run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[:5] == ["epoch", "step", "epsilon", "split", "loss"]
+    assert [(row["split"], row["step"]) for row in rows] == [
+        ("train", "20"), ("validation", "20"), ("train", "40"), ("validation", "40"), ("test", "40"),
+    ]  # fmt: skip
+    spent = [float(row["epsilon"]) for row in rows]
+    assert spent == sorted(spent)
+
+
+def test_the_summary_has_test_metrics_and_versions(small_run):
+    summary = json.loads((small_run / "summary.json").read_text())
+    assert 0.3 < summary["test"]["accuracy"] <= 1
+    assert summary["epsilon"] == ledger_of(small_run)["epsilon"]
+    assert summary["versions"]["jax"]
+
+
+def test_without_privacy_the_ledger_promises_nothing(tmp_path):
+    done = call("train", "quickstart_nonprivate", *SMALL, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    ledger = ledger_of(tmp_path / "run")
+    assert ledger["private"] is False
+    assert ledger["epsilon"] is None
+    assert "not private" in ledger["outside_accounting"][0]
+
+
+def test_runs_with_one_seed_are_alike_and_release_runs_are_not(tmp_path, small_run):
+    for name in ("a", "b"):
+        assert call("train", "quickstart", *SMALL, *SEEDED, "--out", tmp_path / name).returncode == 0
+    same = [(tmp_path / name / "model.eqx").read_bytes() for name in ("a", "b")]
+    assert same[0] == same[1]
+    assert "seed can remove the noise" in " ".join(ledger_of(tmp_path / "a")["notes"])
+    assert call("train", "quickstart", *SMALL, "--out", tmp_path / "c").returncode == 0
+    assert (tmp_path / "c" / "model.eqx").read_bytes() != (small_run / "model.eqx").read_bytes()
+
+
+def test_a_killed_seeded_run_resumes_to_the_same_bits_and_the_same_epsilon(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert call("train", "quickstart", *SMALL, *SEEDED, "--out", whole).returncode == 0
+    generator = random.Random(0)
+    kill_at(broken, generator.randrange(0, 6), "train", "quickstart", *SMALL, *SEEDED, "--out", broken)
+    kill_at(broken, steps_saved(broken) + generator.randrange(4, 12), "train", "--resume", broken)
+    done = call("train", "--resume", broken)
+    assert done.returncode == 0, done.stderr
+    assert (broken / "model.eqx").read_bytes() == (whole / "model.eqx").read_bytes()
+    assert ledger_of(broken)["epsilon"] == ledger_of(whole)["epsilon"]
+    assert (broken / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+def test_a_killed_release_run_counts_redone_steps_and_never_passes_the_budget(tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["train", "quickstart", *SMALL, "--set", "training.checkpoint_steps=7", "--out", folder]
+    kill_at(folder, 7, *arguments)
+    begun = int((folder / "checkpoints" / "draws").read_text())
+    assert ledger_of(folder)["steps"] >= begun
+    done = call("train", "--resume", folder)
+    assert done.returncode == 0, done.stderr
+    ledger, summary = ledger_of(folder), json.loads((folder / "summary.json").read_text())
+    assert ledger["steps"] == ledger["steps_planned"]
+    assert ledger["epsilon"] <= 8
+    assert summary["steps"] <= ledger["steps"]
+    saved = [path.name for path in (folder / "checkpoints").iterdir()]
+    assert not any("key" in name or "batch" in name for name in saved)
+
+
+def test_ctrl_c_stops_after_the_step_with_a_checkpoint_and_says_how_to_go_on(tmp_path):
+    folder = tmp_path / "run"
+    arguments = ["train", "quickstart", *SMALL, *SEEDED, "--set", "training.epochs=4000", "--out", folder]
+    assert kill_at(folder, 3, *arguments, signal_number=signal.SIGINT) == 1
+    ledger = ledger_of(folder)
+    assert ledger["status"] == "stopped"
+    assert ledger["steps"] == steps_saved(folder)
+
+
+def test_resume_without_a_checkpoint_starts_at_step_0(tmp_path, small_run):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("config.toml", "split.json"):
+        (folder / name).write_bytes((small_run / name).read_bytes())
+    done = call("train", "--resume", folder)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 40
+
+
+def test_resuming_a_finished_run_changes_nothing(small_run):
+    before = (small_run / "model.eqx").read_bytes()
+    done = call("train", "--resume", small_run)
+    assert done.returncode == 0, done.stderr
+    assert (small_run / "model.eqx").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["cut", "other config"])
+def test_a_bad_checkpoint_is_named_and_nothing_is_lost(tmp_path, small_run, damage):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("config.toml", "split.json"):
+        (folder / name).write_bytes((small_run / name).read_bytes())
+    newest = sorted((small_run / "checkpoints").glob("step-*.ckpt"))[-1]
+    content = newest.read_bytes()
+    (folder / "checkpoints" / newest.name).write_bytes(content[: len(content) // 2] if damage == "cut" else content)
+    if damage == "other config":
+        text = (folder / "config.toml").read_text()
+        (folder / "config.toml").write_text(text.replace("clipping_norm = 0.5", "clipping_norm = 0.6"))
+    done = call("train", "--resume", folder)
+    assert done.returncode == 2
+    assert newest.name in done.stderr
+    assert ("damaged" if damage == "cut" else "another config") in done.stderr
+    assert (folder / "checkpoints" / newest.name).exists()
