@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -97,7 +97,7 @@ class _Layout:
     target_dtype: str
 
     @classmethod
-    def of(cls, sample: Sample) -> Self:
+    def of(cls, sample: Sample) -> "_Layout":
         return cls(
             input_shape=sample.input.shape,
             input_dtype=sample.input.dtype.str,

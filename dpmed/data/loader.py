@@ -164,7 +164,9 @@ class _Ahead:
 
     def microbatches(self) -> Iterator[Records]:
         """Those of the step just begun, until a further one is begun."""
-        step = self._step
+        return self._microbatches_of(self._step)
+
+    def _microbatches_of(self, step: int) -> Iterator[Records]:
         while self._step == step:
             self._fill()
             if not self._queue or isinstance(self._queue[0], _Begin):

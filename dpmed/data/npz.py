@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -109,7 +109,7 @@ class NpzFile:
             raise InputError(problem, where=str(self.path))
         return member
 
-    def _parse(self, stream: IO[bytes], name: str) -> Member:
+    def _parse(self, stream: Any, name: str) -> Member:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
         if version not in readers:

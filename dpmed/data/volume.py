@@ -110,7 +110,7 @@ def read_labels(volume: Volume, grid: Grid, *, classes: int) -> UInt8[np.ndarray
         # A comparison with a margin: where two classes tie, rounding must not decide, the lower one does.
         better = part > share + np.float32(1e-5)
         best[better], share[better] = value, part[better]
-    return _fit(best, grid.shape, fill=0)
+    return _fit(best, grid.shape, fill=0.0)
 
 
 def check_pair(image: Volume, label: Volume) -> None:

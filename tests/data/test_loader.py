@@ -1,0 +1,184 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dpmed.data.base import Info, Sample
+from dpmed.data.loader import Loader
+from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.errors import InputError
+
+INFO = Info(
+    name="made",
+    task="classification",
+    input_shape=(2, 3, 1),
+    class_names=("x", "y"),
+    scale=1.0,
+    mean=(0.0,),
+    std=(1.0,),
+    unit="patient",
+)
+COUNT = 40
+
+
+class Slow:
+    """Counts what is under way, takes a while that varies, and breaks at one sample."""
+
+    info, labels, official_split = INFO, None, None
+    groups = [str(number) for number in range(COUNT)]
+
+    def __init__(self, bad=None, seconds=0.0):
+        self.bad, self.seconds = bad, seconds
+        self.reads = 0
+        self.lock = threading.Lock()
+
+    def columns(self):
+        return {}
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, index):
+        with self.lock:
+            self.reads += 1
+        if self.seconds:
+            time.sleep(self.seconds * ((index * 7) % 5))
+        if index == self.bad:
+            raise InputError("cannot be decoded", where="bad.png")
+        return Sample(input=np.full((2, 3, 1), index, np.uint8), target=np.asarray(index % 2, np.int32))
+
+
+def arrays():
+    inputs = np.repeat(np.arange(COUNT, dtype=np.uint8), 6).reshape(COUNT, 2, 3, 1)
+    targets = (np.arange(COUNT) % 2).astype(np.int32)
+    return ArrayDataset(INFO, Listing(labels=targets, groups=Slow.groups), inputs=inputs, targets=targets)
+
+
+def members(sizes):
+    ends = np.cumsum(sizes)
+    return [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+
+
+def read(loader, steps):
+    return [[records for records in step] for step in loader.stream(steps)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(1, 4), min_size=1, max_size=10),
+    st.lists(st.lists(st.integers(0, 9), max_size=12, unique=True), max_size=6),
+    st.integers(1, 5),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_every_record_comes_once_whole_in_order_and_padding_is_zero(sizes, steps, microbatch, workers, gathers):
+    groups = members(sizes)
+    steps = [np.array([number for number in step if number < len(sizes)], np.int64) for step in steps]
+    loader = Loader(arrays() if gathers else Slow(), groups, microbatch=microbatch, workers=workers)
+    found = read(loader, steps)
+    assert len(found) == len(steps)
+    for step, microbatches in zip(steps, found, strict=True):
+        assert len(microbatches) == -(-len(step) // microbatch)
+        numbers = [
+            int(n) for records in microbatches for n, real in zip(records.numbers, records.mask, strict=True) if real
+        ]
+        assert numbers == step.tolist()
+        for records in microbatches:
+            assert records.inputs.shape == (microbatch, max(sizes), 2, 3, 1) and records.inputs.dtype == np.uint8
+            for row, number in enumerate(records.numbers):
+                expected = np.zeros(max(sizes), int)
+                weights = np.zeros(max(sizes))
+                if number >= 0:
+                    expected[: sizes[number]] = groups[number]
+                    weights[: sizes[number]] = 1 / sizes[number]
+                assert (records.inputs[row] == expected[:, None, None, None]).all()
+                assert records.targets[row].tolist() == [value % 2 for value in expected]
+                np.testing.assert_allclose(records.weights[row], weights, rtol=1e-6)
+                assert records.mask[row] == (number >= 0)
+
+
+def test_timing_does_not_change_what_comes_out():
+    steps = [np.array([3, 1, 2]), np.zeros(0, np.int64), np.arange(9)]
+    groups = members([2] * 10)
+    plain = read(Loader(Slow(), groups, microbatch=2, workers=1), steps)
+    late = read(Loader(Slow(seconds=0.002), groups, microbatch=2, workers=4), steps)
+    for ours, theirs in zip(plain, late, strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert np.array_equal(one.inputs, other.inputs) and np.array_equal(one.numbers, other.numbers)
+
+
+def test_load_gives_what_stream_gives():
+    loader = Loader(arrays(), members([1] * 20), microbatch=8)
+    numbers = np.array([5, 3, 19, 0, 1, 2, 4, 6, 7])
+    for one, other in zip(loader.load(numbers), read(loader, [numbers])[0], strict=True):
+        assert np.array_equal(one.inputs, other.inputs)
+
+
+def test_it_works_ahead_but_not_without_bound():
+    dataset = Slow()
+    loader = Loader(dataset, members([1] * COUNT), microbatch=1, workers=2)
+    asked = []
+
+    def endless():
+        for step in range(10**9):
+            asked.append(step)
+            yield np.array([step % COUNT]) if step % 3 else np.zeros(0, np.int64)
+
+    stream = loader.stream(endless())
+    next(stream)
+    time.sleep(0.1)
+    assert 2 <= dataset.reads <= 6
+    assert len(asked) <= 30
+    stream.close()
+
+
+def test_leaving_a_step_early_goes_on_with_the_next():
+    loader = Loader(Slow(seconds=0.001), members([1] * COUNT), microbatch=1, workers=2)
+    firsts = []
+    for step in loader.stream([np.arange(0, 20), np.arange(20, 40)]):
+        firsts.append(int(next(step).numbers[0]))
+    assert firsts == [0, 20]
+
+
+def test_a_step_that_has_been_passed_gives_no_more():
+    loader = Loader(Slow(), members([1] * COUNT), microbatch=1, workers=1)
+    stream = loader.stream([np.arange(3), np.arange(3, 6)])
+    first = next(stream)
+    second = next(stream)
+    assert list(first) == []
+    assert [int(records.numbers[0]) for records in second] == [3, 4, 5]
+
+
+def test_an_error_comes_out_where_its_microbatch_would_and_ends_the_threads():
+    loader = Loader(Slow(bad=5), members([1] * COUNT), microbatch=2, workers=2)
+    seen = []
+    with pytest.raises(InputError, match=r"bad\.png"):
+        for step in loader.stream([np.arange(COUNT)]):
+            for records in step:
+                seen.append(records.numbers.tolist())
+    assert seen == [[0, 1], [2, 3]]
+
+
+def test_closing_early_leaves_no_thread_behind():
+    before = set(threading.enumerate())
+    stream = Loader(Slow(seconds=0.002), members([1] * COUNT), microbatch=1, workers=3).stream([np.arange(COUNT)] * 5)
+    next(next(stream))
+    stream.close()
+    assert set(threading.enumerate()) <= before
+
+
+def test_a_run_that_resumes_reads_what_it_would_have_read():
+    loader = Loader(arrays(), members([1] * COUNT), microbatch=4)
+    steps = [np.random.default_rng(step).permutation(COUNT)[: step + 3] for step in range(8)]
+    whole, rest = read(loader, steps), read(loader, steps[5:])
+    for one, other in zip(whole[5:], rest, strict=True):
+        assert all(np.array_equal(a.inputs, b.inputs) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("keys", [{"microbatch": 0}, {"microbatch": 1, "workers": 0}])
+def test_impossible_sizes_are_a_programmers_error(keys):
+    with pytest.raises(ValueError, match="Expected"):
+        Loader(arrays(), members([1]), **keys)
