@@ -28,7 +28,7 @@ class Slow:
     """Counts what is under way, takes a while that varies, and breaks at one sample."""
 
     info, labels, official_split = INFO, None, None
-    groups = [str(number) for number in range(COUNT)]
+    groups = tuple(str(number) for number in range(COUNT))
 
     def __init__(self, bad=None, seconds=0.0):
         self.bad, self.seconds = bad, seconds
@@ -63,7 +63,7 @@ def members(sizes):
 
 
 def read(loader, steps):
-    return [[records for records in step] for step in loader.stream(steps)]
+    return [list(step) for step in loader.stream(steps)]
 
 
 @settings(max_examples=40, deadline=None)

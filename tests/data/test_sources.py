@@ -6,7 +6,7 @@ from dpmed.errors import InputError
 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "a/../b", "", "."])
 def test_names_that_climb_out_are_refused_with_their_source(tmp_path, name):
-    with pytest.raises(InputError, match="list line 3.*leads out"):
+    with pytest.raises(InputError, match=r"list line 3.*leads out"):
         Root(tmp_path).locate(name, source="list line 3")
 
 

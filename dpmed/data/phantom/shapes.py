@@ -9,7 +9,8 @@ from PIL import Image
 
 def generator(seed: int, *numbers: int) -> np.random.Generator:
     """The random numbers of one phantom, independent of how many others are made."""
-    return np.random.default_rng([0x9A47, seed, *numbers])
+    # The count goes in as well: NumPy takes a seed and the same seed with zeros behind it for one.
+    return np.random.default_rng([0x9A47, len(numbers), seed, *numbers])
 
 
 def grid(*sides: int) -> list[Float[np.ndarray, "..."]]:

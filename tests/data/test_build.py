@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+
+from dpmed.config.data import FilesTable
+from dpmed.data.build import build_dataset
+from dpmed.data.cache import CachedDataset
+from dpmed.data.split import split_dataset
+from dpmed.data.stored import FileDataset
+from dpmed.errors import InputError
+from dpmed.progress import Silent
+
+LAYOUTS = {
+    "ham10000": {"name": "ham10000", "size": [32, 32]},
+    "radimagenet": {"name": "radimagenet", "size": [32, 32]},
+    "msd-liver": {"name": "msd", "shape": [12, 12, 8]},
+    "cifar10": {"name": "cifar10"},
+    "medmnist": {"name": "medmnist"},
+    "medmnist3d": {"name": "medmnist", "dataset": "organmnist3d"},
+    "folder": {"name": "folder", "size": [32, 32], "group_pattern": "^(P[0-9]+)_"},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_layout_builds_splits_and_reads(phantom, data_config, tmp_path, layout):
+    keys = {"root": phantom(layout), **LAYOUTS[layout]}
+    if layout != "cifar10":
+        keys["cache_folder"] = tmp_path / "cache"
+    config = data_config(**keys)
+    dataset = build_dataset(config, progress=Silent())
+    info, split = dataset.info, split_dataset(dataset, config, seed=0)
+    assert all(len(part) > 0 for part in split.parts().values())
+    for number in (0, len(dataset) - 1):
+        sample = dataset[number]
+        assert sample.input.shape == info.input_shape
+        assert len(info.mean) == len(info.std) == info.input_shape[-1]
+        if info.task == "classification":
+            assert sample.target.shape == () and int(sample.target) == dataset.labels[number] < len(info.class_names)
+    assert len(dataset.groups) == len(dataset) == (12 if layout.startswith("msd") else 40)
+    if isinstance(config, FilesTable) and config.name != "medmnist":
+        assert isinstance(dataset, CachedDataset)
+        plain = build_dataset(config.model_copy(update={"cache": False}), progress=Silent())
+        assert isinstance(plain, FileDataset)
+        assert np.array_equal(plain[3].input, dataset[3].input) and np.array_equal(plain[3].target, dataset[3].target)
+
+
+@pytest.mark.parametrize("layout", ["digits", "folder", "radimagenet"])
+def test_a_limit_takes_samples_from_all_over_the_data_set(phantom, data_config, tmp_path, layout):
+    keys = (
+        {"name": "digits"}
+        if layout == "digits"
+        else {**LAYOUTS[layout], "root": phantom(layout), "cache_folder": tmp_path}
+    )
+    config = data_config(**keys, limit=12)
+    dataset = build_dataset(config, progress=Silent())
+    assert len(dataset) == 12 == len(dataset.groups)
+    assert len(set(dataset.labels.tolist())) > 1
+    assert dataset[11].input.shape == dataset.info.input_shape
+    split = split_dataset(dataset, config, seed=0)
+    assert sum(map(len, split.parts().values())) == 12
+
+
+def test_a_damaged_picture_is_named_before_training_by_the_cache(phantom, data_config, tmp_path):
+    import shutil
+
+    shutil.copytree(phantom("folder"), tmp_path / "data")
+    path = sorted((tmp_path / "data").rglob("*.jpg"))[3]
+    path.write_bytes(path.read_bytes()[:700])
+    config = data_config(**LAYOUTS["folder"], root=tmp_path / "data", cache_folder=tmp_path / "cache")
+    with pytest.raises(InputError, match=rf"{path.name}: cannot be decoded"):
+        build_dataset(config, progress=Silent())
