@@ -11,7 +11,7 @@ from dpmed.config.data import MsdTask
 from dpmed.data.msd import TASKS, read_msd
 from dpmed.errors import InputError
 
-SHAPE = [16, 14, 12]
+SHAPE = [36, 32, 24]
 
 
 @pytest.fixture
