@@ -163,7 +163,8 @@ class Cifar10Data(DataTable):
     """CIFAR-10, binary version: 60,000 pictures of 32 × 32 pixels in ten classes, downloaded on demand."""
 
     name: Literal["cifar10"]
-    root: Path = Path("data/cifar10")
+    # Configs are validated as JSON, where a path is text, so this default could not be validated.
+    root: Annotated[Path, Field(validate_default=False)] = Path("data/cifar10")
     """Folder with (or for) the `.bin` files."""
     download: bool = True
     """Fetch the archive (170 MB) from its source if the files are not there."""

@@ -88,11 +88,11 @@ def _convert(
     mode = "L" if channels == 1 else "RGB"
     if image.mode in _DEEP_MODES:
         return _convert_deep(path, image, size=size, channels=channels, window=window)
-    if image.format == "JPEG":
-        image.draft(mode, size[::-1])
     turned: Image.Image = image
     if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
         turned = ImageOps.exif_transpose(image)
+    elif image.format == "JPEG":
+        image.draft(mode, size[::-1])
     if turned.mode != mode:
         turned = turned.convert(mode)
     if turned.size != size[::-1]:

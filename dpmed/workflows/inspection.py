@@ -1,0 +1,47 @@
+"""What a data set holds, for `dpmed train --dry-run`: counts and values in words, samples as a picture."""
+
+from pathlib import Path
+
+import numpy as np
+
+from dpmed.data.base import Dataset, Sample, Split
+from dpmed.data.inspect import Description, choose_samples, describe
+from dpmed.figures.contact_sheet import plot_contact_sheet
+
+CONTACT_SHEET = "contact_sheet.png"
+_SHOWN = 32
+
+
+def run(dataset: Dataset, split: Split, *, seed: int, folder: Path | None) -> Description:
+    """Describe a data set, and write a contact sheet of random training samples.
+
+    The sheet shows patients' images: it stays in the house, as the data themselves.
+
+    Args:
+        dataset: to describe.
+        split: of it.
+        seed: chooses the samples that are looked at.
+        folder: where to write `contact_sheet.png`; None writes nothing.
+
+    Raises:
+        InputError: a sample cannot be read.
+        RunError: the sheet cannot be written.
+    """
+    description = describe(dataset, split, seed=seed)
+    if folder is not None:
+        numbers = choose_samples(split, _SHOWN, seed=seed)
+        samples = [dataset[int(number)] for number in numbers]
+        segmented = dataset.info.task == "segmentation"
+        plot_contact_sheet(
+            folder / CONTACT_SHEET,
+            np.stack([sample.input for sample in samples]).astype(np.float32),
+            [_title(dataset, int(number), sample) for number, sample in zip(numbers, samples, strict=True)],
+            masks=np.stack([sample.target for sample in samples]) if segmented else None,
+        )
+    return description
+
+
+def _title(dataset: Dataset, number: int, sample: Sample) -> str:
+    if dataset.info.task != "classification":
+        return f"sample {number}"
+    return dataset.info.class_names[int(sample.target)]
