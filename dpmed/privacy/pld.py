@@ -1,0 +1,117 @@
+"""ε of T Poisson-subsampled Gaussian steps from the distribution of their privacy loss, bounded from above.
+
+δ(ε) is the larger of two directions, since a neighbour may lack the target or have it (add-or-remove-one):
+E_Q max(0, 1 - exp(ε - L)) and E_P max(0, 1 - exp(ε + L)), L the summed loss.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float
+from scipy import signal
+
+from dpmed.privacy.composition import (
+    Composed,
+    Quadrature,
+    compose,
+    fit_window,
+    grid_step,
+    quadrature,
+    share_under_p,
+    share_under_q,
+    tilt_for_mean,
+)
+from dpmed.privacy.composition import _root as root_of
+from dpmed.privacy.losses import StepLoss, WorstCase
+
+# The grid may raise ε by this share; what rounding may take away is far less and is added on top.
+_GRID_ERROR = 5e-5
+_ROUNDING = 1e-7
+_SMALLEST_EPSILON = 1e-4
+
+
+def pld_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
+    """The smallest ε >= 0 at δ, from above by at most about 0.01 %.
+
+    Args:
+        sampling_rate: q in (0, 1).
+        noise_multiplier: σ > 0, at least about 0.08: below, steps reveal who took part and `revealed` is exact.
+        steps: T >= 1.
+        delta: δ in (0, 1).
+    """
+    step = WorstCase(sampling_rate, 1.0 / noise_multiplier)
+    points = quadrature(step)
+    removed = _removed(step, points, steps, delta)
+    added = _added(step, points, steps, delta, at_least=removed)
+    epsilon = max(removed, added)
+    return epsilon * (1 + _ROUNDING) if epsilon > 0 else 0.0
+
+
+def _removed(step: StepLoss, points: Quadrature, steps: int, delta: float) -> float:
+    """ε of the direction in which the neighbour lacks the target."""
+
+    def exponent(tilt: float) -> float:
+        moment, mean, _ = points.cumulants(tilt)
+        return steps * ((tilt - 1) * mean - moment) + math.log(delta)
+
+    tilt = root_of(exponent, 1.0, 1e9)
+    near = steps * points.cumulants(tilt)[1]
+    if near <= 0:
+        tilt = tilt_for_mean(points, 0.0)
+        near = 0.0
+    return _solve(step, points, steps, delta, tilt=tilt, near=near, sign=1.0)
+
+
+def _added(step: StepLoss, points: Quadrature, steps: int, delta: float, *, at_least: float) -> float:
+    """ε of the other direction, or 0 where it is surely below `at_least`."""
+    if -steps * step.lowest <= at_least:
+        return 0.0
+    tilt = tilt_for_mean(points, -at_least / steps, high=0.0)
+    if steps * points.log_moment(tilt) + tilt * at_least <= math.log(delta):
+        return 0.0
+
+    def exponent(place: float) -> float:
+        moment, mean, _ = points.cumulants(-place)
+        return steps * (-place * mean - moment) + math.log(delta)
+
+    tilt = -root_of(exponent, 0.0, 1e9)
+    near = -steps * points.cumulants(tilt)[1]
+    if near <= 0:
+        tilt, near = tilt_for_mean(points, 0.0), 0.0
+    return _solve(step, points, steps, delta, tilt=tilt, near=near, sign=-1.0)
+
+
+def _solve(
+    step: StepLoss, points: Quadrature, steps: int, delta: float, *, tilt: float, near: float, sign: float
+) -> float:
+    lever = max(abs(tilt), abs(tilt - 1), 1.0)
+    allowed = 2 * _GRID_ERROR * max(near, _SMALLEST_EPSILON) / (steps * lever)
+    window = fit_window(points, base=step.lowest, steps=steps, tilt=tilt, variance_error=allowed)
+    anchor, share = (1.0, share_under_q) if sign > 0 else (0.0, share_under_p)
+    single = grid_step(step, window, anchor=anchor, share=share)
+    composed = compose(single, window, base=step.lowest, steps=steps, anchor=anchor)
+    return _epsilon_at(composed, delta, sign=sign)
+
+
+def _epsilon_at(composed: Composed, delta: float, *, sign: float) -> float:
+    """The ε >= 0 with δ(ε) = δ of a loss on a grid; between grid points δ is linear in exp(ε)."""
+    losses, masses = composed.losses, composed.untilted()
+    if sign < 0:
+        losses, masses = -losses[::-1], masses[::-1]
+    delta = delta - composed.above
+    spacing = losses[1] - losses[0]
+    tails = np.cumsum(masses[::-1])[::-1]
+    # discounted[i] = sum over j >= i of masses[j] exp(-(j - i) spacing)
+    discounted = signal.lfilter([1.0], [1.0, -math.exp(-spacing)], masses[::-1])[::-1]
+    at_grid = tails - discounted
+    first = int(np.searchsorted(-at_grid, -delta))
+    if delta <= 0 or first >= len(losses):
+        return math.inf
+    # δ falls below the target at grid point `first`: ε lies between the one before and this.
+    epsilon = losses[first] + _log_share(tails[first], discounted[first], delta)
+    lowest = losses[first - 1] if first > 0 else -math.inf
+    return max(0.0, min(max(epsilon, lowest), float(losses[first])))
+
+
+def _log_share(tail: Float[np.ndarray, ""] | float, discounted: float, delta: float) -> float:
+    return math.log((float(tail) - delta) / float(discounted)) if tail > delta else -math.inf

@@ -1,0 +1,77 @@
+"""ε when each step tells who took part: exact where noise is small, an upper bound everywhere.
+
+Told in which k of T steps the target took part, the adversary faces one Gaussian mechanism of shift √k/σ. Who is told
+more knows no less, so δ(ε) <= sum over k of Binomial(k; T, q) · δ_Gauss(ε; √k/σ). Once the noise is so small that a
+step shows who took part anyway, the bound is the truth.
+
+Source of δ_Gauss: Balle & Wang (2018), Theorem 8.
+"""
+
+import math
+from functools import lru_cache
+
+import numpy as np
+from jaxtyping import Float
+from scipy import optimize, special, stats
+
+Vector = Float[np.ndarray, " n"]
+
+_TAIL = 1e-40
+
+
+def revealed_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
+    """The smallest ε >= 0 at δ of the mechanism that reveals participation.
+
+    Args:
+        sampling_rate: q in (0, 1]; with 1 it is the Gaussian mechanism itself, and exact.
+        noise_multiplier: σ > 0.
+        steps: T >= 1.
+        delta: δ in (0, 1).
+    """
+    counts, log_weights = _participations(steps, sampling_rate)
+    shifts = np.sqrt(counts) / noise_multiplier
+
+    def excess(epsilon: float) -> float:
+        log_deltas = log_weights + gaussian_log_delta(epsilon, shifts)
+        largest = float(log_deltas.max())
+        return largest + math.log(float(np.exp(log_deltas - largest).sum())) - math.log(delta)
+
+    if excess(0.0) <= 0:
+        return 0.0
+    high = max(1e-3, float(shifts[-1]) ** 2)
+    while excess(high) > 0:
+        high *= 2
+    low = high / 2
+    while low > 1e-12 and excess(low) < 0:  # noqa: PLR2004 far below any ε that is asked for
+        low, high = low / 2, low
+    # The upper end of the bracket: never under the truth.
+    found = float(optimize.brentq(excess, low, high, rtol=1e-11, xtol=1e-300, maxiter=300))
+    return found * (1 + 1e-9)
+
+
+def gaussian_log_delta(epsilon: float, shifts: Vector) -> Vector:
+    """log δ(ε) of the Gaussian mechanism for each shift μ > 0: Φ(μ/2 - ε/μ) - exp(ε) Φ(-μ/2 - ε/μ)."""
+    place = epsilon / shifts - 0.5 * shifts
+    first = special.log_ndtr(-place)
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        # exp(ε) Φ(-place - μ) / Φ(-place) by scaled tails: the exponentials of both cancel on paper, not in floats.
+        ratio = np.where(
+            place > -1,
+            special.erfcx((place + shifts) / math.sqrt(2)) / special.erfcx(np.maximum(place, -1) / math.sqrt(2)),
+            np.exp(np.minimum(epsilon + special.log_ndtr(-place - shifts) - first, 0.0)),
+        )
+        return first + np.log1p(-np.clip(np.nan_to_num(ratio), 0.0, 1.0))
+
+
+@lru_cache(maxsize=128)
+def _participations(steps: int, rate: float) -> tuple[Vector, Vector]:
+    """How often the target takes part, at least once, and the logarithm of how likely that is."""
+    if rate >= 1:
+        return np.asarray([float(steps)]), np.zeros(1)
+    law = stats.binom(steps, rate)
+    low, high = max(1, int(law.ppf(_TAIL))), int(law.isf(_TAIL)) + 1
+    counts = np.arange(low, min(high, steps) + 1)
+    log_weights = law.logpmf(counts)
+    # What lies above is at most _TAIL and is laid on the last: more participations, more loss.
+    kept = np.isfinite(log_weights)
+    return counts[kept].astype(np.float64), np.asarray(log_weights[kept])
