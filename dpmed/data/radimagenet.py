@@ -5,8 +5,6 @@ Source: X. Mei et al., RadImageNet, Radiology: Artificial Intelligence 4 (2022),
 patients, so the unit is the image, and pictures of one patient may count as several.
 """
 
-from pathlib import PurePosixPath
-
 import numpy as np
 
 from dpmed.config.data import RadImageNetData
@@ -21,7 +19,7 @@ LISTS = {"train": "RadiologyAI_train.csv", "validation": "RadiologyAI_val.csv", 
 # Constants of the paper (Ziller et al., 2024): mean and std of all pictures and of each modality.
 OVERALL = (0.2204, 0.2487)
 BY_MODALITY = {"CT": (0.3301, 0.3252), "MR": (0.2153, 0.2264), "US": (0.1469, 0.1802)}
-_PREFIX = "radimagenet"
+_PREFIX = "radimagenet/"
 _DEPTH = 4  # modality, region, finding, file
 _NO_PATIENTS = (
     "RadImageNet's lists name no patients: the unit is the image, and a patient with several pictures is protected "
@@ -110,12 +108,11 @@ def _read_lists(root: Root, config: RadImageNetData) -> list[tuple[str, str, str
 
 
 def _check_name(name: str, *, where: str) -> str:
-    path = PurePosixPath(name)
-    if path.parts[:1] == (_PREFIX,):
-        path = PurePosixPath(*path.parts[1:])
-    if len(path.parts) != _DEPTH or path.parts[0] not in BY_MODALITY or ".." in path.parts:
+    plain = name.removeprefix(_PREFIX)
+    parts = plain.split("/")
+    if len(parts) != _DEPTH or parts[0] not in BY_MODALITY or not {"", ".", ".."}.isdisjoint(parts):
         raise InputError(f"{name!r} is not MODALITY/REGION/FINDING/FILE with CT, MR or US in front", where=where)
-    return str(path)
+    return plain
 
 
 def _constants(config: RadImageNetData) -> tuple[float, float]:

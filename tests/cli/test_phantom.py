@@ -52,3 +52,18 @@ def test_a_folder_with_files_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
     result = call("folder", "--out", tmp_path, "--num", 10)
     assert result.exit_code == 2 and "nothing is overwritten" in result.stderr
+
+
+def test_a_damaged_picture_ends_training_before_it_begins_with_exit_2(tmp_path):
+    assert call("folder", "--out", tmp_path / "data", "--num", 30).exit_code == 0
+    path = next((tmp_path / "data").rglob("*.jpg"))
+    path.write_bytes(path.read_bytes()[:500])
+    arguments = [
+        "--set=data.name=folder",
+        f"--set=data.root={tmp_path / 'data'}",
+        f"--set=data.cache_folder={tmp_path / 'cache'}",
+        "--set=training.batch_size=8",
+    ]
+    result = CliRunner().invoke(app, ["train", "quickstart", "--out", str(tmp_path / "run"), *arguments])
+    assert result.exit_code == 2 and f"{path}: cannot be decoded" in result.stderr
+    assert not (tmp_path / "run").exists() and "Traceback" not in result.stderr
