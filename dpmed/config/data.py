@@ -58,7 +58,7 @@ class DataTable(Table):
     split_seed: Annotated[int, Field(ge=0)] | None = None
     """Fixes which samples go where; left out, `training.seed` does."""
     max_samples_per_unit: Annotated[int, Field(ge=1)] | None = None
-    """With `privacy.unit` other than image: use at most so many samples of each patient, lesion or scan."""
+    """Train on at most so many samples of each patient, lesion or scan (the first ones), whatever `privacy.unit` is."""
 
 
 class FilesTable(DataTable):

@@ -3,18 +3,20 @@
 A folder per data set and preprocessing, named by a hash of both, holds the samples as one flat file and the size and
 time of every source file beside them. A file that has changed since is decoded again, into a copy that replaces the old
 one when it is whole, so that a process that reads the old one goes on undisturbed. What is being built is marked sample
-by sample only after the samples have reached the disk; a crash costs the last block. Two processes that want the same
+by sample only after the samples have reached the disk; a crash costs the last seconds. Two processes that want the same
 cache build it once: the second waits.
 
 The cache holds patients' images: its folder can be read by its owner only.
 """
 
+import contextlib
 import hashlib
 import json
 import mmap
 import os
 import shutil
 import threading
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,8 +36,9 @@ from dpmed.progress import Progress
 _VERSION = 1
 _BLOCK_BYTES = 1 << 26
 # Mapped pages count as resident memory although the system can drop them; past this much we let them go ourselves.
-_RESIDENT_BYTES = 1 << 26
+_RESIDENT_BYTES = 1 << 24
 _SPARE_BYTES = 1 << 30
+_SECONDS_BETWEEN_MARKS = 10.0  # what a crash costs at most; marking a million samples is no small write
 _NAMED_FILES = 10
 _MAX_WORKERS = 8
 _VOLUME_WORKERS = 2  # a volume takes over a hundred megabytes while it is decoded
@@ -60,7 +63,7 @@ def cached(dataset: FileDataset, folder: Path, *, progress: Progress) -> Dataset
         RunError: the cache cannot be written.
     """
     wanted = _stat_all(dataset.sources)
-    place = make_folder(folder) and make_folder(folder / "samples") / _key(dataset)
+    place = _make_place(folder / "samples") / _key(dataset)
     layout = _read_layout(place / "layout.json")
     if layout is not None:
         ready = _open_complete(dataset, place, layout, wanted)
@@ -171,6 +174,7 @@ class _Builder:
         self._place = place
         self._layout = layout
         self._wanted = wanted
+        self._marked = time.monotonic()
         self._generation, self._done = self._prepare()
 
     def build(self, progress: Progress) -> None:
@@ -197,6 +201,8 @@ class _Builder:
             raise RunError(f"cannot be written ({error.strerror})", where=str(self._data)) from error
         finally:
             os.close(descriptor)
+            with contextlib.suppress(RunError):  # a full disk is told already
+                self._write_done()
         if failures:
             raise _summarise(failures)
         self._publish()
@@ -223,7 +229,8 @@ class _Builder:
         failures += [error for error in results if error is not None]
         os.fsync(descriptor)
         self._done[good] = self._wanted[good]
-        self._write_done()
+        if time.monotonic() - self._marked >= _SECONDS_BETWEEN_MARKS:
+            self._write_done()
 
     def _bytes(self, number: int) -> bytes:
         sample = self._dataset[number]
@@ -268,6 +275,7 @@ class _Builder:
         content = self._done.tobytes()
         path = _done_path(self._place, self._generation)
         write_atomically(path, lambda file: file.write(content + hashlib.sha256(content).digest()))
+        self._marked = time.monotonic()
 
     def _publish(self) -> None:
         write_json(self._place / "current.json", {"generation": self._generation})
@@ -277,6 +285,14 @@ class _Builder:
         for path in self._place.glob("done-*.bin"):
             if path != _done_path(self._place, self._generation):
                 path.unlink(missing_ok=True)
+
+
+def _make_place(folder: Path) -> Path:
+    try:
+        return make_folder(folder)
+    except InputError as error:
+        remedy = "Choose another data.cache_folder, or set data.cache = false."
+        raise InputError(error.problem, where=error.where, remedy=remedy) from error
 
 
 def _key(dataset: FileDataset) -> str:

@@ -6,7 +6,8 @@ afterwards, when it is small. The filter is Pillow's anti-aliased triangle: line
 weighted mean over all voxels that fall into an output voxel when shrinking.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ Shape3 = tuple[int, int, int]
 _PERCENTILES = (0.5, 99.5)
 _SPACING_TOLERANCE = 0.01
 _COUNTABLE = 256
+_MAX_CHANNELS = 64
+_MAX_VOXELS = 1 << 28  # a gigabyte while resampling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,15 +69,18 @@ def read_intensities(
         InputError: a voxel is not finite.
     """
     channels = volume.voxels[..., None] if volume.voxels.ndim == 3 else volume.voxels  # noqa: PLR2004 three axes
+    if channels.shape[-1] > _MAX_CHANNELS:
+        raise InputError(f"has {channels.shape[-1]} channels; over {_MAX_CHANNELS} are refused", where=str(volume.path))
     out = np.empty((*grid.shape, channels.shape[-1]), np.float32)
+    scaled = volume.slope != 1.0 or volume.intercept != 0.0
 
     def prepare(part: Shaped[np.ndarray, "a b"]) -> Float[np.ndarray, "a b"]:
-        if part.dtype.kind == "f" and not np.isfinite(part).all():
-            raise InputError("holds voxels that are not finite (NaN or infinite)", where=str(volume.path))
-        if volume.slope == 1.0 and volume.intercept == 0.0:
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes of it is looked at below
             values = part.astype(np.float32)
-        else:
-            values = part.astype(np.float32) * np.float32(volume.slope) + np.float32(volume.intercept)
+            if scaled:
+                values = values * np.float32(volume.slope) + np.float32(volume.intercept)
+        if (scaled or part.dtype.kind == "f") and not np.isfinite(values).all():
+            raise InputError("holds voxels that are not finite (NaN, infinite or huge)", where=str(volume.path))
         return values if window is None else np.clip(values, np.float32(window[0]), np.float32(window[1]), out=values)
 
     for channel in range(channels.shape[-1]):
@@ -170,9 +176,15 @@ def _target_shape(volume: Volume, grid: Grid) -> tuple[Shape3, Shape3]:
         if grid.spacing_mm is not None:
             side = max(1, round(sides[axis] * float(spacing_of(volume)[axis]) / grid.spacing_mm[place]))
         stored[axis] = canonical[place] = side
-    if np.prod(canonical, dtype=np.float64) > 1 << 28:
-        raise InputError(f"would become {'x'.join(map(str, canonical))} voxels at this spacing", where=str(volume.path))
+    _check_room(volume, canonical)
+    _check_room(volume, [stored[0], stored[1], sides[2]])  # on the way: two axes done, the third not yet
     return (stored[0], stored[1], stored[2]), (canonical[0], canonical[1], canonical[2])
+
+
+def _check_room(volume: Volume, sides: Sequence[int]) -> None:
+    if math.prod(sides) > _MAX_VOXELS:
+        text = "x".join(map(str, sides))
+        raise InputError(f"would become {text} voxels by resampling, which is refused", where=str(volume.path))
 
 
 def _resample(

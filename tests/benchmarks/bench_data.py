@@ -196,7 +196,7 @@ def _shares(folder: Path) -> list[dict[str, Any]]:
         "model": {"name": "small_cnn"},
         "loss": {"name": "cross_entropy"},
         "optimizer": {"name": "nadam", "learning_rate": 0.001},
-        "training": {"epochs": 4, "batch_size": 32},
+        "training": {"epochs": 1, "batch_size": 32},
         "privacy": {"epsilon": 8.0, "delta": 1e-5, "clipping_norm": 1.0},
     }
     path = folder / "small.toml"

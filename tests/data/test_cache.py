@@ -146,6 +146,39 @@ def test_building_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     assert same(done, source)
 
 
+def _die(folder, cache_folder):
+    class Dies(Decoder):
+        def __call__(self, files, number):
+            if files[0].name == "00007.txt":
+                os._exit(9)
+            return super().__call__(files, number)
+
+    cached(make(Path(folder), Dies(), count=10), Path(cache_folder), progress=Silent())
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_killed_process_costs_no_more_than_what_was_not_marked(tmp_path, monkeypatch):
+    monkeypatch.setattr(cache, "_BLOCK_BYTES", 24)
+    monkeypatch.setattr(cache, "_SECONDS_BETWEEN_MARKS", 0.0)
+    process = multiprocessing.get_context("fork").Process(
+        target=_die, args=(str(tmp_path / "data"), str(tmp_path / "cache"))
+    )
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    decode = Decoder()
+    source = make(tmp_path / "data", decode, count=10)
+    done = cached(source, tmp_path / "cache", progress=Silent())
+    assert sorted(decode.decoded) == ["00006.txt", "00007.txt", "00008.txt", "00009.txt"]
+    assert same(done, source)
+
+
+def test_a_place_that_cannot_be_made_names_the_key_to_change(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(InputError, match=r"data\.cache_folder, or set data\.cache = false"):
+        cached(make(tmp_path / "data", Decoder()), tmp_path / "file", progress=Silent())
+
+
 @pytest.mark.parametrize("name", ["done-0.bin", "current.json", "layout.json", "samples-0.bin"])
 @pytest.mark.parametrize("content", [b"", b"garbage"])
 def test_a_damaged_cache_is_built_again(tmp_path, name, content):

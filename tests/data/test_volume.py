@@ -155,9 +155,9 @@ def test_label_values_that_are_no_class_numbers_are_refused(tmp_path, value):
         read_labels(stored(labels, tmp_path=tmp_path), Grid(shape=(4, 4, 4)), classes=3)
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e300])
 def test_one_voxel_that_is_not_finite_is_refused(tmp_path, value):
-    values = anatomy().astype(np.float32)
+    values = anatomy().astype(np.float64)
     values[3, 4, 5] = value
     with pytest.raises(InputError, match=r"RAS\.nii\.gz.*not finite"):
         read_intensities(stored(values, tmp_path=tmp_path), Grid(shape=(4, 4, 4)), window=(0.0, 1.0))
@@ -193,6 +193,17 @@ def test_oblique_scans_go_to_the_nearest_axes():
 def test_a_spacing_that_would_need_too_much_memory_is_refused():
     with pytest.raises(InputError, match=r"scan\.nii: would become"):
         read_intensities(volume((400, 400, 400)), Grid(shape=(4, 4, 4), spacing_mm=(0.1, 0.1, 0.1)), window=(0.0, 1.0))
+
+
+def test_a_volume_that_would_need_too_much_memory_on_the_way_is_refused():
+    voxels = np.broadcast_to(np.zeros((1, 1, 1), np.int8), (2, 2, 1 << 28))
+    hostile = Volume(path=Path("scan.nii"), voxels=voxels, affine=np.eye(4), slope=1.0, intercept=0.0)
+    with pytest.raises(InputError, match=r"scan\.nii: would become 128x128x268435456"):
+        read_intensities(hostile, Grid(shape=(128, 128, 50)), window=(0.0, 1.0))
+    many = np.broadcast_to(np.zeros((1, 1, 1, 1), np.int8), (2, 2, 2, 1 << 28))
+    hostile = Volume(path=Path("scan.nii"), voxels=many, affine=np.eye(4), slope=1.0, intercept=0.0)
+    with pytest.raises(InputError, match=r"scan\.nii: has 268435456 channels"):
+        read_intensities(hostile, Grid(shape=(128, 128, 50)), window=(0.0, 1.0))
 
 
 def test_label_maps_with_channels_are_refused():
