@@ -1,0 +1,122 @@
+"""Named arrays from safetensors and npz files that nobody vouches for: sizes are checked, nothing is unpickled.
+
+Source: the safetensors format, https://github.com/huggingface/safetensors#format: eight bytes with the header's length,
+a JSON header with type, shape and place of every array, then the arrays.
+"""
+
+import json
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from dpmed.errors import InputError
+
+_HEADER_BYTES = 100_000_000  # the format's own limit
+_MOST_BYTES = 1 << 32
+_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+_SAFETENSORS = ".safetensors"
+
+Tensors = dict[str, Float[np.ndarray, "..."]]
+
+
+def read_tensors(path: Path) -> Tensors:
+    """All floating-point arrays of a file, as float32; whole numbers, such as batch counters, are left out.
+
+    Args:
+        path: `.safetensors` or `.npz`.
+
+    Raises:
+        InputError: the file is missing, damaged, too large or of another kind.
+    """
+    if not path.is_file():
+        raise InputError("there is no such file", where=str(path))
+    if path.stat().st_size > _MOST_BYTES:
+        raise InputError(f"is larger than {_MOST_BYTES:,} bytes, which no supported network is", where=str(path))
+    if path.suffix == _SAFETENSORS:
+        return _read_safetensors(path)
+    if path.suffix == ".npz":
+        return _read_npz(path)
+    remedy = "Files of torch (.pth, .pt) can run code; convert them as docs/matching.md says."
+    raise InputError("must be a .safetensors or .npz file", where=str(path), remedy=remedy)
+
+
+def take(tensors: Tensors, name: str, shape: tuple[int, ...], *, where: str) -> Float[np.ndarray, "..."]:
+    """The array `name`, once it is certain that it has `shape`.
+
+    Raises:
+        InputError: it is missing, of another shape or not finite.
+    """
+    if name not in tensors:
+        raise InputError(f"has no array {name!r}, so it is of another network", where=where)
+    if tensors[name].shape != shape:
+        raise InputError(f"array {name!r} has shape {tensors[name].shape}, but {shape} is needed", where=where)
+    if not np.isfinite(tensors[name]).all():
+        raise InputError(f"array {name!r} holds values that are not finite", where=where)
+    return tensors[name]
+
+
+def _read_safetensors(path: Path) -> Tensors:
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if not 2 <= length <= min(_HEADER_BYTES, path.stat().st_size - 8):  # noqa: PLR2004 an empty object
+                raise ValueError("the header's length cannot be")
+            header = json.loads(file.read(length))
+            content = file.read()
+        if not isinstance(header, dict):
+            raise ValueError("the header is no object")
+        header.pop("__metadata__", None)
+        return {
+            name: _cut(content, entry) for name, entry in header.items() if isinstance(entry, dict) and _floats(entry)
+        }
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"is no readable safetensors file ({error})", where=str(path)) from error
+
+
+def _floats(entry: dict[str, Any]) -> bool:
+    return entry["dtype"] in _TYPES
+
+
+def _cut(content: bytes, entry: dict[str, Any]) -> Float[np.ndarray, "..."]:
+    dtype = np.dtype(_TYPES[entry["dtype"]])
+    shape = tuple(int(side) for side in entry["shape"])
+    begin, end = (int(place) for place in entry["data_offsets"])
+    if any(side < 0 for side in shape) or not 0 <= begin <= end <= len(content):
+        raise ValueError("an array lies outside of the file")
+    if end - begin != math.prod(shape) * dtype.itemsize:
+        raise ValueError("an array's shape does not fit its bytes")
+    return np.frombuffer(content, dtype, math.prod(shape), begin).reshape(shape).astype(np.float32)
+
+
+def _read_npz(path: Path) -> Tensors:
+    found: Tensors = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > _MOST_BYTES:
+                raise ValueError("it declares more bytes than any supported network has")
+            for entry in archive.infolist():
+                with archive.open(entry) as stream:
+                    values: Shaped[np.ndarray, "..."] = _read_member(stream, entry.file_size)
+                if values.dtype.kind == "f":
+                    found[entry.filename.removesuffix(".npy")] = values.astype(np.float32)
+    except (OSError, ValueError, KeyError, SyntaxError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise InputError(f"is no readable .npz archive ({error})", where=str(path)) from error
+    except (NotImplementedError, RuntimeError) as error:  # packed or encrypted in a way zipfile does not know
+        raise InputError(f"is no readable .npz archive ({error})", where=str(path)) from error
+    return found
+
+
+def _read_member(stream: Any, size: int) -> Shaped[np.ndarray, "..."]:
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    shape, fortran, dtype = readers[version](stream)
+    bytes_needed = math.prod(shape) * dtype.itemsize
+    if dtype.hasobject or bytes_needed > size:
+        raise ValueError("an array holds objects, or more than its bytes")
+    values = np.frombuffer(stream.read(bytes_needed), dtype)
+    return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)
