@@ -14,7 +14,7 @@ from dpmed.data.base import Info, Sample, Split
 from dpmed.data.decode import PICTURE_ENDINGS, decode_picture, resize_picture, window_to_bytes
 from dpmed.data.dicom import DICOM_ENDINGS, read_dicom
 from dpmed.data.nifti import NIFTI_ENDINGS, read_nifti
-from dpmed.data.normalise import normalisation
+from dpmed.data.normalise import normalisation, unnamed_patients
 from dpmed.data.sources import Root
 from dpmed.data.stored import FileDataset, Listing, Sources
 from dpmed.data.volume import Grid, read_intensities
@@ -84,6 +84,8 @@ def _info(config: FolderData, names: tuple[str, ...]) -> Info:
     mean, std, outside = normalisation(
         config, mean=(centre,) * channels, std=(spread,) * channels, channels=channels, note=None
     )
+    if config.group_pattern is None:
+        outside = (*outside, unnamed_patients("Without data.group_pattern the files name"))
     return Info(
         name="folder",
         task="classification",

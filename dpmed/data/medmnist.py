@@ -12,7 +12,7 @@ from jaxtyping import Int, Shaped
 
 from dpmed.config.data import MedMnistData
 from dpmed.data.base import Info, Split
-from dpmed.data.normalise import normalisation
+from dpmed.data.normalise import normalisation, unnamed_patients
 from dpmed.data.npz import Allocate, NpzFile
 from dpmed.data.reserve import Archive
 from dpmed.data.stored import ArrayDataset, Listing
@@ -74,7 +74,7 @@ def read_medmnist(config: MedMnistData, *, cache_folder: Path | None, progress: 
         mean=mean,
         std=std,
         unit="image",
-        outside_accounting=outside,
+        outside_accounting=(*outside, unnamed_patients("MedMNIST's files name")),
     )
     listing = Listing(labels=labels, groups=[str(number) for number in range(len(labels))], official_split=split)
     return ArrayDataset(info, listing, inputs=pixels.reshape(-1, *shape), targets=labels)

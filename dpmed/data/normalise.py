@@ -1,4 +1,4 @@
-"""Normalisation constants: public ones from code, or the user's, and what the ledger has to say of them."""
+"""What the ledger has to say of a data set: of its normalisation constants, and of patients that it does not name."""
 
 from dpmed.config.data import NormalisedTable
 from dpmed.errors import InputError
@@ -11,6 +11,14 @@ _USER_CONSTANTS = (
     "Normalisation uses mean and std as given in the config. If they were computed from the training data, ε does not "
     "cover that."
 )
+
+
+def unnamed_patients(source: str) -> str:
+    """The ledger's sentence for data that do not tell which samples come from one patient."""
+    return (
+        f"{source} no patients: the unit is the image, and a patient with several images is protected less than ε says, "
+        "by how much the data do not tell."
+    )
 
 
 def normalisation(

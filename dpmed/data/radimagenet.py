@@ -10,7 +10,7 @@ import numpy as np
 from dpmed.config.data import RadImageNetData
 from dpmed.data.base import Info, Sample, Split
 from dpmed.data.decode import decode_picture
-from dpmed.data.normalise import CODE_CONSTANTS, normalisation
+from dpmed.data.normalise import CODE_CONSTANTS, normalisation, unnamed_patients
 from dpmed.data.sources import Root, read_table
 from dpmed.data.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
@@ -21,10 +21,6 @@ OVERALL = (0.2204, 0.2487)
 BY_MODALITY = {"CT": (0.3301, 0.3252), "MR": (0.2153, 0.2264), "US": (0.1469, 0.1802)}
 _PREFIX = "radimagenet/"
 _DEPTH = 4  # modality, region, finding, file
-_NO_PATIENTS = (
-    "RadImageNet's lists name no patients: the unit is the image, and a patient with several pictures is protected "
-    "less than ε says, by how much the data set does not tell."
-)
 
 
 def read_radimagenet(config: RadImageNetData) -> FileDataset:
@@ -54,7 +50,7 @@ def read_radimagenet(config: RadImageNetData) -> FileDataset:
         mean=(0.0,) if mixed else mean,
         std=(1.0,) if mixed else std,
         unit="image",
-        outside_accounting=(*outside, _NO_PATIENTS),
+        outside_accounting=(*outside, unnamed_patients("RadImageNet's lists name")),
     )
 
     def decode(files: Sources, number: int) -> Sample:

@@ -1,6 +1,6 @@
 import pytest
 
-from dpmed.data.normalise import CODE_CONSTANTS, normalisation
+from dpmed.data.normalise import CODE_CONSTANTS, normalisation, unnamed_patients
 from dpmed.errors import InputError
 
 
@@ -33,3 +33,12 @@ def test_another_number_of_channels_is_refused(data_config):
 def test_half_a_normalisation_is_refused_by_the_config(data_config, keys):
     with pytest.raises(ValueError, match=r"are given together|one value per channel|greater than 0"):
         data_config("folder", root="x", **keys)
+
+
+def test_data_without_patients_say_so_in_the_ledger(phantom, data_config):
+    from dpmed.data.folder import read_folder
+
+    plain = read_folder(data_config("folder", root=phantom("folder")))
+    grouped = read_folder(data_config("folder", root=phantom("folder"), group_pattern="^(P[0-9]+)_"))
+    assert plain.info.outside_accounting == (unnamed_patients("Without data.group_pattern the files name"),)
+    assert grouped.info.outside_accounting == ()
