@@ -183,7 +183,9 @@ def _bracket(spent: Callable[[float], float], target: float) -> tuple[tuple[floa
         stride = min(stride, 1e6)
         following = noise * stride if grow else noise / stride
         if not _SMALLEST_NOISE <= following <= _LARGEST_NOISE:
-            raise InputError(f"no noise multiplier between {_SMALLEST_NOISE:g} and {_LARGEST_NOISE:g} reaches ε = {target:g}")
+            raise InputError(
+                f"no noise multiplier between {_SMALLEST_NOISE:g} and {_LARGEST_NOISE:g} reaches ε = {target:g}"
+            )
         reached = spent(following)
         if grow and reached <= target:
             return (noise, value), (following, reached)

@@ -13,9 +13,10 @@ Source of the tilt's choice: the saddle point of Chernoff's bound, log P(sum >= 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -25,12 +26,18 @@ from dpmed.privacy.losses import StepLoss, log_normal_density
 
 Vector = Float[np.ndarray, " n"]
 
-# What of the tilted sum may lie outside the window: e^-41 = 1.6e-18.
-_OUTSIDE = 41.0
+# What of the tilted sum may lie outside the window: e^-41 = 1.6e-18. Less strictly e^-22 on the side behind the answer,
+# from where it comes back at the far end, discounted by e^-30; and e^-15 on the side beyond it, once masses there are
+# discounted by e^-30. What comes back only ever adds to δ.
+_OUTSIDE, _OUTSIDE_BEHIND, _OUTSIDE_BEYOND, _DISCOUNTED = 41.0, 22.0, 15.0, 30.0
 _SMALLEST_GRID, _LARGEST_GRID = 1 << 12, 1 << 21
-_PANEL = 0.25
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(4)
+# A frequency of which e^-50 is left adds nothing to sixteen digits.
+_VANISHED = 50.0
+# Intervals of quadrature: points for those of a quarter of a standard deviation, and for those a tenth as long.
+_PANEL, _SHORT_PANEL = 0.25, 0.025
+_RULES = {points: np.polynomial.legendre.leggauss(points) for points in (2, 4)}
 _LARGEST_TILT = 1e9
+_PORTION = 1 << 17
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +84,10 @@ def quadrature(step: StepLoss) -> Quadrature:
     return Quadrature(step.loss(points).ravel(), log_mass.ravel())
 
 
-def _gauss(low: Vector, high: Vector) -> tuple[Float[np.ndarray, "n 4"], Float[np.ndarray, "n 4"]]:
+def _gauss(low: Vector, high: Vector, points: int = 4) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "n p"]]:
+    nodes, weights = _RULES[points]
     half = 0.5 * (high - low)[:, None]
-    return (0.5 * (low + high))[:, None] + half * _NODES, half * _WEIGHTS
+    return (0.5 * (low + high))[:, None] + half * nodes, half * weights
 
 
 @dataclass(frozen=True)
@@ -91,16 +99,25 @@ class Window:
         low: the window's lower end.
         spacing: of the grid.
         size: points of the grid.
+        first: lowest grid point that a single step is put on, counted from its lowest loss.
+        last: highest such grid point.
     """
 
     tilt: float
     low: float
     spacing: float
     size: int
+    first: int
+    last: int
 
 
-def fit_window(points: Quadrature, *, base: float, steps: int, tilt: float, variance_error: float) -> Window:
-    """A window that holds the tilted sum, on a grid fine enough.
+Side = Literal["above", "below", "both"]
+
+
+def fit_window(
+    points: Quadrature, *, base: float, steps: int, tilt: float, variance_error: float, side: Side
+) -> Window:
+    """A window that holds what matters of the tilted sum, on a grid fine enough.
 
     Args:
         points: of one step.
@@ -108,13 +125,24 @@ def fit_window(points: Quadrature, *, base: float, steps: int, tilt: float, vari
         steps: T.
         tilt: θ.
         variance_error: how much variance the grid may add to one step, tilted.
+        side: where untilted masses will be summed: `above` the tilted mean, under Q (there untilting discounts by θ - 1),
+            `below` it, under P (discount -θ), or both.
 
     Returns:
         The coarsest power of two of points that keeps to `variance_error`, or the largest grid there is.
     """
-    moment, _, variance = points.cumulants(tilt)
+    moment, mean, variance = points.cumulants(tilt)
     spread = math.sqrt(steps * variance)
-    low, high = (_edge(points, steps, tilt, moment, spread, sign) for sign in (-1.0, 1.0))
+    behind = {"above": (_OUTSIDE_BEHIND, _OUTSIDE), "below": (_OUTSIDE, _OUTSIDE_BEHIND), "both": (_OUTSIDE, _OUTSIDE)}
+    low, high = (
+        _edge(points, steps, tilt, sign, outside) for sign, outside in zip((-1.0, 1.0), behind[side], strict=True)
+    )
+    if side == "above" and tilt > 1:
+        enough = max(steps * mean + _DISCOUNTED / (tilt - 1), _edge(points, steps, tilt, 1.0, _OUTSIDE_BEYOND))
+        high = min(high, enough)
+    if side == "below" and tilt < 0:
+        enough = min(steps * mean - _DISCOUNTED / -tilt, _edge(points, steps, tilt, -1.0, _OUTSIDE_BEYOND))
+        low = max(low, enough)
     low = max(low, steps * base)
     weights = np.exp(points.log_mass_p + tilt * points.losses - moment)
     size = _SMALLEST_GRID
@@ -124,18 +152,29 @@ def fit_window(points: Quadrature, *, base: float, steps: int, tilt: float, vari
         offset = np.remainder(points.losses - base, spacing)
         added = float(weights @ (offset * (spacing - offset)))
         if added <= variance_error or size >= _LARGEST_GRID:
-            return Window(tilt, low, spacing, size)
+            # One step leaves its mean no further than the sum may, plus one spread of slack.
+            first = (mean - (steps * mean - low) - spread - base) / spacing
+            last = (mean + (high - steps * mean) + spread - base) / spacing
+            return Window(tilt, low, spacing, size, max(0, math.floor(first)), max(1, math.ceil(last)))
         size *= 2
 
 
-def _edge(points: Quadrature, steps: int, tilt: float, moment: float, spread: float, sign: float) -> float:
-    """Chernoff's bound on where the tilted sum ends, the best over some exponents."""
+def chernoff_above(points: Quadrature, *, steps: int, tilt: float, place: float) -> float:
+    """A bound on Q(sum of T losses >= place), for θ > 1; for θ < 0 on P(sum <= place)."""
+    anchor = 1.0 if tilt > 1 else 0.0
+    return math.exp(min(0.0, steps * points.log_moment(tilt) - (tilt - anchor) * place))
+
+
+def _edge(points: Quadrature, steps: int, tilt: float, sign: float, outside: float) -> float:
+    """Chernoff's bound on where all but e^-outside of the tilted sum ends, the best over some exponents."""
     best = math.inf
+    moment, _, variance = points.cumulants(tilt)
+    spread = math.sqrt(steps * variance)
     for scale in np.geomspace(0.05, 20.0, 10):
-        extra = scale * math.sqrt(2 * _OUTSIDE) / max(spread, 1e-300)
+        extra = scale * math.sqrt(2 * outside) / max(spread, 1e-300)
         if not math.isfinite(extra):
             continue
-        bound = (steps * (points.log_moment(tilt + sign * extra) - moment) + _OUTSIDE) / extra
+        bound = (steps * (points.log_moment(tilt + sign * extra) - moment) + outside) / extra
         best = min(best, bound)
     return sign * best
 
@@ -145,14 +184,18 @@ class GridStep:
     """One step's masses on the grid base + j·spacing, tilted, with sum 1.
 
     Attributes:
-        masses: of each grid point, under P times exp(tilt·loss), divided by exp(log_moment).
+        masses: of each grid point from `first` on, under P times exp(tilt·loss), divided by exp(log_moment).
+        first: number of the first grid point, counted from the step's lowest loss.
         log_moment: the logarithm of what they summed to.
-        above: mass under Q of losses beyond the grid.
+        above: mass under Q of losses above the grid, which are put on its last point.
+        below: mass under P of losses below the grid, which are put on its first point.
     """
 
     masses: Vector
+    first: int
     log_moment: float
     above: float
+    below: float
 
 
 Splitter = Callable[[Float[np.ndarray, "..."], float], Float[np.ndarray, "..."]]
@@ -183,42 +226,69 @@ def grid_step(step: StepLoss, window: Window, *, anchor: float, share: Splitter)
         anchor: 0 to carry P's mass, 1 to carry Q's; the result is tilted from there by `window.tilt - anchor`.
         share: how a mass between two grid points is divided.
     """
-    spacing, base = window.spacing, step.lowest
-    low, high = _panels(step, window)
-    points, weights = _gauss(low, high)
-    losses = step.loss(points)
-    middle = step.loss(0.5 * (low + high))
-    column = np.maximum(np.floor((middle - base) / spacing), 0).astype(np.int64)
-    offset = np.clip(losses - (base + column[:, None] * spacing), 0.0, spacing)
-    log_mass = np.log(weights) + log_normal_density(points) + step.log_mass + anchor * losses
-    inside = column < window.size - 1
-    above = float(np.exp(log_mass[~inside] + (1 - anchor) * losses[~inside]).sum())
-    log_mass, offset, column = log_mass[inside], offset[inside], column[inside]
-    upper = share(offset, spacing)
-    grid = base + column[:, None] * spacing
-    extra = window.tilt - anchor
-    largest = float((log_mass + extra * grid).max())
-    tilted = np.exp(log_mass + extra * grid - largest)
-    size = int(column.max()) + 2
-    masses = np.bincount(column, (tilted * (1 - upper)).sum(axis=1), size)
-    masses += np.bincount(column + 1, (tilted * upper).sum(axis=1) * math.exp(extra * spacing), size)
+    size = window.last - window.first + 1
+    masses, above, below = np.zeros(size), 0.0, 0.0
+    # The largest weight is scaled to 1 by a guess that is right to a few digits: the tilted peak's.
+    scale = quadrature(step).log_moment(window.tilt)
+    for low, high, points in _panels(step, window):
+        piece = _place(step, window, low, high, points)
+        tilted = np.exp(piece.log_p + anchor * piece.losses + (window.tilt - anchor) * piece.grid - scale)
+        upper = share(piece.offset, window.spacing)
+        masses += np.bincount(piece.column, (tilted * (1 - upper)).sum(axis=1), size)
+        step_up = math.exp((window.tilt - anchor) * window.spacing)
+        masses += np.bincount(piece.column + 1, (tilted * upper).sum(axis=1) * step_up, size)
+        above += float(np.exp((piece.log_p + piece.losses)[piece.is_above]).sum())
+        below += float(np.exp(piece.log_p[piece.is_below]).sum())
     total = float(masses.sum())
-    return GridStep(masses / total, largest + math.log(total), above)
+    return GridStep(masses / total, window.first, scale + math.log(total), above, below)
 
 
-def _panels(step: StepLoss, window: Window) -> tuple[Vector, Vector]:
-    """Intervals of x that lie within one cell of the grid each and are short enough for the quadrature."""
-    lows, highs = [], []
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    """Quadrature points and where on the grid each belongs."""
+
+    log_p: Float[np.ndarray, "n p"]
+    losses: Float[np.ndarray, "n p"]
+    column: np.ndarray
+    grid: Float[np.ndarray, "n 1"]
+    offset: Float[np.ndarray, "n p"]
+    is_above: np.ndarray
+    is_below: np.ndarray
+
+
+def _place(step: StepLoss, window: Window, low: Vector, high: Vector, points: int) -> _Piece:
+    spacing, base = window.spacing, step.lowest
+    x, weights = _gauss(low, high, points)
+    losses = step.loss(x)
+    place = np.floor((step.loss(0.5 * (low + high)) - base) / spacing)
+    column = np.clip(place, window.first, window.last - 1).astype(np.int64)
+    grid = (base + column * spacing)[:, None]
+    return _Piece(
+        log_p=np.log(weights) + log_normal_density(x) + step.log_mass,
+        losses=losses,
+        column=column - window.first,
+        grid=grid,
+        offset=np.clip(losses - grid, 0.0, spacing),
+        is_above=place >= window.last,
+        is_below=place < window.first,
+    )
+
+
+def _panels(step: StepLoss, window: Window) -> Iterator[tuple[Vector, Vector, int]]:
+    """Intervals of x, each within one cell of the grid, in portions, with how many points their quadrature needs."""
     for low, high in step.intervals:
         ends = step.loss(np.asarray([low, high]))
         cells = (ends - step.lowest) / window.spacing
-        first, last = max(0.0, math.floor(cells[0])), min(math.ceil(cells[1]), window.size + 1.0)
-        inner = step.place(step.lowest + np.arange(first, last) * window.spacing)
+        first, last = max(math.floor(cells[0]), window.first), min(math.ceil(cells[1]), window.last)
+        inner = step.place(step.lowest + np.arange(first, last + 1) * window.spacing)
         regular = np.linspace(low, high, math.ceil((high - low) / _PANEL) + 1)
         edges = np.unique(np.concatenate([regular, inner[np.isfinite(inner) & (inner > low) & (inner < high)]]))
-        lows.append(edges[:-1])
-        highs.append(edges[1:])
-    return np.concatenate(lows), np.concatenate(highs)
+        lengths = np.diff(edges)
+        for chosen, points in ((lengths > _SHORT_PANEL, 4), (lengths <= _SHORT_PANEL, 2)):
+            lows, highs = edges[:-1][chosen], edges[1:][chosen]
+            for start in range(0, len(lows), _PORTION):
+                portion = slice(start, start + _PORTION)
+                yield lows[portion], highs[portion], points
 
 
 @dataclass(frozen=True, eq=False)
@@ -230,7 +300,8 @@ class Composed:
         masses: tilted masses, with sum 1 up to rounding.
         log_scale: a mass times exp(log_scale - exponent·loss) is the untilted one, see `masses_of`.
         tilt: θ - anchor: what `masses` were tilted by from the measure they carry.
-        above: bound on the mass under Q of sums that left the grid through one step.
+        above: bound on the mass under Q of sums in which a step was above the grid.
+        below: bound on the mass under P of sums in which a step was below the grid.
     """
 
     losses: Vector
@@ -238,6 +309,7 @@ class Composed:
     log_scale: float
     tilt: float
     above: float
+    below: float
 
     def untilted(self, exponent: float = 0.0) -> Vector:
         """The masses of the measure carried, times exp(exponent·loss)."""
@@ -250,7 +322,7 @@ class Composed:
 def compose(step: GridStep, window: Window, *, base: float, steps: int, anchor: float) -> Composed:
     """The T-fold convolution of a step that is on the window's grid."""
     padded = np.zeros(window.size)
-    np.add.at(padded, np.arange(len(step.masses)) % window.size, step.masses)
+    np.add.at(padded, (step.first + np.arange(len(step.masses))) % window.size, step.masses)
     spectrum = fft.rfft(padded)
     masses = np.maximum(fft.irfft(_power(spectrum, steps), window.size), 0.0)
     first = round((window.low - steps * base) / window.spacing) - 2
@@ -261,22 +333,22 @@ def compose(step: GridStep, window: Window, *, base: float, steps: int, anchor: 
         log_scale=steps * step.log_moment,
         tilt=window.tilt - anchor,
         above=steps * step.above,
+        below=steps * step.below,
     )
 
 
 def _power(spectrum: np.ndarray, steps: int) -> np.ndarray:
-    # By repeated squaring: log and exp of complex numbers cost more and lose the phase's last digits at large T.
-    result, square, left = None, spectrum, steps
-    while True:
-        if left & 1:
-            result = square if result is None else result * square
-        left >>= 1
-        if not left:
-            return result if result is not None else np.ones_like(spectrum)
-        square = square * square
+    """The T-th power, for those frequencies where anything is left of it: at large T these are few."""
+    result = np.zeros_like(spectrum)
+    squares = np.square(spectrum.real) + np.square(spectrum.imag)
+    kept = squares > math.exp(-2 * _VANISHED / steps)
+    result[kept] = np.exp(steps * np.log(spectrum[kept]))
+    return result
 
 
-def tilt_for_mean(points: Quadrature, target: float, *, low: float = -_LARGEST_TILT, high: float = _LARGEST_TILT) -> float:
+def tilt_for_mean(
+    points: Quadrature, target: float, *, low: float = -_LARGEST_TILT, high: float = _LARGEST_TILT
+) -> float:
     """The θ whose tilted mean loss of one step is `target`, within [low, high]."""
     return _root(lambda tilt: points.cumulants(tilt)[1] - target, low, high)
 

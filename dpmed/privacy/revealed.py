@@ -16,7 +16,8 @@ from scipy import optimize, special, stats
 
 Vector = Float[np.ndarray, " n"]
 
-_TAIL = 1e-40
+# e^-95 = 5e-42: what lies outside is left out; at δ >= 1e-12 that is far below the last digit.
+_TAIL = 95.0
 
 
 def revealed_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
@@ -68,10 +69,23 @@ def _participations(steps: int, rate: float) -> tuple[Vector, Vector]:
     """How often the target takes part, at least once, and the logarithm of how likely that is."""
     if rate >= 1:
         return np.asarray([float(steps)]), np.zeros(1)
-    law = stats.binom(steps, rate)
-    low, high = max(1, int(law.ppf(_TAIL))), int(law.isf(_TAIL)) + 1
-    counts = np.arange(low, min(high, steps) + 1)
-    log_weights = law.logpmf(counts)
-    # What lies above is at most _TAIL and is laid on the last: more participations, more loss.
-    kept = np.isfinite(log_weights)
-    return counts[kept].astype(np.float64), np.asarray(log_weights[kept])
+    low, high = (_quantile(steps, rate, side) for side in (-1, 1))
+    counts = np.arange(max(1, low), high + 1)
+    return counts.astype(np.float64), np.asarray(stats.binom.logpmf(counts, steps, rate))
+
+
+def _quantile(steps: int, rate: float, side: int) -> int:
+    """Below (side -1) or above (side 1) this count lies less than e^-95 of Binomial(steps, rate), by Chernoff's bound."""
+    mean = steps * rate
+    near, far = math.floor(mean) if side < 0 else math.ceil(mean), 0 if side < 0 else steps
+    if _divergence(far / steps, rate) * steps < _TAIL:
+        return far
+    while abs(far - near) > 1:
+        middle = (near + far) // 2
+        near, far = (near, middle) if _divergence(middle / steps, rate) * steps >= _TAIL else (middle, far)
+    return far
+
+
+def _divergence(share: float, rate: float) -> float:
+    """Kullback-Leibler divergence of two coins."""
+    return float(special.rel_entr(share, rate) + special.rel_entr(1 - share, 1 - rate))
