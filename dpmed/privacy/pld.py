@@ -5,6 +5,7 @@ E_Q max(0, 1 - exp(ε - L)) and E_P max(0, 1 - exp(ε + L)), L the summed loss.
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
@@ -30,8 +31,7 @@ from dpmed.privacy.losses import StepLoss, WorstCase
 _GRID_ERROR = 2e-4
 _ROUNDING = 1e-7
 _SMALLEST_EPSILON = 1e-4
-# Chernoff's bound overstates ε a little where the loss is near normal, and a lot where it comes from rare steps.
-_FAR_OFF = 0.5
+_MOST_REFINEMENTS = 6
 
 
 def pld_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
@@ -80,18 +80,33 @@ def _added(step: StepLoss, points: Quadrature, steps: int, delta: float, *, at_l
     return _refine(step, points, steps, delta, tilt=tilt, near=near, sign=-1.0)
 
 
+@dataclass(frozen=True)
+class _Found:
+    """A solution, and how fast log δ falls with ε there."""
+
+    epsilon: float
+    slope: float
+
+
 def _refine(
     step: StepLoss, points: Quadrature, steps: int, delta: float, *, tilt: float, near: float, sign: float
 ) -> float:
-    """ε by the tilt of Chernoff's bound, and where that bound was far off, by a tilt that fits what was found."""
-    found = math.inf
+    """ε by the tilt of Chernoff's bound; where δ is no exponential tail there, by a tilt that fits what was found."""
+    best = math.inf
     if near > 0:
         found = _solve(step, points, steps, delta, tilt=tilt, near=near, sign=sign)
-        if found > _FAR_OFF * near:
-            return found
-        near = found
+        if found.slope > 0.5 * max(tilt - 1, -tilt):
+            return found.epsilon
+        best = near = found.epsilon
     tilt = tilt_for_mean(points, sign * near / steps)
-    return min(found, _solve(step, points, steps, delta, tilt=tilt, near=near, sign=sign, two_sided=True))
+    for turn in range(_MOST_REFINEMENTS):
+        finer = _solve(step, points, steps, delta, tilt=tilt, near=near, sign=sign, refinement=4.0**turn).epsilon
+        # Halving the spacing quarters the error: a third of the last change is what is left.
+        settled = turn > 0 and finer >= best * (1 - _GRID_ERROR)
+        best = min(best, finer)
+        if settled:
+            break
+    return best
 
 
 def _solve(
@@ -103,11 +118,11 @@ def _solve(
     tilt: float,
     near: float,
     sign: float,
-    two_sided: bool = False,
-) -> float:
+    refinement: float = 0.0,
+) -> _Found:
     lever = max(abs(tilt), abs(tilt - 1), 1.0)
-    allowed = 2 * _GRID_ERROR * max(near, _SMALLEST_EPSILON) / (steps * lever)
-    side: Side = "both" if two_sided else "above" if sign > 0 else "below"
+    allowed = 2 * _GRID_ERROR * max(near, _SMALLEST_EPSILON) / (steps * lever * max(refinement, 1.0))
+    side: Side = "both" if refinement else "above" if sign > 0 else "below"
     window = fit_window(points, base=step.lowest, steps=steps, tilt=tilt, variance_error=allowed, side=side)
     anchor, share = (1.0, share_under_q) if sign > 0 else (0.0, share_under_p)
     single = grid_step(step, window, anchor=anchor, share=share)
@@ -118,7 +133,7 @@ def _solve(
     return _epsilon_at(composed, delta - lost, sign=sign)
 
 
-def _epsilon_at(composed: Composed, delta: float, *, sign: float) -> float:
+def _epsilon_at(composed: Composed, delta: float, *, sign: float) -> _Found:
     """The ε >= 0 with δ(ε) = δ of a loss on a grid; between grid points δ is linear in exp(ε)."""
     losses, masses = composed.losses, composed.untilted()
     if sign < 0:
@@ -130,11 +145,11 @@ def _epsilon_at(composed: Composed, delta: float, *, sign: float) -> float:
     at_grid = tails - discounted
     first = int(np.searchsorted(-at_grid, -delta))
     if delta <= 0 or first >= len(losses):
-        return math.inf
+        return _Found(math.inf, 0.0)
     # δ falls below the target at grid point `first`: ε lies between the one before and this.
     epsilon = losses[first] + _log_share(tails[first], discounted[first], delta)
     lowest = losses[first - 1] if first > 0 else -math.inf
-    return max(0.0, min(max(epsilon, lowest), float(losses[first])))
+    return _Found(max(0.0, min(max(epsilon, lowest), float(losses[first]))), float(discounted[first]) / delta)
 
 
 def _log_share(tail: Float[np.ndarray, ""] | float, discounted: float, delta: float) -> float:
