@@ -5,6 +5,7 @@ checked, and no path in it may lead out of the folder.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -136,6 +137,11 @@ class Manifest:
             levels=_levels(reader, batches, where),
             sensitive=reader.text("sensitive"),
         )
+
+    @property
+    def config_stem(self) -> str:
+        """The config's name as a part of a file name."""
+        return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.config).strip(".-")[:40] or "config"
 
     def originals(self, batch: int) -> list[str]:
         """Paths of the originals of a batch, relative to the manifest."""

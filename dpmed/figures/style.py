@@ -69,3 +69,16 @@ def save_figure(figure: Figure, folder: Path, stem: str, *, formats: Sequence[st
             )
             paths.append(path)
     return paths
+
+
+def level_colours(private: int, *, non_private: bool) -> list[str]:
+    """Colours for levels of noise, from the most to the least: an ordered scale, then black without privacy.
+
+    Args:
+        private: number of private levels.
+        non_private: whether black is wanted at the end.
+    """
+    # Cividis is the same to every common colour vision; its pale end is left out, which white paper swallows.
+    scale = mpl.colormaps["cividis"]
+    colours = [mpl.colors.to_hex(scale(0.85 * place / max(1, private - 1))) for place in range(private)]
+    return colours + ([PALETTE[-1]] if non_private else [])

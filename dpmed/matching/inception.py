@@ -20,8 +20,8 @@ FEATURES = 2048
 _SIDE = 299
 _EPSILON = 1e-3
 
-# A convolution: name, channels out, kernel (rows, columns), stride. Stride 2 goes without padding, stride 1 with as much
-# as keeps the size, but for those in _UNPADDED. A step is a convolution, the name of a pooling, or a list of
+# A convolution: name, channels out, kernel (rows, columns), stride. Stride 2 goes without padding, stride 1 with what
+# keeps the size, but for those in _UNPADDED. A step is a convolution, the name of a pooling, or a list of
 # convolutions whose results lie side by side.
 Conv = tuple[str, int, tuple[int, int], int]
 Step = Conv | str | list[Conv]

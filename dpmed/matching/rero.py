@@ -1,0 +1,52 @@
+"""Reconstruction robustness as measured: the share of originals recovered within a distance.
+
+Source: Balle, Cherubin and Hayes (2022), "Reconstructing training data with informed adversaries", definition of
+(η, γ)-reconstruction robustness; the interval is that of Clopper and Pearson (1934).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import beta
+
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """How many originals were recovered.
+
+    Attributes:
+        recovered: matched at a distance of at most the threshold.
+        originals: how many there are.
+        share: recovered / originals.
+        low: lower end of the 95 % confidence interval.
+        high: upper end of it.
+    """
+
+    recovered: int
+    originals: int
+    share: float
+    low: float
+    high: float
+
+
+def share_recovered(distances: Float[np.ndarray, " matched"], originals: int, *, threshold: float) -> Share:
+    """The share of originals with a distance of at most `threshold`.
+
+    Args:
+        distances: of the originals that were matched; the others count as not recovered.
+        originals: how many there are, at least one.
+        threshold: η.
+
+    Raises:
+        ValueError: there are more distances than originals, or no originals.
+    """
+    if not 0 < originals or len(distances) > originals:
+        raise ValueError(f"Expected at most {originals=} distances and one original, got {len(distances)=}.")
+    recovered = int((distances <= threshold).sum())
+    tail = (1 - _CONFIDENCE) / 2
+    low = float(beta.ppf(tail, recovered, originals - recovered + 1)) if recovered else 0.0
+    high = float(beta.ppf(1 - tail, recovered + 1, originals - recovered)) if recovered < originals else 1.0
+    return Share(recovered=recovered, originals=originals, share=recovered / originals, low=low, high=high)
