@@ -31,10 +31,11 @@ from dpmed.data.reserve import allocate, waiting_lock
 from dpmed.data.stored import FileDataset, Listed, Listing
 from dpmed.errors import DpmedError, InputError, RunError
 from dpmed.files import make_folder, read_json, write_atomically, write_json
-from dpmed.progress import Progress
+from dpmed.progress import Progress, Task
 
 _VERSION = 1
-_BLOCK_BYTES = 1 << 26
+_BLOCK = 64  # samples that are handed to the threads at once: so many may have to end before Ctrl-C does
+_COPY_BYTES = 1 << 22
 # Mapped pages count as resident memory although the system can drop them; past this much we let them go ourselves.
 _RESIDENT_BYTES = 1 << 24
 _SPARE_BYTES = 1 << 30
@@ -180,7 +181,6 @@ class _Builder:
     def build(self, progress: Progress) -> None:
         """Decode all samples that are missing."""
         missing = np.flatnonzero((self._done != self._wanted).any(axis=1))
-        block = max(1, min(1024, _BLOCK_BYTES // self._layout.bytes_per_sample))
         failures: list[DpmedError] = []
         workers = _VOLUME_WORKERS if len(self._layout.input_shape) > 3 else _MAX_WORKERS  # noqa: PLR2004 volumes
         name = f"decoding {self._dataset.info.name}"
@@ -192,17 +192,16 @@ class _Builder:
                     name, total=len(self._wanted), unit="samples", done=len(self._wanted) - len(missing)
                 ) as task,
             ):
-                for start in range(0, len(missing), block):
-                    self._build_block(missing[start : start + block], descriptor, pool, failures)
-                    task.advance(len(missing[start : start + block]))
+                for start in range(0, len(missing), _BLOCK):
+                    self._build_block(missing[start : start + _BLOCK], descriptor, pool, failures, task)
                     if len(failures) >= _NAMED_FILES:
                         break
         except OSError as error:
             raise RunError(f"cannot be written ({error.strerror})", where=str(self._data)) from error
         finally:
+            with contextlib.suppress(RunError, OSError):  # a full disk is told already
+                self._mark(descriptor)
             os.close(descriptor)
-            with contextlib.suppress(RunError):  # a full disk is told already
-                self._write_done()
         if failures:
             raise _summarise(failures)
         self._publish()
@@ -213,6 +212,7 @@ class _Builder:
         descriptor: int,
         pool: ThreadPoolExecutor,
         failures: list[DpmedError],
+        task: Task,
     ) -> None:
         def one(number: int) -> DpmedError | None:
             try:
@@ -224,13 +224,20 @@ class _Builder:
                 raise OSError(28, "no space left on device")
             return None
 
-        results = list(pool.map(one, numbers.tolist()))
-        good = numbers[[error is None for error in results]]
-        failures += [error for error in results if error is not None]
+        for number, error in zip(numbers.tolist(), pool.map(one, numbers.tolist()), strict=True):
+            task.advance()
+            if error is not None:
+                failures.append(error)
+                continue
+            self._done[number] = self._wanted[number]
+            if time.monotonic() - self._marked >= _SECONDS_BETWEEN_MARKS:
+                self._mark(descriptor)
+
+    def _mark(self, descriptor: int) -> None:
+        """Put on record what is decoded, once it has reached the disk."""
         os.fsync(descriptor)
-        self._done[good] = self._wanted[good]
-        if time.monotonic() - self._marked >= _SECONDS_BETWEEN_MARKS:
-            self._write_done()
+        self._write_done()
+        self._marked = time.monotonic()
 
     def _bytes(self, number: int) -> bytes:
         sample = self._dataset[number]
@@ -275,7 +282,6 @@ class _Builder:
         content = self._done.tobytes()
         path = _done_path(self._place, self._generation)
         write_atomically(path, lambda file: file.write(content + hashlib.sha256(content).digest()))
-        self._marked = time.monotonic()
 
     def _publish(self) -> None:
         write_json(self._place / "current.json", {"generation": self._generation})
@@ -388,4 +394,4 @@ def _done_path(place: Path, generation: int) -> Path:
 
 def _copy(source: Path, target: Any) -> None:
     with source.open("rb") as file:
-        shutil.copyfileobj(file, target, _BLOCK_BYTES)
+        shutil.copyfileobj(file, target, _COPY_BYTES)

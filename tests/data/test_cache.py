@@ -133,7 +133,7 @@ def test_other_preprocessing_other_files_and_another_folder_have_caches_of_their
 
 
 def test_building_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_BLOCK_BYTES", 24)  # two samples a block
+    monkeypatch.setattr(cache, "_BLOCK", 2)
     decode = Decoder()
     source = make(tmp_path / "data", decode, count=10)
     decode.crash_after = 6
@@ -158,7 +158,7 @@ def _die(folder, cache_folder):
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_killed_process_costs_no_more_than_what_was_not_marked(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache, "_BLOCK_BYTES", 24)
+    monkeypatch.setattr(cache, "_BLOCK", 2)
     monkeypatch.setattr(cache, "_SECONDS_BETWEEN_MARKS", 0.0)
     process = multiprocessing.get_context("fork").Process(
         target=_die, args=(str(tmp_path / "data"), str(tmp_path / "cache"))
