@@ -1,13 +1,36 @@
-"""PROVISIONAL, replaced by the privacy helper."""
+"""The budget of a training run: solved once from what the user asked for, then only read.
 
+Of ε, the noise multiplier and the number of epochs two determine the third; a largest reconstruction risk may stand in
+the place of ε.
+"""
+
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from dpmed.privacy.accountant import AccountantName, SampledGaussian, calibrate_noise, epsilon
+from dpmed.errors import InputError
+from dpmed.privacy.accountant import (
+    AccountantName,
+    SampledGaussian,
+    calibrate_noise,
+    calibrate_steps,
+    epsilon,
+)
+from dpmed.privacy.losses import Adversary
+from dpmed.privacy.rero import noise_for_risk
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
+    """What some number of draws has cost.
+
+    Attributes:
+        steps: draws counted.
+        epsilon_pld: tight ε.
+        epsilon_rdp: ε by Rényi accounting.
+        epsilon: the one that the run's accountant means.
+    """
+
     steps: int
     epsilon_pld: float
     epsilon_rdp: float
@@ -16,6 +39,21 @@ class Spent:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
+    """A solved budget.
+
+    Attributes:
+        noise_multiplier: σ > 0.
+        sampling_rate: q in (0, 1].
+        steps: T, draws planned.
+        delta: δ in (0, 1).
+        clipping_norm: C > 0.
+        train_size: N, records.
+        expected_batch_size: q·N.
+        accountant: which ε is meant.
+        epsilon_pld: tight ε of all planned draws.
+        epsilon_rdp: the same by Rényi accounting.
+    """
+
     noise_multiplier: float
     sampling_rate: float
     steps: int
@@ -29,13 +67,15 @@ class Budget:
 
     @property
     def epsilon(self) -> float:
+        """The ε that the accountant means."""
         return self.epsilon_pld if self.accountant == "pld" else self.epsilon_rdp
 
     def spent(self, steps: int) -> Spent:
+        """What `steps` draws cost."""
         return _spent(self, steps)
 
 
-@lru_cache(maxsize=None)
+@lru_cache(maxsize=4096)
 def _spent(budget: Budget, steps: int) -> Spent:
     mechanism = SampledGaussian(
         noise_multiplier=budget.noise_multiplier, sampling_rate=budget.sampling_rate, steps=steps
@@ -47,6 +87,22 @@ def _spent(budget: Budget, steps: int) -> Spent:
 
 @dataclass(frozen=True, kw_only=True)
 class BudgetRequest:
+    """What the user asked for.
+
+    Attributes:
+        train_size: N >= 1 records.
+        expected_batch_size: 1 to N.
+        delta: δ in (0, 1).
+        clipping_norm: C > 0.
+        accountant: which ε is meant.
+        epsilon: ε > 0, or None.
+        noise_multiplier: σ > 0, or None.
+        epochs: at least 1, or None.
+        max_reconstruction_risk: in the place of ε: the largest bound on the risk of reconstruction, above `prior`.
+        adversary: whose risk that is.
+        prior: κ; None for 1 / N.
+    """
+
     train_size: int
     expected_batch_size: int
     delta: float
@@ -56,20 +112,38 @@ class BudgetRequest:
     noise_multiplier: float | None = None
     epochs: int | None = None
     max_reconstruction_risk: float | None = None
-    adversary: str | None = None
+    adversary: Adversary | None = None
     prior: float | None = None
+
+    @property
+    def sampling_rate(self) -> float:
+        """The sampling rate q."""
+        return self.expected_batch_size / self.train_size
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps that make an epoch: floor(N / expected batch size)."""
+        return self.train_size // self.expected_batch_size
 
 
 def solve_budget(request: BudgetRequest) -> Budget:
-    steps = request.train_size // request.expected_batch_size * request.epochs
-    rate = request.expected_batch_size / request.train_size
-    sigma = request.noise_multiplier or calibrate_noise(
-        epsilon=request.epsilon, delta=request.delta, sampling_rate=rate, steps=steps, accountant=request.accountant
-    )
-    mechanism = SampledGaussian(noise_multiplier=sigma, sampling_rate=rate, steps=steps)
+    """The budget that meets a request.
+
+    Raises:
+        InputError: the request has not exactly two of ε, σ and epochs, or cannot be met; the message says why.
+    """
+    if not 1 <= request.expected_batch_size <= request.train_size:
+        raise InputError(
+            f"an expected batch of {request.expected_batch_size} out of {request.train_size} records",
+            where="[training] batch_size",
+            remedy=f"Choose 1 to {request.train_size}.",
+        )
+    steps = _steps(request)
+    noise = _noise(request, steps)
+    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=request.sampling_rate, steps=steps)
     return Budget(
-        noise_multiplier=sigma,
-        sampling_rate=rate,
+        noise_multiplier=noise,
+        sampling_rate=request.sampling_rate,
         steps=steps,
         delta=request.delta,
         clipping_norm=request.clipping_norm,
@@ -78,4 +152,49 @@ def solve_budget(request: BudgetRequest) -> Budget:
         accountant=request.accountant,
         epsilon_pld=epsilon(mechanism, request.delta),
         epsilon_rdp=epsilon(mechanism, request.delta, accountant="rdp"),
+    )
+
+
+def _steps(request: BudgetRequest) -> int:
+    if request.epochs is not None:
+        return request.epochs * request.steps_per_epoch
+    if request.epsilon is None or request.noise_multiplier is None:
+        raise InputError("two of epsilon, noise_multiplier and epochs are needed", where="[privacy]")
+    allowed = calibrate_steps(
+        epsilon=request.epsilon,
+        delta=request.delta,
+        sampling_rate=request.sampling_rate,
+        noise_multiplier=request.noise_multiplier,
+        accountant=request.accountant,
+    )
+    epochs = allowed // request.steps_per_epoch
+    if epochs == 0:
+        raise InputError(
+            f"ε = {request.epsilon:g} at σ = {request.noise_multiplier:g} allows {allowed} steps, but one epoch has "
+            f"{request.steps_per_epoch}",
+            where="[privacy] epsilon",
+            remedy="Choose more noise or a larger ε.",
+        )
+    return epochs * request.steps_per_epoch
+
+
+def _noise(request: BudgetRequest, steps: int) -> float:
+    if request.noise_multiplier is not None:
+        return request.noise_multiplier
+    if request.max_reconstruction_risk is not None and request.adversary is not None:
+        return noise_for_risk(
+            request.max_reconstruction_risk,
+            adversary=request.adversary,
+            prior=request.prior if request.prior is not None else 1 / request.train_size,
+            sampling_rate=request.sampling_rate,
+            steps=steps,
+        )
+    if request.epsilon is None or not 0 < request.epsilon < math.inf:
+        raise InputError("two of epsilon, noise_multiplier and epochs are needed", where="[privacy]")
+    return calibrate_noise(
+        epsilon=request.epsilon,
+        delta=request.delta,
+        sampling_rate=request.sampling_rate,
+        steps=steps,
+        accountant=request.accountant,
     )

@@ -6,8 +6,8 @@ al., 2022). Dominating pairs stay dominating when composed (Zhu et al., 2022), s
 bounds the truth from above, and the error is of second order in the grid's spacing.
 
 The T-fold convolution is one power of a Fourier transform. Rounding there is about 1e-16 of the largest mass, far more
-than the masses that δ = 1e-12 is made of. So the step is tilted first, its masses multiplied by exp(θ·loss), which moves
-the sum's peak to the place that is asked about; there the result is right to some ten digits (Esscher, 1932).
+than the masses that δ = 1e-12 is made of. So the step is tilted first, its masses multiplied by exp(θ·loss), which
+moves the sum's peak to the place that is asked about; there the result is right to some ten digits (Esscher, 1932).
 
 Source of the tilt's choice: the saddle point of Chernoff's bound, log P(sum >= s) <= T K(θ) - θ s with T K'(θ) = s.
 """
@@ -115,7 +115,14 @@ Side = Literal["above", "below", "both"]
 
 
 def fit_window(
-    points: Quadrature, *, base: float, steps: int, tilt: float, variance_error: float, side: Side
+    points: Quadrature,
+    *,
+    base: float,
+    steps: int,
+    tilt: float,
+    variance_error: float,
+    side: Side,
+    spacing: float = math.inf,
 ) -> Window:
     """A window that holds what matters of the tilted sum, on a grid fine enough.
 
@@ -125,8 +132,9 @@ def fit_window(
         steps: T.
         tilt: θ.
         variance_error: how much variance the grid may add to one step, tilted.
-        side: where untilted masses will be summed: `above` the tilted mean, under Q (there untilting discounts by θ - 1),
-            `below` it, under P (discount -θ), or both.
+        side: where untilted masses will be summed: `above` the tilted mean, under Q (there untilting discounts by
+            θ - 1), `below` it, under P (discount -θ), or both.
+        spacing: the widest spacing allowed; in a single step's tail the added variance does not tell the error.
 
     Returns:
         The coarsest power of two of points that keeps to `variance_error`, or the largest grid there is.
@@ -148,14 +156,14 @@ def fit_window(
     size = _SMALLEST_GRID
     while True:
         # Two spacings of slack at either end for the rounding of positions.
-        spacing = max(high - low, 1e-300) / (size - 4)
-        offset = np.remainder(points.losses - base, spacing)
-        added = float(weights @ (offset * (spacing - offset)))
-        if added <= variance_error or size >= _LARGEST_GRID:
+        grid_spacing = max(high - low, 1e-300) / (size - 4)
+        offset = np.remainder(points.losses - base, grid_spacing)
+        added = float(weights @ (offset * (grid_spacing - offset)))
+        if (added <= variance_error and grid_spacing <= spacing) or size >= _LARGEST_GRID:
             # One step leaves its mean no further than the sum may, plus one spread of slack.
-            first = (mean - (steps * mean - low) - spread - base) / spacing
-            last = (mean + (high - steps * mean) + spread - base) / spacing
-            return Window(tilt, low, spacing, size, max(0, math.floor(first)), max(1, math.ceil(last)))
+            first = (mean - (steps * mean - low) - spread - base) / grid_spacing
+            last = (mean + (high - steps * mean) + spread - base) / grid_spacing
+            return Window(tilt, low, grid_spacing, size, max(0, math.floor(first)), max(1, math.ceil(last)))
         size *= 2
 
 
@@ -202,7 +210,7 @@ Splitter = Callable[[Float[np.ndarray, "..."], float], Float[np.ndarray, "..."]]
 
 
 def share_under_p(offset: Float[np.ndarray, "..."], spacing: float) -> Float[np.ndarray, "..."]:
-    """What share of P's mass at `offset` above a grid point goes to the next one, so that P's and Q's mass both stay."""
+    """What share of P's mass at `offset` above a grid point goes to the next, so that P's and Q's mass both stay."""
     # (e^offset - 1) / (e^spacing - 1), without overflow.
     return np.exp(offset - spacing) * np.expm1(-offset) / np.expm1(-spacing)
 
@@ -350,10 +358,10 @@ def tilt_for_mean(
     points: Quadrature, target: float, *, low: float = -_LARGEST_TILT, high: float = _LARGEST_TILT
 ) -> float:
     """The θ whose tilted mean loss of one step is `target`, within [low, high]."""
-    return _root(lambda tilt: points.cumulants(tilt)[1] - target, low, high)
+    return root(lambda tilt: points.cumulants(tilt)[1] - target, low, high)
 
 
-def _root(function: Callable[[float], float], low: float, high: float) -> float:
+def root(function: Callable[[float], float], low: float, high: float) -> float:
     """A root of a rising function; an end of the interval where it lies beyond."""
 
     # Steps are even in asinh(θ): tilts of 1e-6 and of 1e6 both occur.

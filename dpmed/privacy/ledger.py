@@ -14,7 +14,8 @@ OUTSIDE_EVERY_RUN = (
     "Validation and test metrics are computed exactly; ε says nothing of validation and test samples.",
     "The training loss in the progress display, metrics.csv and curves.png is computed from the training samples "
     "without noise.",
-    "Counts of rejected (non-finite) and clipped gradients and the number of records of a step, where shown, are exact.",
+    "Counts of rejected (non-finite) and clipped gradients and the number of records of a step, where shown, are "
+    "exact.",
     "The size of the training set is treated as public: sampling rate and number of steps follow from it.",
 )
 

@@ -143,7 +143,7 @@ def step_loss(adversary: Adversary, *, sampling_rate: float, noise_multiplier: f
 
 
 def log_normal_density(x: Array) -> Array:
-    """log φ(x)."""
+    """The logarithm of φ(x)."""
     return -0.5 * x * x - _LOG_SQRT_2PI
 
 

@@ -20,11 +20,11 @@ from dpmed.privacy.composition import (
     fit_window,
     grid_step,
     quadrature,
+    root,
     share_under_p,
     share_under_q,
     tilt_for_mean,
 )
-from dpmed.privacy.composition import _root as root_of
 from dpmed.privacy.losses import StepLoss, WorstCase
 
 # The grid may raise ε by this share; what rounding may take away is far less and is added on top.
@@ -58,7 +58,7 @@ def _removed(step: StepLoss, points: Quadrature, steps: int, delta: float) -> fl
         moment, mean, _ = points.cumulants(tilt)
         return steps * ((tilt - 1) * mean - moment) + math.log(delta)
 
-    tilt = root_of(exponent, 1.0, 1e9)
+    tilt = root(exponent, 1.0, 1e9)
     near = steps * points.cumulants(tilt)[1]
     return _refine(step, points, steps, delta, tilt=tilt, near=near, sign=1.0)
 
@@ -75,7 +75,7 @@ def _added(step: StepLoss, points: Quadrature, steps: int, delta: float, *, at_l
         moment, mean, _ = points.cumulants(-place)
         return steps * (-place * mean - moment) + math.log(delta)
 
-    tilt = -root_of(exponent, 0.0, 1e9)
+    tilt = -root(exponent, 0.0, 1e9)
     near = -steps * points.cumulants(tilt)[1]
     return _refine(step, points, steps, delta, tilt=tilt, near=near, sign=-1.0)
 
@@ -95,7 +95,7 @@ def _refine(
     best = math.inf
     if near > 0:
         found = _solve(step, points, steps, delta, tilt=tilt, near=near, sign=sign)
-        if found.slope > 0.5 * max(tilt - 1, -tilt):
+        if found.slope > 0.5 * max(tilt - 1, -tilt) and found.epsilon > 0.5 * near:
             return found.epsilon
         best = near = found.epsilon
     tilt = tilt_for_mean(points, sign * near / steps)
@@ -109,7 +109,7 @@ def _refine(
     return best
 
 
-def _solve(
+def _solve(  # noqa: PLR0913 one problem: a mechanism, a question and how finely to look
     step: StepLoss,
     points: Quadrature,
     steps: int,
@@ -123,7 +123,15 @@ def _solve(
     lever = max(abs(tilt), abs(tilt - 1), 1.0)
     allowed = 2 * _GRID_ERROR * max(near, _SMALLEST_EPSILON) / (steps * lever * max(refinement, 1.0))
     side: Side = "both" if refinement else "above" if sign > 0 else "below"
-    window = fit_window(points, base=step.lowest, steps=steps, tilt=tilt, variance_error=allowed, side=side)
+    window = fit_window(
+        points,
+        base=step.lowest,
+        steps=steps,
+        tilt=tilt,
+        variance_error=allowed,
+        side=side,
+        spacing=_widest(allowed * steps),
+    )
     anchor, share = (1.0, share_under_q) if sign > 0 else (0.0, share_under_p)
     single = grid_step(step, window, anchor=anchor, share=share)
     composed = compose(single, window, base=step.lowest, steps=steps, anchor=anchor)
@@ -131,6 +139,11 @@ def _solve(
     beyond = chernoff_above(points, steps=steps, tilt=tilt, place=float(end)) if not 0 <= tilt <= 1 else 0.0
     lost = beyond + (composed.above if sign > 0 else composed.below)
     return _epsilon_at(composed, delta - lost, sign=sign)
+
+
+def _widest(variance: float) -> float:
+    """The spacing whose interpolation alone errs no more than `variance` added to the whole sum would."""
+    return math.sqrt(4 * variance)
 
 
 def _epsilon_at(composed: Composed, delta: float, *, sign: float) -> _Found:

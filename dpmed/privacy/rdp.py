@@ -1,7 +1,7 @@
 """ε by Rényi differential privacy: what most earlier work states, and larger than the tight ε.
 
 The Rényi divergence of a step is K(α) / (α - 1) with K(α) = log E_P exp(αL), found by quadrature in the log domain for
-every α > 1: where dp-accounting's series for fractional orders fails to converge, this does not need one. T steps add up.
+every α > 1: where dp-accounting's series for fractional orders fails to converge, this needs none. T steps add up.
 
 Sources: Mironov (2017); Mironov, Talwar & Zhang (2019), section 3 (of the two directions this one is the larger);
 conversion to (ε, δ): Canonne, Kamath & Steinke (2020), Proposition 12.

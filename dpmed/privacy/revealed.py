@@ -51,7 +51,7 @@ def revealed_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: in
 
 
 def gaussian_log_delta(epsilon: float, shifts: Vector) -> Vector:
-    """log δ(ε) of the Gaussian mechanism for each shift μ > 0: Φ(μ/2 - ε/μ) - exp(ε) Φ(-μ/2 - ε/μ)."""
+    """The logarithm of δ(ε) of the Gaussian mechanism for each μ > 0: Φ(μ/2 - ε/μ) - exp(ε) Φ(-μ/2 - ε/μ)."""
     place = epsilon / shifts - 0.5 * shifts
     first = special.log_ndtr(-place)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -75,7 +75,7 @@ def _participations(steps: int, rate: float) -> tuple[Vector, Vector]:
 
 
 def _quantile(steps: int, rate: float, side: int) -> int:
-    """Below (side -1) or above (side 1) this count lies less than e^-95 of Binomial(steps, rate), by Chernoff's bound."""
+    """The count below (side -1) or above (side 1) which lies less than e^-95 of Binomial(steps, rate), by Chernoff."""
     mean = steps * rate
     near, far = math.floor(mean) if side < 0 else math.ceil(mean), 0 if side < 0 else steps
     if _divergence(far / steps, rate) * steps < _TAIL:

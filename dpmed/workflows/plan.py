@@ -20,6 +20,8 @@ from dpmed.errors import InputError
 from dpmed.models.build import Built, build_model
 from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget
 from dpmed.privacy.ledger import LedgerFacts
+from dpmed.privacy.rero import assumption_notes
+from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
 
 # Per-sample gradients of one microbatch may take about this much memory before `auto` chooses fewer records.
@@ -128,7 +130,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         members=members,
         model=model,
         budget=budget,
-        facts=_facts(config, dataset, unit),
+        facts=_facts(config, dataset, unit, budget),
         steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=steps_per_epoch,
         microbatch=_microbatch(config, len(members), model.parameters),
@@ -188,9 +190,23 @@ def _solve(config: Config, privacy: PrivacyConfig, train_size: int) -> Budget:
     )
 
 
-def _facts(config: Config, dataset: Dataset, unit: str) -> LedgerFacts:
-    source = "seeded" if config.privacy is None else config.privacy.noise_source
-    return LedgerFacts(unit=unit, source=source, outside=tuple(dataset.info.outside_accounting))
+def _facts(config: Config, dataset: Dataset, unit: str, budget: Budget | None) -> LedgerFacts:
+    privacy = config.privacy
+    if privacy is None or budget is None:
+        return LedgerFacts(unit=unit, source="seeded", outside=tuple(dataset.info.outside_accounting))
+    notes: tuple[str, ...] = ()
+    if privacy.max_reconstruction_risk is not None and privacy.adversary is not None:
+        composition = Composition(
+            adversary=privacy.adversary,
+            noise_multiplier=budget.noise_multiplier,
+            sampling_rate=budget.sampling_rate,
+            steps=budget.steps,
+        )
+        prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
+        notes = assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)
+    return LedgerFacts(
+        unit=unit, source=privacy.noise_source, outside=tuple(dataset.info.outside_accounting), notes=notes
+    )
 
 
 def _microbatch(config: Config, train_size: int, parameters: int) -> int:
