@@ -1,0 +1,79 @@
+"""`dpmed visualize`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpmed.cli.console import Console
+from dpmed.cli.options import Json, Out, console_of, time_stamp
+from dpmed.errors import InputError
+
+if TYPE_CHECKING:
+    from dpmed.workflows.visualize import VisualizeSummary
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command(rich_help_panel="Attack")(visualize)
+
+
+def visualize(
+    ctx: typer.Context,
+    table: Annotated[Path, typer.Argument(metavar="MATCHES_CSV", help="What `dpmed match` wrote.")],
+    metric: Annotated[str | None, typer.Option(help="One of the table's metrics; default: its first.")] = None,
+    images: Annotated[int, typer.Option(metavar="N", help="Originals in the gallery.")] = 8,
+    threshold: Annotated[
+        list[float] | None, typer.Option(metavar="E", help="Distance for the share recovered; repeatable.")
+    ] = None,
+    only: Annotated[
+        str | None, typer.Option(metavar="I,J,…", help="These originals, counted through the batches from 0.")
+    ] = None,
+    formats: Annotated[str, typer.Option("--format", metavar="LIST", help="Of png, pdf and svg.")] = "png,pdf,svg",
+    reconstructions: Annotated[Path | None, typer.Option(metavar="DIR", help="The images, if they have moved.")] = None,
+    bounds: Annotated[Path | None, typer.Option(metavar="BOUNDS_CSV", help="Bounds to show beside the shares.")] = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Draw originals beside reconstructions, the share recovered, and a report of one page."""
+    console = console_of(ctx, json=json)
+    from dpmed.files import new_run_folder
+    from dpmed.workflows import visualize as workflow
+
+    settings = workflow.VisualizeSettings(
+        metric=metric,
+        images=images,
+        thresholds=tuple(threshold or ()),
+        only=_numbers(only),
+        formats=tuple(part.strip() for part in formats.split(",") if part.strip()),
+        reconstructions=reconstructions,
+        bounds=bounds,
+    )
+    job = workflow.prepare(table, settings)
+    folder = new_run_folder(out, command="visualize", config_name=job.manifest.config_stem, time=time_stamp())
+    summary = workflow.run(job, folder, console)
+    _show(console, summary)
+    console.result(summary.to_json(), summary.folder)
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    parts = [part.strip() for part in (text or "").split(",") if part.strip()]
+    if not all(part.isascii() and part.isdigit() for part in parts) or (text is not None and not parts):
+        raise InputError("must be whole numbers with commas between them", where=f"--only {text}")
+    return tuple(int(part) for part in parts)
+
+
+def _show(console: Console, summary: "VisualizeSummary") -> None:
+    rows = [
+        [
+            row.level,
+            f"{row.threshold:g}",
+            f"{row.share.recovered}/{row.share.originals}",
+            f"{row.share.share:.1%}",
+            f"{row.share.low:.1%}–{row.share.high:.1%}",
+        ]
+        for row in summary.rows
+    ]
+    console.table(f"ReRo ({summary.metric})", ["level", "within", "recovered", "share", "95 % interval"], rows)
+    for sentence in summary.findings:
+        console.text(sentence)
