@@ -19,6 +19,7 @@ from dpmed.errors import InputError
 _CHUNK_BYTES = 1 << 22
 _MAX_BYTES = 1 << 36
 _DEFLATE_RATIO = 1032
+_ENCRYPTED = 1  # flag of a zip member
 
 Allocate = Callable[[tuple[int, ...], np.dtype], np.ndarray]
 
@@ -62,7 +63,7 @@ class NpzFile:
                     for entry in entries
                     if entry.filename.endswith(".npy")
                 }
-        except (OSError, zipfile.BadZipFile, ValueError, EOFError, zlib.error, NotImplementedError) as error:
+        except (OSError, zipfile.BadZipFile, ValueError, EOFError, zlib.error, RuntimeError) as error:
             raise InputError(f"is no readable .npz archive ({error})", where=str(path)) from error
 
     def read(self, name: str, allocate: Allocate = np.empty) -> Shaped[np.ndarray, "..."]:
@@ -88,11 +89,15 @@ class NpzFile:
                     flat[done : done + len(chunk)] = np.frombuffer(chunk, np.uint8)
                     done += len(chunk)
                 stream.read(1)  # lets zipfile compare the checksum, which it does at the end
-        except (OSError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        except (OSError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
             raise InputError(f"is damaged at {name!r} ({error})", where=str(self.path)) from error
         return array
 
     def _header(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Member:
+        if entry.flag_bits & _ENCRYPTED or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise InputError(
+                f"has {entry.filename!r} encrypted or packed in a way NumPy does not", where=str(self.path)
+            )
         with archive.open(entry) as stream:
             member = self._parse(stream, entry.filename.removesuffix(".npy"))
         size = member.dtype.itemsize

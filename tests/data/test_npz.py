@@ -86,6 +86,20 @@ def test_hostile_archives_give_one_message_with_their_name_in_bounded_memory(tmp
     assert peak < 20e6
 
 
+def test_encrypted_and_strangely_packed_members_are_refused(tmp_path):
+    path = archive(tmp_path / "bad.npz", a=header((2,)) + b"xx")
+    content = bytearray(path.read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 8] |= 1
+    content[6] |= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(InputError, match=r"bad\.npz: has 'a\.npy' encrypted"):
+        NpzFile(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as file:
+        file.writestr("a.npy", header((2,)) + b"xx")
+    with pytest.raises(InputError, match="packed in a way NumPy does not"):
+        NpzFile(path)
+
+
 def test_damaged_bytes_are_noticed(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.arange(1000))
     content = bytearray((tmp_path / "x.npz").read_bytes())
