@@ -8,6 +8,7 @@ below the root.
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from jaxtyping import Int
 
 from dpmed.config.data import Ham10000Data
 from dpmed.data.base import Info, Sample
@@ -36,20 +37,8 @@ def read_ham10000(config: Ham10000Data) -> FileDataset:
     if not table.exists() and table.with_suffix("").exists():
         table = table.with_suffix("")
     rows = read_table(table, ["lesion_id", "image_id", "dx"])
-    paths = _find_pictures(root)
-    sources: list[Sources] = []
-    seen: set[str] = set()
-    for number, row in enumerate(rows, start=2):
-        sources.append((_picture(row, paths, where=f"{table} line {number}"),))
-        if row["image_id"] in seen:
-            raise InputError(f"the image_id {row['image_id']!r} occurs twice", where=f"{table} line {number}")
-        seen.add(row["image_id"])
-    diagnoses = np.array([DIAGNOSES.index(row["dx"]) for row in rows], np.int32)
-    names: tuple[str, ...] = DIAGNOSES
-    labels = diagnoses
-    if config.classes == "binary":
-        names = ("no attention needed", "needs attention")
-        labels = np.isin(diagnoses, [DIAGNOSES.index(name) for name in NEEDS_ATTENTION]).astype(np.int32)
+    sources = _find_sources(root, rows, table)
+    names, labels = _classify(rows, config)
     mean, std, outside = normalisation(config, mean=_MEAN, std=_STD, channels=3, note=CODE_CONSTANTS)
     info = Info(
         name="ham10000",
@@ -77,6 +66,28 @@ def read_ham10000(config: Ham10000Data) -> FileDataset:
     )
 
 
+def _classify(rows: list[dict[str, str]], config: Ham10000Data) -> tuple[tuple[str, ...], Int[np.ndarray, " sample"]]:
+    """Names of the classes, and the class number of every row."""
+    if config.classes == "binary":
+        labels = [int(row["dx"] in NEEDS_ATTENTION) for row in rows]
+        return ("no attention needed", "needs attention"), np.array(labels, np.int32)
+    return DIAGNOSES, np.array([DIAGNOSES.index(row["dx"]) for row in rows], np.int32)
+
+
+def _find_sources(root: Root, rows: list[dict[str, str]], table: Path) -> list[Sources]:
+    """The picture of every row, once it is certain that the row makes sense."""
+    paths = _find_pictures(root)
+    sources: list[Sources] = []
+    seen: set[str] = set()
+    for line, row in enumerate(rows, start=2):
+        where = f"{table} line {line}"
+        sources.append((_picture(row, paths, where=where),))
+        if row["image_id"] in seen:
+            raise InputError(f"the image_id {row['image_id']!r} occurs twice", where=where)
+        seen.add(row["image_id"])
+    return sources
+
+
 def _find_pictures(root: Root) -> dict[str, Path]:
     """The path of each picture by its id, which is its name without ending."""
     paths: dict[str, Path] = {}
@@ -84,12 +95,11 @@ def _find_pictures(root: Root) -> dict[str, Path]:
         relative = PurePosixPath(name)
         if relative.suffix.lower() not in (".jpg", ".jpeg"):
             continue
-        if relative.stem in paths:
-            raise InputError(
-                f"the picture {relative.stem} exists twice below it, as {paths[relative.stem]} too",
-                where=str(root.path / name),
-            )
-        paths[relative.stem] = root.locate(name, source=str(root.path))
+        path = root.locate(name, source=str(root.path))
+        first = paths.setdefault(relative.stem, path)
+        # A common release ships the same folders twice, in capital and small letters: equal sizes are let pass.
+        if first is not path and first.stat().st_size != path.stat().st_size:
+            raise InputError(f"is another picture of the same name as {first}", where=str(path))
     return paths
 
 

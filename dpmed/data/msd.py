@@ -76,24 +76,9 @@ def read_msd(config: MsdData) -> FileDataset:
     described = _read_description(root)
     classes = config.class_names or described.class_names
     window = config.window or facts.window
-    centre, spread, note = _constants(window)
     channels = described.channels
-    mean, std, outside = normalisation(
-        config, mean=(centre,) * channels, std=(spread,) * channels, channels=channels, note=note
-    )
     grid = Grid(shape=config.shape, spacing_mm=config.spacing_mm)
     exact = window is None or max(map(abs, window)) <= _HALF_EXACT
-    info = Info(
-        name="msd",
-        task="segmentation",
-        input_shape=(*config.shape, channels),
-        class_names=classes,
-        scale=1.0,
-        mean=mean,
-        std=std,
-        unit="scan",
-        outside_accounting=outside,
-    )
 
     def decode(files: Sources, number: int) -> Sample:
         del number
@@ -106,7 +91,7 @@ def read_msd(config: MsdData) -> FileDataset:
         return Sample(input=values.astype(np.float16 if exact else np.float32), target=target)
 
     return FileDataset(
-        info,
+        _info(config, window, classes, channels),
         Listing(labels=None, groups=[image for image, _ in described.pairs]),
         root=root.path,
         sources=[(_find(root, image), _find(root, label)) for image, label in described.pairs],
@@ -118,6 +103,24 @@ def read_msd(config: MsdData) -> FileDataset:
             "window": window and list(window),
             "classes": len(classes),
         },
+    )
+
+
+def _info(config: MsdData, window: tuple[float, float] | None, classes: tuple[str, ...], channels: int) -> Info:
+    centre, spread, note = _constants(window)
+    mean, std, outside = normalisation(
+        config, mean=(centre,) * channels, std=(spread,) * channels, channels=channels, note=note
+    )
+    return Info(
+        name="msd",
+        task="segmentation",
+        input_shape=(*config.shape, channels),
+        class_names=classes,
+        scale=1.0,
+        mean=mean,
+        std=std,
+        unit="scan",
+        outside_accounting=outside,
     )
 
 

@@ -37,21 +37,8 @@ def read_radimagenet(config: RadImageNetData) -> FileDataset:
     labels = np.array([numbers[label] for _, label, _ in rows], np.int32)
     parts = np.array([part for _, _, part in rows])
     modalities = [name.split("/")[0] for name, _, _ in rows]
-    by_modality = config.normalisation == "modality" and config.mean is None
-    public_mean, public_std = _constants(config)
-    mean, std, outside = normalisation(config, mean=(public_mean,), std=(public_std,), channels=1, note=CODE_CONSTANTS)
-    mixed = by_modality and len(set(modalities)) > 1
-    info = Info(
-        name="radimagenet",
-        task="classification",
-        input_shape=(*config.size, 1),
-        class_names=names,
-        scale=1.0 if mixed else 255.0,
-        mean=(0.0,) if mixed else mean,
-        std=(1.0,) if mixed else std,
-        unit="image",
-        outside_accounting=(*outside, unnamed_patients("RadImageNet's lists name")),
-    )
+    mixed = config.normalisation == "modality" and config.mean is None and len(set(modalities)) > 1
+    info = _info(config, names, modalities, mixed=mixed)
 
     def decode(files: Sources, number: int) -> Sample:
         pixels = decode_picture(files[0], size=config.size, channels=1)
@@ -111,7 +98,19 @@ def _check_name(name: str, *, where: str) -> str:
     return plain
 
 
-def _constants(config: RadImageNetData) -> tuple[float, float]:
-    if config.normalisation == "modality" and len(set(config.modalities)) == 1:
-        return BY_MODALITY[config.modalities[0]]
-    return OVERALL
+def _info(config: RadImageNetData, names: tuple[str, ...], modalities: list[str], *, mixed: bool) -> Info:
+    # Of one modality alone, its own constants; of several, samples are stored normalised where those are asked for.
+    single = config.normalisation == "modality" and not mixed
+    public_mean, public_std = BY_MODALITY[modalities[0]] if single else OVERALL
+    mean, std, outside = normalisation(config, mean=(public_mean,), std=(public_std,), channels=1, note=CODE_CONSTANTS)
+    return Info(
+        name="radimagenet",
+        task="classification",
+        input_shape=(*config.size, 1),
+        class_names=names,
+        scale=1.0 if mixed else 255.0,
+        mean=(0.0,) if mixed else mean,
+        std=(1.0,) if mixed else std,
+        unit="image",
+        outside_accounting=(*outside, unnamed_patients("RadImageNet's lists name")),
+    )

@@ -95,10 +95,12 @@ def test_a_picture_that_is_a_link_out_of_the_root_is_refused(folder, data_config
         read_ham10000(data_config("ham10000", root=folder))
 
 
-def test_the_same_picture_in_two_folders_is_refused(folder, data_config):
-    (path,) = folder.rglob("ISIC_0024306.jpg")
-    shutil.copy(path, folder / path.name)
-    with pytest.raises(InputError, match=r"ISIC_0024306 exists twice"):
+def test_the_same_folder_twice_is_let_pass_and_another_picture_of_the_same_name_is_not(folder, data_config):
+    shutil.copytree(folder / "HAM10000_images_part_1", folder / "ham10000_images_part_1")
+    assert len(read_ham10000(data_config("ham10000", root=folder))) == 40
+    path = folder / "ham10000_images_part_1" / "ISIC_0024306.jpg"
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(InputError, match=r"ISIC_0024306\.jpg: is another picture of the same name as"):
         read_ham10000(data_config("ham10000", root=folder))
 
 

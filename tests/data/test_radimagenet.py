@@ -57,6 +57,8 @@ def test_normalisation_by_modality_uses_each_ones_constants(phantom, data_config
         np.testing.assert_allclose(mixed[number].input, expected, atol=3e-3)
     single = read_radimagenet(data_config("radimagenet", root=root, normalisation="modality", modalities=["US"]))
     assert (single.info.scale, single.info.mean, single.info.std) == (255.0, (0.1469,), (0.1802,))
+    by_label = read_radimagenet(data_config("radimagenet", root=root, normalisation="modality", labels=["knee-fluid"]))
+    assert (by_label.info.mean, by_label.info.std) == ((0.2153,), (0.2264,))
 
 
 def test_that_no_patients_are_known_is_said(phantom, data_config):
