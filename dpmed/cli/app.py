@@ -70,9 +70,10 @@ def dpmed(
 
 def _register() -> None:
     # In the order of work. Each module only declares options; real work is imported when its command runs.
-    from dpmed.cli import phantom, train
+    from dpmed.cli import bounds, phantom, train
 
     train.register(app)
+    bounds.register(app)
     phantom.register(app)
 
 

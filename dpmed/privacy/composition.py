@@ -68,8 +68,9 @@ class Quadrature:
         anchor = 0.0 if tilt < 0.5 else 1.0  # noqa: PLR2004 the middle
         exponent = (tilt - anchor) * self.losses
         log_mass = self.log_mass_p + anchor * self.losses
-        if float(np.max(np.abs(exponent) * (log_mass > -_OUTSIDE))) < 1:
-            return math.log1p(float(np.exp(log_mass) @ np.expm1(exponent)))
+        matters = log_mass + np.maximum(exponent, 0) > -_OUTSIDE
+        if float(np.max(np.abs(exponent) * matters)) < 1:
+            return math.log1p(float(np.exp(log_mass[matters]) @ np.expm1(exponent[matters])))
         both = log_mass + exponent
         largest = float(both.max())
         return largest + math.log(float(np.exp(both - largest).sum()))

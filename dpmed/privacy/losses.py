@@ -32,6 +32,8 @@ _LARGE = 30.0  # above this exponent 1 is below the last digit of exp
 class StepLoss(Protocol):
     """One step as one adversary sees it."""
 
+    def __hash__(self) -> int: ...
+
     @property
     def lowest(self) -> float:
         """The infimum of the loss."""

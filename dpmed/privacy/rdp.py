@@ -18,12 +18,15 @@ from dpmed.privacy.losses import REACH, WorstCase, log_normal_density
 _PANEL = 0.25
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 _MOST_PANELS = 4000
-# α - 1 from where any ε below 10^18 has its best order to where it cannot matter any more.
-_LOWEST, _HIGHEST, _PER_DECADE = -11.0, 6.0, 6
+_NOTHING = -80.0  # the logarithm of a mass that adds nothing
+# log10(α - 1), from the customary lowest order to where it cannot matter any more. Orders closer to 1 would make ε at
+# extreme budgets smaller, down to a few percent above the tight one; but earlier work, whose ε this reproduces, does
+# not use them: its lowest orders are 1.05 to 1.1, at which every step counts as if the target took part in it.
+_LOWEST, _HIGHEST, _PER_DECADE = math.log10(0.05), 6.0, 8
 
 
 def rdp_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
-    """The smallest ε >= 0 at δ over all orders α > 1.
+    """The smallest ε >= 0 at δ over all orders α >= 1.05.
 
     Args:
         sampling_rate: q in (0, 1].
@@ -55,8 +58,9 @@ def rdp_moment(step: WorstCase, excess: float) -> float:
     losses = step.loss(points)
     log_mass = np.log(weights) + log_normal_density(points) + losses
     exponent = excess * losses
-    if float(np.abs(exponent[log_mass > -80]).max()) < 1:  # noqa: PLR2004 mass below e^-80 adds nothing
-        return math.log1p(float((np.exp(log_mass) * np.expm1(np.minimum(exponent, 50))).sum()))
+    matters = log_mass + np.maximum(exponent, 0) > _NOTHING
+    if float(np.abs(exponent[matters]).max()) < 1:
+        return math.log1p(float(np.exp(log_mass[matters]) @ np.expm1(exponent[matters])))
     both = log_mass + exponent
     largest = float(both.max())
     return max(largest + math.log(float(np.exp(both - largest).sum())), 0.0)
@@ -74,6 +78,6 @@ def _points(step: WorstCase, excess: float) -> tuple[Float[np.ndarray, " n"], Fl
         edges = np.linspace(low, high, math.ceil((high - low) / _PANEL) + 1)
         lows.append(edges[:-1])
         highs.append(edges[1:])
-    low, high = np.concatenate(lows), np.concatenate(highs)
-    half = 0.5 * (high - low)[:, None]
-    return (0.5 * (low + high)[:, None] + half * _NODES).ravel(), (half * _WEIGHTS).ravel()
+    starts, ends = np.concatenate(lows), np.concatenate(highs)
+    half = 0.5 * (ends - starts)[:, None]
+    return (0.5 * (starts + ends)[:, None] + half * _NODES).ravel(), (half * _WEIGHTS).ravel()

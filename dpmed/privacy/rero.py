@@ -1,9 +1,9 @@
 """Reconstruction robustness: an upper bound on the chance that an attacker reconstructs a given patient's data.
 
 A reconstruction succeeds when it comes within some distance of the original. κ is the chance of that without having
-seen the model, from what is known anyway. Having seen it, the chance is at most γ(κ): the TPR at FPR κ of the best test for
-whether that patient's data took part. γ is the blow-up function of Hayes, Mahloujifar & Balle (2023) and 1 - f(κ) of
-Kaissis et al. (2023); the relaxed adversary is that of Ziller et al. (2024).
+seen the model, from what is known anyway. Having seen it, the chance is at most γ(κ): the TPR at FPR κ of the best test
+for whether that patient's data took part. γ is the blow-up function of Hayes, Mahloujifar & Balle (2023) and 1 - f(κ)
+of Kaissis et al. (2023); the relaxed adversary is that of Ziller et al. (2024).
 """
 
 from collections.abc import Callable
@@ -44,7 +44,7 @@ def assess(composition: Composition, *, prior: float) -> Risk:
         upper=power.upper,
         lower=power.lower,
         advantage=composition.advantage(),
-        tpr=composition.power(REPORTED_FPR).upper,
+        tpr=composition.upper_power(REPORTED_FPR),
     )
 
 
@@ -52,6 +52,11 @@ def assess(composition: Composition, *, prior: float) -> Risk:
 def reconstruction(composition: Composition, prior: float) -> Power:
     """γ(κ), from above and below."""
     return composition.power(prior)
+
+
+@lru_cache(maxsize=4096)
+def _upper(composition: Composition, prior: float) -> float:
+    return composition.upper_power(prior)
 
 
 def noise_for_risk(max_risk: float, *, adversary: Adversary, prior: float, sampling_rate: float, steps: int) -> float:
@@ -85,7 +90,7 @@ def noise_for_risk(max_risk: float, *, adversary: Adversary, prior: float, sampl
             "noise, and there is nothing to calibrate",
             where="max_reconstruction_risk (--max-risk)",
         )
-    return _smallest_noise(lambda noise: reconstruction(composed(noise), prior).upper, max_risk)
+    return _smallest_noise(lambda noise: _upper(composed(noise), prior), max_risk)
 
 
 def _smallest_noise(risk: Callable[[float], float], target: float) -> float:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from scipy import special
 
 from dpmed.privacy.composition import (
     Quadrature,
@@ -33,6 +34,8 @@ Vector = Float[np.ndarray, " n"]
 # Added variance of one step, as a share of its own: with it TPR rises by at most a few hundredths of a percent.
 _GRID_ERROR = 4e-5
 _ROUNDING = 1e-9
+# Where a simple test comes this close to what is possible at all, the possible is the bound.
+_SATURATED = 1e-5
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,15 @@ class Composition:
             return Power(exact, exact)
         return _power(self, fpr)
 
+    def upper_power(self, fpr: float) -> float:
+        """The upper end of `power` alone, in a third of its time."""
+        if self.is_gaussian:
+            return self.power(fpr).upper
+        if loudest_step_power(self, fpr) >= _ceiling(self, fpr) * (1 - _SATURATED):
+            return _ceiling(self, fpr)
+        step = self.step()
+        return _bounded_upper(self, step, _fitted_window(self, step, fpr), fpr)
+
     def advantage(self) -> float:
         """The largest TPR - FPR of any test, from above: the membership inference advantage, total variation."""
         if self.is_gaussian:
@@ -95,8 +107,6 @@ class Composition:
 
 def gaussian_power(fpr: float, shift: float) -> float:
     """Φ(Φ⁻¹(fpr) + μ): the Gaussian trade-off (Dong, Roth & Su, 2022, Definition 2.6)."""
-    from scipy import special
-
     return float(special.ndtr(special.ndtri(fpr) + shift))
 
 
@@ -105,15 +115,45 @@ def _normal_cdf(x: float) -> float:
 
 
 def _power(composition: Composition, fpr: float) -> Power:
-    certain = composition.participation
-    # Even an adversary who is told who took part when can only guess for one who never did.
-    ceiling = certain + (1 - certain) * fpr
-    step, points = composition.step(), quadrature(composition.step())
-    tilt = _tilt_for_fpr(points, composition.steps, fpr)
-    window = _window(composition, step, points, tilt)
-    upper = min(_upper(composition, step, window, fpr), ceiling)
+    step = composition.step()
+    sure = loudest_step_power(composition, fpr)
+    if sure >= _ceiling(composition, fpr) * (1 - _SATURATED):
+        return Power(_ceiling(composition, fpr), sure)
+    window = _fitted_window(composition, step, fpr)
+    upper = _bounded_upper(composition, step, window, fpr)
     lower = max(_lower(composition, step, window, fpr), fpr)
     return Power(upper=max(upper, lower), lower=min(lower, upper))
+
+
+def _fitted_window(composition: Composition, step: StepLoss, fpr: float) -> Window:
+    points = quadrature(step)
+    return _window(composition, step, points, _tilt_for_fpr(points, composition.steps, fpr))
+
+
+def _bounded_upper(composition: Composition, step: StepLoss, window: Window, fpr: float) -> float:
+    return max(fpr, min(_upper(composition, step, window, fpr), _ceiling(composition, fpr)))
+
+
+def _ceiling(composition: Composition, fpr: float) -> float:
+    # Even an adversary who is told who took part when can only guess for one who never did.
+    certain = composition.participation
+    return certain + (1 - certain) * fpr
+
+
+def loudest_step_power(composition: Composition, fpr: float) -> float:
+    """TPR of a simple real test: yes if any step shows more than a threshold, else a coin that uses up the FPR.
+
+    A lower bound for the best test, and as good as it where noise is small: there the grid has nothing to add.
+    """
+    steps, shift, rate = composition.steps, 1.0 / composition.noise_multiplier, composition.sampling_rate
+    per_step = 0.5 * fpr / steps
+    two_sided = composition.adversary == "relaxed"
+    threshold = -float(special.ndtri(per_step / 2 if two_sided else per_step))
+    false_alarm = -math.expm1(steps * math.log1p(-per_step))
+    seen = float(special.ndtr(shift - threshold))
+    found = -math.expm1(steps * math.log1p(-min(rate * seen, 1 - 1e-16)))
+    coin = max(fpr - false_alarm, 0.0) / (1 - false_alarm)
+    return found + (1 - found) * coin
 
 
 def _tilt_for_fpr(points: Quadrature, steps: int, fpr: float) -> float:
@@ -177,6 +217,8 @@ def _tpr(under_p: Vector, under_q: Vector, fpr: float, *, tilt: float) -> float:
 
 
 def _advantage(composition: Composition) -> float:
+    if loudest_step_power(composition, _SATURATED) - _SATURATED >= composition.participation * (1 - 2 * _SATURATED):
+        return composition.participation
     step, points = composition.step(), quadrature(composition.step())
     tilt = min(max(root(lambda place: points.cumulants(place)[1], 0.0, 1.0), 0.0), 1.0)
     window = _window(composition, step, points, tilt)

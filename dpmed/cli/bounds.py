@@ -1,0 +1,88 @@
+"""`dpmed bounds`."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dpmed.cli.console import Console
+from dpmed.cli.options import Json, Out, complete_config, console_of, time_stamp
+from dpmed.errors import InputError
+
+if TYPE_CHECKING:
+    from dpmed.workflows.bounds import BoundsSummary
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command(rich_help_panel="Risk")(bounds)
+
+
+def bounds(
+    ctx: typer.Context,
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="CONFIG",
+            help="Settings of this training; default: HAM10000's of the paper.",
+            autocompletion=complete_config,
+        ),
+    ] = None,
+    eps_min: Annotated[float | None, typer.Option(help="Smallest ε of a sweep (default 1).")] = None,
+    eps_max: Annotated[float | None, typer.Option(help="Largest ε of a sweep (default 1e6).")] = None,
+    num: Annotated[int, typer.Option(help="Budgets in the sweep.")] = 50,
+    spacing: Annotated[str, typer.Option(help="log or linear.")] = "log",
+    eps: Annotated[list[float] | None, typer.Option(help="One ε in place of a sweep; repeatable.")] = None,
+    noise_multiplier: Annotated[list[float] | None, typer.Option(help="One σ in place of ε; repeatable.")] = None,
+    train_size: Annotated[int | None, typer.Option(help="Training records N.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Expected batch size.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Steps T.")] = None,
+    delta: Annotated[float | None, typer.Option(help="δ.")] = None,
+    prior: Annotated[float | None, typer.Option(help="κ, the chance of guessing; default 1/N.")] = None,
+    accountant: Annotated[str | None, typer.Option(help="Which ε is meant: pld or rdp.")] = None,
+    adversary: Annotated[str, typer.Option(help="worst-case, relaxed or both.")] = "both",
+    max_risk: Annotated[
+        float | None, typer.Option(metavar="R", help="The other way round: how much ε keeps the risk at or under R.")
+    ] = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Bound the risk of reconstruction and of membership inference, from above and below; needs no data."""
+    console = console_of(ctx, json=json)
+    from dpmed.files import new_run_folder
+    from dpmed.workflows import bounds as workflow
+    from dpmed.workflows.bounds_settings import Facts, gather
+
+    given = Facts(
+        train_size=train_size, batch_size=batch_size, steps=steps, delta=delta, prior=prior, accountant=accountant
+    )
+    facts, source = gather(config, given, console)
+    swept = not (eps or noise_multiplier or max_risk is not None) or eps_min is not None or eps_max is not None
+    if swept and (eps or noise_multiplier):
+        raise InputError("a sweep and single values exclude each other", where="--eps-min, --eps-max")
+    if spacing not in ("log", "linear"):
+        raise InputError(f"{spacing!r} is not log or linear", where="--spacing")
+    if adversary not in ("worst-case", "relaxed", "both"):
+        raise InputError(f"{adversary!r} is not worst-case, relaxed or both", where="--adversary")
+    low, high = 1.0 if eps_min is None else eps_min, 1e6 if eps_max is None else eps_max
+    kind: Any = spacing
+    settings = workflow.BoundsSettings(
+        **facts,
+        adversaries=("worst-case", "relaxed") if adversary == "both" else (adversary,),  # type: ignore[arg-type]
+        epsilons=workflow.spaced(low, high, count=num, spacing=kind) if swept else tuple(eps or ()),
+        noise_multipliers=tuple(noise_multiplier or ()),
+        max_risk=max_risk,
+        log_axis=spacing == "log",
+        source=source,
+    )
+    workflow.check(settings)
+    folder = new_run_folder(out, command="bounds", config_name=config or "ham10000-paper", time=time_stamp())
+    summary = workflow.run(settings, folder, console)
+    _show(console, summary)
+    console.result(summary.to_json(), folder)
+
+
+def _show(console: Console, summary: "BoundsSummary") -> None:
+    if summary.rows:
+        console.table("Bounds on the chance of reconstruction", *summary.table())
+    if summary.max_risk:
+        console.table("What keeps the risk at bay", *summary.inverse_table())

@@ -1,0 +1,76 @@
+"""Which training `dpmed bounds` speaks of: options, over a config, over the paper's HAM10000."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from dpmed.config.load import load_config
+from dpmed.config.schema import Config
+from dpmed.errors import InputError
+from dpmed.progress import Progress
+
+# Ziller et al. (2024): HAM10000 with differential privacy.
+PAPER = {"train_size": 8012, "batch_size": 2048, "steps": 300, "delta": 8e-7, "accountant": "pld"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the user gave on the command line; None for what was not given."""
+
+    train_size: int | None = None
+    batch_size: int | None = None
+    steps: int | None = None
+    delta: float | None = None
+    prior: float | None = None
+    accountant: str | None = None
+
+
+def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[dict[str, Any], str]:
+    """Settings for `BoundsSettings`, and where they come from.
+
+    Raises:
+        InputError: the config is wrong, or something is known from neither config nor options.
+    """
+    options = {name: value for name, value in vars(given).items() if value is not None}
+    if config_name is None:
+        base, source = dict(PAPER), "HAM10000's settings of the paper"
+        progress.say(f"No config given: {source} (train size 8012, batch 2048, 300 steps, δ = 8e-7).")
+    else:
+        loaded = load_config(config_name)
+        base, source = _from_config(loaded.config, options, progress), loaded.name
+    facts = {**base, **options}
+    if any(name in options for name in ("train_size", "batch_size", "steps", "delta")):
+        source += ", changed by options"
+    missing = [name for name in ("train_size", "batch_size", "steps", "delta") if facts.get(name) is None]
+    if missing:
+        flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
+        raise InputError(f"the config does not determine {flags}", where=source, remedy=f"Give {flags}.")
+    if facts["accountant"] not in ("pld", "rdp"):
+        raise InputError(f"{facts['accountant']!r} is not pld or rdp", where="--accountant")
+    if "prior" not in facts:
+        facts["prior"] = 1 / max(facts["train_size"], 1)
+    return facts, source
+
+
+def _from_config(config: Config, options: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    privacy = config.privacy
+    train_size = options.get("train_size") or config.data.train_size or _count(config, progress)
+    batch_size = options.get("batch_size") or config.training.batch_size
+    epochs = config.training.epochs
+    return {
+        "train_size": train_size,
+        "batch_size": batch_size,
+        "steps": None if epochs is None or not batch_size else train_size // batch_size * epochs,
+        "delta": None if privacy is None else privacy.delta,
+        "accountant": "pld" if privacy is None else privacy.accountant,
+    }
+
+
+def _count(config: Config, progress: Progress) -> int:
+    from dpmed.data.build import build_dataset
+    from dpmed.data.split import split_dataset
+    from dpmed.data.units import members_by_unit
+
+    dataset = build_dataset(config.data, progress=progress)
+    split = split_dataset(dataset, config.data, seed=config.training.seed)
+    unit = "image" if config.privacy is None else config.privacy.unit
+    return len(members_by_unit(dataset, split.train, unit=unit, max_samples=config.data.max_samples_per_unit))
