@@ -129,10 +129,9 @@ class Inception(eqx.Module):
     kernels: dict[str, Float[Array, "_ _ _ _"]]
     biases: dict[str, Float[Array, " _"]]
 
-    def __call__(self, image: Float[Array, "height width 3"]) -> Float[Array, " 2048"]:
-        """The 2048 features of an image with values in [0, 1], which is resized to 299 × 299."""
-        resized = jax.image.resize(image, (_SIDE, _SIDE, 3), "bilinear", antialias=False)
-        x = 2 * jnp.moveaxis(resized, -1, 0) - 1
+    def __call__(self, image: Float[Array, "299 299 3"]) -> Float[Array, " 2048"]:
+        """The 2048 features of an image with values in [0, 1]."""
+        x = 2 * jnp.moveaxis(image, -1, 0) - 1
         for prefix, branches in _BLOCKS:
             x = jnp.concatenate([self._branch(prefix, branch, x) for branch in branches])
         return x.mean((1, 2))
@@ -225,22 +224,35 @@ def pairwise_fid_features(
     Returns:
         Distances, 0 for equal images.
     """
-    x, y = _features(network, originals), _features(network, reconstructions)
+    x, y = embed(network, originals), embed(network, reconstructions)
     squares = (x * x).sum(1)[:, None] + (y * y).sum(1)[None] - 2 * x @ y.T
     # What cancels is known to some 1e-13 of the norms, so less than that is nothing.
     least = 1e-13 * ((x * x).sum(1)[:, None] + (y * y).sum(1)[None])
     return np.sqrt(np.where(squares > least, squares, 0.0))
 
 
-def _features(network: Inception, images: Float[np.ndarray, "n *space channel"]) -> Float[np.ndarray, "n 2048"]:
+def embed(network: Inception, images: Float[np.ndarray, "n *space channel"]) -> Float[np.ndarray, "n 2048"]:
+    """Inception features of every image, resized to 299 × 299; volumes by the mean over their slices.
+
+    Args:
+        network: from `load_inception`.
+        images: values in [0, 1].
+    """
     slices = to_coloured_slices(images)
     found = np.zeros((len(slices), FEATURES))
     for number, planes in enumerate(slices):
         for plane in planes:
-            found[number] += np.asarray(_forward(network, jnp.asarray(plane, jnp.float32))) / len(planes)
+            # Apart from the network, which is then compiled once for images of all sizes.
+            resized = _resize(jnp.asarray(plane, jnp.float32))
+            found[number] += np.asarray(_forward(network, resized), np.float64) / len(planes)
     return found
 
 
+@jax.jit
+def _resize(picture: Float[Array, "height width 3"]) -> Float[Array, "299 299 3"]:
+    return jax.image.resize(picture, (_SIDE, _SIDE, 3), "bilinear", antialias=False)
+
+
 @eqx.filter_jit
-def _forward(network: Inception, picture: Float[Array, "height width 3"]) -> Float[Array, " 2048"]:
+def _forward(network: Inception, picture: Float[Array, "299 299 3"]) -> Float[Array, " 2048"]:
     return network(picture)

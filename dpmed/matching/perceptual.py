@@ -19,8 +19,9 @@ def pairwise_gmsd(
 ) -> Float[np.ndarray, "n m"]:
     """Gradient magnitude similarity deviation of every pair.
 
-    Images are averaged over 2 × 2 pixels and halved, as in the paper; gradients by Prewitt's filters with zeros around
-    the image. Colour becomes luma, volumes the mean over slices along their last axis of space.
+    Images are averaged over 2 × 2 pixels and halved, as in the paper (a last odd row or column is left out); gradients
+    by Prewitt's filters with zeros around the image. Colour becomes luma, volumes the mean over slices along their last
+    axis of space.
 
     Args:
         originals: values in [0, 1]; at least 2 pixels a side.

@@ -1,0 +1,121 @@
+import io
+import json
+import zipfile
+
+import numpy as np
+import pytest
+
+from dpmed.errors import InputError
+from dpmed.matching.tensors import read_tensors, take
+
+
+def safetensors(arrays, header=None, cut=None):
+    """A file in the format, written from its specification."""
+    entries, content = {"__metadata__": {"format": "pt"}}, b""
+    kinds = {"float32": "F32", "float64": "F64", "float16": "F16", "int64": "I64"}
+    for name, array in arrays.items():
+        data = array.tobytes()
+        entries[name] = {
+            "dtype": kinds[array.dtype.name],
+            "shape": list(array.shape),
+            "data_offsets": [len(content), len(content) + len(data)],
+        }
+        content += data
+    text = json.dumps(entries if header is None else header).encode()
+    return (len(text).to_bytes(8, "little") + text + content)[:cut]
+
+
+ARRAYS = {
+    "a.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "b": np.arange(3, dtype=np.float64),
+    "c": np.ones((1, 2), np.float16),
+    "counter": np.array([3]),
+}
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "npz"])
+def test_floating_point_arrays_are_read_as_float32_and_counters_left_out(tmp_path, ending):
+    path = tmp_path / f"weights.{ending}"
+    if ending == "npz":
+        np.savez_compressed(path, **ARRAYS, turned=np.asfortranarray(ARRAYS["a.weight"]))
+    else:
+        path.write_bytes(safetensors(ARRAYS))
+    found = read_tensors(path)
+    assert "counter" not in found and {v.dtype for v in found.values()} == {np.dtype(np.float32)}
+    for name in ("a.weight", "b", "c"):
+        assert (found[name] == ARRAYS[name]).all() and found[name].shape == ARRAYS[name].shape
+    if ending == "npz":
+        assert (found["turned"] == ARRAYS["a.weight"]).all()
+
+
+def entry(**changes):
+    return {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]} | changes}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 8,
+        b"\xff" * 64,
+        safetensors(ARRAYS, cut=60),
+        safetensors(ARRAYS, cut=-4),
+        safetensors({}, header=[1]),
+        safetensors(ARRAYS, header=entry(shape=[2**40, 2**40])),
+        safetensors(ARRAYS, header=entry(shape=[-2, -3])),
+        safetensors(ARRAYS, header=entry(data_offsets=[-24, 0])),
+        safetensors(ARRAYS, header=entry(data_offsets=[0, 10**9])),
+        safetensors(ARRAYS, header=entry(data_offsets=[0])),
+        safetensors(ARRAYS, header={"a": {}}),
+    ],
+)
+def test_damaged_safetensors_are_refused(tmp_path, content):
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="no readable safetensors"):
+        read_tensors(path)
+
+
+def npz(name, content):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def npy(array, *, pickled=False):
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, array, allow_pickle=pickled)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"PK\x03\x04 and no more",
+        npz("a.npy", b"not an array"),
+        npz("a.npy", npy(np.zeros((4, 4)))[:100]),
+        npz("a.npy", npy(np.zeros((4, 4))).replace(b"(4, 4)", b"(9, 9)")),
+        npz("a.npy", npy(np.array([print], dtype=object), pickled=True)),
+    ],
+)
+def test_damaged_or_hostile_archives_are_refused(tmp_path, content):
+    path = tmp_path / "x.npz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="no readable"):
+        read_tensors(path)
+
+
+def test_other_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        read_tensors(tmp_path / "x.npz")
+    (tmp_path / "x.pth").write_bytes(b"x")
+    with pytest.raises(InputError, match="can run code"):
+        read_tensors(tmp_path / "x.pth")
+
+
+def test_an_array_is_taken_only_with_the_right_shape():
+    assert take({"a": np.zeros((2, 3))}, "a", (2, 3), where="f").shape == (2, 3)
+    with pytest.raises(InputError, match="f: array 'a' has shape"):
+        take({"a": np.zeros((2, 3))}, "a", (3, 2), where="f")
