@@ -29,7 +29,9 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Shorthand for --set training.seed=N.")] = None,
     out: Out = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and train nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show plan, data found and a contact sheet; train nothing.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Train a model, with differential privacy if the config has a privacy table."""
@@ -54,10 +56,13 @@ def _start(console: Console, config: str, overrides: list[str], out: Path | None
     loaded = load_config(config, overrides)
     plan = make_plan(loaded.config, console)
     _show_plan(console, plan)
+    command = "plan" if dry_run else "train"
+    folder = new_run_folder(out, command=command, config_name=loaded.name, time=time_stamp())
     if dry_run:
-        console.result(plan.to_json(), None)
+        content = workflow.dry_run(plan, folder, console)
+        console.facts("Found", content.pop("facts"))
+        console.result({"folder": str(folder), **content}, folder)
         return
-    folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
     _show_summary(console, workflow.run(plan, folder, console))
 
 
@@ -72,12 +77,12 @@ def _resume(console: Console, folder: Path) -> None:
 
 def _show_plan(console: Console, plan: "Plan") -> None:
     console.facts("Plan", plan.describe())
-    for warning in plan.warnings:
+    for warning in (*plan.warnings, *plan.facts.notes):
         console.say(f"Warning: {warning}")
 
 
 def _show_summary(console: Console, summary: "TrainSummary") -> None:
     console.facts("Result", summary.describe())
-    for sentence in summary.release:
+    for sentence in (*summary.notes, *summary.release):
         console.text(sentence)
     console.result({"folder": str(summary.folder), **summary.to_json()}, summary.folder)

@@ -1,6 +1,8 @@
 """docs/config.md and the JSON schema for editors, generated from the schema."""
 
 import json
+import sys
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
@@ -94,3 +96,15 @@ def _paragraph(text: str | None) -> str:
 
 def _first_line(text: str | None) -> str:
     return _paragraph(text).rstrip(".")
+
+
+def write_pages(folder: Path) -> list[Path]:
+    """Write `config.md` and `config.schema.json` to `folder`."""
+    pages = {folder / "config.md": config_page(), folder / "config.schema.json": json_schema()}
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+    return list(pages)
+
+
+if __name__ == "__main__":
+    write_pages(Path(sys.argv[1]))

@@ -7,7 +7,7 @@ memory of a step does not grow with the expected batch size.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -80,6 +80,10 @@ class Step(Protocol):
         """Move the trainable leaves by the accumulated gradient; `state` is used up."""
         ...
 
+    def memory(self, state: StepState, records: Batch, mask: Mask) -> int:
+        """Bytes that `accumulate` needs on the device for such a microbatch, by XLA's own analysis; nothing is run."""
+        ...
+
 
 def begin(state: StepState) -> Accumulated:
     """An accumulator of zeros."""
@@ -133,6 +137,10 @@ class PrivateStep:
         """Add the clipped gradients of a microbatch."""
         return state, self._accumulate(state.trainable, state.rest, total, records, mask)
 
+    def memory(self, state: StepState, records: Batch, mask: Mask) -> int:
+        """Bytes that `accumulate` needs on the device for such a microbatch."""
+        return _memory(self._accumulate, state, records, mask)
+
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Add the noise of draw number `draw`, which must never be used twice with one key, and move."""
         return self._update(state, total, self._key, jnp.uint32(draw))
@@ -161,10 +169,21 @@ class PlainStep:
         rest, total = self._accumulate(state.trainable, state.rest, total, records, mask)
         return StepState(trainable=state.trainable, rest=rest, optimizer=state.optimizer), total
 
+    def memory(self, state: StepState, records: Batch, mask: Mask) -> int:
+        """Bytes that `accumulate` needs on the device for such a microbatch."""
+        return _memory(self._accumulate, state, records, mask)
+
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Move by the mean gradient."""
         del draw
         return self._update(state, total)
+
+
+def _memory(accumulate: Any, state: StepState, records: Batch, mask: Mask) -> int:
+    compiled = accumulate.lower(state.trainable, state.rest, begin(state), records, mask).compile()
+    analysis = compiled.memory_analysis()
+    kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return int(kept + analysis.temp_size_in_bytes)
 
 
 def _accumulate_clipped(

@@ -40,7 +40,7 @@ def plot_risks(rows: Rows, folder: Path, *, log_axis: bool, title: str) -> list[
     axis.set(xlabel="privacy budget ε", ylabel="chance of reconstruction, at most", ylim=(-0.02, 1.05), title=title)
     if log_axis and places[-1] > _WIDE_RANGE * places[0] * 0.1:
         axis.set_xscale("log")
-    axis.legend(frameon=False, loc="upper left")
+    axis.legend(frameon=False, loc="center right")
     return save_figure(figure, folder, "bounds")
 
 

@@ -1,5 +1,6 @@
 """Metrics of predictions against targets, by scikit-learn, with bootstrap confidence intervals."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -78,7 +79,14 @@ def _metric(name: str) -> Metric:
     }
     if name not in known:
         raise InputError(f"{name!r} is unknown; valid: {', '.join(known)}", where="[evaluation] metrics")
-    return lambda targets, chosen: float(known[name](targets, chosen))
+    return lambda targets, chosen: _quietly(known[name], targets, chosen)
+
+
+def _quietly(metric: Any, targets: Shaped[np.ndarray, " sample"], chosen: Shaped[np.ndarray, " sample"]) -> float:
+    with warnings.catch_warnings():
+        # Small samples may hold a single class: the value is then what scikit-learn defines, and no news.
+        warnings.simplefilter("ignore")
+        return float(metric(targets, chosen))
 
 
 def _balanced_accuracy(targets: Int[np.ndarray, " sample"], chosen: Int[np.ndarray, " sample"]) -> float:

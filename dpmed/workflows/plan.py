@@ -15,7 +15,7 @@ from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Split
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
-from dpmed.data.units import members_by_unit
+from dpmed.data.units import members_by_unit, summarise_units
 from dpmed.errors import InputError
 from dpmed.models.build import Built, build_model
 from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget
@@ -50,7 +50,7 @@ class Plan:
     config: Config
     dataset: Dataset
     split: Split
-    members: list[Int[np.ndarray, " sample"]]
+    members: list[Int[np.ndarray, " _"]]
     model: Built
     budget: Budget | None
     facts: LedgerFacts
@@ -130,7 +130,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         members=members,
         model=model,
         budget=budget,
-        facts=_facts(config, dataset, unit, budget),
+        facts=_facts(config, dataset, split.train, unit, budget=budget),
         steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=steps_per_epoch,
         microbatch=_microbatch(config, len(members), model.parameters),
@@ -190,11 +190,16 @@ def _solve(config: Config, privacy: PrivacyConfig, train_size: int) -> Budget:
     )
 
 
-def _facts(config: Config, dataset: Dataset, unit: str, budget: Budget | None) -> LedgerFacts:
+def _facts(
+    config: Config, dataset: Dataset, train: Int[np.ndarray, " sample"], unit: str, *, budget: Budget | None
+) -> LedgerFacts:
     privacy = config.privacy
     if privacy is None or budget is None:
         return LedgerFacts(unit=unit, source="seeded", outside=tuple(dataset.info.outside_accounting))
     notes: tuple[str, ...] = ()
+    if unit == "image":
+        weaker = summarise_units(dataset, train).sentence(epsilon=budget.epsilon, delta=budget.delta)
+        notes = () if weaker is None else (weaker,)
     if privacy.max_reconstruction_risk is not None and privacy.adversary is not None:
         composition = Composition(
             adversary=privacy.adversary,
@@ -203,7 +208,7 @@ def _facts(config: Config, dataset: Dataset, unit: str, budget: Budget | None) -
             steps=budget.steps,
         )
         prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
-        notes = assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)
+        notes += assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)
     return LedgerFacts(
         unit=unit, source=privacy.noise_source, outside=tuple(dataset.info.outside_accounting), notes=notes
     )

@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PyTree
 
 from dpmed.data.loader import Loader
@@ -32,7 +33,7 @@ from dpmed.training.checkpoint import (
 from dpmed.training.evaluate import Evaluator
 from dpmed.training.loop import Hooks, Outcome, Parts, RunState, train
 from dpmed.training.metrics import bootstrap, evaluate, main_metric
-from dpmed.training.objective import Rest
+from dpmed.training.objective import Rest, device_records
 from dpmed.training.optim import build_optimizer
 from dpmed.workflows.plan import Plan
 
@@ -111,6 +112,13 @@ class Run:
         outcome = train(parts, run, hooks)
         self._write_ledger(outcome.run.draws, "running" if outcome.finished else "stopped")
         return outcome
+
+    def step_memory(self) -> int:
+        """Bytes that one microbatch of a step needs on the device, by XLA's own analysis; nothing is trained."""
+        numbers = np.arange(min(self._microbatch, self.plan.train_size))
+        records = next(Loader(self.plan.dataset, self.plan.members, microbatch=self._microbatch).load(numbers))
+        batch = device_records(records.inputs, records.targets, records.weights, numbers=records.numbers, step=0)
+        return self._step().memory(self._initial, batch, jnp.asarray(records.mask))
 
     def finish(self, run: RunState) -> tuple[Ledger, dict[str, float], dict[str, tuple[float, float]]]:
         """Test the final weights and write them, the ledger, metrics and curves."""

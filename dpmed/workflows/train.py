@@ -15,6 +15,7 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError, RunError
 from dpmed.files import exclusive_lock, make_folder, read_json, write_json, write_text
 from dpmed.progress import Progress
+from dpmed.workflows import inspection
 from dpmed.workflows.plan import Plan
 from dpmed.workflows.run import Run
 
@@ -36,6 +37,7 @@ class TrainSummary:
         steps: updates made.
         seconds: time spent training.
         samples_per_second: training records processed per second.
+        notes: what must be known to read ε rightly.
         release: what may leave the house, in words.
     """
 
@@ -47,6 +49,7 @@ class TrainSummary:
     steps: int
     seconds: float
     samples_per_second: float
+    notes: tuple[str, ...]
     release: tuple[str, ...]
 
     def describe(self) -> dict[str, str]:
@@ -75,6 +78,7 @@ class TrainSummary:
             "steps": self.steps,
             "seconds": self.seconds,
             "samples_per_second": self.samples_per_second,
+            "notes": list(self.notes),
             "release": list(self.release),
             "versions": versions(),
         }
@@ -104,6 +108,19 @@ def run(plan: Plan, folder: Path, progress: Progress) -> TrainSummary:
     # Written last of what a resume needs: a folder with a config can always be resumed.
     write_text(folder / CONFIG_FILE, config_to_toml(plan.config))
     return _train(plan, folder, progress)
+
+
+def dry_run(plan: Plan, folder: Path, progress: Progress) -> dict[str, Any]:
+    """The plan with what was found in the data and what a step needs; writes `plan.json` and `contact_sheet.png`.
+
+    Raises:
+        InputError: a sample cannot be read.
+    """
+    found = inspection.run(plan.dataset, plan.split, seed=plan.config.training.seed, folder=folder)
+    memory = Run(plan, folder, progress, config_digest="").step_memory()
+    content = {**plan.to_json(), "step_memory_bytes": memory, "data": found.to_json()}
+    write_json(folder / "plan.json", content)
+    return {**content, "facts": {**found.facts(), "memory of a step": f"{memory / 2**20:.0f} MiB"}}
 
 
 def load_run_config(folder: Path) -> Config:
@@ -162,6 +179,7 @@ def _train(plan: Plan, folder: Path, progress: Progress) -> TrainSummary:
         steps=done.step,
         seconds=done.seconds,
         samples_per_second=done.records / done.seconds if done.seconds else 0.0,
+        notes=ledger.notes,
         release=current.release,
     )
     write_json(folder / "summary.json", summary.to_json())

@@ -33,12 +33,22 @@ def refused(done, *words, code=2):
     assert done.stdout == ""
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(dpmed, tmp_path):
-    done = dpmed("train", "quickstart", "--dry-run")
+def test_a_dry_run_prints_the_plan_and_shows_the_data(dpmed, tmp_path):
+    done = dpmed("train", "quickstart", "--dry-run", "--out", tmp_path / "plan")
     assert done.returncode == 0, done.stderr
-    for word in ("1294 train", "σ = ", "ε = 8", "Poisson", "150 (75 epochs)", "parameters"):
+    for word in (
+        "1294 train",
+        "σ = ",
+        "ε = 8",
+        "Poisson",
+        "150 (75 epochs)",
+        "parameters",
+        "memory of a step",
+        "0 to 16",
+    ):
         assert word in done.stdout
-    assert list(tmp_path.iterdir()) == []
+    assert {path.name for path in (tmp_path / "plan").iterdir()} == {"plan.json", "contact_sheet.png"}
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "plan")
 
 
 def test_json_is_the_only_thing_on_standard_output(dpmed_process):
