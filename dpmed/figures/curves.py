@@ -31,13 +31,13 @@ def plot_curves(
     tests = [row for row in rows if row["split"] == "test" and row.get(metric) is not None]
     for row in tests:
         axes[1].plot([row["step"]], [row[metric]], marker="D", linestyle="none", color=PALETTE[2], label="test")
-    for axis, title in zip(axes, ("loss", metric.replace("_", " "), "privacy spent, ε"), strict=False):
-        axis.set(title=title, xlabel="step", xlim=(0, None))
     if epsilon_planned is not None:
         _line(axes[2], rows, "validation", "epsilon", label="spent", color=PALETTE[3])
         axes[2].axhline(epsilon_planned, linestyle="--", linewidth=1, color="0.4", label="planned")
         axes[2].set(ylim=(0, None))
-    for axis in axes:
+    # Limits come last: once set, they no longer follow what is drawn.
+    for axis, title in zip(axes, ("loss", metric.replace("_", " "), "privacy spent, ε"), strict=False):
+        axis.set(title=title, xlabel="step", xlim=(0, None))
         axis.legend(frameon=False)
     return save_figure(figure, folder, "curves", formats=("png",))
 
