@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dpmed.figures.style import FORMATS, level_colours, new_figure, save_figure
+from dpmed.figures.style import FORMATS, PALETTE, level_colours, new_figure, save_figure
 
 GALLERY = "reconstructions_ordered"
 CURVES = "characteristic_rero_curve"
@@ -134,7 +134,7 @@ def plot_rero_curves(
 
     Args:
         curves: from most to least noise.
-        unrelated: distances of originals to their nearest other original, drawn in grey; may be empty.
+        unrelated: distances of originals to their nearest other original, drawn beside; may be empty.
         metric: what the distances are.
         thresholds: marked by thin lines.
         folder: where to write.
@@ -161,7 +161,16 @@ def plot_rero_curves(
     if len(unrelated):
         x, y = share_within(unrelated, len(unrelated))
         x, y = np.concatenate([[low - margin], x, [high + margin]]), np.concatenate([[0.0], y, [1.0]])
-        axis.step(x, y, where="post", color="0.6", linewidth=3, alpha=0.6, zorder=1, label="nearest other\noriginal")
+        axis.step(
+            x,
+            y,
+            where="post",
+            color=PALETTE[1],
+            linewidth=2.4,
+            linestyle=(0, (1, 1)),
+            zorder=1,
+            label="nearest other\noriginal",
+        )
     for threshold in thresholds:
         axis.axvline(threshold, color="0.4", linewidth=0.6, linestyle=":")
     axis.set(xlabel=f"distance ({metric})", ylabel="share of originals within it", ylim=(-0.02, 1.02))

@@ -106,7 +106,7 @@ def write_audit_report(
     curves = Picture(
         title="How many were recovered how well",
         path=path.parent / f"{CURVES}.png",
-        caption="The share of originals recovered within each distance. Grey: each original's nearest other original, "
+        caption="The share of originals recovered within each distance. Thick dots: each original's nearest other one, "
         "that is, how alike two images are that have nothing to do with each other.",
     )
     tables = [_level_table(manifest, results), _share_table(results, metric)]

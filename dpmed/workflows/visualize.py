@@ -43,6 +43,15 @@ _THRESHOLDS = {
     "lpips": (0.1, 0.3, 0.5),
     "fid-features": (5.0, 10.0, 15.0),
 }
+_LABELS = {
+    "ssim": "1 − SSIM",
+    "ms-ssim": "1 − MS-SSIM",
+    "mse": "MSE",
+    "psnr": "−PSNR in dB",
+    "gmsd": "GMSD",
+    "lpips": "LPIPS",
+    "fid-features": "Inception features",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,19 +201,18 @@ def run(job: VisualizeJob, out: Path, progress: Progress) -> VisualizeSummary:
     # The page needs a picture that browsers show; it is taken away again where it was not asked for.
     formats = job.formats if "png" in job.formats else (*job.formats, "png")
     with progress.task("drawing", total=3, unit="parts") as task:
+        label = _LABELS.get(job.metric, job.metric)
         labels = [level_label(level.epsilon) for level in job.manifest.levels]
-        gallery = plot_gallery(_gallery(job), labels, metric=job.metric, folder=out, formats=formats)
+        gallery = plot_gallery(_gallery(job), labels, metric=label, folder=out, formats=formats)
         task.advance(note="gallery")
         curves = [_curve(level, rows) for level, rows in zip(job.manifest.levels, job.by_level, strict=True)]
         drawn = plot_rero_curves(
-            curves, job.unrelated, metric=job.metric, thresholds=job.thresholds, folder=out, formats=formats
+            curves, job.unrelated, metric=label, thresholds=job.thresholds, folder=out, formats=formats
         )
         task.advance(note="curves")
         rero = _rero(job, curves)
         tables = _write_tables(job, out, rero)
-        findings = write_audit_report(
-            out / REPORT, job.manifest, _results(job, rero), metric=job.metric, bounds=job.bounds
-        )
+        findings = write_audit_report(out / REPORT, job.manifest, _results(job, rero), metric=label, bounds=job.bounds)
         task.advance(note="report")
     pictures = [*gallery, *drawn]
     for path in [path for path in pictures if path.suffix[1:] not in job.formats]:

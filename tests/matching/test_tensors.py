@@ -59,7 +59,7 @@ def entry(**changes):
         b"\xff" * 8,
         b"\xff" * 64,
         safetensors(ARRAYS, cut=60),
-        safetensors(ARRAYS, cut=-4),
+        safetensors(ARRAYS, cut=-10),
         safetensors({}, header=[1]),
         safetensors(ARRAYS, header=entry(shape=[2**40, 2**40])),
         safetensors(ARRAYS, header=entry(shape=[-2, -3])),

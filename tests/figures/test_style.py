@@ -1,0 +1,35 @@
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+
+from dpmed.figures.style import PALETTE, level_colours, new_figure, save_figure
+
+
+def test_every_format_is_written_and_fonts_travel_along(tmp_path):
+    figure, (axis,) = new_figure(width=2.0, height=2.0)
+    axis.set(title="ε = 10")
+    paths = save_figure(figure, tmp_path, "figure")
+    assert [path.name for path in paths] == ["figure.png", "figure.pdf", "figure.svg"]
+    starts = [path.read_bytes()[:5] for path in paths]
+    assert starts == [b"\x89PNG\r", b"%PDF-", b"<?xml"]
+    assert b"/FontFile2" in paths[1].read_bytes()  # TrueType, embedded
+    assert b"<text" not in paths[2].read_bytes()  # drawn, so that no font is needed
+
+
+def test_the_same_figure_is_the_same_file(tmp_path):
+    for name in ("a", "b"):
+        figure, (axis,) = new_figure(width=2.0, height=2.0)
+        axis.plot([0, 1], [0, 1], label="line")
+        axis.legend()
+        save_figure(figure, tmp_path, name, formats=("svg", "pdf"))
+    for ending in ("svg", "pdf"):
+        assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
+
+
+@pytest.mark.parametrize("private", [0, 1, 7])
+def test_levels_go_from_dark_to_light_and_end_in_black(private):
+    colours = level_colours(private, non_private=True)
+    assert len(colours) == private + 1 and colours[-1] == PALETTE[-1]
+    brightness = [np.dot(to_rgb(colour), (0.2126, 0.7152, 0.0722)) for colour in colours[:-1]]
+    assert (np.diff(brightness) > 0).all()
+    assert len(level_colours(private, non_private=False)) == private
