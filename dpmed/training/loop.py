@@ -141,7 +141,7 @@ def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
         batches = _batches(parts, run)
         for microbatches in batches:
             hooks.before_draw(run.draws + 1)
-            state, total = _accumulate(parts.step, run.state, microbatches, run.step)
+            state, total = accumulate(parts.step, run.state, microbatches, run.step)
             state = parts.step.update(state, total, draw=run.draws)
             ema = None if run.ema is None else average(run.ema, state.trainable, jnp.float32(parts.ema_decay))
             run = _count(run, state, ema, total, seconds=before + clock.seconds())
@@ -170,9 +170,8 @@ def _batches(parts: Parts, run: RunState) -> Iterator[Iterator[Any]]:
     return parts.loader.stream(numbers())
 
 
-def _accumulate(
-    step: Step, state: StepState, microbatches: Iterator[Any], number: int
-) -> tuple[StepState, Accumulated]:
+def accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number: int) -> tuple[StepState, Accumulated]:
+    """The sums over all microbatches of step `number`."""
     total = step.begin(state)
     for records in microbatches:
         batch = device_records(records.inputs, records.targets, records.weights, numbers=records.numbers, step=number)

@@ -1,5 +1,6 @@
 """One training run with its folder: joins a plan to the loop, and writes what the loop produces."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ from dpmed.training.checkpoint import (
     save_checkpoint,
 )
 from dpmed.training.evaluate import Evaluator
-from dpmed.training.loop import Hooks, Outcome, Parts, RunState, train
+from dpmed.training.loop import Hooks, Outcome, Parts, RunState, accumulate, train
 from dpmed.training.metrics import bootstrap, evaluate, main_metric
 from dpmed.training.objective import Rest, device_records
 from dpmed.training.optim import build_optimizer
@@ -119,6 +120,18 @@ class Run:
         records = next(Loader(self.plan.dataset, self.plan.members, microbatch=self._microbatch).load(numbers))
         batch = device_records(records.inputs, records.targets, records.weights, numbers=records.numbers, step=0)
         return self._step().memory(self._initial, batch, jnp.asarray(records.mask))
+
+    def time_steps(self, count: int) -> float:
+        """Median seconds of `count` steps, loading included, once compiled; nothing is kept. For benchmarks."""
+        step, state, sampler = self._step(), self._fresh().state, self._sampler()
+        loader = Loader(self.plan.dataset, self.plan.members, microbatch=self._microbatch)
+        seconds = []
+        for number, microbatches in enumerate(loader.stream(sampler.draw(number) for number in range(count + 3))):
+            begun = time.perf_counter()
+            state, total = accumulate(step, state, microbatches, number)
+            state = jax.block_until_ready(step.update(state, total, draw=number))
+            seconds.append(time.perf_counter() - begun)
+        return float(np.median(seconds[3:]))
 
     def finish(self, run: RunState) -> tuple[Ledger, dict[str, float], dict[str, tuple[float, float]]]:
         """Test the final weights and write them, the ledger, metrics and curves."""

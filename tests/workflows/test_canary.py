@@ -3,8 +3,8 @@
 A coin decides for each of 500 canaries whether it takes part; each pulls with the full clipping norm in a direction of
 its own. The attacker sees the final sum of all noisy steps and guesses the coins. Under (ε, δ) the number of right
 guesses is at most Binomial(500, e^ε / (1 + e^ε)), but for 500·δ (Steinke, Nasr & Jagielski, 2023, Theorem 5.2). Right
-guesses so give a lower confidence limit of ε. At 99.9 % it must not lie above the claimed ε. With a tenth of the noise, or
-with noise that is drawn once and used again, the same test must catch the training red-handed.
+guesses so give a lower confidence limit of ε. At 99.9 % it must not lie above the claimed ε. With a tenth of the noise,
+or with noise that is drawn once and used again, the same test must catch the training red-handed.
 """
 
 import jax.numpy as jnp
