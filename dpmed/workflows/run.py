@@ -129,7 +129,7 @@ class Run:
         for number, microbatches in enumerate(loader.stream(sampler.draw(number) for number in range(count + 3))):
             begun = time.perf_counter()
             state, total = accumulate(step, state, microbatches, number)
-            state = jax.block_until_ready(step.update(state, total, draw=number))
+            state = jax.block_until_ready(step.update(state, total, draw=number))  # type: ignore[no-untyped-call] # jax's
             seconds.append(time.perf_counter() - begun)
         return float(np.median(seconds[3:]))
 

@@ -21,6 +21,7 @@ from dpmed.workflows.run import Run
 
 CONFIG_FILE = "config.toml"
 SPLIT_FILE = "split.json"
+SUMMARY_FILE = "summary.json"
 _MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -182,7 +183,7 @@ def _train(plan: Plan, folder: Path, progress: Progress) -> TrainSummary:
         notes=ledger.notes,
         release=current.release,
     )
-    write_json(folder / "summary.json", summary.to_json())
+    write_json(folder / SUMMARY_FILE, summary.to_json())
     return summary
 
 

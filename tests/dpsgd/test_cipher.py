@@ -23,7 +23,10 @@ def test_block_function_gives_the_vector_of_rfc_8439_section_2_3_2():
 
 def test_keystream_gives_the_encryption_vector_of_rfc_8439_section_2_4_2():
     nonce = jnp.asarray(np.frombuffer(bytes.fromhex("000000000000004a00000000"), np.uint32))
-    text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
+    text = (
+        b"Ladies and Gentlemen of the class of '99: "
+        b"If I could offer you only one tip for the future, sunscreen would be it."
+    )
     stream = np.asarray(keystream(KEY, nonce, words=48)).tobytes()[64 : 64 + len(text)]
     cipher = bytes(a ^ b for a, b in zip(text, stream, strict=True))
     assert cipher.hex().startswith("6e2e359a2568f98041ba0728dd0d6981e97e7aec1d4360c20a27afccfd9fae0b")
