@@ -86,9 +86,8 @@ def _speed(side: int, channels: int, originals: int, others: int, pairs: int) ->
         if values
     ]
     ratios = [loop / ours for loop, ours in zip(seconds["scikit-image"], seconds["dpmed"], strict=True)]
-    print(
-        f"{case}: {statistics.median(ratios):.1f} times as fast as scikit-image (rounds: {[round(r, 1) for r in ratios]})"
-    )
+    rounds = ", ".join(f"{ratio:.1f}" for ratio in ratios)
+    print(f"{case}: {statistics.median(ratios):.1f} times as fast as scikit-image (rounds: {rounds})")
     return [*results, measurement(case, "dpmed over scikit-image", "ratio", ratios, more_is_better=True)]
 
 
