@@ -16,7 +16,7 @@ import torch
 
 def load(path: Path) -> dict[str, np.ndarray]:
     """The floating-point arrays of a state dict, by name."""
-    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = torch.load(path, map_location="cpu", weights_only=True)  # noqa: TID251 unpickles arrays alone
     return {name: tensor.numpy() for name, tensor in state.items() if tensor.is_floating_point()}
 
 
