@@ -47,8 +47,6 @@ class EvaluationConfig(Table):
     metrics: tuple[str, ...] = ()
     """Names of the metrics; left out, those that suit the task."""
     main_metric: str | None = None
-    """The metric that early stopping and plateau schedules watch; left out, the task's own."""
+    """The metric that curves.png shows and early stopping watches; left out, the task's own."""
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """Resamplings for the 95 % confidence intervals of the final test metrics; 0 for none."""
-    break_down_by: tuple[str, ...] = ()
-    """Columns of the data set (such as sex or site) by which the final test metrics are broken down."""

@@ -14,6 +14,11 @@ Metric = Callable[[Shaped[np.ndarray, " sample"], Shaped[np.ndarray, " sample"]]
 DEFAULTS = {"classification": ("accuracy", "mcc", "balanced_accuracy")}
 
 
+def metric_names(task: str) -> tuple[str, ...]:
+    """The metrics that a task has."""
+    return DEFAULTS.get(task, ())
+
+
 def main_metric(task: str) -> str:
     """The metric that a run of this task is judged by."""
     del task

@@ -23,6 +23,7 @@ from dpmed.privacy.ledger import LedgerFacts
 from dpmed.privacy.rero import assumption_notes
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
+from dpmed.training.metrics import metric_names
 
 # Per-sample gradients of one microbatch may take about this much memory before `auto` chooses fewer records.
 _GRADIENT_BYTES = 256 << 20
@@ -119,6 +120,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     split = split_dataset(dataset, config.data, seed=config.training.seed)
     unit = config.privacy.unit if config.privacy is not None else "image"
     members = members_by_unit(dataset, split.train, unit=unit, max_samples=config.data.max_samples_per_unit)
+    _check_metrics(config, dataset.info.task)
     _check_sizes(config, len(members))
     model = _build(config, dataset)
     budget = None if config.privacy is None else _solve(config, config.privacy, len(members))
@@ -136,6 +138,17 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         microbatch=_microbatch(config, len(members), model.parameters),
         warnings=_warnings(config, len(members)),
     )
+
+
+def _check_metrics(config: Config, task: str) -> None:
+    known = metric_names(task)
+    asked = config.evaluation.metrics or known
+    main = config.evaluation.main_metric
+    for name in asked:
+        if name not in known:
+            raise InputError(f"{name!r} is unknown; valid: {', '.join(known)}", where="[evaluation] metrics")
+    if main is not None and main not in (*asked, "loss"):
+        raise InputError(f"{main!r} is not among the metrics {', '.join(asked)}", where="[evaluation] main_metric")
 
 
 def _check_sizes(config: Config, train_size: int) -> None:
@@ -209,9 +222,10 @@ def _facts(
         )
         prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
         notes += assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)
-    return LedgerFacts(
-        unit=unit, source=privacy.noise_source, outside=tuple(dataset.info.outside_accounting), notes=notes
-    )
+    outside = [*dataset.info.outside_accounting]
+    if config.training.early_stopping is not None:
+        outside.append("Validation scores, computed exactly, chose when to stop and which weights to keep.")
+    return LedgerFacts(unit=unit, source=privacy.noise_source, outside=tuple(outside), notes=notes)
 
 
 def _microbatch(config: Config, train_size: int, parameters: int) -> int:

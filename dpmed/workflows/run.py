@@ -36,6 +36,7 @@ from dpmed.training.loop import Hooks, Outcome, Parts, RunState, accumulate, tra
 from dpmed.training.metrics import bootstrap, evaluate, main_metric
 from dpmed.training.objective import Rest, device_records
 from dpmed.training.optim import build_optimizer
+from dpmed.training.stopping import EarlyStopping, has_stopped
 from dpmed.workflows.plan import Plan
 
 METHOD = "vmap"
@@ -77,6 +78,13 @@ class Run:
             plan.config.optimizer, plan.config.schedule, steps=plan.steps, steps_per_epoch=plan.steps_per_epoch
         )
         self._initial = StepState(trainable=trainable, rest=rest, optimizer=self._optimizer.init(trainable))
+        stopping = plan.config.training.early_stopping
+        self._main_metric = plan.config.evaluation.main_metric or main_metric(plan.dataset.info.task)
+        self._stopping: EarlyStopping | None = None
+        if stopping is not None:
+            self._stopping = EarlyStopping(
+                metric=self._main_metric, patience=stopping.patience, min_delta=stopping.min_delta
+            )
         self._evaluator = Evaluator(self._objective, plan.dataset, batch_size=plan.config.evaluation.batch_size)
 
     def train(self) -> Outcome:
@@ -103,11 +111,11 @@ class Run:
         hooks = Hooks(
             before_draw=journal.begin if journal is not None else lambda draws: None,
             save=lambda state: self._save(state, reserve=every),
-            watch=lambda state, scores: (state, False),
+            watch=self._watch,
             should_stop=self._should_stop,
             progress=self.progress,
         )
-        if run.draws >= plan.steps:
+        if run.draws >= plan.steps or has_stopped(run.watched):
             self._save(run, reserve=0)
             return Outcome(run=run, finished=True)
         outcome = train(parts, run, hooks)
@@ -159,7 +167,7 @@ class Run:
         self._write_rows(rows)
         module = eqx.combine(trainable, rest.frozen, self._objective.static)
         save_weights(self.folder / "model.eqx", (module, rest.state))
-        plot_curves(rows, self.folder, metric=main_metric(info.task), epsilon_planned=self._planned_epsilon())
+        plot_curves(rows, self.folder, metric=self._main_metric, epsilon_planned=self._planned_epsilon())
         return ledger, scores, intervals
 
     def _epsilon(self, draws: int) -> float:
@@ -173,7 +181,9 @@ class Run:
         copied = jax.tree.map(jnp.array, self._initial)
         keeps_average = self.plan.config.training.ema_decay is not None
         ema = jax.tree.map(jnp.array, copied.trainable) if keeps_average else None
-        return RunState(state=copied, ema=ema, best=None, step=0, draws=0)
+        # Always there when it may be needed, so that checkpoints of one run have one shape.
+        best = (copied.trainable, copied.rest) if self._stopping is not None else None
+        return RunState(state=copied, ema=ema, best=jax.tree.map(jnp.array, best), step=0, draws=0)
 
     def _restore(self) -> RunState:
         assert self._checkpoint is not None  # noqa: S101 the caller looked
@@ -222,6 +232,16 @@ class Run:
             optimizer=self._optimizer,
             key=jnp.asarray(key.words),
         )
+
+    def _watch(self, run: RunState, scores: Mapping[str, float]) -> tuple[RunState, bool]:
+        if self._stopping is None:
+            return run, False
+        verdict = self._stopping.observe(run.watched, scores[self._stopping.metric])
+        if verdict.improved:
+            current = (run.state.trainable if run.ema is None else run.ema, run.state.rest)
+            # Copied: the next step uses up the buffers of its state.
+            run = replace(run, best=jax.tree.map(jnp.array, current))
+        return replace(run, watched=verdict.watched), verdict.stop
 
     def _weights(self, run: RunState) -> tuple[PyTree, Rest]:
         if run.best is not None:

@@ -172,3 +172,23 @@ def test_a_bad_checkpoint_is_named_and_nothing_is_lost(tmp_path, small_run, dama
     assert newest.name in done.stderr
     assert ("damaged" if damage == "cut" else "another config") in done.stderr
     assert (folder / "checkpoints" / newest.name).exists()
+
+
+def test_early_stopping_keeps_the_best_weights_and_a_resume_does_not_train_on(tmp_path):
+    folder = tmp_path / "run"
+    stopping = [
+        "--set",
+        "training.early_stopping={patience = 1, min_delta = 0.9}",
+        "--set",
+        "evaluation.every_epochs=1",
+    ]
+    done = call("train", "quickstart", *SMALL, *stopping, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    summary, ledger = json.loads((folder / "summary.json").read_text()), ledger_of(folder)
+    assert summary["steps"] == ledger["steps"] == 8
+    assert ledger["epsilon"] < 8
+    assert "chose when to stop" in " ".join(ledger["outside_accounting"])
+    weights = (folder / "model.eqx").read_bytes()
+    assert call("train", "--resume", folder).returncode == 0
+    assert (folder / "model.eqx").read_bytes() == weights
+    assert ledger_of(folder)["steps"] == 8

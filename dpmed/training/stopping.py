@@ -1,0 +1,54 @@
+"""Early stopping: end a run when the validation score no longer improves, and keep the best weights.
+
+It looks at private validation samples; the ledger of a run that uses it says so.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+_LOWER_IS_BETTER = ("loss", "mse", "l1")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What follows from a score.
+
+    Attributes:
+        watched: what to remember, as plain numbers.
+        improved: whether the score is the best so far.
+        stop: whether patience has run out.
+    """
+
+    watched: Mapping[str, float]
+    improved: bool
+    stop: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping:
+    """Stop after some evaluations without improvement.
+
+    Attributes:
+        metric: the score's name; losses are better when smaller, all else when larger.
+        patience: evaluations without improvement that are borne.
+        min_delta: smallest change that counts.
+    """
+
+    metric: str
+    patience: int
+    min_delta: float
+
+    def observe(self, watched: Mapping[str, float], score: float) -> Verdict:
+        """Judge a score, given what was remembered of those before it."""
+        value = -score if self.metric in _LOWER_IS_BETTER else score
+        best = watched.get("best")
+        if best is None or value > best + self.min_delta:
+            return Verdict({"best": value, "waited": 0.0}, improved=True, stop=False)
+        waited = watched.get("waited", 0.0) + 1
+        stop = waited >= self.patience
+        return Verdict({"best": best, "waited": waited, "stopped": float(stop)}, improved=False, stop=stop)
+
+
+def has_stopped(watched: Mapping[str, float]) -> bool:
+    """Whether a run was ended by early stopping, so that resuming it must not train on."""
+    return watched.get("stopped", 0.0) > 0
