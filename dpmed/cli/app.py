@@ -70,9 +70,11 @@ def dpmed(
 
 def _register() -> None:
     # In the order of work. Each module only declares options; real work is imported when its command runs.
-    from dpmed.cli import bounds, phantom, train
+    from dpmed.cli import bounds, match, phantom, train, visualize
 
     train.register(app)
+    match.register(app)
+    visualize.register(app)
     bounds.register(app)
     phantom.register(app)
 

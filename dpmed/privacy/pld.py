@@ -48,7 +48,7 @@ def pld_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: int, de
     removed = _removed(step, points, steps, delta)
     added = _added(step, points, steps, delta, at_least=removed)
     epsilon = max(removed, added)
-    return epsilon * (1 + _ROUNDING) if epsilon > 0 else 0.0
+    return float(epsilon) * (1 + _ROUNDING) if epsilon > 0 else 0.0
 
 
 def _removed(step: StepLoss, points: Quadrature, steps: int, delta: float) -> float:

@@ -3,12 +3,7 @@ import json
 
 import pytest
 
-from dpmed.cli import match
-from dpmed.cli.app import app
 from tests.reconstructions import write_reconstructions
-
-if "match" not in {command.callback.__name__ for command in app.registered_commands}:
-    match.register(app)
 
 
 @pytest.fixture

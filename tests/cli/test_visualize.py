@@ -4,14 +4,7 @@ import sys
 
 import pytest
 
-from dpmed.cli import match, visualize
-from dpmed.cli.app import app
 from tests.reconstructions import write_reconstructions
-
-_KNOWN = {command.callback.__name__ for command in app.registered_commands}
-for _name, _module in (("match", match), ("visualize", visualize)):
-    if _name not in _KNOWN:
-        _module.register(app)
 
 
 @pytest.fixture

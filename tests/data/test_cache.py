@@ -156,7 +156,7 @@ def _die(folder, cache_folder):
     cached(make(Path(folder), Dies(), count=10), Path(cache_folder), progress=Silent())
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 def test_a_killed_process_costs_no_more_than_what_was_not_marked(tmp_path, monkeypatch):
     monkeypatch.setattr(cache, "_BLOCK", 2)
     monkeypatch.setattr(cache, "_SECONDS_BETWEEN_MARKS", 0.0)
@@ -207,7 +207,7 @@ def _build(folder, cache_folder, queue):
     queue.put((len(decode.decoded), [float(dataset[i].input[0, 0, 0]) for i in range(60)]))
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 def test_two_processes_build_it_once(tmp_path):
     make(tmp_path / "data", Decoder(), count=60)
     context = multiprocessing.get_context("fork")

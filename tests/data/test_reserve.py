@@ -63,7 +63,7 @@ def _hold(path, held, release):
         release.wait(30)
 
 
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 def test_a_lock_is_waited_for_and_freed_by_a_kill(tmp_path):
     context = multiprocessing.get_context("fork")
     held, release = context.Event(), context.Event()
