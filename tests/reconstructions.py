@@ -1,4 +1,4 @@
-"""Folders of reconstructions as `dpmed reconstruct` leaves them, made without an attack, for tests of what reads them."""
+"""Folders of reconstructions as `dpmed reconstruct` leaves them, made without an attack, to test what reads them."""
 
 from pathlib import Path
 
