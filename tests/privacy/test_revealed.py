@@ -1,0 +1,59 @@
+"""Participation revealed: the plain Gaussian exactly, an explicit sum, and above the tight ε everywhere."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import optimize, stats
+
+from dpmed.privacy.pld import pld_epsilon
+from dpmed.privacy.revealed import gaussian_log_delta, revealed_epsilon
+
+
+def gaussian_delta(epsilon, shift):
+    """Balle & Wang (2018), Theorem 8, as it stands."""
+    return stats.norm.cdf(shift / 2 - epsilon / shift) - math.exp(epsilon) * stats.norm.cdf(
+        -shift / 2 - epsilon / shift
+    )
+
+
+@pytest.mark.parametrize(("epsilon", "shift"), [(0.5, 0.3), (1.0, 1.0), (5.0, 2.0), (20.0, 6.0)])
+def test_delta_is_balle_and_wangs(epsilon, shift):
+    found = math.exp(float(gaussian_log_delta(epsilon, np.asarray([shift]))[0]))
+    assert found == pytest.approx(gaussian_delta(epsilon, shift), rel=1e-9)
+
+
+@pytest.mark.parametrize(("noise", "steps", "delta"), [(1.0, 1, 1e-5), (10.0, 100, 1e-6), (50.0, 7, 1e-9)])
+def test_rate_one_is_the_gaussian_mechanism(noise, steps, delta):
+    shift = math.sqrt(steps) / noise
+    truth = optimize.brentq(lambda e: gaussian_delta(e, shift) - delta, 0, 60, xtol=1e-13)
+    found = revealed_epsilon(sampling_rate=1.0, noise_multiplier=noise, steps=steps, delta=delta)
+    assert found == pytest.approx(truth, rel=1e-7)
+
+
+def test_few_steps_are_the_sum_over_participations():
+    rate, noise, steps, delta = 0.3, 0.5, 4, 1e-4
+
+    def total(epsilon):
+        return sum(
+            stats.binom.pmf(k, steps, rate) * gaussian_delta(epsilon, math.sqrt(k) / noise) for k in range(1, steps + 1)
+        )
+
+    truth = optimize.brentq(lambda e: total(e) - delta, 1, 60, xtol=1e-12)
+    assert revealed_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta) == pytest.approx(
+        truth
+    )
+
+
+@pytest.mark.parametrize("noise", [0.005, 0.02, 0.09, 0.3, 1.0, 5.0])
+def test_telling_the_adversary_more_never_helps(noise):
+    settings = {"sampling_rate": 0.1, "noise_multiplier": noise, "steps": 50, "delta": 1e-6}
+    assert revealed_epsilon(**settings) >= pld_epsilon(**settings) * (1 - 5e-4)
+
+
+@pytest.mark.parametrize("noise", [1e-3, 1e-6, 1e-9])
+def test_at_tiny_noise_epsilon_is_the_loss_of_the_delta_quantile_of_participations(noise):
+    steps, rate, delta = 300, 2048 / 8012, 8e-7
+    most = stats.binom.isf(delta, steps, rate)
+    found = revealed_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta)
+    assert found * 2 * noise**2 == pytest.approx(most, rel=0.02)
