@@ -37,6 +37,7 @@ _VANISHED = 50.0
 _PANEL, _SHORT_PANEL = 0.25, 0.025
 _RULES = {points: np.polynomial.legendre.leggauss(points) for points in (2, 4)}
 _LARGEST_TILT = 1e9
+_NARROWEST = 1e-7
 _PORTION = 1 << 17
 
 
@@ -47,10 +48,14 @@ class Quadrature:
     Attributes:
         losses: L at each point.
         log_mass_p: log of the mass under P.
+        missing: mass under P and under Q that the step leaves out.
+        slack: how far the support's end lies above the highest point, where mass ends abruptly.
     """
 
     losses: Vector
     log_mass_p: Vector
+    missing: tuple[float, float] = (0.0, 0.0)
+    slack: float = 0.0
 
     def cumulants(self, tilt: float) -> tuple[float, float, float]:
         """K(θ) = log E_P exp(θL) and its first two derivatives."""
@@ -70,7 +75,8 @@ class Quadrature:
         log_mass = self.log_mass_p + anchor * self.losses
         matters = log_mass + np.maximum(exponent, 0) > -_OUTSIDE
         if float(np.max(np.abs(exponent) * matters)) < 1:
-            return math.log1p(float(np.exp(log_mass[matters]) @ np.expm1(exponent[matters])))
+            left_out = self.missing[round(anchor)]
+            return math.log1p(float(np.exp(log_mass[matters]) @ np.expm1(exponent[matters])) - left_out)
         both = log_mass + exponent
         largest = float(both.max())
         return largest + math.log(float(np.exp(both - largest).sum()))
@@ -82,7 +88,10 @@ def quadrature(step: StepLoss) -> Quadrature:
     edges = [np.linspace(low, high, max(2, math.ceil((high - low) / _PANEL) + 1)) for low, high in step.intervals]
     points, weights = _gauss(np.concatenate([e[:-1] for e in edges]), np.concatenate([e[1:] for e in edges]))
     log_mass = np.log(weights) + log_normal_density(points) + step.log_mass
-    return Quadrature(step.loss(points).ravel(), log_mass.ravel())
+    losses = step.loss(points).ravel()
+    end = float(step.loss(np.asarray([step.intervals[-1][1]]))[0])
+    slack = max(0.0, end - float(losses.max())) if step.missing[1] > 0 else 0.0
+    return Quadrature(losses, log_mass.ravel(), step.missing, slack)
 
 
 def _gauss(low: Vector, high: Vector, points: int = 4) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "n p"]]:
@@ -152,7 +161,9 @@ def fit_window(
     if side == "below" and tilt < 0:
         enough = min(steps * mean - _DISCOUNTED / -tilt, _edge(points, steps, tilt, -1.0, _OUTSIDE_BEYOND))
         low = max(low, enough)
-    low = max(low, steps * base)
+    low, high = max(low, steps * base), high + points.slack
+    # Where next to all mass is in one point, its rounding must not become the scale of the grid.
+    high = max(high, low + _NARROWEST * abs(base))
     weights = np.exp(points.log_mass_p + tilt * points.losses - moment)
     size = _SMALLEST_GRID
     while True:
@@ -196,7 +207,8 @@ class GridStep:
         masses: of each grid point from `first` on, under P times exp(tilt·loss), divided by exp(log_moment).
         first: number of the first grid point, counted from the step's lowest loss.
         log_moment: the logarithm of what they summed to.
-        above: mass under Q of losses above the grid, which are put on its last point.
+        above: mass under Q of losses above the grid, which are left out.
+        above_p: their mass under P.
         below: mass under P of losses below the grid, which are put on its first point.
     """
 
@@ -204,6 +216,7 @@ class GridStep:
     first: int
     log_moment: float
     above: float
+    above_p: float
     below: float
 
 
@@ -236,20 +249,22 @@ def grid_step(step: StepLoss, window: Window, *, anchor: float, share: Splitter)
         share: how a mass between two grid points is divided.
     """
     size = window.last - window.first + 1
-    masses, above, below = np.zeros(size), 0.0, 0.0
+    masses, above, above_p, below = np.zeros(size), 0.0, 0.0, 0.0
     # The largest weight is scaled to 1 by a guess that is right to a few digits: the tilted peak's.
     scale = quadrature(step).log_moment(window.tilt)
     for low, high, points in _panels(step, window):
         piece = _place(step, window, low, high, points)
         tilted = np.exp(piece.log_p + anchor * piece.losses + (window.tilt - anchor) * piece.grid - scale)
+        tilted[piece.is_above] = 0.0
         upper = share(piece.offset, window.spacing)
         masses += np.bincount(piece.column, (tilted * (1 - upper)).sum(axis=1), size)
         step_up = math.exp((window.tilt - anchor) * window.spacing)
         masses += np.bincount(piece.column + 1, (tilted * upper).sum(axis=1) * step_up, size)
         above += float(np.exp((piece.log_p + piece.losses)[piece.is_above]).sum())
+        above_p += float(np.exp(piece.log_p[piece.is_above]).sum())
         below += float(np.exp(piece.log_p[piece.is_below]).sum())
     total = float(masses.sum())
-    return GridStep(masses / total, window.first, scale + math.log(total), above, below)
+    return GridStep(masses / total, window.first, scale + math.log(total), above, above_p, below)
 
 
 @dataclass(frozen=True, eq=False)
@@ -309,7 +324,8 @@ class Composed:
         masses: tilted masses, with sum 1 up to rounding.
         log_scale: a mass times exp(log_scale - exponent·loss) is the untilted one, see `masses_of`.
         tilt: θ - anchor: what `masses` were tilted by from the measure they carry.
-        above: bound on the mass under Q of sums in which a step was above the grid.
+        above: bound on the mass under Q of sums in which a step was above the grid; they are left out.
+        above_p: the same under P.
         below: bound on the mass under P of sums in which a step was below the grid.
     """
 
@@ -318,6 +334,7 @@ class Composed:
     log_scale: float
     tilt: float
     above: float
+    above_p: float
     below: float
 
     def untilted(self, exponent: float = 0.0) -> Vector:
@@ -342,6 +359,7 @@ def compose(step: GridStep, window: Window, *, base: float, steps: int, anchor: 
         log_scale=steps * step.log_moment,
         tilt=window.tilt - anchor,
         above=steps * step.above,
+        above_p=steps * step.above_p,
         below=steps * step.below,
     )
 

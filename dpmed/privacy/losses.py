@@ -57,6 +57,11 @@ class StepLoss(Protocol):
         """The x with L(x) = `loss`; the lower end of the support where the loss is lower than any."""
         ...
 
+    @property
+    def missing(self) -> tuple[float, float]:
+        """The mass under P and under Q that the step leaves out."""
+        ...
+
 
 @dataclass(frozen=True)
 class WorstCase:
@@ -92,6 +97,16 @@ class WorstCase:
     def place(self, loss: Array) -> Array:
         """The inverse of `loss`."""
         return _log_ratio(self.rate, loss) / self.shift + 0.5 * self.shift
+
+    @property
+    def missing(self) -> tuple[float, float]:
+        """Nothing is left out."""
+        return 0.0, 0.0
+
+    def mass_above(self, x: float) -> tuple[float, float]:
+        """P and Q of everything above x."""
+        without = _upper_tail(x)
+        return without, (1 - self.rate) * without + self.rate * _upper_tail(x - self.shift)
 
 
 @dataclass(frozen=True)
@@ -137,11 +152,73 @@ class Relaxed:
         near = np.log1p(excess + np.sqrt(excess * (excess + 2)))
         return np.where(log_cosh < _LARGE, near, log_cosh + math.log(2)) / self.shift
 
+    @property
+    def missing(self) -> tuple[float, float]:
+        """Nothing is left out."""
+        return 0.0, 0.0
 
-def step_loss(adversary: Adversary, *, sampling_rate: float, noise_multiplier: float) -> StepLoss:
+    def mass_above(self, x: float) -> tuple[float, float]:
+        """P and Q of everything above x."""
+        without = 2 * _upper_tail(x)
+        with_ = _upper_tail(x - self.shift) + _upper_tail(x + self.shift)
+        return without, (1 - self.rate) * without + self.rate * with_
+
+
+@dataclass(frozen=True)
+class Capped:
+    """A step without the losses above a cap, which decide a test by themselves.
+
+    Attributes:
+        whole: the step.
+        cap: L at most.
+    """
+
+    whole: WorstCase | Relaxed
+    cap: float
+
+    @property
+    def lowest(self) -> float:
+        """The whole step's."""
+        return self.whole.lowest
+
+    @property
+    def log_mass(self) -> float:
+        """The whole step's."""
+        return self.whole.log_mass
+
+    @property
+    def end(self) -> float:
+        """The x at which the cap is reached."""
+        return float(self.whole.place(np.asarray([self.cap]))[0])
+
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """The whole step's, up to the cap."""
+        end = self.end
+        return [(low, min(high, end)) for low, high in self.whole.intervals if low < end]
+
+    @property
+    def missing(self) -> tuple[float, float]:
+        """What is above the cap."""
+        return self.whole.mass_above(self.end)
+
+    def loss(self, x: Array) -> Array:
+        """The whole step's."""
+        return self.whole.loss(x)
+
+    def place(self, loss: Array) -> Array:
+        """The whole step's."""
+        return self.whole.place(loss)
+
+
+def step_loss(adversary: Adversary, *, sampling_rate: float, noise_multiplier: float) -> WorstCase | Relaxed:
     """One step as `adversary` sees it; for the worst case a rate of 1 is the plain Gaussian and has closed forms."""
-    kind = WorstCase if adversary == "worst-case" else Relaxed
+    kind: type[WorstCase] | type[Relaxed] = WorstCase if adversary == "worst-case" else Relaxed
     return kind(sampling_rate, 1.0 / noise_multiplier)
+
+
+def _upper_tail(x: float) -> float:
+    return 0.5 * math.erfc(x / math.sqrt(2))
 
 
 def log_normal_density(x: Array) -> Array:

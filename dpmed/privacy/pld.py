@@ -39,7 +39,7 @@ def pld_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: int, de
 
     Args:
         sampling_rate: q in (0, 1).
-        noise_multiplier: σ > 0, at least about 0.08: below, steps reveal who took part and `revealed` is exact.
+        noise_multiplier: σ > 0, at least about 0.003: below, steps reveal who took part and `revealed` is exact.
         steps: T >= 1.
         delta: δ in (0, 1).
     """
@@ -137,7 +137,7 @@ def _solve(  # noqa: PLR0913 one problem: a mechanism, a question and how finely
     composed = compose(single, window, base=step.lowest, steps=steps, anchor=anchor)
     end = composed.losses[-1] if sign > 0 else composed.losses[0]
     beyond = chernoff_above(points, steps=steps, tilt=tilt, place=float(end)) if not 0 <= tilt <= 1 else 0.0
-    lost = beyond + (composed.above if sign > 0 else composed.below)
+    lost = beyond + (composed.above if sign > 0 else composed.below + composed.above_p)
     return _epsilon_at(composed, delta - lost, sign=sign)
 
 

@@ -19,6 +19,7 @@ from scipy import special
 from dpmed.privacy.composition import (
     Quadrature,
     Window,
+    chernoff_above,
     compose,
     fit_window,
     grid_step,
@@ -27,13 +28,15 @@ from dpmed.privacy.composition import (
     share_by_place,
     share_under_q,
 )
-from dpmed.privacy.losses import Adversary, StepLoss, step_loss
+from dpmed.privacy.losses import Adversary, Capped, step_loss
 
 Vector = Float[np.ndarray, " n"]
 
 # Added variance of one step, as a share of its own: with it TPR rises by at most a few hundredths of a percent.
 _GRID_ERROR = 4e-5
-_ROUNDING = 1e-9
+_ROUNDING = 1e-7
+# Losses this far above all thresholds: P has less than e^-30 of the FPR there.
+_CAP_MARGIN = 30.0
 # Where a simple test comes this close to what is possible at all, the possible is the bound.
 _SATURATED = 1e-5
 
@@ -81,7 +84,7 @@ class Composition:
             return self.power(fpr).upper
         if loudest_step_power(self, fpr) >= _ceiling(self, fpr) * (1 - _SATURATED):
             return _ceiling(self, fpr)
-        step = self.step()
+        step = self.step(fpr)
         return _bounded_upper(self, step, _fitted_window(self, step, fpr), fpr)
 
     def advantage(self) -> float:
@@ -100,9 +103,14 @@ class Composition:
         """The chance of ever taking part, 1 - (1 - q)^T: what a test can be sure of at most, but for luck."""
         return 1.0 if self.sampling_rate >= 1 else -math.expm1(self.steps * math.log1p(-self.sampling_rate))
 
-    def step(self) -> StepLoss:
-        """One step's privacy loss."""
-        return step_loss(self.adversary, sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier)
+    def step(self, fpr: float) -> Capped:
+        """One step's privacy loss, less what decides a test of this FPR by itself.
+
+        A threshold t has an FPR of at most exp(-t), so the test's is at most log(1 / fpr); and a sum with one loss
+        above the cap is above that, however low all others are.
+        """
+        whole = step_loss(self.adversary, sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier)
+        return Capped(whole, -math.log(fpr) - self.steps * whole.lowest + _CAP_MARGIN)
 
 
 def gaussian_power(fpr: float, shift: float) -> float:
@@ -115,7 +123,7 @@ def _normal_cdf(x: float) -> float:
 
 
 def _power(composition: Composition, fpr: float) -> Power:
-    step = composition.step()
+    step = composition.step(fpr)
     sure = loudest_step_power(composition, fpr)
     if sure >= _ceiling(composition, fpr) * (1 - _SATURATED):
         return Power(_ceiling(composition, fpr), sure)
@@ -125,12 +133,12 @@ def _power(composition: Composition, fpr: float) -> Power:
     return Power(upper=max(upper, lower), lower=min(lower, upper))
 
 
-def _fitted_window(composition: Composition, step: StepLoss, fpr: float) -> Window:
+def _fitted_window(composition: Composition, step: Capped, fpr: float) -> Window:
     points = quadrature(step)
     return _window(composition, step, points, _tilt_for_fpr(points, composition.steps, fpr))
 
 
-def _bounded_upper(composition: Composition, step: StepLoss, window: Window, fpr: float) -> float:
+def _bounded_upper(composition: Composition, step: Capped, window: Window, fpr: float) -> float:
     return max(fpr, min(_upper(composition, step, window, fpr), _ceiling(composition, fpr)))
 
 
@@ -166,7 +174,7 @@ def _tilt_for_fpr(points: Quadrature, steps: int, fpr: float) -> float:
     return min(max(root(exponent, 0.0, 1.0), 0.0), 1.0)
 
 
-def _window(composition: Composition, step: StepLoss, points: Quadrature, tilt: float) -> Window:
+def _window(composition: Composition, step: Capped, points: Quadrature, tilt: float) -> Window:
     variance = points.cumulants(tilt)[2]
     return fit_window(
         points,
@@ -179,47 +187,69 @@ def _window(composition: Composition, step: StepLoss, points: Quadrature, tilt: 
     )
 
 
-def _upper(composition: Composition, step: StepLoss, window: Window, fpr: float) -> float:
+def _upper(composition: Composition, step: Capped, window: Window, fpr: float) -> float:
     """TPR at `fpr` of the best test of the dominating pair."""
     single = grid_step(step, window, anchor=1.0, share=share_under_q)
     composed = compose(single, window, base=step.lowest, steps=composition.steps, anchor=1.0)
     under_q = composed.untilted()
     under_p = composed.untilted(-1.0)
-    return min(1.0, _tpr(under_p, under_q, fpr, tilt=window.tilt) + composed.above + _ROUNDING * fpr)
+    # A step above the cap or above the grid is a sure yes; so is a sum above the window, which is hardly ever.
+    sure = _ever(step.missing[1] + single.above, composition.steps)
+    sure += _above_window(quadrature(step), composition.steps, float(composed.losses[-1]))
+    return min(1.0, _tpr(under_p, under_q, fpr, sure=sure) + _ROUNDING * fpr)
 
 
-def _lower(composition: Composition, step: StepLoss, window: Window, fpr: float) -> float:
+def _above_window(points: Quadrature, steps: int, place: float) -> float:
+    """A bound on the mass under Q of sums above `place`, by Chernoff with some exponents."""
+    spread = math.sqrt(steps * points.cumulants(1.0)[2]) + 1e-300
+    tilts = 1 + np.geomspace(0.1, 30.0, 8) / spread
+    return min(chernoff_above(points, steps=steps, tilt=float(tilt), place=place) for tilt in tilts)
+
+
+def _lower(composition: Composition, step: Capped, window: Window, fpr: float) -> float:
     """TPR at `fpr` of a real test: the sum of losses rounded at random to the grid, the same under P and Q."""
     masses = []
     for anchor in (0.0, 1.0):
         single = grid_step(step, window, anchor=anchor, share=share_by_place)
         composed = compose(single, window, base=step.lowest, steps=composition.steps, anchor=anchor)
         masses.append(composed.untilted())
-    return max(0.0, _tpr(masses[0], masses[1], fpr, tilt=window.tilt) - _ROUNDING)
+    alarms = _ever(step.missing[0], composition.steps) + composed.above_p
+    sure = _ever(step.missing[1] + single.above, composition.steps)
+    return max(0.0, _tpr(masses[0], masses[1], max(fpr - alarms, 0.0), sure=sure) - _ROUNDING * fpr)
 
 
-def _tpr(under_p: Vector, under_q: Vector, fpr: float, *, tilt: float) -> float:
-    """TPR of the test that says yes above a threshold, and by a coin at it, so that its FPR is `fpr`."""
+def _ever(chance: float, steps: int) -> float:
+    """The chance that it happens in any of the steps."""
+    return 1.0 if chance >= 1 else -math.expm1(steps * math.log1p(-chance))
+
+
+def _tpr(under_p: Vector, under_q: Vector, fpr: float, *, sure: float) -> float:
+    """TPR of the test that says yes above a threshold, and by a coin at it, so that its FPR is `fpr`.
+
+    Args:
+        under_p: masses of the sums under P, in rising order of the loss.
+        under_q: likewise under Q.
+        fpr: the rate.
+        sure: what of Q stands not in `under_q`, because one step alone says yes.
+    """
     tail = np.cumsum(under_p[::-1])[::-1]
     if tail[0] <= fpr:
         return 1.0
     # The last grid point whose upper tail is still above the rate: there the coin decides.
-    at = int(np.searchsorted(-tail, -fpr, side="left")) - 1
-    at = min(max(at, 0), len(tail) - 1)
+    at = max(int(np.searchsorted(-tail, -fpr, side="left")) - 1, 0)
     beyond = float(tail[at + 1]) if at + 1 < len(tail) else 0.0
     share = min(max((fpr - beyond) / float(under_p[at]), 0.0), 1.0) if under_p[at] > 0 else 1.0
-    if tilt < 1:
-        missed = float(under_q[:at].sum()) + (1 - share) * float(under_q[at])
-        if missed > 0.5:  # noqa: PLR2004 the smaller of two complements keeps more digits
-            return float(under_q[at + 1 :].sum()) + share * float(under_q[at])
+    missed = float(under_q[:at].sum()) + (1 - share) * float(under_q[at])
+    if missed < 0.5:  # noqa: PLR2004 of two complements the smaller keeps more digits
         return 1.0 - missed
-    return float(under_q[at + 1 :].sum()) + share * float(under_q[at])
+    return sure + float(under_q[at + 1 :].sum()) + share * float(under_q[at])
 
 
 def _advantage(composition: Composition) -> float:
     if loudest_step_power(composition, _SATURATED) - _SATURATED >= composition.participation * (1 - 2 * _SATURATED):
         return composition.participation
-    step, points = composition.step(), quadrature(composition.step())
+    step = composition.step(_SATURATED)
+    points = quadrature(step)
     tilt = min(max(root(lambda place: points.cumulants(place)[1], 0.0, 1.0), 0.0), 1.0)
     window = _window(composition, step, points, tilt)
     single = grid_step(step, window, anchor=1.0, share=share_under_q)
@@ -227,4 +257,4 @@ def _advantage(composition: Composition) -> float:
     below = composed.losses <= 0
     # Total variation is 1 less the overlap, each half of which lies where it is the smaller density.
     overlap = float(composed.untilted()[below].sum()) + float(composed.untilted(-1.0)[~below].sum())
-    return min(max(1.0 - overlap + composed.above, 0.0) * (1 + _ROUNDING), composition.participation)
+    return min(max(1.0 - overlap, 0.0) + _ROUNDING, composition.participation)
