@@ -105,8 +105,6 @@ def one_step_epsilon(rate, noise, delta):
         return float(high)
 
 
-
-
 @pytest.mark.parametrize("rate", [0.5, 1 / 106, 1e-3])
 @pytest.mark.parametrize(
     "noise",

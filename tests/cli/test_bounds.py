@@ -1,0 +1,91 @@
+"""`dpmed bounds` as a user types it: the files and columns of the contract, and wrong input."""
+
+import csv
+import json
+
+import pytest
+
+from tests.cli.test_train import refused
+
+COLUMNS = (
+    "epsilon,delta,noise_multiplier,sampling_rate,steps,train_size,prior,epsilon_pld,epsilon_rdp,worst_case_upper,"
+    "worst_case_lower,relaxed_upper,relaxed_lower,worst_case_advantage,relaxed_advantage,worst_case_tpr_at_fpr_0.001,"
+    "relaxed_tpr_at_fpr_0.001"
+)
+
+
+def test_a_sweep_writes_tables_and_pictures(dpmed, tmp_path):
+    done = dpmed("bounds", "--eps-min", 1, "--eps-max", 100, "--num", 4, "--out", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "b")
+    assert "HAM10000" in done.stderr
+    names = {path.name for path in (tmp_path / "b").iterdir()}
+    pictures = {f"{stem}.{kind}" for stem in ("bounds", "tradeoff") for kind in ("png", "svg", "pdf")}
+    assert names == {"bounds.csv", "bounds.json", "tradeoff.csv", *pictures}
+    text = (tmp_path / "b" / "bounds.csv").read_text()
+    assert text.splitlines()[0] == COLUMNS
+    rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(text.splitlines())]
+    assert [row["epsilon"] for row in rows] == pytest.approx([1, 100 ** (1 / 3), 100 ** (2 / 3), 100])
+    for row in rows:
+        assert 0.999 * row["epsilon"] <= row["epsilon_pld"] <= row["epsilon"] * (1 + 1e-9)
+        assert row["prior"] == 1 / 8012
+        assert row["relaxed_upper"] <= row["worst_case_upper"] <= 1
+    found = json.loads((tmp_path / "b" / "bounds.json").read_text())
+    assert len(found["rows"]) == 4
+    assert found["settings"]["steps"] == 300
+    assert "max_risk" not in found
+
+
+def test_json_is_one_object_and_the_inverse_is_in_it(dpmed, tmp_path):
+    done = dpmed("bounds", "quickstart", "--max-risk", 0.05, "--json", "--out", tmp_path / "b")
+    found = json.loads(done.stdout)
+    assert [row["adversary"] for row in found["max_risk"]] == ["worst-case", "relaxed"]
+    assert set(found["max_risk"][0]) == {"adversary", "max_risk", "noise_multiplier", "epsilon_pld", "epsilon_rdp"}
+    assert found["settings"]["train_size"] == 1294
+
+
+def test_single_budgets_and_noise_over_a_config(dpmed, tmp_path):
+    done = dpmed(
+        "bounds", "quickstart", "--eps", 8, "--noise-multiplier", 3, "--steps", 10, "--json", "--out", tmp_path / "b"
+    )
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["steps"] for row in rows] == [10, 10]
+    assert rows[1]["noise_multiplier"] == 3
+
+
+def test_extreme_budgets_are_monotone(dpmed, tmp_path):
+    done = dpmed("bounds", "--eps-min", 1e6, "--eps-max", 1e18, "--num", 5, "--json", "--out", tmp_path / "b")
+    rows = json.loads(done.stdout)["rows"]
+    for column in ("epsilon_pld", "epsilon_rdp", "worst_case_upper", "relaxed_upper", "worst_case_lower"):
+        values = [row[column] for row in rows]
+        assert values == sorted(values), column
+    assert all(2.5 < row["epsilon_rdp"] / row["epsilon_pld"] < 2.9 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--eps-min", 10, "--eps-max", 1], "--eps-min"),
+        (["--eps-min", 0, "--eps-max", 1], "--eps-min"),
+        (["--eps", -1], "--eps"),
+        (["--eps", "nan"], "--eps"),
+        (["--noise-multiplier", 0], "--noise-multiplier"),
+        (["--train-size", 1, "--batch-size", 1], "--train-size"),
+        (["--train-size", 100, "--batch-size", 200], "--batch-size"),
+        (["--prior", 0], "--prior"),
+        (["--prior", 1], "--prior"),
+        (["--delta", 0], "--delta"),
+        (["--steps", 0], "--steps"),
+        (["--num", 0], "--num"),
+        (["--spacing", "cubic"], "--spacing"),
+        (["--adversary", "strong"], "--adversary"),
+        (["--accountant", "gdp"], "--accountant"),
+        (["--max-risk", 1e-5], "max-risk"),
+        (["--max-risk", 1.5], "max-risk"),
+        (["nosuchconfig"], "nosuchconfig"),
+    ],
+)
+def test_wrong_input_is_one_message_and_writes_nothing(dpmed, tmp_path, arguments, word):
+    done = dpmed("--quiet", "bounds", *arguments, "--out", tmp_path / "b")
+    refused(done, word)
+    assert not (tmp_path / "b").exists() or not any((tmp_path / "b").iterdir())

@@ -1,0 +1,68 @@
+"""Reconstruction robustness: the reference table, the inverse, and what a ledger must say."""
+
+import pytest
+
+from dpmed.errors import InputError
+from dpmed.privacy.rero import assess, assumption_notes, noise_for_risk, reconstruction
+from dpmed.privacy.tradeoff import Composition
+from tests.privacy.reference import IDS, ROWS
+
+
+@pytest.mark.parametrize("row", ROWS, ids=IDS)
+def test_every_reference_value_is_reproduced(row):
+    _, size, batch, steps, noise, _, _, worst, relaxed = row
+    for adversary, value in (("worst-case", worst), ("relaxed", relaxed)):
+        composition = Composition(adversary=adversary, noise_multiplier=noise, sampling_rate=batch / size, steps=steps)
+        power = reconstruction(composition, 1 / size)
+        assert value * 0.9998 <= power.upper <= value * 1.005
+        assert power.upper * 0.995 <= power.lower <= power.upper
+
+
+@pytest.mark.parametrize("adversary", ["worst-case", "relaxed"])
+@pytest.mark.parametrize("risk", [1e-3, 0.05, 0.9])
+def test_the_inverse_keeps_to_the_risk_and_wastes_no_noise(adversary, risk):
+    setting = {"sampling_rate": 2048 / 8012, "steps": 300}
+    noise = noise_for_risk(risk, adversary=adversary, prior=1 / 8012, **setting)
+    bound = reconstruction(Composition(adversary=adversary, noise_multiplier=noise, **setting), 1 / 8012).upper
+    assert risk * (1 - 1e-4) <= bound <= risk
+
+
+def test_the_relaxed_adversary_needs_less_noise():
+    setting = {"prior": 1e-3, "sampling_rate": 0.1, "steps": 100}
+    assert noise_for_risk(0.05, adversary="relaxed", **setting) < noise_for_risk(
+        0.05, adversary="worst-case", **setting
+    )
+
+
+@pytest.mark.parametrize("risk", [1e-4, 1e-3, 1.0, 2.0, -1.0])
+def test_a_risk_that_guessing_reaches_is_refused(risk):
+    with pytest.raises(InputError, match="prior"):
+        noise_for_risk(risk, adversary="worst-case", prior=1e-3, sampling_rate=0.1, steps=10)
+
+
+def test_a_risk_that_is_never_reached_is_refused():
+    with pytest.raises(InputError, match="taking part"):
+        noise_for_risk(0.5, adversary="worst-case", prior=1e-3, sampling_rate=1e-4, steps=10)
+
+
+def test_an_assessment_holds_all_risks():
+    composition = Composition(adversary="worst-case", noise_multiplier=3.0, sampling_rate=0.2, steps=50)
+    risk = assess(composition, prior=0.01)
+    assert risk.upper == composition.power(0.01).upper
+    assert risk.tpr == composition.upper_power(1e-3)
+    assert 0 <= risk.advantage <= 1
+    assert risk.advantage >= risk.lower - 0.01
+
+
+def test_a_ledger_says_that_the_relaxed_adversary_is_an_assumption():
+    relaxed = Composition(adversary="relaxed", noise_multiplier=1.5, sampling_rate=0.4, steps=150)
+    text = " ".join(assumption_notes(relaxed, prior=0.001, max_risk=0.05))
+    worst = Composition(adversary="worst-case", noise_multiplier=1.5, sampling_rate=0.4, steps=150)
+    for word in (
+        "assumption",
+        "no differential-privacy guarantee",
+        "0.001",
+        f"{reconstruction(worst, 0.001).upper:.4g}",
+    ):
+        assert word in text
+    assert "assumption" not in " ".join(assumption_notes(worst, prior=0.001, max_risk=0.05))
