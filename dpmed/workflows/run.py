@@ -17,8 +17,9 @@ from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.noise import entropy_key, seeded_key
 from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
+from dpmed.errors import InputError
 from dpmed.figures.curves import plot_curves
-from dpmed.files import write_csv, write_json
+from dpmed.files import read_json, write_csv, write_json
 from dpmed.models.weights import save_weights
 from dpmed.privacy.ledger import Ledger, describe_release, plain_ledger, private_ledger
 from dpmed.progress import Progress
@@ -40,6 +41,14 @@ from dpmed.training.stopping import EarlyStopping, has_stopped
 from dpmed.workflows.plan import Plan
 
 METHOD = "vmap"
+
+
+def _steps_of(ledger: Path) -> int:
+    content = read_json(ledger)
+    steps = content.get("steps") if isinstance(content, dict) else None
+    if not isinstance(steps, int) or steps < 0:
+        raise InputError("does not say how many steps were made, and the journal of draws is gone", where=str(ledger))
+    return steps
 
 
 class Run:
@@ -210,7 +219,13 @@ class Run:
         privacy = self.plan.config.privacy
         if privacy is None or privacy.noise_source == "seeded":
             return None
-        return DrawJournal(self.folder / "checkpoints" / "draws")
+        path, ledger = self.folder / "checkpoints" / "draws", self.folder / "privacy.json"
+        was_lost = not path.exists() and ledger.exists()
+        journal = DrawJournal(path)
+        if was_lost:
+            # The ledger covers all draws up to the next checkpoint: more than were made, never fewer.
+            journal.begin(_steps_of(ledger))
+        return journal
 
     def _sampler(self) -> Sampler:
         plan, budget = self.plan, self.plan.budget

@@ -192,3 +192,21 @@ def test_early_stopping_keeps_the_best_weights_and_a_resume_does_not_train_on(tm
     assert call("train", "--resume", folder).returncode == 0
     assert (folder / "model.eqx").read_bytes() == weights
     assert ledger_of(folder)["steps"] == 8
+
+
+def test_a_lost_journal_is_replaced_by_the_ledger_which_claims_no_less(tmp_path, small_run):
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    for name in ("config.toml", "split.json"):
+        (folder / name).write_bytes((small_run / name).read_bytes())
+    ledger = ledger_of(small_run)
+    (folder / "privacy.json").write_text(json.dumps({**ledger, "steps": 25, "status": "running"}))
+    done = call("train", "--resume", folder)
+    assert done.returncode == 0, done.stderr
+    assert ledger_of(folder)["steps"] == 40
+    assert json.loads((folder / "summary.json").read_text())["steps"] == 15
+    (folder / "checkpoints" / "draws").unlink()
+    (folder / "privacy.json").write_text("{}")
+    done = call("train", "--resume", folder)
+    assert done.returncode == 2
+    assert "privacy.json" in done.stderr
