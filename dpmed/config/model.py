@@ -1,5 +1,6 @@
 """`[model]`: the network. One table per architecture, chosen by `name`."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -7,10 +8,29 @@ from pydantic import Field
 from dpmed.config.base import Table
 
 Activation = Literal["mish", "relu", "elu", "selu", "leaky_relu", "gelu", "tanh"]
+ConvolutionKind = Literal["plain", "standardised", "centred"]
+Normalisation = Literal["group", "batch", "none"]
+Pooling = Literal["max", "average"]
 Width = Annotated[int, Field(ge=1, le=65_536)]
+Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=12)]
 
 
-class MlpModel(Table):
+class ModelTable(Table):
+    """What every model's table holds."""
+
+    members: Annotated[int, Field(ge=1, le=64)] = 1
+    """Networks of this kind that are trained together; their predictions are averaged (an ensemble)."""
+    pretrained: Path | None = None
+    """Weights to begin with, `.safetensors` or `.eqx`, of the same architecture. Another number of input channels or
+    classes is adapted. They must not come from the private data; the ledger names the file."""
+    train_only: Literal["all", "head"] = "all"
+    """`head` trains the last layer and leaves all else as it is (of use with `pretrained`)."""
+    unfreeze_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Gradual unfreezing: every so many epochs one more stage is trained, beginning with the head; 0 trains all at
+    once."""
+
+
+class MlpModel(ModelTable):
     """A fully connected network over the flattened input."""
 
     name: Literal["mlp"]
@@ -20,11 +40,11 @@ class MlpModel(Table):
     """Non-linearity after each hidden layer. Bounded ones such as tanh suit clipping (Papernot et al., 2021)."""
 
 
-class SmallCnnModel(Table):
+class SmallCnnModel(ModelTable):
     """A small convolutional network: convolution, group norm, activation and pooling by two, then a linear layer."""
 
     name: Literal["small_cnn"]
-    channels: Annotated[tuple[Width, ...], Field(min_length=1)] = (16, 32)
+    channels: Widths = (16, 32)
     """Channels of each convolution; the image halves after each."""
     groups: Annotated[int, Field(ge=1)] = 8
     """Groups of each group norm; must divide every number of channels."""
@@ -32,4 +52,67 @@ class SmallCnnModel(Table):
     """Non-linearity after each group norm."""
 
 
-ModelConfig = Annotated[MlpModel | SmallCnnModel, Field(discriminator="name")]
+class ConvolutionalTable(ModelTable):
+    """What the tables of the larger convolutional networks hold; all work in two and three dimensions."""
+
+    convolution: ConvolutionKind = "plain"
+    """`centred` takes the mean of each filter out, `standardised` also divides by its standard deviation (Qiao et al.,
+    2019)."""
+    normalisation: Normalisation = "group"
+    """`batch` mixes samples and is refused under [privacy]; `none` leaves normalisation out."""
+    groups: Annotated[int, Field(ge=1)] = 32
+    """Groups of each group norm; where it does not divide the channels, their greatest common divisor."""
+    activation: Activation = "mish"
+    """Non-linearity after each normalisation."""
+
+
+class Resnet9Model(ConvolutionalTable):
+    """ResNet-9: eight convolutions of 3 x 3 in four stages with two residual blocks; the paper's classifier."""
+
+    name: Literal["resnet9"]
+    channels: Annotated[tuple[Width, ...], Field(min_length=4, max_length=4)] = (64, 128, 256, 256)
+    """Channels of the four stages."""
+    convolution: ConvolutionKind = "centred"
+    """As for the other networks; the paper centres."""
+    pooling: Pooling = "max"
+    """How the image is halved after three of the stages."""
+    scale_norm: bool = True
+    """A further normalisation after each residual sum (Klause et al., 2022)."""
+
+
+class WideResnetModel(ConvolutionalTable):
+    """Wide residual network of pre-activated blocks (Zagoruyko & Komodakis, 2016)."""
+
+    name: Literal["wide_resnet"]
+    depth: Annotated[int, Field(ge=10, le=202)] = 16
+    """Convolutions along the main path and the last layer; 6 n + 4."""
+    width: Annotated[int, Field(ge=1, le=32)] = 4
+    """Factor on the 16, 32 and 64 channels of the three stages."""
+
+
+class Resnet18Model(ConvolutionalTable):
+    """ResNet-18 (He et al., 2016)."""
+
+    name: Literal["resnet18"]
+    channels: Annotated[tuple[Width, ...], Field(min_length=4, max_length=4)] = (64, 128, 256, 512)
+    """Channels of the four stages."""
+    stem: Literal["large", "small"] = "large"
+    """`large`: 7 x 7 with stride 2 and pooling, for images from about 64 pixels; `small`: 3 x 3, for less."""
+    activation: Activation = "relu"
+    """Non-linearity after each normalisation."""
+
+
+class UnetModel(ConvolutionalTable):
+    """U-Net (Ronneberger et al., 2015; in 3D Çiçek et al., 2016): an image for an image."""
+
+    name: Literal["unet"]
+    channels: Annotated[tuple[Width, ...], Field(min_length=2, max_length=8)] = (16, 32, 64, 128, 256)
+    """Channels of each level; between two levels the image is halved."""
+    pooling: Pooling = "max"
+    """How the image is halved."""
+
+
+ModelConfig = Annotated[
+    MlpModel | SmallCnnModel | Resnet9Model | WideResnetModel | Resnet18Model | UnetModel,
+    Field(discriminator="name"),
+]

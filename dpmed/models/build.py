@@ -7,9 +7,24 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray, PyTree
 
-from dpmed.config.model import MlpModel, ModelConfig, SmallCnnModel
+from dpmed.config.model import (
+    ConvolutionalTable,
+    MlpModel,
+    ModelConfig,
+    Resnet9Model,
+    Resnet18Model,
+    SmallCnnModel,
+    UnetModel,
+    WideResnetModel,
+)
 from dpmed.errors import InputError
+from dpmed.models.blocks import Style
+from dpmed.models.ensemble import Ensemble
+from dpmed.models.resnet9 import Resnet9
+from dpmed.models.resnet18 import Resnet18
 from dpmed.models.small import Mlp, SmallCnn
+from dpmed.models.unet import Unet
+from dpmed.models.wide_resnet import WideResnet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -18,7 +33,7 @@ class Built:
 
     Attributes:
         module: called as `module(x, state, key=key) -> (prediction, state)` for one sample.
-        state: running statistics, empty for models without.
+        state: running statistics, None for models without.
         mixes_samples: whether samples of a batch influence each other, as in batch norm.
         parameters: how many numbers are trained.
     """
@@ -44,11 +59,32 @@ def build_model(
     Raises:
         InputError: the model does not fit the task or the input.
     """
-    if task != "classification":
-        raise InputError(f"{config.name} gives one vector per sample and cannot do {task}", where="[model] name")
-    module = _make(config, input_shape, outputs, key)
+    _check_task(config, task)
+    module, state = eqx.nn.make_with_state(_make_members)(config, input_shape, outputs, key)
+    mixes = isinstance(config, ConvolutionalTable) and config.normalisation == "batch"
     leaves = jax.tree.leaves(eqx.filter(module, eqx.is_inexact_array))
-    return Built(module=module, state=None, mixes_samples=False, parameters=sum(leaf.size for leaf in leaves))
+    return Built(
+        module=module,
+        state=state if mixes else None,
+        mixes_samples=mixes,
+        parameters=sum(leaf.size for leaf in leaves),
+    )
+
+
+def _check_task(config: ModelConfig, task: str) -> None:
+    if isinstance(config, UnetModel) == (task == "classification"):
+        gives = "an image" if isinstance(config, UnetModel) else "one vector"
+        remedy = 'Use name = "resnet9".' if task == "classification" else 'Use name = "unet".'
+        raise InputError(
+            f"{config.name} gives {gives} per sample and cannot do {task}", where="[model] name", remedy=remedy
+        )
+
+
+def _make_members(config: ModelConfig, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> eqx.Module:
+    if config.members == 1:
+        return _make(config, input_shape, outputs, key)
+    keys = jax.random.split(key, config.members)
+    return Ensemble([_make(config, input_shape, outputs, one) for one in keys])
 
 
 def _make(config: ModelConfig, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> eqx.Module:
@@ -56,18 +92,43 @@ def _make(config: ModelConfig, input_shape: tuple[int, ...], outputs: int, key: 
         case MlpModel():
             return Mlp(math.prod(input_shape), config.width, outputs, activation=config.activation, key=key)
         case SmallCnnModel():
-            _check_cnn(config, input_shape)
+            _check_groups(config)
+            _check_halvings(input_shape, len(config.channels))
             return SmallCnn(
-                input_shape,
+                input_shape, config.channels, outputs, groups=config.groups, activation=config.activation, key=key
+            )
+    style = Style(
+        dimensions=len(input_shape) - 1,
+        convolution=config.convolution,
+        normalisation=config.normalisation,
+        groups=config.groups,
+        activation=config.activation,
+    )
+    channel = input_shape[-1]
+    match config:
+        case Resnet9Model():
+            _check_halvings(input_shape, 3)
+            return Resnet9(
+                channel,
                 config.channels,
                 outputs,
-                groups=config.groups,
-                activation=config.activation,
+                style=style,
+                pooling=config.pooling,
+                scale_norm=config.scale_norm,
                 key=key,
             )
+        case WideResnetModel():
+            _check_depth(config.depth)
+            return WideResnet(channel, outputs, depth=config.depth, width=config.width, style=style, key=key)
+        case Resnet18Model():
+            large = config.stem == "large"
+            return Resnet18(channel, config.channels, outputs, style=style, large_stem=large, key=key)
+        case UnetModel():
+            _check_halvings(input_shape, len(config.channels) - 1)
+            return Unet(channel, config.channels, outputs, style=style, pooling=config.pooling, key=key)
 
 
-def _check_cnn(config: SmallCnnModel, input_shape: tuple[int, ...]) -> None:
+def _check_groups(config: SmallCnnModel) -> None:
     for channels in config.channels:
         if channels % config.groups:
             raise InputError(
@@ -75,10 +136,19 @@ def _check_cnn(config: SmallCnnModel, input_shape: tuple[int, ...]) -> None:
                 where="[model] groups",
                 remedy=f"Try {math.gcd(*config.channels)}.",
             )
+
+
+def _check_halvings(input_shape: tuple[int, ...], halvings: int) -> None:
     smallest = min(input_shape[:-1])
-    if smallest < 2 ** len(config.channels):
+    if smallest < 2**halvings:
         raise InputError(
-            f"{len(config.channels)} stages halve an image of side {smallest} to nothing",
+            f"it halves the image {halvings} times, which leaves too little of a side of {smallest}",
             where="[model] channels",
-            remedy=f"Give at most {smallest.bit_length() - 1}.",
+            remedy=f"Give images of side {2**halvings} or more, or choose a network with fewer levels.",
         )
+
+
+def _check_depth(depth: int) -> None:
+    if depth % 6 != 4:  # noqa: PLR2004 the network's own rule
+        below = depth - (depth - 4) % 6
+        raise InputError(f"{depth} is not 6 n + 4", where="[model] depth", remedy=f"Try {below} or {below + 6}.")

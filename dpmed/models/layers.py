@@ -6,7 +6,8 @@ from collections.abc import Callable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
@@ -40,31 +41,6 @@ class Linear(eqx.Module):
         return self.weight @ x + self.bias
 
 
-class Convolution(eqx.Module):
-    """A convolution of stride one that keeps the image's size, without bias.
-
-    Attributes:
-        weight: `(*kernel, channels_in, channels_out)`.
-    """
-
-    weight: Float[Array, "*kernel channels_in channels_out"]
-
-    def __init__(
-        self, channels_in: int, channels_out: int, *, dimensions: int, size: int = 3, key: PRNGKeyArray
-    ) -> None:
-        """Normal weights of standard deviation sqrt(2 / fan-in) (He et al., 2015)."""
-        shape = (*([size] * dimensions), channels_in, channels_out)
-        self.weight = math.sqrt(2 / (size**dimensions * channels_in)) * jax.random.normal(key, shape, jnp.float32)
-
-    def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*space channels_out"]:
-        """The convolution of `x`, zeros around it."""
-        space = "DHW"[-(x.ndim - 1) :]
-        layout = (f"N{space}C", f"{space}IO", f"N{space}C")
-        return jax.lax.conv_general_dilated(
-            x[None], self.weight, (1,) * (x.ndim - 1), "SAME", dimension_numbers=layout
-        )[0]
-
-
 class GroupNorm(eqx.Module):
     """Each sample's channels are normalised in groups, so that no sample sees another (Wu & He, 2018).
 
@@ -96,7 +72,67 @@ class GroupNorm(eqx.Module):
         return normal.reshape(x.shape) * self.scale.reshape(shape) + self.shift.reshape(shape)
 
 
+class BatchNorm(eqx.Module):
+    """Normalisation over the batch, by Equinox: samples influence each other, so it is refused under privacy.
+
+    Attributes:
+        norm: expects channels first, under a `vmap` whose axis is named `batch`.
+    """
+
+    norm: eqx.nn.BatchNorm
+
+    def __init__(self, channels: int) -> None:
+        self.norm = eqx.nn.BatchNorm(channels, axis_name="batch", momentum=0.9, mode="batch", dtype=jnp.float32)
+
+    def __call__(
+        self, x: Float[Array, "*space channels"], state: PyTree
+    ) -> tuple[Float[Array, "*space channels"], PyTree]:
+        """`x` normalised by the batch in training, by running statistics in inference."""
+        y, state = self.norm(jnp.moveaxis(x, -1, 0), state)
+        return jnp.moveaxis(y, 0, -1), state
+
+
+Norm = GroupNorm | BatchNorm | None
+
+
+def apply_norm(
+    norm: Norm, x: Float[Array, "*space channels"], state: PyTree
+) -> tuple[Float[Array, "*space channels"], PyTree]:
+    """`x` after `norm`; only batch norm changes the state."""
+    if isinstance(norm, BatchNorm):
+        return norm(x, state)
+    return x if norm is None else norm(x), state
+
+
 def max_pool(x: Float[Array, "*space channels"]) -> Float[Array, "*half channels"]:
     """The maximum over windows of two in each spatial dimension; an odd row at the end is left out."""
-    window = (*([2] * (x.ndim - 1)), 1)
-    return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, window, "VALID")
+    return jnp.max(_windows(x), axis=tuple(range(1, 2 * (x.ndim - 1), 2)))
+
+
+def average_pool(x: Float[Array, "*space channels"]) -> Float[Array, "*half channels"]:
+    """The mean over windows of two in each spatial dimension; an odd row at the end is left out."""
+    return jnp.mean(_windows(x), axis=tuple(range(1, 2 * (x.ndim - 1), 2)))
+
+
+POOLINGS: dict[str, Callable[[Array], Array]] = {"max": max_pool, "average": average_pool}
+
+
+def average_to(x: Float[Array, "*space channels"], side: int) -> Float[Array, "*side channels"]:
+    """The mean over `side` windows in each spatial dimension, which overlap where `side` does not divide it.
+
+    An image smaller than `side` is repeated, as in torch's adaptive pooling: window i spans
+    floor(i n / side) to ceil((i + 1) n / side).
+    """
+    for axis, size in enumerate(x.shape[:-1]):
+        windows = np.zeros((side, size), np.float32)
+        for number in range(side):
+            first, last = number * size // side, -(-(number + 1) * size // side)
+            windows[number, first:last] = 1 / (last - first)
+        x = jnp.moveaxis(jnp.tensordot(windows, x, axes=(1, axis), precision="highest"), 0, axis)
+    return x
+
+
+def _windows(x: Float[Array, "*space channels"]) -> Float[Array, "*halves_and_twos channels"]:
+    halves = [side // 2 for side in x.shape[:-1]]
+    even = x[tuple(slice(2 * half) for half in halves)]
+    return even.reshape(*[part for half in halves for part in (half, 2)], x.shape[-1])

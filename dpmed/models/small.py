@@ -6,7 +6,8 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from dpmed.models.layers import ACTIVATIONS, Convolution, GroupNorm, Linear, max_pool
+from dpmed.models.convolution import Convolution
+from dpmed.models.layers import ACTIVATIONS, GroupNorm, Linear, max_pool
 
 
 class Mlp(eqx.Module):

@@ -9,7 +9,8 @@ from scipy import signal
 from dpmed.config.model import MlpModel, SmallCnnModel
 from dpmed.errors import InputError
 from dpmed.models.build import build_model
-from dpmed.models.layers import ACTIVATIONS, Convolution, GroupNorm, Linear, max_pool
+from dpmed.models.convolution import Convolution
+from dpmed.models.layers import ACTIVATIONS, GroupNorm, Linear, max_pool
 
 KEY = jax.random.key(0)
 
@@ -70,7 +71,7 @@ def test_linear_and_activations():
     [
         (MlpModel(name="mlp"), (8, 8, 1), "segmentation", "segmentation"),
         (SmallCnnModel(name="small_cnn", groups=5), (8, 8, 1), "classification", "groups"),
-        (SmallCnnModel(name="small_cnn", channels=(8, 8, 8, 8)), (8, 8, 1), "classification", "at most 3"),
+        (SmallCnnModel(name="small_cnn", channels=(8, 8, 8, 8)), (8, 8, 1), "classification", "side 16 or more"),
     ],
 )
 def test_what_does_not_fit_is_refused(config, shape, task, word):

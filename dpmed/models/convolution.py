@@ -1,0 +1,131 @@
+"""Convolutions for one sample, channels last, in any number of spatial dimensions.
+
+`convolve` is the one place where a filter meets an image; how its gradients are computed can be changed here without
+any model knowing.
+"""
+
+import math
+from typing import Literal
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+Kind = Literal["plain", "standardised", "centred"]
+
+# Keeps weight standardisation finite for a filter of equal weights.
+_SMALLEST_STD = 1e-5
+
+
+def convolve(
+    x: Float[Array, "*space channels_in"], weight: Float[Array, "*kernel channels_in channels_out"], *, stride: int = 1
+) -> Float[Array, "*out channels_out"]:
+    """The cross-correlation of an image with filters, zeros around it.
+
+    Args:
+        x: one image.
+        weight: filters of odd side.
+        stride: step in each dimension.
+
+    Returns:
+        `ceil(side / stride)` in each dimension: as torch's `padding = side // 2` gives for odd filters.
+    """
+    dimensions = x.ndim - 1
+    space = "DHW"[-dimensions:]
+    padding = [(side // 2, side // 2) for side in weight.shape[:-2]]
+    layout = (f"N{space}C", f"{space}IO", f"N{space}C")
+    return jax.lax.conv_general_dilated(x[None], weight, (stride,) * dimensions, padding, dimension_numbers=layout)[0]
+
+
+def centre(
+    weight: Float[Array, "*kernel channels_in channels_out"],
+) -> Float[Array, "*kernel channels_in channels_out"]:
+    """Filters whose mean over kernel and input channels is zero."""
+    axes = tuple(range(weight.ndim - 1))
+    return weight - jnp.mean(weight, axis=axes, keepdims=True)
+
+
+def standardise(
+    weight: Float[Array, "*kernel channels_in channels_out"],
+) -> Float[Array, "*kernel channels_in channels_out"]:
+    """Filters of mean 0 and standard deviation 1 over kernel and input channels (Qiao et al., 2019, eq. 5)."""
+    centred = centre(weight)
+    axes = tuple(range(weight.ndim - 1))
+    variance = jnp.mean(jnp.square(centred), axis=axes, keepdims=True)
+    return centred / jnp.sqrt(variance + _SMALLEST_STD**2)
+
+
+class Convolution(eqx.Module):
+    """A convolution that keeps the image's size (at stride one).
+
+    Attributes:
+        weight: `(*kernel, channels_in, channels_out)`.
+        bias: `(channels_out,)`, zero at first; None for none, as before a normalisation.
+        kind: what is done to the weight before use.
+        stride: step in each dimension.
+    """
+
+    weight: Float[Array, "*kernel channels_in channels_out"]
+    bias: Float[Array, " channels_out"] | None
+    kind: Kind = eqx.field(static=True)
+    stride: int = eqx.field(static=True)
+
+    def __init__(  # noqa: PLR0913 what describes a convolution, by keyword
+        self,
+        channels_in: int,
+        channels_out: int,
+        *,
+        dimensions: int,
+        key: PRNGKeyArray,
+        size: int = 3,
+        kind: Kind = "plain",
+        stride: int = 1,
+        bias: bool = False,
+    ) -> None:
+        """Normal weights of standard deviation sqrt(2 / fan-in) (He et al., 2015)."""
+        shape = (*([size] * dimensions), channels_in, channels_out)
+        self.weight = math.sqrt(2 / (size**dimensions * channels_in)) * jax.random.normal(key, shape, jnp.float32)
+        self.bias = jnp.zeros(channels_out, jnp.float32) if bias else None
+        self.kind = kind
+        self.stride = stride
+
+    def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*out channels_out"]:
+        """The convolution of `x`, zeros around it."""
+        weight = self.weight
+        if self.kind == "centred":
+            weight = centre(weight)
+        elif self.kind == "standardised":
+            weight = standardise(weight)
+        y = convolve(x, weight, stride=self.stride)
+        return y if self.bias is None else y + self.bias.reshape((1,) * (y.ndim - 1) + (-1,))
+
+
+class UpConvolution(eqx.Module):
+    """A transposed convolution of side and stride two: each voxel becomes a block of `2**dimensions`.
+
+    Attributes:
+        weight: `(channels_in, 2**dimensions * channels_out)`; the offset in the block varies slower than the channel.
+        bias: `(channels_out,)`, zero at first.
+    """
+
+    weight: Float[Array, "channels_in block_times_channels_out"]
+    bias: Float[Array, " channels_out"]
+
+    def __init__(self, channels_in: int, channels_out: int, *, dimensions: int, key: PRNGKeyArray) -> None:
+        """Normal weights of standard deviation 1 / sqrt(channels_in): blocks do not overlap."""
+        shape = (channels_in, 2**dimensions * channels_out)
+        self.weight = jax.random.normal(key, shape, jnp.float32) / math.sqrt(channels_in)
+        self.bias = jnp.zeros(channels_out, jnp.float32)
+
+    def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*double channels_out"]:
+        """`x` at twice the size."""
+        *space, _ = x.shape
+        dimensions = len(space)
+        blocks = convolve(x, self.weight.reshape((1,) * dimensions + self.weight.shape))
+        blocks = blocks.reshape(*space, *([2] * dimensions), self.bias.shape[0])
+        # (side, …, 2, …, channel) -> (side, 2, side, 2, …, channel)
+        pairs = [axis for side in range(dimensions) for axis in (side, dimensions + side)]
+        mixed = blocks.transpose(*pairs, 2 * dimensions)
+        doubled = mixed.reshape(*[2 * side for side in space], -1)
+        return doubled + self.bias.reshape((1,) * dimensions + (-1,))

@@ -1,0 +1,32 @@
+"""Several networks as one: their predictions are averaged."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+
+class Ensemble(eqx.Module):
+    """Networks of one kind with weights of their own.
+
+    They are trained as one model: a sample's gradient over all members is clipped as a whole, so that the ensemble
+    costs no more ε than a single network.
+
+    Attributes:
+        members: called as any model.
+    """
+
+    members: list[Any]
+
+    def __call__(
+        self, x: Float[Array, "*space channel"], state: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "..."], PyTree]:
+        """The mean of the members' predictions (logits before the softmax)."""
+        keys = [None] * len(self.members) if key is None else list(jax.random.split(key, len(self.members)))
+        total = None
+        for member, own in zip(self.members, keys, strict=True):
+            prediction, state = member(x, state, key=own)
+            total = prediction if total is None else total + prediction
+        assert total is not None  # noqa: S101 an ensemble has members
+        return total / len(self.members), state
