@@ -57,6 +57,8 @@ class DataTable(Table):
     """Share of the samples that are left after the test split and measure progress during training."""
     split_seed: Annotated[int, Field(ge=0)] | None = None
     """Fixes which samples go where; left out, `training.seed` does."""
+    reconstruct: bool = False
+    """Learn to give back the image itself in place of its label; with `augmentation.noise`, to denoise."""
     max_samples_per_unit: Annotated[int, Field(ge=1)] | None = None
     """Train on at most so many samples of each patient, lesion or scan (the first ones), whatever `privacy.unit` is."""
 

@@ -6,19 +6,56 @@ from pydantic import Field
 
 from dpmed.config.base import Table
 
+ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
 
-class CrossEntropyLoss(Table):
-    """Cross-entropy of the softmax over classes."""
+
+class ClassLoss(Table):
+    """What the losses of classes hold."""
+
+    class_weights: ClassWeights | Literal["balanced"] | None = None
+    """Factor on each class, in the data set's order; `balanced` takes N / (classes x count) from the training set's own
+    labels, which ε does not cover: the ledger then says so."""
+
+
+class CrossEntropyLoss(ClassLoss):
+    """Cross-entropy of the softmax over classes; for masks, the mean over pixels."""
 
     name: Literal["cross_entropy"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the target's weight that is spread evenly over all classes."""
 
 
-class BinaryCrossEntropyLoss(Table):
+class BinaryCrossEntropyLoss(ClassLoss):
     """Cross-entropy of one logit, for two classes."""
 
     name: Literal["binary_cross_entropy"]
 
 
-LossConfig = Annotated[CrossEntropyLoss | BinaryCrossEntropyLoss, Field(discriminator="name")]
+class DiceLoss(Table):
+    """Soft Dice for masks: 1 - mean over classes of 2 |p t| / (|p| + |t|), per sample (Milletari et al., 2016)."""
+
+    name: Literal["dice"]
+    class_weights: ClassWeights | None = None
+    """Share of each class in the mean, the background first; left out, all alike."""
+    smooth: Annotated[float, Field(gt=0)] = 1.0
+    """Added above and below the fraction line, in voxels: a class that is absent and not predicted then counts as
+    found."""
+    cross_entropy: Annotated[float, Field(ge=0)] = 0.0
+    """Factor on the voxels' mean cross-entropy, which is added."""
+
+
+class L1Loss(Table):
+    """Mean absolute difference of images."""
+
+    name: Literal["l1"]
+
+
+class MseLoss(Table):
+    """Mean squared difference of images."""
+
+    name: Literal["mse"]
+
+
+LossConfig = Annotated[
+    CrossEntropyLoss | BinaryCrossEntropyLoss | DiceLoss | L1Loss | MseLoss, Field(discriminator="name")
+]

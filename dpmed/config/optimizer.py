@@ -45,10 +45,43 @@ class AdamOptimizer(AdamTable):
     name: Literal["adam"]
 
 
+class AdamwOptimizer(AdamTable):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, 2019)."""
+
+    name: Literal["adamw"]
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    """Each step subtracts learning rate x this x weight. It reads no data, so it costs no ε."""
+
+
+class RmspropOptimizer(OptimizerTable):
+    """Gradient divided by the root of its running mean square."""
+
+    name: Literal["rmsprop"]
+    decay: Decay = 0.99
+    """Decay of that mean."""
+    momentum: Decay = 0.0
+    """Share of the last move that is kept."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Added to the denominator."""
+
+
+class LionOptimizer(OptimizerTable):
+    """The sign of an interpolated momentum (Chen et al., 2023); wants a tenth of Adam's learning rate."""
+
+    name: Literal["lion"]
+    beta1: Decay = 0.9
+    """Weight of the momentum in the move."""
+    beta2: Decay = 0.99
+    """Decay of the momentum."""
+
+
 class NadamOptimizer(AdamTable):
     """Adam with Nesterov momentum, the paper's optimizer."""
 
     name: Literal["nadam"]
 
 
-OptimizerConfig = Annotated[SgdOptimizer | AdamOptimizer | NadamOptimizer, Field(discriminator="name")]
+OptimizerConfig = Annotated[
+    SgdOptimizer | AdamOptimizer | AdamwOptimizer | NadamOptimizer | RmspropOptimizer | LionOptimizer,
+    Field(discriminator="name"),
+]

@@ -1,4 +1,4 @@
-"""`[schedule]`: how the learning rate changes over the steps, chosen by `name`. None of these looks at data."""
+"""`[schedule]`: how the learning rate changes over the steps, chosen by `name`. Only `plateau` looks at data."""
 
 from typing import Annotated, Literal
 
@@ -7,30 +7,54 @@ from pydantic import Field
 from dpmed.config.base import Table
 
 
-class ConstantSchedule(Table):
+class ScheduleTable(Table):
+    """What every schedule's table holds."""
+
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
+    """Epochs over which the learning rate rises linearly from 0 before the schedule begins."""
+
+
+class ConstantSchedule(ScheduleTable):
     """The learning rate stays as it is."""
 
     name: Literal["constant"]
 
 
-class CosineSchedule(Table):
-    """Half a cosine from the learning rate down to a share of it, after an optional linear warm-up."""
+class CosineSchedule(ScheduleTable):
+    """Half a cosine from the learning rate down to a share of it."""
 
     name: Literal["cosine"]
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
-    """Epochs of linear warm-up from 0."""
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     """The last learning rate as a share of the first."""
 
 
-class StepsSchedule(Table):
+class StepsSchedule(ScheduleTable):
     """The learning rate is multiplied by a factor at given epochs."""
 
     name: Literal["steps"]
     epochs: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
-    """Epochs at which it happens."""
+    """Epochs at which it happens, counted from the end of the warm-up."""
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1
     """What it is multiplied by."""
 
 
-ScheduleConfig = Annotated[ConstantSchedule | CosineSchedule | StepsSchedule, Field(discriminator="name")]
+class PlateauSchedule(ScheduleTable):
+    """The learning rate is multiplied by a factor when the validation score stops improving.
+
+    It looks at private validation samples; the ledger of a private run says so.
+    """
+
+    name: Literal["plateau"]
+    patience: Annotated[int, Field(ge=1)] = 10
+    """Evaluations without improvement that are borne before each reduction."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What the learning rate is multiplied by."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """Smallest change of the score that counts as an improvement, in the score's own unit."""
+    smallest: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """The learning rate does not fall below this share of the first."""
+
+
+ScheduleConfig = Annotated[
+    ConstantSchedule | CosineSchedule | StepsSchedule | PlateauSchedule, Field(discriminator="name")
+]

@@ -16,6 +16,7 @@ from dpmed.config.data import (
 )
 from dpmed.data.base import Dataset
 from dpmed.data.cache import cached, default_cache_folder
+from dpmed.data.self_target import SelfTarget
 from dpmed.data.stored import ArrayDataset, FileDataset
 from dpmed.progress import Progress
 
@@ -31,6 +32,11 @@ def build_dataset(config: DataConfig, *, progress: Progress) -> Dataset:
         InputError: files are missing or damaged, or do not fit the config.
         RunError: a download or the building of the cache failed.
     """
+    dataset = _stored(config, progress)
+    return SelfTarget(dataset) if config.reconstruct else dataset
+
+
+def _stored(config: DataConfig, progress: Progress) -> Dataset:
     dataset = _read(config, progress)
     if config.limit is not None and config.limit < len(dataset):
         numbers = np.linspace(0, len(dataset) - 1, config.limit).round().astype(np.int64)

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dpmed.matching.lpips import to_coloured_slices
-from dpmed.matching.tensors import Tensors, read_tensors, take
+from dpmed.tensors import Tensors, read_tensors, take
 
 FEATURES = 2048
 _SIDE = 299

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from dpmed.errors import InputError
-from dpmed.matching.tensors import read_tensors, take
+from dpmed.tensors import read_tensors, take
 
 # Torchvision's number of the layer, channels in, channels out, kernel, stride, padding, and whether a pooling of
 # 3 × 3 with stride 2 comes before it.

@@ -1,6 +1,7 @@
 """From the config's table to a freshly initialised model: the only place that asks for its name."""
 
 import math
+import operator
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -20,9 +21,11 @@ from dpmed.config.model import (
 from dpmed.errors import InputError
 from dpmed.models.blocks import Style
 from dpmed.models.ensemble import Ensemble
+from dpmed.models.pretrained import load_pretrained
 from dpmed.models.resnet9 import Resnet9
 from dpmed.models.resnet18 import Resnet18
 from dpmed.models.small import Mlp, SmallCnn
+from dpmed.models.stages import stages_from_head
 from dpmed.models.unet import Unet
 from dpmed.models.wide_resnet import WideResnet
 
@@ -35,12 +38,16 @@ class Built:
         module: called as `module(x, state, key=key) -> (prediction, state)` for one sample.
         state: running statistics, None for models without.
         mixes_samples: whether samples of a batch influence each other, as in batch norm.
+        stages: for each weight how many parts of the network lie between it and the output; 0 for the head.
+        trained: for each weight whether it is trained.
         parameters: how many numbers are trained.
     """
 
     module: eqx.Module
     state: PyTree
     mixes_samples: bool
+    stages: PyTree[int]
+    trained: PyTree[bool]
     parameters: int
 
 
@@ -57,17 +64,23 @@ def build_model(
         key: fixes the initial weights.
 
     Raises:
-        InputError: the model does not fit the task or the input.
+        InputError: the model does not fit the task or the input, or its pretrained weights cannot be used.
     """
     _check_task(config, task)
     module, state = eqx.nn.make_with_state(_make_members)(config, input_shape, outputs, key)
     mixes = isinstance(config, ConvolutionalTable) and config.normalisation == "batch"
-    leaves = jax.tree.leaves(eqx.filter(module, eqx.is_inexact_array))
+    if config.pretrained is not None:
+        module = load_pretrained(module, config.pretrained)
+    stages = stages_from_head(module)
+    trained = jax.tree.map(lambda stage: config.train_only == "all" or stage == 0, stages)
+    sizes = jax.tree.map(lambda leaf: leaf.size, eqx.filter(module, eqx.is_inexact_array))
     return Built(
         module=module,
         state=state if mixes else None,
         mixes_samples=mixes,
-        parameters=sum(leaf.size for leaf in leaves),
+        stages=stages,
+        trained=trained,
+        parameters=sum(jax.tree.leaves(jax.tree.map(operator.mul, sizes, trained))),
     )
 
 

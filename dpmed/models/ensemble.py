@@ -19,6 +19,10 @@ class Ensemble(eqx.Module):
 
     members: list[Any]
 
+    def parts(self) -> list[PyTree]:
+        """The members' parts of equal place, together."""
+        return list(zip(*(member.parts() for member in self.members), strict=True))
+
     def __call__(
         self, x: Float[Array, "*space channel"], state: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "..."], PyTree]:

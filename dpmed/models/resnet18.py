@@ -88,6 +88,10 @@ class Resnet18(eqx.Module):
         self.head = Linear(before, outputs, gain=0.0, key=head)
         self.pools = large_stem
 
+    def parts(self) -> list[PyTree]:
+        """The stages from the input to the head."""
+        return [self.stem, *self.blocks, self.head]
+
     def __call__(
         self, x: Float[Array, "*space channel"], state: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, " outputs"], PyTree]:

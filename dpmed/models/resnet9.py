@@ -82,6 +82,17 @@ class Resnet9(eqx.Module):
         self.head = Linear(channels[3] * _PLACES**style.dimensions, outputs, gain=0.0, key=later[5])
         self.pooling = pooling
 
+    def parts(self) -> list[PyTree]:
+        """The stages from the input to the head."""
+        return [
+            self.stem,
+            self.stages[0],
+            self.residuals[0],
+            *self.stages[1:],
+            self.residuals[1],
+            self.head,
+        ]
+
     def __call__(
         self, x: Float[Array, "*space channel"], state: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, " outputs"], PyTree]:

@@ -34,6 +34,10 @@ class Mlp(eqx.Module):
         self.head = Linear(sizes[-1], outputs, gain=0.0, key=keys[-1])
         self.activation = activation
 
+    def parts(self) -> list[PyTree]:
+        """The layers from the input to the head."""
+        return [*self.hidden, self.head]
+
     def __call__(
         self, x: Float[Array, "..."], state: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, " outputs"], PyTree]:
@@ -78,6 +82,10 @@ class SmallCnn(eqx.Module):
         left = math.prod(side // 2 ** len(channels) for side in space)
         self.head = Linear(left * channels[-1], outputs, gain=0.0, key=keys[-1])
         self.activation = activation
+
+    def parts(self) -> list[PyTree]:
+        """The stages from the input to the head."""
+        return [*zip(self.convolutions, self.norms, strict=True), self.head]
 
     def __call__(
         self, x: Float[Array, "*space channel"], state: PyTree, *, key: PRNGKeyArray | None = None

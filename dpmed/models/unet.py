@@ -77,6 +77,10 @@ class Unet(eqx.Module):
         self.head = Convolution(channels[0], outputs, dimensions=style.dimensions, key=head, size=1, bias=True)
         self.pooling = pooling
 
+    def parts(self) -> list[PyTree]:
+        """The levels from the input down, up again, and to the head."""
+        return [*self.down, *zip(self.up, self.merge, strict=True), self.head]
+
     def __call__(
         self, x: Float[Array, "*space channel"], state: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "*space outputs"], PyTree]:

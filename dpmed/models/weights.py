@@ -5,6 +5,7 @@ block's header is compared with the model's own array before a byte of content i
 nothing is allocated that the model does not need.
 """
 
+import math
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,6 +44,34 @@ def load_weights(path: Path, like: PyTree) -> PyTree:
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
     return jax.tree.unflatten(structure, read)
+
+
+def read_arrays(path: Path, *, at_least: int) -> list[Shaped[np.ndarray, "..."]]:
+    """All arrays of a file from a stranger, in order; whole numbers and running statistics included.
+
+    Args:
+        path: written by `save_weights` or `equinox.tree_serialise_leaves`.
+        at_least: how many are needed.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds fewer arrays.
+    """
+    arrays: list[Shaped[np.ndarray, "..."]] = []
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            while file.tell() < size:
+                name = str(len(arrays))
+                shape, dtype = _read_header(file, path, name)
+                needed = math.prod(shape) * dtype.itemsize
+                if dtype.kind not in "fiub" or needed > size - file.tell():
+                    raise InputError(f"array {name} is longer than the file, or not of numbers", where=str(path))
+                arrays.append(np.frombuffer(file.read(needed), dtype).reshape(shape))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
+    if len(arrays) < at_least:
+        raise InputError(f"holds {len(arrays)} arrays, but the model has {at_least}", where=str(path))
+    return arrays
 
 
 def _read(file: BinaryIO, path: Path, name: str, leaf: Any) -> Any:

@@ -87,6 +87,10 @@ class WideResnet(eqx.Module):
         self.head = Linear(before, outputs, gain=0.0, key=head)
         self.activation = style.activation
 
+    def parts(self) -> list[PyTree]:
+        """The stages from the input to the head."""
+        return [self.stem, *self.blocks, self.norm, self.head]
+
     def __call__(
         self, x: Float[Array, "*space channel"], state: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, " outputs"], PyTree]:

@@ -2,7 +2,8 @@
 
 import equinox as eqx
 import jax
-from jaxtyping import PyTree
+import numpy as np
+from jaxtyping import Int, PyTree
 
 from dpmed.config.schema import Config
 from dpmed.data.base import Info
@@ -14,19 +15,31 @@ from dpmed.training.objective import Objective, Rest
 _AUGMENTATION_STREAM = 1
 
 
-def build_objective(config: Config, info: Info, model: Built) -> tuple[Objective, PyTree, Rest]:
+def build_objective(
+    config: Config,
+    info: Info,
+    model: Built,
+    *,
+    begins: PyTree[int] | None = None,
+    class_counts: Int[np.ndarray, " classes"] | None = None,
+) -> tuple[Objective, PyTree, Rest]:
     """What training makes small, the leaves that are trained, and all others.
 
     Args:
         config: `[loss]`, `[augmentation]` and the seed are used.
         info: the data set's constants.
         model: freshly initialised.
+        begins: for each trained leaf the step at which its training begins, as `unfreezing` gives them.
+        class_counts: training samples of each class, where samples have one.
+
+    Raises:
+        InputError: loss, augmentation and data do not go together.
     """
     parameters, static = eqx.partition(model.module, eqx.is_inexact_array)
-    trained, frozen = eqx.partition(parameters, jax.tree.map(lambda _: True, parameters))
+    trained, frozen = eqx.partition(parameters, model.trained)
     objective = Objective(
         static=static,
-        loss=build_loss(config.loss, classes=len(info.class_names)),
+        loss=build_loss(config.loss, task=info.task, classes=len(info.class_names), class_counts=class_counts),
         augment=build_augmentation(
             config.augmentation,
             dimensions=len(info.input_shape) - 1,
@@ -38,5 +51,20 @@ def build_objective(config: Config, info: Info, model: Built) -> tuple[Objective
         mean=info.mean,
         std=info.std,
         key=jax.random.fold_in(jax.random.key(config.training.seed), _AUGMENTATION_STREAM),
+        begins=begins,
     )
     return objective, trained, Rest(frozen=frozen, state=model.state)
+
+
+def unfreezing(model: Built, *, epochs_per_stage: float, steps_per_epoch: int) -> PyTree[int] | None:
+    """For each trained leaf the step at which its training begins: the head at once, then stage by stage.
+
+    Args:
+        model: knows the stages.
+        epochs_per_stage: 0 trains all from the start, and gives None.
+        steps_per_epoch: updates that make an epoch.
+    """
+    if epochs_per_stage == 0:
+        return None
+    kept = eqx.filter(model.stages, model.trained)
+    return jax.tree.map(lambda stage: round(stage * epochs_per_stage * steps_per_epoch), kept)

@@ -1,4 +1,4 @@
-"""Predictions and losses over a set of samples, in batches of one shape."""
+"""Predictions for many samples, in batches of one shape, loaded in the background."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, PyTree, Shaped
+from jaxtyping import Array, Float, Int, PyTree, Shaped
 
 from dpmed.data.base import Dataset
+from dpmed.data.loader import Loader
 from dpmed.training.objective import Objective, Parameters, Rest
 
 
@@ -17,12 +18,12 @@ class Predictions:
     """What a model says of a set of samples.
 
     Attributes:
-        predictions: as the model gives them (logits, or images), float32.
-        targets: as the loss takes them.
+        predictions: logits for classification, class numbers for segmentation, images for reconstruction.
+        targets: class numbers, masks, or images in the same unit.
         losses: the loss of every sample.
     """
 
-    predictions: Float[np.ndarray, "sample ..."]
+    predictions: Shaped[np.ndarray, "sample ..."]
     targets: Shaped[np.ndarray, "sample ..."]
     losses: Float[np.ndarray, " sample"]
 
@@ -39,13 +40,19 @@ class Evaluator:
     def __init__(self, objective: Objective, dataset: Dataset, *, batch_size: int) -> None:
         self._dataset = dataset
         self._batch_size = batch_size
+        task = dataset.info.task
 
-        def evaluate(trainable: Parameters, rest: Rest, inputs: jax.Array, targets: jax.Array) -> PyTree:
+        def evaluate(trainable: Parameters, rest: Rest, inputs: Array, targets: Array) -> PyTree:
             predictions = objective.predict(trainable, rest, inputs)
-            losses = jax.vmap(objective.sample_loss)(predictions, targets)
-            return predictions, jax.vmap(objective.target)(targets), losses
+            wanted = jax.vmap(objective.target)(targets)
+            losses = jax.vmap(objective.loss)(predictions, wanted)
+            if task == "segmentation":
+                # Logits of whole scans would fill the memory; what is asked of them is the class.
+                small = jnp.uint8 if predictions.shape[-1] <= 256 else jnp.int32  # noqa: PLR2004 what a byte holds
+                return jnp.argmax(predictions, axis=-1).astype(small), wanted.astype(small), losses
+            return predictions, wanted, losses
 
-        self._evaluate = jax.jit(evaluate)
+        self._evaluate: Callable[..., PyTree] = jax.jit(evaluate)
 
     def __call__(
         self,
@@ -57,15 +64,13 @@ class Evaluator:
     ) -> Predictions:
         """Predictions for the samples `indices`, in that order; `advance` is told how many samples are done."""
         parts = []
-        for start in range(0, len(indices), self._batch_size):
-            chosen = indices[start : start + self._batch_size]
-            samples = [self._dataset[int(index)] for index in chosen]
-            # The last batch is filled up with its first sample, so that one compiled shape serves all.
-            samples += [samples[0]] * (min(self._batch_size, len(indices)) - len(chosen))
-            inputs = np.stack([sample.input for sample in samples])
-            targets = np.stack([sample.target for sample in samples])
-            result = self._evaluate(trainable, rest, jnp.asarray(inputs), jnp.asarray(targets))
-            parts.append([np.asarray(leaf)[: len(chosen)] for leaf in result])
-            advance(len(chosen))
-        predictions, found, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
-        return Predictions(predictions=predictions, targets=found, losses=losses)
+        members = [np.array([number]) for number in range(len(self._dataset))]
+        loader = Loader(self._dataset, members, microbatch=min(self._batch_size, len(indices)))
+        # One step of the loader: its microbatches are prepared ahead.
+        for microbatches in loader.stream([indices]):
+            for records in microbatches:
+                result = self._evaluate(trainable, rest, records.inputs[:, 0], records.targets[:, 0])
+                parts.append([np.asarray(leaf)[records.mask] for leaf in result])
+                advance(int(records.mask.sum()))
+        predictions, targets, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return Predictions(predictions=predictions, targets=targets, losses=losses)

@@ -4,41 +4,113 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from dpmed.config.loss import BinaryCrossEntropyLoss, CrossEntropyLoss, LossConfig
+from dpmed.config.loss import BinaryCrossEntropyLoss, CrossEntropyLoss, DiceLoss, L1Loss, LossConfig, MseLoss
 from dpmed.errors import InputError
 
 SampleLoss = Callable[[Array, Array], Float[Array, ""]]
 
 _BINARY = 2
+_TASKS = {
+    "cross_entropy": ("classification", "segmentation"),
+    "binary_cross_entropy": ("classification",),
+    "dice": ("segmentation",),
+    "l1": ("reconstruction",),
+    "mse": ("reconstruction",),
+}
 
 
-def build_loss(config: LossConfig, *, classes: int) -> SampleLoss:
+def build_loss(
+    config: LossConfig, *, task: str, classes: int, class_counts: Int[np.ndarray, " classes"] | None = None
+) -> SampleLoss:
     """The loss that `config` describes.
 
     Args:
         config: the `[loss]` table.
+        task: `classification`, `segmentation` or `reconstruction`.
         classes: how many the data set has.
+        class_counts: training samples of each class, for `class_weights = "balanced"`; None where samples have no
+            single class.
 
     Raises:
-        InputError: the loss does not fit the classes.
+        InputError: the loss does not fit the task or the classes.
     """
+    if task not in _TASKS[config.name]:
+        fitting = [name for name, tasks in _TASKS.items() if task in tasks]
+        remedy = f"Use one of {', '.join(fitting)}."
+        raise InputError(f"{config.name} is no loss for {task}", where="[loss] name", remedy=remedy)
     match config:
         case CrossEntropyLoss():
-            return lambda logits, target: _cross_entropy(logits, target, config.label_smoothing)
+            weights = _weights(config.class_weights, classes, class_counts)
+            return lambda logits, target: _cross_entropy(logits, target, weights, config.label_smoothing)
         case BinaryCrossEntropyLoss():
             if classes != _BINARY:
                 remedy = 'Use name = "cross_entropy".'
                 raise InputError(f"needs two classes, the data set has {classes}", where="[loss] name", remedy=remedy)
-            return _binary_cross_entropy
+            weights = _weights(config.class_weights, classes, class_counts)
+            return lambda logits, target: _binary_cross_entropy(logits, target, weights)
+        case DiceLoss():
+            weights = _weights(config.class_weights, classes, None)
+            return lambda logits, target: _dice(logits, target, weights / weights.sum(), config)
+        case L1Loss():
+            return lambda image, target: jnp.mean(jnp.abs(image - target))
+        case MseLoss():
+            return lambda image, target: jnp.mean(jnp.square(image - target))
 
 
-def _cross_entropy(logits: Float[Array, " classes"], target: Int[Array, ""], smoothing: float) -> Float[Array, ""]:
-    wanted = optax.smooth_labels(jax.nn.one_hot(target, logits.shape[0], dtype=logits.dtype), smoothing)
-    return -jnp.sum(wanted * jax.nn.log_softmax(logits))
+def _weights(
+    given: tuple[float, ...] | str | None, classes: int, counts: Int[np.ndarray, " classes"] | None
+) -> Float[np.ndarray, " classes"]:
+    if given is None:
+        return np.ones(classes, np.float32)
+    if isinstance(given, str):
+        if counts is None:
+            remedy = "Give one number per class."
+            raise InputError(f"{given} needs one class per sample", where="[loss] class_weights", remedy=remedy)
+        # A class without training samples has no loss to weigh.
+        return (counts.sum() / (classes * np.maximum(counts, 1))).astype(np.float32)
+    if len(given) != classes or not any(given):
+        raise InputError(
+            f"must be {classes} numbers, one per class, not all zero (got {len(given)})", where="[loss] class_weights"
+        )
+    return np.asarray(given, np.float32)
 
 
-def _binary_cross_entropy(logits: Float[Array, " 1"], target: Int[Array, ""]) -> Float[Array, ""]:
-    return optax.sigmoid_binary_cross_entropy(logits[0], target.astype(logits.dtype))
+def _cross_entropy(
+    logits: Float[Array, "*space classes"],
+    target: Int[Array, "*space"],
+    weights: Float[np.ndarray, " classes"],
+    smoothing: float,
+) -> Float[Array, ""]:
+    wanted = optax.smooth_labels(jax.nn.one_hot(target, logits.shape[-1], dtype=logits.dtype), smoothing)
+    log_chances = jax.nn.log_softmax(logits)
+    surprise = -jnp.sum(wanted * log_chances, axis=-1) * jnp.asarray(weights)[target]
+    return jnp.mean(surprise)
+
+
+def _binary_cross_entropy(
+    logits: Float[Array, " 1"], target: Int[Array, ""], weights: Float[np.ndarray, " 2"]
+) -> Float[Array, ""]:
+    return optax.sigmoid_binary_cross_entropy(logits[0], target.astype(logits.dtype)) * jnp.asarray(weights)[target]
+
+
+def _dice(
+    logits: Float[Array, "*space classes"],
+    target: Int[Array, "*space"],
+    shares: Float[np.ndarray, " classes"],
+    config: DiceLoss,
+) -> Float[Array, ""]:
+    classes = logits.shape[-1]
+    chances = jax.nn.softmax(logits).reshape(-1, classes)
+    wanted = jax.nn.one_hot(target.reshape(-1), classes, dtype=logits.dtype)
+    shared = jnp.sum(chances * wanted, axis=0)
+    total = jnp.sum(chances, axis=0) + jnp.sum(wanted, axis=0)
+    dice = (2.0 * shared + config.smooth) / (total + config.smooth)
+    loss = 1.0 - jnp.sum(jnp.asarray(shares) * dice)
+    if config.cross_entropy:
+        flat = np.ones(classes, np.float32)
+        loss = loss + config.cross_entropy * _cross_entropy(logits, target, flat, 0.0)
+    return loss

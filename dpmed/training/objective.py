@@ -47,6 +47,7 @@ class Objective:
         mean: then this is subtracted, per channel,
         std: then divided by this, per channel.
         key: fixes augmentation (and drop-out); no privacy rests on it.
+        begins: for each trained leaf the step at which it begins to be trained; None if all are from the start.
     """
 
     static: PyTree
@@ -58,6 +59,7 @@ class Objective:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     key: Key[Array, ""]
+    begins: PyTree[int] | None = None
 
     def normalise(self, stored: Shaped[Array, "*space channel"]) -> Float[Array, "*space channel"]:
         """A stored sample as float32 with the data set's mean and std taken out."""
@@ -76,6 +78,7 @@ class Objective:
             record: `inputs (view, *space, channel)`, `targets (view, ...)`, `weights (view,)`, `number ()` and
                 `step ()`, both int32.
         """
+        trainable = self._thawed(trainable, record["step"])
         losses, _ = jax.vmap(partial(self._view_loss, trainable, rest))(
             record["inputs"], record["targets"], self._view_keys(record)
         )
@@ -88,6 +91,7 @@ class Objective:
 
         Samples may meet here, in batch norm: all views of all records are one batch under the axis name `batch`.
         """
+        trainable = self._thawed(trainable, records["step"][0])
         keys = jax.vmap(self._view_keys)(records)
 
         def flat(leaf: Array) -> Array:
@@ -116,6 +120,14 @@ class Objective:
 
     def _model(self, trainable: Parameters, rest: Rest) -> Any:
         return eqx.combine(trainable, rest.frozen, self.static)
+
+    def _thawed(self, trainable: Parameters, step: Int[Array, ""]) -> Parameters:
+        """The leaves with no gradient for those whose time has not come: clipping then sees only what is trained."""
+        if self.begins is None:
+            return trainable
+        return jax.tree.map(
+            lambda leaf, begin: jnp.where(step >= begin, leaf, jax.lax.stop_gradient(leaf)), trainable, self.begins
+        )
 
     def _view_keys(self, record: PyTree[Array]) -> Key[Array, " view"]:
         key = jax.random.fold_in(jax.random.fold_in(self.key, record["step"]), record["number"])

@@ -23,11 +23,12 @@ from dpmed.privacy.ledger import LedgerFacts
 from dpmed.privacy.rero import assumption_notes
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
-from dpmed.training.metrics import metric_names
+from dpmed.training.metrics import check_metrics
 
 # Per-sample gradients of one microbatch may take about this much memory before `auto` chooses fewer records.
 _GRADIENT_BYTES = 256 << 20
 _LARGEST_MICROBATCH = 1024
+_TRAIN_SIZE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -120,7 +121,8 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     split = split_dataset(dataset, config.data, seed=config.training.seed)
     unit = config.privacy.unit if config.privacy is not None else "image"
     members = members_by_unit(dataset, split.train, unit=unit, max_samples=config.data.max_samples_per_unit)
-    _check_metrics(config, dataset.info.task)
+    check_metrics(config.evaluation.metrics, config.evaluation.main_metric, task=dataset.info.task)
+    _check_column(config.evaluation.break_down_by, dataset)
     _check_sizes(config, len(members))
     model = _build(config, dataset)
     budget = None if config.privacy is None else _solve(config, config.privacy, len(members))
@@ -140,15 +142,12 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     )
 
 
-def _check_metrics(config: Config, task: str) -> None:
-    known = metric_names(task)
-    asked = config.evaluation.metrics or known
-    main = config.evaluation.main_metric
-    for name in asked:
-        if name not in known:
-            raise InputError(f"{name!r} is unknown; valid: {', '.join(known)}", where="[evaluation] metrics")
-    if main is not None and main not in (*asked, "loss"):
-        raise InputError(f"{main!r} is not among the metrics {', '.join(asked)}", where="[evaluation] main_metric")
+def _check_column(column: str | None, dataset: Dataset) -> None:
+    known = sorted(dataset.columns())
+    if column is not None and column not in known:
+        remedy = f"It has {', '.join(known)}." if known else "It has none."
+        problem = f"the data set has no column {column!r}"
+        raise InputError(problem, where="[evaluation] break_down_by", remedy=remedy)
 
 
 def _check_sizes(config: Config, train_size: int) -> None:
@@ -160,9 +159,10 @@ def _check_sizes(config: Config, train_size: int) -> None:
             remedy=f"Choose at most {train_size}.",
         )
     known = config.data.train_size
-    if known is not None and known != train_size:
+    # σ and ε are computed from what is there; a split by patients may miss the expected size by a few.
+    if known is not None and abs(known - train_size) > _TRAIN_SIZE_TOLERANCE * train_size:
         raise InputError(
-            f"says {known}, but the training split has {train_size} records; σ and ε would be wrong",
+            f"says {known}, but the training split has {train_size} records: is this the right data set?",
             where="[data] train_size",
             remedy=f"Set it to {train_size} or leave it out.",
         )
@@ -207,8 +207,9 @@ def _facts(
     config: Config, dataset: Dataset, train: Int[np.ndarray, " sample"], unit: str, *, budget: Budget | None
 ) -> LedgerFacts:
     privacy = config.privacy
+    outside = (*dataset.info.outside_accounting, *_uses_of_data(config))
     if privacy is None or budget is None:
-        return LedgerFacts(unit=unit, source="seeded", outside=tuple(dataset.info.outside_accounting))
+        return LedgerFacts(unit=unit, source="seeded", outside=outside)
     notes: tuple[str, ...] = ()
     if unit == "image":
         weaker = summarise_units(dataset, train).sentence(epsilon=budget.epsilon, delta=budget.delta)
@@ -222,10 +223,24 @@ def _facts(
         )
         prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
         notes += assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)
-    outside = [*dataset.info.outside_accounting]
+    return LedgerFacts(unit=unit, source=privacy.noise_source, outside=outside, notes=notes)
+
+
+def _uses_of_data(config: Config) -> list[str]:
+    """Every use of data that the config asks for and ε does not cover."""
+    found = []
     if config.training.early_stopping is not None:
-        outside.append("Validation scores, computed exactly, chose when to stop and which weights to keep.")
-    return LedgerFacts(unit=unit, source=privacy.noise_source, outside=tuple(outside), notes=notes)
+        found.append("Validation scores, computed exactly, chose when to stop and which weights to keep.")
+    if config.schedule.name == "plateau":
+        found.append("Validation scores, computed exactly, chose when to reduce the learning rate.")
+    if getattr(config.loss, "class_weights", None) == "balanced":
+        found.append("The loss weighs classes by their counts in the training set, computed exactly.")
+    if config.model.pretrained is not None:
+        found.append(
+            f"Training began with the weights in {config.model.pretrained.name}; ε does not cover the data that those "
+            "were trained on."
+        )
+    return found
 
 
 def _microbatch(config: Config, train_size: int, parameters: int) -> int:
@@ -258,6 +273,12 @@ def _plain_microbatch(config: Config, batch_size: int) -> int:
 def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
     privacy = config.privacy
     warnings = []
+    known = config.data.train_size
+    if known is not None and known != train_size:
+        warnings.append(
+            f"[data] train_size = {known}, but the training split has {train_size} records; σ and ε are those of "
+            f"{train_size}."
+        )
     if privacy is not None and privacy.delta >= 1 / train_size:
         warnings.append(
             f"[privacy] delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a "

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Int, PyTree
 
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.clipping import FlatClipping
@@ -23,7 +23,7 @@ from dpmed.files import read_json, write_csv, write_json
 from dpmed.models.weights import save_weights
 from dpmed.privacy.ledger import Ledger, describe_release, plain_ledger, private_ledger
 from dpmed.progress import Progress
-from dpmed.training.build import build_objective
+from dpmed.training.build import build_objective, unfreezing
 from dpmed.training.checkpoint import (
     DrawJournal,
     Position,
@@ -34,13 +34,22 @@ from dpmed.training.checkpoint import (
 )
 from dpmed.training.evaluate import Evaluator
 from dpmed.training.loop import Hooks, Outcome, Parts, RunState, accumulate, train
-from dpmed.training.metrics import bootstrap, evaluate, main_metric
+from dpmed.training.metrics import evaluate, main_metric
 from dpmed.training.objective import Rest, device_records
-from dpmed.training.optim import build_optimizer
-from dpmed.training.stopping import EarlyStopping, has_stopped
+from dpmed.training.optim import build_optimizer, rate_factor, reduce_rate
+from dpmed.training.stopping import has_stopped
+from dpmed.training.watching import build_watcher
 from dpmed.workflows.plan import Plan
+from dpmed.workflows.testing import write_test
 
 METHOD = "vmap"
+
+
+def _class_counts(plan: Plan) -> Int[np.ndarray, " classes"] | None:
+    labels, classes = plan.dataset.labels, len(plan.dataset.info.class_names)
+    if labels is None or classes == 0:
+        return None
+    return np.bincount(labels[plan.split.train], minlength=classes)
 
 
 def _steps_of(ledger: Path) -> int:
@@ -82,18 +91,22 @@ class Run:
             # What shaped the rounding is the checkpoint's, whatever this machine would choose today.
             self._microbatch = read_position(self._checkpoint, config_digest=config_digest).microbatch
         self.release: tuple[str, ...] = ()
-        self._objective, trainable, rest = build_objective(plan.config, plan.dataset.info, plan.model)
+        begins = unfreezing(
+            plan.model, epochs_per_stage=plan.config.model.unfreeze_epochs, steps_per_epoch=plan.steps_per_epoch
+        )
+        self._objective, trainable, rest = build_objective(
+            plan.config, plan.dataset.info, plan.model, begins=begins, class_counts=_class_counts(plan)
+        )
         self._optimizer = build_optimizer(
-            plan.config.optimizer, plan.config.schedule, steps=plan.steps, steps_per_epoch=plan.steps_per_epoch
+            plan.config.optimizer,
+            plan.config.schedule,
+            steps=plan.steps,
+            steps_per_epoch=plan.steps_per_epoch,
+            begins=begins,
         )
         self._initial = StepState(trainable=trainable, rest=rest, optimizer=self._optimizer.init(trainable))
-        stopping = plan.config.training.early_stopping
         self._main_metric = plan.config.evaluation.main_metric or main_metric(plan.dataset.info.task)
-        self._stopping: EarlyStopping | None = None
-        if stopping is not None:
-            self._stopping = EarlyStopping(
-                metric=self._main_metric, patience=stopping.patience, min_delta=stopping.min_delta
-            )
+        self._watcher = build_watcher(plan.config, metric=self._main_metric)
         self._evaluator = Evaluator(self._objective, plan.dataset, batch_size=plan.config.evaluation.batch_size)
 
     def train(self) -> Outcome:
@@ -153,25 +166,13 @@ class Run:
     def finish(self, run: RunState) -> tuple[Ledger, dict[str, float], dict[str, tuple[float, float]]]:
         """Test the final weights and write them, the ledger, metrics and curves."""
         trainable, rest = self._weights(run)
-        split, config = self.plan.split, self.plan.config
-        with self.progress.task("testing", total=len(split.test), unit="samples") as task:
-            result = self._evaluator(trainable, rest, split.test, advance=task.advance)
-        info = self.plan.dataset.info
-        names = config.evaluation.metrics
-        scores = {"loss": float(result.losses.mean())}
-        scores |= evaluate(names, result.predictions, result.targets, task=info.task, class_names=info.class_names)
-        intervals = bootstrap(
-            names,
-            result.predictions,
-            result.targets,
-            task=info.task,
-            class_names=info.class_names,
-            resamples=config.evaluation.bootstrap,
-            seed=config.training.seed,
-        )
+        plan = self.plan
+        with self.progress.task("testing", total=len(plan.split.test), unit="samples") as task:
+            result = self._evaluator(trainable, rest, plan.split.test, advance=task.advance)
+        scores, intervals = write_test(plan, result, self.folder)
         ledger = self._write_ledger(run.draws, "finished")
         self.release = tuple(describe_release(ledger))
-        test = {"epoch": run.step / self.plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
+        test = {"epoch": run.step / plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
         rows = (*run.rows, {**test, "split": "test", **scores})
         self._write_rows(rows)
         module = eqx.combine(trainable, rest.frozen, self._objective.static)
@@ -191,7 +192,7 @@ class Run:
         keeps_average = self.plan.config.training.ema_decay is not None
         ema = jax.tree.map(jnp.array, copied.trainable) if keeps_average else None
         # Always there when it may be needed, so that checkpoints of one run have one shape.
-        best = (copied.trainable, copied.rest) if self._stopping is not None else None
+        best = (copied.trainable, copied.rest) if self._watcher.keeps_best else None
         return RunState(state=copied, ema=ema, best=jax.tree.map(jnp.array, best), step=0, draws=0)
 
     def _restore(self) -> RunState:
@@ -249,13 +250,17 @@ class Run:
         )
 
     def _watch(self, run: RunState, scores: Mapping[str, float]) -> tuple[RunState, bool]:
-        if self._stopping is None:
-            return run, False
-        verdict = self._stopping.observe(run.watched, scores[self._stopping.metric])
-        if verdict.improved:
+        verdict = self._watcher.observe(run.watched, scores)
+        if verdict.improved and self._watcher.keeps_best:
             current = (run.state.trainable if run.ema is None else run.ema, run.state.rest)
             # Copied: the next step uses up the buffers of its state.
             run = replace(run, best=jax.tree.map(jnp.array, current))
+        if verdict.reduce_rate is not None:
+            state = run.state
+            optimizer = reduce_rate(state.optimizer, verdict.reduce_rate, smallest=self._watcher.smallest_rate)
+            self.progress.say(f"Learning rate now {rate_factor(optimizer):.3g} of the first, at step {run.step}.")
+            state = StepState(trainable=state.trainable, rest=state.rest, optimizer=optimizer)
+            run = replace(run, state=state)
         return replace(run, watched=verdict.watched), verdict.stop
 
     def _weights(self, run: RunState) -> tuple[PyTree, Rest]:

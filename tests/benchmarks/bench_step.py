@@ -53,7 +53,7 @@ def _calls(model: Any, shape: tuple[int, ...], batch: int) -> tuple[dict[str, Ca
     rest = Rest(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
     objective = Objective(
         static=static,
-        loss=build_loss(CrossEntropyLoss(name="cross_entropy"), classes=CLASSES),
+        loss=build_loss(CrossEntropyLoss(name="cross_entropy"), task="classification", classes=CLASSES),
         augment=None,
         multiplicity=AugmentationConfig().multiplicity,
         image_target=False,

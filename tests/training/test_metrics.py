@@ -45,15 +45,15 @@ def test_intervals_hold_the_point_and_shrink_with_data():
 def test_losses_are_scikit_learns():
     logits = np.asarray([0.3, -1.0, 2.0], np.float32)
     probabilities = np.exp(logits) / np.exp(logits).sum()
-    loss = build_loss(CrossEntropyLoss(name="cross_entropy"), classes=3)
+    loss = build_loss(CrossEntropyLoss(name="cross_entropy"), task="classification", classes=3)
     assert float(loss(jnp.asarray(logits), jnp.int32(1))) == pytest.approx(-np.log(probabilities[1]), rel=1e-5)
-    binary = build_loss(BinaryCrossEntropyLoss(name="binary_cross_entropy"), classes=2)
+    binary = build_loss(BinaryCrossEntropyLoss(name="binary_cross_entropy"), task="classification", classes=2)
     found = float(binary(jnp.asarray([0.7]), jnp.int32(1)))
     assert found == pytest.approx(
         sk.log_loss([1], [[1 - 1 / (1 + np.exp(-0.7)), 1 / (1 + np.exp(-0.7))]], labels=[0, 1]), rel=1e-5
     )
     with pytest.raises(InputError, match="two classes"):
-        build_loss(BinaryCrossEntropyLoss(name="binary_cross_entropy"), classes=3)
+        build_loss(BinaryCrossEntropyLoss(name="binary_cross_entropy"), task="classification", classes=3)
 
 
 def test_schedules_step_by_step():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpmed.errors import InputError
-from dpmed.matching.tensors import read_tensors, take
+from dpmed.tensors import read_tensors, take
 
 
 def safetensors(arrays, header=None, cut=None):

@@ -1,0 +1,48 @@
+"""Metrics of segmentation: Dice of every mask (in 3D: of every scan) and class."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+
+def by_sample(
+    names: Sequence[str],
+    masks: Int[np.ndarray, "sample *space"],
+    targets: Int[np.ndarray, "sample *space"],
+    *,
+    class_names: Sequence[str],
+) -> dict[str, Float[np.ndarray, " sample"]]:
+    """The metrics `names` of every mask, and Dice of every class.
+
+    Args:
+        names: `dice`, the mean over classes but the first (the background), and `dice_with_background`.
+        masks: predicted class numbers.
+        targets: true class numbers.
+        class_names: of each class number.
+
+    Returns:
+        Also `dice_<class>` for each class; NaN where the class is in neither mask, and left out of the means.
+    """
+    table = np.stack(
+        [dice(mask, target, classes=len(class_names)) for mask, target in zip(masks, targets, strict=True)]
+    )
+    means = {"dice": _mean(table[:, 1:]), "dice_with_background": _mean(table)}
+    classes = {f"dice_{name}": table[:, number] for number, name in enumerate(class_names)}
+    return {**{name: means[name] for name in names}, **classes}
+
+
+def dice(
+    mask: Int[np.ndarray, "*space"], target: Int[np.ndarray, "*space"], *, classes: int
+) -> Float[np.ndarray, " classes"]:
+    """2 |mask and target| / (|mask| + |target|) of each class; NaN where the class is in neither (Dice, 1945)."""
+    pairs = np.bincount(target.ravel().astype(np.int64) * classes + mask.ravel(), minlength=classes**2)
+    table = pairs.reshape(classes, classes)
+    sizes = table.sum(axis=0) + table.sum(axis=1)
+    return np.where(sizes > 0, 2 * np.diag(table) / np.maximum(sizes, 1), np.nan)
+
+
+def _mean(table: Float[np.ndarray, "sample class"]) -> Float[np.ndarray, " sample"]:
+    known = np.isfinite(table)
+    total = np.where(known, table, 0.0).sum(axis=1)
+    return np.where(known.any(axis=1), total / np.maximum(known.sum(axis=1), 1), np.nan)
