@@ -11,10 +11,13 @@ from dpmed.figures.gallery import CURVES, GALLERY
 from dpmed.figures.report import Picture, Report, Table, write_report
 from dpmed.manifest import Level, Manifest
 from dpmed.matching.rero import Share
+from dpmed.privacy.losses import Adversary
+from dpmed.privacy.tradeoff import Composition
 
 _FEW = 0.05
 _BOUND_COLUMNS = ("epsilon", "noise_multiplier", "sampling_rate", "steps", "prior", "worst_case_upper", "relaxed_upper")
 _SAME = 1e-3
+_ADVERSARIES: tuple[Adversary, ...] = ("worst-case", "relaxed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +77,40 @@ def read_bounds(path: Path) -> tuple[BoundRow, ...]:
             return tuple(_bound(record) for record in reader)
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
         raise InputError(f"cannot be read as a table of bounds ({error})", where=str(path)) from error
+
+
+def compute_bounds(manifest: Manifest) -> tuple[BoundRow, ...]:
+    """The bounds at each private level's noise, at a prior of one over the train size.
+
+    Empty where the manifest does not know the train size, or a record cannot take part at all.
+    """
+    if manifest.train_size is None or manifest.train_size < 2 or not manifest.sampling_rate:  # noqa: PLR2004 κ < 1
+        return ()
+    prior = 1 / manifest.train_size
+    rows = []
+    for level in manifest.levels:
+        if level.epsilon is None or not level.noise_multiplier:
+            continue
+        noise, rate = level.noise_multiplier, manifest.sampling_rate
+        worst, relaxed = (
+            Composition(
+                adversary=adversary, noise_multiplier=noise, sampling_rate=rate, steps=manifest.steps
+            ).upper_power(prior)
+            for adversary in _ADVERSARIES
+        )
+        rows.append(
+            BoundRow(
+                epsilon=level.epsilon,
+                noise_multiplier=noise,
+                sampling_rate=rate,
+                steps=float(manifest.steps),
+                prior=prior,
+                worst_case_upper=worst,
+                # Each is computed on a grid of its own; who knows less cannot do better, so the smaller holds for it.
+                relaxed_upper=min(relaxed, worst),
+            )
+        )
+    return tuple(rows)
 
 
 def write_audit_report(
@@ -250,7 +287,7 @@ def _bound_table(manifest: Manifest, results: Sequence[LevelResult], bounds: Seq
             rows.append((result.level.name, f"{result.shares[0][1].share:.1%}", *risks))
     note = (
         "The bounds hold for the whole training and any attack of their kind: the chance to pick the right image out "
-        "of 1/prior candidates."
+        "of 1/prior candidates. Above the measured share lies what better attacks might reach."
     )
     if not rows:
         note = "No row of the table of bounds has a level's noise, sampling rate and steps."

@@ -26,7 +26,7 @@ from dpmed.matching.images import read_images
 from dpmed.matching.rero import Share, share_recovered
 from dpmed.matching.table import SETTINGS, UNRELATED, MatchRow, read_matches, read_unrelated
 from dpmed.progress import Progress
-from dpmed.workflows.audit_report import BoundRow, LevelResult, read_bounds, write_audit_report
+from dpmed.workflows.audit_report import BoundRow, LevelResult, compute_bounds, read_bounds, write_audit_report
 
 FORMATS = ("png", "pdf", "svg")
 RERO = "rero.csv"
@@ -65,7 +65,7 @@ class VisualizeSettings:
         only: numbers of originals for the gallery, counted through the batches; empty for the best recovered.
         formats: of the figures.
         reconstructions: the folder of images; None to find it from the table's own folder.
-        bounds: a `bounds.csv` whose bounds stand beside the measured shares.
+        bounds: a `bounds.csv` to stand beside the measured shares; None to compute the bounds.
     """
 
     metric: str | None = None
@@ -89,7 +89,7 @@ class VisualizeJob:
         unrelated: distances of originals to their nearest other original.
         thresholds: for the shares.
         chosen: places in `by_level` of the originals in the gallery.
-        bounds: rows of a `bounds.csv`.
+        bounds: at the levels, or rows of a `bounds.csv`.
         formats: of the figures.
     """
 
@@ -182,7 +182,7 @@ def prepare(table: Path, settings: VisualizeSettings) -> VisualizeJob:
         unrelated=np.array(unrelated, np.float64),
         thresholds=settings.thresholds or _THRESHOLDS.get(metric, (0.1, 0.5)),
         chosen=_choose(by_level, manifest, settings),
-        bounds=read_bounds(settings.bounds) if settings.bounds else (),
+        bounds=read_bounds(settings.bounds) if settings.bounds else compute_bounds(manifest),
         formats=tuple(dict.fromkeys(settings.formats)),
     )
 

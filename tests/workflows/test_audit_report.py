@@ -1,8 +1,12 @@
+import dataclasses
+import math
+
 import pytest
+from scipy.stats import norm
 
 from dpmed.errors import InputError
 from dpmed.matching.rero import Share
-from dpmed.workflows.audit_report import LevelResult, conclude, read_bounds
+from dpmed.workflows.audit_report import LevelResult, compute_bounds, conclude, read_bounds
 from tests.test_manifest import LEVELS, MANIFEST
 
 NONE = Share(recovered=0, originals=200, share=0.0, low=0.0, high=0.018)
@@ -33,3 +37,17 @@ def test_what_is_no_table_of_bounds_is_refused(tmp_path, content):
         read_bounds(tmp_path / "b.csv")
     with pytest.raises(InputError):
         read_bounds(tmp_path / "none.csv")
+
+
+def test_bounds_of_one_sure_step_are_those_of_the_gaussian():
+    level = dataclasses.replace(LEVELS[0], noise_multiplier=0.5)
+    manifest = dataclasses.replace(MANIFEST, levels=(level, LEVELS[1]), sampling_rate=1.0, steps=1, train_size=1000)
+    (row,) = compute_bounds(manifest)
+    exact = norm.sf(norm.isf(1e-3) - 1 / 0.5)
+    assert row.worst_case_upper == pytest.approx(exact, rel=1e-2) and row.worst_case_upper >= exact
+    assert row.prior < row.relaxed_upper < row.worst_case_upper and math.isclose(row.prior, 1e-3)
+
+
+@pytest.mark.parametrize("facts", [{"train_size": None}, {"train_size": 1}, {"sampling_rate": 0.0}])
+def test_without_a_prior_there_are_no_bounds(facts):
+    assert compute_bounds(dataclasses.replace(MANIFEST, **facts)) == ()
