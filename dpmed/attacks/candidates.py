@@ -1,0 +1,211 @@
+"""The prior-aware attack: which of the candidates is the record that the training saw?
+
+The attacker holds m candidates, equally likely, one of them the target. He knows the training: all other records, who
+of them took part in which step, and the weights. So of each noisy sum he can take away all but the target's share, and
+sees the residual r = b·g + noise, where b says whether the target took part (with probability q, he does not know when)
+and g is the target's clipped gradient. He adds up, over the steps, how much better each candidate explains the
+residuals than nobody does, and names the best one.
+
+The worst case knows each candidate's gradient. The relaxed attacker does not know its sign, anew in each step.
+
+Source: Hayes, Mahloujifar & Balle (2023), "Bounding training data reconstruction in DP-SGD", the prior-aware attack;
+the relaxed adversary is that of Ziller et al. (2024).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree
+from scipy.stats import beta
+
+from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
+from dpmed.dpsgd.gradients import per_sample_gradients
+from dpmed.privacy.losses import Adversary
+
+Gradients = Float[np.ndarray, "candidate parameter"]
+Evidence = Float[np.ndarray, "trial candidate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Channel:
+    """How a step hides a record.
+
+    Attributes:
+        noise_std: σ·C > 0, in the gradients' unit.
+        sampling_rate: q in (0, 1].
+    """
+
+    noise_std: float
+    sampling_rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.noise_std < np.inf:
+            raise ValueError(f"Expected finite {self.noise_std=} > 0.")
+        if not 0 < self.sampling_rate <= 1:
+            raise ValueError(f"Expected {self.sampling_rate=} in (0, 1].")
+
+
+def clipped_gradients(
+    loss: Callable[[PyTree[Array], PyTree[Array]], Float[Array, ""]],
+    trainable: PyTree[Float[Array, "..."]],
+    records: PyTree[Array],
+    *,
+    mask: Bool[Array, " record"],
+    clipping: FlatClipping,
+) -> Float[Array, "record parameter"]:
+    """Each record's gradient as the training would clip it, flattened.
+
+    Args:
+        loss: the loss of one record.
+        trainable: what the gradient is taken by.
+        records: records with one leading axis in every leaf.
+        mask: true for real records; padding gives zeros.
+        clipping: the training's own; the same code clips here.
+    """
+    _, gradients = per_sample_gradients(loss, trainable, records)
+
+    def alone(gradient: PyTree[Array], is_real: Bool[Array, ""]) -> PyTree[Array]:
+        single = jax.tree.map(lambda leaf: leaf[None], gradient)
+        return clip_and_sum(single, is_real[None], clipping=clipping).gradients
+
+    clipped = jax.vmap(alone)(gradients, mask)
+    return jnp.concatenate([leaf.reshape(len(mask), -1) for leaf in jax.tree.leaves(clipped)], axis=1)
+
+
+class Contest:
+    """Many trials of the attack along one training.
+
+    Every trial has its own target, drawn evenly from the candidates, and in every step its own participation and noise.
+    The trials share the weights at which gradients are taken: those of one real training. Given the weights, the steps
+    are T Poisson-subsampled Gaussian mechanisms, each of sensitivity at most C whatever the weights are; so the bound
+    on T compositions holds for the success rate along any training, and trials along one are independent.
+
+    All that an attacker of this kind uses of a residual are its inner products with the candidates' gradients. These
+    are sampled directly, from their exact joint Gaussian distribution, whose covariance is the gradients' Gram matrix.
+
+    Attributes:
+        targets: each trial's target.
+        evidence: for each adversary each trial's log-likelihood ratio of each candidate against nobody, so far.
+
+    Args:
+        candidates: how many, at least 2.
+        trials: how many, at least 1.
+        channel: noise and sampling.
+        adversaries: who attacks; all see the same residuals.
+        generator: draws targets, participation and noise.
+    """
+
+    def __init__(
+        self,
+        candidates: int,
+        trials: int,
+        *,
+        channel: Channel,
+        adversaries: tuple[Adversary, ...],
+        generator: np.random.Generator,
+    ) -> None:
+        if candidates < 2 or trials < 1:  # noqa: PLR2004 one candidate leaves nothing to choose
+            raise ValueError(f"Expected {candidates=} >= 2 and {trials=} >= 1.")
+        self._channel = channel
+        self._generator = generator
+        self.targets: Int[np.ndarray, " trial"] = generator.integers(candidates, size=trials)
+        self.evidence: dict[Adversary, Evidence] = {name: np.zeros((trials, candidates)) for name in adversaries}
+
+    def step(self, gradients: Gradients) -> None:
+        """Play one step in every trial.
+
+        Args:
+            gradients: the candidates' clipped gradients at the weights of this step.
+        """
+        # In double precision: at tiny noise the evidence is a small difference of huge numbers.
+        exact = gradients.astype(np.float64)
+        gram = exact @ exact.T
+        seen = self._residuals(gram)
+        for adversary in self.evidence:
+            self.evidence[adversary] += step_evidence(seen, np.diag(gram), adversary=adversary, channel=self._channel)
+
+    def successes(self, adversary: Adversary) -> int:
+        """In how many trials the candidate with the most evidence is the target."""
+        # Ties go to the first; since the target is drawn evenly, that is as good as a coin.
+        return int((self.evidence[adversary].argmax(axis=1) == self.targets).sum())
+
+    def _residuals(self, gram: Float[np.ndarray, "candidate candidate"]) -> Evidence:
+        joined = self._generator.random(len(self.targets)) < self._channel.sampling_rate
+        noise = self._generator.standard_normal((len(self.targets), len(gram)))
+        signal = np.where(joined[:, None], gram[self.targets], 0.0)
+        return signal + self._channel.noise_std * (noise @ gram_root(gram).T)
+
+
+def gram_root(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
+    """A matrix A with A·Aᵀ = `gram`, which may be singular, as that of equal or vanishing gradients is."""
+    values, vectors = np.linalg.eigh(gram)
+    return vectors * np.sqrt(np.maximum(values, 0.0))
+
+
+def step_evidence(
+    inner: Evidence, squares: Float[np.ndarray, " candidate"], *, adversary: Adversary, channel: Channel
+) -> Evidence:
+    """One step's log-likelihood ratio of each candidate against nobody.
+
+    With s = noise_std, for a candidate with gradient g and the residual r: in the worst case
+    log(1 − q + q·exp(⟨g, r⟩/s² − ‖g‖²/2s²)), the optimal decoder's; relaxed, the mean over both signs,
+    log(1 − q + q·exp(−‖g‖²/2s²)·cosh(⟨g, r⟩/s²)). The relaxed evidence is the same for r and −r, and so is the noise's
+    distribution, so that it makes no difference whether the sign is really drawn anew in each step.
+
+    Args:
+        inner: ⟨g, r⟩ of each trial's residual with each candidate's gradient.
+        squares: ‖g‖² of each candidate.
+        adversary: who looks.
+        channel: noise and sampling.
+
+    Source: Hayes, Mahloujifar & Balle (2023); Mironov, Talwar & Zhang (2019), the sampled Gaussian mechanism.
+    """
+    variance = channel.noise_std**2
+    match adversary:
+        case "worst-case":
+            exponent = (inner - 0.5 * squares) / variance
+        case "relaxed":
+            size = np.abs(inner) / variance
+            exponent = (np.abs(inner) - 0.5 * squares) / variance + np.log1p(np.exp(-2.0 * size)) - np.log(2.0)
+    rate = channel.sampling_rate
+    return exponent if rate >= 1 else np.logaddexp(np.log1p(-rate), np.log(rate) + exponent)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Where a success rate lies.
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+    """
+
+    low: float
+    high: float
+
+
+def success_interval(successes: int, trials: int, *, confidence: float = 0.99) -> Interval:
+    """The exact two-sided interval of a success rate.
+
+    It holds for trials along several trainings too, as many along each: a sum of independent indicators with different
+    rates spreads less than one with equal rates (Hoeffding, 1956).
+
+    Args:
+        successes: 0 to `trials`.
+        trials: at least 1.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: there are more successes than trials, or no trials.
+
+    Source: Clopper & Pearson (1934).
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"Expected 0 <= {successes=} <= {trials=} and a trial.")
+    tail = (1 - confidence) / 2
+    low = float(beta.ppf(tail, successes, trials - successes + 1)) if successes else 0.0
+    high = float(beta.ppf(1 - tail, successes + 1, trials - successes)) if successes < trials else 1.0
+    return Interval(low=low, high=high)
