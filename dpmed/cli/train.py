@@ -7,6 +7,7 @@ import typer
 
 from dpmed.cli.console import Console
 from dpmed.cli.options import Json, Out, Overrides, complete_config, console_of, time_stamp
+from dpmed.cli.several import split_sweep, start_several
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,6 +32,13 @@ def train(
         str | None,
         typer.Option(metavar="10,11,…", help="One run per seed, then a table; runs what is missing in --out."),
     ] = None,
+    epsilons: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,8,…",
+            help="One run per ε and one without privacy, then a table and metric against ε; with --seeds.",
+        ),
+    ] = None,
     out: Out = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
     dry_run: Annotated[
@@ -41,14 +49,16 @@ def train(
     """Train a model, with differential privacy if the config has a privacy table."""
     console = console_of(ctx, json=json)
     overrides = [*(overrides or []), *([] if seed is None else [f"training.seed={seed}"])]
-    if seeds is not None and (seed is not None or resume is not None or dry_run):
-        raise InputError("goes without --seed, --resume and --dry-run", where="--seeds")
+    overrides, swept = split_sweep(overrides, epsilons)
+    for option, given in (("--seeds", seeds), ("--epsilons", swept)):
+        if given is not None and (seed is not None or resume is not None or dry_run):
+            raise InputError("goes without --seed, --resume and --dry-run", where=option)
     if resume is not None and (config is not None or overrides or out is not None or dry_run):
         raise InputError("goes alone: the run in the folder knows its config", where="--resume")
     if resume is not None:
         _resume(console, resume)
-    elif config is not None and seeds is not None:
-        _start_seeds(console, config, overrides, out, seeds)
+    elif config is not None and (seeds is not None or swept is not None):
+        start_several(console, config, overrides, out, seeds=seeds, epsilons=swept)
     elif config is not None:
         _start(console, config, overrides, out, dry_run=dry_run)
     else:
@@ -72,22 +82,6 @@ def _start(console: Console, config: str, overrides: list[str], out: Path | None
         console.result({"folder": str(folder), **content}, folder)
         return
     _show_summary(console, workflow.run(plan, folder, console))
-
-
-def _start_seeds(console: Console, config: str, overrides: list[str], out: Path | None, seeds: str) -> None:
-    from dpmed.config.load import load_config
-    from dpmed.files import make_folder, new_run_folder
-    from dpmed.workflows import seeds as workflow
-
-    loaded, chosen = load_config(config, overrides), workflow.parse_seeds(seeds)
-    holds_runs = out is not None and out.is_dir() and any(out.glob("seed=*"))
-    if out is not None and holds_runs:
-        folder = make_folder(out)
-    else:
-        folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
-    summary = workflow.run(loaded.config, chosen, folder, console)
-    console.table("Test metrics", *summary.table())
-    console.result(summary.to_json(), folder)
 
 
 def _resume(console: Console, folder: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
+from dpmed.figures.spread import plot_seeds
 from dpmed.files import make_folder, read_json, write_csv, write_json
 from dpmed.progress import Progress
 from dpmed.workflows import train
@@ -23,7 +24,7 @@ class SeedsSummary:
     """What the runs reached together.
 
     Attributes:
-        folder: holds `seed=10` and so on, `seeds.csv` and `seeds.json`.
+        folder: holds `seed=10` and so on, `seeds.csv`, `seeds.json` and the figure.
         tests: test metrics of each seed.
         epsilon: the largest ε that any run spent; None without privacy. Each run is a release of its own: who publishes
             several models of one data set spends their budgets together.
@@ -33,10 +34,15 @@ class SeedsSummary:
     tests: dict[int, dict[str, float]]
     epsilon: float | None
 
+    def columns(self) -> dict[str, list[float]]:
+        """For each metric its value in every run; a metric that is not defined in each of them is left out."""
+        first, *others = self.tests.values()
+        names = [name for name in first if all(name in test for test in others)]
+        return {name: [test[name] for test in self.tests.values()] for name in names}
+
     def spread(self) -> dict[str, tuple[float, float]]:
         """Mean and standard deviation (of the sample) of each metric; the latter NaN for a single seed."""
-        names = list(next(iter(self.tests.values())))
-        columns = {name: [test[name] for test in self.tests.values()] for name in names}
+        columns = self.columns()
         return {
             name: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
             for name, values in columns.items()
@@ -88,9 +94,10 @@ def run(config: Config, seeds: Sequence[int], folder: Path, progress: Progress) 
         tests={seed: dict(summary["test"]) for seed, summary in summaries.items()},
         epsilon=max(spent, default=None),
     )
-    columns = ["seed", *next(iter(found.tests.values()))]
+    columns = ["seed", *dict.fromkeys(name for test in found.tests.values() for name in test)]
     write_csv(folder / "seeds.csv", [{"seed": seed, **test} for seed, test in found.tests.items()], columns)
     write_json(folder / SUMMARY_FILE, found.to_json())
+    plot_seeds(found.columns(), folder)
     return found
 
 

@@ -1,0 +1,65 @@
+"""Metrics of several runs: their spread over seeds, and against ε with the line that privacy is compared with."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from dpmed.figures.style import PALETTE, new_figure, save_figure
+
+
+def plot_seeds(columns: Mapping[str, Sequence[float]], folder: Path) -> list[Path]:
+    """Draw `seeds.png`, `.pdf`, `.svg`: each metric of every run as a dot, beside mean and standard deviation.
+
+    Args:
+        columns: for each metric its values, one per seed; their data is `seeds.csv`.
+        folder: where to write.
+    """
+    figure, axes = new_figure(width=1.5 * max(2, len(columns)) + 0.6, height=2.8, columns=max(1, len(columns)))
+    for axis, (name, found) in zip(axes, columns.items(), strict=True):
+        values = np.asarray(found, np.float64)
+        # Dots are spread sideways by a fixed pattern, so that equal values do not hide each other.
+        sideways = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
+        axis.plot(sideways, values, "o", color=PALETTE[0], markersize=4, alpha=0.8)
+        spread = values.std(ddof=1) if len(values) > 1 else 0.0
+        axis.errorbar([0.35], [values.mean()], yerr=[spread], fmt="D", color=PALETTE[1], capsize=4, label="mean ± std")
+        axis.set(title=name.replace("_", " "), xticks=[], xlim=(-0.4, 0.7))
+    axes[0].legend(frameon=False, loc="best", fontsize=7)
+    return save_figure(figure, folder, "seeds")
+
+
+def plot_sweep(
+    levels: Sequence[tuple[float, Sequence[float]]],
+    non_private: Sequence[float],
+    folder: Path,
+    *,
+    metric: str,
+    title: str,
+) -> list[Path]:
+    """Draw `sweep.png`, `.pdf`, `.svg`: a metric against ε, with its standard deviation and the non-private line.
+
+    Args:
+        levels: ε and the metric of each seed's run; its data is `sweep.csv`.
+        non_private: the metric of each seed's run without privacy; empty for none.
+        folder: where to write.
+        metric: its name.
+        title: what was trained.
+    """
+    figure, axes = new_figure(width=5.4, height=3.6)
+    axis = axes[0]
+    ordered = sorted(levels, key=lambda level: level[0])
+    places = [epsilon for epsilon, _ in ordered]
+    means = np.array([np.mean(values) for _, values in ordered])
+    spreads = np.array([np.std(values, ddof=1) if len(values) > 1 else 0.0 for _, values in ordered])
+    axis.errorbar(places, means, yerr=spreads, fmt="o-", color=PALETTE[0], capsize=3, label="with privacy")
+    for epsilon, values in ordered:
+        axis.plot([epsilon] * len(values), values, ".", color=PALETTE[0], alpha=0.4)
+    if non_private:
+        mean, spread = float(np.mean(non_private)), float(np.std(non_private, ddof=1)) if len(non_private) > 1 else 0.0
+        axis.axhline(mean, color=PALETTE[1], linestyle="--", label="without privacy")
+        axis.axhspan(mean - spread, mean + spread, color=PALETTE[1], alpha=0.15, linewidth=0)
+    if places[-1] > 4 * places[0]:
+        axis.set_xscale("log")
+    axis.set(xlabel="privacy budget ε", ylabel=f"test {metric.replace('_', ' ')}", title=title)
+    axis.legend(frameon=False, loc="lower right")
+    return save_figure(figure, folder, "sweep")
