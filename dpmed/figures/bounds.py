@@ -1,6 +1,10 @@
-"""The figures of `dpmed bounds`: risk over ε, and trade-off curves. Their data are bounds.csv and tradeoff.csv."""
+"""The figures of `dpmed bounds`: risk over ε, and trade-off curves; and what an attack reached beside the bounds.
+
+Their data are bounds.csv, tradeoff.csv and prior_aware.csv.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +16,32 @@ _ADVERSARIES = {
     "worst_case": ("worst-case adversary", PALETTE[1], "-"),
     "relaxed": ("relaxed adversary", PALETTE[0], "--"),
 }
+_MARKERS = {"worst_case": "o", "relaxed": "s"}
 _WIDE_RANGE = 30.0
 
 
-def plot_risks(rows: Rows, folder: Path, *, log_axis: bool, title: str) -> list[Path]:
+@dataclass(frozen=True, kw_only=True)
+class MeasuredPoint:
+    """What an attack reached at one ε.
+
+    Attributes:
+        adversary: `worst-case` or `relaxed`.
+        epsilon: the place on the axis.
+        rate: share of successes.
+        low: lower end of its interval.
+        high: upper end of its interval.
+    """
+
+    adversary: str
+    epsilon: float
+    rate: float
+    low: float
+    high: float
+
+
+def plot_risks(
+    rows: Rows, folder: Path, *, log_axis: bool, title: str, measured: Sequence[MeasuredPoint] = ()
+) -> list[Path]:
     """Draw `bounds.png`, `.pdf` and `.svg`: the bound on reconstruction over ε, for each adversary, with the prior.
 
     Args:
@@ -23,6 +49,7 @@ def plot_risks(rows: Rows, folder: Path, *, log_axis: bool, title: str) -> list[
         folder: where to write.
         log_axis: whether ε is drawn on a logarithmic axis.
         title: where the settings come from.
+        measured: what an attack reached at the same settings.
     """
     figure, axes = new_figure(width=6.2, height=3.8)
     axis = axes[0]
@@ -34,14 +61,68 @@ def plot_risks(rows: Rows, folder: Path, *, log_axis: bool, title: str) -> list[
         upper = [row[f"{name}_upper"] for row in ordered]
         lower = [row[f"{name}_lower"] for row in ordered]
         axis.fill_between(places, lower, upper, color=colour, alpha=0.25, linewidth=0)
-        axis.plot(places, upper, line, color=colour, label=label, marker="o" if len(places) < 4 else None)  # noqa: PLR2004
-    prior = ordered[0]["prior"]
-    axis.axhline(prior, color="0.35", linewidth=1, linestyle=":", label=f"prior κ = {prior:.2g}: guessing")
-    axis.set(xlabel="privacy budget ε", ylabel="chance of reconstruction, at most", ylim=(-0.02, 1.05), title=title)
-    if log_axis and places[-1] > _WIDE_RANGE * places[0] * 0.1:
+        axis.plot(places, upper, line, color=colour, label=f"{label}: at most", marker="o" if len(places) < 4 else None)  # noqa: PLR2004
+    _draw_measured(axis, measured)
+    _finish_risks(axis, prior=ordered[0]["prior"], title=title)
+    places += [point.epsilon for point in measured]
+    if log_axis and max(places) > _WIDE_RANGE * min(places) * 0.1:
         axis.set_xscale("log")
     axis.legend(frameon=False, loc="center right")
     return save_figure(figure, folder, "bounds")
+
+
+def plot_attack(rows: Rows, folder: Path, *, title: str) -> list[Path]:
+    """Draw `prior_aware.png`, `.pdf` and `.svg`: how often the attack succeeded, with intervals, under the bounds.
+
+    Args:
+        rows: rows of prior_aware.csv.
+        folder: where to write.
+        title: what was attacked.
+    """
+    figure, axes = new_figure(width=6.2, height=3.8)
+    axis = axes[0]
+    ordered = sorted(rows, key=lambda row: row["epsilon"])
+    for name, (label, colour, line) in _ADVERSARIES.items():
+        own = [row for row in ordered if row["adversary"].replace("-", "_") == name]
+        if own:
+            bound = [row["bound_upper"] for row in own]
+            axis.plot([row["epsilon"] for row in own], bound, line, color=colour, label=f"{label}: bound")
+    _draw_measured(axis, [measured_point(row, epsilon=row["epsilon"]) for row in ordered])
+    _finish_risks(axis, prior=ordered[0]["prior"], title=title)
+    axis.set_xscale("log")
+    axis.legend(frameon=False, loc="best")
+    return save_figure(figure, folder, "prior_aware")
+
+
+def measured_point(row: Mapping[str, Any], *, epsilon: float) -> MeasuredPoint:
+    """The point of a row of prior_aware.csv, at the ε that the axis means."""
+    return MeasuredPoint(
+        adversary=row["adversary"], epsilon=epsilon, rate=row["success_rate"], low=row["ci_low"], high=row["ci_high"]
+    )
+
+
+def _draw_measured(axis: Any, measured: Sequence[MeasuredPoint]) -> None:
+    for name, (label, colour, _) in _ADVERSARIES.items():
+        own = [point for point in measured if point.adversary.replace("-", "_") == name]
+        if own:
+            rates = [point.rate for point in own]
+            errors = [[p.rate - p.low for p in own], [p.high - p.rate for p in own]]
+            axis.errorbar(
+                [point.epsilon for point in own],
+                rates,
+                yerr=errors,
+                fmt=_MARKERS[name],
+                color=colour,
+                markersize=4,
+                linewidth=1.1,
+                capsize=2,
+                label=f"{label}: measured, 99 %",
+            )
+
+
+def _finish_risks(axis: Any, *, prior: float, title: str) -> None:
+    axis.axhline(prior, color="0.35", linewidth=1, linestyle=":", label=f"prior κ = {prior:.2g}: guessing")
+    axis.set(xlabel="privacy budget ε", ylabel="chance of reconstruction", ylim=(-0.02, 1.05), title=title)
 
 
 def plot_tradeoffs(curves: Rows, folder: Path, *, title: str) -> list[Path]:

@@ -12,6 +12,7 @@ from dpmed.attacks.candidates import (
     Channel,
     Contest,
     clipped_gradients,
+    gram_matrix,
     gram_root,
     step_evidence,
     success_interval,
@@ -135,12 +136,17 @@ def test_candidates_without_gradient_are_named_by_luck():
     assert low <= contest.successes("worst-case") <= high
 
 
-def test_a_root_of_a_singular_gram_matrix_gives_it_back():
-    gradients = np.random.default_rng(0).standard_normal((6, 3))
+@pytest.mark.parametrize("scale", [0.0, 1e-8, 1.0, 1e4])
+@pytest.mark.parametrize("count", [6, 300])
+def test_a_root_of_a_singular_gram_matrix_gives_it_back(scale, count):
+    gradients = scale * np.random.default_rng(0).standard_normal((count, 3))
     gradients[1] = gradients[0]
-    gram = gradients @ gradients.T
+    gradients[2] = 0
+    gram = gram_matrix(gradients.astype(np.float64))
+    largest = gram.diagonal().max()
+    assert gram == pytest.approx(np.einsum("ip,jp->ij", gradients, gradients), abs=1e-14 * largest)
     root = gram_root(gram)
-    assert root @ root.T == pytest.approx(gram, abs=1e-12)
+    assert root @ root.T == pytest.approx(gram, abs=max(3e-12 * largest, 1e-200))
 
 
 def test_gradients_are_clipped_as_in_training():
