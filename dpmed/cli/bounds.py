@@ -1,5 +1,6 @@
 """`dpmed bounds`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,6 +44,10 @@ def bounds(
     max_risk: Annotated[
         float | None, typer.Option(metavar="R", help="The other way round: how much ε keeps the risk at or under R.")
     ] = None,
+    attack_results: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw what the prior-aware attack measured (its prior_aware.csv)."),
+    ] = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -50,11 +55,13 @@ def bounds(
     console = console_of(ctx, json=json)
     from dpmed.files import new_run_folder
     from dpmed.workflows import bounds as workflow
+    from dpmed.workflows.attack_results import adopt
     from dpmed.workflows.bounds_settings import Facts, gather
 
     given = Facts(
         train_size=train_size, batch_size=batch_size, steps=steps, delta=delta, prior=prior, accountant=accountant
     )
+    given, measured = adopt(attack_results, given, console)
     facts, source = gather(config, given, console)
     swept = not (eps or noise_multiplier or max_risk is not None) or eps_min is not None or eps_max is not None
     if swept and (eps or noise_multiplier):
@@ -73,6 +80,7 @@ def bounds(
         max_risk=max_risk,
         log_axis=spacing == "log",
         source=source,
+        attack_results=measured,
     )
     workflow.check(settings)
     folder = new_run_folder(out, command="bounds", config_name=config or "ham10000-paper", time=time_stamp())

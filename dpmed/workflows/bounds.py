@@ -10,13 +10,14 @@ from typing import Any, Literal
 import numpy as np
 
 from dpmed.errors import InputError
-from dpmed.figures.bounds import plot_risks, plot_tradeoffs
+from dpmed.figures.bounds import measured_point, plot_risks, plot_tradeoffs
 from dpmed.files import write_csv, write_json
 from dpmed.privacy.accountant import AccountantName, SampledGaussian, calibrate_noise, epsilon
 from dpmed.privacy.losses import Adversary
 from dpmed.privacy.rero import Risk, assess, noise_for_risk
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
+from dpmed.workflows.attack_results import check_same_training
 
 COLUMNS = (
     "epsilon",
@@ -63,6 +64,7 @@ class BoundsSettings:
         max_risk: R for the inverse, None for none.
         log_axis: whether ε is drawn on a logarithmic axis.
         source: where the settings come from, for titles.
+        attack_results: what an attack measured at the same settings, rows of prior_aware.csv.
     """
 
     train_size: int
@@ -77,6 +79,7 @@ class BoundsSettings:
     max_risk: float | None = None
     log_axis: bool = True
     source: str = ""
+    attack_results: tuple[Row, ...] = ()
 
     @property
     def sampling_rate(self) -> float:
@@ -100,8 +103,14 @@ class BoundsSummary:
 
     def to_json(self) -> dict[str, Any]:
         """The content of `bounds.json`."""
-        found: dict[str, Any] = {"rows": list(self.rows), "settings": asdict(self.settings)}
-        return {**found, "max_risk": list(self.max_risk)} if self.settings.max_risk is not None else found
+        settings = asdict(self.settings)
+        measured = settings.pop("attack_results")
+        found: dict[str, Any] = {"rows": list(self.rows), "settings": settings}
+        if measured:
+            found["attack_results"] = list(measured)
+        if self.settings.max_risk is not None:
+            found["max_risk"] = list(self.max_risk)
+        return found
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows for the terminal; of a long sweep every few rows."""
@@ -151,6 +160,12 @@ def check(settings: BoundsSettings) -> None:
     for holds, where, problem in rules:
         if not holds:
             raise InputError(problem, where=where)
+    check_same_training(
+        settings.attack_results,
+        sampling_rate=settings.sampling_rate,
+        steps=settings.steps,
+        prior=settings.prior,
+    )
 
 
 def spaced(low: float, high: float, *, count: int, spacing: Literal["log", "linear"]) -> tuple[float, ...]:
@@ -186,7 +201,13 @@ def run(settings: BoundsSettings, out: Path, progress: Progress) -> BoundsSummar
     write_json(out / "bounds.json", summary.to_json())
     write_csv(out / "bounds.csv", rows, COLUMNS)
     if rows:
-        plot_risks(rows, out, log_axis=settings.log_axis, title=settings.source)
+        column = f"epsilon_{settings.accountant}"
+        measured = [
+            measured_point(row, epsilon=row[column])
+            for row in settings.attack_results
+            if row["adversary"] in settings.adversaries
+        ]
+        plot_risks(rows, out, log_axis=settings.log_axis, title=settings.source, measured=measured)
         curves = _tradeoffs(settings, rows, progress)
         write_csv(out / "tradeoff.csv", curves, TRADEOFF_COLUMNS)
         plot_tradeoffs(curves, out, title=settings.source)

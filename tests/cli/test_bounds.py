@@ -62,6 +62,74 @@ def test_extreme_budgets_are_monotone(dpmed, tmp_path):
     assert all(2.5 < row["epsilon_rdp"] / row["epsilon_pld"] < 2.9 for row in rows)
 
 
+MEASURED = {
+    "adversary": "worst-case", "epsilon": 8.0, "epsilon_pld": 8.0, "epsilon_rdp": 8.9, "noise_multiplier": 3.0317,
+    "sampling_rate": 512 / 1294, "steps": 150, "prior": 0.01, "trials": 1000, "successes": 97, "success_rate": 0.097,
+    "ci_low": 0.074, "ci_high": 0.124, "bound_upper": 0.241, "bound_lower": 0.2408, "gap": 0.144,
+}  # fmt: skip
+
+
+def measured_file(folder, **changes):
+    rows = [{**MEASURED, **changes}, {**MEASURED, **changes, "adversary": "relaxed"}]
+    path = folder / "prior_aware.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=[name for name in rows[0] if rows[0][name] is not None])
+        writer.writeheader()
+        writer.writerows({name: value for name, value in row.items() if value is not None} for row in rows)
+    return path
+
+
+def test_what_an_attack_measured_is_copied_and_drawn(dpmed, tmp_path):
+    path = measured_file(tmp_path)
+    plain = dpmed("bounds", "quickstart", "--eps", 4, "--eps", 16, "--prior", 0.01, "--out", tmp_path / "plain")
+    drawn = dpmed(
+        "bounds", "quickstart", "--eps", 4, "--eps", 16, "--attack-results", path, "--json", "--out", tmp_path / "drawn"
+    )
+    assert plain.returncode == 0 and drawn.returncode == 0, drawn.stderr
+    found = json.loads(drawn.stdout)
+    # The prior is the attack's: nobody has to type it again.
+    assert found["settings"]["prior"] == 0.01
+    assert found["attack_results"][0] == MEASURED
+    assert [row["adversary"] for row in found["attack_results"]] == ["worst-case", "relaxed"]
+    assert "attack_results" not in found["settings"]
+    assert "attack_results" not in json.loads((tmp_path / "plain" / "bounds.json").read_text())
+    assert (tmp_path / "drawn" / "bounds.csv").read_text() == (tmp_path / "plain" / "bounds.csv").read_text()
+    pictures = [(tmp_path / folder / "bounds.png").read_bytes() for folder in ("drawn", "plain")]
+    assert pictures[0] != pictures[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "word"),
+    [
+        ({"steps": 149}, [], "steps"),
+        ({"sampling_rate": 0.5}, [], "sampling_rate"),
+        ({}, ["--prior", 0.02], "prior"),
+        ({"ci_low": None}, [], "ci_low"),
+        ({"success_rate": "many"}, [], "success_rate"),
+        ({"success_rate": 1.5}, [], "success_rate"),
+        ({"success_rate": "nan"}, [], "success_rate"),
+        ({"success_rate": 0.5}, [], "interval"),
+        ({"noise_multiplier": 0}, [], "noise_multiplier"),
+        ({"epsilon_pld": "inf"}, [], "epsilon_pld"),
+    ],
+)
+def test_results_of_something_else_are_refused(dpmed, tmp_path, changes, options, word):
+    path = measured_file(tmp_path, **changes)
+    done = dpmed(
+        "--quiet", "bounds", "quickstart", "--eps", 4, "--attack-results", path, *options, "--out", tmp_path / "b"
+    )
+    refused(done, word)
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"adversary,epsilon\n", b"\xff\xfe\x00", b"a" * 200_000])
+def test_a_file_that_is_no_table_of_results_is_refused(dpmed, tmp_path, content):
+    (tmp_path / "x.csv").write_bytes(content)
+    for path in (tmp_path / "x.csv", tmp_path / "none.csv"):
+        refused(dpmed("--quiet", "bounds", "--attack-results", path, "--out", tmp_path / "b"), path.name)
+    assert not (tmp_path / "b").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
