@@ -4,12 +4,16 @@
 any model knowing.
 """
 
+import itertools
 import math
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, PRNGKeyArray
 
 Kind = Literal["plain", "standardised", "centred"]
@@ -31,11 +35,80 @@ def convolve(
     Returns:
         `ceil(side / stride)` in each dimension: as torch's `padding = side // 2` gives for odd filters.
     """
+    return _convolve(x, weight, stride)
+
+
+def _plain(
+    x: Float[Array, "*space channels_in"], weight: Float[Array, "*kernel channels_in channels_out"], stride: int
+) -> Float[Array, "*out channels_out"]:
     dimensions = x.ndim - 1
     space = "DHW"[-dimensions:]
     padding = [(side // 2, side // 2) for side in weight.shape[:-2]]
     layout = (f"N{space}C", f"{space}IO", f"N{space}C")
     return jax.lax.conv_general_dilated(x[None], weight, (stride,) * dimensions, padding, dimension_numbers=layout)[0]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve(x: Array, weight: Array, stride: int) -> Array:
+    return _plain(x, weight, stride)
+
+
+def _forward(x: Array, weight: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
+    return _plain(x, weight, stride), (x, weight)
+
+
+def _backward(stride: int, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+    x, weight = kept
+    (by_image,) = jax.linear_transpose(lambda image: _plain(image, weight, stride), x)(gradient)
+    return by_image, _weight_gradient(weight.shape[:-2], stride)(x, gradient)
+
+
+_convolve.defvjp(_forward, _backward)
+
+
+@cache
+def _weight_gradient(kernel: tuple[int, ...], stride: int) -> Callable[[Array, Array], Array]:
+    """The gradient by the filters: of one image as XLA does it, of a batch of images by a matrix product each.
+
+    `vmap` would turn the former into a grouped convolution, for which XLA on the CPU has no fast way. The gradient is
+    the product of the image's patches, `(positions, kernel x channels in)`, with the output's gradient,
+    `(positions, channels out)` (Chellapilla et al., 2006).
+    """
+
+    @custom_vmap
+    def by_filters(x: Array, gradient: Array) -> Array:
+        like = jnp.zeros((*kernel, x.shape[-1], gradient.shape[-1]), x.dtype)
+        (found,) = jax.linear_transpose(lambda weight: _plain(x, weight, stride), like)(gradient)
+        return found
+
+    @by_filters.def_vmap  # type: ignore[untyped-decorator] # jax's
+    def of_batch(size: int, batched: Sequence[bool], x: Array, gradient: Array) -> tuple[Array, bool]:
+        images, gradients = (
+            leaf if own else jnp.broadcast_to(leaf, (size, *leaf.shape))
+            for leaf, own in zip((x, gradient), batched, strict=True)
+        )
+        channels_out = gradients.shape[-1]
+        by_position = gradients.reshape(size, -1, channels_out)
+        columns = _patches(images, kernel, stride, gradients.shape[1:-1]).reshape(size, by_position.shape[1], -1)
+        found = jnp.einsum("npk,npc->nkc", columns, by_position)
+        return found.reshape(size, *kernel, images.shape[-1], channels_out), True
+
+    return by_filters  # type: ignore[no-any-return] # jax's
+
+
+def _patches(
+    images: Float[Array, "batch *space channels"], kernel: tuple[int, ...], stride: int, out: tuple[int, ...]
+) -> Float[Array, "batch *out kernel_times_channels"]:
+    """What the filter sees at each position, places in the filter varying slower than channels."""
+    padded = jnp.pad(images, [(0, 0), *((side // 2, side // 2) for side in kernel), (0, 0)])
+    places = itertools.product(*map(range, kernel))
+    shifted = [
+        padded[
+            :, *(slice(first, first + stride * (side - 1) + 1, stride) for first, side in zip(place, out, strict=True))
+        ]
+        for place in places
+    ]
+    return jnp.concatenate(shifted, axis=-1)
 
 
 def centre(
