@@ -67,7 +67,8 @@ def plot_risks(
     places += [point.epsilon for point in measured]
     if log_axis and max(places) > _WIDE_RANGE * min(places) * 0.1:
         axis.set_xscale("log")
-    axis.legend(frameon=False, loc="center right")
+    # Over a wide range the right is empty under the bound; with points in it, wherever there is room.
+    axis.legend(frameon=False, loc="best" if measured else "center right")
     return save_figure(figure, folder, "bounds")
 
 
