@@ -122,7 +122,25 @@ class Contest:
             gradients: the candidates' clipped gradients at the weights of this step.
         """
         gram = gram_matrix(gradients)
-        seen = self._residuals(gram)
+        self._play(gram, gram_root(gram))
+
+    def play_ideal(self, clipping_norm: float, *, steps: int) -> None:
+        """Play steps in which the candidates' gradients are orthogonal and as long as clipping lets them be.
+
+        No training has such gradients in every step; it shows what the attack reaches where they leave nothing to wish.
+
+        Args:
+            clipping_norm: C.
+            steps: how many.
+        """
+        unit = np.eye(next(iter(self.evidence.values())).shape[1])
+        for _ in range(steps):
+            self._play(clipping_norm**2 * unit, clipping_norm * unit)
+
+    def _play(
+        self, gram: Float[np.ndarray, "candidate candidate"], root: Float[np.ndarray, "candidate candidate"]
+    ) -> None:
+        seen = self._residuals(gram, root)
         for adversary in self.evidence:
             self.evidence[adversary] += step_evidence(seen, np.diag(gram), adversary=adversary, channel=self._channel)
 
@@ -131,11 +149,13 @@ class Contest:
         # Ties go to the first; since the target is drawn evenly, that is as good as a coin.
         return int((self.evidence[adversary].argmax(axis=1) == self.targets).sum())
 
-    def _residuals(self, gram: Float[np.ndarray, "candidate candidate"]) -> Evidence:
+    def _residuals(
+        self, gram: Float[np.ndarray, "candidate candidate"], root: Float[np.ndarray, "candidate candidate"]
+    ) -> Evidence:
         joined = self._generator.random(len(self.targets)) < self._channel.sampling_rate
         noise = self._generator.standard_normal((len(self.targets), len(gram)))
         signal = np.where(joined[:, None], gram[self.targets], 0.0)
-        return signal + self._channel.noise_std * (noise @ gram_root(gram).T)
+        return signal + self._channel.noise_std * (noise @ root.T)
 
 
 def gram_matrix(gradients: Gradients) -> Float[np.ndarray, "candidate candidate"]:

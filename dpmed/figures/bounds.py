@@ -88,6 +88,10 @@ def plot_attack(rows: Rows, folder: Path, *, title: str) -> list[Path]:
         if own:
             bound = [row["bound_upper"] for row in own]
             axis.plot([row["epsilon"] for row in own], bound, line, color=colour, label=f"{label}: bound")
+            ideal = [row["ideal_rate"] for row in own]
+            axis.plot(
+                [row["epsilon"] for row in own], ideal, "x", color=colour, markersize=4, label="with ideal gradients"
+            )
     _draw_measured(axis, [measured_point(row, epsilon=row["epsilon"]) for row in ordered])
     _finish_risks(axis, prior=ordered[0]["prior"], title=title)
     axis.set_xscale("log")

@@ -3,7 +3,8 @@
 Measured beside the bounds of `dpmed bounds` at the same noise, steps, sampling rate and prior. The bounds hold for
 every attack; this one is the best there is against candidates' own gradients, so that what it leaves open is not the
 attacker's weakness: gradients shorter than the clipping norm, candidates whose gradients look alike, and that with more
-than two candidates even the best decoder stays under a bound made of tests of one candidate against nobody.
+than two candidates even the best decoder stays under a bound made of tests of one candidate against nobody. How much is
+due to which, `ideal_rate` tells: the same attack against orthogonal gradients of full length.
 """
 
 import math
@@ -46,6 +47,7 @@ COLUMNS = (
     "bound_upper",
     "bound_lower",
     "gap",
+    "ideal_rate",
 )
 # Where the quickstart's bounds rise from guessing to certainty.
 DEFAULT_EPSILONS = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
@@ -130,7 +132,7 @@ class PriorAwareSummary:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows for the terminal."""
-        columns = ["adversary", "ε", "σ", "named the right one", "99 % interval", "bound", "gap"]
+        columns = ["adversary", "ε", "σ", "named the right one", "99 % interval", "ideal gradients", "bound", "gap"]
         rows = [
             [
                 row["adversary"],
@@ -138,6 +140,7 @@ class PriorAwareSummary:
                 f"{row['noise_multiplier']:.4g}",
                 f"{row['success_rate']:.1%}",
                 f"{row['ci_low']:.1%} to {row['ci_high']:.1%}",
+                f"{row['ideal_rate']:.1%}",
                 f"{row['bound_upper']:.1%}",
                 f"{row['gap']:.1%}",
             ]
@@ -302,7 +305,9 @@ def _play_all(experiment: _Experiment, progress: Progress) -> tuple[Row, ...]:
     with progress.task("prior-aware attack", total=total, unit="steps") as task:
         for number, level in enumerate(experiment.levels):
             successes, trials = _play(experiment, number, task)
-            rows += [_row(level, name, successes[name], trials) for name in settings.adversaries]
+            ideal = _play_ideal(experiment, number)
+            for name in settings.adversaries:
+                rows.append({**_row(level, name, successes[name], trials), "ideal_rate": ideal[name]})
     order = {name: place for place, name in enumerate(settings.adversaries)}
     return tuple(sorted(rows, key=lambda row: (order[row["adversary"]], row["epsilon"])))
 
@@ -328,6 +333,20 @@ def _play(experiment: _Experiment, number: int, task: Task) -> tuple[dict[Advers
         for name in settings.adversaries:
             successes[name] += contest.successes(name)
     return successes, each * settings.trainings
+
+
+def _play_ideal(experiment: _Experiment, number: int) -> dict[Adversary, float]:
+    settings, level = experiment.settings, experiment.levels[number]
+    norm = experiment.budget.clipping_norm
+    contest = Contest(
+        settings.candidates,
+        settings.trials,
+        channel=Channel(noise_std=level["noise_multiplier"] * norm, sampling_rate=level["sampling_rate"]),
+        adversaries=settings.adversaries,
+        generator=np.random.default_rng([experiment.seed, 2, number]),
+    )
+    contest.play_ideal(norm, steps=experiment.steps)
+    return {name: contest.successes(name) / settings.trials for name in settings.adversaries}
 
 
 def _row(level: Row, adversary: Adversary, successes: int, trials: int) -> Row:

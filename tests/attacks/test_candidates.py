@@ -61,7 +61,8 @@ def test_orthogonal_gradients_of_full_length_in_one_sure_step_reach_the_integral
 def test_success_stays_under_the_bound_at_the_same_noise_steps_rate_and_prior(adversary, noise):
     # Orthogonal gradients of norm C: the strongest evidence that clipping leaves.
     count, steps, rate, trials = 50, 40, 0.4, 2_000
-    contest = played(np.eye(count), steps=steps, trials=trials, noise=noise, rate=rate)
+    contest = played(np.eye(count), steps=0, trials=trials, noise=noise, rate=rate)
+    contest.play_ideal(1.0, steps=steps)
     bound = Composition(adversary=adversary, noise_multiplier=noise, sampling_rate=rate, steps=steps).power(1 / count)
     interval = success_interval(contest.successes(adversary), trials)
     assert interval.low <= bound.upper
@@ -87,6 +88,14 @@ def test_the_sampled_inner_products_are_distributed_as_with_noise_on_every_param
         successes += int((scores.argmax(axis=1) == targets).sum())
     difference = (contest.successes("worst-case") - successes) / trials
     assert abs(difference) < 4 * math.sqrt(2 * 0.25 / trials)
+
+
+def test_ideal_steps_are_steps_with_orthogonal_gradients_of_full_length():
+    by_gradients = played(2 * np.eye(5), steps=4, trials=300, noise=1.5, rate=0.6)
+    ideal = played(np.eye(5), steps=0, trials=300, noise=1.5, rate=0.6)
+    ideal.play_ideal(2.0, steps=4)
+    for adversary in BOTH:
+        assert ideal.evidence[adversary] == pytest.approx(by_gradients.evidence[adversary], rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.5, 1.0])

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from dpmed.attacks.candidates import success_interval
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
 from dpmed.files import make_folder
@@ -49,6 +50,9 @@ def test_the_measured_rate_is_under_the_bound_and_above_guessing_where_noise_is_
         assert row["gap"] == row["bound_upper"] - row["success_rate"]
         assert (row["trials"], row["prior"], row["steps"]) == (400, 0.05, 4 * (216 // 48))
         assert row["bound_lower"] <= row["bound_upper"]
+        assert success_interval(round(400 * row["ideal_rate"]), 400).low <= row["bound_upper"]
+        # Ideal gradients tell more than real ones, but for chance.
+        assert row["ideal_rate"] > row["success_rate"] - 0.1
     worst = {row["noise_multiplier"]: row for row in summary.rows if row["adversary"] == "worst-case"}
     relaxed = {row["noise_multiplier"]: row for row in summary.rows if row["adversary"] == "relaxed"}
     assert worst[0.2]["ci_low"] > 0.3
