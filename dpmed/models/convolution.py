@@ -21,6 +21,12 @@ Kind = Literal["plain", "standardised", "centred"]
 # Keeps weight standardisation finite for a filter of equal weights.
 _SMALLEST_STD = 1e-5
 
+_VOLUME_AXES = 4
+# Where one way of computing becomes faster than another, measured on two cores (`python -m tests.benchmarks step`).
+_FEW_CHANNELS = 8
+_MANY_POSITIONS = 4096
+_MOST_UNROLLED = 16
+
 
 def convolve(
     x: Float[Array, "*space channels_in"], weight: Float[Array, "*kernel channels_in channels_out"], *, stride: int = 1
@@ -41,11 +47,37 @@ def convolve(
 def _plain(
     x: Float[Array, "*space channels_in"], weight: Float[Array, "*kernel channels_in channels_out"], stride: int
 ) -> Float[Array, "*out channels_out"]:
-    dimensions = x.ndim - 1
+    if x.ndim == _VOLUME_AXES and jax.default_backend() == "cpu":
+        return _by_planes(x, weight, stride)
+    return _by_xla(x[None], weight, stride)[0]
+
+
+def _by_xla(
+    x: Float[Array, "batch *space channels_in"], weight: Float[Array, "*kernel channels_in channels_out"], stride: int
+) -> Float[Array, "batch *out channels_out"]:
+    dimensions = x.ndim - 2
     space = "DHW"[-dimensions:]
     padding = [(side // 2, side // 2) for side in weight.shape[:-2]]
     layout = (f"N{space}C", f"{space}IO", f"N{space}C")
-    return jax.lax.conv_general_dilated(x[None], weight, (stride,) * dimensions, padding, dimension_numbers=layout)[0]
+    return jax.lax.conv_general_dilated(x, weight, (stride,) * dimensions, padding, dimension_numbers=layout)
+
+
+def _by_planes(
+    x: Float[Array, "depth height width channels_in"],
+    weight: Float[Array, "first second third channels_in channels_out"],
+    stride: int,
+) -> Float[Array, "planes rows columns channels_out"]:
+    """A volume's convolution as those of its planes: XLA on the CPU is two to ten times as fast in two dimensions."""
+    size = weight.shape[0]
+    planes = -(-x.shape[0] // stride)
+    padded = jnp.pad(x, [(size // 2, size // 2), (0, 0), (0, 0), (0, 0)])
+    shifted = [padded[first : first + stride * (planes - 1) + 1 : stride] for first in range(size)]
+    if x.shape[-1] > _FEW_CHANNELS:
+        first, *others = [_by_xla(part, weight[place], stride) for place, part in enumerate(shifted)]
+        return sum(others, start=first)
+    # Few channels make thin matrices: all planes that meet in one are put side by side as channels.
+    side_by_side = jnp.moveaxis(weight, 0, 2).reshape(*weight.shape[1:3], size * weight.shape[3], weight.shape[4])
+    return _by_xla(jnp.concatenate(shifted, axis=-1), side_by_side, stride)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -88,6 +120,9 @@ def _weight_gradient(kernel: tuple[int, ...], stride: int) -> Callable[[Array, A
             for leaf, own in zip((x, gradient), batched, strict=True)
         )
         channels_out = gradients.shape[-1]
+        if size <= _MOST_UNROLLED and math.prod(gradients.shape[1:-1]) >= _MANY_POSITIONS:
+            # Patches of large images do not fit the cache, and one such image keeps all cores busy.
+            return jnp.stack([by_filters(images[place], gradients[place]) for place in range(size)]), True
         by_position = gradients.reshape(size, -1, channels_out)
         columns = _patches(images, kernel, stride, gradients.shape[1:-1]).reshape(size, by_position.shape[1], -1)
         found = jnp.einsum("npk,npc->nkc", columns, by_position)
