@@ -1,0 +1,199 @@
+"""The block that a malicious server puts in front of a model: a linear layer whose rows fire for few images each.
+
+For an image x (flattened, normalised) the block sees the features f(x) = (x, L, ‖x‖²/√D): the image, a constant and a
+checksum. Row k computes z_k = ⟨w_k, f(x)⟩, a ReLU that may be cut off at the row's width gives h_k, and the block's
+output is x + s·mean(h)·P, where P is a fixed pattern of signs: a constant would be annihilated by the weight-centred
+convolution that follows. While row k fires, its gradient is a·f(x) with the same scalar a = (s / K) ⟨∂loss/∂output, P⟩
+for every row, so that a row that fires for one image alone holds that image: divide by what stands at the constant.
+
+Three kinds, from the literature to ours:
+    trap weights    half of each row's weights negative, the others their mirror times a factor under 1 (Boenisch et
+                    al., 2021); the bias of each row is set so that it fires for about one image of a batch.
+    imprint         every row is a bin of one linear functional, by quantiles of a public sample (Fowl et al., 2021;
+                    cut-off activations are their sparse variant).
+    peeling         rows are shared out over several functionals, so that every image lies in one bin of each; what a
+                    bin reveals is subtracted from its other bins, which reveals more (as in an invertible Bloom
+                    look-up table, Goodrich & Mitzenmacher, 2011).
+
+The activations' size (not their gradient) is made negligible: rows are scaled down, and s up by as much.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+AttackName = Literal["trap-weights", "imprint", "peeling"]
+
+# Share of the negative weights by which the positive ones are smaller (the paper's settings).
+TRAP_FACTOR = 0.999
+FUNCTIONALS = 3
+# Rows of trap weights that are made at once.
+_ROW_BYTES = 1 << 27
+# Below so many public images their quantiles say less than a normal distribution with their mean and spread.
+_FEW_IMAGES = 20
+
+Images = Float[np.ndarray, "image value"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Block:
+    """A block of K rows.
+
+    Attributes:
+        attack: which kind.
+        rows: K.
+        functional: `(functionals, D)`, unit variance on public images; empty for trap weights.
+        edges: per functional the lower edges of its bins, rising, `(functionals, bins)`; the first is −infinity.
+        biases: of trap weights, `(K,)`; empty otherwise.
+        seed: makes the trap weights anew.
+    """
+
+    attack: AttackName
+    rows: int
+    functional: Float[np.ndarray, "functional value"]
+    edges: Float[np.ndarray, "functional bin"]
+    biases: Float[np.ndarray, " trap"]
+    seed: int
+
+    @property
+    def rows_per_image(self) -> float:
+        """How many rows fire for an image, about: what the norm of its gradient grows with."""
+        return 2.0 if self.attack == "trap-weights" else float(len(self.functional))
+
+    def firing(self, images: Images) -> list[Int[np.ndarray, " _"]]:
+        """For each image the rows that fire for it, rising.
+
+        Args:
+            images: flattened and normalised, float32.
+        """
+        if self.attack == "trap-weights":
+            return self._trapped(images)
+        places = self.bins(images @ self.functional.T)
+        return [np.sort(row) for row in places]
+
+    def bins(self, values: Float[np.ndarray, "image functional"]) -> Int[np.ndarray, "image functional"]:
+        """The row of each functional's bin that a value lies in."""
+        bins = self.edges.shape[1]
+        found = [
+            np.searchsorted(edges[1:], column, side="right") + number * bins
+            for number, (edges, column) in enumerate(zip(self.edges, values.T, strict=True))
+        ]
+        return np.stack(found, axis=1)
+
+    def trap_rows(self, values: int) -> Iterator[tuple[slice, Float[np.ndarray, "part value"]]]:
+        """The trap weights in blocks of rows, each with its place; always the same for the same seed."""
+        size = max(1, min(self.rows, _ROW_BYTES // (4 * values)))
+        for first in range(0, self.rows, size):
+            place = slice(first, min(first + size, self.rows))
+            yield place, _trap_rows(self.seed, range(place.start, place.stop), values)
+
+    def _trapped(self, images: Images) -> list[Int[np.ndarray, " _"]]:
+        fires: Bool[np.ndarray, "image row"] = np.zeros((len(images), self.rows), bool)
+        for place, weights in self.trap_rows(images.shape[1]):
+            fires[:, place] = images @ weights.T + self.biases[place] > 0
+        return [np.flatnonzero(row) for row in fires]
+
+
+def make_block(attack: AttackName, public: Images, *, rows: int, batch_size: int, seed: int) -> Block:
+    """The block that a server would send.
+
+    Args:
+        attack: which kind.
+        public: images that the server has, none of those attacked; flattened and normalised, at least 2.
+        rows: K, at least 2, and for peeling 2 per functional.
+        batch_size: images that it expects in an update.
+        seed: fixes its random weights.
+
+    Raises:
+        ValueError: too few images or rows.
+    """
+    functionals = {"trap-weights": 0, "imprint": 1, "peeling": FUNCTIONALS}[attack]
+    if len(public) < 2 or rows < max(2, 2 * functionals):  # noqa: PLR2004 a spread needs two
+        raise ValueError(f"Expected {len(public)=} >= 2 and {rows=} >= {max(2, 2 * functionals)}.")
+    values = public.shape[1]
+    none = np.zeros((0, values), np.float32)
+    if attack == "trap-weights":
+        empty = Block(
+            attack=attack,
+            rows=rows,
+            functional=none,
+            edges=np.zeros((0, 0), np.float32),
+            biases=np.zeros(rows, np.float32),
+            seed=seed,
+        )
+        biases = np.concatenate(
+            [-_quantile_of_rows(public @ weights.T, 1 - 1 / batch_size) for _, weights in empty.trap_rows(values)]
+        )
+        return Block(
+            attack=attack, rows=rows, functional=none, edges=empty.edges, biases=biases.astype(np.float32), seed=seed
+        )
+    generator = np.random.default_rng([seed, 1])
+    functional = generator.standard_normal((functionals, values)).astype(np.float32)
+    functional /= np.maximum((public @ functional.T).std(axis=0), 1e-12)[:, None].astype(np.float32)
+    bins = rows // functionals
+    edges = np.stack([_edges(column, bins) for column in (public @ functional.T).T])
+    return Block(
+        attack=attack,
+        rows=bins * functionals,
+        functional=functional,
+        edges=edges,
+        biases=np.zeros(0, np.float32),
+        seed=seed,
+    )
+
+
+def features(images: Images) -> Float[np.ndarray, "image feature"]:
+    """f(x) = (x, L, ‖x‖²/√D) with L = √D, so that constant and checksum weigh about as much as the image."""
+    root = math.sqrt(images.shape[1])
+    constant = np.full((len(images), 1), root, np.float32)
+    squares = np.sum(np.square(images, dtype=np.float64), axis=1, keepdims=True)
+    return np.concatenate([images, constant, (squares / root).astype(np.float32)], axis=1)
+
+
+def pattern(values: int, *, seed: int) -> Float[np.ndarray, " value"]:
+    """P: random signs."""
+    return np.random.default_rng([seed, 2]).choice(np.array([-1.0, 1.0], np.float32), values)
+
+
+def _trap_rows(seed: int, numbers: range, values: int) -> Float[np.ndarray, "part value"]:
+    """Weights whose positive half is the mirror of the negative, a little smaller, at random places."""
+    half = values // 2
+    rows = np.zeros((len(numbers), values), np.float32)
+    for place, number in enumerate(numbers):
+        generator = np.random.default_rng([seed, 3, number])
+        size = np.abs(generator.standard_normal(half, np.float32)) / math.sqrt(values)
+        order = generator.permutation(values)
+        rows[place, order[:half]] = -size
+        rows[place, order[half : 2 * half]] = TRAP_FACTOR * size
+    return rows
+
+
+def _quantile_of_rows(values: Float[np.ndarray, "image row"], share: float) -> Float[np.ndarray, " row"]:
+    """The value that a share of images stays under, row by row; beyond the sample by a normal distribution."""
+    from scipy.stats import norm
+
+    if 1 - share >= 1 / len(values):
+        return np.quantile(values, share, axis=0)
+    return values.mean(axis=0) + norm.ppf(share) * values.std(axis=0, ddof=1)
+
+
+def _edges(values: Float[np.ndarray, " image"], bins: int) -> Float[np.ndarray, " bin"]:
+    """Lower edges of bins that are equally likely, the lowest open."""
+    from scipy.stats import norm
+
+    shares = np.arange(1, bins) / bins
+    if len(values) < _FEW_IMAGES:
+        inner = values.mean() + values.std(ddof=1) * norm.ppf(shares)
+    else:
+        # Each public value stands in the middle of its share; beyond the outermost the line goes on.
+        known = (np.arange(len(values)) + 0.5) / len(values)
+        inner = np.interp(shares, known, np.sort(values))
+        spread = values.std(ddof=1)
+        low, high = shares < known[0], shares > known[-1]
+        inner[low] = values.min() + spread * (norm.ppf(shares[low]) - norm.ppf(known[0]))
+        inner[high] = values.max() + spread * (norm.ppf(shares[high]) - norm.ppf(known[-1]))
+    return np.concatenate([[-np.inf], inner]).astype(np.float32)

@@ -1,0 +1,148 @@
+"""The update that a client sends of an attacked model, without ever holding a per-sample gradient of the block.
+
+A row's gradient is a scalar times the image's features, so a sample's squared norm over the whole model is
+a² · (rows that fire) · ‖f(x)‖² + ‖gradient of the model behind the block‖², and the clipped sum of row k is
+Σ c_i a_i f(x_i) over the images that it fires for. Only the model behind needs automatic differentiation, and of its
+gradient only the norm is kept. Noise of a row is drawn when the row is looked at: one array of all rows is held once,
+at every level anew.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, PyTree
+
+from dpmed.attacks.blocks import Block, Images, features
+from dpmed.dpsgd.clipping import MARGIN
+
+# Weights behind the block, its output for one sample (as an image), the sample's target -> loss.
+ImageLoss = Callable[[PyTree[Float[Array, "..."]], Float[Array, "*space channel"], Array], Float[Array, ""]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Responses:
+    """What the update needs of each sample.
+
+    Attributes:
+        scalars: a_i, float64.
+        norms: of the gradient of the model behind the block, float64.
+        firing: rows that fire.
+    """
+
+    scalars: Float[np.ndarray, " image"]
+    norms: Float[np.ndarray, " image"]
+    firing: Sequence[Int[np.ndarray, " _"]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Update:
+    """A noiseless update of the block, as its few non-zero outer products.
+
+    Attributes:
+        images: flattened and normalised.
+        weights: c_i a_i, what each image is multiplied by in every row that it fires.
+        firing: those rows.
+        rows: K.
+    """
+
+    images: Images
+    weights: Float[np.ndarray, " image"]
+    firing: Sequence[Int[np.ndarray, " _"]]
+    rows: int
+
+    def send(self, *, noise_std: float, generator: np.random.Generator) -> Float[np.ndarray, "row feature"]:
+        """The rows as the server receives them: float32, with fresh noise of that standard deviation.
+
+        The columns are the image's values, then constant and checksum.
+        """
+        shape = (self.rows, self.images.shape[1] + 2)
+        sums = np.zeros(shape, np.float32)
+        if noise_std > 0:
+            generator.standard_normal(out=sums, dtype=np.float32)
+            sums *= np.float32(noise_std)
+        for place, (weight, fires) in enumerate(zip(self.weights, self.firing, strict=True)):
+            part = np.float32(weight) * features(self.images[place : place + 1])[0]
+            for row in fires:
+                sums[row] += part
+        return sums
+
+
+class Client:
+    """The side that trains: knows its images, and follows its DP training to the letter.
+
+    Args:
+        block: sent by the server, in front of the model.
+        loss: of one sample, given the block's output.
+        sign_pattern: P, of an image's shape.
+        scale: s > 0.
+        microbatch: samples that the model behind is differentiated for at once.
+    """
+
+    def __init__(
+        self,
+        block: Block,
+        loss: ImageLoss,
+        *,
+        sign_pattern: Float[np.ndarray, "*space channel"],
+        scale: float,
+        microbatch: int,
+    ) -> None:
+        self._block = block
+        self._gain = scale / block.rows
+        self._pattern = sign_pattern
+        self._microbatch = microbatch
+
+        def respond(trainable: PyTree[Array], image: Array, target: Array) -> tuple[Array, Array]:
+            by_model, by_output = jax.grad(loss, argnums=(0, 1))(trainable, image, target)
+            squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(by_model)]
+            return jnp.sum(by_output * sign_pattern), jnp.sqrt(sum(squares, start=jnp.zeros(())))
+
+        self._respond = jax.jit(jax.vmap(respond, in_axes=(None, 0, 0)))
+
+    def respond(
+        self, trainable: PyTree[Array], images: Images, targets: np.ndarray, *, advance: Callable[[int], None]
+    ) -> Responses:
+        """Scalars and norms of a batch.
+
+        Args:
+            trainable: weights behind the block.
+            images: flattened and normalised; activations of the block are negligible, so that they are its output.
+            targets: as the loss takes them.
+            advance: is told how many samples are done.
+        """
+        shape = self._pattern.shape
+        found = []
+        for first in range(0, len(images), self._microbatch):
+            part = np.arange(first, min(first + self._microbatch, len(images)))
+            # Padded with its first sample, so that one compiled shape serves all.
+            padded = np.concatenate([part, np.full(self._microbatch - len(part), first)])
+            inner, norms = self._respond(trainable, images[padded].reshape(-1, *shape), targets[padded])
+            found.append(np.stack([inner, norms], axis=1)[: len(part)].astype(np.float64))
+            advance(len(part))
+        table = np.concatenate(found)
+        return Responses(scalars=self._gain * table[:, 0], norms=table[:, 1], firing=self._block.firing(images))
+
+    def update(self, images: Images, responses: Responses, *, clipping_norm: float | None) -> Update:
+        """The noiseless update of the block.
+
+        Guarantee: as `dpmed.dpsgd.clipping.clip_and_sum` over the whole gradient of block and model would give it.
+
+        Args:
+            images: as in `respond`.
+            responses: of that batch.
+            clipping_norm: C; None without privacy, where nothing is clipped.
+        """
+        weights = responses.scalars
+        if clipping_norm is not None:
+            squares = np.array([np.sum(np.square(features(image[None]), dtype=np.float64)) for image in images])
+            rows = np.array([len(fires) for fires in responses.firing])
+            norms = np.sqrt(np.square(weights) * rows * squares + np.square(responses.norms))
+            bound = clipping_norm / (1 + MARGIN)
+            weights = weights * np.minimum(1.0, bound / np.maximum(norms, 1e-300))
+        finite = np.isfinite(weights)
+        return Update(
+            images=images, weights=np.where(finite, weights, 0.0), firing=responses.firing, rows=self._block.rows
+        )
