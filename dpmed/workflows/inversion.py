@@ -6,7 +6,7 @@ privacy the plain sum. The attacker knows the weights, the labels and the rule o
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -24,21 +24,15 @@ from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
 from dpmed.dpsgd.gradients import per_sample_gradients
 from dpmed.dpsgd.noise import gaussian_like, seeded_key
 from dpmed.errors import InputError
-from dpmed.files import write_csv
-from dpmed.manifest import Level, Manifest, level_name, write_manifest
-from dpmed.models.build import Built
-from dpmed.models.weights import load_weights
-from dpmed.privacy.accountant import AccountantName, SampledGaussian, calibrate_noise, epsilon
+from dpmed.manifest import Level, Manifest, write_manifest
+from dpmed.privacy.accountant import AccountantName
 from dpmed.progress import Progress, Task
-from dpmed.training.build import build_objective
 from dpmed.training.objective import Objective
+from dpmed.workflows.attacked import attacked_objective, make_level, with_weights, write_noise
 from dpmed.workflows.plan import Plan, make_plan
 from dpmed.workflows.recovered_images import ImageFiles, image_files
 
-NOISE = "noise_multipliers.csv"
-NOISE_COLUMNS = ("level", "epsilon", "epsilon_pld", "epsilon_rdp", "noise_multiplier")
 _MOST_IMAGES = 64
-_WEIGHTS_FILE = "model.eqx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,9 +131,18 @@ def run(settings: InversionSettings, folder: Path, progress: Progress) -> Invers
     check(settings)
     plan = make_plan(settings.config, progress)
     _check_plan(plan, settings)
-    plan = _with_weights(plan, settings.weights)
+    plan = with_weights(plan, settings.weights)
     files = image_files(plan.dataset, plan.split)
-    levels = tuple(_level(plan, settings, value) for value in settings.epsilons)
+    levels = tuple(
+        make_level(
+            plan,
+            value,
+            accountant=settings.accountant,
+            steps=settings.steps,
+            counts=(settings.batch_size,) * settings.batches,
+        )
+        for value in settings.epsilons
+    )
     manifest = _manifest(plan, settings, files, levels)
     numbers = _choose(plan, settings)
     for batch, chosen in enumerate(numbers):
@@ -154,7 +157,7 @@ def run(settings: InversionSettings, folder: Path, progress: Progress) -> Invers
     session = _Session(plan, settings, files)
     with progress.task("gradient inversion", total=total, unit="iterations") as task:
         objectives = _invert_all(session, manifest, numbers, task=task, keep=keep)
-    write_csv(folder / NOISE, [{"level": level.name, **_facts(level)} for level in levels], NOISE_COLUMNS)
+    write_noise(folder, levels)
     write_manifest(folder, manifest)
     return InversionSummary(folder=folder, manifest=manifest, objectives=objectives)
 
@@ -209,16 +212,6 @@ def _check_plan(plan: Plan, settings: InversionSettings) -> None:
         )
 
 
-def _with_weights(plan: Plan, path: Path | None) -> Plan:
-    if path is None:
-        return plan
-    built: Built = plan.model
-    arrays, static = eqx.partition((built.module, built.state), eqx.is_array)
-    loaded = load_weights(path / _WEIGHTS_FILE if path.is_dir() else path, arrays)
-    module, state = eqx.combine(loaded, static)
-    return replace(plan, model=replace(built, module=module, state=state))
-
-
 def _choose(plan: Plan, settings: InversionSettings) -> Int[np.ndarray, "batch image"]:
     order = np.random.default_rng([_seed(settings), 2]).permutation(plan.split.train)
     return order[: settings.batches * settings.batch_size].reshape(settings.batches, settings.batch_size)
@@ -226,37 +219,6 @@ def _choose(plan: Plan, settings: InversionSettings) -> Int[np.ndarray, "batch i
 
 def _seed(settings: InversionSettings) -> int:
     return settings.config.training.seed if settings.seed is None else settings.seed
-
-
-def _level(plan: Plan, settings: InversionSettings, value: float | None) -> Level:
-    counts = (settings.batch_size,) * settings.batches
-    name, budget = level_name(value), plan.budget
-    if value is None or budget is None:
-        return Level(
-            name=name, folder=name, epsilon=None, epsilon_pld=None, epsilon_rdp=None, noise_multiplier=0, counts=counts
-        )
-    steps = 1 if settings.steps == "one" else plan.steps
-    noise = calibrate_noise(
-        epsilon=value,
-        delta=budget.delta,
-        sampling_rate=budget.sampling_rate,
-        steps=steps,
-        accountant=settings.accountant or budget.accountant,
-    )
-    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=budget.sampling_rate, steps=steps)
-    return Level(
-        name=name,
-        folder=name,
-        epsilon=value,
-        epsilon_pld=epsilon(mechanism, budget.delta),
-        epsilon_rdp=epsilon(mechanism, budget.delta, accountant="rdp"),
-        noise_multiplier=noise,
-        counts=counts,
-    )
-
-
-def _facts(level: Level) -> dict[str, Any]:
-    return {name: getattr(level, name) for name in NOISE_COLUMNS[1:]}
 
 
 def _manifest(plan: Plan, settings: InversionSettings, files: ImageFiles, levels: tuple[Level, ...]) -> Manifest:
@@ -295,11 +257,7 @@ class _Session:
     """Clients and their attackers, with and without privacy; each pair is compiled once, when it is first needed."""
 
     def __init__(self, plan: Plan, settings: InversionSettings, files: ImageFiles) -> None:
-        counts = None
-        info, labels = plan.dataset.info, plan.dataset.labels
-        if labels is not None and info.class_names:
-            counts = np.bincount(labels[plan.split.train], minlength=len(info.class_names))
-        objective, self._trainable, self._rest = build_objective(plan.config, info, plan.model, class_counts=counts)
+        objective, self._trainable, self._rest = attacked_objective(plan)
         self._plan, self._objective, self._seed = plan, objective, _seed(settings)
         low, high = files.limits()
         norm = None if plan.budget is None else plan.budget.clipping_norm
