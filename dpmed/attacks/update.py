@@ -135,14 +135,14 @@ class Client:
             responses: of that batch.
             clipping_norm: C; None without privacy, where nothing is clipped.
         """
-        weights = responses.scalars
+        # As in the training, a gradient that is not finite counts as zero.
+        finite = np.isfinite(responses.scalars) & np.isfinite(responses.norms)
+        weights = np.where(finite, responses.scalars, 0.0)
         if clipping_norm is not None:
             squares = np.array([np.sum(np.square(features(image[None]), dtype=np.float64)) for image in images])
             rows = np.array([len(fires) for fires in responses.firing])
-            norms = np.sqrt(np.square(weights) * rows * squares + np.square(responses.norms))
+            behind = np.where(finite, responses.norms, 0.0)
+            norms = np.sqrt(np.square(weights) * rows * squares + np.square(behind))
             bound = clipping_norm / (1 + MARGIN)
             weights = weights * np.minimum(1.0, bound / np.maximum(norms, 1e-300))
-        finite = np.isfinite(weights)
-        return Update(
-            images=images, weights=np.where(finite, weights, 0.0), firing=responses.firing, rows=self._block.rows
-        )
+        return Update(images=images, weights=weights, firing=responses.firing, rows=self._block.rows)
