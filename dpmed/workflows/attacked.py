@@ -84,7 +84,13 @@ def make_level(
     name, budget = level_name(value), plan.budget
     if value is None or budget is None:
         return Level(
-            name=name, folder=name, epsilon=None, epsilon_pld=None, epsilon_rdp=None, noise_multiplier=0, counts=counts
+            name=name,
+            folder=name,
+            epsilon=None,
+            epsilon_pld=None,
+            epsilon_rdp=None,
+            noise_multiplier=0.0,
+            counts=counts,
         )
     number = 1 if steps == "one" else plan.steps
     noise = calibrate_noise(

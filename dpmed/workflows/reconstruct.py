@@ -65,7 +65,7 @@ class ReconstructSettings:
 
     def digest(self) -> str:
         """Tells one attack from another, so that only the same one is gone on with."""
-        facts = {**asdict(replace(self, config=None)), "config": config_to_toml(self.config)}  # type: ignore[arg-type]
+        facts = {**vars(self), "config": config_to_toml(self.config)}
         return hashlib.sha256(json.dumps(facts, default=str, sort_keys=True).encode()).hexdigest()
 
 
