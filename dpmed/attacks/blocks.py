@@ -1,10 +1,12 @@
 """The block that a malicious server puts in front of a model: a linear layer whose rows fire for few images each.
 
-For an image x (flattened, normalised) the block sees the features f(x) = (x, L, ‖x‖²/√D): the image, a constant and a
-checksum. Row k computes z_k = ⟨w_k, f(x)⟩, a ReLU that may be cut off at the row's width gives h_k, and the block's
-output is x + s·mean(h)·P, where P is a fixed pattern of signs: a constant would be annihilated by the weight-centred
-convolution that follows. While row k fires, its gradient is a·f(x) with the same scalar a = (s / K) ⟨∂loss/∂output, P⟩
-for every row, so that a row that fires for one image alone holds that image: divide by what stands at the constant.
+For an image x (flattened, normalised) the block sees the features f(x) = (x, L, L·‖x‖²/D, L·ψ(x)): the image and three
+marks, a constant, a checksum, and a fingerprint of random cosines that tells whether a row holds a certain image among
+others. L = √D / 2 makes the marks as precise under noise as sums over the image, for 3/4 of its square norm.
+Row k computes z_k = ⟨w_k, f(x)⟩, a ReLU that may be cut off at the row's width gives h_k, and the block's output is
+x + s·mean(h)·P, where P is a fixed pattern of signs: a constant would be annihilated by the weight-centred convolution
+that follows. While row k fires, its gradient is a·f(x) with the same scalar a = (s / K) ⟨∂loss/∂output, P⟩ for every
+row, so that a row that fires for one image alone holds that image: divide by what stands at the constant.
 
 Three kinds, from the literature to ours:
     trap weights    half of each row's weights negative, the others their mirror times a factor under 1 (Boenisch et
@@ -19,8 +21,8 @@ The activations' size (not their gradient) is made negligible: rows are scaled d
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -31,12 +33,34 @@ AttackName = Literal["trap-weights", "imprint", "peeling"]
 # Share of the negative weights by which the positive ones are smaller (the paper's settings).
 TRAP_FACTOR = 0.999
 FUNCTIONALS = 3
+COSINES = 256
+# Principal components that functionals are made of; weaker ones would let noise move an image to another bin.
+_COMPONENTS = 16
+_WEAKEST_COMPONENT = 1e-6
+# Radians per standard deviation of an image's projection: even images that are much alike have unlike fingerprints,
+# which nobody computes from noisy images, since rows hold them.
+_FREQUENCY = 100.0
 # Rows of trap weights that are made at once.
 _ROW_BYTES = 1 << 27
-# Below so many public images their quantiles say less than a normal distribution with their mean and spread.
-_FEW_IMAGES = 20
+# Width of the kernel that smooths quantiles, relative to the best one for a normal distribution; points of its grid.
+_KERNEL, _GRID = 0.6, 4096
 
 Images = Float[np.ndarray, "image value"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Seen:
+    """What a block makes of a batch.
+
+    Attributes:
+        rows: K of the block.
+        firing: for each image the rows that fire for it, rising.
+        marks: of each image, the features beside its values.
+    """
+
+    rows: int
+    firing: Sequence[Int[np.ndarray, " _"]]
+    marks: Float[np.ndarray, "image mark"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -49,6 +73,7 @@ class Block:
         functional: `(functionals, D)`, unit variance on public images; empty for trap weights.
         edges: per functional the lower edges of its bins, rising, `(functionals, bins)`; the first is −infinity.
         biases: of trap weights, `(K,)`; empty otherwise.
+        fingerprint: `(F, D)`, the cosines' directions.
         seed: makes the trap weights anew.
     """
 
@@ -57,12 +82,12 @@ class Block:
     functional: Float[np.ndarray, "functional value"]
     edges: Float[np.ndarray, "functional bin"]
     biases: Float[np.ndarray, " trap"]
+    fingerprint: Float[np.ndarray, "cosine value"]
     seed: int
 
-    @property
-    def rows_per_image(self) -> float:
-        """How many rows fire for an image, about: what the norm of its gradient grows with."""
-        return 2.0 if self.attack == "trap-weights" else float(len(self.functional))
+    def see(self, images: Images) -> Seen:
+        """Which rows fire for images, and their marks."""
+        return Seen(rows=self.rows, firing=self.firing(images), marks=self.marks(images))
 
     def firing(self, images: Images) -> list[Int[np.ndarray, " _"]]:
         """For each image the rows that fire for it, rising.
@@ -83,6 +108,26 @@ class Block:
             for number, (edges, column) in enumerate(zip(self.edges, values.T, strict=True))
         ]
         return np.stack(found, axis=1)
+
+    def features(self, images: Images) -> Float[np.ndarray, "image feature"]:
+        """f(x) = (x, marks of x)."""
+        return np.concatenate([images, self.marks(images)], axis=1)
+
+    def marks(self, images: Images) -> Float[np.ndarray, "image mark"]:
+        """(L, L·‖x‖²/D, L·ψ(x)): the constant, the checksum and the fingerprint of each image."""
+        count = len(self.fingerprint)
+        phases = np.random.default_rng([self.seed, 6]).uniform(0, 2 * math.pi, count)
+        marks = np.empty((len(images), 2 + count), np.float32)
+        marks[:, 0] = self.length
+        # One by one, since a copy of a large batch in double precision would fill the memory.
+        marks[:, 1] = [self.length * np.mean(np.square(image, dtype=np.float64)) for image in images]
+        marks[:, 2:] = np.cos(images @ self.fingerprint.T + phases) * (self.length * math.sqrt(2 / count))
+        return marks
+
+    @property
+    def length(self) -> float:
+        """L, the size of the constant, of the checksum about, and of the whole fingerprint."""
+        return 0.5 * math.sqrt(self.fingerprint.shape[1])
 
     def trap_rows(self, values: int) -> Iterator[tuple[slice, Float[np.ndarray, "part value"]]]:
         """The trap weights in blocks of rows, each with its place; always the same for the same seed."""
@@ -115,6 +160,8 @@ def make_block(attack: AttackName, public: Images, *, rows: int, batch_size: int
     if len(public) < 2 or rows < max(2, 2 * functionals):  # noqa: PLR2004 a spread needs two
         raise ValueError(f"Expected {len(public)=} >= 2 and {rows=} >= {max(2, 2 * functionals)}.")
     values = public.shape[1]
+    waves = np.random.default_rng([seed, 7]).standard_normal((COSINES, values), np.float32)
+    waves *= (_FREQUENCY / np.maximum((public @ waves.T).std(axis=0), 1e-12))[:, None].astype(np.float32)
     none = np.zeros((0, values), np.float32)
     if attack == "trap-weights":
         empty = Block(
@@ -123,17 +170,14 @@ def make_block(attack: AttackName, public: Images, *, rows: int, batch_size: int
             functional=none,
             edges=np.zeros((0, 0), np.float32),
             biases=np.zeros(rows, np.float32),
+            fingerprint=waves,
             seed=seed,
         )
         biases = np.concatenate(
             [-_quantile_of_rows(public @ weights.T, 1 - 1 / batch_size) for _, weights in empty.trap_rows(values)]
         )
-        return Block(
-            attack=attack, rows=rows, functional=none, edges=empty.edges, biases=biases.astype(np.float32), seed=seed
-        )
-    generator = np.random.default_rng([seed, 1])
-    functional = generator.standard_normal((functionals, values)).astype(np.float32)
-    functional /= np.maximum((public @ functional.T).std(axis=0), 1e-12)[:, None].astype(np.float32)
+        return replace(empty, biases=biases.astype(np.float32))
+    functional = _functionals(public, functionals, np.random.default_rng([seed, 1]))
     bins = rows // functionals
     edges = np.stack([_edges(column, bins) for column in (public @ functional.T).T])
     return Block(
@@ -142,16 +186,9 @@ def make_block(attack: AttackName, public: Images, *, rows: int, batch_size: int
         functional=functional,
         edges=edges,
         biases=np.zeros(0, np.float32),
+        fingerprint=waves,
         seed=seed,
     )
-
-
-def features(images: Images) -> Float[np.ndarray, "image feature"]:
-    """f(x) = (x, L, ‖x‖²/√D) with L = √D, so that constant and checksum weigh about as much as the image."""
-    root = math.sqrt(images.shape[1])
-    constant = np.full((len(images), 1), root, np.float32)
-    squares = np.sum(np.square(images, dtype=np.float64), axis=1, keepdims=True)
-    return np.concatenate([images, constant, (squares / root).astype(np.float32)], axis=1)
 
 
 def pattern(values: int, *, seed: int) -> Float[np.ndarray, " value"]:
@@ -172,6 +209,24 @@ def _trap_rows(seed: int, numbers: range, values: int) -> Float[np.ndarray, "par
     return rows
 
 
+def _functionals(public: Images, count: int, generator: np.random.Generator) -> Float[np.ndarray, "functional value"]:
+    """Random directions in which public images have unit variance and, as far as they tell, nothing in common.
+
+    Random mixtures of the strongest principal components, each scaled to unit variance: plain random directions would
+    all measure brightness above all, so that images that share a bin of one would share bins of the others.
+    """
+    centred = public - public.mean(axis=0)
+    squares, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64) / len(public))
+    kept = np.flatnonzero(squares > _WEAKEST_COMPONENT * squares[-1])[-_COMPONENTS:]
+    if len(kept) < count:
+        directions = generator.standard_normal((count, public.shape[1])).astype(np.float32)
+    else:
+        mixture = np.linalg.qr(generator.standard_normal((len(kept), count)))[0]
+        directions = ((vectors[:, kept] / squares[kept]) @ mixture).T.astype(np.float32) @ centred
+    spread = (centred @ directions.T).std(axis=0)
+    return directions / np.maximum(spread, 1e-12)[:, None].astype(np.float32)
+
+
 def _quantile_of_rows(values: Float[np.ndarray, "image row"], share: float) -> Float[np.ndarray, " row"]:
     """The value that a share of images stays under, row by row; beyond the sample by a normal distribution."""
     from scipy.stats import norm
@@ -182,18 +237,16 @@ def _quantile_of_rows(values: Float[np.ndarray, "image row"], share: float) -> F
 
 
 def _edges(values: Float[np.ndarray, " image"], bins: int) -> Float[np.ndarray, " bin"]:
-    """Lower edges of bins that are equally likely, the lowest open."""
-    from scipy.stats import norm
+    """Lower edges of bins that are equally likely, the lowest open, from a kernel estimate of the distribution.
 
-    shares = np.arange(1, bins) / bins
-    if len(values) < _FEW_IMAGES:
-        inner = values.mean() + values.std(ddof=1) * norm.ppf(shares)
-    else:
-        # Each public value stands in the middle of its share; beyond the outermost the line goes on.
-        known = (np.arange(len(values)) + 0.5) / len(values)
-        inner = np.interp(shares, known, np.sort(values))
-        spread = values.std(ddof=1)
-        low, high = shares < known[0], shares > known[-1]
-        inner[low] = values.min() + spread * (norm.ppf(shares[low]) - norm.ppf(known[0]))
-        inner[high] = values.max() + spread * (norm.ppf(shares[high]) - norm.ppf(known[-1]))
+    Between the order statistics of a small sample lie gaps of random width; a kernel evens them out, and goes on
+    beyond the outermost.
+    """
+    from scipy.special import ndtr
+
+    spread = float(values.std(ddof=1)) or 1.0
+    width = _KERNEL * spread * len(values) ** -0.2
+    grid = np.linspace(values.min() - 5 * width, values.max() + 5 * width, _GRID)
+    shares = np.array([ndtr((point - values) / width).mean() for point in grid])
+    inner = np.interp(np.arange(1, bins) / bins, shares, grid)
     return np.concatenate([[-np.inf], inner]).astype(np.float32)

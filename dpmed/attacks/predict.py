@@ -30,8 +30,8 @@ def predicted_share(attack: AttackName, *, rows: int, batch_size: int, seed: int
 def pixel_noise(attack: AttackName, *, values: int, noise_multiplier: float) -> float:
     """Standard deviation of the noise of a recovered value, in that of the normalised image.
 
-    A clipped gradient that the block dominates has norm C, shared by the rows that fire and by image, constant and
-    checksum (about √D each): the scalar is C / √(3 m D), and the noise σC.
+    A clipped gradient that the block dominates has norm C, shared by the m rows that fire and by the image (about √D)
+    and its three marks (half of that each): the scalar is C / √(7/4 m D), and the noise σC.
 
     Args:
         attack: which kind.
@@ -39,7 +39,7 @@ def pixel_noise(attack: AttackName, *, values: int, noise_multiplier: float) -> 
         noise_multiplier: σ.
     """
     rows = {"trap-weights": 2, "imprint": 1, "peeling": FUNCTIONALS}[attack]
-    return noise_multiplier * math.sqrt(3 * rows * values)
+    return noise_multiplier * math.sqrt(7 / 4 * rows * values)
 
 
 def choose_attack(*, values: int, noise_multiplier: float) -> AttackName:

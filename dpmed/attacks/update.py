@@ -7,15 +7,15 @@ gradient only the norm is kept. Noise of a row is drawn when the row is looked a
 at every level anew.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree
+from jaxtyping import Array, Float, PyTree
 
-from dpmed.attacks.blocks import Block, Images, features
+from dpmed.attacks.blocks import Images, Seen
 from dpmed.dpsgd.clipping import MARGIN
 
 # Weights behind the block, its output for one sample (as an image), the sample's target -> loss.
@@ -24,17 +24,15 @@ ImageLoss = Callable[[PyTree[Float[Array, "..."]], Float[Array, "*space channel"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Responses:
-    """What the update needs of each sample.
+    """What the update needs of the model behind the block, the same for every block.
 
     Attributes:
-        scalars: a_i, float64.
-        norms: of the gradient of the model behind the block, float64.
-        firing: rows that fire.
+        slopes: ⟨∂loss/∂output of the block, P⟩ of each sample.
+        norms: of the gradient of the model behind the block, of each sample.
     """
 
-    scalars: Float[np.ndarray, " image"]
+    slopes: Float[np.ndarray, " image"]
     norms: Float[np.ndarray, " image"]
-    firing: Sequence[Int[np.ndarray, " _"]]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,55 +41,69 @@ class Update:
 
     Attributes:
         images: flattened and normalised.
+        seen: what the block makes of them.
         weights: c_i a_i, what each image is multiplied by in every row that it fires.
-        firing: those rows.
-        rows: K.
     """
 
     images: Images
+    seen: Seen
     weights: Float[np.ndarray, " image"]
-    firing: Sequence[Int[np.ndarray, " _"]]
-    rows: int
 
     def send(self, *, noise_std: float, generator: np.random.Generator) -> Float[np.ndarray, "row feature"]:
         """The rows as the server receives them: float32, with fresh noise of that standard deviation.
 
-        The columns are the image's values, then constant and checksum.
+        The columns are the features: the image's values, then its marks.
         """
-        shape = (self.rows, self.images.shape[1] + 2)
-        sums = np.zeros(shape, np.float32)
+        values, marks = self.images.shape[1], self.seen.marks
+        sums = np.zeros((self.seen.rows, values + marks.shape[1]), np.float32)
         if noise_std > 0:
             generator.standard_normal(out=sums, dtype=np.float32)
             sums *= np.float32(noise_std)
-        for place, (weight, fires) in enumerate(zip(self.weights, self.firing, strict=True)):
-            part = np.float32(weight) * features(self.images[place : place + 1])[0]
+        for number, (weight, fires) in enumerate(zip(self.weights.astype(np.float32), self.seen.firing, strict=True)):
             for row in fires:
-                sums[row] += part
+                sums[row, :values] += weight * self.images[number]
+                sums[row, values:] += weight * marks[number]
         return sums
 
 
-class Client:
-    """The side that trains: knows its images, and follows its DP training to the letter.
+def clipped_update(
+    images: Images, seen: Seen, responses: Responses, *, scale: float, clipping_norm: float | None
+) -> Update:
+    """The noiseless update of the block.
+
+    Guarantee: as `dpmed.dpsgd.clipping.clip_and_sum` over the whole gradient of block and model would give it.
 
     Args:
-        block: sent by the server, in front of the model.
+        images: flattened and normalised.
+        seen: what the block makes of them.
+        responses: of the model behind it.
+        scale: s > 0 of the block.
+        clipping_norm: C; None without privacy, where nothing is clipped.
+    """
+    # As in the training, a gradient that is not finite counts as zero.
+    finite = np.isfinite(responses.slopes) & np.isfinite(responses.norms)
+    weights = np.where(finite, scale / seen.rows * responses.slopes, 0.0)
+    if clipping_norm is not None:
+        squares = np.array([np.sum(np.square(image, dtype=np.float64)) for image in images])
+        squares += np.sum(np.square(seen.marks, dtype=np.float64), axis=1)
+        rows = np.array([len(fires) for fires in seen.firing])
+        behind = np.where(finite, responses.norms, 0.0)
+        norms = np.sqrt(np.square(weights) * rows * squares + np.square(behind))
+        bound = clipping_norm / (1 + MARGIN)
+        weights = weights * np.minimum(1.0, bound / np.maximum(norms, 1e-300))
+    return Update(images=images, seen=seen, weights=weights)
+
+
+class Client:
+    """The side that trains: differentiates the model behind the block, a microbatch of samples at once.
+
+    Args:
         loss: of one sample, given the block's output.
         sign_pattern: P, of an image's shape.
-        scale: s > 0.
-        microbatch: samples that the model behind is differentiated for at once.
+        microbatch: samples that are differentiated at once.
     """
 
-    def __init__(
-        self,
-        block: Block,
-        loss: ImageLoss,
-        *,
-        sign_pattern: Float[np.ndarray, "*space channel"],
-        scale: float,
-        microbatch: int,
-    ) -> None:
-        self._block = block
-        self._gain = scale / block.rows
+    def __init__(self, loss: ImageLoss, *, sign_pattern: Float[np.ndarray, "*space channel"], microbatch: int) -> None:
         self._pattern = sign_pattern
         self._microbatch = microbatch
 
@@ -105,7 +117,7 @@ class Client:
     def respond(
         self, trainable: PyTree[Array], images: Images, targets: np.ndarray, *, advance: Callable[[int], None]
     ) -> Responses:
-        """Scalars and norms of a batch.
+        """Slopes and norms of a batch.
 
         Args:
             trainable: weights behind the block.
@@ -119,30 +131,8 @@ class Client:
             part = np.arange(first, min(first + self._microbatch, len(images)))
             # Padded with its first sample, so that one compiled shape serves all.
             padded = np.concatenate([part, np.full(self._microbatch - len(part), first)])
-            inner, norms = self._respond(trainable, images[padded].reshape(-1, *shape), targets[padded])
-            found.append(np.stack([inner, norms], axis=1)[: len(part)].astype(np.float64))
+            slopes, norms = self._respond(trainable, images[padded].reshape(-1, *shape), targets[padded])
+            found.append(np.stack([slopes, norms], axis=1)[: len(part)].astype(np.float64))
             advance(len(part))
         table = np.concatenate(found)
-        return Responses(scalars=self._gain * table[:, 0], norms=table[:, 1], firing=self._block.firing(images))
-
-    def update(self, images: Images, responses: Responses, *, clipping_norm: float | None) -> Update:
-        """The noiseless update of the block.
-
-        Guarantee: as `dpmed.dpsgd.clipping.clip_and_sum` over the whole gradient of block and model would give it.
-
-        Args:
-            images: as in `respond`.
-            responses: of that batch.
-            clipping_norm: C; None without privacy, where nothing is clipped.
-        """
-        # As in the training, a gradient that is not finite counts as zero.
-        finite = np.isfinite(responses.scalars) & np.isfinite(responses.norms)
-        weights = np.where(finite, responses.scalars, 0.0)
-        if clipping_norm is not None:
-            squares = np.array([np.sum(np.square(features(image[None]), dtype=np.float64)) for image in images])
-            rows = np.array([len(fires) for fires in responses.firing])
-            behind = np.where(finite, responses.norms, 0.0)
-            norms = np.sqrt(np.square(weights) * rows * squares + np.square(behind))
-            bound = clipping_norm / (1 + MARGIN)
-            weights = weights * np.minimum(1.0, bound / np.maximum(norms, 1e-300))
-        return Update(images=images, weights=weights, firing=responses.firing, rows=self._block.rows)
+        return Responses(slopes=table[:, 0], norms=table[:, 1])

@@ -18,6 +18,7 @@ import numpy as np
 from dpmed import __version__
 from dpmed.attacks.blocks import AttackName
 from dpmed.attacks.predict import choose_attack, pixel_noise, predicted_share
+from dpmed.attacks.recover import Recovered
 from dpmed.config.load import config_to_toml
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
@@ -33,6 +34,7 @@ from dpmed.workflows.recovered_images import ImageFiles, image_files
 STATE = "unfinished.json"
 _SINGLE_IMAGE_ROWS = 10
 _LARGEST_BYTES = 1 << 35
+_WRITTEN_AT_ONCE = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,21 +223,26 @@ class _Job:
         self, batch: int, chosen: np.ndarray, missing: Sequence[Level], finished: dict[str, Any], task: Task
     ) -> None:
         plan, files = self._plan, self._files
-        stored = np.stack([np.asarray(plan.dataset[int(number)].input, np.float32) for number in chosen])
-        names = [f"originals/{batch}/{index}.{files.stored}" for index in range(len(chosen))]
-        files.write(self._folder, names, stored)
+        for index, number in enumerate(chosen):
+            stored = np.asarray(plan.dataset[int(number)].input, np.float32)
+            files.write(self._folder, [f"originals/{batch}/{index}.{files.stored}"], stored[None])
         answers = self._server.answer(chosen, self._progress)
         for level in missing:
             generator = np.random.default_rng([plan.config.training.seed, 5, batch, self.levels.index(level)])
             found = answers.recover(self.attack_on(level), level, generator)
-            shaped = found.images.reshape(-1, *plan.dataset.info.input_shape)
-            images = files.denormalise(shaped)
-            folder = f"{level.folder}/{batch}"
-            make_folder(self._folder / folder)
-            files.write(self._folder, [f"{folder}/{index}.{files.stored}" for index in range(len(images))], images)
-            finished[f"{level.name}/{batch}"] = {"count": len(images), "single": found.single}
+            self._write(found, f"{level.folder}/{batch}")
+            finished[f"{level.name}/{batch}"] = {"count": len(found), "single": found.single}
             write_json(self._folder / STATE, {"digest": self._settings.digest(), "finished": finished})
             task.advance(note=level.name)
+            del found  # Before the next update is made: each is as large as the block.
+
+    def _write(self, found: Recovered, folder: str) -> None:
+        files, shape = self._files, self._plan.dataset.info.input_shape
+        make_folder(self._folder / folder)
+        for first in range(0, len(found), _WRITTEN_AT_ONCE):
+            images = files.denormalise(found.images(first, first + _WRITTEN_AT_ONCE).reshape(-1, *shape))
+            names = [f"{folder}/{first + index}.{files.stored}" for index in range(len(images))]
+            files.write(self._folder, names, images)
 
     def attack_on(self, level: Level) -> AttackName:
         if self._settings.attack != "auto":

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.attacks.blocks import features, make_block, pattern
-from dpmed.attacks.update import Client, Responses, Update
+from dpmed.attacks.blocks import Seen, make_block, pattern
+from dpmed.attacks.update import Client, Responses, Update, clipped_update
 from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
 from dpmed.dpsgd.gradients import per_sample_gradients
 
@@ -37,7 +37,6 @@ def model_weights(seed=3):
 
 def materialised(block):
     """Weights of every row over the features, and the width at which its activation is cut off."""
-    root = np.sqrt(VALUES)
     if block.attack == "trap-weights":
         rows = np.concatenate([part for _, part in block.trap_rows(VALUES)])
         lower, width = -block.biases, np.full(block.rows, np.inf)
@@ -46,13 +45,15 @@ def materialised(block):
         lower = np.maximum(block.edges, -20.0).ravel()
         upper = np.concatenate([block.edges[:, 1:], np.full((len(block.edges), 1), np.inf)], axis=1).ravel()
         width = upper - lower
-    weights = np.concatenate([rows, -lower[:, None] / root, np.zeros((block.rows, 1))], axis=1)
+    # The bias stands at the constant; checksum and fingerprint get no weight, only gradients.
+    unweighted = np.zeros((block.rows, 1 + len(block.fingerprint)))
+    weights = np.concatenate([rows, -lower[:, None] / block.length, unweighted], axis=1)
     return (SHRINK * weights).astype(np.float32), (SHRINK * width).astype(np.float32)
 
 
 def plain_update(block, images, targets, *, signs, scale, clipping_norm):
     weights, width = materialised(block)
-    seen = features(images)
+    seen = block.features(images)
 
     def loss(trainable, record):
         activations = jnp.clip(trainable["block"] @ record["seen"], 0.0, width)
@@ -68,17 +69,18 @@ def plain_update(block, images, targets, *, signs, scale, clipping_norm):
     return np.asarray(clipped.gradients["block"]), int(clipped.clipped)
 
 
-def client_of(block, *, scale, microbatch):
+def respond(images, targets, *, microbatch=5):
     signs = pattern(VALUES, seed=0).reshape(SHAPE)
-    return Client(block, model_loss, sign_pattern=signs, scale=scale, microbatch=microbatch), signs
-
-
-def lean_update(block, images, targets, *, scale, clipping_norm, microbatch=5):
-    client, signs = client_of(block, scale=scale, microbatch=microbatch)
+    client = Client(model_loss, sign_pattern=signs, microbatch=microbatch)
     done = []
     responses = client.respond(model_weights(), images, targets, advance=done.append)
     assert sum(done) == len(images)
-    update = client.update(images, responses, clipping_norm=clipping_norm)
+    return responses, signs
+
+
+def lean_update(block, images, targets, *, scale, clipping_norm, microbatch=5):
+    responses, signs = respond(images, targets, microbatch=microbatch)
+    update = clipped_update(images, block.see(images), responses, scale=scale, clipping_norm=clipping_norm)
     return update.send(noise_std=0.0, generator=np.random.default_rng(0)), responses, signs
 
 
@@ -130,21 +132,17 @@ def test_the_microbatch_does_not_matter(microbatch):
 def test_a_gradient_that_is_not_finite_counts_as_zero():
     block = make_block("imprint", images_of(60, seed=1), rows=12, batch_size=3, seed=7)
     images = images_of(3)
-    for norm, scalar in ((0.5, np.nan), (0.5, np.inf), (None, np.nan), (np.nan, 1.0)):
-        scalars, norms = np.array([1.0, scalar, 1.0]), np.array([0.0, 0.0, 0.0])
-        clipping_norm: float | None = norm
-        if norm is not None and np.isnan(norm):
-            # A model gradient without a finite norm.
-            norms, clipping_norm = np.array([0.0, np.nan, 0.0]), 0.5
-        client, _ = client_of(block, scale=1.0, microbatch=3)
-        responses = Responses(scalars=scalars, norms=norms, firing=block.firing(images))
-        update = client.update(images, responses, clipping_norm=clipping_norm)
-        assert update.weights[1] == 0 and (update.weights[[0, 2]] > 0).all()
+    for slope, norm in ((np.nan, 0.0), (np.inf, 0.0), (1.0, np.nan), (1.0, np.inf)):
+        responses = Responses(slopes=np.array([1.0, slope, 1.0]), norms=np.array([0.0, norm, 0.0]))
+        for clipping_norm in (0.5, None):
+            update = clipped_update(images, block.see(images), responses, scale=1.0, clipping_norm=clipping_norm)
+            assert update.weights[1] == 0 and (update.weights[[0, 2]] > 0).all()
 
 
 def test_noise_has_the_standard_deviation_of_the_level_and_no_pattern():
     images = images_of(2, values=500)
-    update = Update(images=images, weights=np.zeros(2), firing=[np.array([0]), np.array([1])], rows=400)
+    seen = Seen(rows=400, firing=[np.array([0]), np.array([1])], marks=np.ones((2, 7), np.float32))
+    update = Update(images=images, seen=seen, weights=np.zeros(2))
     noise = update.send(noise_std=3.0, generator=np.random.default_rng(5)).astype(np.float64)
     count = noise.size
     assert abs(noise.mean()) < 5 * 3 / np.sqrt(count)
@@ -159,7 +157,7 @@ def test_noise_has_the_standard_deviation_of_the_level_and_no_pattern():
 def test_noise_is_added_to_the_noiseless_sum():
     block = make_block("peeling", images_of(60, seed=1), rows=24, batch_size=5, seed=7)
     images = images_of(5)
-    update = Update(images=images, weights=np.full(5, 1e3), firing=block.firing(images), rows=block.rows)
+    update = Update(images=images, seen=block.see(images), weights=np.full(5, 1e3))
     clean = update.send(noise_std=0.0, generator=np.random.default_rng(0))
     noisy = update.send(noise_std=2.0, generator=np.random.default_rng(0))
     assert abs((noisy - clean).std() - 2.0) < 0.2
