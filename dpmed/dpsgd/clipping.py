@@ -4,7 +4,10 @@ Nothing that a record's gradient holds can move the sum by more than the clippin
 NaN. The result carries its sensitivity, so that nobody retypes it elsewhere.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -20,6 +23,26 @@ MARGIN = 1e-5
 _SMALLEST_UNIT, _LARGEST_UNIT = 1e-30, 1e37
 
 
+# Below this a squared norm in float32 says nothing exact any more; such gradients count as shorter than any bound.
+_SMALLEST_NORM = 1e-5
+
+
+@runtime_checkable
+class Clipping(Protocol):
+    """A way of bounding what one record can do."""
+
+    @property
+    def sensitivity(self) -> float:
+        """Adding or removing one record moves the sum by at most this in L2 norm."""
+        ...
+
+    def factors(
+        self, squares: Sequence[Float[Array, " batch"]]
+    ) -> tuple[list[Float[Array, " batch"]], Bool[Array, " batch"]]:
+        """What each record's gradient is multiplied by, leaf by leaf, and which records are scaled down."""
+        ...
+
+
 @dataclass(frozen=True)
 class FlatClipping:
     """One bound for the whole gradient (Abadi et al., 2016).
@@ -31,8 +54,81 @@ class FlatClipping:
     clipping_norm: float
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.clipping_norm < float("inf"):
-            raise ValueError(f"Expected finite {self.clipping_norm=} > 0.")
+        _check_norm(self.clipping_norm)
+
+    @property
+    def sensitivity(self) -> float:
+        """C: no record's gradient is longer after clipping."""
+        return self.clipping_norm
+
+    def factors(
+        self, squares: Sequence[Float[Array, " batch"]]
+    ) -> tuple[list[Float[Array, " batch"]], Bool[Array, " batch"]]:
+        """min(1, C / norm) for all leaves."""
+        factor, shortened = _bounded(_total(squares), self.clipping_norm)
+        return [factor] * len(squares), shortened
+
+
+@dataclass(frozen=True)
+class PerLayerClipping:
+    """The same bound for each of L leaves, C / sqrt(L), so that the whole gradient keeps to C.
+
+    Attributes:
+        clipping_norm: C > 0, of the whole gradient.
+
+    Source: McMahan et al. (2018), "Learning differentially private recurrent language models", section 3.1.
+    """
+
+    clipping_norm: float
+
+    def __post_init__(self) -> None:
+        _check_norm(self.clipping_norm)
+
+    @property
+    def sensitivity(self) -> float:
+        """C: the squares of L leaves of at most C² / L."""
+        return self.clipping_norm
+
+    def factors(
+        self, squares: Sequence[Float[Array, " batch"]]
+    ) -> tuple[list[Float[Array, " batch"]], Bool[Array, " batch"]]:
+        """min(1, C / (sqrt(L) norm)) of each leaf; a record counts as scaled down if one of its leaves is."""
+        bounded = [_bounded(square, self.clipping_norm / math.sqrt(len(squares))) for square in squares]
+        shortened = jnp.any(jnp.stack([one for _, one in bounded]), axis=0)
+        return [factor for factor, _ in bounded], shortened
+
+
+@dataclass(frozen=True)
+class AutomaticClipping:
+    """Each gradient normalised, whatever its length: C g / (‖g‖ + γ).
+
+    Attributes:
+        clipping_norm: C > 0: what the normalised gradients' norms stay below.
+        stability: γ > 0, in the gradient's own unit; keeps short gradients short.
+
+    Source: Bu et al. (2023), "Automatic clipping: differentially private deep learning made easier and stronger".
+    """
+
+    clipping_norm: float
+    stability: float = 0.01
+
+    def __post_init__(self) -> None:
+        _check_norm(self.clipping_norm)
+        if not _SMALLEST_NORM <= self.stability < float("inf"):
+            raise ValueError(f"Expected finite {self.stability=} >= {_SMALLEST_NORM}.")
+
+    @property
+    def sensitivity(self) -> float:
+        """C, which no normalised gradient reaches."""
+        return self.clipping_norm
+
+    def factors(
+        self, squares: Sequence[Float[Array, " batch"]]
+    ) -> tuple[list[Float[Array, " batch"]], Bool[Array, " batch"]]:
+        """C / (norm + γ) for all leaves."""
+        norm = jnp.sqrt(_total(squares))
+        factor = jnp.float32(self.clipping_norm / (1.0 + MARGIN)) / (norm + jnp.float32(self.stability))
+        return [factor] * len(squares), factor < 1
 
 
 class ClippedSum(eqx.Module):
@@ -88,6 +184,24 @@ def clip_and_sum(
         clipped=jnp.sum(keep & too_long, dtype=jnp.int32),
         sensitivity=clipping.clipping_norm,
     )
+
+
+def _check_norm(clipping_norm: float) -> None:
+    if not 0.0 < clipping_norm < float("inf"):
+        raise ValueError(f"Expected finite {clipping_norm=} > 0.")
+
+
+def _total(squares: Sequence[Float[Array, " batch"]]) -> Float[Array, " batch"]:
+    return jnp.sum(jnp.stack(list(squares)), axis=0)
+
+
+def _bounded(
+    square: Float[Array, " batch"], clipping_norm: float
+) -> tuple[Float[Array, " batch"], Bool[Array, " batch"]]:
+    bound = jnp.float32(clipping_norm / (1.0 + MARGIN))
+    norm = jnp.sqrt(square)
+    too_long = norm > bound
+    return jnp.where(too_long, bound / jnp.where(too_long, norm, bound), jnp.ones_like(norm)), too_long
 
 
 def _largest(gradients: PyTree[Float[Array, "batch ..."]]) -> Float[Array, " batch"]:

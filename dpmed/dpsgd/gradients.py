@@ -8,6 +8,9 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float, PyTree
 
+from dpmed.dpsgd.norms import instantiate
+from dpmed.dpsgd.recorded import record_pass
+
 # The loss of one record: trainable leaves, record -> scalar.
 RecordLoss = Callable[[PyTree[Float[Array, "..."]], PyTree[Array]], Float[Array, ""]]
 
@@ -25,4 +28,5 @@ def per_sample_gradients(
     Returns:
         The losses, and the gradients with the same leading axis in front of the shapes of `trainable`.
     """
-    return jax.vmap(jax.value_and_grad(loss), in_axes=(None, 0))(trainable, records)
+    recorded = record_pass(loss, trainable, records)
+    return recorded.losses, jax.tree.unflatten(jax.tree.structure(trainable), instantiate(recorded))

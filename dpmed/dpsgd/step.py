@@ -16,9 +16,10 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped, UInt32
 
-from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
-from dpmed.dpsgd.gradients import per_sample_gradients
+from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.noise import gaussian_like
+from dpmed.dpsgd.norms import measure
+from dpmed.dpsgd.recorded import record_pass
 
 Parameters = PyTree[Float[Array, "..."]]
 # Microbatches come from the host as NumPy arrays; they reach the device with the call.
@@ -116,13 +117,13 @@ class PrivateStep:
         self,
         loss: PrivateLoss,
         *,
-        clipping: FlatClipping,
+        clipping: Clipping,
         noise_multiplier: float,
         expected_batch_size: int,
         optimizer: optax.GradientTransformationExtraArgs,
         key: UInt32[Array, " 8"],
     ) -> None:
-        std = noise_multiplier * clipping.clipping_norm
+        std = noise_multiplier * clipping.sensitivity
         self._key = key
         self._accumulate = jax.jit(partial(_accumulate_clipped, loss, clipping), donate_argnums=2)
         self._update = jax.jit(partial(_noisy_update, optimizer, std, float(expected_batch_size)), donate_argnums=0)
@@ -188,21 +189,26 @@ def _memory(accumulate: Any, state: StepState, records: Batch, mask: Mask) -> in
 
 def _accumulate_clipped(
     loss: PrivateLoss,
-    clipping: FlatClipping,
+    clipping: Clipping,
     trainable: Parameters,
     rest: PyTree,
     total: Accumulated,
     records: PyTree[Array],
     mask: Bool[Array, " batch"],
 ) -> Accumulated:
-    losses, gradients = per_sample_gradients(lambda leaves, record: loss(leaves, rest, record), trainable, records)
-    clipped = clip_and_sum(gradients, mask, clipping=clipping)
+    recorded = record_pass(lambda leaves, record, rest: loss(leaves, rest, record), trainable, records, rest)
+    measured = measure(recorded)
+    keep = mask & measured.usable
+    factors, shortened = clipping.factors(measured.squares)
+    zero = jnp.zeros_like(recorded.losses)
+    summed = measured.weighted_sum([jnp.where(mask, factor, zero) for factor in factors])
+    clipped = jax.tree.unflatten(jax.tree.structure(trainable), summed)
     return Accumulated(
-        gradients=jax.tree.map(jnp.add, total.gradients, clipped.gradients),
-        loss=total.loss + jnp.sum(jnp.where(mask & jnp.isfinite(losses), losses, jnp.zeros_like(losses))),
+        gradients=jax.tree.map(jnp.add, total.gradients, clipped),
+        loss=total.loss + jnp.sum(jnp.where(mask & jnp.isfinite(recorded.losses), recorded.losses, zero)),
         records=total.records + jnp.sum(mask, dtype=jnp.int32),
-        rejected=total.rejected + clipped.rejected,
-        clipped=total.clipped + clipped.clipped,
+        rejected=total.rejected + jnp.sum(mask & ~measured.usable, dtype=jnp.int32),
+        clipped=total.clipped + jnp.sum(keep & shortened, dtype=jnp.int32),
     )
 
 

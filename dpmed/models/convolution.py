@@ -6,15 +6,16 @@ any model knowing.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
-from functools import cache, partial
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Float, PRNGKeyArray
+
+from dpmed.products import multiply
 
 Kind = Literal["plain", "standardised", "centred"]
 
@@ -41,12 +42,6 @@ def convolve(
     Returns:
         `ceil(side / stride)` in each dimension: as torch's `padding = side // 2` gives for odd filters.
     """
-    return _convolve(x, weight, stride)
-
-
-def _plain(
-    x: Float[Array, "*space channels_in"], weight: Float[Array, "*kernel channels_in channels_out"], stride: int
-) -> Float[Array, "*out channels_out"]:
     if x.ndim == _VOLUME_AXES and jax.default_backend() == "cpu":
         return _by_planes(x, weight, stride)
     return _by_xla(x[None], weight, stride)[0]
@@ -80,57 +75,6 @@ def _by_planes(
     return _by_xla(jnp.concatenate(shifted, axis=-1), side_by_side, stride)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _convolve(x: Array, weight: Array, stride: int) -> Array:
-    return _plain(x, weight, stride)
-
-
-def _forward(x: Array, weight: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return _plain(x, weight, stride), (x, weight)
-
-
-def _backward(stride: int, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    x, weight = kept
-    (by_image,) = jax.linear_transpose(lambda image: _plain(image, weight, stride), x)(gradient)
-    return by_image, _weight_gradient(weight.shape[:-2], stride)(x, gradient)
-
-
-_convolve.defvjp(_forward, _backward)
-
-
-@cache
-def _weight_gradient(kernel: tuple[int, ...], stride: int) -> Callable[[Array, Array], Array]:
-    """The gradient by the filters: of one image as XLA does it, of a batch of images by a matrix product each.
-
-    `vmap` would turn the former into a grouped convolution, for which XLA on the CPU has no fast way. The gradient is
-    the product of the image's patches, `(positions, kernel x channels in)`, with the output's gradient,
-    `(positions, channels out)` (Chellapilla et al., 2006).
-    """
-
-    @custom_vmap
-    def by_filters(x: Array, gradient: Array) -> Array:
-        like = jnp.zeros((*kernel, x.shape[-1], gradient.shape[-1]), x.dtype)
-        (found,) = jax.linear_transpose(lambda weight: _plain(x, weight, stride), like)(gradient)
-        return found
-
-    @by_filters.def_vmap  # type: ignore[untyped-decorator] # jax's
-    def of_batch(size: int, batched: Sequence[bool], x: Array, gradient: Array) -> tuple[Array, bool]:
-        images, gradients = (
-            leaf if own else jnp.broadcast_to(leaf, (size, *leaf.shape))
-            for leaf, own in zip((x, gradient), batched, strict=True)
-        )
-        channels_out = gradients.shape[-1]
-        if size <= _MOST_UNROLLED and math.prod(gradients.shape[1:-1]) >= _MANY_POSITIONS:
-            # Patches of large images do not fit the cache, and one such image keeps all cores busy.
-            return jnp.stack([by_filters(images[place], gradients[place]) for place in range(size)]), True
-        by_position = gradients.reshape(size, -1, channels_out)
-        columns = _patches(images, kernel, stride, gradients.shape[1:-1]).reshape(size, by_position.shape[1], -1)
-        found = jnp.einsum("npk,npc->nkc", columns, by_position)
-        return found.reshape(size, *kernel, images.shape[-1], channels_out), True
-
-    return by_filters  # type: ignore[no-any-return] # jax's
-
-
 def _patches(
     images: Float[Array, "batch *space channels"], kernel: tuple[int, ...], stride: int, out: tuple[int, ...]
 ) -> Float[Array, "batch *out kernel_times_channels"]:
@@ -162,6 +106,60 @@ def standardise(
     axes = tuple(range(weight.ndim - 1))
     variance = jnp.mean(jnp.square(centred), axis=axes, keepdims=True)
     return centred / jnp.sqrt(variance + _SMALLEST_STD**2)
+
+
+_KINDS: dict[str, Callable[[Array], Array]] = {
+    "plain": lambda weight: weight,
+    "centred": centre,
+    "standardised": standardise,
+}
+
+
+@dataclass(frozen=True)
+class ConvolutionProduct:
+    """How a convolution is a matrix product: of the patches that the filters see (Chellapilla et al., 2006).
+
+    Attributes:
+        kernel: the filters' sides.
+        stride: step in each dimension.
+        kind: what is done to the weight before use.
+    """
+
+    kernel: tuple[int, ...]
+    stride: int
+    kind: Kind
+
+    def apply(self, x: Array, weight: Array) -> Array:
+        """The convolution of one image."""
+        filters = _KINDS[self.kind](weight)
+        return convolve(x, filters.reshape(*self.kernel, x.shape[-1], -1), stride=self.stride)
+
+    def columns(self, x: Array) -> Array | None:
+        """The patches. For centred filters, whose gradient is centred too, each patch less its mean."""
+        if self.kind == "standardised":
+            return None
+        out = [-(-side // self.stride) for side in x.shape[:-1]]
+        patches = _patches(x[None], self.kernel, self.stride, tuple(out)).reshape(math.prod(out), -1)
+        return patches - jnp.mean(patches, axis=1, keepdims=True) if self.kind == "centred" else patches
+
+    def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
+        """For each record the patches times the output's gradient, both over all views."""
+        batch, views, *out, channels = gradient.shape
+        _, pull_back = jax.vjp(_KINDS[self.kind], weight)
+        plain = replace(self, kind="plain")
+        if batch * views <= _MOST_UNROLLED and math.prod(out) >= _MANY_POSITIONS:
+            # Patches of large images do not fit the cache, and one such image keeps all cores busy.
+            found = jnp.stack([plain._by_images(x[place], gradient[place], weight) for place in range(batch)])
+        else:
+            images = x.reshape(batch * views, *x.shape[2:])
+            columns = _patches(images, self.kernel, self.stride, tuple(out)).reshape(batch, views * math.prod(out), -1)
+            by_position = gradient.reshape(batch, -1, channels)
+            found = jnp.einsum("npk,npc->nkc", columns, by_position).reshape(batch, *weight.shape)
+        return found if self.kind == "plain" else jax.vmap(lambda one: pull_back(one)[0])(found)
+
+    def _by_images(self, x: Array, gradient: Array, weight: Array) -> Array:
+        _, pull_back = jax.vjp(lambda weight: jax.vmap(self.apply, in_axes=(0, None))(x, weight), weight)
+        return pull_back(gradient)[0]
 
 
 class Convolution(eqx.Module):
@@ -200,12 +198,7 @@ class Convolution(eqx.Module):
 
     def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*out channels_out"]:
         """The convolution of `x`, zeros around it."""
-        weight = self.weight
-        if self.kind == "centred":
-            weight = centre(weight)
-        elif self.kind == "standardised":
-            weight = standardise(weight)
-        y = convolve(x, weight, stride=self.stride)
+        y = multiply(x, self.weight, ConvolutionProduct(self.weight.shape[:-2], self.stride, self.kind))
         return y if self.bias is None else y + self.bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
 
@@ -230,7 +223,7 @@ class UpConvolution(eqx.Module):
         """`x` at twice the size."""
         *space, _ = x.shape
         dimensions = len(space)
-        blocks = convolve(x, self.weight.reshape((1,) * dimensions + self.weight.shape))
+        blocks = multiply(x, self.weight, ConvolutionProduct((1,) * dimensions, 1, "plain"))
         blocks = blocks.reshape(*space, *([2] * dimensions), self.bias.shape[0])
         # (side, …, 2, …, channel) -> (side, 2, side, 2, …, channel)
         pairs = [axis for side in range(dimensions) for axis in (side, dimensions + side)]

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from dpmed.products import multiply
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
@@ -18,6 +21,24 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": jax.nn.gelu,
     "tanh": jnp.tanh,
 }
+
+
+@dataclass(frozen=True)
+class LinearProduct:
+    """How an affine map of a vector is a matrix product: of one row."""
+
+    def apply(self, x: Array, weight: Array) -> Array:
+        """The product of the weight with one vector."""
+        return weight @ x
+
+    def columns(self, x: Array) -> Array:
+        """The vector as a row."""
+        return x[None]
+
+    def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
+        """For each record the outer product of output gradient and input, over all views."""
+        del weight
+        return jnp.einsum("bvo,bvi->boi", gradient, x)
 
 
 class Linear(eqx.Module):
@@ -38,7 +59,7 @@ class Linear(eqx.Module):
 
     def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
         """The map of `x`."""
-        return self.weight @ x + self.bias
+        return multiply(x, self.weight, LinearProduct()) + self.bias
 
 
 class GroupNorm(eqx.Module):

@@ -42,7 +42,7 @@ from dpmed.training.watching import build_watcher
 from dpmed.workflows.plan import Plan
 from dpmed.workflows.testing import write_test
 
-METHOD = "vmap"
+METHOD = "bookkeeping"
 
 
 def _class_counts(plan: Plan) -> Int[np.ndarray, " classes"] | None:

@@ -1,0 +1,75 @@
+"""Layers whose output is a matrix product of their weights, announced to whoever reads the program of a loss.
+
+A model computes such a layer by `multiply`. For the model that is all; under `jax.make_jaxpr` the layer is found again
+as one equation of the name `NAME`, with the layer's input, its weight and its `Product`, also after `vmap`
+over views of a record. `dpmed.dpsgd.recorded` reads it there; models and private steps need not know each other.
+"""
+
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+
+@runtime_checkable
+class Product(Protocol):
+    """What must be known of a layer. Equal layers are equal values: frozen and hashable."""
+
+    def apply(self, x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The layer's output for one sample; channels come last."""
+        ...
+
+    def columns(self, x: Float[Array, "..."]) -> Float[Array, "positions inputs"] | None:
+        """A matrix A with ‖Aᵀ g‖ = ‖gradient by the weight‖ for each output gradient g `(positions, channels)`.
+
+        None where there is none, as for standardised filters.
+        """
+        ...
+
+    def gradients(
+        self, x: Float[Array, "batch view ..."], gradient: Float[Array, "batch view ..."], weight: Float[Array, "..."]
+    ) -> Float[Array, "batch ..."]:
+        """For each record the gradient by the weight, summed over its views."""
+        ...
+
+
+NAME = "announced_product"
+
+
+@partial(jax.jit, static_argnums=2)
+def announced_product(x: Array, weight: Array, product: Product) -> Array:
+    """The layer's output, its input and output announced; its name is `NAME`."""
+    y = product.apply(x, weight)
+    found: Array = announce_p.bind(y, x, product=product, axes=(y.ndim, x.ndim))
+    return found
+
+
+def multiply(x: Float[Array, "..."], weight: Float[Array, "..."], product: Product) -> Float[Array, "..."]:
+    """The output of the layer `product` for one sample."""
+    found: Array = announced_product(x, weight, product)
+    return found
+
+
+# The identity of its first operand. Under `vmap` the axes of views come first in both operands, whatever XLA prefers,
+# so that a reader can tell them from the sample's own.
+announce_p: Any = Primitive("announce")  # type: ignore[no-untyped-call] # jax's
+announce_p.def_impl(lambda y, x, **_: y)
+announce_p.def_abstract_eval(lambda y, x, **_: y)
+
+
+def _batched(values: Any, places: Any, **params: Any) -> tuple[Array, int]:
+    (size,) = {value.shape[place] for value, place in zip(values, places, strict=True) if place is not None}
+    moved = [
+        jnp.broadcast_to(value, (size, *value.shape)) if place is None else jnp.moveaxis(value, place, 0)
+        for value, place in zip(values, places, strict=True)
+    ]
+    return announce_p.bind(*moved, **params), 0
+
+
+batching.primitive_batchers[announce_p] = _batched
+ad.primitive_jvps[announce_p] = lambda primals, tangents, **params: (announce_p.bind(*primals, **params), tangents[0])
+mlir.register_lowering(announce_p, lambda _, y, x, **__: [y])
