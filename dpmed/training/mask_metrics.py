@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 
 
 def by_sample(
     names: Sequence[str],
-    masks: Int[np.ndarray, "sample *space"],
-    targets: Int[np.ndarray, "sample *space"],
+    masks: Integer[np.ndarray, "sample *space"],
+    targets: Integer[np.ndarray, "sample *space"],
     *,
     class_names: Sequence[str],
 ) -> dict[str, Float[np.ndarray, " sample"]]:
@@ -33,7 +33,7 @@ def by_sample(
 
 
 def dice(
-    mask: Int[np.ndarray, "*space"], target: Int[np.ndarray, "*space"], *, classes: int
+    mask: Integer[np.ndarray, "*space"], target: Int[np.ndarray, "*space"], *, classes: int
 ) -> Float[np.ndarray, " classes"]:
     """2 |mask and target| / (|mask| + |target|) of each class; NaN where the class is in neither (Dice, 1945)."""
     pairs = np.bincount(target.ravel().astype(np.int64) * classes + mask.ravel(), minlength=classes**2)

@@ -1,93 +1,120 @@
-"""Metrics and losses against scikit-learn, and what bootstrap intervals hold."""
+"""Metrics of each task by name, and what bootstrap intervals hold."""
 
-import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
-from sklearn import metrics as sk
 
-from dpmed.config.loss import BinaryCrossEntropyLoss, CrossEntropyLoss
-from dpmed.config.optimizer import AdamOptimizer, NadamOptimizer, SgdOptimizer
-from dpmed.config.schedule import ConstantSchedule, CosineSchedule, StepsSchedule
 from dpmed.errors import InputError
-from dpmed.training.losses import build_loss
-from dpmed.training.metrics import bootstrap, evaluate
-from dpmed.training.optim import build_optimizer, build_schedule
+from dpmed.training import image_metrics, mask_metrics
+from dpmed.training.metrics import bootstrap, by_sample, check_metrics, evaluate, main_metric, metric_names
+
+CLASSIFICATION = {"task": "classification", "class_names": ("a", "b")}
+SEGMENTATION = {"task": "segmentation", "class_names": ("background", "organ", "tumour")}
+RECONSTRUCTION = {"task": "reconstruction", "class_names": ()}
+RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize("classes", [1, 3])
-@pytest.mark.parametrize("seed", range(3))
-def test_metrics_are_scikit_learns(seed, classes):
+def masks(count=6, seed=0, classes=3):
     rng = np.random.default_rng(seed)
-    logits = rng.normal(size=(60, classes)).astype(np.float32)
-    targets = rng.integers(0, max(classes, 2), 60)
-    chosen = (logits[:, 0] > 0).astype(int) if classes == 1 else logits.argmax(1)
-    found = evaluate((), logits, targets, task="classification", class_names=())
-    assert found["accuracy"] == pytest.approx(sk.accuracy_score(targets, chosen))
-    assert found["mcc"] == pytest.approx(sk.matthews_corrcoef(targets, chosen))
-    assert found["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(targets, chosen))
+    return rng.integers(0, classes, (2, count, 4, 5)).astype(np.uint8)
 
 
-def test_intervals_hold_the_point_and_shrink_with_data():
-    rng = np.random.default_rng(0)
-    widths = []
-    for count in (50, 2000):
-        targets = rng.integers(0, 2, count)
-        logits = np.where(rng.random(count) < 0.8, targets, 1 - targets)[:, None].astype(np.float32) - 0.5
-        settings = {"task": "classification", "class_names": ()}
-        low, high = bootstrap(("accuracy",), logits, targets, resamples=200, seed=1, **settings)["accuracy"]
-        assert low <= evaluate(("accuracy",), logits, targets, **settings)["accuracy"] <= high
-        widths.append(high - low)
-    assert widths[1] < 0.3 * widths[0]
-    assert bootstrap(("accuracy",), logits, targets, resamples=0, seed=1, **settings) == {}
-
-
-def test_losses_are_scikit_learns():
-    logits = np.asarray([0.3, -1.0, 2.0], np.float32)
-    probabilities = np.exp(logits) / np.exp(logits).sum()
-    loss = build_loss(CrossEntropyLoss(name="cross_entropy"), task="classification", classes=3)
-    assert float(loss(jnp.asarray(logits), jnp.int32(1))) == pytest.approx(-np.log(probabilities[1]), rel=1e-5)
-    binary = build_loss(BinaryCrossEntropyLoss(name="binary_cross_entropy"), task="classification", classes=2)
-    found = float(binary(jnp.asarray([0.7]), jnp.int32(1)))
-    assert found == pytest.approx(
-        sk.log_loss([1], [[1 - 1 / (1 + np.exp(-0.7)), 1 / (1 + np.exp(-0.7))]], labels=[0, 1]), rel=1e-5
-    )
-    with pytest.raises(InputError, match="two classes"):
-        build_loss(BinaryCrossEntropyLoss(name="binary_cross_entropy"), task="classification", classes=3)
-
-
-def test_schedules_step_by_step():
-    constant = build_schedule(ConstantSchedule(name="constant"), 0.1, steps=10, steps_per_epoch=2)
-    assert [float(constant(step)) for step in (0, 9)] == [pytest.approx(0.1)] * 2
-    cosine = build_schedule(CosineSchedule(name="cosine", warmup_epochs=1, final=0.5), 1.0, steps=12, steps_per_epoch=2)
-    assert [float(cosine(step)) for step in (0, 1, 2, 7, 12)] == pytest.approx([0, 0.5, 1, 0.75, 0.5])
-    steps = build_schedule(StepsSchedule(name="steps", epochs=(2.0,), factor=0.1), 1.0, steps=10, steps_per_epoch=3)
-    assert [float(steps(step)) for step in (0, 5, 6, 7)] == pytest.approx([1, 1, 0.1, 0.1], abs=1e-6) or float(
-        steps(7)
-    ) < 0.2
+def test_every_task_has_its_metrics_and_is_judged_by_one_of_them():
+    for task in ("classification", "segmentation", "reconstruction"):
+        assert main_metric(task) in metric_names(task)
+        check_metrics((), None, task=task)
+        check_metrics(metric_names(task)[:1], "loss", task=task)
 
 
 @pytest.mark.parametrize(
-    ("config", "wanted"),
+    ("names", "main", "task", "words"),
     [
-        (SgdOptimizer(name="sgd", learning_rate=0.1), optax.sgd(0.1)),
-        (SgdOptimizer(name="sgd", learning_rate=0.1, momentum=0.9, nesterov=True), optax.sgd(0.1, 0.9, nesterov=True)),
-        (AdamOptimizer(name="adam", learning_rate=0.1), optax.adam(0.1)),
-        (AdamOptimizer(name="adam", learning_rate=0.1, weight_decay=0.01), optax.adamw(0.1, weight_decay=0.01)),
-        (NadamOptimizer(name="nadam", learning_rate=0.1), optax.nadam(0.1)),
+        (("dice",), None, "classification", r"\[evaluation\] metrics.*'dice' is unknown.*mcc"),
+        (("accuracy",), None, "segmentation", "valid: dice"),
+        (("accuracy",), "mcc", "classification", r"\[evaluation\] main_metric.*'mcc' is not among"),
+        ((), "dice", "reconstruction", "psnr"),
     ],
 )
-def test_optimizers_are_optaxs(config, wanted):
-    import jax
+def test_metrics_that_a_task_does_not_have_are_refused(names, main, task, words):
+    with pytest.raises(InputError, match=words):
+        check_metrics(names, main, task=task)
 
-    with jax.numpy_dtype_promotion("standard"):
-        ours = build_optimizer(config, ConstantSchedule(name="constant"), steps=5, steps_per_epoch=1)
-        weights = {"w": jnp.asarray([1.0, -2.0])}
-        states = [ours.init(weights), wanted.init(weights)]
-        both = [weights, weights]
-        for turn in range(3):
-            for index, optimizer in enumerate((ours, wanted)):
-                gradient = {"w": jnp.asarray([0.3, 0.1 * turn])}
-                updates, states[index] = optimizer.update(gradient, states[index], both[index])
-                both[index] = optax.apply_updates(both[index], updates)
-    np.testing.assert_allclose(both[0]["w"], both[1]["w"], rtol=1e-6)
+
+def test_a_metric_that_is_not_defined_is_left_out():
+    logits, targets = RNG.normal(size=(5, 1)).astype(np.float32), np.ones(5, np.int64)
+    found = evaluate((), logits, targets, **CLASSIFICATION)
+    assert "auroc" not in found
+    assert {"accuracy", "mcc", "f1", "balanced_accuracy"} <= set(found)
+    empty = np.zeros((3, 4, 4), np.uint8)
+    scores = evaluate((), empty, empty, **SEGMENTATION)
+    assert scores == {"dice_with_background": 1.0, "dice_background": 1.0}
+
+
+def test_scores_of_masks_are_means_over_the_masks_where_they_are_defined():
+    predicted, targets = masks()
+    predicted[0][predicted[0] == 2] = 0
+    targets[0][targets[0] == 2] = 0
+    table = mask_metrics.by_sample(("dice",), predicted, targets, class_names=SEGMENTATION["class_names"])
+    assert np.isnan(table["dice_tumour"][0])
+    found = evaluate(("dice",), predicted, targets, **SEGMENTATION)
+    assert found["dice_tumour"] == pytest.approx(np.mean(table["dice_tumour"][1:]))
+    assert found["dice"] == pytest.approx(np.mean(table["dice"]))
+    assert set(found) == {"dice", "dice_background", "dice_organ", "dice_tumour"}
+
+
+def test_scores_of_images_are_means_over_the_images():
+    images, targets = RNG.normal(size=(2, 4, 12, 12, 1)).astype(np.float32)
+    table = image_metrics.by_sample(("mse", "psnr", "ssim"), images, targets)
+    found = evaluate((), images, targets, **RECONSTRUCTION)
+    assert found == pytest.approx({name: values.mean() for name, values in table.items()})
+    each = by_sample(images, targets, **RECONSTRUCTION)
+    assert {name: len(values) for name, values in each.items()} == {"mse": 4, "psnr": 4, "ssim": 4}
+
+
+def noisy_choices(count, seed, hits=0.8):
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, 2, count)
+    return np.where(rng.random(count) < hits, targets, 1 - targets)[:, None].astype(np.float32) - 0.5, targets
+
+
+def test_intervals_hold_the_point_and_shrink_with_data():
+    widths = []
+    for count in (50, 2000):
+        logits, targets = noisy_choices(count, 0)
+        low, high = bootstrap(("accuracy",), logits, targets, resamples=200, seed=1, **CLASSIFICATION)["accuracy"]
+        assert low <= evaluate(("accuracy",), logits, targets, **CLASSIFICATION)["accuracy"] <= high
+        widths.append(high - low)
+    assert widths[1] < 0.3 * widths[0]
+
+
+def test_an_interval_of_accuracy_is_the_binomials():
+    logits, targets = noisy_choices(400, 3)
+    share = evaluate(("accuracy",), logits, targets, **CLASSIFICATION)["accuracy"]
+    low, high = bootstrap(("accuracy",), logits, targets, resamples=4000, seed=1, **CLASSIFICATION)["accuracy"]
+    half = 1.96 * np.sqrt(share * (1 - share) / 400)
+    assert low == pytest.approx(share - half, abs=0.006)
+    assert high == pytest.approx(share + half, abs=0.006)
+
+
+def test_intervals_of_masks_are_those_of_resampled_means():
+    predicted, targets = masks(count=30, seed=4)
+    values = by_sample(predicted, targets, **SEGMENTATION)["dice"]
+    rng = np.random.default_rng(9)
+    means = [np.mean(rng.choice(values, len(values))) for _ in range(4000)]
+    low, high = bootstrap(("dice",), predicted, targets, resamples=4000, seed=1, **SEGMENTATION)["dice"]
+    tolerance = 0.15 * np.std(means)
+    assert low == pytest.approx(np.quantile(means, 0.025), abs=tolerance)
+    assert high == pytest.approx(np.quantile(means, 0.975), abs=tolerance)
+
+
+def test_no_resamples_or_no_samples_give_no_interval():
+    logits, targets = noisy_choices(20, 0)
+    assert bootstrap(("accuracy",), logits, targets, resamples=0, seed=1, **CLASSIFICATION) == {}
+    assert bootstrap(("accuracy",), logits[:0], targets[:0], resamples=9, seed=1, **CLASSIFICATION) == {}
+
+
+def test_intervals_are_the_seeds():
+    logits, targets = noisy_choices(60, 0)
+    first, again, other = (
+        bootstrap((), logits, targets, resamples=50, seed=seed, **CLASSIFICATION) for seed in (1, 1, 2)
+    )
+    assert first == again != other
