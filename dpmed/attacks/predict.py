@@ -1,13 +1,16 @@
 """What an attack will recover, by its combinatorics and the noise alone: what `auto` chooses by."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
 from dpmed.attacks.blocks import FUNCTIONALS, AttackName
 
-# Noise of this standard deviation, in that of the normalised images, still leaves an image recognisable.
-VISIBLE_NOISE = 0.2
+# What counts as recovered; SSIM's constant for values from 0 to 1 (Wang et al., 2004); the side of its window.
+_ALIKE, _C2, _WINDOW = 0.95, 0.03**2, 7
 
 
 def predicted_share(attack: AttackName, *, rows: int, batch_size: int, seed: int = 0) -> float:
@@ -42,10 +45,44 @@ def pixel_noise(attack: AttackName, *, values: int, noise_multiplier: float) -> 
     return noise_multiplier * math.sqrt(7 / 4 * rows * values)
 
 
-def choose_attack(*, values: int, noise_multiplier: float) -> AttackName:
-    """Peeling where its noise leaves images recognisable; else imprint, whose gradients are spread over fewer rows."""
-    visible = pixel_noise("peeling", values=values, noise_multiplier=noise_multiplier) <= VISIBLE_NOISE
-    return "peeling" if visible else "imprint"
+def visible_share(images: Float[np.ndarray, "image *space channel"], noise_std: Float[np.ndarray, " channel"]) -> float:
+    """The share of images whose SSIM to themselves with white noise is at least 0.95.
+
+    In a window of variance v, noise of variance e² leaves mean and covariance as they are, so that the SSIM is about
+    (2v + C₂) / (2v + e² + C₂); its mean over windows is the image's.
+
+    Args:
+        images: public ones, values from 0 to 1.
+        noise_std: of each channel, in the same unit.
+    """
+    from scipy.ndimage import uniform_filter
+
+    size = (1, *(min(_WINDOW, side) for side in images.shape[1:-1]), 1)
+    mean = uniform_filter(images.astype(np.float64), size)
+    variance = np.maximum(uniform_filter(np.square(images, dtype=np.float64), size) - np.square(mean), 0.0)
+    signal = 2 * variance + _C2
+    similarity = (signal / (signal + np.square(noise_std))).reshape(len(images), -1).mean(axis=1)
+    return float((similarity >= _ALIKE).mean())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What an attack is expected to recover at a level.
+
+    Attributes:
+        attack: which kind.
+        share: of a batch, with an SSIM of at least 0.95.
+        pixel_noise: standard deviation of a recovered value's noise, in that of the normalised image.
+    """
+
+    attack: AttackName
+    share: float
+    pixel_noise: float
+
+
+def choose_attack(predictions: Sequence[Prediction]) -> Prediction:
+    """The attack that is expected to recover most; where none recovers anything, the one with the least noise."""
+    return max(predictions, key=lambda one: (one.share, -one.pixel_noise))
 
 
 def _peel_once(bins: int, batch_size: int, generator: np.random.Generator) -> float:

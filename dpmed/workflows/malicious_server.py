@@ -11,16 +11,18 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from dpmed.attacks.blocks import AttackName, Block, Images, Seen, make_block, pattern
+from dpmed.attacks.predict import Prediction, pixel_noise, predicted_share, visible_share
 from dpmed.attacks.recover import Recovered, recover
 from dpmed.attacks.update import Client, Responses, Update, clipped_update
 from dpmed.manifest import Level
 from dpmed.progress import Progress
 from dpmed.workflows.attacked import attacked_objective
 from dpmed.workflows.plan import Plan
+from dpmed.workflows.recovered_images import ImageFiles
 
 # Images that the server has learnt its block from, and the bytes that they may take.
 _PUBLIC_IMAGES, _PUBLIC_BYTES = 2048, 256 << 20
-_TRIED_IMAGES = 8
+_TRIED_IMAGES, _LOOKED_AT = 8, 64
 # How much longer the block's gradient is made than that of the model behind it, which clipping would else favour.
 _DOMINANCE = 1000.0
 _MICROBATCH_BYTES = 256 << 20
@@ -107,6 +109,15 @@ class MaliciousServer:
                 attack, self._public, rows=self._rows, batch_size=self._batch_size, seed=self._seed
             )
         return self._blocks[attack]
+
+    def predict(self, attack: AttackName, level: Level, files: ImageFiles) -> Prediction:
+        """What it expects to recover at a level, from the noise and its public images alone."""
+        noise = pixel_noise(attack, values=self._public.shape[1], noise_multiplier=level.noise_multiplier)
+        low, high = files.limits()
+        some = self._public[:_LOOKED_AT].reshape(-1, *self._plan.dataset.info.input_shape)
+        visible = visible_share(np.clip((some - low) / (high - low), 0, 1), noise / (high - low))
+        share = predicted_share(attack, rows=self._rows, batch_size=self._batch_size)
+        return Prediction(attack=attack, share=share * visible, pixel_noise=noise)
 
     def answer(self, numbers: Int[np.ndarray, " image"], progress: Progress) -> Answers:
         """What the client computes for a batch, but for what depends on block and level."""

@@ -17,7 +17,7 @@ import numpy as np
 
 from dpmed import __version__
 from dpmed.attacks.blocks import AttackName
-from dpmed.attacks.predict import choose_attack, pixel_noise, predicted_share
+from dpmed.attacks.predict import Prediction, choose_attack
 from dpmed.attacks.recover import Recovered
 from dpmed.config.load import config_to_toml
 from dpmed.config.schema import Config
@@ -32,6 +32,7 @@ from dpmed.workflows.plan import Plan, make_plan
 from dpmed.workflows.recovered_images import ImageFiles, image_files
 
 STATE = "unfinished.json"
+BLOCK_ATTACKS: tuple[AttackName, ...] = ("trap-weights", "imprint", "peeling")
 _SINGLE_IMAGE_ROWS = 10
 _LARGEST_BYTES = 1 << 35
 _WRITTEN_AT_ONCE = 32
@@ -194,8 +195,7 @@ class _Job:
             problem = f"{settings.batches} batches of {self._size} images, but the training split has {train}"
             raise InputError(problem, where="--batches, --batch-size")
         self._rows = settings.rows or max(2 * self._size, _SINGLE_IMAGE_ROWS)
-        self._values = math.prod(plan.dataset.info.input_shape)
-        _check_plan(plan, self._rows * (self._values + 2) * 4)
+        _check_plan(plan, self._rows * math.prod(plan.dataset.info.input_shape) * 4)
         self._files: ImageFiles = image_files(plan.dataset, plan.split)
         blank = (0,) * settings.batches
         self.levels = tuple(
@@ -203,6 +203,7 @@ class _Job:
             for value in settings.epsilons
         )
         self._server = MaliciousServer(plan, rows=self._rows, batch_size=self._size)
+        self._predictions = {level.name: self._predict(level) for level in self.levels}
 
     def attack(self) -> dict[str, Any]:
         settings, state = self._settings, self._folder / STATE
@@ -229,7 +230,7 @@ class _Job:
         answers = self._server.answer(chosen, self._progress)
         for level in missing:
             generator = np.random.default_rng([plan.config.training.seed, 5, batch, self.levels.index(level)])
-            found = answers.recover(self.attack_on(level), level, generator)
+            found = answers.recover(self._predictions[level.name].attack, level, generator)
             self._write(found, f"{level.folder}/{batch}")
             finished[f"{level.name}/{batch}"] = {"count": len(found), "single": found.single}
             write_json(self._folder / STATE, {"digest": self._settings.digest(), "finished": finished})
@@ -244,23 +245,24 @@ class _Job:
             names = [f"{folder}/{first + index}.{files.stored}" for index in range(len(images))]
             files.write(self._folder, names, images)
 
-    def attack_on(self, level: Level) -> AttackName:
-        if self._settings.attack != "auto":
-            return self._settings.attack
-        if self._size == 1:
-            return "imprint"
-        return choose_attack(values=self._values, noise_multiplier=level.noise_multiplier)
+    def _predict(self, level: Level) -> Prediction:
+        settings, attacks = self._settings, BLOCK_ATTACKS
+        if settings.attack != "auto":
+            attacks = (settings.attack,)
+        elif self._size == 1:
+            # There is nothing to tell apart: the fewer rows fire, the less noise.
+            attacks = ("imprint",)
+        return choose_attack([self._server.predict(attack, level, self._files) for attack in attacks])
 
     def manifest(self, levels: tuple[Level, ...], finished: dict[str, Any]) -> Manifest:
         settings, plan, budget = self._settings, self._plan, self._plan.budget
         facts = {}
         for level in levels:
-            attack = self.attack_on(level)
-            noise = pixel_noise(attack, values=self._values, noise_multiplier=level.noise_multiplier)
+            predicted = self._predictions[level.name]
             facts[level.name] = {
-                "attack": attack,
-                "predicted_recovered_share": predicted_share(attack, rows=self._rows, batch_size=self._size),
-                "predicted_pixel_noise": noise,
+                "attack": predicted.attack,
+                "predicted_recovered_share": predicted.share,
+                "predicted_pixel_noise": predicted.pixel_noise,
                 "single": [finished[f"{level.name}/{batch}"]["single"] for batch in range(settings.batches)],
             }
         return Manifest(
