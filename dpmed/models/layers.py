@@ -12,8 +12,32 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from dpmed.products import multiply
 
+# From here on Mish and its derivative are those of the identity, to float32.
+_MISH_IS_LINEAR = 20.0
+
+
+@jax.custom_jvp
+def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The activation x tanh(log(1 + e^x)) by one exponential: x n / (n + 2) with n = e^x (e^x + 2) (Misra, 2019)."""
+    grown = jnp.exp(jnp.minimum(x, jnp.asarray(_MISH_IS_LINEAR, x.dtype)))
+    n = grown * (grown + 2)
+    return x * (n / (n + 2))
+
+
+@mish.defjvp
+def _mish_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    # With t = n / (n + 2): 1 - t² = 4 (n + 1) / (n + 2)², and n + 1 = (1 + e^x)², so that one e^x serves both.
+    (x,), (tangent,) = primals, tangents
+    limited = jnp.minimum(x, jnp.asarray(_MISH_IS_LINEAR, x.dtype))
+    grown = jnp.exp(limited)
+    n = grown * (grown + 2)
+    inverse = 1 / (n + 2)
+    slope = n * inverse + limited * (4 * grown * (grown + 1) * inverse) * inverse
+    return x * (n * inverse), slope * tangent
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "mish": lambda x: x * jnp.tanh(jax.nn.softplus(x)),
+    "mish": mish,
     "relu": jax.nn.relu,
     "elu": jax.nn.elu,
     "selu": jax.nn.selu,
@@ -62,6 +86,10 @@ class Linear(eqx.Module):
         return multiply(x, self.weight, LinearProduct()) + self.bias
 
 
+# Keeps the normalisation of a constant image finite.
+_SMALLEST_VARIANCE = 1e-5
+
+
 class GroupNorm(eqx.Module):
     """Each sample's channels are normalised in groups, so that no sample sees another (Wu & He, 2018).
 
@@ -85,12 +113,19 @@ class GroupNorm(eqx.Module):
 
     def __call__(self, x: Float[Array, "*space channels"]) -> Float[Array, "*space channels"]:
         """`x` with mean 0 and variance 1 in each group, then scaled and shifted."""
-        grouped = x.reshape(-1, self.groups, x.shape[-1] // self.groups)
-        mean = jnp.mean(grouped, axis=(0, 2), keepdims=True)
-        variance = jnp.mean(jnp.square(grouped - mean), axis=(0, 2), keepdims=True)
-        normal = (grouped - mean) * jax.lax.rsqrt(variance + 1e-5)
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        return normal.reshape(x.shape) * self.scale.reshape(shape) + self.shift.reshape(shape)
+        rows = x.reshape(-1, x.shape[-1])
+        # Mean and variance in one pass over memory. Both are taken of the distance to some value of the group, so that
+        # a large mean leaves no small difference of large squares.
+        shifted = rows - jax.lax.stop_gradient(self._of_groups(rows[len(rows) // 2]))[None]
+        mean = self._of_groups(jnp.mean(shifted, axis=0))
+        variance = self._of_groups(jnp.mean(jnp.square(shifted), axis=0)) - jnp.square(mean)
+        factor = self.scale * jax.lax.rsqrt(jnp.maximum(variance, jnp.zeros_like(variance)) + _SMALLEST_VARIANCE)
+        return (shifted * factor[None] + (self.shift - mean * factor)[None]).reshape(x.shape)
+
+    def _of_groups(self, values: Float[Array, " channels"]) -> Float[Array, " channels"]:
+        """For each channel the mean over its group."""
+        means = jnp.mean(values.reshape(self.groups, -1), axis=1, keepdims=True)
+        return jnp.broadcast_to(means, (self.groups, len(values) // self.groups)).reshape(-1)
 
 
 class BatchNorm(eqx.Module):
