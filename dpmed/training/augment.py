@@ -98,4 +98,6 @@ def _resample(grid: Num[Array, "..."], places: Float[Array, "axis *space"]) -> N
         return jax.vmap(
             lambda channel: map_coordinates(channel, coordinates, order=1, mode="nearest"), in_axes=-1, out_axes=-1
         )(grid)
-    return map_coordinates(grid, coordinates, order=0, mode="nearest")
+    # Class numbers are whole in float32, which the weights are given in.
+    nearest = map_coordinates(grid.astype(jnp.float32), coordinates, order=0, mode="nearest")
+    return nearest.astype(grid.dtype)

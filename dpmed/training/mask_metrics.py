@@ -33,7 +33,7 @@ def by_sample(
 
 
 def dice(
-    mask: Integer[np.ndarray, "*space"], target: Int[np.ndarray, "*space"], *, classes: int
+    mask: Integer[np.ndarray, "*space"], target: Integer[np.ndarray, "*space"], *, classes: int
 ) -> Float[np.ndarray, " classes"]:
     """2 |mask and target| / (|mask| + |target|) of each class; NaN where the class is in neither (Dice, 1945)."""
     pairs = np.bincount(target.ravel().astype(np.int64) * classes + mask.ravel(), minlength=classes**2)
