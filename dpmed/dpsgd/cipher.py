@@ -15,6 +15,8 @@ KEY_WORDS = 8
 NONCE_WORDS = 3
 BLOCK_WORDS = 16
 
+_CACHED_BLOCKS = 16384
+
 _CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)  # "expand 32-byte k"
 _COLUMN_ROUND = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
 _DIAGONAL_ROUND = ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
@@ -37,14 +39,24 @@ def keystream(key: UInt32[Array, " 8"], nonce: UInt32[Array, " 3"], *, words: in
     if not 0 <= words <= BLOCK_WORDS * 2**32:
         raise ValueError(f"Expected 0 <= {words=} <= 2**36.")
     blocks = -(-words // BLOCK_WORDS)
-    counter = jnp.arange(blocks, dtype=jnp.uint32)
+    if jax.default_backend() != "cpu" or blocks <= _CACHED_BLOCKS:
+        return _blocks(key, nonce, jnp.arange(blocks, dtype=jnp.uint32)).reshape(-1)[:words]
+    # Twenty rounds over more than the cache holds would wait for memory.
+    pieces = -(-blocks // _CACHED_BLOCKS)
+    counters = jnp.arange(pieces * _CACHED_BLOCKS, dtype=jnp.uint32).reshape(pieces, _CACHED_BLOCKS)
+    return jax.lax.map(lambda counter: _blocks(key, nonce, counter), counters).reshape(-1)[:words]
+
+
+def _blocks(
+    key: UInt32[Array, " 8"], nonce: UInt32[Array, " 3"], counter: UInt32[Array, " blocks"]
+) -> UInt32[Array, "blocks 16"]:
+    blocks = counter.shape[0]
     start = [jnp.broadcast_to(jnp.uint32(word), (blocks,)) for word in _CONSTANTS]
     start += [jnp.broadcast_to(key[index], (blocks,)) for index in range(KEY_WORDS)]
     start += [counter, *(jnp.broadcast_to(nonce[index], (blocks,)) for index in range(NONCE_WORDS))]
     # A loop, not twenty rounds written out: the compiler needs seconds for a thousand fused operations.
     mixed = jax.lax.fori_loop(0, 10, lambda _, state: _double_round(state), tuple(start))
-    block = jnp.stack([word + first for word, first in zip(mixed, start, strict=True)], axis=1)
-    return block.reshape(-1)[:words]
+    return jnp.stack([word + first for word, first in zip(mixed, start, strict=True)], axis=1)
 
 
 def _double_round(state: tuple[Array, ...]) -> tuple[Array, ...]:

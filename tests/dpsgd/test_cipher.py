@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.dpsgd.cipher import keystream
+from dpmed.dpsgd.cipher import _blocks, keystream
 
 KEY = jnp.asarray(np.frombuffer(bytes(range(32)), np.uint32))
 
@@ -43,3 +43,13 @@ def test_a_shorter_stream_is_the_beginning_of_a_longer_one(words):
 def test_a_negative_length_is_refused():
     with pytest.raises(ValueError, match="words"):
         keystream(KEY, jnp.zeros(3, jnp.uint32), words=-1)
+
+
+def test_a_long_stream_is_made_in_pieces_and_begins_like_a_short_one():
+    key, nonce = jnp.arange(8, dtype=jnp.uint32), jnp.arange(3, dtype=jnp.uint32)
+    long = np.asarray(keystream(key, nonce, words=16 * 16384 + 40))
+    assert long.shape == (16 * 16384 + 40,)
+    np.testing.assert_array_equal(long[:100], keystream(key, nonce, words=100))
+    # The last words come from the second piece: a single block of the same counter, made by hand.
+    by_hand = _blocks(key, nonce, jnp.asarray([16384], jnp.uint32))[0]
+    np.testing.assert_array_equal(long[16 * 16384 : 16 * 16384 + 16], by_hand)

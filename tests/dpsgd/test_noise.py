@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from dpmed.dpsgd.noise import entropy_key, gaussian_like, seeded_key
+from dpmed.dpsgd.noise import _on_circle, entropy_key, gaussian_like, seeded_key
 
 SHAPES = {"weight": (40, 50), "bias": (500,), "scalar": ()}
 TREE = {name: jnp.zeros(shape, jnp.float32) for name, shape in SHAPES.items()}
@@ -70,3 +70,16 @@ def test_release_keys_are_new_every_time_and_never_printed():
     assert first.words.tobytes() != second.words.tobytes()
     assert "secret" in repr(first)
     assert not any(str(word) in repr(first) for word in first.words)
+
+
+def test_points_on_the_circle_are_cosine_and_sine_of_every_turn():
+    words = np.concatenate(
+        [
+            np.arange(0, 2**32, 2**20 + 7, dtype=np.uint64),
+            [0, 2**29, 2**29 - 1, 2**30, 2**31, 2**31 + 2**30, 2**31 + 2**29, 2**32 - 2**29, 2**32 - 1],
+        ]
+    ).astype(np.uint32)
+    cosine, sine = _on_circle(jnp.asarray(words))
+    angle = words.astype(np.float64) * (2 * np.pi / 2**32)
+    np.testing.assert_allclose(cosine, np.cos(angle), atol=2e-7)
+    np.testing.assert_allclose(sine, np.sin(angle), atol=2e-7)
