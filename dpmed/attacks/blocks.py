@@ -1,7 +1,8 @@
 """The block that a malicious server puts in front of a model: a linear layer whose rows fire for few images each.
 
-For an image x (flattened, normalised) the block sees the features f(x) = (x, L, ‖x‖²/√D, ψ(x)): the image, a constant,
-a checksum, and a fingerprint of a few random cosines that tells whether a row holds a certain image among others. Row k
+For an image x (flattened, normalised) the block sees the features f(x) = (x, L, L·‖x‖²/D, L·ψ(x)): the image and three
+marks, a constant, a checksum, and a fingerprint of random cosines that tells whether a row holds a certain image among
+others. L = √D / 2 makes the marks as precise under noise as sums over the image, for 3/4 of its square norm. Row k
 computes z_k = ⟨w_k, f(x)⟩, a ReLU that may be cut off at the row's width gives h_k, and the block's output is
 x + s·mean(h)·P, where P is a fixed pattern of signs: a constant would be annihilated by the weight-centred convolution
 that follows. While row k fires, its gradient is a·f(x) with the same scalar a = (s / K) ⟨∂loss/∂output, P⟩ for every
