@@ -45,8 +45,10 @@ def pixel_noise(attack: AttackName, *, values: int, noise_multiplier: float) -> 
     return noise_multiplier * math.sqrt(7 / 4 * rows * values)
 
 
-def visible_share(images: Float[np.ndarray, "image *space channel"], noise_std: Float[np.ndarray, " channel"]) -> float:
-    """The share of images whose SSIM to themselves with white noise is at least 0.95.
+def expected_similarity(
+    images: Float[np.ndarray, "image *space channel"], noise_std: Float[np.ndarray, " channel"]
+) -> Float[np.ndarray, " image"]:
+    """The SSIM of images to themselves with white noise, about.
 
     In a window of variance v, noise of variance e² leaves mean and covariance as they are, so that the SSIM is about
     (2v + C₂) / (2v + e² + C₂); its mean over windows is the image's.
@@ -61,8 +63,7 @@ def visible_share(images: Float[np.ndarray, "image *space channel"], noise_std: 
     mean = uniform_filter(images.astype(np.float64), size)
     variance = np.maximum(uniform_filter(np.square(images, dtype=np.float64), size) - np.square(mean), 0.0)
     signal = 2 * variance + _C2
-    similarity = (signal / (signal + np.square(noise_std))).reshape(len(images), -1).mean(axis=1)
-    return float((similarity >= _ALIKE).mean())
+    return np.asarray((signal / (signal + np.square(noise_std))).reshape(len(images), -1).mean(axis=1))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,17 +73,40 @@ class Prediction:
     Attributes:
         attack: which kind.
         share: of a batch, with an SSIM of at least 0.95.
+        similarity: the share that it tells apart, times their mean SSIM.
         pixel_noise: standard deviation of a recovered value's noise, in that of the normalised image.
     """
 
     attack: AttackName
     share: float
+    similarity: float
     pixel_noise: float
 
 
+def predict(
+    attack: AttackName, similarities: Float[np.ndarray, " image"], *, rows: int, batch_size: int, pixel_noise: float
+) -> Prediction:
+    """What an attack is expected to recover.
+
+    Args:
+        attack: which kind.
+        similarities: of public images to themselves with that noise.
+        rows: K.
+        batch_size: images in an update.
+        pixel_noise: as it goes into the prediction.
+    """
+    told_apart = predicted_share(attack, rows=rows, batch_size=batch_size)
+    return Prediction(
+        attack=attack,
+        share=told_apart * float((similarities >= _ALIKE).mean()),
+        similarity=told_apart * float(similarities.mean()),
+        pixel_noise=pixel_noise,
+    )
+
+
 def choose_attack(predictions: Sequence[Prediction]) -> Prediction:
-    """The attack that is expected to recover most; where none recovers anything, the one with the least noise."""
-    return max(predictions, key=lambda one: (one.share, -one.pixel_noise))
+    """The attack that is expected to recover the largest share; where none does, that which comes nearest to it."""
+    return max(predictions, key=lambda one: (round(one.share, 2), one.similarity))
 
 
 def _peel_once(bins: int, batch_size: int, generator: np.random.Generator) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from dpmed.attacks.blocks import AttackName, Block, Images, Seen, make_block, pattern
-from dpmed.attacks.predict import Prediction, pixel_noise, predicted_share, visible_share
+from dpmed.attacks.predict import Prediction, expected_similarity, pixel_noise, predict
 from dpmed.attacks.recover import Recovered, recover
 from dpmed.attacks.update import Client, Responses, Update, clipped_update
 from dpmed.manifest import Level
@@ -115,9 +115,8 @@ class MaliciousServer:
         noise = pixel_noise(attack, values=self._public.shape[1], noise_multiplier=level.noise_multiplier)
         low, high = files.limits()
         some = self._public[:_LOOKED_AT].reshape(-1, *self._plan.dataset.info.input_shape)
-        visible = visible_share(np.clip((some - low) / (high - low), 0, 1), noise / (high - low))
-        share = predicted_share(attack, rows=self._rows, batch_size=self._batch_size)
-        return Prediction(attack=attack, share=share * visible, pixel_noise=noise)
+        similarities = expected_similarity(np.clip((some - low) / (high - low), 0, 1), noise / (high - low))
+        return predict(attack, similarities, rows=self._rows, batch_size=self._batch_size, pixel_noise=noise)
 
     def answer(self, numbers: Int[np.ndarray, " image"], progress: Progress) -> Answers:
         """What the client computes for a batch, but for what depends on block and level."""
