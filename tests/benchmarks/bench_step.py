@@ -1,5 +1,6 @@
 """The DP step beside the step without privacy: the same network, batch and optimizer, in turn."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 
 from dpmed.config.augmentation import AugmentationConfig
 from dpmed.config.loss import CrossEntropyLoss
-from dpmed.config.model import MlpModel, SmallCnnModel
+from dpmed.config.model import MlpModel, Resnet9Model, SmallCnnModel, UnetModel, WideResnetModel
 from dpmed.config.optimizer import NadamOptimizer
 from dpmed.config.schedule import ConstantSchedule
 from dpmed.dpsgd.clipping import FlatClipping
@@ -25,15 +26,21 @@ from tests.benchmarks.record import interleaved, measurement
 CASES = {
     "mlp-8x8x1-b512": (MlpModel(name="mlp"), (8, 8, 1), 512),
     "small_cnn-32x32x3-b32": (SmallCnnModel(name="small_cnn"), (32, 32, 3), 32),
-    "small_cnn-224x224x3-b8": (SmallCnnModel(name="small_cnn", channels=(16, 32, 32)), (224, 224, 3), 8),
+    "resnet9-32x32x3-b32": (Resnet9Model(name="resnet9"), (32, 32, 3), 32),
+    "wide_resnet_16_4-32x32x3-b32": (WideResnetModel(name="wide_resnet"), (32, 32, 3), 32),
+    "unet-64x64x32x1-b2": (UnetModel(name="unet"), (64, 64, 32, 1), 2),
+    "resnet9-224x224x3-b4": (Resnet9Model(name="resnet9"), (224, 224, 3), 4),
 }
-CLASSES, ROUNDS = 10, 10
+CLASSES, ROUNDS = 10, 5
 
 
 def run() -> list[dict[str, Any]]:
     """Samples per second, bytes of a step, and the ratio of times."""
     results = []
+    wanted = os.environ.get("BENCH_STEP_CASES", ",".join(CASES)).split(",")
     for case, (model, shape, batch) in CASES.items():
+        if case not in wanted:
+            continue
         calls, memory = _calls(model, shape, batch)
         seconds = interleaved(calls, rounds=ROUNDS, warmup=2)
         for variant, values in seconds.items():
@@ -48,12 +55,13 @@ def run() -> list[dict[str, Any]]:
 def _calls(model: Any, shape: tuple[int, ...], batch: int) -> tuple[dict[str, Callable[[], object]], dict[str, int]]:
     import equinox as eqx
 
-    built = build_model(model, shape, outputs=CLASSES, task="classification", key=jax.random.key(0))
+    task = "segmentation" if isinstance(model, UnetModel) else "classification"
+    built = build_model(model, shape, outputs=CLASSES, task=task, key=jax.random.key(0))
     trained, static = eqx.partition(built.module, eqx.is_inexact_array)
     rest = Rest(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
     objective = Objective(
         static=static,
-        loss=build_loss(CrossEntropyLoss(name="cross_entropy"), task="classification", classes=CLASSES),
+        loss=build_loss(CrossEntropyLoss(name="cross_entropy"), task=task, classes=CLASSES),
         augment=None,
         multiplicity=AugmentationConfig().multiplicity,
         image_target=False,
@@ -80,7 +88,9 @@ def _calls(model: Any, shape: tuple[int, ...], batch: int) -> tuple[dict[str, Ca
     rng = np.random.default_rng(0)
     records = {
         "inputs": rng.integers(0, 256, (batch, 1, *shape), dtype=np.uint8),
-        "targets": rng.integers(0, CLASSES, (batch, 1)).astype(np.int32),
+        "targets": rng.integers(0, CLASSES, (batch, 1, *(shape[:-1] if task == "segmentation" else ()))).astype(
+            np.int32
+        ),
         "weights": np.ones((batch, 1), np.float32),
         "number": np.arange(batch, dtype=np.int32),
         "step": np.zeros(batch, np.int32),
