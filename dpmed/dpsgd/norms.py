@@ -126,8 +126,11 @@ def _weight_gradient(
     batch, views = layer.x.shape[:2]
     gradient = _zeroed(layer.gradient, usable) * weights.reshape(-1, *[1] * (layer.gradient.ndim - 1))
     x = _zeroed(layer.x, usable).reshape(batch * views, *layer.x.shape[2:])
-    _, pull_back = jax.vjp(lambda weight: jax.vmap(layer.product.apply, in_axes=(0, None))(x, weight), layer.weight)
-    (found,) = pull_back(gradient.reshape(batch * views, *gradient.shape[2:]))
+    # Norm and sum are computed apart: a device that multiplies in TF32 or bfloat16 by default would let the sum exceed
+    # what the norm promised by more than the margin.
+    with jax.default_matmul_precision("highest"):
+        _, pull_back = jax.vjp(lambda weight: jax.vmap(layer.product.apply, in_axes=(0, None))(x, weight), layer.weight)
+        (found,) = pull_back(gradient.reshape(batch * views, *gradient.shape[2:]))
     return found
 
 
