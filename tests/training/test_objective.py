@@ -59,12 +59,12 @@ def one(records, place):
     return jax.tree.map(lambda leaf: leaf[place], records)
 
 
-def by_hand(objective, rest, record):
+def by_hand(objective, rest):
     """Loss of a record as a plain loop over views and versions, each version augmented and predicted by itself."""
-    key = jax.random.fold_in(jax.random.fold_in(objective.key, record["step"]), record["number"])
-    view_keys = jax.random.split(key, len(record["weights"]))
 
-    def loss(trainable):
+    def loss(trainable, record):
+        key = jax.random.fold_in(jax.random.fold_in(objective.key, record["step"]), record["number"])
+        view_keys = jax.random.split(key, len(record["weights"]))
         model = eqx.combine(trainable, rest.frozen, objective.static)
         total = jnp.float32(0)
         for view, view_key in enumerate(view_keys):
@@ -92,22 +92,23 @@ def test_the_gradient_of_a_record_is_the_mean_over_its_versions_and_the_weighted
 ):
     objective, trainable, rest = make(CHANGES, multiplicity=multiplicity)
     records = draw(views=views)
-    gradient = jax.jit(jax.grad(objective.record_loss))
+    found, wanted = jax.jit(jax.grad(objective.record_loss)), jax.jit(jax.grad(by_hand(objective, rest)))
     for place in range(3):
         record = one(records, place)
-        assert_close(gradient(trainable, rest, record), jax.grad(by_hand(objective, rest, record))(trainable))
+        assert_close(found(trainable, rest, record), wanted(trainable, record))
 
 
 def test_versions_differ_and_so_do_steps_and_records():
     objective, trainable, rest = make(CHANGES, multiplicity=2)
     records = draw(records=2)
     same = {**one(records, 0), "number": jnp.int32(0)}
+    loss = jax.jit(objective.record_loss)
     losses = [
-        float(objective.record_loss(trainable, rest, {**same, "number": jnp.int32(number), "step": jnp.int32(step)}))
+        float(loss(trainable, rest, {**same, "number": jnp.int32(number), "step": jnp.int32(step)}))
         for number, step in ((0, 4), (0, 5), (1, 4))
     ]
     assert len(set(losses)) == 3
-    assert float(objective.record_loss(trainable, rest, same)) == losses[0]
+    assert float(loss(trainable, rest, same)) == losses[0]
 
 
 def test_a_padded_view_has_no_influence():
@@ -115,15 +116,18 @@ def test_a_padded_view_has_no_influence():
     record = one(draw(views=3), 0)
     np.testing.assert_array_equal(record["weights"], [1.0, 0.0, 0.0])
     other = {**record, "inputs": record["inputs"].at[1:].set(255), "targets": record["targets"].at[1:].set(0)}
-    assert_close(*(jax.grad(objective.record_loss)(trainable, rest, each) for each in (record, other)))
+    gradient = jax.jit(jax.grad(objective.record_loss))
+    assert_close(gradient(trainable, rest, record), gradient(trainable, rest, other))
 
 
 @pytest.mark.parametrize("multiplicity", [1, 3])
 def test_the_loss_of_a_batch_is_the_sum_of_its_records_without_the_padding(multiplicity):
     objective, trainable, rest = make(CHANGES, multiplicity=multiplicity)
     records, mask = draw(records=4, views=2), jnp.asarray([True, False, True, True])
-    (found, after), gradient = jax.value_and_grad(objective.batch_loss, has_aux=True)(trainable, rest, records, mask)
-    each = [jax.value_and_grad(objective.record_loss)(trainable, rest, one(records, n)) for n in (0, 2, 3)]
+    of_batch = jax.jit(jax.value_and_grad(objective.batch_loss, has_aux=True))
+    (found, after), gradient = of_batch(trainable, rest, records, mask)
+    of_record = jax.jit(jax.value_and_grad(objective.record_loss))
+    each = [of_record(trainable, rest, one(records, place)) for place in (0, 2, 3)]
     assert float(found) == pytest.approx(float(sum(value for value, _ in each)), rel=1e-5)
     assert_close(gradient, jax.tree.map(lambda *leaves: sum(leaves), *(grads for _, grads in each)))
     assert after.state is None
@@ -138,8 +142,8 @@ def test_leaves_whose_time_has_not_come_have_no_gradient_and_others_have_their_o
     records, mask = draw(step=step), jnp.ones(3, bool)
     pairs = [
         (
-            jax.grad(objective.record_loss)(trainable, rest, one(records, 0)),
-            jax.grad(free.record_loss)(trainable, rest, one(records, 0)),
+            jax.jit(jax.grad(objective.record_loss))(trainable, rest, one(records, 0)),
+            jax.jit(jax.grad(free.record_loss))(trainable, rest, one(records, 0)),
         ),
         tuple(
             jax.grad(which.batch_loss, has_aux=True)(trainable, rest, records, mask)[0] for which in (objective, free)
@@ -172,9 +176,10 @@ def test_batch_norm_sees_all_versions_of_all_views_and_remembers():
     model = Resnet9Model(name="resnet9", channels=(2, 2, 2, 2), normalisation="batch")
     objective, trainable, rest = make(CHANGES, multiplicity=2, model=model, shape=(8, 8, 2))
     records, mask = draw(records=4, shape=(8, 8, 2)), jnp.ones(4, bool)
-    loss, after = jax.jit(objective.batch_loss)(trainable, rest, records, mask)
+    of_batch = jax.jit(objective.batch_loss)
+    loss, after = of_batch(trainable, rest, records, mask)
     other = {**records, "inputs": records["inputs"].at[3].set(255)}
-    _, changed = jax.jit(objective.batch_loss)(trainable, rest, other, mask)
+    _, changed = of_batch(trainable, rest, other, mask)
     assert np.isfinite(float(loss))
     before, first, second = (jax.tree.leaves(state) for state in (rest.state, after.state, changed.state))
     assert [leaf.shape for leaf in first] == [leaf.shape for leaf in before]
@@ -201,7 +206,7 @@ def test_denoising_has_a_clean_target_in_the_normalised_unit():
     image = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
     rest = Rest(frozen=jax.tree.map(lambda _: None, trained), state=None)
     np.testing.assert_allclose(objective.target(jnp.asarray(image)), (image / 2 - 1) / 3, rtol=1e-5, atol=1e-6)
-    prediction = objective.predict(trained, rest, jnp.asarray(image)[None])[0]
+    prediction = jax.jit(objective.predict)(trained, rest, jnp.asarray(image)[None])[0]
     wanted = np.mean(np.square(prediction - (image / 2 - 1) / 3))
     assert float(objective.sample_loss(prediction, jnp.asarray(image))) == pytest.approx(wanted, rel=1e-4)
     record = {
@@ -215,4 +220,4 @@ def test_denoising_has_a_clean_target_in_the_normalised_unit():
     changed, target = objective.augment(jax.random.key(1), normalised, normalised)
     np.testing.assert_array_equal(target, normalised)
     assert np.std(changed - normalised) == pytest.approx(0.5, rel=0.5)
-    assert np.isfinite(float(objective.record_loss(trained, rest, record)))
+    assert np.isfinite(float(jax.jit(objective.record_loss)(trained, rest, record)))
