@@ -42,6 +42,8 @@ _WEAKEST_COMPONENT = 1e-6
 _FREQUENCY = 100.0
 # Rows of trap weights that are made at once.
 _ROW_BYTES = 1 << 27
+# Share of the public images that the tail of a trap row's values is judged by.
+_TAIL = 0.2
 # Width of the kernel that smooths quantiles, relative to the best one for a normal distribution; points of its grid.
 _KERNEL, _GRID = 0.6, 4096
 
@@ -228,12 +230,17 @@ def _functionals(public: Images, count: int, generator: np.random.Generator) -> 
 
 
 def _quantile_of_rows(values: Float[np.ndarray, "image row"], share: float) -> Float[np.ndarray, " row"]:
-    """The value that a share of images stays under, row by row; beyond the sample by a normal distribution."""
-    from scipy.stats import norm
+    """The value that a share of images stays under, row by row; beyond the sample by an exponential tail.
 
+    Above a high threshold most distributions fall off like an exponential one, whose mean is that of the excesses
+    (Pickands, 1975); a normal tail would be far too short for pictures, whose brightness differs.
+    """
     if 1 - share >= 1 / len(values):
         return np.quantile(values, share, axis=0)
-    return values.mean(axis=0) + norm.ppf(share) * values.std(axis=0, ddof=1)
+    threshold = np.quantile(values, 1 - _TAIL, axis=0)
+    above = values > threshold
+    excess = np.where(above, values - threshold, 0.0).sum(axis=0) / np.maximum(above.sum(axis=0), 1)
+    return threshold + excess * math.log(_TAIL / (1 - share))
 
 
 def _edges(values: Float[np.ndarray, " image"], bins: int) -> Float[np.ndarray, " bin"]:

@@ -40,8 +40,8 @@ def test_a_trap_row_fires_for_about_one_image_of_a_batch(batch_size, public):
     block = make_block("trap-weights", images_of(public, 1), rows=200, batch_size=batch_size, seed=2)
     firing = block.firing(images_of(3000, 3))
     per_batch = sum(map(len, firing)) / 3000 * batch_size / 200
-    # Beyond the public sample a normal distribution stands in for the quantile.
-    assert 0.5 < per_batch < 2.0
+    # Beyond the public sample an exponential tail stands in for the quantile, heavier than these images'.
+    assert (0.5 if batch_size < public else 0.3) < per_batch < 2.0
 
 
 def test_trap_rows_fire_where_their_weights_and_biases_say():

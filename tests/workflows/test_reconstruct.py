@@ -167,7 +167,7 @@ def test_colour_pictures_keep_their_channels_and_come_from_the_training_split(tm
 
 
 def test_volumes_are_arrays_with_their_window(tmp_path):
-    write_phantom("msd-liver", tmp_path / "data", num=7, seed=1, progress=Silent())
+    write_phantom("msd-liver", tmp_path / "data", num=10, seed=1, progress=Silent())
     overrides = [
         f'data.root="{tmp_path / "data"}"',
         "data.train_size=",
