@@ -178,12 +178,15 @@ def test_volumes_are_arrays_with_their_window(tmp_path):
         "training.batch_size=2",
         "training.epochs=1",
     ]
-    manifest = run(asked("msd_liver_dp_phantom", overrides, batch_size=2), tmp_path / "X", Silent()).manifest
+    # So few volumes are left outside of the training that bins are a guess: one at a time needs none.
+    settings = asked("msd_liver_dp_phantom", overrides, batch_size=1, batches=2)
+    manifest = run(settings, tmp_path / "X", Silent()).manifest
     assert manifest.shape == (16, 16, 8, 1) and manifest.stored == "npy"
     volume = np.load(tmp_path / "X" / manifest.originals(0)[0])
     low, high = manifest.value_range
     assert volume.dtype == np.float32 and low <= volume.min() < volume.max() <= high
-    assert errors(tmp_path / "X", manifest, manifest.levels[0]).max() < 1e-6
+    for batch in range(2):
+        assert errors(tmp_path / "X", manifest, manifest.levels[0], batch).max() < 1e-6
 
 
 def test_batch_norm_is_refused_before_anything_is_written(tmp_path):
