@@ -46,6 +46,7 @@ class Info:
         std: divides then, per channel.
         unit: what a group of samples is: the coarsest unit that the data set knows of.
         outside_accounting: every constant above that was computed from private data, one sentence each.
+        value_range: the lowest and highest stored value there can be, where that is known, such as a CT window.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Info:
     std: tuple[float, ...]
     unit: UnitName
     outside_accounting: tuple[str, ...] = ()
+    value_range: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

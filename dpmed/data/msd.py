@@ -121,6 +121,7 @@ def _info(config: MsdData, window: tuple[float, float] | None, classes: tuple[st
         std=std,
         unit="scan",
         outside_accounting=outside,
+        value_range=window or (0.0, 1.0),
     )
 
 

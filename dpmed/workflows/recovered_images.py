@@ -78,10 +78,12 @@ class ImageFiles:
 def image_files(dataset: Dataset, split: Split) -> ImageFiles:
     """How to write images of a data set.
 
-    Pixels have a range by themselves. Intensities take that of some samples outside the training set, so that nothing
-    is learnt from the images that are attacked.
+    Pixels have a range by themselves, and windowed scans that of their window. Other intensities take that of some
+    samples outside the training set, so that nothing is learnt from the images that are attacked.
     """
     info = dataset.info
+    if info.value_range is not None:
+        return ImageFiles(info=info, value_range=info.value_range)
     if info.scale != 1.0:
         return ImageFiles(info=info, value_range=(0.0, float(info.scale)))
     outside = np.concatenate([split.validation, split.test])[:_LOOKED_AT]

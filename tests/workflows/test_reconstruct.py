@@ -183,8 +183,8 @@ def test_volumes_are_arrays_with_their_window(tmp_path):
     manifest = run(settings, tmp_path / "X", Silent()).manifest
     assert manifest.shape == (16, 16, 8, 1) and manifest.stored == "npy"
     volume = np.load(tmp_path / "X" / manifest.originals(0)[0])
-    low, high = manifest.value_range
-    assert volume.dtype == np.float32 and low <= volume.min() < volume.max() <= high
+    assert manifest.value_range == (-150.0, 200.0)
+    assert volume.dtype == np.float32 and -150 <= volume.min() < volume.max() <= 200
     for batch in range(2):
         assert errors(tmp_path / "X", manifest, manifest.levels[0], batch).max() < 1e-6
 
