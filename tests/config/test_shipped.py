@@ -1,0 +1,115 @@
+"""Every shipped config builds and plans on phantoms of its data; every twin is its original made small, and trains."""
+
+from pathlib import Path
+
+import pytest
+
+from dpmed.config.load import load_config
+from dpmed.config.shipped import shipped_names
+from dpmed.data.phantom.layouts import write_phantom
+from dpmed.progress import Silent
+from tests.cli.conftest import Finished
+from tests.workflows.conftest import call
+
+TWIN = "_phantom"
+LAYOUTS = {
+    "ham10000": ("ham10000", 40),
+    "radimagenet": ("radimagenet", 40),
+    "msd": ("msd-liver", 20),
+    "cifar10": ("cifar10", 40),
+    "medmnist": ("medmnist", 40),
+}
+NAMES = sorted(shipped_names())
+WITH_FILES = [name for name in NAMES if load_config(name).config.data.name != "digits"]
+TWINS = [name for name in NAMES if name.endswith(TWIN)]
+SMALL_NETWORK = {
+    "resnet9": ["model.channels=[2, 2, 4, 4]", "model.groups=2"],
+    "unet": ["model.channels=[2, 2]"],
+    "mlp": ["model.width=[4]"],
+    "wide_resnet": [],
+}
+SMALL_IMAGE = {"ham10000": ["data.size=[8, 8]"], "radimagenet": ["data.size=[8, 8]"], "msd": ["data.shape=[6, 6, 4]"]}
+
+
+@pytest.fixture(scope="session")
+def phantoms(tmp_path_factory) -> dict[str, Path]:
+    """A small folder of each layout."""
+    folders = {}
+    for name, (layout, num) in LAYOUTS.items():
+        folders[name] = tmp_path_factory.mktemp(layout)
+        write_phantom(layout, folders[name], num=num, seed=1, progress=Silent())
+    return folders
+
+
+def overrides(name, phantoms):
+    config = load_config(name).config
+    common = [f'data.root="{phantoms[config.data.name]}"', "training.batch_size=2"]
+    if config.data.name == "cifar10":
+        common.append("data.download=false")
+    if config.data.train_size is not None:
+        common.append("data.train_size=")
+    if config.training.microbatch != "auto":
+        common.append("training.microbatch=1")
+    return common
+
+
+def test_every_original_has_its_twin_and_every_twin_its_original():
+    originals = {name for name in WITH_FILES if not name.endswith(TWIN)}
+    assert {name.removesuffix(TWIN) for name in TWINS} == originals
+    assert {load_config(name).config.data.name for name in originals} == set(LAYOUTS)
+
+
+@pytest.mark.parametrize("name", WITH_FILES)
+def test_a_shipped_config_builds_and_plans(name, phantoms):
+    from dpmed.workflows.plan import make_plan
+
+    config = load_config(name, overrides(name, phantoms)).config
+    plan = make_plan(config, Silent())
+    assert plan.steps > 0
+    assert plan.model.parameters > 1000
+    assert (plan.budget is not None) == ("_dp" in name)
+    if plan.budget is not None:
+        assert plan.budget.epsilon <= config.privacy.epsilon * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_twin_differs_from_its_original_in_size_only(name):
+    twin, original = load_config(name).config, load_config(name.removesuffix(TWIN)).config
+    for table, small in {
+        "model": {"channels", "groups", "width", "depth"},
+        "data": {"root", "size", "shape", "train_size", "download", "limit"},
+        "loss": set(),
+        "optimizer": set(),
+        "augmentation": set(),
+        "schedule": {"patience"},
+        "privacy": {"delta"},
+        "evaluation": {"every_epochs", "batch_size"},
+        "training": {"epochs", "batch_size", "microbatch", "ema_decay", "early_stopping"},
+    }.items():
+        ours, theirs = getattr(twin, table), getattr(original, table)
+        assert type(ours) is type(theirs), table
+        if ours is not None:
+            assert ours.model_dump(exclude=small) == theirs.model_dump(exclude=small), table
+    assert (twin.training.early_stopping is None) == (original.training.early_stopping is None)
+    assert (twin.training.ema_decay is None) == (original.training.ema_decay is None)
+
+
+@pytest.mark.parametrize("name", TWINS)
+def test_a_twin_trains_for_a_few_steps(name, phantoms, tmp_path):
+    config = load_config(name).config
+    small = [
+        *overrides(name, phantoms),
+        *SMALL_NETWORK[config.model.name],
+        *SMALL_IMAGE.get(config.data.name, []),
+        "training.epochs=1",
+        "training.batch_size=10" if config.data.name != "msd" else "training.batch_size=4",
+        "evaluation.bootstrap=5",
+        "evaluation.every_epochs=1",
+    ]
+    if config.training.microbatch != "auto":
+        small.append("training.microbatch=2")
+    settings = [part for text in small for part in ("--set", text)]
+    done: Finished = call("train", name, *settings, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    for file in ("model.eqx", "privacy.json", "summary.json", "metrics.csv", "curves.png"):
+        assert (tmp_path / "run" / file).stat().st_size > 0
