@@ -1,15 +1,17 @@
 """Every shipped config builds and plans on phantoms of its data; every twin is its original made small, and trains."""
 
+import math
 from pathlib import Path
 
+import jax
 import pytest
 
 from dpmed.config.load import load_config
 from dpmed.config.shipped import shipped_names
 from dpmed.data.phantom.layouts import write_phantom
 from dpmed.progress import Silent
-from tests.cli.conftest import Finished
-from tests.workflows.conftest import call
+from dpmed.workflows import train
+from dpmed.workflows.plan import make_plan
 
 TWIN = "_phantom"
 LAYOUTS = {
@@ -61,8 +63,6 @@ def test_every_original_has_its_twin_and_every_twin_its_original():
 
 @pytest.mark.parametrize("name", WITH_FILES)
 def test_a_shipped_config_builds_and_plans(name, phantoms):
-    from dpmed.workflows.plan import make_plan
-
     config = load_config(name, overrides(name, phantoms)).config
     plan = make_plan(config, Silent())
     assert plan.steps > 0
@@ -101,6 +101,7 @@ def test_a_twin_trains_for_a_few_steps(name, phantoms, tmp_path):
         *overrides(name, phantoms),
         *SMALL_NETWORK[config.model.name],
         *SMALL_IMAGE.get(config.data.name, []),
+        "model.members=1",
         "training.epochs=1",
         "training.batch_size=10" if config.data.name != "msd" else "training.batch_size=4",
         "evaluation.bootstrap=5",
@@ -108,8 +109,9 @@ def test_a_twin_trains_for_a_few_steps(name, phantoms, tmp_path):
     ]
     if config.training.microbatch != "auto":
         small.append("training.microbatch=2")
-    settings = [part for text in small for part in ("--set", text)]
-    done: Finished = call("train", name, *settings, "--out", tmp_path / "run")
-    assert done.returncode == 0, done.stderr
+    # In this process, which has compiled much already; optax does not bear the strictness of the tests.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        summary = train.run(make_plan(load_config(name, small).config, Silent()), tmp_path, Silent())
+    assert math.isfinite(summary.test["loss"])
     for file in ("model.eqx", "privacy.json", "summary.json", "metrics.csv", "curves.png"):
-        assert (tmp_path / "run" / file).stat().st_size > 0
+        assert (tmp_path / file).stat().st_size > 0
