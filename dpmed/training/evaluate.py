@@ -64,10 +64,9 @@ class Evaluator:
     ) -> Predictions:
         """Predictions for the samples `indices`, in that order; `advance` is told how many samples are done."""
         parts = []
-        members = [np.array([number]) for number in range(len(self._dataset))]
-        loader = Loader(self._dataset, members, microbatch=min(self._batch_size, len(indices)))
+        loader = Loader(self._dataset, list(indices[:, None]), microbatch=min(self._batch_size, len(indices)))
         # One step of the loader: its microbatches are prepared ahead.
-        for microbatches in loader.stream([indices]):
+        for microbatches in loader.stream([np.arange(len(indices))]):
             for records in microbatches:
                 result = self._evaluate(trainable, rest, records.inputs[:, 0], records.targets[:, 0])
                 parts.append([np.asarray(leaf)[records.mask] for leaf in result])

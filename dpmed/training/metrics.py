@@ -63,7 +63,7 @@ def evaluate(
     if task == "classification":
         values = class_metrics.evaluate(wanted, predictions, targets)
     else:
-        values = _means(_by_sample(wanted, predictions, targets, task=task, class_names=class_names))
+        values = _means(by_sample(wanted, predictions, targets, task=task, class_names=class_names))
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
@@ -85,24 +85,13 @@ def bootstrap(
     if task == "classification":
         draws = class_metrics.resample(wanted, predictions, targets, resamples=resamples, generator=generator)
     else:
-        table = _by_sample(wanted, predictions, targets, task=task, class_names=class_names)
+        table = by_sample(wanted, predictions, targets, task=task, class_names=class_names)
         rows = generator.integers(0, len(targets), (resamples, len(targets)))
         draws = {name: _means_of_rows(values[rows]) for name, values in table.items()}
     return {name: interval for name, values in draws.items() if (interval := _interval(values)) is not None}
 
 
 def by_sample(
-    predictions: Shaped[np.ndarray, "sample ..."],
-    targets: Shaped[np.ndarray, "sample ..."],
-    *,
-    task: str,
-    class_names: Sequence[str],
-) -> dict[str, Float[np.ndarray, " sample"]]:
-    """Every metric of every single mask or image; NaN where it is not defined (an absent class)."""
-    return _by_sample(metric_names(task), predictions, targets, task=task, class_names=class_names)
-
-
-def _by_sample(
     names: Sequence[str],
     predictions: Shaped[np.ndarray, "sample ..."],
     targets: Shaped[np.ndarray, "sample ..."],
@@ -110,9 +99,11 @@ def _by_sample(
     task: str,
     class_names: Sequence[str],
 ) -> dict[str, Float[np.ndarray, " sample"]]:
+    """The metrics of `evaluate` for every single mask or image; NaN where one is not defined (an absent class)."""
+    wanted = tuple(names) or metric_names(task)
     if task == "segmentation":
-        return mask_metrics.by_sample(names, predictions, targets, class_names=class_names)
-    return image_metrics.by_sample(names, predictions, targets)
+        return mask_metrics.by_sample(wanted, predictions, targets, class_names=class_names)
+    return image_metrics.by_sample(wanted, predictions, targets)
 
 
 def _means(table: dict[str, Float[np.ndarray, " sample"]]) -> dict[str, float]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Literal
 
 import equinox as eqx
-import numpy as np
 from jaxtyping import PyTree
 
 from dpmed.errors import InputError
@@ -134,8 +133,4 @@ def with_weights(plan: Plan, path: Path | None) -> Plan:
 
 def attacked_objective(plan: Plan) -> tuple[Objective, PyTree, Rest]:
     """The objective of the plan's training, its trained leaves and all others."""
-    counts = None
-    info, labels = plan.dataset.info, plan.dataset.labels
-    if labels is not None and info.class_names:
-        counts = np.bincount(labels[plan.split.train], minlength=len(info.class_names))
-    return build_objective(plan.config, info, plan.model, class_counts=counts)
+    return build_objective(plan.config, plan.dataset.info, plan.model, class_counts=plan.class_counts)

@@ -17,10 +17,9 @@ from dpmed.data.loader import Loader, Records
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.sampling import PoissonSampler
 from dpmed.dpsgd.step import PrivateStep, StepState
-from dpmed.training.build import build_objective, unfreezing
 from dpmed.training.loop import accumulate
 from dpmed.training.objective import device_records
-from dpmed.training.optim import build_optimizer
+from dpmed.workflows.beginning import begin_training
 from dpmed.workflows.plan import Plan
 
 Gradients = Float[np.ndarray, "candidate parameter"]
@@ -38,24 +37,8 @@ class KnownTraining:
         if plan.budget is None:
             raise ValueError("Expected a plan with a budget.")
         self._plan, self._budget = plan, plan.budget
-        begins = unfreezing(
-            plan.model, epochs_per_stage=plan.config.model.unfreeze_epochs, steps_per_epoch=plan.steps_per_epoch
-        )
-        info, labels = plan.dataset.info, plan.dataset.labels
-        counts = None
-        if labels is not None and info.class_names:
-            counts = np.bincount(labels[plan.split.train], minlength=len(info.class_names))
-        self._objective, trainable, rest = build_objective(
-            plan.config, info, plan.model, begins=begins, class_counts=counts
-        )
-        self._optimizer = build_optimizer(
-            plan.config.optimizer,
-            plan.config.schedule,
-            steps=plan.steps,
-            steps_per_epoch=plan.steps_per_epoch,
-            begins=begins,
-        )
-        self._initial = StepState(trainable=trainable, rest=rest, optimizer=self._optimizer.init(trainable))
+        begun = begin_training(plan)
+        self._objective, self._optimizer, self._initial = begun.objective, begun.optimizer, begun.state
         chosen = set(candidates.tolist())
         known = [samples for number, samples in enumerate(plan.members) if number not in chosen]
         self._known = Loader(plan.dataset, known, microbatch=plan.microbatch)

@@ -66,6 +66,14 @@ class Plan:
         """Number of training records N."""
         return len(self.members)
 
+    @property
+    def class_counts(self) -> Int[np.ndarray, " classes"] | None:
+        """Training samples of each class; None where samples have no single class."""
+        labels, classes = self.dataset.labels, len(self.dataset.info.class_names)
+        if labels is None or classes == 0:
+            return None
+        return np.bincount(labels[self.split.train], minlength=classes)
+
     def describe(self) -> dict[str, str]:
         """The plan as names and values, for the user."""
         config, split, info = self.config, self.split, self.dataset.info

@@ -10,7 +10,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PyTree
+from jaxtyping import PyTree
 
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.clipping import FlatClipping
@@ -23,7 +23,6 @@ from dpmed.files import read_json, write_csv, write_json
 from dpmed.models.weights import save_weights
 from dpmed.privacy.ledger import Ledger, describe_release, plain_ledger, private_ledger
 from dpmed.progress import Progress
-from dpmed.training.build import build_objective, unfreezing
 from dpmed.training.checkpoint import (
     DrawJournal,
     Position,
@@ -36,20 +35,14 @@ from dpmed.training.evaluate import Evaluator
 from dpmed.training.loop import Hooks, Outcome, Parts, RunState, accumulate, train
 from dpmed.training.metrics import evaluate, main_metric
 from dpmed.training.objective import Rest, device_records
-from dpmed.training.optim import build_optimizer, rate_factor, reduce_rate
+from dpmed.training.optim import rate_factor, reduce_rate
 from dpmed.training.stopping import has_stopped
 from dpmed.training.watching import build_watcher
+from dpmed.workflows.beginning import begin_training
 from dpmed.workflows.plan import Plan
 from dpmed.workflows.testing import write_test
 
 METHOD = "bookkeeping"
-
-
-def _class_counts(plan: Plan) -> Int[np.ndarray, " classes"] | None:
-    labels, classes = plan.dataset.labels, len(plan.dataset.info.class_names)
-    if labels is None or classes == 0:
-        return None
-    return np.bincount(labels[plan.split.train], minlength=classes)
 
 
 def _steps_of(ledger: Path) -> int:
@@ -91,20 +84,8 @@ class Run:
             # What shaped the rounding is the checkpoint's, whatever this machine would choose today.
             self._microbatch = read_position(self._checkpoint, config_digest=config_digest).microbatch
         self.release: tuple[str, ...] = ()
-        begins = unfreezing(
-            plan.model, epochs_per_stage=plan.config.model.unfreeze_epochs, steps_per_epoch=plan.steps_per_epoch
-        )
-        self._objective, trainable, rest = build_objective(
-            plan.config, plan.dataset.info, plan.model, begins=begins, class_counts=_class_counts(plan)
-        )
-        self._optimizer = build_optimizer(
-            plan.config.optimizer,
-            plan.config.schedule,
-            steps=plan.steps,
-            steps_per_epoch=plan.steps_per_epoch,
-            begins=begins,
-        )
-        self._initial = StepState(trainable=trainable, rest=rest, optimizer=self._optimizer.init(trainable))
+        begun = begin_training(plan)
+        self._objective, self._optimizer, self._initial = begun.objective, begun.optimizer, begun.state
         self._main_metric = plan.config.evaluation.main_metric or main_metric(plan.dataset.info.task)
         self._watcher = build_watcher(plan.config, metric=self._main_metric)
         self._evaluator = Evaluator(self._objective, plan.dataset, batch_size=plan.config.evaluation.batch_size)

@@ -67,7 +67,7 @@ def _write_classes(result: Predictions, class_names: tuple[str, ...], folder: Pa
 def _write_samples(
     result: Predictions, common: dict[str, Any], numbers: Int[np.ndarray, " sample"], folder: Path
 ) -> None:
-    table = by_sample(result.predictions, result.targets, **common)
+    table = by_sample((), result.predictions, result.targets, **common)
     rows: list[dict[str, Any]] = [
         {"sample": int(number), "loss": float(result.losses[place])}
         # A class that is in neither mask has no Dice: the cell stays empty.

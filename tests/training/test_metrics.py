@@ -66,7 +66,7 @@ def test_scores_of_images_are_means_over_the_images():
     table = image_metrics.by_sample(("mse", "psnr", "ssim"), images, targets)
     found = evaluate((), images, targets, **RECONSTRUCTION)
     assert found == pytest.approx({name: values.mean() for name, values in table.items()})
-    each = by_sample(images, targets, **RECONSTRUCTION)
+    each = by_sample((), images, targets, **RECONSTRUCTION)
     assert {name: len(values) for name, values in each.items()} == {"mse": 4, "psnr": 4, "ssim": 4}
 
 
@@ -97,7 +97,7 @@ def test_an_interval_of_accuracy_is_the_binomials():
 
 def test_intervals_of_masks_are_those_of_resampled_means():
     predicted, targets = masks(count=30, seed=4)
-    values = by_sample(predicted, targets, **SEGMENTATION)["dice"]
+    values = by_sample((), predicted, targets, **SEGMENTATION)["dice"]
     rng = np.random.default_rng(9)
     means = [np.mean(rng.choice(values, len(values))) for _ in range(4000)]
     low, high = bootstrap(("dice",), predicted, targets, resamples=4000, seed=1, **SEGMENTATION)["dice"]

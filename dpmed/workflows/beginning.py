@@ -1,0 +1,49 @@
+"""What a plan's training begins with: for the run itself, and for attacks that follow it."""
+
+from dataclasses import dataclass
+
+import optax
+
+from dpmed.dpsgd.step import StepState
+from dpmed.training.build import build_objective, unfreezing
+from dpmed.training.objective import Objective
+from dpmed.training.optim import build_optimizer
+from dpmed.workflows.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Beginning:
+    """A training before its first step.
+
+    Attributes:
+        objective: what is made small.
+        optimizer: with the plan's schedule.
+        state: weights as the plan's model has them, and the optimizer's own.
+    """
+
+    objective: Objective
+    optimizer: optax.GradientTransformationExtraArgs
+    state: StepState
+
+
+def begin_training(plan: Plan) -> Beginning:
+    """The beginning of a plan's training.
+
+    Raises:
+        InputError: loss, augmentation and data do not go together.
+    """
+    begins = unfreezing(
+        plan.model, epochs_per_stage=plan.config.model.unfreeze_epochs, steps_per_epoch=plan.steps_per_epoch
+    )
+    objective, trainable, rest = build_objective(
+        plan.config, plan.dataset.info, plan.model, begins=begins, class_counts=plan.class_counts
+    )
+    optimizer = build_optimizer(
+        plan.config.optimizer,
+        plan.config.schedule,
+        steps=plan.steps,
+        steps_per_epoch=plan.steps_per_epoch,
+        begins=begins,
+    )
+    state = StepState(trainable=trainable, rest=rest, optimizer=optimizer.init(trainable))
+    return Beginning(objective=objective, optimizer=optimizer, state=state)
