@@ -22,8 +22,8 @@ class PrivacyConfig(Table):
     """κ: the chance of a reconstruction without seeing the model; left out, 1 / training records."""
     delta: Annotated[float, Field(gt=0, lt=1)]
     """δ, well below 1 / training records."""
-    clipping_norm: Annotated[float, Field(gt=0)]
-    """C: largest L2 norm of the gradient of one record."""
+    clipping_norm: Annotated[float, Field(ge=1e-5)]
+    """C: largest L2 norm of the gradient of one record. Float32 could not tell smaller ones from nothing."""
     accountant: Literal["pld", "rdp"] = "pld"
     """Which ε is meant: `pld` (privacy-loss distributions, tight) or `rdp` (Rényi, the paper's)."""
     noise_source: Literal["os-entropy", "seeded"] = "os-entropy"

@@ -23,7 +23,8 @@ MARGIN = 1e-5
 _SMALLEST_UNIT, _LARGEST_UNIT = 1e-30, 1e37
 
 
-# Below this a squared norm in float32 says nothing exact any more; such gradients count as shorter than any bound.
+# Squares of entries under 1e-19 vanish in float32. What a norm misses by that stays far below a bound of this size; a
+# smaller bound could be passed unseen, so it is refused.
 _SMALLEST_NORM = 1e-5
 
 
@@ -48,7 +49,7 @@ class FlatClipping:
     """One bound for the whole gradient (Abadi et al., 2016).
 
     Attributes:
-        clipping_norm: C > 0, in the gradient's own unit.
+        clipping_norm: C >= 1e-5, in the gradient's own unit.
     """
 
     clipping_norm: float
@@ -74,7 +75,7 @@ class PerLayerClipping:
     """The same bound for each of L leaves, C / sqrt(L), so that the whole gradient keeps to C.
 
     Attributes:
-        clipping_norm: C > 0, of the whole gradient.
+        clipping_norm: C >= 1e-5, of the whole gradient.
 
     Source: McMahan et al. (2018), "Learning differentially private recurrent language models", section 3.1.
     """
@@ -103,7 +104,7 @@ class AutomaticClipping:
     """Each gradient normalised, whatever its length: C g / (‖g‖ + γ).
 
     Attributes:
-        clipping_norm: C > 0: what the normalised gradients' norms stay below.
+        clipping_norm: C >= 1e-5: what the normalised gradients' norms stay below.
         stability: γ > 0, in the gradient's own unit; keeps short gradients short.
 
     Source: Bu et al. (2023), "Automatic clipping: differentially private deep learning made easier and stronger".
@@ -187,8 +188,8 @@ def clip_and_sum(
 
 
 def _check_norm(clipping_norm: float) -> None:
-    if not 0.0 < clipping_norm < float("inf"):
-        raise ValueError(f"Expected finite {clipping_norm=} > 0.")
+    if not _SMALLEST_NORM <= clipping_norm < float("inf"):
+        raise ValueError(f"Expected finite {clipping_norm=} >= {_SMALLEST_NORM}.")
 
 
 def _total(squares: Sequence[Float[Array, " batch"]]) -> Float[Array, " batch"]:
