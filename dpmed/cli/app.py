@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
+from dpmed.allocation import keep_freed_memory
 from dpmed.cli.console import Console
 from dpmed.errors import DpmedError, RunError
 
@@ -85,6 +86,7 @@ _register()
 
 def main() -> None:
     """Run the command line."""
+    keep_freed_memory()
     try:
         app()
     except BrokenPipeError:

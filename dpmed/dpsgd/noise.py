@@ -6,20 +6,23 @@ can subtract the noise. A seeded run derives the key from the seed, so that rese
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt32
 
-from dpmed.dpsgd.cipher import KEY_WORDS, keystream
+from dpmed.compiled import Compiled
+from dpmed.dpsgd.cipher import KEY_WORDS, Keystream
 
 # Sums of several Gaussians hide the pattern of representable numbers that a single floating-point Gaussian leaves
 # behind and by which its seed bits could be told. Source: Holohan & Braghin (2021), "Secure random sampling in
 # differential privacy", section 3.
 DRAWS_PER_VALUE = 4
+# Words of one piece, 8 MB, are made by the host while the device turns those of the piece before into numbers.
+_PAIRS_PER_PIECE = 1 << 18
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,46 +50,79 @@ def seeded_key(seed: int) -> NoiseKey:
     return NoiseKey(np.frombuffer(digest, dtype=np.uint32).copy())
 
 
-def gaussian_like(
-    key: UInt32[Array, " 8"],
-    step: UInt32[Array, ""],
-    tree: PyTree[Float[Array, "..."]],
-    *,
-    std: Float[Array, ""] | float,
-) -> PyTree[Float[Array, "..."]]:
-    """Independent Gaussian noise for every number of `tree`.
+def standard_normal(key: NoiseKey, draw: int, *, count: int) -> list[Float[Array, " piece"]]:
+    """At least `count` independent standard normal numbers, in pieces.
 
     Args:
-        key: 256 secret bits, for this purpose alone.
-        step: the number of the draw, never used twice with one key.
-        tree: gives structure and shapes; leaves are float32.
-        std: standard deviation σ·C, in the gradient's unit.
+        key: for this purpose alone.
+        draw: never used twice with one key, in 0 .. 2^32 - 1; the nonce of the ChaCha20 stream is (draw, 0, 0).
+        count: how many numbers are needed.
 
     Returns:
-        Noise of the structure of `tree`; leaf k of step s comes from the ChaCha20 stream with nonce (s, k, 0).
-        Values reach 6.66 standard deviations per draw, 13.3 after summing; floats are no reals, and accounting
-        assumes real numbers (docs/pitfalls.md).
+        float32. Each is the scaled sum of `DRAWS_PER_VALUE` Box-Muller draws; they reach 6.66 standard deviations per
+        draw, 13.3 after summing. Floats are no reals, and accounting assumes real numbers (docs/pitfalls.md).
+
+    Raises:
+        ValueError: more than the stream holds.
 
     Source: Box & Muller (1958).
     """
-    leaves, structure = jax.tree.flatten(tree)
-    noisy = []
-    for index, leaf in enumerate(leaves):
-        nonce = jnp.stack([step, jnp.uint32(index), jnp.uint32(0)])
-        noisy.append(standard_normal(key, nonce, count=leaf.size).reshape(leaf.shape) * jnp.asarray(std, leaf.dtype))
-    return jax.tree.unflatten(structure, noisy)
-
-
-def standard_normal(key: UInt32[Array, " 8"], nonce: UInt32[Array, " 3"], *, count: int) -> Float[Array, " count"]:
-    """`count` independent standard normal numbers, each the scaled sum of `DRAWS_PER_VALUE` Box-Muller draws."""
+    stream = Keystream(key.words, (draw, 0, 0))
+    pieces: list[Float[Array, " piece"]] = []
     pairs = -(-count // 2)
-    words = keystream(key, nonce, words=2 * pairs * DRAWS_PER_VALUE).reshape(DRAWS_PER_VALUE, 2, pairs)
-    # (bits + 1) / 2^32 lies in (0, 1]: its logarithm is finite, and 32 bits let the tail reach 6.66.
-    uniform = (words[:, 0].astype(jnp.float32) + jnp.float32(1.0)) * jnp.float32(2.0**-32)
-    radius = jnp.sqrt(jnp.float32(-2.0) * jnp.log(uniform))
-    cosine, sine = _on_circle(words[:, 1])
-    summed: Any = jnp.concatenate([jnp.sum(radius * cosine, axis=0), jnp.sum(radius * sine, axis=0)])
-    return summed[:count] * jnp.float32(DRAWS_PER_VALUE**-0.5)
+    while pairs > 0:
+        taken = min(pairs, _PAIRS_PER_PIECE)
+        pairs -= taken
+        words = stream.words(2 * DRAWS_PER_VALUE * taken)
+        pieces.extend(_COMPILED_BOX_MULLER(words.reshape(DRAWS_PER_VALUE, 2, taken)))
+    return pieces
+
+
+def shaped_like(
+    tree: PyTree[Float[Array, "..."]], normal: Sequence[Float[Array, " piece"]], *, std: Float[Array, ""] | float
+) -> PyTree[Float[Array, "..."]]:
+    """Gaussian noise for every number of `tree`.
+
+    Args:
+        tree: gives structure and shapes; leaves are float32.
+        normal: pieces of `standard_normal`, as many numbers as `tree` has or more.
+        std: standard deviation σ·C, in the gradient's unit.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    values = jnp.concatenate(list(normal))
+    ends = np.cumsum([leaf.size for leaf in leaves]).tolist()
+    scaled = [
+        values[end - leaf.size : end].reshape(leaf.shape) * jnp.asarray(std, leaf.dtype)
+        for leaf, end in zip(leaves, ends, strict=True)
+    ]
+    return jax.tree.unflatten(structure, scaled)
+
+
+def gaussian_like(
+    key: NoiseKey, draw: int, tree: PyTree[Float[Array, "..."]], *, std: float
+) -> PyTree[Float[Array, "..."]]:
+    """Independent Gaussian noise of standard deviation `std` for every number of `tree`; see `standard_normal`."""
+    return shaped_like(tree, standard_normal(key, draw, count=size_of(tree)), std=std)
+
+
+def size_of(tree: PyTree[Float[Array, "..."]]) -> int:
+    """Numbers in all leaves."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _box_muller(
+    words: UInt32[Array, "draws 2 pairs"],
+) -> tuple[Float[Array, " pairs"], Float[Array, " pairs"]]:
+    """Two values for each pair; written as a sum, which is compiled into one pass over the words."""
+    x = y = jnp.zeros(words.shape[-1], jnp.float32)
+    for radius_word, angle_word in words:
+        # (bits + 1) / 2^32 lies in (0, 1]: its logarithm is finite, and 32 bits let the tail reach 6.66.
+        uniform = (radius_word.astype(jnp.float32) + jnp.float32(1.0)) * jnp.float32(2.0**-32)
+        radius = jnp.sqrt(jnp.float32(-2.0) * jnp.log(uniform))
+        cosine, sine = _on_circle(angle_word)
+        x, y = x + radius * cosine, y + radius * sine
+    scale = jnp.float32(DRAWS_PER_VALUE**-0.5)
+    return x * scale, y * scale
 
 
 def _on_circle(words: UInt32[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
@@ -113,3 +149,6 @@ def _polynomial(x: Float[Array, "..."], coefficients: tuple[float, ...]) -> Floa
     for coefficient in coefficients[-2::-1]:
         value = value * x + jnp.float32(coefficient)
     return value
+
+
+_COMPILED_BOX_MULLER = Compiled(_box_muller)

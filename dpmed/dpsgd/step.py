@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped, UInt32
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 
+from dpmed.compiled import Compiled
 from dpmed.dpsgd.clipping import Clipping
-from dpmed.dpsgd.noise import gaussian_like
+from dpmed.dpsgd.noise import NoiseKey, shaped_like, size_of, standard_normal
 from dpmed.dpsgd.norms import measure
 from dpmed.dpsgd.recorded import record_pass
 
@@ -86,14 +87,14 @@ class Step(Protocol):
         ...
 
 
-def begin(state: StepState) -> Accumulated:
+def begin(trainable: Parameters) -> Accumulated:
     """An accumulator of zeros."""
 
     # One buffer each: donated buffers must not be shared.
     def none() -> Int[Array, ""]:
         return jnp.zeros((), jnp.int32)
 
-    gradients = jax.tree.map(jnp.zeros_like, state.trainable)
+    gradients = jax.tree.map(jnp.zeros_like, trainable)
     return Accumulated(
         gradients=gradients, loss=jnp.zeros((), jnp.float32), records=none(), rejected=none(), clipped=none()
     )
@@ -108,7 +109,7 @@ class PrivateStep:
         noise_multiplier: σ ≥ 0; the noise's standard deviation is σ times the sum's sensitivity.
         expected_batch_size: what the noisy sum is divided by. It is a public constant; the realised size is private.
         optimizer: optax's transformation.
-        key: 256 bits for the noise, `(8,)` uint32.
+        key: of the noise.
 
     Source: Abadi et al. (2016), Algorithm 1.
     """
@@ -121,16 +122,17 @@ class PrivateStep:
         noise_multiplier: float,
         expected_batch_size: int,
         optimizer: optax.GradientTransformationExtraArgs,
-        key: UInt32[Array, " 8"],
+        key: NoiseKey,
     ) -> None:
         std = noise_multiplier * clipping.sensitivity
         self._key = key
-        self._accumulate = jax.jit(partial(_accumulate_clipped, loss, clipping), donate_argnums=2)
-        self._update = jax.jit(partial(_noisy_update, optimizer, std, float(expected_batch_size)), donate_argnums=0)
+        self._begin = Compiled(begin)
+        self._accumulate = Compiled(partial(_accumulate_clipped, loss, clipping), donate=2)
+        self._update = Compiled(partial(_noisy_update, optimizer, std, float(expected_batch_size)), donate=0)
 
     def begin(self, state: StepState) -> Accumulated:
         """An empty accumulator; an empty batch is updated with it as it is: pure noise, and a step that counts."""
-        return begin(state)
+        return self._begin(state.trainable)
 
     def accumulate(
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
@@ -144,7 +146,8 @@ class PrivateStep:
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Add the noise of draw number `draw`, which must never be used twice with one key, and move."""
-        return self._update(state, total, self._key, jnp.uint32(draw))
+        normal = standard_normal(self._key, draw, count=size_of(total.gradients))
+        return self._update(state, total, normal)
 
 
 class PlainStep:
@@ -156,12 +159,13 @@ class PlainStep:
     """
 
     def __init__(self, loss: BatchLoss, *, optimizer: optax.GradientTransformationExtraArgs) -> None:
-        self._accumulate = jax.jit(partial(_accumulate_plain, loss), donate_argnums=2)
-        self._update = jax.jit(partial(_mean_update, optimizer), donate_argnums=0)
+        self._begin = Compiled(begin)
+        self._accumulate = Compiled(partial(_accumulate_plain, loss), donate=2)
+        self._update = Compiled(partial(_mean_update, optimizer), donate=0)
 
     def begin(self, state: StepState) -> Accumulated:
         """An empty accumulator."""
-        return begin(state)
+        return self._begin(state.trainable)
 
     def accumulate(
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
@@ -181,7 +185,7 @@ class PlainStep:
 
 
 def _memory(accumulate: Any, state: StepState, records: Batch, mask: Mask) -> int:
-    compiled = accumulate.lower(state.trainable, state.rest, begin(state), records, mask).compile()
+    compiled = accumulate.lower(state.trainable, state.rest, begin(state.trainable), records, mask).compile()
     analysis = compiled.memory_analysis()
     kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return int(kept + analysis.temp_size_in_bytes)
@@ -218,10 +222,9 @@ def _noisy_update(
     expected_batch_size: float,
     state: StepState,
     total: Accumulated,
-    key: UInt32[Array, " 8"],
-    draw: UInt32[Array, ""],
+    normal: list[Float[Array, " piece"]],
 ) -> StepState:
-    noise = gaussian_like(key, draw, total.gradients, std=std)
+    noise = shaped_like(total.gradients, normal, std=std)
     gradient = jax.tree.map(lambda summed, extra: (summed + extra) / expected_batch_size, total.gradients, noise)
     return _move(optimizer, state, gradient)
 

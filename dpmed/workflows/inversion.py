@@ -283,7 +283,7 @@ class _Session:
         clipping = self._clients[level.is_private].clipping
         if clipping is not None:
             std = level.noise_multiplier * clipping.clipping_norm
-            noise = gaussian_like(jnp.asarray(seeded_key(self._seed).words), jnp.uint32(draw), update, std=std)
+            noise = gaussian_like(seeded_key(self._seed), draw, update, std=std)
             update = jax.tree.map(jnp.add, update, noise)
 
         def advance() -> None:

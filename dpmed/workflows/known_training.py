@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from dpmed.attacks.candidates import clipped_gradients
 from dpmed.data.loader import Loader, Records
 from dpmed.dpsgd.clipping import FlatClipping
+from dpmed.dpsgd.noise import NoiseKey
 from dpmed.dpsgd.sampling import PoissonSampler
 from dpmed.dpsgd.step import PrivateStep, StepState
 from dpmed.training.loop import accumulate
@@ -60,7 +61,7 @@ class KnownTraining:
             noise_multiplier=noise_multiplier,
             expected_batch_size=self._budget.expected_batch_size,
             optimizer=self._optimizer,
-            key=jnp.asarray(generator.integers(1 << 32, size=8, dtype=np.uint32)),
+            key=NoiseKey(generator.integers(1 << 32, size=8, dtype=np.uint32)),
         )
 
     def steps(

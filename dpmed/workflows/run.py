@@ -227,7 +227,7 @@ class Run:
             noise_multiplier=budget.noise_multiplier,
             expected_batch_size=budget.expected_batch_size,
             optimizer=self._optimizer,
-            key=jnp.asarray(key.words),
+            key=key,
         )
 
     def _watch(self, run: RunState, scores: Mapping[str, float]) -> tuple[RunState, bool]:

@@ -8,11 +8,13 @@ import importlib
 import sys
 from pathlib import Path
 
+from dpmed.allocation import keep_freed_memory
 from tests.benchmarks.record import BUILD, table, write
 
 
 def main() -> None:
     """Run the parts asked for, or all."""
+    keep_freed_memory()  # as the command line does
     available = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
     parts = sys.argv[1:] or available
     unknown = [part for part in parts if part not in available]

@@ -82,7 +82,7 @@ def _calls(model: Any, shape: tuple[int, ...], batch: int) -> tuple[dict[str, Ca
         noise_multiplier=1.0,
         expected_batch_size=batch,
         optimizer=optimizer,
-        key=jnp.asarray(seeded_key(0).words),
+        key=seeded_key(0),
     )
     steps: dict[str, Step] = {"private": private, "nonprivate": PlainStep(objective.batch_loss, optimizer=optimizer)}
     rng = np.random.default_rng(0)

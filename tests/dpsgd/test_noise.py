@@ -5,17 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import stats
 
-from dpmed.dpsgd.noise import _on_circle, entropy_key, gaussian_like, seeded_key
+from dpmed.dpsgd.cipher import Keystream
+from dpmed.dpsgd.noise import _on_circle, entropy_key, gaussian_like, seeded_key, standard_normal
 
 SHAPES = {"weight": (40, 50), "bias": (500,), "scalar": ()}
 TREE = {name: jnp.zeros(shape, jnp.float32) for name, shape in SHAPES.items()}
 
 
-compiled = jax.jit(lambda words, number, tree, std: gaussian_like(words, number, tree, std=std))
-
-
 def draw(key, step, std=1.0, tree=TREE):
-    return compiled(jnp.asarray(key.words), jnp.uint32(step), tree, jnp.float32(std))
+    return gaussian_like(key, step, tree, std=std)
 
 
 def flat(tree):
@@ -56,6 +54,22 @@ def test_one_key_and_step_give_the_same_noise_and_another_step_gives_other_noise
     first, again, other = draw(seeded_key(5), 8), draw(seeded_key(5), 8), draw(seeded_key(5), 9)
     np.testing.assert_array_equal(flat(first), flat(again))
     assert not np.isin(flat(first), flat(other)).all()
+
+
+def test_numbers_are_those_of_box_and_muller_from_the_stream():
+    # In float64 and one by one, from the same words; the last piece is the shorter one.
+    count = 2 * (1 << 18) + 7
+    pieces = standard_normal(seeded_key(4), 6, count=count)
+    assert [len(piece) for piece in pieces] == [1 << 18, 1 << 18, 4, 4]
+    stream = Keystream(seeded_key(4).words, (6, 0, 0))
+    stream.words(8 * (1 << 18))
+    words = stream.words(8 * 4).astype(np.float64).reshape(4, 2, 4)
+    for pair in range(4):
+        radius = [np.sqrt(-2 * np.log((words[draw, 0, pair] + 1) / 2**32)) for draw in range(4)]
+        angle = [2 * np.pi * words[draw, 1, pair] / 2**32 for draw in range(4)]
+        x = sum(r * np.cos(a) for r, a in zip(radius, angle, strict=True)) / 2
+        y = sum(r * np.sin(a) for r, a in zip(radius, angle, strict=True)) / 2
+        np.testing.assert_allclose([pieces[2][pair], pieces[3][pair]], [x, y], atol=2e-6)
 
 
 def test_seeds_use_all_256_bits_and_differ():

@@ -42,7 +42,7 @@ def private_step(noise_multiplier, optimizer, loss=record_loss):
         noise_multiplier=noise_multiplier,
         expected_batch_size=EXPECTED,
         optimizer=optimizer,
-        key=jnp.asarray(seeded_key(3).words),
+        key=seeded_key(3),
     )
 
 

@@ -41,7 +41,7 @@ def epsilon_lower_limit(budget, *, noise_share=1.0, reuse_noise=False):
         noise_multiplier=noise_share * budget.noise_multiplier,
         expected_batch_size=budget.expected_batch_size,
         optimizer=optimizer,
-        key=jnp.asarray(seeded_key(1).words),
+        key=seeded_key(1),
     )
     takes_part = np.random.default_rng(2).random(CANARIES) < 0.5
     members = np.flatnonzero(takes_part)
