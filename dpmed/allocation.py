@@ -1,28 +1,75 @@
 """How this process deals with the memory that it frees."""
 
 import ctypes
+import os
 import sys
+from functools import cache
+from pathlib import Path
 
 # glibc's numbers for mallopt (malloc.h).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
-_LARGEST_INT = 2**31 - 1
-_GROWTH = 64 << 20
+_NEVER, _GROWTH = -1, 64 << 20
+_KEPT_SHARE = 4
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
+class _MallocInfo(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    )
+
+
+@cache
 def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next use, and take it from one heap.
+    """Let this process keep freed memory for its next use, and take all of it from one heap.
 
     A training step frees some hundred megabytes and asks for them again in the next step. By default each round goes
     back to the kernel, which hands out zeroed pages one by one: a third of a private step's time on the CPU. To be
-    called before any thread is started. Afterwards the process is as large as it ever was.
+    called before any thread is started; `limit_kept_memory` bounds what is kept.
 
     Returns:
         Whether the C library is glibc and took the settings; elsewhere nothing changes.
     """
-    if not sys.platform.startswith("linux"):
+    library = _glibc()
+    if library is None:
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
-        return False
-    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _LARGEST_INT), (_TOP_PAD, _GROWTH))
-    return all(mallopt(name, value) == 1 for name, value in settings)
+    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _GROWTH))
+    return all(library.mallopt(name, value) == 1 for name, value in settings)
+
+
+def limit_kept_memory() -> None:
+    """Return freed memory to the kernel once it is more than a quarter of the machine's.
+
+    A kept block may lose a few bytes to something that stays, and then not hold the same request again: for some
+    rounds the heap grows by a block each. To be called once a round.
+    """
+    library = _glibc()
+    if library is None:
+        return
+    # What was returned before still counts as free there, but is not resident.
+    kept = _resident_memory() - library.mallinfo2().uordblks
+    if kept > _machine_memory() // _KEPT_SHARE:
+        library.malloc_trim(ctypes.c_size_t(0))
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    library = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
+    if library is None or not all(hasattr(library, name) for name in ("mallopt", "mallinfo2", "malloc_trim")):
+        return None
+    library.mallinfo2.restype = _MallocInfo
+    return library
+
+
+def _resident_memory() -> int:
+    _, resident, *_ = Path("/proc/self/statm").read_text(encoding="ascii").split()
+    return os.sysconf("SC_PAGE_SIZE") * int(resident)
+
+
+@cache
+def _machine_memory() -> int:
+    """Bytes that this process may use: the machine's, or fewer where a container says so."""
+    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = _CGROUP_LIMIT.read_text(encoding="ascii").strip() if _CGROUP_LIMIT.exists() else "max"
+    return min(physical, int(limit)) if limit.isdigit() else physical

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
+from dpmed.allocation import limit_kept_memory
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.sampling import Sampler
 from dpmed.dpsgd.step import Accumulated, Step, StepState
@@ -143,6 +144,7 @@ def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
             hooks.before_draw(run.draws + 1)
             state, total = accumulate(parts.step, run.state, microbatches, run.step)
             state = parts.step.update(state, total, draw=run.draws)
+            limit_kept_memory()
             ema = None if run.ema is None else average(run.ema, state.trainable, jnp.float32(parts.ema_decay))
             run = _count(run, state, ema, total, seconds=before + clock.seconds())
             _show(task, parts, run, records=int(total.records), loss=float(total.loss))
