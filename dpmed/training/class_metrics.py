@@ -1,27 +1,28 @@
-"""Metrics of classification, by scikit-learn."""
+"""Metrics of classification.
 
-import warnings
-from collections.abc import Sequence
+Single values are scikit-learn's where it is fast enough; a thousand resamplings are computed side by side.
+"""
+
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 
 NAMES = ("accuracy", "mcc", "balanced_accuracy", "f1", "auroc")
 
 # Above so many scores in one AUROC, its thousand resamplings would take minutes; it then has no interval.
-_MOST_SCORES = 200_000
+_MOST_SCORES = 1_000_000
+# Numbers that are worked on at once.
+_BLOCK = 1 << 22
 
 
 def evaluate(
     names: Sequence[str], logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"]
 ) -> dict[str, float]:
     """The metrics `names`; F1 is the mean over classes, AUROC of several classes the mean of one against the rest."""
-    chosen = choose(logits)
-    weights = np.ones(len(targets))
-    return {
-        name: auroc(logits, targets) if name == "auroc" else _weighted(name, targets, chosen, weights) for name in names
-    }
+    counts = confusion(logits, targets, classes=max(logits.shape[1], 2)).astype(np.float64)[None]
+    return {name: auroc(logits, targets) if name == "auroc" else float(_SCORES[name](counts)[0]) for name in names}
 
 
 def resample(
@@ -35,17 +36,21 @@ def resample(
     """Values of the metrics over samples drawn with replacement."""
     # All metrics but AUROC depend only on how often each pair of target and choice occurs: drawing those counts is
     # drawing the samples, at a fraction of the work.
-    pairs, counts = np.unique(np.stack([targets, choose(logits)], axis=1), axis=0, return_counts=True)
-    draws = generator.multinomial(len(targets), counts / counts.sum(), size=resamples).astype(np.float64)
-    found = {
-        name: np.array([_weighted(name, pairs[:, 0], pairs[:, 1], weights) for weights in draws])
-        for name in names
-        if name != "auroc"
-    }
+    counts = confusion(logits, targets, classes=max(logits.shape[1], 2))
+    wanted = [name for name in names if name != "auroc"]
+    found: dict[str, list[Float[np.ndarray, " resample"]]] = {name: [] for name in wanted}
+    for size in _blocks(resamples, counts.size):
+        drawn = generator.multinomial(len(targets), counts.ravel() / counts.sum(), size=size)
+        matrices = drawn.reshape(size, *counts.shape).astype(np.float64)
+        for name in wanted:
+            found[name].append(_SCORES[name](matrices))
     if "auroc" in names and logits.size <= _MOST_SCORES:
-        rows = generator.integers(0, len(targets), (resamples, len(targets)))
-        found["auroc"] = np.array([auroc(logits[drawn], targets[drawn]) for drawn in rows])
-    return found
+        curves = _curves(logits, targets)
+        found["auroc"] = []
+        for size in _blocks(resamples, len(targets)):
+            weights = generator.multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=size)
+            found["auroc"].append(_weighted_auroc(curves, weights))
+    return {name: np.concatenate(parts) for name, parts in found.items() if parts}
 
 
 def choose(logits: Float[np.ndarray, "sample outputs"]) -> Int[np.ndarray, " sample"]:
@@ -62,15 +67,42 @@ def auroc(logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, 
     """
     from sklearn.metrics import roc_auc_score
 
-    present = np.unique(targets)
-    if len(present) < 2:  # noqa: PLR2004 a curve needs both sides
+    if len(np.unique(targets)) < 2:  # noqa: PLR2004 a curve needs both sides
         return float("nan")
+    return float(np.mean([roc_auc_score(is_positive, scores) for scores, is_positive in _curves(logits, targets)]))
+
+
+def _curves(
+    logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"]
+) -> list[tuple[Float[np.ndarray, " sample"], Bool[np.ndarray, " sample"]]]:
+    """Scores and which samples are positive: one curve for two classes, else one for each class that occurs."""
     if logits.shape[1] <= 2:  # noqa: PLR2004 two classes
-        scores = logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]
-        return float(roc_auc_score(targets, scores))
+        return [(logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0], targets == 1)]
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     chances = shifted / shifted.sum(axis=1, keepdims=True)
-    return float(np.mean([roc_auc_score(targets == label, chances[:, label]) for label in present]))
+    return [(chances[:, label], targets == label) for label in np.unique(targets)]
+
+
+def _weighted_auroc(
+    curves: Sequence[tuple[Float[np.ndarray, " sample"], Bool[np.ndarray, " sample"]]],
+    weights: Int[np.ndarray, "resample sample"],
+) -> Float[np.ndarray, " resample"]:
+    """The mean area over the curves that have both sides, of samples that occur `weights` times; NaN where none has.
+
+    The area is the chance that a positive sample scores above a negative one, ties counted half (Hanley & McNeil,
+    1982).
+    """
+    areas = []
+    for scores, is_positive in curves:
+        order = np.argsort(scores, kind="stable")
+        first_of_ties = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
+        ordered = weights[:, order].astype(np.float64)
+        positive = np.add.reduceat(ordered * is_positive[order], first_of_ties, axis=1)
+        negative = np.add.reduceat(ordered * ~is_positive[order], first_of_ties, axis=1)
+        below = np.cumsum(negative, axis=1) - negative / 2
+        with np.errstate(invalid="ignore"):
+            areas.append((positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1)))
+    return _mean_of_numbers(np.stack(areas, axis=1))
 
 
 def report(
@@ -100,26 +132,46 @@ def confusion(
     return np.asarray(confusion_matrix(targets, choose(logits), labels=list(range(classes))))
 
 
-def _weighted(
-    name: str,
-    targets: Shaped[np.ndarray, " pair"],
-    chosen: Shaped[np.ndarray, " pair"],
-    weights: Float[np.ndarray, " pair"],
-) -> float:
-    from sklearn import metrics
+def _accuracy(counts: Float[np.ndarray, "matrix target choice"]) -> Float[np.ndarray, " matrix"]:
+    return _hits(counts).sum(axis=1) / counts.sum(axis=(1, 2))
 
-    kept = weights > 0
-    targets, chosen, weights = targets[kept], chosen[kept], weights[kept]
-    if name == "balanced_accuracy":
-        # The mean recall over the classes that occur; scikit-learn's warns about chosen classes that do not.
-        hits = weights * (targets == chosen)
-        return float(
-            np.mean([hits[targets == label].sum() / weights[targets == label].sum() for label in np.unique(targets)])
-        )
-    with warnings.catch_warnings():
-        # Small samples may hold a single class: the value is then what scikit-learn defines, and no news.
-        warnings.simplefilter("ignore")
-        if name == "f1":
-            return float(metrics.f1_score(targets, chosen, average="macro", sample_weight=weights, zero_division=0.0))
-        known: dict[str, Any] = {"accuracy": metrics.accuracy_score, "mcc": metrics.matthews_corrcoef}
-        return float(known[name](targets, chosen, sample_weight=weights))
+
+def _balanced_accuracy(counts: Float[np.ndarray, "matrix target choice"]) -> Float[np.ndarray, " matrix"]:
+    """The mean recall of the classes that occur."""
+    with np.errstate(invalid="ignore"):
+        return _mean_of_numbers(_hits(counts) / counts.sum(axis=2))
+
+
+def _f1(counts: Float[np.ndarray, "matrix target choice"]) -> Float[np.ndarray, " matrix"]:
+    """The mean F1 of the classes that occur or are chosen."""
+    with np.errstate(invalid="ignore"):
+        return _mean_of_numbers(2 * _hits(counts) / (counts.sum(axis=1) + counts.sum(axis=2)))
+
+
+def _mcc(counts: Float[np.ndarray, "matrix target choice"]) -> Float[np.ndarray, " matrix"]:
+    """Matthews' correlation of several classes (Gorodkin, 2004, eq. 8); 0 where one side has a single class."""
+    total, chosen, occurring = counts.sum(axis=(1, 2)), counts.sum(axis=1), counts.sum(axis=2)
+    covariance = _hits(counts).sum(axis=1) * total - (chosen * occurring).sum(axis=1)
+    spread = (total**2 - (chosen**2).sum(axis=1)) * (total**2 - (occurring**2).sum(axis=1))
+    return np.where(spread > 0, covariance / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
+
+
+_SCORES = {"accuracy": _accuracy, "mcc": _mcc, "balanced_accuracy": _balanced_accuracy, "f1": _f1}
+
+
+def _hits(counts: Float[np.ndarray, "matrix target choice"]) -> Float[np.ndarray, "matrix target"]:
+    return np.diagonal(counts, axis1=1, axis2=2)
+
+
+def _mean_of_numbers(values: Float[np.ndarray, "row column"]) -> Float[np.ndarray, " row"]:
+    """The mean of each row over what is a number; NaN where nothing is."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum(axis=1) / known.sum(axis=1)
+
+
+def _blocks(count: int, width: int) -> Iterator[int]:
+    """How many rows of `width` numbers to work on at once, until `count` are done."""
+    size = max(1, _BLOCK // width)
+    for first in range(0, count, size):
+        yield min(size, count - first)

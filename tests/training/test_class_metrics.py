@@ -106,8 +106,25 @@ def test_resampled_auroc_is_spread_about_the_point():
     assert 0.005 < draws["auroc"].std() < 0.1
 
 
+@pytest.mark.parametrize("outputs", [1, 2, 4])
+def test_auroc_of_weights_is_that_of_samples_repeated(outputs):
+    logits, targets = draw(11, outputs, 50)
+    logits = np.round(logits, 1)  # ties
+    curves = class_metrics._curves(logits, targets)
+    weights = np.random.default_rng(3).multinomial(50, np.full(50, 1 / 50), size=20)
+    found = class_metrics._weighted_auroc(curves, weights)
+    repeated = [np.repeat(np.arange(50), row) for row in weights]
+    wanted = [
+        np.mean([sk.roc_auc_score(is_positive[rows], scores[rows]) for scores, is_positive in curves])
+        for rows in repeated
+    ]
+    np.testing.assert_allclose(found, wanted)
+    # A single class has no curve.
+    assert np.isnan(class_metrics._weighted_auroc(curves, (targets == 1)[None].astype(int))).all()
+
+
 def test_too_many_scores_have_no_interval_of_auroc():
-    logits, targets = np.zeros((70_000, 3), np.float32), np.arange(70_000) % 3
+    logits, targets = np.zeros((350_000, 3), np.float32), np.arange(350_000) % 3
     draws = class_metrics.resample(("auroc",), logits, targets, resamples=5, generator=np.random.default_rng(0))
     assert draws == {}
 
