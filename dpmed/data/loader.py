@@ -10,7 +10,7 @@ numbers asked for, never on timing, so a run resumes at a step by asking for tha
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -84,7 +84,7 @@ class Loader:
         self.views = max((len(samples) for samples in members), default=1)
         self.workers = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
 
-    def stream(self, steps: Iterable[Int[np.ndarray, " _"]]) -> Iterator[Iterator[Records]]:
+    def stream(self, steps: Iterable[Int[np.ndarray, " _"]]) -> Generator[Iterator[Records]]:
         """For each step's record numbers its microbatches, in order; an empty step has none.
 
         Microbatches are prepared ahead, also those of following steps: `steps` is therefore asked some steps before its

@@ -25,6 +25,7 @@ from dpmed.dpsgd.recorded import record_pass
 Parameters = PyTree[Float[Array, "..."]]
 # Microbatches come from the host as NumPy arrays; they reach the device with the call.
 Batch = PyTree[Shaped[ArrayLike, "batch ..."]]
+Shapes = PyTree[jax.ShapeDtypeStruct]
 Mask = Bool[Array, " batch"] | Bool[np.ndarray, " batch"]
 # Trainable leaves, everything else of the model, one record -> the record's loss.
 PrivateLoss = Callable[[Parameters, PyTree, PyTree[Array]], Float[Array, ""]]
@@ -82,7 +83,7 @@ class Step(Protocol):
         """Move the trainable leaves by the accumulated gradient; `state` is used up."""
         ...
 
-    def memory(self, state: StepState, records: Batch, mask: Mask) -> int:
+    def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch, by XLA's own analysis; nothing is run."""
         ...
 
@@ -140,7 +141,7 @@ class PrivateStep:
         """Add the clipped gradients of a microbatch."""
         return state, self._accumulate(state.trainable, state.rest, total, records, mask)
 
-    def memory(self, state: StepState, records: Batch, mask: Mask) -> int:
+    def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch."""
         return _memory(self._accumulate, state, records, mask)
 
@@ -174,7 +175,7 @@ class PlainStep:
         rest, total = self._accumulate(state.trainable, state.rest, total, records, mask)
         return StepState(trainable=state.trainable, rest=rest, optimizer=state.optimizer), total
 
-    def memory(self, state: StepState, records: Batch, mask: Mask) -> int:
+    def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch."""
         return _memory(self._accumulate, state, records, mask)
 
@@ -184,7 +185,7 @@ class PlainStep:
         return self._update(state, total)
 
 
-def _memory(accumulate: Any, state: StepState, records: Batch, mask: Mask) -> int:
+def _memory(accumulate: Any, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
     compiled = accumulate.lower(state.trainable, state.rest, begin(state.trainable), records, mask).compile()
     analysis = compiled.memory_analysis()
     kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes

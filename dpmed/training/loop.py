@@ -6,7 +6,8 @@ anything that it covers.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,8 @@ import numpy as np
 from jaxtyping import Array, Int, PyTree
 
 from dpmed.allocation import limit_kept_memory
-from dpmed.data.loader import Loader
+from dpmed.data.loader import Loader, Records
+from dpmed.dpsgd.microbatch import is_out_of_memory
 from dpmed.dpsgd.sampling import Sampler
 from dpmed.dpsgd.step import Accumulated, Step, StepState
 from dpmed.progress import Progress, Task
@@ -90,6 +92,7 @@ class Hooks:
         save: writes ledger, metrics and checkpoint.
         watch: looks at the scores of an evaluation and answers with the run's state and whether to stop.
         should_stop: whether the user asked to stop after this step.
+        after_running_out: a loader of smaller microbatches than the one under which the device had no memory left.
         progress: shows how far the run is.
     """
 
@@ -97,6 +100,7 @@ class Hooks:
     save: Callable[[RunState], None]
     watch: Callable[[RunState, Mapping[str, float]], tuple[RunState, bool]]
     should_stop: Callable[[], bool]
+    after_running_out: Callable[[Loader], Loader]
     progress: Progress
 
 
@@ -138,11 +142,13 @@ def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
     clock = _Clock()
     before = run.seconds
     average = jax.jit(_average, donate_argnums=0)
-    with hooks.progress.task("training", total=parts.steps, unit="steps", done=run.draws) as task:
-        batches = _batches(parts, run)
-        for microbatches in batches:
+    with (
+        hooks.progress.task("training", total=parts.steps, unit="steps", done=run.draws) as task,
+        closing(_Batches(parts, run, hooks)) as batches,
+    ):
+        while run.draws < parts.steps:
             hooks.before_draw(run.draws + 1)
-            state, total = accumulate(parts.step, run.state, microbatches, run.step)
+            state, total = batches.accumulate(run.state, run.step)
             state = parts.step.update(state, total, draw=run.draws)
             limit_kept_memory()
             ema = None if run.ema is None else average(run.ema, state.trainable, jnp.float32(parts.ema_decay))
@@ -161,15 +167,48 @@ def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
     return Outcome(run=run, finished=True)
 
 
-def _batches(parts: Parts, run: RunState) -> Iterator[Iterator[Any]]:
-    # The sampler is asked by update, not by draw: a seeded run that resumes draws the same batch again.
-    remaining = parts.steps - run.draws
+class _Batches:
+    """The sums over each step's batch, in microbatches that become smaller when the device has no memory left."""
 
-    def numbers() -> Iterator[Int[np.ndarray, " record"]]:
-        for step in range(run.step, run.step + remaining):
-            yield parts.sampler.draw(step)
+    def __init__(self, parts: Parts, run: RunState, hooks: Hooks) -> None:
+        self._parts = parts
+        self._hooks = hooks
+        self._loader = parts.loader
+        self._end = run.step + parts.steps - run.draws
+        self._drawn: dict[int, Int[np.ndarray, " record"]] = {}
+        self._stream = self._open(run.step)
 
-    return parts.loader.stream(numbers())
+    def accumulate(self, state: StepState, number: int) -> tuple[StepState, Accumulated]:
+        """The sums of step `number`, which are there when this returns."""
+        while True:
+            try:
+                summed = accumulate(self._parts.step, state, next(self._stream), number)
+                # Here, not in the update, which uses up the state that another attempt needs.
+                jax.block_until_ready(summed)  # type: ignore[no-untyped-call] # jax's
+            except (MemoryError, jax.errors.JaxRuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+            else:
+                del self._drawn[number]
+                return summed
+            self.close()
+            self._loader = self._hooks.after_running_out(self._loader)
+            self._stream = self._open(number)
+
+    def close(self) -> None:
+        """End the loader's threads."""
+        self._stream.close()
+
+    def _open(self, first: int) -> Generator[Iterator[Records]]:
+        return self._loader.stream(self._numbers(first))
+
+    def _numbers(self, first: int) -> Iterator[Int[np.ndarray, " record"]]:
+        # The sampler is asked by update, not by draw: a seeded run that resumes draws the same batch again.
+        for number in range(first, self._end):
+            # Kept until it is used: another attempt takes the same batch, never another draw in its place.
+            if number not in self._drawn:
+                self._drawn[number] = self._parts.sampler.draw(number)
+            yield self._drawn[number]
 
 
 def accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number: int) -> tuple[StepState, Accumulated]:

@@ -21,6 +21,7 @@ from dpmed.dpsgd.step import PrivateStep, StepState
 from dpmed.training.loop import accumulate
 from dpmed.training.objective import device_records
 from dpmed.workflows.beginning import begin_training
+from dpmed.workflows.microbatch import choose_microbatch
 from dpmed.workflows.plan import Plan
 
 Gradients = Float[np.ndarray, "candidate parameter"]
@@ -40,12 +41,13 @@ class KnownTraining:
         self._plan, self._budget = plan, plan.budget
         begun = begin_training(plan)
         self._objective, self._optimizer, self._initial = begun.objective, begun.optimizer, begun.state
+        self._clipping = FlatClipping(self._budget.clipping_norm)
         chosen = set(candidates.tolist())
         known = [samples for number, samples in enumerate(plan.members) if number not in chosen]
-        self._known = Loader(plan.dataset, known, microbatch=plan.microbatch)
+        microbatch = choose_microbatch(plan, self.step(1.0, np.random.default_rng(0)), self._initial)
+        self._known = Loader(plan.dataset, known, microbatch=microbatch)
         members = [plan.members[int(number)] for number in candidates]
-        self._candidates = Loader(plan.dataset, members, microbatch=min(plan.microbatch, len(members)))
-        self._clipping = FlatClipping(self._budget.clipping_norm)
+        self._candidates = Loader(plan.dataset, members, microbatch=min(microbatch, len(members)))
         self._clipped = jax.jit(self._clip)
 
     def step(self, noise_multiplier: float, generator: np.random.Generator) -> PrivateStep:

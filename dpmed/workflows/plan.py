@@ -25,9 +25,8 @@ from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
 from dpmed.training.metrics import check_metrics
 
-# Per-sample gradients of one microbatch may take about this much memory before `auto` chooses fewer records.
-_GRADIENT_BYTES = 256 << 20
 _LARGEST_MICROBATCH = 1024
+_ROUND_SIZES = (768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 _TRAIN_SIZE_TOLERANCE = 0.02
 
 
@@ -45,7 +44,7 @@ class Plan:
         facts: what the ledger says of the whole run.
         steps: draws planned.
         steps_per_epoch: draws that make an epoch.
-        microbatch: records on the device at once.
+        microbatches: records on the device at once, descending: the first that fits is taken.
         warnings: what the user should know before it starts.
     """
 
@@ -58,7 +57,7 @@ class Plan:
     facts: LedgerFacts
     steps: int
     steps_per_epoch: int
-    microbatch: int
+    microbatches: tuple[int, ...]
     warnings: tuple[str, ...]
 
     @property
@@ -82,7 +81,7 @@ class Plan:
             "data": f"{info.name}: {info.task}, {shape}, {len(info.class_names)} classes",
             "samples": f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test",
             "model": f"{config.model.name}, {self.model.parameters:,} parameters",
-            "steps": f"{self.steps} ({self.steps / self.steps_per_epoch:g} epochs), microbatch {self.microbatch}",
+            "steps": f"{self.steps} ({self.steps / self.steps_per_epoch:g} epochs), microbatch {self._microbatch()}",
         }
         if self.budget is None:
             return {**facts, "privacy": "none: this run may reveal any training sample"}
@@ -98,6 +97,10 @@ class Plan:
             f"from {self.facts.source}",
         }
 
+    def _microbatch(self) -> str:
+        largest, *others = self.microbatches
+        return f"{largest} or what fits" if others else str(largest)
+
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON's types, for `--dry-run --json`."""
         budget = self.budget
@@ -107,7 +110,7 @@ class Plan:
             "parameters": self.model.parameters,
             "steps": self.steps,
             "steps_per_epoch": self.steps_per_epoch,
-            "microbatch": self.microbatch,
+            "microbatch": self.microbatches[0],
             "private": budget is not None,
             "epsilon": budget and budget.epsilon,
             "epsilon_pld": budget and budget.epsilon_pld,
@@ -145,7 +148,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         facts=_facts(config, dataset, split.train, unit, budget=budget),
         steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=steps_per_epoch,
-        microbatch=_microbatch(config, len(members), model.parameters),
+        microbatches=_microbatches(config, len(members)),
         warnings=_warnings(config, len(members)),
     )
 
@@ -251,31 +254,33 @@ def _uses_of_data(config: Config) -> list[str]:
     return found
 
 
-def _microbatch(config: Config, train_size: int, parameters: int) -> int:
+def _microbatches(config: Config, train_size: int) -> tuple[int, ...]:
     batch_size = config.training.batch_size
     if config.privacy is None:
-        return _plain_microbatch(config, batch_size)
+        return _full_microbatches(config, batch_size)
     if config.training.microbatch != "auto":
-        return min(config.training.microbatch, train_size)
+        return (min(config.training.microbatch, train_size),)
     # Poisson batches vary: room for four standard deviations more than expected lets most of them go in one piece.
     rate = batch_size / train_size
     largest = min(train_size, batch_size + 4 * (batch_size * (1 - rate)) ** 0.5 + 1)
-    wanted = -(-int(largest) // 8) * 8
-    fits = max(1, _GRADIENT_BYTES // (4 * parameters))
-    return int(min(wanted, fits, _LARGEST_MICROBATCH))
+    wanted = min(-(-int(largest) // 8) * 8, _LARGEST_MICROBATCH)
+    return (wanted, *(size for size in _ROUND_SIZES if size < wanted))
 
 
-def _plain_microbatch(config: Config, batch_size: int) -> int:
+def _full_microbatches(config: Config, batch_size: int) -> tuple[int, ...]:
     asked = config.training.microbatch
     if asked == "auto":
-        return batch_size
+        # The batch norm of a batch in pieces would be another one.
+        mixes = getattr(config.model, "normalisation", None) == "batch"
+        pieces = (1,) if mixes else range(1, batch_size + 1)
+        return tuple(batch_size // count for count in pieces if batch_size % count == 0)
     if batch_size % asked:
         raise InputError(
             f"{asked} does not divide the batch size {batch_size}",
             where="[training] microbatch",
             remedy="Without privacy every microbatch must be full, since padding would enter batch norm's statistics.",
         )
-    return asked
+    return (asked,)
 
 
 def _warnings(config: Config, train_size: int) -> tuple[str, ...]:

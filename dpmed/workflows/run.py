@@ -17,7 +17,7 @@ from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.noise import entropy_key, seeded_key
 from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
-from dpmed.errors import InputError
+from dpmed.errors import InputError, RunError
 from dpmed.figures.curves import plot_curves
 from dpmed.files import read_json, write_csv, write_json
 from dpmed.models.weights import save_weights
@@ -34,11 +34,12 @@ from dpmed.training.checkpoint import (
 from dpmed.training.evaluate import Evaluator
 from dpmed.training.loop import Hooks, Outcome, Parts, RunState, accumulate, train
 from dpmed.training.metrics import evaluate, main_metric
-from dpmed.training.objective import Rest, device_records
+from dpmed.training.objective import Rest
 from dpmed.training.optim import rate_factor, reduce_rate
 from dpmed.training.stopping import has_stopped
 from dpmed.training.watching import build_watcher
 from dpmed.workflows.beginning import begin_training
+from dpmed.workflows.microbatch import choose_microbatch, step_memory
 from dpmed.workflows.plan import Plan
 from dpmed.workflows.testing import write_test
 
@@ -79,13 +80,11 @@ class Run:
         self._digest = config_digest
         self._should_stop = should_stop
         self._checkpoint = next(iter(list_checkpoints(folder / "checkpoints")), None)
-        self._microbatch = plan.microbatch
-        if self._checkpoint is not None:
-            # What shaped the rounding is the checkpoint's, whatever this machine would choose today.
-            self._microbatch = read_position(self._checkpoint, config_digest=config_digest).microbatch
         self.release: tuple[str, ...] = ()
         begun = begin_training(plan)
         self._objective, self._optimizer, self._initial = begun.objective, begun.optimizer, begun.state
+        self._step = self._build_step()
+        self.microbatch = self._choose_microbatch()
         self._main_metric = plan.config.evaluation.main_metric or main_metric(plan.dataset.info.task)
         self._watcher = build_watcher(plan.config, metric=self._main_metric)
         self._evaluator = Evaluator(self._objective, plan.dataset, batch_size=plan.config.evaluation.batch_size)
@@ -99,9 +98,9 @@ class Run:
             run = replace(run, draws=max(run.draws, journal.draws))
         every = config.training.checkpoint_steps or plan.steps_per_epoch
         parts = Parts(
-            step=self._step(),
+            step=self._step,
             sampler=self._sampler(),
-            loader=Loader(plan.dataset, plan.members, microbatch=self._microbatch),
+            loader=Loader(plan.dataset, plan.members, microbatch=self.microbatch),
             epsilon=self._epsilon if plan.budget is not None else None,
             evaluate=self._validate,
             steps=plan.steps,
@@ -116,6 +115,7 @@ class Run:
             save=lambda state: self._save(state, reserve=every),
             watch=self._watch,
             should_stop=self._should_stop,
+            after_running_out=self._after_running_out,
             progress=self.progress,
         )
         if run.draws >= plan.steps or has_stopped(run.watched):
@@ -127,15 +127,12 @@ class Run:
 
     def step_memory(self) -> int:
         """Bytes that one microbatch of a step needs on the device, by XLA's own analysis; nothing is trained."""
-        numbers = np.arange(min(self._microbatch, self.plan.train_size))
-        records = next(Loader(self.plan.dataset, self.plan.members, microbatch=self._microbatch).load(numbers))
-        batch = device_records(records.inputs, records.targets, records.weights, numbers=records.numbers, step=0)
-        return self._step().memory(self._initial, batch, jnp.asarray(records.mask))
+        return step_memory(self.plan, self._step, self._initial, self.microbatch)
 
     def time_steps(self, count: int) -> float:
         """Median seconds of `count` steps, loading included, once compiled; nothing is kept. For benchmarks."""
-        step, state, sampler = self._step(), self._fresh().state, self._sampler()
-        loader = Loader(self.plan.dataset, self.plan.members, microbatch=self._microbatch)
+        step, state, sampler = self._step, self._fresh().state, self._sampler()
+        loader = Loader(self.plan.dataset, self.plan.members, microbatch=self.microbatch)
         seconds = []
         for number, microbatches in enumerate(loader.stream(sampler.draw(number) for number in range(count + 3))):
             begun = time.perf_counter()
@@ -216,7 +213,7 @@ class Run:
             return ShuffledSampler(plan.train_size, plan.config.training.batch_size, seed)
         return PoissonSampler(plan.train_size, budget.sampling_rate, plan.facts.source, seed)
 
-    def _step(self) -> Step:
+    def _build_step(self) -> Step:
         budget = self.plan.budget
         if budget is None:
             return PlainStep(self._objective.batch_loss, optimizer=self._optimizer)
@@ -229,6 +226,24 @@ class Run:
             optimizer=self._optimizer,
             key=key,
         )
+
+    def _choose_microbatch(self) -> int:
+        if self._checkpoint is not None:
+            # What shaped the rounding is the checkpoint's, whatever this machine would choose today.
+            return read_position(self._checkpoint, config_digest=self._digest).microbatch
+        return choose_microbatch(self.plan, self._step, self._initial)
+
+    def _after_running_out(self, loader: Loader) -> Loader:
+        """A loader of smaller microbatches, for the rest of the run."""
+        smaller = next((size for size in self.plan.microbatches if 2 * size <= loader.microbatch), None)
+        if smaller is None:
+            raise RunError(
+                f"out of memory with {loader.microbatch} records at once, and the plan has no smaller microbatch",
+                remedy='Set training.microbatch = "auto", or choose a smaller model or smaller images.',
+            )
+        self.progress.say(f"Out of memory with {loader.microbatch} records at once: going on with {smaller}.")
+        self.microbatch = smaller
+        return Loader(loader.dataset, loader.members, microbatch=smaller)
 
     def _watch(self, run: RunState, scores: Mapping[str, float]) -> tuple[RunState, bool]:
         verdict = self._watcher.observe(run.watched, scores)
@@ -266,7 +281,7 @@ class Run:
             config_digest=self._digest,
             step=run.step,
             draws=run.draws,
-            microbatch=self._microbatch,
+            microbatch=self.microbatch,
             method=METHOD,
             seconds=run.seconds,
             records=run.records,

@@ -118,10 +118,22 @@ def dry_run(plan: Plan, folder: Path, progress: Progress) -> dict[str, Any]:
         InputError: a sample cannot be read.
     """
     found = inspection.run(plan.dataset, plan.split, seed=plan.config.training.seed, folder=folder)
-    memory = Run(plan, folder, progress, config_digest="").step_memory()
-    content = {**plan.to_json(), "step_memory_bytes": memory, "data": found.to_json()}
+    planned = Run(plan, folder, progress, config_digest="")
+    memory = planned.step_memory()
+    content = {
+        **plan.to_json(),
+        "microbatch": planned.microbatch,
+        "step_memory_bytes": memory,
+        "data": found.to_json(),
+    }
     write_json(folder / "plan.json", content)
-    return {**content, "facts": {**found.facts(), "memory of a step": f"{memory / 2**20:.0f} MiB"}}
+    return {
+        **content,
+        "facts": {
+            **found.facts(),
+            "memory of a step": f"{memory / 2**20:.0f} MiB with {planned.microbatch} records at once",
+        },
+    }
 
 
 def load_run_config(folder: Path) -> Config:

@@ -1,0 +1,55 @@
+"""How many records go to the device at once: as many as its memory holds.
+
+The result of a step does not depend on it, up to the rounding of sums.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+# Of what is free. The compiler's figure leaves out what the process and other programs ask for later; on the CPU a
+# freed block is kept beside its successor (`dpmed.allocation`), and microbatches are prepared ahead.
+_ACCELERATOR_SHARE, _CPU_SHARE = 0.8, 0.3
+_MEMINFO = Path("/proc/meminfo")
+_UNKNOWN = 1 << 30
+
+
+def usable_memory() -> int:
+    """Bytes that a step may take on the default device, with caution; 1 GiB times the share where nobody tells."""
+    device = jax.devices()[0]
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return int(_ACCELERATOR_SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
+    for line in _MEMINFO.read_text(encoding="ascii").splitlines() if _MEMINFO.exists() else ():
+        if line.startswith("MemAvailable:"):
+            return int(_CPU_SHARE * 1024 * int(line.split()[1]))
+    return int(_CPU_SHARE * _UNKNOWN)
+
+
+def largest_fitting(memory: Callable[[int], int], candidates: list[int], limit: int) -> int:
+    """The largest microbatch that fits, found with few questions, each of which compiles a program.
+
+    Args:
+        memory: bytes of a step at a microbatch; grows with it.
+        candidates: microbatches to choose from, descending, not empty.
+        limit: bytes.
+
+    Returns:
+        A candidate whose memory is at most `limit`, or the smallest if none is.
+    """
+    while len(candidates) > 1:
+        needed = memory(candidates[0])
+        if needed <= limit:
+            return candidates[0]
+        # What does not grow with the microbatch makes this estimate too low a share, never too high a one by much.
+        guess = max(1, candidates[0] * limit // needed)
+        candidates = [one for one in candidates[1:] if one <= guess] or candidates[-1:]
+    return candidates[0]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the device (or the host) had no memory left."""
+    if isinstance(error, MemoryError):
+        return True
+    return isinstance(error, jax.errors.JaxRuntimeError) and "RESOURCE_EXHAUSTED" in str(error)

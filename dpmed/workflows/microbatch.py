@@ -1,0 +1,34 @@
+"""The microbatch of a plan on this machine."""
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from dpmed.data.loader import Loader
+from dpmed.dpsgd.microbatch import largest_fitting, usable_memory
+from dpmed.dpsgd.step import Step, StepState
+from dpmed.training.objective import device_records
+from dpmed.workflows.plan import Plan
+
+
+def choose_microbatch(plan: Plan, step: Step, state: StepState) -> int:
+    """The largest of the plan's microbatches of which a step fits into the device's memory, by XLA's own analysis."""
+    if len(plan.microbatches) == 1:
+        return plan.microbatches[0]
+    return largest_fitting(
+        lambda microbatch: step_memory(plan, step, state, microbatch), list(plan.microbatches), usable_memory()
+    )
+
+
+def step_memory(plan: Plan, step: Step, state: StepState, microbatch: int) -> int:
+    """Bytes that a step needs on the device; it is compiled for that, and nothing is trained."""
+    one = next(Loader(plan.dataset, plan.members, microbatch=1).load(np.zeros(1, np.int64)))
+    record = device_records(one.inputs, one.targets, one.weights, numbers=one.numbers, step=0)
+    return step.memory(state, *_repeated((record, one.mask), microbatch))
+
+
+def _repeated(tree: PyTree[np.ndarray], count: int) -> PyTree[jax.ShapeDtypeStruct]:
+    def repeated(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype)  # type: ignore[no-untyped-call] # jax's
+
+    return jax.tree.map(repeated, tree)
