@@ -18,6 +18,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 
 from dpmed.compiled import Compiled
 from dpmed.dpsgd.clipping import Clipping
+from dpmed.dpsgd.devices import Devices
 from dpmed.dpsgd.noise import NoiseKey, shaped_like, size_of, standard_normal
 from dpmed.dpsgd.norms import measure
 from dpmed.dpsgd.recorded import record_pass
@@ -124,11 +125,14 @@ class PrivateStep:
         expected_batch_size: int,
         optimizer: optax.GradientTransformationExtraArgs,
         key: NoiseKey,
+        devices: Devices | None = None,
     ) -> None:
         std = noise_multiplier * clipping.sensitivity
         self._key = key
+        self._devices = devices
         self._begin = Compiled(begin)
-        self._accumulate = Compiled(partial(_accumulate_clipped, loss, clipping), donate=2)
+        accumulate = partial(_accumulate_clipped, loss, clipping)
+        self._accumulate = Compiled(accumulate if devices is None else devices.summed(accumulate), donate=2)
         self._update = Compiled(partial(_noisy_update, optimizer, std, float(expected_batch_size)), donate=0)
 
     def begin(self, state: StepState) -> Accumulated:
@@ -139,6 +143,8 @@ class PrivateStep:
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the clipped gradients of a microbatch."""
+        if self._devices is not None:
+            records, mask = self._devices.split((records, mask))
         return state, self._accumulate(state.trainable, state.rest, total, records, mask)
 
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
@@ -157,9 +163,13 @@ class PlainStep:
     Args:
         loss: the summed loss of a microbatch; the model's running statistics may change.
         optimizer: optax's transformation.
+        devices: that share the records, if their number divides the microbatch; None for the default device alone.
     """
 
-    def __init__(self, loss: BatchLoss, *, optimizer: optax.GradientTransformationExtraArgs) -> None:
+    def __init__(
+        self, loss: BatchLoss, *, optimizer: optax.GradientTransformationExtraArgs, devices: Devices | None = None
+    ) -> None:
+        self._devices = devices
         self._begin = Compiled(begin)
         self._accumulate = Compiled(partial(_accumulate_plain, loss), donate=2)
         self._update = Compiled(partial(_mean_update, optimizer), donate=0)
@@ -172,6 +182,9 @@ class PlainStep:
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the gradient of a microbatch."""
+        if self._devices is not None and len(mask) % self._devices.count == 0:
+            # The compiler divides the work, so that batch norm still sees all records.
+            records, mask = self._devices.split((records, mask))
         rest, total = self._accumulate(state.trainable, state.rest, total, records, mask)
         return StepState(trainable=state.trainable, rest=rest, optimizer=state.optimizer), total
 

@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
+from dpmed.compiled import Compiled
 from dpmed.data.base import Dataset
 from dpmed.data.loader import Loader
+from dpmed.dpsgd.devices import Devices
 from dpmed.training.objective import Objective, Parameters, Rest
 
 
@@ -35,9 +37,13 @@ class Evaluator:
         objective: gives predictions and losses.
         dataset: where samples come from.
         batch_size: samples per batch.
+        devices: that share a batch, and hold the weights; None for the default device alone.
     """
 
-    def __init__(self, objective: Objective, dataset: Dataset, *, batch_size: int) -> None:
+    def __init__(
+        self, objective: Objective, dataset: Dataset, *, batch_size: int, devices: Devices | None = None
+    ) -> None:
+        self._devices = devices
         self._dataset = dataset
         self._batch_size = batch_size
         task = dataset.info.task
@@ -52,7 +58,7 @@ class Evaluator:
                 return jnp.argmax(predictions, axis=-1).astype(small), wanted.astype(small), losses
             return predictions, wanted, losses
 
-        self._evaluate: Callable[..., PyTree] = jax.jit(evaluate)
+        self._evaluate = Compiled(evaluate)
 
     def __call__(
         self,
@@ -68,8 +74,11 @@ class Evaluator:
         # One step of the loader: its microbatches are prepared ahead.
         for microbatches in loader.stream([np.arange(len(indices))]):
             for records in microbatches:
-                result = self._evaluate(trainable, rest, records.inputs[:, 0], records.targets[:, 0])
-                parts.append([np.asarray(leaf)[records.mask] for leaf in result])
+                batch = records.inputs[:, 0], records.targets[:, 0]
+                result = self._evaluate(
+                    trainable, rest, *(batch if self._devices is None else self._devices.split(batch))
+                )
+                parts.append([np.asarray(leaf)[: len(records.mask)][records.mask] for leaf in result])
                 advance(int(records.mask.sum()))
         predictions, targets, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
         return Predictions(predictions=predictions, targets=targets, losses=losses)

@@ -14,6 +14,7 @@ from jaxtyping import PyTree
 
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.clipping import FlatClipping
+from dpmed.dpsgd.devices import all_devices
 from dpmed.dpsgd.noise import entropy_key, seeded_key
 from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
@@ -83,11 +84,14 @@ class Run:
         self.release: tuple[str, ...] = ()
         begun = begin_training(plan)
         self._objective, self._optimizer, self._initial = begun.objective, begun.optimizer, begun.state
+        self._devices = all_devices()
         self._step = self._build_step()
         self.microbatch = self._choose_microbatch()
         self._main_metric = plan.config.evaluation.main_metric or main_metric(plan.dataset.info.task)
         self._watcher = build_watcher(plan.config, metric=self._main_metric)
-        self._evaluator = Evaluator(self._objective, plan.dataset, batch_size=plan.config.evaluation.batch_size)
+        self._evaluator = Evaluator(
+            self._objective, plan.dataset, batch_size=plan.config.evaluation.batch_size, devices=self._devices
+        )
 
     def train(self) -> Outcome:
         """Train to the end, from the last checkpoint if there is one."""
@@ -166,19 +170,23 @@ class Run:
         return None if self.plan.budget is None else self.plan.budget.epsilon
 
     def _fresh(self) -> RunState:
-        copied = jax.tree.map(jnp.array, self._initial)
+        copied = self._copy(self._initial)
         keeps_average = self.plan.config.training.ema_decay is not None
-        ema = jax.tree.map(jnp.array, copied.trainable) if keeps_average else None
+        ema = self._copy(copied.trainable) if keeps_average else None
         # Always there when it may be needed, so that checkpoints of one run have one shape.
         best = (copied.trainable, copied.rest) if self._watcher.keeps_best else None
-        return RunState(state=copied, ema=ema, best=jax.tree.map(jnp.array, best), step=0, draws=0)
+        return RunState(state=copied, ema=ema, best=self._copy(best), step=0, draws=0)
+
+    def _copy(self, tree: PyTree) -> PyTree:
+        """The tree in memory of its own, on all devices that take part."""
+        return jax.tree.map(jnp.array, tree) if self._devices is None else self._devices.copy(tree)
 
     def _restore(self) -> RunState:
         assert self._checkpoint is not None  # noqa: S101 the caller looked
         fresh = self._fresh()
         like = (fresh.state, fresh.ema, fresh.best)
         position, tree = load_checkpoint(self._checkpoint, like, config_digest=self._digest)
-        state, ema, best = tree
+        state, ema, best = tree if self._devices is None else self._devices.copy(tree)
         self.progress.say(f"Resuming from step {position.step} ({self._checkpoint.name}).")
         return RunState(
             state=state,
@@ -216,7 +224,7 @@ class Run:
     def _build_step(self) -> Step:
         budget = self.plan.budget
         if budget is None:
-            return PlainStep(self._objective.batch_loss, optimizer=self._optimizer)
+            return PlainStep(self._objective.batch_loss, optimizer=self._optimizer, devices=self._devices)
         key = seeded_key(self.plan.config.training.seed) if self.plan.facts.source == "seeded" else entropy_key()
         return PrivateStep(
             self._objective.record_loss,
@@ -225,6 +233,7 @@ class Run:
             expected_batch_size=budget.expected_batch_size,
             optimizer=self._optimizer,
             key=key,
+            devices=self._devices,
         )
 
     def _choose_microbatch(self) -> int:

@@ -26,10 +26,21 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "dpmed", *map(str, arguments)]
 
 
-def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+def call(*arguments: object, cwd: Path | None = None, devices: int = 1) -> subprocess.CompletedProcess[str]:
+    """Run the command, on so many simulated devices."""
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, cwd=cwd, timeout=300, check=False, env=ENVIRONMENT
+        command(*arguments),
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
+        check=False,
+        env=with_devices(devices),
     )
+
+
+def with_devices(count: int) -> dict[str, str]:
+    return {**ENVIRONMENT, "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
 
 
 def steps_saved(folder: Path) -> int:
@@ -38,9 +49,10 @@ def steps_saved(folder: Path) -> int:
     return int(names[-1].name.split("-")[1]) if names else -1
 
 
-def kill_at(folder: Path, step: int, *arguments: object, signal_number: int = signal.SIGKILL) -> int:
+def kill_at(folder: Path, step: int, *arguments: object, signal_number: int = signal.SIGKILL, devices: int = 1) -> int:
     """Start the command and send it a signal once a checkpoint of `step` or later is there; gives its exit code."""
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
+    environment = with_devices(devices)
+    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     deadline = time.monotonic() + 120
     while process.poll() is None and steps_saved(folder) < step and time.monotonic() < deadline:
         time.sleep(0.002)

@@ -6,6 +6,7 @@ import random
 import signal
 import stat
 
+import numpy as np
 import pytest
 
 from dpmed.privacy.accountant import SampledGaussian, epsilon
@@ -111,6 +112,30 @@ def test_a_killed_seeded_run_resumes_to_the_same_bits_and_the_same_epsilon(tmp_p
     assert (broken / "model.eqx").read_bytes() == (whole / "model.eqx").read_bytes()
     assert ledger_of(broken)["epsilon"] == ledger_of(whole)["epsilon"]
     assert (broken / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+
+
+def weights(path):
+    found = []
+    with path.open("rb") as file:
+        while file.peek(1):
+            found.append(np.load(file, allow_pickle=False).ravel())
+    return np.concatenate(found)
+
+
+def test_a_run_begun_on_eight_devices_ends_on_one_with_the_weights_of_one(tmp_path):
+    whole, moved = tmp_path / "whole", tmp_path / "moved"
+    assert call("train", "quickstart", *SMALL, *SEEDED, "--out", whole).returncode == 0
+    kill_at(moved, 10, "train", "quickstart", *SMALL, *SEEDED, "--out", moved, devices=8)
+    assert 10 <= steps_saved(moved)
+    done = call("train", "--resume", moved)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(weights(moved / "model.eqx"), weights(whole / "model.eqx"), rtol=1e-3, atol=1e-4)
+    assert ledger_of(moved)["epsilon"] == ledger_of(whole)["epsilon"]
+    seen = [
+        [row["records"] for row in csv.DictReader((run / "metrics.csv").read_text().splitlines())]
+        for run in (whole, moved)
+    ]
+    assert seen[0] == seen[1]
 
 
 def test_a_killed_release_run_counts_redone_steps_and_never_passes_the_budget(tmp_path):
