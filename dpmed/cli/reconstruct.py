@@ -64,6 +64,9 @@ def reconstruct(
     ):
         if value not in valid:
             raise InputError(f"must be one of {', '.join(valid)}", where=f"{option} {value}")
+    for option, number in (("--batches", batches), ("--batch-size", batch_size), ("--bins", bins)):
+        if number is not None and number < 1:
+            raise InputError(f"{number} is not at least 1", where=option)
     from dpmed.config.load import load_config
     from dpmed.workflows.attacked import parse_levels
 

@@ -84,7 +84,7 @@ class MaliciousServer:
         # Spread over both splits, whose order may mean something.
         count = min(len(outside), _PUBLIC_IMAGES, max(_TRIED_IMAGES, _PUBLIC_BYTES // (4 * values)))
         outside = np.random.default_rng([self._seed, 8]).permutation(outside)[:count]
-        self._public = self._load(outside)
+        self._public, _ = self._load(outside)
         self._client = Client(
             self._image_loss,
             sign_pattern=pattern(values, seed=self._seed).reshape(shape),
@@ -120,18 +120,16 @@ class MaliciousServer:
 
     def answer(self, numbers: Int[np.ndarray, " image"], progress: Progress) -> Answers:
         """What the client computes for a batch, but for what depends on block and level."""
-        images = self._load(numbers)
+        images, targets = self._load(numbers)
         with progress.task("client's gradients", total=len(numbers), unit="images") as task:
-            responses = self._client.respond(self._trainable, images, self._targets(numbers), advance=task.advance)
+            responses = self._client.respond(self._trainable, images, targets, advance=task.advance)
         budget = self._plan.budget
         norm = None if budget is None else budget.clipping_norm
         return Answers(server=self, images=images, responses=responses, clipping_norm=norm)
 
     def _choose_scale(self, numbers: Int[np.ndarray, " image"]) -> float:
         """So large that the block dominates the clipped gradient, judged by public images."""
-        found = self._client.respond(
-            self._trainable, self._load(numbers), self._targets(numbers), advance=lambda _: None
-        )
+        found = self._client.respond(self._trainable, *self._load(numbers), advance=lambda _: None)
         length = math.sqrt(7 / 4 * self._public.shape[1])
         own = float(np.median(np.abs(found.slopes))) * length / self._rows
         behind = float(np.median(found.norms))
@@ -139,19 +137,19 @@ class MaliciousServer:
             return float(self._rows)
         return max(1.0, _DOMINANCE * behind / own)
 
-    def _targets(self, numbers: Int[np.ndarray, " image"]) -> np.ndarray:
-        return np.stack([np.asarray(self._plan.dataset[int(number)].target) for number in numbers])
-
     def _image_loss(self, trainable: PyTree[Array], image: Array, target: Array) -> Float[Array, ""]:
         model = eqx.combine(trainable, self._rest.frozen, self._objective.static)
         return self._objective.loss(model(image, self._rest.state)[0], self._objective.target(target))
 
-    def _load(self, numbers: Int[np.ndarray, " image"]) -> Images:
+    def _load(self, numbers: Int[np.ndarray, " image"]) -> tuple[Images, np.ndarray]:
+        """Normalised images and stored targets; each sample is read once."""
         images = np.empty((len(numbers), math.prod(self._plan.dataset.info.input_shape)), np.float32)
+        targets = []
         for place, number in enumerate(numbers):
-            stored = self._plan.dataset[int(number)].input
-            images[place] = np.asarray(self._normalise(jnp.asarray(stored))).ravel()
-        return images
+            sample = self._plan.dataset[int(number)]
+            images[place] = np.asarray(self._normalise(jnp.asarray(sample.input))).ravel()
+            targets.append(np.asarray(sample.target))
+        return images, np.stack(targets)
 
 
 def _waken(trainable: PyTree[Array], seed: int) -> PyTree[Array]:

@@ -133,8 +133,8 @@ def check(settings: ReconstructSettings) -> None:
         (
             settings.config.privacy is not None or not private,
             "[privacy]",
-            "the config trains without privacy, so there is no clipping norm and δ for a level with privacy; give "
-            "levels with --eps-exp none",
+            "the config trains without privacy, so there is no clipping norm and δ for a level with privacy; leave "
+            "--eps-exp out to attack it as it is",
         ),
     ]
     for holds, where, problem in rules:

@@ -121,6 +121,8 @@ def test_a_finished_folder_is_refused_and_left_as_it_is(written, dpmed):
         (["--steps", "two"], "--steps two: must be one of one, all"),
         (["--batch-size", "0"], "--batch-size: 0 is under 1"),
         (["--batches", "-1"], "--batches: -1 is not at least 1"),
+        (["--batches", "0"], "--batches: 0 is not at least 1"),
+        (["--attack", "inversion", "--batch-size", "0"], "--batch-size: 0 is not at least 1"),
         (["--bins", "2"], "--bins: 2 is not at least"),
         (["--batch-size", "200", "--batches", "2"], "--batches, --batch-size: 2 batches of 200 images"),
         (["--weights", "nowhere"], "nowhere: cannot be read"),
