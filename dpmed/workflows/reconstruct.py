@@ -124,7 +124,7 @@ def check(settings: ReconstructSettings) -> None:
         (len(set(settings.epsilons)) == len(settings.epsilons), "--eps-exp", "a level is given twice"),
         (all(0 < value < math.inf for value in private), "--eps-exp", "an ε is not above 0"),
         (settings.batches >= 1, "--batches", f"{settings.batches} is not at least 1"),
-        (settings.batch_size is None or settings.batch_size >= 1, "--batch-size", f"{settings.batch_size} is under 1"),
+        (settings.batch_size is None or settings.batch_size >= 1, "--batch-size", f"{settings.batch_size} is not at least 1"),
         (
             settings.rows is None or settings.rows >= _SINGLE_IMAGE_ROWS,
             "--bins",

@@ -119,7 +119,7 @@ def test_a_finished_folder_is_refused_and_left_as_it_is(written, dpmed):
         (["--attack", "guess"], "--attack guess: must be one of auto, trap-weights"),
         (["--accountant", "gdp"], "--accountant gdp: must be one of pld, rdp"),
         (["--steps", "two"], "--steps two: must be one of one, all"),
-        (["--batch-size", "0"], "--batch-size: 0 is under 1"),
+        (["--batch-size", "0"], "--batch-size: 0 is not at least 1"),
         (["--batches", "-1"], "--batches: -1 is not at least 1"),
         (["--batches", "0"], "--batches: 0 is not at least 1"),
         (["--attack", "inversion", "--batch-size", "0"], "--batch-size: 0 is not at least 1"),
