@@ -6,6 +6,7 @@ memory of a step does not grow with the expected batch size.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -26,6 +27,8 @@ Parameters = PyTree[Float[Array, "..."]]
 # Microbatches come from the host as NumPy arrays; they reach the device with the call.
 Batch = PyTree[Shaped[ArrayLike, "batch ..."]]
 Mask = Bool[Array, " batch"] | Bool[np.ndarray, " batch"]
+# Noise of the gradients comes from stream 0.
+_COUNT_STREAM = 1
 # Trainable leaves, everything else of the model, one record -> the record's loss.
 PrivateLoss = Callable[[Parameters, PyTree, PyTree[Array]], Float[Array, ""]]
 # Trainable leaves, everything else, a microbatch of records, its mask -> (sum of losses, everything else anew).
@@ -39,11 +42,13 @@ class StepState(eqx.Module):
         trainable: the leaves that are trained, float32.
         rest: all other leaves of the model, such as frozen weights and running statistics.
         optimizer: optax's state.
+        clipping_norm: C of the next step where it moves, made of noisy counts only; None where it is constant.
     """
 
     trainable: Parameters
     rest: PyTree
     optimizer: PyTree
+    clipping_norm: Float[Array, ""] | None = None
 
 
 class Accumulated(eqx.Module):
@@ -62,6 +67,15 @@ class Accumulated(eqx.Module):
     records: Int[Array, ""]
     rejected: Int[Array, ""]
     clipped: Int[Array, ""]
+
+    @property
+    def surplus(self) -> Float[Array, ""]:
+        """Σ (b - 1/2) over the records, b = 1 for those that were neither scaled down nor rejected; not private.
+
+        One record more or less moves it by 1/2. Twice the sum is a whole number, so that it is exact up to 2^24.
+        """
+        twice = self.records - 2 * (self.rejected + self.clipped)
+        return twice.astype(jnp.float32) / 2
 
 
 @runtime_checkable
@@ -106,7 +120,8 @@ class PrivateStep:
     Args:
         loss: the loss of one record.
         clipping: the bound of a record's gradient.
-        noise_multiplier: σ ≥ 0; the noise's standard deviation is σ times the sum's sensitivity.
+        noise_multiplier: σ ≥ 0, of all that a step releases; the standard deviation of the noise on the sum is σ, or
+            what clipping makes of it to leave room for its counts, times the sum's sensitivity.
         expected_batch_size: what the noisy sum is divided by. It is a public constant; the realised size is private.
         optimizer: optax's transformation.
         key: of the noise.
@@ -124,11 +139,13 @@ class PrivateStep:
         optimizer: optax.GradientTransformationExtraArgs,
         key: NoiseKey,
     ) -> None:
-        std = noise_multiplier * clipping.sensitivity
+        noise = clipping.gradient_noise(noise_multiplier)
         self._key = key
         self._begin = Compiled(begin)
         self._accumulate = Compiled(partial(_accumulate_clipped, loss, clipping), donate=2)
-        self._update = Compiled(partial(_noisy_update, optimizer, std, float(expected_batch_size)), donate=0)
+        self._update = Compiled(
+            partial(_noisy_update, optimizer, clipping, noise, float(expected_batch_size)), donate=0
+        )
 
     def begin(self, state: StepState) -> Accumulated:
         """An empty accumulator; an empty batch is updated with it as it is: pure noise, and a step that counts."""
@@ -138,16 +155,19 @@ class PrivateStep:
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the clipped gradients of a microbatch."""
-        return state, self._accumulate(state.trainable, state.rest, total, records, mask)
+        added = self._accumulate(state.trainable, state.rest, total, records, mask, state.clipping_norm)
+        return state, added
 
     def memory(self, state: StepState, records: Batch, mask: Mask) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch."""
-        return _memory(self._accumulate, state, records, mask)
+        return _memory(self._accumulate, state, records, mask, state.clipping_norm)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Add the noise of draw number `draw`, which must never be used twice with one key, and move."""
         normal = standard_normal(self._key, draw, count=size_of(total.gradients))
-        return self._update(state, total, normal)
+        # None where the clipping norm is constant: then nothing else is released.
+        for_count = standard_normal(self._key, draw, count=size_of(state.clipping_norm), stream=_COUNT_STREAM)
+        return self._update(state, total, normal, for_count)
 
 
 class PlainStep:
@@ -172,7 +192,7 @@ class PlainStep:
     ) -> tuple[StepState, Accumulated]:
         """Add the gradient of a microbatch."""
         rest, total = self._accumulate(state.trainable, state.rest, total, records, mask)
-        return StepState(trainable=state.trainable, rest=rest, optimizer=state.optimizer), total
+        return replace(state, rest=rest), total
 
     def memory(self, state: StepState, records: Batch, mask: Mask) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch."""
@@ -184,8 +204,8 @@ class PlainStep:
         return self._update(state, total)
 
 
-def _memory(accumulate: Any, state: StepState, records: Batch, mask: Mask) -> int:
-    compiled = accumulate.lower(state.trainable, state.rest, begin(state.trainable), records, mask).compile()
+def _memory(accumulate: Any, state: StepState, *others: Any) -> int:
+    compiled = accumulate.lower(state.trainable, state.rest, begin(state.trainable), *others).compile()
     analysis = compiled.memory_analysis()
     kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return int(kept + analysis.temp_size_in_bytes)
@@ -199,11 +219,12 @@ def _accumulate_clipped(
     total: Accumulated,
     records: PyTree[Array],
     mask: Bool[Array, " batch"],
+    norm: Float[Array, ""] | None,
 ) -> Accumulated:
     recorded = record_pass(lambda leaves, record, rest: loss(leaves, rest, record), trainable, records, rest)
     measured = measure(recorded)
     keep = mask & measured.usable
-    factors, shortened = clipping.factors(measured.squares)
+    factors, shortened = clipping.factors(measured.squares, norm)
     zero = jnp.zeros_like(recorded.losses)
     summed = measured.weighted_sum([jnp.where(mask, factor, zero) for factor in factors])
     clipped = jax.tree.unflatten(jax.tree.structure(trainable), summed)
@@ -218,15 +239,19 @@ def _accumulate_clipped(
 
 def _noisy_update(
     optimizer: optax.GradientTransformationExtraArgs,
-    std: float,
+    clipping: Clipping,
+    noise_multiplier: float,
     expected_batch_size: float,
     state: StepState,
     total: Accumulated,
     normal: list[Float[Array, " piece"]],
+    for_count: list[Float[Array, " piece"]],
 ) -> StepState:
+    std = noise_multiplier * clipping.sensitivity(state.clipping_norm)
     noise = shaped_like(total.gradients, normal, std=std)
     gradient = jax.tree.map(lambda summed, extra: (summed + extra) / expected_batch_size, total.gradients, noise)
-    return _move(optimizer, state, gradient)
+    norm = clipping.follow(state.clipping_norm, total.surplus, for_count)
+    return replace(_move(optimizer, state, gradient), clipping_norm=norm)
 
 
 def _accumulate_plain(
@@ -256,4 +281,4 @@ def _mean_update(optimizer: optax.GradientTransformationExtraArgs, state: StepSt
 def _move(optimizer: optax.GradientTransformationExtraArgs, state: StepState, gradient: Parameters) -> StepState:
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trainable)
     moved = optax.apply_updates(state.trainable, updates)
-    return StepState(trainable=moved, rest=state.rest, optimizer=optimizer_state)
+    return replace(state, trainable=moved, optimizer=optimizer_state)
