@@ -64,7 +64,7 @@ class Clipping(Protocol):
         ...
 
     def follow(
-        self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " piece"]]
+        self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " _"]]
     ) -> Float[Array, ""] | None:
         """C of the next step.
 
@@ -103,7 +103,7 @@ class _Constant:
         return noise_multiplier
 
     def follow(
-        self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " piece"]]
+        self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " _"]]
     ) -> None:
         """Nothing moves."""
 
@@ -229,7 +229,7 @@ class AdaptiveClipping:
         return _flat(squares, _moving(norm))
 
     def follow(
-        self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " piece"]]
+        self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " _"]]
     ) -> Float[Array, ""]:
         """C exp(-η_C (b̃ - γ)) within the limits, b̃ the noisy share of records that were not scaled down."""
         noisy = surplus + shaped_like(surplus, normal, std=self.count_noise)

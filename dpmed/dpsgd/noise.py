@@ -50,7 +50,7 @@ def seeded_key(seed: int) -> NoiseKey:
     return NoiseKey(np.frombuffer(digest, dtype=np.uint32).copy())
 
 
-def standard_normal(key: NoiseKey, draw: int, *, count: int, stream: int = 0) -> list[Float[Array, " piece"]]:
+def standard_normal(key: NoiseKey, draw: int, *, count: int, stream: int = 0) -> list[Float[Array, " _"]]:
     """At least `count` independent standard normal numbers, in pieces.
 
     Args:
@@ -70,7 +70,7 @@ def standard_normal(key: NoiseKey, draw: int, *, count: int, stream: int = 0) ->
     Source: Box & Muller (1958).
     """
     keystream = Keystream(key.words, (draw, stream, 0))
-    pieces: list[Float[Array, " piece"]] = []
+    pieces: list[Float[Array, " _"]] = []
     pairs = -(-count // 2)
     while pairs > 0:
         taken = min(pairs, _PAIRS_PER_PIECE)
@@ -81,7 +81,7 @@ def standard_normal(key: NoiseKey, draw: int, *, count: int, stream: int = 0) ->
 
 
 def shaped_like(
-    tree: PyTree[Float[Array, "..."]], normal: Sequence[Float[Array, " piece"]], *, std: Float[Array, ""] | float
+    tree: PyTree[Float[Array, "..."]], normal: Sequence[Float[Array, " _"]], *, std: Float[Array, ""] | float
 ) -> PyTree[Float[Array, "..."]]:
     """Gaussian noise for every number of `tree`.
 

@@ -27,12 +27,15 @@ Parameters = PyTree[Float[Array, "..."]]
 # Microbatches come from the host as NumPy arrays; they reach the device with the call.
 Batch = PyTree[Shaped[ArrayLike, "batch ..."]]
 Mask = Bool[Array, " batch"] | Bool[np.ndarray, " batch"]
-# Noise of the gradients comes from stream 0.
-_COUNT_STREAM = 1
 # Trainable leaves, everything else of the model, one record -> the record's loss.
 PrivateLoss = Callable[[Parameters, PyTree, PyTree[Array]], Float[Array, ""]]
 # Trainable leaves, everything else, a microbatch of records, its mask -> (sum of losses, everything else anew).
 BatchLoss = Callable[[Parameters, PyTree, PyTree[Array], Bool[Array, " batch"]], tuple[Float[Array, ""], PyTree]]
+# Standard normal numbers for the gradients, and for the count that moves the clipping norm.
+Normal = tuple[list[Float[Array, " _"]], list[Float[Array, " _"]]]
+
+# Noise of the gradients comes from stream 0.
+_COUNT_STREAM = 1
 
 
 class StepState(eqx.Module):
@@ -142,10 +145,9 @@ class PrivateStep:
         noise = clipping.gradient_noise(noise_multiplier)
         self._key = key
         self._begin = Compiled(begin)
-        self._accumulate = Compiled(partial(_accumulate_clipped, loss, clipping), donate=2)
-        self._update = Compiled(
-            partial(_noisy_update, optimizer, clipping, noise, float(expected_batch_size)), donate=0
-        )
+        self._accumulate = Compiled(partial(_accumulate_clipped, loss, clipping), donate=1)
+        update = partial(_noisy_update, optimizer, clipping, noise, float(expected_batch_size))
+        self._update = Compiled(update, donate=0)
 
     def begin(self, state: StepState) -> Accumulated:
         """An empty accumulator; an empty batch is updated with it as it is: pure noise, and a step that counts."""
@@ -155,19 +157,18 @@ class PrivateStep:
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the clipped gradients of a microbatch."""
-        added = self._accumulate(state.trainable, state.rest, total, records, mask, state.clipping_norm)
-        return state, added
+        return state, self._accumulate(_without_optimizer(state), total, records, mask)
 
     def memory(self, state: StepState, records: Batch, mask: Mask) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch."""
-        return _memory(self._accumulate, state, records, mask, state.clipping_norm)
+        return _memory(self._accumulate, _without_optimizer(state), begin(state.trainable), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Add the noise of draw number `draw`, which must never be used twice with one key, and move."""
         normal = standard_normal(self._key, draw, count=size_of(total.gradients))
         # None where the clipping norm is constant: then nothing else is released.
         for_count = standard_normal(self._key, draw, count=size_of(state.clipping_norm), stream=_COUNT_STREAM)
-        return self._update(state, total, normal, for_count)
+        return self._update(state, total, (normal, for_count))
 
 
 class PlainStep:
@@ -196,7 +197,7 @@ class PlainStep:
 
     def memory(self, state: StepState, records: Batch, mask: Mask) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch."""
-        return _memory(self._accumulate, state, records, mask)
+        return _memory(self._accumulate, state.trainable, state.rest, begin(state.trainable), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Move by the mean gradient."""
@@ -204,30 +205,33 @@ class PlainStep:
         return self._update(state, total)
 
 
-def _memory(accumulate: Any, state: StepState, *others: Any) -> int:
-    compiled = accumulate.lower(state.trainable, state.rest, begin(state.trainable), *others).compile()
-    analysis = compiled.memory_analysis()
+def _memory(accumulate: Compiled, *arguments: Any) -> int:
+    analysis = accumulate.lower(*arguments).compile().memory_analysis()
     kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return int(kept + analysis.temp_size_in_bytes)
+
+
+def _without_optimizer(state: StepState) -> StepState:
+    return replace(state, optimizer=None)
 
 
 def _accumulate_clipped(
     loss: PrivateLoss,
     clipping: Clipping,
-    trainable: Parameters,
-    rest: PyTree,
+    state: StepState,
     total: Accumulated,
     records: PyTree[Array],
     mask: Bool[Array, " batch"],
-    norm: Float[Array, ""] | None,
 ) -> Accumulated:
-    recorded = record_pass(lambda leaves, record, rest: loss(leaves, rest, record), trainable, records, rest)
+    recorded = record_pass(
+        lambda leaves, record, rest: loss(leaves, rest, record), state.trainable, records, state.rest
+    )
     measured = measure(recorded)
     keep = mask & measured.usable
-    factors, shortened = clipping.factors(measured.squares, norm)
+    factors, shortened = clipping.factors(measured.squares, state.clipping_norm)
     zero = jnp.zeros_like(recorded.losses)
     summed = measured.weighted_sum([jnp.where(mask, factor, zero) for factor in factors])
-    clipped = jax.tree.unflatten(jax.tree.structure(trainable), summed)
+    clipped = jax.tree.unflatten(jax.tree.structure(state.trainable), summed)
     return Accumulated(
         gradients=jax.tree.map(jnp.add, total.gradients, clipped),
         loss=total.loss + jnp.sum(jnp.where(mask & jnp.isfinite(recorded.losses), recorded.losses, zero)),
@@ -244,11 +248,11 @@ def _noisy_update(
     expected_batch_size: float,
     state: StepState,
     total: Accumulated,
-    normal: list[Float[Array, " piece"]],
-    for_count: list[Float[Array, " piece"]],
+    normal: Normal,
 ) -> StepState:
+    for_gradients, for_count = normal
     std = noise_multiplier * clipping.sensitivity(state.clipping_norm)
-    noise = shaped_like(total.gradients, normal, std=std)
+    noise = shaped_like(total.gradients, for_gradients, std=std)
     gradient = jax.tree.map(lambda summed, extra: (summed + extra) / expected_batch_size, total.gradients, noise)
     norm = clipping.follow(state.clipping_norm, total.surplus, for_count)
     return replace(_move(optimizer, state, gradient), clipping_norm=norm)
