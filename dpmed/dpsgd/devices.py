@@ -43,21 +43,21 @@ class Devices:
         return jax.device_put(jax.tree.map(self._filled, tree), NamedSharding(self.mesh, _DEALT))
 
     def summed(self, accumulate: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """`accumulate(trainable, rest, total, records, mask)`, each device with its own records, as one sum.
+        """`accumulate(state, total, records, mask)`, each device with its own records, as one sum.
 
         Args:
             accumulate: adds its records to a total; works on one device.
         """
 
-        def of_one(trainable: PyTree, rest: PyTree, total: PyTree, records: PyTree, mask: Any) -> PyTree:
-            added = accumulate(trainable, rest, jax.tree.map(jnp.zeros_like, total), records, mask)
+        def of_one(state: PyTree, total: PyTree, records: PyTree, mask: Any) -> PyTree:
+            added = accumulate(state, jax.tree.map(jnp.zeros_like, total), records, mask)
             everyones = jax.lax.psum(added, _AXIS)  # type: ignore[no-untyped-call] # jax's
             return jax.tree.map(jnp.add, total, everyones)
 
         return jax.shard_map(
             of_one,
             mesh=self.mesh,
-            in_specs=(_EVERYWHERE, _EVERYWHERE, _EVERYWHERE, _DEALT, _DEALT),
+            in_specs=(_EVERYWHERE, _EVERYWHERE, _DEALT, _DEALT),
             out_specs=_EVERYWHERE,
             check_vma=False,
         )

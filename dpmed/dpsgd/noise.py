@@ -50,13 +50,15 @@ def seeded_key(seed: int) -> NoiseKey:
     return NoiseKey(np.frombuffer(digest, dtype=np.uint32).copy())
 
 
-def standard_normal(key: NoiseKey, draw: int, *, count: int) -> list[Float[Array, " piece"]]:
+def standard_normal(key: NoiseKey, draw: int, *, count: int, stream: int = 0) -> list[Float[Array, " _"]]:
     """At least `count` independent standard normal numbers, in pieces.
 
     Args:
         key: for this purpose alone.
-        draw: never used twice with one key, in 0 .. 2^32 - 1; the nonce of the ChaCha20 stream is (draw, 0, 0).
+        draw: never used twice with one key and stream, in 0 .. 2^32 - 1.
         count: how many numbers are needed.
+        stream: tells apart what needs noise of its own within one draw, in 0 .. 2^32 - 1; the nonce of the ChaCha20
+            stream is (draw, stream, 0).
 
     Returns:
         float32. Each is the scaled sum of `DRAWS_PER_VALUE` Box-Muller draws; they reach 6.66 standard deviations per
@@ -67,19 +69,19 @@ def standard_normal(key: NoiseKey, draw: int, *, count: int) -> list[Float[Array
 
     Source: Box & Muller (1958).
     """
-    stream = Keystream(key.words, (draw, 0, 0))
-    pieces: list[Float[Array, " piece"]] = []
+    keystream = Keystream(key.words, (draw, stream, 0))
+    pieces: list[Float[Array, " _"]] = []
     pairs = -(-count // 2)
     while pairs > 0:
         taken = min(pairs, _PAIRS_PER_PIECE)
         pairs -= taken
-        words = stream.words(2 * DRAWS_PER_VALUE * taken)
+        words = keystream.words(2 * DRAWS_PER_VALUE * taken)
         pieces.extend(_COMPILED_BOX_MULLER(words.reshape(DRAWS_PER_VALUE, 2, taken)))
     return pieces
 
 
 def shaped_like(
-    tree: PyTree[Float[Array, "..."]], normal: Sequence[Float[Array, " piece"]], *, std: Float[Array, ""] | float
+    tree: PyTree[Float[Array, "..."]], normal: Sequence[Float[Array, " _"]], *, std: Float[Array, ""] | float
 ) -> PyTree[Float[Array, "..."]]:
     """Gaussian noise for every number of `tree`.
 

@@ -6,6 +6,7 @@ memory of a step does not grow with the expected batch size.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -32,6 +33,11 @@ Mask = Bool[Array, " batch"] | Bool[np.ndarray, " batch"]
 PrivateLoss = Callable[[Parameters, PyTree, PyTree[Array]], Float[Array, ""]]
 # Trainable leaves, everything else, a microbatch of records, its mask -> (sum of losses, everything else anew).
 BatchLoss = Callable[[Parameters, PyTree, PyTree[Array], Bool[Array, " batch"]], tuple[Float[Array, ""], PyTree]]
+# Standard normal numbers for the gradients, and for the count that moves the clipping norm.
+Normal = tuple[list[Float[Array, " _"]], list[Float[Array, " _"]]]
+
+# Noise of the gradients comes from stream 0.
+_COUNT_STREAM = 1
 
 
 class StepState(eqx.Module):
@@ -41,11 +47,13 @@ class StepState(eqx.Module):
         trainable: the leaves that are trained, float32.
         rest: all other leaves of the model, such as frozen weights and running statistics.
         optimizer: optax's state.
+        clipping_norm: C of the next step where it moves, made of noisy counts only; None where it is constant.
     """
 
     trainable: Parameters
     rest: PyTree
     optimizer: PyTree
+    clipping_norm: Float[Array, ""] | None = None
 
 
 class Accumulated(eqx.Module):
@@ -64,6 +72,15 @@ class Accumulated(eqx.Module):
     records: Int[Array, ""]
     rejected: Int[Array, ""]
     clipped: Int[Array, ""]
+
+    @property
+    def surplus(self) -> Float[Array, ""]:
+        """Σ (b - 1/2) over the records, b = 1 for those that were neither scaled down nor rejected; not private.
+
+        One record more or less moves it by 1/2. Twice the sum is a whole number, so that it is exact up to 2^24.
+        """
+        twice = self.records - 2 * (self.rejected + self.clipped)
+        return twice.astype(jnp.float32) / 2
 
 
 @runtime_checkable
@@ -108,7 +125,8 @@ class PrivateStep:
     Args:
         loss: the loss of one record.
         clipping: the bound of a record's gradient.
-        noise_multiplier: σ ≥ 0; the noise's standard deviation is σ times the sum's sensitivity.
+        noise_multiplier: σ ≥ 0, of all that a step releases; the standard deviation of the noise on the sum is σ, or
+            what clipping makes of it to leave room for its counts, times the sum's sensitivity.
         expected_batch_size: what the noisy sum is divided by. It is a public constant; the realised size is private.
         optimizer: optax's transformation.
         key: of the noise.
@@ -127,13 +145,14 @@ class PrivateStep:
         key: NoiseKey,
         devices: Devices | None = None,
     ) -> None:
-        std = noise_multiplier * clipping.sensitivity
+        noise = clipping.gradient_noise(noise_multiplier)
         self._key = key
         self._devices = devices
         self._begin = Compiled(begin)
         accumulate = partial(_accumulate_clipped, loss, clipping)
-        self._accumulate = Compiled(accumulate if devices is None else devices.summed(accumulate), donate=2)
-        self._update = Compiled(partial(_noisy_update, optimizer, std, float(expected_batch_size)), donate=0)
+        self._accumulate = Compiled(accumulate if devices is None else devices.summed(accumulate), donate=1)
+        update = partial(_noisy_update, optimizer, clipping, noise, float(expected_batch_size))
+        self._update = Compiled(update, donate=0)
 
     def begin(self, state: StepState) -> Accumulated:
         """An empty accumulator; an empty batch is updated with it as it is: pure noise, and a step that counts."""
@@ -145,16 +164,18 @@ class PrivateStep:
         """Add the clipped gradients of a microbatch."""
         if self._devices is not None:
             records, mask = self._devices.split((records, mask))
-        return state, self._accumulate(state.trainable, state.rest, total, records, mask)
+        return state, self._accumulate(_without_optimizer(state), total, records, mask)
 
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch."""
-        return _memory(self._accumulate, state, records, mask)
+        return _memory(self._accumulate, _without_optimizer(state), begin(state.trainable), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Add the noise of draw number `draw`, which must never be used twice with one key, and move."""
         normal = standard_normal(self._key, draw, count=size_of(total.gradients))
-        return self._update(state, total, normal)
+        # None where the clipping norm is constant: then nothing else is released.
+        for_count = standard_normal(self._key, draw, count=size_of(state.clipping_norm), stream=_COUNT_STREAM)
+        return self._update(state, total, (normal, for_count))
 
 
 class PlainStep:
@@ -186,11 +207,11 @@ class PlainStep:
             # The compiler divides the work, so that batch norm still sees all records.
             records, mask = self._devices.split((records, mask))
         rest, total = self._accumulate(state.trainable, state.rest, total, records, mask)
-        return StepState(trainable=state.trainable, rest=rest, optimizer=state.optimizer), total
+        return replace(state, rest=rest), total
 
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch."""
-        return _memory(self._accumulate, state, records, mask)
+        return _memory(self._accumulate, state.trainable, state.rest, begin(state.trainable), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Move by the mean gradient."""
@@ -198,29 +219,33 @@ class PlainStep:
         return self._update(state, total)
 
 
-def _memory(accumulate: Any, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
-    compiled = accumulate.lower(state.trainable, state.rest, begin(state.trainable), records, mask).compile()
-    analysis = compiled.memory_analysis()
+def _memory(accumulate: Compiled, *arguments: Any) -> int:
+    analysis = accumulate.lower(*arguments).compile().memory_analysis()
     kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return int(kept + analysis.temp_size_in_bytes)
+
+
+def _without_optimizer(state: StepState) -> StepState:
+    return replace(state, optimizer=None)
 
 
 def _accumulate_clipped(
     loss: PrivateLoss,
     clipping: Clipping,
-    trainable: Parameters,
-    rest: PyTree,
+    state: StepState,
     total: Accumulated,
     records: PyTree[Array],
     mask: Bool[Array, " batch"],
 ) -> Accumulated:
-    recorded = record_pass(lambda leaves, record, rest: loss(leaves, rest, record), trainable, records, rest)
+    recorded = record_pass(
+        lambda leaves, record, rest: loss(leaves, rest, record), state.trainable, records, state.rest
+    )
     measured = measure(recorded)
     keep = mask & measured.usable
-    factors, shortened = clipping.factors(measured.squares)
+    factors, shortened = clipping.factors(measured.squares, state.clipping_norm)
     zero = jnp.zeros_like(recorded.losses)
     summed = measured.weighted_sum([jnp.where(mask, factor, zero) for factor in factors])
-    clipped = jax.tree.unflatten(jax.tree.structure(trainable), summed)
+    clipped = jax.tree.unflatten(jax.tree.structure(state.trainable), summed)
     return Accumulated(
         gradients=jax.tree.map(jnp.add, total.gradients, clipped),
         loss=total.loss + jnp.sum(jnp.where(mask & jnp.isfinite(recorded.losses), recorded.losses, zero)),
@@ -232,15 +257,19 @@ def _accumulate_clipped(
 
 def _noisy_update(
     optimizer: optax.GradientTransformationExtraArgs,
-    std: float,
+    clipping: Clipping,
+    noise_multiplier: float,
     expected_batch_size: float,
     state: StepState,
     total: Accumulated,
-    normal: list[Float[Array, " piece"]],
+    normal: Normal,
 ) -> StepState:
-    noise = shaped_like(total.gradients, normal, std=std)
+    for_gradients, for_count = normal
+    std = noise_multiplier * clipping.sensitivity(state.clipping_norm)
+    noise = shaped_like(total.gradients, for_gradients, std=std)
     gradient = jax.tree.map(lambda summed, extra: (summed + extra) / expected_batch_size, total.gradients, noise)
-    return _move(optimizer, state, gradient)
+    norm = clipping.follow(state.clipping_norm, total.surplus, for_count)
+    return replace(_move(optimizer, state, gradient), clipping_norm=norm)
 
 
 def _accumulate_plain(
@@ -270,4 +299,4 @@ def _mean_update(optimizer: optax.GradientTransformationExtraArgs, state: StepSt
 def _move(optimizer: optax.GradientTransformationExtraArgs, state: StepState, gradient: Parameters) -> StepState:
     updates, optimizer_state = optimizer.update(gradient, state.optimizer, state.trainable)
     moved = optax.apply_updates(state.trainable, updates)
-    return StepState(trainable=moved, rest=state.rest, optimizer=optimizer_state)
+    return replace(state, trainable=moved, optimizer=optimizer_state)

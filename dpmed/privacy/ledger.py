@@ -33,7 +33,9 @@ class Ledger:
         epsilon_pld: the same steps by privacy-loss distributions.
         epsilon_rdp: the same steps by Rényi accounting.
         noise_multiplier: σ.
-        clipping_norm: C.
+        clipping: `flat`, `automatic`, `per-layer` or `adaptive`.
+        clipping_norm: C; of the first step where clipping is adaptive.
+        clipping_count_noise: σ_b on adaptive clipping's counts, in records; its share is inside ε.
         sampling: `poisson`, or `shuffled` without privacy.
         sampling_rate: q.
         expected_batch_size: q·N.
@@ -56,7 +58,9 @@ class Ledger:
     epsilon_pld: float | None = None
     epsilon_rdp: float | None = None
     noise_multiplier: float | None = None
+    clipping: str | None = None
     clipping_norm: float | None = None
+    clipping_count_noise: float | None = None
     sampling: str
     sampling_rate: float
     expected_batch_size: int
@@ -82,12 +86,16 @@ class LedgerFacts:
     Attributes:
         unit: what a record is.
         source: where noise and batches come from, `os-entropy` or `seeded`.
+        clipping: how gradients are held to the clipping norm; None without privacy.
+        clipping_count_noise: σ_b of adaptive clipping; None for others.
         outside: sentences for `outside_accounting` beyond those that hold for every run.
         notes: sentences for `notes`.
     """
 
     unit: str
     source: Literal["os-entropy", "seeded"]
+    clipping: str | None = None
+    clipping_count_noise: float | None = None
     outside: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -111,7 +119,9 @@ def private_ledger(budget: Budget, facts: LedgerFacts, *, steps: int, status: st
         epsilon_pld=spent.epsilon_pld,
         epsilon_rdp=spent.epsilon_rdp,
         noise_multiplier=budget.noise_multiplier,
+        clipping=facts.clipping,
         clipping_norm=budget.clipping_norm,
+        clipping_count_noise=facts.clipping_count_noise,
         sampling="poisson",
         sampling_rate=budget.sampling_rate,
         expected_batch_size=budget.expected_batch_size,

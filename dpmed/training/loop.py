@@ -258,6 +258,7 @@ def _evaluate(parts: Parts, run: RunState, hooks: Hooks) -> tuple[RunState, bool
         "records": records,
         "rejected": rejected,
         "clipped": clipped,
+        **({} if run.state.clipping_norm is None else {"clipping_norm": float(run.state.clipping_norm)}),
     }
     scores = parts.evaluate(run.state, run.ema)
     run = replace(run, rows=(*run.rows, training, {**common, "split": "validation", **scores}), losses=(0.0, 0, 0, 0))

@@ -8,14 +8,16 @@ from typing import Literal
 import equinox as eqx
 from jaxtyping import PyTree
 
+from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.files import write_csv
 from dpmed.manifest import Level, level_name
 from dpmed.models.weights import load_weights
 from dpmed.privacy.accountant import AccountantName, SampledGaussian, calibrate_noise, epsilon
+from dpmed.progress import Progress
 from dpmed.training.build import build_objective
 from dpmed.training.objective import Objective, Rest
-from dpmed.workflows.plan import Plan
+from dpmed.workflows.plan import Plan, make_plan
 
 NOISE = "noise_multipliers.csv"
 NOISE_COLUMNS = ("level", "epsilon", "epsilon_pld", "epsilon_rdp", "noise_multiplier")
@@ -115,6 +117,26 @@ def write_noise(folder: Path, levels: Sequence[Level]) -> None:
     """Write `noise_multipliers.csv`."""
     rows = [{"level": level.name, **{name: getattr(level, name) for name in NOISE_COLUMNS[1:]}} for level in levels]
     write_csv(folder / NOISE, rows, NOISE_COLUMNS)
+
+
+def attacked_plan(config: Config, progress: Progress, *, weights: Path | None = None) -> Plan:
+    """The plan of the training that is attacked.
+
+    Args:
+        config: of the training.
+        progress: hears of the reading of data.
+        weights: a run folder, or its model.eqx, whose weights are attacked; None for fresh ones.
+
+    Raises:
+        InputError: the config clips otherwise than these attacks know, or `make_plan` or `with_weights` refuses.
+    """
+    if config.privacy is not None and config.privacy.clipping != "flat":
+        raise InputError(
+            f'"{config.privacy.clipping}", but attacks are made for updates of flat clipping only',
+            where="[privacy] clipping",
+            remedy='Attack the config with --set privacy.clipping="flat", without the keys of the other kind.',
+        )
+    return with_weights(make_plan(config, progress), weights)
 
 
 def with_weights(plan: Plan, path: Path | None) -> Plan:

@@ -18,7 +18,7 @@ class Beginning:
     Attributes:
         objective: what is made small.
         optimizer: with the plan's schedule.
-        state: weights as the plan's model has them, and the optimizer's own.
+        state: weights as the plan's model has them, the optimizer's own, and the clipping norm where it moves.
     """
 
     objective: Objective
@@ -45,5 +45,10 @@ def begin_training(plan: Plan) -> Beginning:
         steps_per_epoch=plan.steps_per_epoch,
         begins=begins,
     )
-    state = StepState(trainable=trainable, rest=rest, optimizer=optimizer.init(trainable))
+    state = StepState(
+        trainable=trainable,
+        rest=rest,
+        optimizer=optimizer.init(trainable),
+        clipping_norm=None if plan.clipping is None else plan.clipping.begin(),
+    )
     return Beginning(objective=objective, optimizer=optimizer, state=state)

@@ -28,8 +28,8 @@ from dpmed.manifest import Level, Manifest, write_manifest
 from dpmed.privacy.accountant import AccountantName
 from dpmed.progress import Progress, Task
 from dpmed.training.objective import Objective
-from dpmed.workflows.attacked import attacked_objective, make_level, with_weights, write_noise
-from dpmed.workflows.plan import Plan, make_plan
+from dpmed.workflows.attacked import attacked_objective, attacked_plan, make_level, write_noise
+from dpmed.workflows.plan import Plan
 from dpmed.workflows.recovered_images import ImageFiles, image_files
 
 _MOST_IMAGES = 64
@@ -129,9 +129,8 @@ def run(settings: InversionSettings, folder: Path, progress: Progress) -> Invers
         InputError: the settings have no meaning, or data or model do not suit the attack.
     """
     check(settings)
-    plan = make_plan(settings.config, progress)
+    plan = attacked_plan(settings.config, progress, weights=settings.weights)
     _check_plan(plan, settings)
-    plan = with_weights(plan, settings.weights)
     files = image_files(plan.dataset, plan.split)
     levels = tuple(
         make_level(

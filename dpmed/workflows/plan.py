@@ -16,6 +16,7 @@ from dpmed.data.base import Dataset, Split
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
 from dpmed.data.units import members_by_unit, summarise_units
+from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
 from dpmed.models.build import Built, build_model
 from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget
@@ -24,6 +25,7 @@ from dpmed.privacy.rero import assumption_notes
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
 from dpmed.training.metrics import check_metrics
+from dpmed.workflows.clipping import build_clipping, clipping_notes, count_noise, describe_clipping
 
 _LARGEST_MICROBATCH = 1024
 _ROUND_SIZES = (768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
@@ -41,6 +43,7 @@ class Plan:
         members: for each record of the training set its samples.
         model: the freshly initialised model.
         budget: solved; None without privacy.
+        clipping: of each record's gradient; None without privacy.
         facts: what the ledger says of the whole run.
         steps: draws planned.
         steps_per_epoch: draws that make an epoch.
@@ -54,6 +57,7 @@ class Plan:
     members: list[Int[np.ndarray, " _"]]
     model: Built
     budget: Budget | None
+    clipping: Clipping | None
     facts: LedgerFacts
     steps: int
     steps_per_epoch: int
@@ -83,9 +87,9 @@ class Plan:
             "model": f"{config.model.name}, {self.model.parameters:,} parameters",
             "steps": f"{self.steps} ({self.steps / self.steps_per_epoch:g} epochs), microbatch {self._microbatch()}",
         }
-        if self.budget is None:
+        budget, clipping, privacy = self.budget, self.clipping, config.privacy
+        if budget is None or clipping is None or privacy is None:
             return {**facts, "privacy": "none: this run may reveal any training sample"}
-        budget = self.budget
         other = "rdp" if budget.accountant == "pld" else "pld"
         other_epsilon = budget.epsilon_rdp if other == "rdp" else budget.epsilon_pld
         return {
@@ -93,8 +97,8 @@ class Plan:
             "sampling": f"Poisson, rate {budget.sampling_rate:.4g}, expected batch size {budget.expected_batch_size}",
             "privacy": f"ε = {budget.epsilon:.4g} at δ = {budget.delta:g} by {budget.accountant.upper()} "
             f"({other_epsilon:.4g} by {other.upper()}), per {self.facts.unit}",
-            "noise": f"σ = {budget.noise_multiplier:.4g}, clipping norm {budget.clipping_norm:g}, "
-            f"from {self.facts.source}",
+            "clipping": describe_clipping(privacy, clipping, budget),
+            "noise": f"σ = {budget.noise_multiplier:.4g}, from {self.facts.source}",
         }
 
     def _microbatch(self) -> str:
@@ -117,6 +121,7 @@ class Plan:
             "epsilon_rdp": budget and budget.epsilon_rdp,
             "delta": budget and budget.delta,
             "noise_multiplier": budget and budget.noise_multiplier,
+            "clipping": self.facts.clipping,
             "sampling_rate": budget and budget.sampling_rate,
             "warnings": list(self.warnings),
         }
@@ -137,6 +142,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     _check_sizes(config, len(members))
     model = _build(config, dataset)
     budget = None if config.privacy is None else _solve(config, config.privacy, len(members))
+    clipping = None if config.privacy is None or budget is None else build_clipping(config.privacy, budget)
     steps_per_epoch = len(members) // config.training.batch_size
     return Plan(
         config=config,
@@ -145,7 +151,8 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         members=members,
         model=model,
         budget=budget,
-        facts=_facts(config, dataset, split.train, unit, budget=budget),
+        clipping=clipping,
+        facts=_facts(config, dataset, split.train, unit, budget=budget, clipping=clipping),
         steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=steps_per_epoch,
         microbatches=_microbatches(config, len(members)),
@@ -215,11 +222,17 @@ def _solve(config: Config, privacy: PrivacyConfig, train_size: int) -> Budget:
 
 
 def _facts(
-    config: Config, dataset: Dataset, train: Int[np.ndarray, " sample"], unit: str, *, budget: Budget | None
+    config: Config,
+    dataset: Dataset,
+    train: Int[np.ndarray, " sample"],
+    unit: str,
+    *,
+    budget: Budget | None,
+    clipping: Clipping | None,
 ) -> LedgerFacts:
     privacy = config.privacy
     outside = (*dataset.info.outside_accounting, *_uses_of_data(config))
-    if privacy is None or budget is None:
+    if privacy is None or budget is None or clipping is None:
         return LedgerFacts(unit=unit, source="seeded", outside=outside)
     notes: tuple[str, ...] = ()
     if unit == "image":
@@ -234,7 +247,14 @@ def _facts(
         )
         prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
         notes += assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)
-    return LedgerFacts(unit=unit, source=privacy.noise_source, outside=outside, notes=notes)
+    return LedgerFacts(
+        unit=unit,
+        source=privacy.noise_source,
+        clipping=privacy.clipping,
+        clipping_count_noise=count_noise(clipping),
+        outside=outside,
+        notes=(*notes, *clipping_notes(clipping, budget)),
+    )
 
 
 def _uses_of_data(config: Config) -> list[str]:

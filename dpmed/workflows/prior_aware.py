@@ -25,8 +25,9 @@ from dpmed.privacy.losses import Adversary
 from dpmed.privacy.rero import reconstruction
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress, Task
+from dpmed.workflows.attacked import attacked_plan
 from dpmed.workflows.known_training import KnownTraining
-from dpmed.workflows.plan import Plan, make_plan
+from dpmed.workflows.plan import Plan
 
 TABLE = "prior_aware.csv"
 SUMMARY = "prior_aware.json"
@@ -234,7 +235,7 @@ def check(settings: PriorAwareSettings) -> None:
 
 
 def _prepare(settings: PriorAwareSettings, progress: Progress) -> _Experiment:
-    plan = make_plan(settings.config, progress)
+    plan = attacked_plan(settings.config, progress)
     assert plan.budget is not None  # noqa: S101 check has looked
     if settings.candidates >= plan.train_size:
         raise InputError(

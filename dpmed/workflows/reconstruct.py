@@ -26,9 +26,9 @@ from dpmed.files import make_folder, read_json, write_json
 from dpmed.manifest import MANIFEST_NAME, Level, Manifest, write_manifest
 from dpmed.privacy.accountant import AccountantName
 from dpmed.progress import Progress, Task
-from dpmed.workflows.attacked import make_level, with_weights, write_noise
+from dpmed.workflows.attacked import attacked_plan, make_level, write_noise
 from dpmed.workflows.malicious_server import MaliciousServer
-from dpmed.workflows.plan import Plan, make_plan
+from dpmed.workflows.plan import Plan
 from dpmed.workflows.recovered_images import ImageFiles, image_files
 
 STATE = "unfinished.json"
@@ -124,7 +124,11 @@ def check(settings: ReconstructSettings) -> None:
         (len(set(settings.epsilons)) == len(settings.epsilons), "--eps-exp", "a level is given twice"),
         (all(0 < value < math.inf for value in private), "--eps-exp", "an ε is not above 0"),
         (settings.batches >= 1, "--batches", f"{settings.batches} is not at least 1"),
-        (settings.batch_size is None or settings.batch_size >= 1, "--batch-size", f"{settings.batch_size} is not at least 1"),
+        (
+            settings.batch_size is None or settings.batch_size >= 1,
+            "--batch-size",
+            f"{settings.batch_size} is not at least 1",
+        ),
         (
             settings.rows is None or settings.rows >= _SINGLE_IMAGE_ROWS,
             "--bins",
@@ -188,7 +192,7 @@ def run(settings: ReconstructSettings, folder: Path, progress: Progress) -> Reco
 class _Job:
     def __init__(self, settings: ReconstructSettings, folder: Path, progress: Progress) -> None:
         self._settings, self._folder, self._progress = settings, folder, progress
-        self._plan = plan = with_weights(make_plan(settings.config, progress), settings.weights)
+        self._plan = plan = attacked_plan(settings.config, progress, weights=settings.weights)
         train = len(plan.split.train)
         self._size = min(settings.batch_size or settings.config.training.batch_size, train)
         if settings.batches * self._size > train:

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import PyTree
 
 from dpmed.data.loader import Loader
-from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.devices import all_devices
 from dpmed.dpsgd.noise import entropy_key, seeded_key
 from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
@@ -222,13 +221,13 @@ class Run:
         return PoissonSampler(plan.train_size, budget.sampling_rate, plan.facts.source, seed)
 
     def _build_step(self) -> Step:
-        budget = self.plan.budget
-        if budget is None:
+        budget, clipping = self.plan.budget, self.plan.clipping
+        if budget is None or clipping is None:
             return PlainStep(self._objective.batch_loss, optimizer=self._optimizer, devices=self._devices)
         key = seeded_key(self.plan.config.training.seed) if self.plan.facts.source == "seeded" else entropy_key()
         return PrivateStep(
             self._objective.record_loss,
-            clipping=FlatClipping(budget.clipping_norm),
+            clipping=clipping,
             noise_multiplier=budget.noise_multiplier,
             expected_batch_size=budget.expected_batch_size,
             optimizer=self._optimizer,
@@ -264,8 +263,7 @@ class Run:
             state = run.state
             optimizer = reduce_rate(state.optimizer, verdict.reduce_rate, smallest=self._watcher.smallest_rate)
             self.progress.say(f"Learning rate now {rate_factor(optimizer):.3g} of the first, at step {run.step}.")
-            state = StepState(trainable=state.trainable, rest=state.rest, optimizer=optimizer)
-            run = replace(run, state=state)
+            run = replace(run, state=replace(state, optimizer=optimizer))
         return replace(run, watched=verdict.watched), verdict.stop
 
     def _weights(self, run: RunState) -> tuple[PyTree, Rest]:

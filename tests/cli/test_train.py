@@ -77,6 +77,18 @@ def test_json_is_the_only_thing_on_standard_output(dpmed_process):
         (["privacy.noise_multiplier=2"], ["exactly two of", "privacy.noise_multiplier"]),
         (["data.train_size=7"], ["[data] train_size", "1294"]),
         (["privacy.unit=patient"], ["unit"]),
+        (["privacy.clipping=layers"], ["[privacy] clipping", "flat"]),
+        (["privacy.clipping_quantile=0.5"], ["privacy.clipping_quantile", '"adaptive" only', "remove the key"]),
+        (
+            ["privacy.clipping=adaptive", "privacy.clipping_stability=0.1"],
+            ["privacy.clipping_stability", '"automatic" only', "remove the key"],
+        ),
+        (["privacy.clipping=adaptive", "privacy.clipping_quantile=1"], ["[privacy] clipping_quantile", "less than 1"]),
+        (["privacy.clipping=automatic", "privacy.clipping_norm=1e7"], ["privacy.clipping_norm", "above 1e+06"]),
+        (
+            ["privacy.clipping=adaptive", "privacy.clipping_count_noise=0.1"],
+            ["[privacy] clipping_count_noise", "nothing is left", "Choose a value"],
+        ),
         (["epochs"], ["--set", "KEY=VALUE"]),
         (["training.epochs.x=3"], ["--set training.epochs.x", "not a table"]),
     ],

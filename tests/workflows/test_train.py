@@ -59,6 +59,7 @@ def test_the_ledger_states_what_was_spent(small_run):
         "image",
     )
     assert ledger["noise_source"] == ledger["sampling_source"] == "os-entropy"
+    assert (ledger["clipping"], ledger["clipping_norm"], ledger["clipping_count_noise"]) == ("flat", 0.5, None)
     text = " ".join(ledger["outside_accounting"])
     for word in ("training loss", "non-finite", "validation and test", "records of a step"):
         assert word.lower() in text.lower()
@@ -80,6 +81,32 @@ def test_the_summary_has_test_metrics_and_versions(small_run):
     assert 0.3 < summary["test"]["accuracy"] <= 1
     assert summary["epsilon"] == ledger_of(small_run)["epsilon"]
     assert summary["versions"]["jax"]
+
+
+@pytest.mark.parametrize("kind", ["automatic", "per-layer"])
+def test_other_clippings_train_and_the_ledger_names_them(tmp_path, kind):
+    done = call("train", "quickstart", *SMALL, "--set", f"privacy.clipping={kind}", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    ledger = ledger_of(tmp_path / "run")
+    assert (ledger["clipping"], ledger["clipping_norm"], ledger["clipping_count_noise"]) == (kind, 0.5, None)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["test"]["accuracy"] > 0.3
+
+
+def test_adaptive_clipping_costs_no_more_than_planned_and_a_resume_has_the_same_norm(tmp_path):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    adaptive = ["train", "quickstart", *SMALL, *SEEDED, "--set", "privacy.clipping=adaptive", "--out"]
+    assert call(*adaptive, whole).returncode == 0
+    ledger = ledger_of(whole)
+    assert (ledger["clipping"], ledger["clipping_norm"], ledger["clipping_count_noise"]) == ("adaptive", 0.5, 64 / 20)
+    assert 0.99 * 8 <= ledger["epsilon"] <= 8
+    assert "clipping norm moved" in " ".join(ledger["notes"])
+    with (whole / "metrics.csv").open() as file:
+        norms = [float(row["clipping_norm"]) for row in csv.DictReader(file) if row["split"] == "train"]
+    assert len(set(norms)) == len(norms) == 2
+    kill_at(broken, 6, *adaptive, broken)
+    assert call("train", "--resume", broken).returncode == 0
+    assert (broken / "model.eqx").read_bytes() == (whole / "model.eqx").read_bytes()
+    assert (broken / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
 
 
 def test_without_privacy_the_ledger_promises_nothing(tmp_path):
