@@ -1,107 +1,124 @@
-"""The DP step beside the step without privacy: the same network, batch and optimizer, in turn."""
+"""The DP step beside the step without privacy, a plain Equinox one, and peers: all in turn, in one run.
 
+Per variant: samples per second, seconds of the first call (which compiles) and, of dpmed's own, megabytes of a step.
+`BENCH_STEP_CASES` names cases, joined by commas (`memory` is one), `BENCH_ROUNDS` sets the rounds that count. Peers run
+in interpreters of their own, named by `DPMED_TORCH_PYTHON` and `DPMED_JAX_PRIVACY_PYTHON`.
+"""
+
+import json
 import os
+import statistics
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
+from tests.benchmarks import step_peers
+from tests.benchmarks.plain_equinox import PlainTraining
+from tests.benchmarks.record import measurement
+from tests.benchmarks.step_cases import CASES, Training, is_large, trainings, wanted
 
-from dpmed.config.augmentation import AugmentationConfig
-from dpmed.config.loss import CrossEntropyLoss
-from dpmed.config.model import MlpModel, Resnet9Model, SmallCnnModel, UnetModel, WideResnetModel
-from dpmed.config.optimizer import NadamOptimizer
-from dpmed.config.schedule import ConstantSchedule
-from dpmed.dpsgd.clipping import FlatClipping
-from dpmed.dpsgd.noise import seeded_key
-from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
-from dpmed.models.build import build_model
-from dpmed.training.losses import build_loss
-from dpmed.training.objective import Objective, Rest
-from dpmed.training.optim import build_optimizer
-from tests.benchmarks.record import interleaved, measurement
-
-CASES = {
-    "mlp-8x8x1-b512": (MlpModel(name="mlp"), (8, 8, 1), 512),
-    "small_cnn-32x32x3-b32": (SmallCnnModel(name="small_cnn"), (32, 32, 3), 32),
-    "resnet9-32x32x3-b32": (Resnet9Model(name="resnet9"), (32, 32, 3), 32),
-    "wide_resnet_16_4-32x32x3-b32": (WideResnetModel(name="wide_resnet"), (32, 32, 3), 32),
-    "unet-64x64x32x1-b2": (UnetModel(name="unet"), (64, 64, 32, 1), 2),
-    "resnet9-224x224x3-b4": (Resnet9Model(name="resnet9"), (224, 224, 3), 4),
-}
-CLASSES, ROUNDS = 10, 5
+# Warm-up rounds and rounds that count. The allocator settles during the first ones.
+_SMALL, _LARGE = (6, 8), (3, 3)
+_MICROBATCHES = (1, 128)
+Calls = dict[str, Callable[[], float]]
 
 
 def run() -> list[dict[str, Any]]:
-    """Samples per second, bytes of a step, and the ratio of times."""
+    """Speed, first call, memory, and ratios of times."""
+    names = wanted("memory")
+    results = [found for case in CASES if case in names for found in _case(case)]
+    return [*results, *_memory_of_large_batches()] if "memory" in names else results
+
+
+def _case(case: str) -> list[dict[str, Any]]:
+    _, shape, batch = CASES[case]
+    own = trainings(case)
+    calls: Calls = {name: partial(_seconds, training) for name, training in own.items()}
+    parameters = own["private"].parameters()
+    if case in step_peers.RESNET9:
+        plain = PlainTraining(shape, batch)
+        assert plain.parameters() == parameters
+        calls["plain equinox/optax"] = partial(_seconds, plain)
+    first = {name: call() for name, call in calls.items()}
+    peers = step_peers.start(case, parameters=parameters)
+    try:
+        seconds = _rounds(calls, {name: call for peer in peers for name, call in peer.calls().items()}, case)
+    finally:
+        for peer in peers:
+            peer.close()
+    first |= {name: value for peer in peers for name, value in peer.first.items()}
+    return [*_speeds(case, batch, seconds, first), *_memory(case, own), *_ratios(case, seconds)]
+
+
+def _rounds(own: Calls, peers: Calls, case: str) -> dict[str, list[float]]:
+    """Seconds of every variant, one step of each a round. Peers join in the last round of the warm-up."""
+    warmup, rounds = _LARGE if is_large(case) else _SMALL
+    rounds = int(os.environ.get("BENCH_ROUNDS", rounds))
+    found: dict[str, list[float]] = {name: [] for name in (*own, *peers)}
+    for turn in range(1 - warmup, rounds + 1):
+        for name, call in (own | peers if turn >= 0 else own).items():
+            if name not in found:
+                continue
+            try:
+                value = call()
+            except step_peers.PeerStoppedError as error:
+                print(f"{error}; {name} is left out", flush=True)
+                del found[name]
+                continue
+            if turn > 0:
+                found[name].append(value)
+    return found
+
+
+def _seconds(step: Callable[[], None]) -> float:
+    begun = time.perf_counter()
+    step()
+    return time.perf_counter() - begun
+
+
+def _speeds(case: str, batch: int, seconds: dict[str, list[float]], first: dict[str, float]) -> list[dict[str, Any]]:
     results = []
-    wanted = os.environ.get("BENCH_STEP_CASES", ",".join(CASES)).split(",")
-    for case, (model, shape, batch) in CASES.items():
-        if case not in wanted:
-            continue
-        calls, memory = _calls(model, shape, batch)
-        seconds = interleaved(calls, rounds=ROUNDS, warmup=2)
-        for variant, values in seconds.items():
-            rates = [batch / value for value in values]
-            results.append(measurement(case, variant, "samples/s", rates, more_is_better=True))
-            results.append(measurement(case, variant, "MB", [memory[variant] / 1e6], more_is_better=False))
-        ratios = [a / b for a, b in zip(seconds["private"], seconds["nonprivate"], strict=True)]
-        results.append(measurement(case, "private / nonprivate", "time ratio", ratios, more_is_better=False))
+    for name, values in seconds.items():
+        rates = [batch / value for value in values]
+        results.append(measurement(case, name, "samples/s", rates, more_is_better=True))
+        results.append(measurement(case, name, "s, first call", [first[name]], more_is_better=False))
     return results
 
 
-def _calls(model: Any, shape: tuple[int, ...], batch: int) -> tuple[dict[str, Callable[[], object]], dict[str, int]]:
-    import equinox as eqx
-
-    task = "segmentation" if isinstance(model, UnetModel) else "classification"
-    built = build_model(model, shape, outputs=CLASSES, task=task, key=jax.random.key(0))
-    trained, static = eqx.partition(built.module, eqx.is_inexact_array)
-    rest = Rest(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
-    objective = Objective(
-        static=static,
-        loss=build_loss(CrossEntropyLoss(name="cross_entropy"), task=task, classes=CLASSES),
-        augment=None,
-        multiplicity=AugmentationConfig().multiplicity,
-        image_target=False,
-        scale=255.0,
-        mean=(0.5,) * shape[-1],
-        std=(0.25,) * shape[-1],
-        key=jax.random.key(1),
-    )
-    optimizer = build_optimizer(
-        NadamOptimizer(name="nadam", learning_rate=0.001),
-        ConstantSchedule(name="constant"),
-        steps=100,
-        steps_per_epoch=10,
-    )
-    private = PrivateStep(
-        objective.record_loss,
-        clipping=FlatClipping(1.0),
-        noise_multiplier=1.0,
-        expected_batch_size=batch,
-        optimizer=optimizer,
-        key=seeded_key(0),
-    )
-    steps: dict[str, Step] = {"private": private, "nonprivate": PlainStep(objective.batch_loss, optimizer=optimizer)}
-    rng = np.random.default_rng(0)
-    records = {
-        "inputs": rng.integers(0, 256, (batch, 1, *shape), dtype=np.uint8),
-        "targets": rng.integers(0, CLASSES, (batch, 1, *(shape[:-1] if task == "segmentation" else ()))).astype(
-            np.int32
-        ),
-        "weights": np.ones((batch, 1), np.float32),
-        "number": np.arange(batch, dtype=np.int32),
-        "step": np.zeros(batch, np.int32),
-    }
-    mask = jnp.ones(batch, bool)
-    state = StepState(trainable=trained, rest=rest, optimizer=optimizer.init(trained))
-    calls = {name: partial(_one, step, jax.tree.map(jnp.array, state), records, mask) for name, step in steps.items()}
-    return calls, {name: step.memory(state, records, mask) for name, step in steps.items()}
+def _memory(case: str, own: dict[str, Training]) -> list[dict[str, Any]]:
+    return [measurement(case, name, "MB", [training.memory()], more_is_better=False) for name, training in own.items()]
 
 
-def _one(step: Step, state: StepState, records: Any, mask: Any) -> None:
-    state = jax.tree.map(jnp.copy, state)
-    state, total = step.accumulate(state, step.begin(state), records, mask)
-    jax.block_until_ready(step.update(state, total, draw=0))
+def _ratios(case: str, seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Times of dpmed over times of others, round by round."""
+    pairs = [("private", "nonprivate"), ("nonprivate", "plain equinox/optax"), ("nonprivate", "torch nonprivate")]
+    modes = [name for name in seconds if name.startswith("opacus")]
+    if modes:
+        pairs.append(("private", min(modes, key=lambda name: statistics.median(seconds[name]))))
+    pairs.append(("private", "jax_privacy clipped_grad"))
+    return [
+        measurement(
+            case,
+            f"{ours} / {theirs}",
+            "time ratio",
+            [a / b for a, b in zip(seconds[ours], seconds[theirs], strict=True)],
+            more_is_better=False,
+        )
+        for ours, theirs in pairs
+        if theirs in seconds
+    ]
+
+
+def _memory_of_large_batches() -> list[dict[str, Any]]:
+    """Peak memory of whole steps at a microbatch of 32, for expected batches of 32 and 4096."""
+    results = []
+    for count in _MICROBATCHES:
+        call = [sys.executable, "-m", "tests.benchmarks.step_memory", str(count)]
+        found = json.loads(subprocess.run(call, check=True, capture_output=True).stdout)
+        for what, name in (("peak", "peak of the process"), ("analysis", "XLA's analysis")):
+            variant = f"expected batch {32 * count}, {name}"
+            results.append(measurement("small_cnn-microbatch-32", variant, "MB", [found[what]], more_is_better=False))
+    return results

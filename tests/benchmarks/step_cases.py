@@ -1,0 +1,138 @@
+"""The networks, batches and steps that the benchmarks of the step measure."""
+
+import math
+import os
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dpmed.allocation import limit_kept_memory
+from dpmed.config.augmentation import AugmentationConfig
+from dpmed.config.loss import CrossEntropyLoss
+from dpmed.config.model import MlpModel, Resnet9Model, SmallCnnModel, UnetModel, WideResnetModel
+from dpmed.config.optimizer import NadamOptimizer
+from dpmed.config.schedule import ConstantSchedule
+from dpmed.dpsgd.clipping import FlatClipping
+from dpmed.dpsgd.noise import seeded_key
+from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
+from dpmed.models.build import build_model
+from dpmed.training.losses import build_loss
+from dpmed.training.objective import Objective, Rest
+from dpmed.training.optim import build_optimizer
+
+CASES: dict[str, tuple[Any, tuple[int, ...], int]] = {
+    "mlp-8x8x1-b512": (MlpModel(name="mlp"), (8, 8, 1), 512),
+    "small_cnn-32x32x3-b32": (SmallCnnModel(name="small_cnn"), (32, 32, 3), 32),
+    "resnet9-32x32x3-b32": (Resnet9Model(name="resnet9"), (32, 32, 3), 32),
+    "wide_resnet_16_4-32x32x3-b32": (WideResnetModel(name="wide_resnet"), (32, 32, 3), 32),
+    "unet-64x64x32x1-b2": (UnetModel(name="unet"), (64, 64, 32, 1), 2),
+    "resnet9-224x224x3-b4": (Resnet9Model(name="resnet9"), (224, 224, 3), 4),
+}
+CLASSES = 10
+# Above so many values in a batch a step takes seconds, and fewer rounds must do.
+_LARGE = 200_000
+
+
+def wanted(*others: str) -> list[str]:
+    """The names in BENCH_STEP_CASES, or all: the cases and `others`."""
+    names = os.environ.get("BENCH_STEP_CASES")
+    return [*CASES, *others] if names is None else names.split(",")
+
+
+def is_large(case: str) -> bool:
+    """Whether a step of this case takes seconds."""
+    _, shape, batch = CASES[case]
+    return batch * math.prod(shape) > _LARGE
+
+
+class Training:
+    """A step with what it changes: each call is one whole step, as in the training loop.
+
+    Args:
+        step: private or not.
+        state: at the beginning; copied, for steps use it up.
+        records: of one microbatch.
+        microbatches: how often the step accumulates it.
+    """
+
+    def __init__(self, step: Step, state: StepState, records: Any, *, microbatches: int = 1) -> None:
+        self.step = step
+        self.state = jax.tree.map(jnp.array, state)
+        self.records = records
+        self.mask = np.ones(len(records["number"]), bool)
+        self._microbatches = microbatches
+        self._draw = 0
+
+    def __call__(self) -> None:
+        """One step."""
+        total = self.step.begin(self.state)
+        for _ in range(self._microbatches):
+            self.state, total = self.step.accumulate(self.state, total, self.records, self.mask)
+        self.state = jax.block_until_ready(self.step.update(self.state, total, draw=self._draw))
+        limit_kept_memory()
+        self._draw += 1
+
+    def memory(self) -> float:
+        """Megabytes of a microbatch, by XLA's analysis."""
+        return self.step.memory(self.state, self.records, self.mask) / 1e6
+
+    def parameters(self) -> int:
+        """How many numbers are trained."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self.state.trainable))
+
+
+def trainings(case: str, *, microbatches: int = 1) -> dict[str, Training]:
+    """The private step and the one without privacy, each with a state of its own."""
+    model, shape, batch = CASES[case]
+    task: Any = "segmentation" if isinstance(model, UnetModel) else "classification"
+    built = build_model(model, shape, outputs=CLASSES, task=task, key=jax.random.key(0))
+    trained, static = eqx.partition(built.module, eqx.is_inexact_array)
+    rest = Rest(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
+    objective = _objective(static, shape, task)
+    optimizer = build_optimizer(
+        NadamOptimizer(name="nadam", learning_rate=0.001),
+        ConstantSchedule(name="constant"),
+        steps=100,
+        steps_per_epoch=10,
+    )
+    private = PrivateStep(
+        objective.record_loss,
+        clipping=FlatClipping(1.0),
+        noise_multiplier=1.0,
+        expected_batch_size=batch * microbatches,
+        optimizer=optimizer,
+        key=seeded_key(0),
+    )
+    steps: dict[str, Step] = {"private": private, "nonprivate": PlainStep(objective.batch_loss, optimizer=optimizer)}
+    state = StepState(trainable=trained, rest=rest, optimizer=optimizer.init(trained))
+    records = _records(shape, batch, task)
+    return {name: Training(step, state, records, microbatches=microbatches) for name, step in steps.items()}
+
+
+def _objective(static: Any, shape: tuple[int, ...], task: Any) -> Objective:
+    return Objective(
+        static=static,
+        loss=build_loss(CrossEntropyLoss(name="cross_entropy"), task=task, classes=CLASSES),
+        augment=None,
+        multiplicity=AugmentationConfig().multiplicity,
+        image_target=False,
+        scale=255.0,
+        mean=(0.5,) * shape[-1],
+        std=(0.25,) * shape[-1],
+        key=jax.random.key(1),
+    )
+
+
+def _records(shape: tuple[int, ...], batch: int, task: str) -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    places = shape[:-1] if task == "segmentation" else ()
+    return {
+        "inputs": rng.integers(0, 256, (batch, 1, *shape), dtype=np.uint8),
+        "targets": rng.integers(0, CLASSES, (batch, 1, *places)).astype(np.int32),
+        "weights": np.ones((batch, 1), np.float32),
+        "number": np.arange(batch, dtype=np.int32),
+        "step": np.zeros(batch, np.int32),
+    }
