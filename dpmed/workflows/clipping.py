@@ -46,8 +46,8 @@ def clipping_notes(clipping: Clipping, budget: Budget) -> tuple[str, ...]:
         return ()
     noise = clipping.gradient_noise(budget.noise_multiplier)
     return (
-        f"The clipping norm moved during training, from {clipping.clipping_norm:g}, after counts of gradients within "
-        f"it that were released with Gaussian noise of {clipping.count_noise:g} (sensitivity 1/2). Their share is "
+        f"The clipping norm moves during training, from {clipping.clipping_norm:g}, after counts of gradients within "
+        f"it that are released with Gaussian noise of {clipping.count_noise:g} (sensitivity 1/2). Their share is "
         f"inside ε: gradients have noise of {noise:.6g} times the clipping norm of "
         f"their step, and both together cost what noise_multiplier = {budget.noise_multiplier:.6g} costs (Andrew et "
         "al., 2021, Theorem 1).",

@@ -99,7 +99,7 @@ def test_adaptive_clipping_costs_no_more_than_planned_and_a_resume_has_the_same_
     ledger = ledger_of(whole)
     assert (ledger["clipping"], ledger["clipping_norm"], ledger["clipping_count_noise"]) == ("adaptive", 0.5, 64 / 20)
     assert 0.99 * 8 <= ledger["epsilon"] <= 8
-    assert "clipping norm moved" in " ".join(ledger["notes"])
+    assert "clipping norm moves" in " ".join(ledger["notes"])
     with (whole / "metrics.csv").open() as file:
         norms = [float(row["clipping_norm"]) for row in csv.DictReader(file) if row["split"] == "train"]
     assert len(set(norms)) == len(norms) == 2
