@@ -26,7 +26,8 @@ class TrainingConfig(Table):
     """Expected batch size in records (images, or patients when they are the unit of privacy)."""
     microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Records that are on the device at once; memory grows with it, the result does not depend on it but for rounding.
-    `auto` chooses."""
+    `auto` takes the largest that the device's memory holds by the compiler's analysis, with caution, and halves it when
+    memory runs out after all."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 10
     """Fixes initialisation, split and augmentation; noise and sampling only when privacy.noise_source is `seeded`."""
     ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None

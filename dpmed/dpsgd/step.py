@@ -130,6 +130,7 @@ class PrivateStep:
         expected_batch_size: what the noisy sum is divided by. It is a public constant; the realised size is private.
         optimizer: optax's transformation.
         key: of the noise.
+        devices: that share the records; None for the default device alone.
 
     Source: Abadi et al. (2016), Algorithm 1.
     """

@@ -1,8 +1,8 @@
 """The DP step beside the step without privacy, a plain Equinox one, and peers: all in turn, in one run.
 
 Per variant: samples per second, seconds of the first call (which compiles) and, of dpmed's own, megabytes of a step.
-`BENCH_STEP_CASES` names cases, joined by commas (`memory` is one), `BENCH_ROUNDS` sets the rounds that count. Peers run
-in interpreters of their own, named by `DPMED_TORCH_PYTHON` and `DPMED_JAX_PRIVACY_PYTHON`.
+`BENCH_STEP_CASES` names cases, joined by commas (`memory` and `devices` are two), `BENCH_ROUNDS` sets the rounds that
+count. Peers run in interpreters of their own, named by `DPMED_TORCH_PYTHON` and `DPMED_JAX_PRIVACY_PYTHON`.
 """
 
 import json
@@ -23,14 +23,19 @@ from tests.benchmarks.step_cases import CASES, Training, is_large, trainings, wa
 # Warm-up rounds and rounds that count. The allocator settles during the first ones.
 _SMALL, _LARGE = (6, 8), (3, 3)
 _MICROBATCHES = (1, 128)
+_DEVICES = (1, 2, 8)
+_SHARED_CASE = "resnet9-32x32x3-b32"
 Calls = dict[str, Callable[[], float]]
 
 
 def run() -> list[dict[str, Any]]:
     """Speed, first call, memory, and ratios of times."""
-    names = wanted("memory")
+    names = wanted("memory", "devices")
     results = [found for case in CASES if case in names for found in _case(case)]
-    return [*results, *_memory_of_large_batches()] if "memory" in names else results
+    for name, measure in (("memory", _memory_of_large_batches), ("devices", _work_of_devices)):
+        if name in names:
+            results += measure()
+    return results
 
 
 def _case(case: str) -> list[dict[str, Any]]:
@@ -121,4 +126,17 @@ def _memory_of_large_batches() -> list[dict[str, Any]]:
         for what, name in (("peak", "peak of the process"), ("analysis", "XLA's analysis")):
             variant = f"expected batch {32 * count}, {name}"
             results.append(measurement("small_cnn-microbatch-32", variant, "MB", [found[what]], more_is_better=False))
+    return results
+
+
+def _work_of_devices() -> list[dict[str, Any]]:
+    """Processor seconds of the same step on simulated devices of one processor."""
+    results = []
+    for count in _DEVICES:
+        call = [sys.executable, "-m", "tests.benchmarks.step_devices", _SHARED_CASE]
+        environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+        found = json.loads(subprocess.run(call, check=True, capture_output=True, env=environment).stdout)
+        for name, seconds in found.items():
+            variant = f"{name}, {count} devices"
+            results.append(measurement(_SHARED_CASE, variant, "processor s", [seconds], more_is_better=False))
     return results

@@ -16,6 +16,7 @@ from dpmed.config.model import MlpModel, Resnet9Model, SmallCnnModel, UnetModel,
 from dpmed.config.optimizer import NadamOptimizer
 from dpmed.config.schedule import ConstantSchedule
 from dpmed.dpsgd.clipping import FlatClipping
+from dpmed.dpsgd.devices import all_devices
 from dpmed.dpsgd.noise import seeded_key
 from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
 from dpmed.models.build import build_model
@@ -60,7 +61,8 @@ class Training:
 
     def __init__(self, step: Step, state: StepState, records: Any, *, microbatches: int = 1) -> None:
         self.step = step
-        self.state = jax.tree.map(jnp.array, state)
+        devices = all_devices()
+        self.state = jax.tree.map(jnp.array, state) if devices is None else devices.copy(state)
         self.records = records
         self.mask = np.ones(len(records["number"]), bool)
         self._microbatches = microbatches
@@ -105,8 +107,10 @@ def trainings(case: str, *, microbatches: int = 1) -> dict[str, Training]:
         expected_batch_size=batch * microbatches,
         optimizer=optimizer,
         key=seeded_key(0),
+        devices=all_devices(),
     )
-    steps: dict[str, Step] = {"private": private, "nonprivate": PlainStep(objective.batch_loss, optimizer=optimizer)}
+    plain = PlainStep(objective.batch_loss, optimizer=optimizer, devices=all_devices())
+    steps: dict[str, Step] = {"private": private, "nonprivate": plain}
     state = StepState(trainable=trained, rest=rest, optimizer=optimizer.init(trained))
     records = _records(shape, batch, task)
     return {name: Training(step, state, records, microbatches=microbatches) for name, step in steps.items()}

@@ -10,14 +10,17 @@ from pathlib import Path
 from dpmed.allocation import keep_freed_memory
 from tests.benchmarks.step_cases import trainings
 
-CASE, STEPS = "small_cnn-32x32x3-b32", 5
+CASE = "small_cnn-32x32x3-b32"
+# The same number for every batch size, so that the allocator has settled alike.
+_MICROBATCHES = 640
 
 
 def main() -> None:
     """Run the steps and print."""
     keep_freed_memory()
-    training = trainings(CASE, microbatches=int(sys.argv[1]))["private"]
-    for _ in range(STEPS):
+    microbatches = int(sys.argv[1])
+    training = trainings(CASE, microbatches=microbatches)["private"]
+    for _ in range(_MICROBATCHES // microbatches):
         training()
     print(json.dumps({"peak": _peak(), "analysis": training.memory()}))
 

@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dpmed.dpsgd import norms
 from dpmed.dpsgd.norms import is_ghost_cheaper, measure
@@ -97,6 +99,18 @@ def test_norms_and_weighted_sums_are_those_of_single_gradients(name, views, pric
     np.testing.assert_allclose(losses, np.stack(single), rtol=1e-5)
 
 
+@pytest.mark.parametrize("price", [0, 10**9], ids=["instantiated", "ghost"])
+@pytest.mark.parametrize("name", ["centred 2D stride 1 size 3", "linear"])
+def test_norms_are_exact_where_a_gradient_is_zero_tiny_or_huge(name, price, monkeypatch):
+    monkeypatch.setattr(norms, "_PRICE_OF_MEMORY", price)
+    loss, trainable, records = problem(*LAYERS[name], views=1)
+    records = {**records, "weight": jnp.asarray([0.0, 1e-8, 1e8], jnp.float32)}
+    measured = jax.jit(lambda: measure(record_pass(loss, trainable, records, jnp.float32(1))).squares)()
+    for square, gradients in zip(measured, one_at_a_time(loss, trainable, records, jnp.float32(1)), strict=True):
+        size = np.square(gradients.astype(np.float64)).reshape(RECORDS, -1).sum(axis=1)
+        np.testing.assert_allclose(square, size, rtol=2e-4)
+
+
 @pytest.mark.parametrize("name", ["plain 2D stride 1 size 3", "up 3D", "linear"])
 def test_books_are_kept_of_layers_and_not_of_weights_used_twice(name):
     layer, shape = LAYERS[name]
@@ -105,6 +119,30 @@ def test_books_are_kept_of_layers_and_not_of_weights_used_twice(name):
     assert [recorded.layers[number].weight.shape for number in recorded.layers] == [layer.weight.shape]
     loss, trainable, records = problem(*LAYERS["used twice"], views=1)
     assert record_pass(loss, trainable, records, jnp.float32(1)).layers == {}
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    sides=st.lists(st.integers(1, 6), min_size=1, max_size=3),
+    channels=st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    size=st.sampled_from([1, 3, 5]),
+    stride=st.integers(1, 3),
+    kind=st.sampled_from(["plain", "centred", "standardised"]),
+    seed=st.integers(0, 1000),
+)
+def test_convolutions_of_any_shape_have_the_norms_of_single_gradients(sides, channels, size, stride, kind, seed):
+    inputs, outputs = channels
+    layer = Convolution(inputs, outputs, dimensions=len(sides), key=KEY, size=size, kind=kind, stride=stride)
+    loss, trainable, records = problem(layer, (*sides, inputs), views=1, seed=seed)
+    recorded = record_pass(loss, trainable, records, jnp.float32(1))
+    (wanted,) = one_at_a_time(loss, trainable, records, jnp.float32(1))
+    size_of_each = np.square(wanted).reshape(RECORDS, -1).sum(axis=1)
+    (found,) = norms.instantiate(recorded)
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5 * np.abs(wanted).max())
+    if recorded.layers[0].product.columns(recorded.layers[0].x[0, 0]) is not None:
+        square, _ = norms._ghost(recorded.layers[0])
+        # Ghost norms may be too long by their allowance for rounding, a millionth of the products' magnitudes.
+        np.testing.assert_allclose(square, size_of_each, rtol=1e-3, atol=1e-4 * size_of_each.max())
 
 
 def test_small_maps_of_many_channels_have_ghost_norms_and_large_maps_of_few_do_not():

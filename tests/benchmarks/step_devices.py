@@ -1,0 +1,40 @@
+"""`python -m tests.benchmarks.step_devices CASE`: processor seconds of a step, on as many devices as there are.
+
+Prints one JSON object with the median of some steps, private and not.
+"""
+
+import json
+import resource
+import statistics
+import sys
+
+from dpmed.allocation import keep_freed_memory
+from tests.benchmarks.step_cases import Training, trainings
+
+WARMUP, STEPS = 6, 8
+
+
+def main() -> None:
+    """Run the steps and print."""
+    keep_freed_memory()
+    print(json.dumps({name: _work(training) for name, training in trainings(sys.argv[1]).items()}))
+
+
+def _work(training: Training) -> float:
+    for _ in range(WARMUP):
+        training()
+    found = []
+    for _ in range(STEPS):
+        begun = _processor_seconds()
+        training()
+        found.append(_processor_seconds() - begun)
+    return statistics.median(found)
+
+
+def _processor_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    main()
