@@ -49,7 +49,7 @@ def limit_kept_memory() -> None:
         return
     # What was returned before still counts as free there, but is not resident.
     kept = _resident_memory() - library.mallinfo2().uordblks
-    if kept > _machine_memory() // _KEPT_SHARE:
+    if kept > machine_memory() // _KEPT_SHARE:
         library.malloc_trim(ctypes.c_size_t(0))
 
 
@@ -68,7 +68,7 @@ def _resident_memory() -> int:
 
 
 @cache
-def _machine_memory() -> int:
+def machine_memory() -> int:
     """Bytes that this process may use: the machine's, or fewer where a container says so."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _CGROUP_LIMIT.read_text(encoding="ascii").strip() if _CGROUP_LIMIT.exists() else "max"

@@ -43,7 +43,7 @@ def test_kept_memory_comes_without_new_pages_and_is_new_each_time_by_default():
 
 def test_what_is_kept_beyond_the_limit_is_returned():
     ending = """
-allocation._machine_memory = lambda: 40 << 20
+allocation.machine_memory = lambda: 40 << 20
 allocation.keep_freed_memory()
 many = faults()
 print(many, allocation._resident_memory() >> 20)

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import jax
 
+from dpmed.allocation import machine_memory
+
 # Of what is free. The compiler's figure leaves out what the process and other programs ask for later; on the CPU a
 # freed block is kept beside its successor (`dpmed.allocation`), and microbatches are prepared ahead.
 _ACCELERATOR_SHARE, _CPU_SHARE = 0.8, 0.3
@@ -23,7 +25,8 @@ def usable_memory() -> int:
         return int(_ACCELERATOR_SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))
     for line in _MEMINFO.read_text(encoding="ascii").splitlines() if _MEMINFO.exists() else ():
         if line.startswith("MemAvailable:"):
-            return int(_CPU_SHARE * 1024 * int(line.split()[1]))
+            # A container's limit does not show there.
+            return int(_CPU_SHARE * min(1024 * int(line.split()[1]), machine_memory()))
     return int(_CPU_SHARE * _UNKNOWN)
 
 
