@@ -169,7 +169,11 @@ class PrivateStep:
 
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch."""
-        return _memory(self._accumulate, _without_optimizer(state), begin(state.trainable), records, mask)
+        return _memory(self.lower(state, records, mask))
+
+    def lower(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> Any:
+        """The program of `accumulate` as JAX describes it before it is compiled; for benchmarks."""
+        return self._accumulate.lower(_without_optimizer(state), begin(state.trainable), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Add the noise of draw number `draw`, which must never be used twice with one key, and move."""
@@ -212,7 +216,11 @@ class PlainStep:
 
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch."""
-        return _memory(self._accumulate, state.trainable, state.rest, begin(state.trainable), records, mask)
+        return _memory(self.lower(state, records, mask))
+
+    def lower(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> Any:
+        """The program of `accumulate` as JAX describes it before it is compiled; for benchmarks."""
+        return self._accumulate.lower(state.trainable, state.rest, begin(state.trainable), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Move by the mean gradient."""
@@ -220,8 +228,8 @@ class PlainStep:
         return self._update(state, total)
 
 
-def _memory(accumulate: Compiled, *arguments: Any) -> int:
-    analysis = accumulate.lower(*arguments).compile().memory_analysis()
+def _memory(lowered: Any) -> int:
+    analysis = lowered.compile().memory_analysis()
     kept = analysis.argument_size_in_bytes + analysis.output_size_in_bytes - analysis.alias_size_in_bytes
     return int(kept + analysis.temp_size_in_bytes)
 

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 
 from dpmed.compiled import Compiled
-from dpmed.dpsgd.step import begin
 from tests.benchmarks.record import measurement
 from tests.benchmarks.step_cases import CASES, Training, is_large, trainings, wanted
 
@@ -65,10 +64,7 @@ def _step(case: str, name: str, training: Training, arithmetic: float, memory: f
 
 def _counts(training: Training) -> tuple[float, float]:
     """Operations and bytes of `accumulate`; the update is not in them."""
-    accumulate = training.step._accumulate  # type: ignore[attr-defined] # of both kinds of step
-    state = training.state
-    arguments = (state.trainable, state.rest, begin(state.trainable), training.records, training.mask)
-    lowered = accumulate.lower(*arguments)
+    lowered = training.step.lower(training.state, training.records, training.mask)  # type: ignore[attr-defined] # of both
     return lowered.cost_analysis()["flops"], lowered.compile().cost_analysis()["bytes accessed"]
 
 
