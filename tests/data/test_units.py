@@ -65,7 +65,8 @@ def test_the_ledgers_sentence_says_so_where_group_privacy_promises_nothing():
     assert "no (ε, δ) with δ < 1 at all" in sentence
 
 
-@given(st.floats(0, 30), st.floats(0, 1), st.integers(1, 12))
+# No subnormal δ: of such numbers a float keeps a few bits only.
+@given(st.floats(0, 30), st.floats(0, 1, allow_subnormal=False), st.integers(1, 12))
 def test_group_privacy_is_the_recursion_of_one_record_after_the_other(epsilon, delta, size):
     # One more neighbour at a time: P(A) <= e^ε P'(A) + δ, applied `size` times.
     expected = 0.0
