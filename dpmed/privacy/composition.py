@@ -36,6 +36,8 @@ _VANISHED = 50.0
 # Intervals of quadrature: points for those of a quarter of a standard deviation, and for those a tenth as long.
 _PANEL, _SHORT_PANEL = 0.25, 0.025
 _RULES = {points: np.polynomial.legendre.leggauss(points) for points in (2, 4)}
+# Exponents are scaled so that about 0 is the largest: what reaches this was put on a grid far from its own place.
+_LARGEST_EXPONENT = 600.0
 _LARGEST_TILT = 1e9
 _NARROWEST = 1e-7
 _PORTION = 1 << 17
@@ -220,6 +222,10 @@ class GridStep:
     below: float
 
 
+class OffGridError(ArithmeticError):
+    """A tilted step is not where its grid is, so that nothing can be said on this grid."""
+
+
 Splitter = Callable[[Float[np.ndarray, "..."], float], Float[np.ndarray, "..."]]
 
 
@@ -247,6 +253,9 @@ def grid_step(step: StepLoss, window: Window, *, anchor: float, share: Splitter)
         window: gives tilt and grid.
         anchor: 0 to carry P's mass, 1 to carry Q's; the result is tilted from there by `window.tilt - anchor`.
         share: how a mass between two grid points is divided.
+
+    Raises:
+        OffGridError: the tilted step lies outside the grid, or its masses are beyond what floats hold.
     """
     size = window.last - window.first + 1
     masses, above, above_p, below = np.zeros(size), 0.0, 0.0, 0.0
@@ -254,8 +263,11 @@ def grid_step(step: StepLoss, window: Window, *, anchor: float, share: Splitter)
     scale = quadrature(step).log_moment(window.tilt)
     for low, high, points in _panels(step, window):
         piece = _place(step, window, low, high, points)
-        tilted = np.exp(piece.log_p + anchor * piece.losses + (window.tilt - anchor) * piece.grid - scale)
-        tilted[piece.is_above] = 0.0
+        exponents = piece.log_p + anchor * piece.losses + (window.tilt - anchor) * piece.grid - scale
+        exponents[piece.is_above] = -np.inf
+        if exponents.max(initial=-np.inf) > _LARGEST_EXPONENT:
+            raise OffGridError(window)
+        tilted = np.exp(exponents)
         upper = share(piece.offset, window.spacing)
         masses += np.bincount(piece.column, (tilted * (1 - upper)).sum(axis=1), size)
         step_up = math.exp((window.tilt - anchor) * window.spacing)
@@ -264,6 +276,8 @@ def grid_step(step: StepLoss, window: Window, *, anchor: float, share: Splitter)
         above_p += float(np.exp(piece.log_p[piece.is_above]).sum())
         below += float(np.exp(piece.log_p[piece.is_below]).sum())
     total = float(masses.sum())
+    if total <= 0:
+        raise OffGridError(window)
     return GridStep(masses / total, window.first, scale + math.log(total), above, above_p, below)
 
 

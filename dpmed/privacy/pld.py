@@ -5,7 +5,7 @@ E_Q max(0, 1 - exp(ε - L)) and E_P max(0, 1 - exp(ε + L)), L the summed loss.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +13,7 @@ from scipy import signal
 
 from dpmed.privacy.composition import (
     Composed,
+    OffGridError,
     Quadrature,
     Side,
     chernoff_above,
@@ -31,7 +32,9 @@ from dpmed.privacy.losses import StepLoss, WorstCase
 _GRID_ERROR = 2e-4
 _ROUNDING = 1e-7
 _SMALLEST_EPSILON = 1e-4
-_MOST_REFINEMENTS = 6
+_MOST_REFINEMENTS = 7
+# What a convolution's rounding may lose of the mass, for each step: nothing where tails are tilted up before.
+_LOST_BY_ROUNDING = 1e-15
 
 
 def pld_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
@@ -82,30 +85,52 @@ def _added(step: StepLoss, points: Quadrature, steps: int, delta: float, *, at_l
 
 @dataclass(frozen=True)
 class _Found:
-    """A solution, and how fast log δ falls with ε there."""
+    """A solution, how fast log δ falls with ε there, and what share of δ was spent on mass that was not seen."""
 
     epsilon: float
     slope: float
+    unseen: float = 0.0
+
+    @property
+    def is_wasteful(self) -> bool:
+        """Whether a tilt that sees more would do better: by that share over the slope ε is too high."""
+        if math.isinf(self.epsilon):
+            return True
+        return self.unseen > _GRID_ERROR * max(self.slope * max(self.epsilon, _SMALLEST_EPSILON), 1.0)
+
+
+_NOT_FOUND = _Found(math.inf, 0.0, math.inf)
 
 
 def _refine(
     step: StepLoss, points: Quadrature, steps: int, delta: float, *, tilt: float, near: float, sign: float
 ) -> float:
-    """ε by the tilt of Chernoff's bound; where δ is no exponential tail there, by a tilt that fits what was found."""
+    """ε by the tilt of Chernoff's bound; where δ is no exponential tail there, by a tilt that fits what was found.
+
+    Infinite where no grid shows δ reached.
+    """
     best = math.inf
     if near > 0:
         found = _solve(step, points, steps, delta, tilt=tilt, near=near, sign=sign)
-        if found.slope > 0.5 * max(tilt - 1, -tilt) and found.epsilon > 0.5 * near:
+        is_tail = found.slope > 0.5 * max(tilt - 1, -tilt) and found.epsilon > 0.5 * near
+        if is_tail and not found.is_wasteful:
             return found.epsilon
-        best = near = found.epsilon
-    tilt = tilt_for_mean(points, sign * near / steps)
-    for turn in range(_MOST_REFINEMENTS):
-        finer = _solve(step, points, steps, delta, tilt=tilt, near=near, sign=sign, refinement=4.0**turn).epsilon
+        best = found.epsilon
+        near = best if math.isfinite(best) else near
+    tilt, untilted = tilt_for_mean(points, sign * near / steps), 1.0 if sign > 0 else 0.0
+    refinement = 1.0
+    for _ in range(_MOST_REFINEMENTS):
+        found = _solve(step, points, steps, delta, tilt=tilt, near=near, sign=sign, refinement=refinement)
         # Halving the spacing quarters the error: a third of the last change is what is left.
-        settled = turn > 0 and finer >= best * (1 - _GRID_ERROR)
-        best = min(best, finer)
+        settled = refinement > 1 and found.epsilon >= best * (1 - _GRID_ERROR)
+        best = min(best, found.epsilon)
+        if found.is_wasteful and tilt != untilted:
+            # As with losses that have an end, near which a tilted grid ends too: untilted, all of them are seen.
+            tilt = untilted
+            continue
         if settled:
             break
+        refinement *= 4.0
     return best
 
 
@@ -133,12 +158,17 @@ def _solve(  # noqa: PLR0913 one problem: a mechanism, a question and how finely
         spacing=_widest(allowed * steps),
     )
     anchor, share = (1.0, share_under_q) if sign > 0 else (0.0, share_under_p)
-    single = grid_step(step, window, anchor=anchor, share=share)
+    try:
+        single = grid_step(step, window, anchor=anchor, share=share)
+    except OffGridError:
+        return _NOT_FOUND
     composed = compose(single, window, base=step.lowest, steps=steps, anchor=anchor)
     end = composed.losses[-1] if sign > 0 else composed.losses[0]
     beyond = chernoff_above(points, steps=steps, tilt=tilt, place=float(end)) if not 0 <= tilt <= 1 else 0.0
-    lost = beyond + (composed.above if sign > 0 else composed.below + composed.above_p)
-    return _epsilon_at(composed, delta - lost, sign=sign)
+    rounded = steps * _LOST_BY_ROUNDING if 0 <= tilt <= 1 else 0.0
+    lost = rounded + beyond + (composed.above if sign > 0 else composed.below + composed.above_p)
+    found = _epsilon_at(composed, delta - lost, sign=sign)
+    return replace(found, unseen=lost / delta) if math.isfinite(found.epsilon) else found
 
 
 def _widest(variance: float) -> float:
@@ -158,11 +188,12 @@ def _epsilon_at(composed: Composed, delta: float, *, sign: float) -> _Found:
     at_grid = tails - discounted
     first = int(np.searchsorted(-at_grid, -delta))
     if delta <= 0 or first >= len(losses):
-        return _Found(math.inf, 0.0)
+        return _NOT_FOUND
     # δ falls below the target at grid point `first`: ε lies between the one before and this.
     epsilon = losses[first] + _log_share(tails[first], discounted[first], delta)
     lowest = losses[first - 1] if first > 0 else -math.inf
-    return _Found(max(0.0, min(max(epsilon, lowest), float(losses[first]))), float(discounted[first]) / delta)
+    within = max(0.0, min(max(epsilon, lowest), losses[first]))
+    return _Found(float(within), float(discounted[first]) / delta)
 
 
 def _log_share(tail: Float[np.ndarray, ""] | float, discounted: float, delta: float) -> float:

@@ -3,9 +3,13 @@
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from dpmed.privacy.pld import pld_epsilon
+from dpmed.privacy.composition import quadrature
+from dpmed.privacy.losses import WorstCase
+from dpmed.privacy.pld import _added, pld_epsilon
 from tests.privacy.reference import IDS, ROWS
 
 
@@ -48,3 +52,46 @@ def test_dp_accounting_agrees_where_it_works(rate, noise, steps, delta):
     ).self_compose(steps)
     found = pld_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta)
     assert found == pytest.approx(other.get_epsilon_for_delta(delta), rel=1e-3)
+
+
+def _delta_of_one_step(epsilon, rate, noise, *, added):
+    """δ(ε) of one step in closed form: the mixture (1 - q) N(0, σ²) + q N(1, σ²) against N(0, σ²), or reversed."""
+    ratio = (math.exp(-epsilon if added else epsilon) - (1 - rate)) / rate
+    if ratio <= 0:
+        return 0.0
+    place = noise**2 * math.log(ratio) + 0.5
+    if added:
+        mixture = (1 - rate) * stats.norm.cdf(place / noise) + rate * stats.norm.cdf((place - 1) / noise)
+        return float(stats.norm.cdf(place / noise) - math.exp(epsilon) * mixture)
+    mixture = (1 - rate) * stats.norm.sf(place / noise) + rate * stats.norm.sf((place - 1) / noise)
+    return float(mixture - math.exp(epsilon) * stats.norm.sf(place / noise))
+
+
+def _epsilon_of_one_step(rate, noise, delta, *, added):
+    if _delta_of_one_step(1e-12, rate, noise, added=added) <= delta:
+        return 0.0
+    # With the target added no loss is above -log(1 - q).
+    end = -math.log1p(-rate) if added else 200.0
+    return optimize.brentq(lambda e: _delta_of_one_step(e, rate, noise, added=added) - delta, 0, end, xtol=1e-13)
+
+
+_MECHANISMS = {"rate": st.floats(-4, -0.01), "noise": st.floats(-0.5, 1.5), "delta": st.floats(-10, -2)}
+
+
+@settings(max_examples=100, deadline=None)
+@given(**_MECHANISMS)
+def test_one_step_of_any_mechanism_is_its_closed_form(rate, noise, delta):
+    rate, noise, delta = 10**rate, 10**noise, 10**delta
+    true = max(_epsilon_of_one_step(rate, noise, delta, added=added) for added in (False, True))
+    found = pld_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=1, delta=delta)
+    assert true * (1 - 1e-6) - 1e-9 <= found <= true * 1.001 + 1e-5
+
+
+@settings(max_examples=60, deadline=None)
+@given(**_MECHANISMS)
+def test_the_direction_that_is_not_asked_for_is_never_below_its_closed_form(rate, noise, delta):
+    # It is computed only where it could be the larger one, which for one step it never is: here by itself.
+    rate, noise, delta = 10**rate, 10**noise, 10**delta
+    step = WorstCase(rate, 1 / noise)
+    found = _added(step, quadrature(step), 1, delta, at_least=0.0)
+    assert found >= _epsilon_of_one_step(rate, noise, delta, added=True) * (1 - 1e-6) - 1e-9
