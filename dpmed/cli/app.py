@@ -1,6 +1,7 @@
 """The `dpmed` command: what all commands share, and the one place where errors become exit codes."""
 
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from typer.exceptions import TyperException
 from dpmed.allocation import keep_freed_memory
 from dpmed.cli.console import Console
 from dpmed.errors import DpmedError, RunError
+from dpmed.processes import has_company, leave
 
 
 class _Group(TyperGroup):
@@ -26,6 +28,8 @@ class _Group(TyperGroup):
             raise
         except Exception as error:
             remedy = "Run it again as `dpmed --debug …` to see where, and please report it."
+            if has_company():
+                remedy = "Perhaps another process of this run ended first, and its own message says why. " + remedy
             _fail(ctx, RunError(f"unexpected {type(error).__name__}: {error}", remedy=remedy))
 
 
@@ -93,3 +97,9 @@ def main() -> None:
         # The reader of our output has left; that is its right, and there is nobody to tell.
         sys.stderr.close()
         sys.exit(1)
+    except SystemExit as end:
+        leave(end.code)
+    except Exception:
+        # Only --debug lets one through.
+        traceback.print_exc()
+        leave(1)

@@ -29,6 +29,12 @@ class Console:
         self.quiet = quiet
         self.debug = debug
         self.json = False
+        self._speaker = "dpmed"
+
+    def mute(self, process: int) -> None:
+        """Of several processes the first speaks; from the others one hears only what went wrong."""
+        self._speaker = "dpmed" if process == 0 else f"dpmed (process {process})"
+        self.quiet = self.quiet or process > 0
 
     @property
     def silent(self) -> bool:
@@ -72,7 +78,7 @@ class Console:
 
     def error(self, error: DpmedError) -> None:
         """One message for the user, on standard error."""
-        print(f"dpmed: {error}", file=sys.stderr, flush=True)
+        print(f"{self._speaker}: {error}", file=sys.stderr, flush=True)
 
     def task(self, name: str, *, total: int | None, unit: str = "", done: int = 0) -> AbstractContextManager[Task]:
         """Progress of one piece of work: a bar on a terminal, else a line every few seconds."""

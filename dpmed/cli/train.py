@@ -1,5 +1,6 @@
 """`dpmed train`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ from dpmed.cli.several import split_sweep, start_several
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
+    from dpmed.processes import Launch
     from dpmed.workflows.plan import Plan
     from dpmed.workflows.train import TrainSummary
 
@@ -55,17 +57,31 @@ def train(
             raise InputError("goes without --seed, --resume and --dry-run", where=option)
     if resume is not None and (config is not None or overrides or out is not None or dry_run):
         raise InputError("goes alone: the run in the folder knows its config", where="--resume")
+    launch = _launch(several=seeds is not None or swept is not None, dry_run=dry_run)
     if resume is not None:
-        _resume(console, resume)
+        _resume(console, resume, launch)
     elif config is not None and (seeds is not None or swept is not None):
         start_several(console, config, overrides, out, seeds=seeds, epsilons=swept)
+    elif config is not None and dry_run:
+        _dry_run(console, config, overrides, out)
     elif config is not None:
-        _start(console, config, overrides, out, dry_run=dry_run)
+        _start(console, config, overrides, out, launch)
     else:
         raise InputError("is missing", where="CONFIG", remedy="Try `dpmed train quickstart`.")
 
 
-def _start(console: Console, config: str, overrides: list[str], out: Path | None, *, dry_run: bool) -> None:
+def _launch(*, several: bool, dry_run: bool) -> "Launch | None":
+    from dpmed.processes import launch_of
+
+    launch = launch_of(os.environ)
+    if launch is not None and (several or dry_run):
+        remedy = "Start it once, or start a job for each run."
+        option = "--dry-run" if dry_run else "--seeds and --epsilons"
+        raise InputError(f"cannot be shared by {launch.count} processes", where=option, remedy=remedy)
+    return launch
+
+
+def _dry_run(console: Console, config: str, overrides: list[str], out: Path | None) -> None:
     from dpmed.config.load import load_config
     from dpmed.files import new_run_folder
     from dpmed.workflows import train as workflow
@@ -74,23 +90,43 @@ def _start(console: Console, config: str, overrides: list[str], out: Path | None
     loaded = load_config(config, overrides)
     plan = make_plan(loaded.config, console)
     _show_plan(console, plan)
-    command = "plan" if dry_run else "train"
-    folder = new_run_folder(out, command=command, config_name=loaded.name, time=time_stamp())
-    if dry_run:
-        content = workflow.dry_run(plan, folder, console)
-        console.facts("Found", content.pop("facts"))
-        console.result({"folder": str(folder), **content}, folder)
-        return
-    _show_summary(console, workflow.run(plan, folder, console))
+    folder = new_run_folder(out, command="plan", config_name=loaded.name, time=time_stamp())
+    content = workflow.dry_run(plan, folder, console)
+    console.facts("Found", content.pop("facts"))
+    console.result({"folder": str(folder), **content}, folder)
 
 
-def _resume(console: Console, folder: Path) -> None:
+def _start(console: Console, config: str, overrides: list[str], out: Path | None, launch: "Launch | None") -> None:
+    from dpmed.config.load import load_config
+    from dpmed.files import new_run_folder
+    from dpmed.processes import join
     from dpmed.workflows import train as workflow
     from dpmed.workflows.plan import make_plan
 
-    plan = make_plan(workflow.load_run_config(folder), console)
-    _show_plan(console, plan)
-    _show_summary(console, workflow.resume(folder, console, plan=plan))
+    loaded = load_config(config, overrides)
+    processes = join(launch)
+    console.mute(processes.number)
+    with processes.together():
+        plan = make_plan(loaded.config, console)
+        _show_plan(console, plan)
+        folder = None
+        if processes.is_first:
+            folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
+    shared = Path(processes.first(str(folder)))
+    _show_summary(console, workflow.run(plan, shared, console, processes=processes))
+
+
+def _resume(console: Console, folder: Path, launch: "Launch | None") -> None:
+    from dpmed.processes import join
+    from dpmed.workflows import train as workflow
+    from dpmed.workflows.plan import make_plan
+
+    processes = join(launch)
+    console.mute(processes.number)
+    with processes.together():
+        plan = make_plan(workflow.load_run_config(folder), console)
+        _show_plan(console, plan)
+    _show_summary(console, workflow.resume(folder, console, plan=plan, processes=processes))
 
 
 def _show_plan(console: Console, plan: "Plan") -> None:
@@ -99,7 +135,9 @@ def _show_plan(console: Console, plan: "Plan") -> None:
         console.say(f"Warning: {warning}")
 
 
-def _show_summary(console: Console, summary: "TrainSummary") -> None:
+def _show_summary(console: Console, summary: "TrainSummary | None") -> None:
+    if summary is None:
+        return
     console.facts("Result", summary.describe())
     for sentence in (*summary.notes, *summary.release):
         console.text(sentence)

@@ -64,6 +64,8 @@ class Loader:
         members: for each record number the numbers of its samples in `dataset`, none of them empty.
         microbatch: records per microbatch, at least 1.
         workers: threads; None: one per processor, at most 8.
+        share: the number of this process and how many processes load each microbatch together; each gives its own rows
+            only, as many as the others, filled up with padding.
     """
 
     def __init__(
@@ -73,14 +75,18 @@ class Loader:
         *,
         microbatch: int,
         workers: int | None = None,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         if microbatch < 1:
             raise ValueError(f"Expected {microbatch=} >= 1.")
+        if not 0 <= share[0] < share[1]:
+            raise ValueError(f"Expected {share=} to be a number and a greater count.")
         if workers is not None and workers < 1:
             raise ValueError(f"Expected {workers=} >= 1.")
         self.dataset = dataset
         self.members = members
         self.microbatch = microbatch
+        self.share = share
         self.views = max((len(samples) for samples in members), default=1)
         self.workers = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
 
@@ -111,20 +117,25 @@ class Loader:
             yield numbers[start : start + self.microbatch]
 
     def collect(self, numbers: Int[np.ndarray, " record"]) -> Records:
-        """One microbatch of at least one and at most `microbatch` records."""
-        members = [self.members[int(number)] for number in numbers]
-        counts = np.array([len(samples) for samples in members])
-        rows = np.repeat(np.arange(len(members)), counts)
-        views = np.concatenate([np.arange(count) for count in counts])
-        found_inputs, found_targets = self._samples(np.concatenate(members))
-        shape = (self.microbatch, self.views)
+        """This process's share of one microbatch of at least one and at most `microbatch` records."""
+        number, count = self.share
+        rows = -(-self.microbatch // count)
+        own = numbers[number * rows : (number + 1) * rows]
+        members = [self.members[int(record)] for record in own]
+        # Where there is none, one sample is read all the same: the shape of its rows must be known.
+        wanted = np.concatenate(members) if members else self.members[int(numbers[0])][:1]
+        found_inputs, found_targets = self._samples(wanted)
+        shape = (rows, self.views)
         inputs = np.zeros((*shape, *found_inputs.shape[1:]), found_inputs.dtype)
         targets = np.zeros((*shape, *found_targets.shape[1:]), found_targets.dtype)
         weights = np.zeros(shape, np.float32)
-        inputs[rows, views], targets[rows, views] = found_inputs, found_targets
-        weights[rows, views] = (1.0 / counts)[rows]
-        padded = np.full(self.microbatch, -1, np.int64)
-        padded[: len(numbers)] = numbers
+        if members:
+            counts = np.array([len(samples) for samples in members])
+            places = np.repeat(np.arange(len(members)), counts), np.concatenate([np.arange(count) for count in counts])
+            inputs[places], targets[places] = found_inputs, found_targets
+            weights[places] = (1.0 / counts)[places[0]]
+        padded = np.full(rows, -1, np.int64)
+        padded[: len(own)] = own
         return Records(inputs=inputs, targets=targets, weights=weights, mask=padded >= 0, numbers=padded)
 
     def _samples(

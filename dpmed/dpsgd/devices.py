@@ -1,7 +1,9 @@
 """One step on several devices: records are split among them, sums are brought together, weights are everywhere alike.
 
-Noise is added after the sums are one, hence once. Which device takes which record changes the order of a sum, so its
-rounding, and nothing else: batches, augmentation and noise are functions of step and record.
+The devices may be those of several processes (`dpmed.processes`), each of which brings the records of its own devices.
+Noise is added after the sums are one, hence once; processes make the same noise from the same key. Which device
+takes which record changes the order of a sum, so its rounding, and nothing else: batches, augmentation and noise are
+functions of step and record.
 """
 
 from collections.abc import Callable
@@ -33,14 +35,37 @@ class Devices:
         """How many they are."""
         return self.mesh.size
 
+    @property
+    def own(self) -> int:
+        """How many of them are this process's."""
+        return sum(device.process_index == jax.process_index() for device in self.mesh.devices.flat)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether some of them are other processes'."""
+        return self.own < self.count
+
     def copy(self, tree: PyTree) -> PyTree:
         """The same on every device."""
         # Of a copy: the first device would keep the tree's own memory, which a step uses up.
         return jax.device_put(jax.tree.map(jnp.array, tree), NamedSharding(self.mesh, _EVERYWHERE))
 
     def split(self, tree: PyTree) -> PyTree:
-        """Rows dealt out in order; rows of zeros, which are no records, fill up to a multiple of the devices."""
-        return jax.device_put(jax.tree.map(self._filled, tree), NamedSharding(self.mesh, _DEALT))
+        """This process's rows, dealt out to its devices in order.
+
+        Rows of zeros, which are no records, fill up to a multiple of the devices. All processes give as many rows.
+        """
+        dealt = NamedSharding(self.mesh, _DEALT)
+
+        def deal(rows: Any) -> jax.Array:
+            return jax.make_array_from_process_local_data(dealt, self._filled(rows))  # type: ignore[no-untyped-call]
+
+        return jax.tree.map(deal, tree)
+
+    def whole(self, tree: PyTree) -> PyTree:
+        """Within a compiled function: the tree in one piece on every device, so that every process can read it."""
+        everywhere = NamedSharding(self.mesh, _EVERYWHERE)
+        return jax.lax.with_sharding_constraint(tree, everywhere)  # type: ignore[no-untyped-call] # jax's
 
     def summed(self, accumulate: Callable[..., PyTree]) -> Callable[..., PyTree]:
         """`accumulate(state, total, records, mask)`, each device with its own records, as one sum.
@@ -63,10 +88,10 @@ class Devices:
         )
 
     def _filled(self, rows: Any) -> Any:
-        missing = -len(rows) % self.count
-        if missing == 0:
-            return rows
         host = np.asarray(rows)
+        missing = -len(host) % self.own
+        if missing == 0:
+            return host
         return np.concatenate([host, np.zeros((missing, *host.shape[1:]), host.dtype)])
 
 

@@ -19,7 +19,7 @@ _UNKNOWN = 1 << 30
 
 def usable_memory() -> int:
     """Bytes that a step may take on the default device, with caution; 1 GiB times the share where nobody tells."""
-    device = jax.devices()[0]
+    device = jax.local_devices()[0]
     stats = device.memory_stats()
     if stats and "bytes_limit" in stats:
         return int(_ACCELERATOR_SHARE * (stats["bytes_limit"] - stats.get("bytes_in_use", 0)))

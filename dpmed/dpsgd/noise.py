@@ -39,15 +39,20 @@ class NoiseKey:
         return "NoiseKey(secret)"
 
 
+def key_of(secret: bytes) -> NoiseKey:
+    """The key made of 32 bytes."""
+    return NoiseKey(np.frombuffer(secret, dtype=np.uint32).copy())
+
+
 def entropy_key() -> NoiseKey:
     """A fresh key from the operating system's entropy."""
-    return NoiseKey(np.frombuffer(os.urandom(4 * KEY_WORDS), dtype=np.uint32).copy())
+    return key_of(os.urandom(4 * KEY_WORDS))
 
 
 def seeded_key(seed: int) -> NoiseKey:
     """The key that belongs to `seed`, for repeatable research: anyone who knows the seed can remove the noise."""
     digest = hashlib.sha256(b"dpmed gaussian noise\0" + str(seed).encode()).digest()
-    return NoiseKey(np.frombuffer(digest, dtype=np.uint32).copy())
+    return key_of(digest)
 
 
 def standard_normal(key: NoiseKey, draw: int, *, count: int, stream: int = 0) -> list[Float[Array, " _"]]:

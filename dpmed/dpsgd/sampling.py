@@ -9,11 +9,13 @@ Whoever knows who took part has lost the amplification for them, so a release ru
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt64
+
+from dpmed.dpsgd.cipher import Keystream
 
 EntropySource = Literal["os-entropy", "seeded"]
 
@@ -38,12 +40,15 @@ class PoissonSampler:
         sampling_rate: in (0, 1]. Realised as floor(rate·2^64)/2^64, never above the rate.
         source: the operating system's entropy, or the seed.
         seed: used by the source `seeded` only; draws are then a function of seed and step.
+        key: used by the source `os-entropy` only, where several processes must draw alike: 32 secret bytes
+            of the operating system's entropy, of which ChaCha20 makes the words. With one key no step is drawn anew.
     """
 
     population: int
     sampling_rate: float
     source: EntropySource
     seed: int = 0
+    key: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.population < 1:
@@ -52,7 +57,7 @@ class PoissonSampler:
             raise ValueError(f"Expected {self.sampling_rate=} in (0, 1].")
 
     def draw(self, step: int) -> Int[np.ndarray, " record"]:
-        """The records of one step; each call with the source `os-entropy` draws anew."""
+        """The records of one step; each call with the source `os-entropy` and no key draws anew."""
         if self.sampling_rate == 1.0:
             return np.arange(self.population)
         threshold = np.uint64(int(self.sampling_rate * 2.0**64))
@@ -63,6 +68,12 @@ class PoissonSampler:
         return np.concatenate(parts)
 
     def _words(self, step: int, start: int, count: int) -> UInt64[np.ndarray, " count"]:
+        if self.source == "os-entropy" and self.key is not None:
+            return (
+                Keystream(np.frombuffer(self.key, np.uint32), (step, start // _CHUNK, 0))
+                .words(2 * count)
+                .view(np.uint64)
+            )
         if self.source == "os-entropy":
             return np.frombuffer(os.urandom(8 * count), dtype=np.uint64)
         digest = hashlib.sha256(b"dpmed poisson sampling\0" + str(self.seed).encode()).digest()

@@ -189,7 +189,9 @@ class PlainStep:
     Args:
         loss: the summed loss of a microbatch; the model's running statistics may change.
         optimizer: optax's transformation.
-        devices: that share the records, if their number divides the microbatch; None for the default device alone.
+        devices: that share the records; None for the default device alone. Devices of one process leave a microbatch
+            to the first of them if they do not divide it, and those of several processes fill it up: batch norm would
+            see that, so that the caller must not let it happen.
     """
 
     def __init__(
@@ -208,7 +210,7 @@ class PlainStep:
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the gradient of a microbatch."""
-        if self._devices is not None and len(mask) % self._devices.count == 0:
+        if self._devices is not None and (self._devices.has_others or len(mask) % self._devices.count == 0):
             # The compiler divides the work, so that batch norm still sees all records.
             records, mask = self._devices.split((records, mask))
         rest, total = self._accumulate(state.trainable, state.rest, total, records, mask)

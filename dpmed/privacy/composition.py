@@ -8,23 +8,19 @@ bounds the truth from above, and the error is of second order in the grid's spac
 The T-fold convolution is one power of a Fourier transform. Rounding there is about 1e-16 of the largest mass, far more
 than the masses that δ = 1e-12 is made of. So the step is tilted first, its masses multiplied by exp(θ·loss), which
 moves the sum's peak to the place that is asked about; there the result is right to some ten digits (Esscher, 1932).
-
-Source of the tilt's choice: the saddle point of Chernoff's bound, log P(sum >= s) <= T K(θ) - θ s with T K'(θ) = s.
 """
 
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
-from scipy import fft, optimize
+from scipy import fft
 
 from dpmed.privacy.losses import StepLoss, log_normal_density
-
-Vector = Float[np.ndarray, " n"]
+from dpmed.privacy.quadrature import PANEL, Quadrature, Vector, gauss, quadrature
 
 # What of the tilted sum may lie outside the window: e^-41 = 1.6e-18. Less strictly e^-22 on the side behind the answer,
 # from where it comes back at the far end, discounted by e^-30; and e^-15 on the side beyond it, once masses there are
@@ -33,73 +29,12 @@ _OUTSIDE, _OUTSIDE_BEHIND, _OUTSIDE_BEYOND, _DISCOUNTED = 41.0, 22.0, 15.0, 30.0
 _SMALLEST_GRID, _LARGEST_GRID = 1 << 12, 1 << 21
 # A frequency of which e^-50 is left adds nothing to sixteen digits.
 _VANISHED = 50.0
-# Intervals of quadrature: points for those of a quarter of a standard deviation, and for those a tenth as long.
-_PANEL, _SHORT_PANEL = 0.25, 0.025
-_RULES = {points: np.polynomial.legendre.leggauss(points) for points in (2, 4)}
+# Intervals a tenth as long as a panel need fewer points.
+_SHORT_PANEL = 0.1 * PANEL
 # Exponents are scaled so that about 0 is the largest: what reaches this was put on a grid far from its own place.
 _LARGEST_EXPONENT = 600.0
-_LARGEST_TILT = 1e9
 _NARROWEST = 1e-7
 _PORTION = 1 << 17
-
-
-@dataclass(frozen=True, eq=False)
-class Quadrature:
-    """One step's loss at points that carry its mass: for moments and tilts.
-
-    Attributes:
-        losses: L at each point.
-        log_mass_p: log of the mass under P.
-        missing: mass under P and under Q that the step leaves out.
-        slack: how far the support's end lies above the highest point, where mass ends abruptly.
-    """
-
-    losses: Vector
-    log_mass_p: Vector
-    missing: tuple[float, float] = (0.0, 0.0)
-    slack: float = 0.0
-
-    def cumulants(self, tilt: float) -> tuple[float, float, float]:
-        """K(θ) = log E_P exp(θL) and its first two derivatives."""
-        log_weights = self.log_mass_p + tilt * self.losses
-        largest = float(log_weights.max())
-        weights = np.exp(log_weights - largest)
-        total = float(weights.sum())
-        mean = float(weights @ self.losses) / total
-        variance = float(weights @ np.square(self.losses - mean)) / total
-        return self.log_moment(tilt), mean, variance
-
-    def log_moment(self, tilt: float) -> float:
-        """K(θ), precise also where it is near zero."""
-        # K(0) = K(1) = 0. Near either end the sum of expm1 keeps the digits that a logarithm of about 1 would lose.
-        anchor = 0.0 if tilt < 0.5 else 1.0  # noqa: PLR2004 the middle
-        exponent = (tilt - anchor) * self.losses
-        log_mass = self.log_mass_p + anchor * self.losses
-        matters = log_mass + np.maximum(exponent, 0) > -_OUTSIDE
-        if float(np.max(np.abs(exponent) * matters)) < 1:
-            left_out = self.missing[round(anchor)]
-            return math.log1p(float(np.exp(log_mass[matters]) @ np.expm1(exponent[matters])) - left_out)
-        both = log_mass + exponent
-        largest = float(both.max())
-        return largest + math.log(float(np.exp(both - largest).sum()))
-
-
-@lru_cache(maxsize=64)
-def quadrature(step: StepLoss) -> Quadrature:
-    """Gauss-Legendre points over the step's support."""
-    edges = [np.linspace(low, high, max(2, math.ceil((high - low) / _PANEL) + 1)) for low, high in step.intervals]
-    points, weights = _gauss(np.concatenate([e[:-1] for e in edges]), np.concatenate([e[1:] for e in edges]))
-    log_mass = np.log(weights) + log_normal_density(points) + step.log_mass
-    losses = step.loss(points).ravel()
-    end = float(step.loss(np.asarray([step.intervals[-1][1]]))[0])
-    slack = max(0.0, end - float(losses.max())) if step.missing[1] > 0 else 0.0
-    return Quadrature(losses, log_mass.ravel(), step.missing, slack)
-
-
-def _gauss(low: Vector, high: Vector, points: int = 4) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "n p"]]:
-    nodes, weights = _RULES[points]
-    half = 0.5 * (high - low)[:, None]
-    return (0.5 * (low + high))[:, None] + half * nodes, half * weights
 
 
 @dataclass(frozen=True)
@@ -179,12 +114,6 @@ def fit_window(
             last = (mean + (high - steps * mean) + spread - base) / grid_spacing
             return Window(tilt, low, grid_spacing, size, max(0, math.floor(first)), max(1, math.ceil(last)))
         size *= 2
-
-
-def chernoff_above(points: Quadrature, *, steps: int, tilt: float, place: float) -> float:
-    """A bound on Q(sum of T losses >= place), for θ > 1; for θ < 0 on P(sum <= place)."""
-    anchor = 1.0 if tilt > 1 else 0.0
-    return math.exp(min(0.0, steps * points.log_moment(tilt) - (tilt - anchor) * place))
 
 
 def _edge(points: Quadrature, steps: int, tilt: float, sign: float, outside: float) -> float:
@@ -296,7 +225,7 @@ class _Piece:
 
 def _place(step: StepLoss, window: Window, low: Vector, high: Vector, points: int) -> _Piece:
     spacing, base = window.spacing, step.lowest
-    x, weights = _gauss(low, high, points)
+    x, weights = gauss(low, high, points)
     losses = step.loss(x)
     place = np.floor((step.loss(0.5 * (low + high)) - base) / spacing)
     column = np.clip(place, window.first, window.last - 1).astype(np.int64)
@@ -319,7 +248,7 @@ def _panels(step: StepLoss, window: Window) -> Iterator[tuple[Vector, Vector, in
         cells = (ends - step.lowest) / window.spacing
         first, last = max(math.floor(cells[0]), window.first), min(math.ceil(cells[1]), window.last)
         inner = step.place(step.lowest + np.arange(first, last + 1) * window.spacing)
-        regular = np.linspace(low, high, math.ceil((high - low) / _PANEL) + 1)
+        regular = np.linspace(low, high, math.ceil((high - low) / PANEL) + 1)
         edges = np.unique(np.concatenate([regular, inner[np.isfinite(inner) & (inner > low) & (inner < high)]]))
         lengths = np.diff(edges)
         for chosen, points in ((lengths > _SHORT_PANEL, 4), (lengths <= _SHORT_PANEL, 2)):
@@ -385,25 +314,3 @@ def _power(spectrum: np.ndarray, steps: int) -> np.ndarray:
     kept = squares > math.exp(-2 * _VANISHED / steps)
     result[kept] = np.exp(steps * np.log(spectrum[kept]))
     return result
-
-
-def tilt_for_mean(
-    points: Quadrature, target: float, *, low: float = -_LARGEST_TILT, high: float = _LARGEST_TILT
-) -> float:
-    """The θ whose tilted mean loss of one step is `target`, within [low, high]."""
-    return root(lambda tilt: points.cumulants(tilt)[1] - target, low, high)
-
-
-def root(function: Callable[[float], float], low: float, high: float) -> float:
-    """A root of a rising function; an end of the interval where it lies beyond."""
-
-    # Steps are even in asinh(θ): tilts of 1e-6 and of 1e6 both occur.
-    def warped(place: float) -> float:
-        return function(math.sinh(place))
-
-    start, end = math.asinh(low), math.asinh(high)
-    if warped(start) >= 0:
-        return low
-    if warped(end) <= 0:
-        return high
-    return math.sinh(float(optimize.brentq(warped, start, end, xtol=1e-6, rtol=1e-9, maxiter=200)))

@@ -14,19 +14,15 @@ from scipy import signal
 from dpmed.privacy.composition import (
     Composed,
     OffGridError,
-    Quadrature,
     Side,
-    chernoff_above,
     compose,
     fit_window,
     grid_step,
-    quadrature,
-    root,
     share_under_p,
     share_under_q,
-    tilt_for_mean,
 )
 from dpmed.privacy.losses import StepLoss, WorstCase
+from dpmed.privacy.quadrature import Quadrature, chernoff_above, quadrature, root, tilt_for_mean
 
 # The grid may raise ε by this share; what rounding may take away is far less and is added on top.
 _GRID_ERROR = 2e-4

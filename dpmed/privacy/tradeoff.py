@@ -16,19 +16,9 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from dpmed.privacy.composition import (
-    Quadrature,
-    Window,
-    chernoff_above,
-    compose,
-    fit_window,
-    grid_step,
-    quadrature,
-    root,
-    share_by_place,
-    share_under_q,
-)
+from dpmed.privacy.composition import Window, compose, fit_window, grid_step, share_by_place, share_under_q
 from dpmed.privacy.losses import Adversary, Capped, step_loss
+from dpmed.privacy.quadrature import Quadrature, chernoff_above, quadrature, root
 
 Vector = Float[np.ndarray, " n"]
 

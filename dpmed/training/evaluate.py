@@ -12,6 +12,7 @@ from dpmed.compiled import Compiled
 from dpmed.data.base import Dataset
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.devices import Devices
+from dpmed.processes import ALONE, Processes
 from dpmed.training.objective import Objective, Parameters, Rest
 
 
@@ -38,25 +39,34 @@ class Evaluator:
         dataset: where samples come from.
         batch_size: samples per batch.
         devices: that share a batch, and hold the weights; None for the default device alone.
+        processes: that the devices belong to; each loads what its devices evaluate, and all have all predictions.
     """
 
     def __init__(
-        self, objective: Objective, dataset: Dataset, *, batch_size: int, devices: Devices | None = None
+        self,
+        objective: Objective,
+        dataset: Dataset,
+        *,
+        batch_size: int,
+        devices: Devices | None = None,
+        processes: Processes = ALONE,
     ) -> None:
         self._devices = devices
+        self._processes = processes
         self._dataset = dataset
         self._batch_size = batch_size
         task = dataset.info.task
 
-        def evaluate(trainable: Parameters, rest: Rest, inputs: Array, targets: Array) -> PyTree:
+        def evaluate(trainable: Parameters, rest: Rest, inputs: Array, targets: Array, mask: Array) -> PyTree:
             predictions = objective.predict(trainable, rest, inputs)
             wanted = jax.vmap(objective.target)(targets)
             losses = jax.vmap(objective.loss)(predictions, wanted)
             if task == "segmentation":
                 # Logits of whole scans would fill the memory; what is asked of them is the class.
                 small = jnp.uint8 if predictions.shape[-1] <= 256 else jnp.int32  # noqa: PLR2004 what a byte holds
-                return jnp.argmax(predictions, axis=-1).astype(small), wanted.astype(small), losses
-            return predictions, wanted, losses
+                predictions, wanted = jnp.argmax(predictions, axis=-1).astype(small), wanted.astype(small)
+            result = predictions, wanted, losses, mask
+            return result if devices is None else devices.whole(result)
 
         self._evaluate = Compiled(evaluate)
 
@@ -70,15 +80,17 @@ class Evaluator:
     ) -> Predictions:
         """Predictions for the samples `indices`, in that order; `advance` is told how many samples are done."""
         parts = []
-        loader = Loader(self._dataset, list(indices[:, None]), microbatch=min(self._batch_size, len(indices)))
+        batch_size, share = min(self._batch_size, len(indices)), (self._processes.number, self._processes.count)
+        loader = Loader(self._dataset, list(indices[:, None]), microbatch=batch_size, share=share)
         # One step of the loader: its microbatches are prepared ahead.
         for microbatches in loader.stream([np.arange(len(indices))]):
             for records in microbatches:
-                batch = records.inputs[:, 0], records.targets[:, 0]
+                batch = records.inputs[:, 0], records.targets[:, 0], records.mask
                 result = self._evaluate(
                     trainable, rest, *(batch if self._devices is None else self._devices.split(batch))
                 )
-                parts.append([np.asarray(leaf)[: len(records.mask)][records.mask] for leaf in result])
-                advance(int(records.mask.sum()))
+                *columns, mask = map(np.asarray, result)
+                parts.append([column[mask] for column in columns])
+                advance(int(mask.sum()))
         predictions, targets, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
         return Predictions(predictions=predictions, targets=targets, losses=losses)

@@ -11,12 +11,20 @@ from dpmed.training.objective import device_records
 from dpmed.workflows.plan import Plan
 
 
-def choose_microbatch(plan: Plan, step: Step, state: StepState) -> int:
-    """The largest of the plan's microbatches of which a step fits into the device's memory, by XLA's own analysis."""
+def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int | None = None) -> int:
+    """The largest of the plan's microbatches of which a step fits into `memory`, by XLA's own analysis.
+
+    Args:
+        plan: gives the choice.
+        step: of the plan.
+        state: of the step.
+        memory: bytes on each device; None for what the first device of this process has to give.
+    """
     if len(plan.microbatches) == 1:
         return plan.microbatches[0]
+    limit = usable_memory() if memory is None else memory
     return largest_fitting(
-        lambda microbatch: step_memory(plan, step, state, microbatch), list(plan.microbatches), usable_memory()
+        lambda microbatch: step_memory(plan, step, state, microbatch), list(plan.microbatches), limit
     )
 
 

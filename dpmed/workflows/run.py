@@ -1,5 +1,6 @@
 """One training run with its folder: joins a plan to the loop, and writes what the loop produces."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,7 +15,8 @@ from jaxtyping import PyTree
 
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.devices import all_devices
-from dpmed.dpsgd.noise import entropy_key, seeded_key
+from dpmed.dpsgd.microbatch import usable_memory
+from dpmed.dpsgd.noise import key_of, seeded_key
 from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
 from dpmed.errors import InputError, RunError
@@ -22,6 +24,7 @@ from dpmed.figures.curves import plot_curves
 from dpmed.files import read_json, write_csv, write_json
 from dpmed.models.weights import save_weights
 from dpmed.privacy.ledger import Ledger, describe_release, plain_ledger, private_ledger
+from dpmed.processes import ALONE, Processes
 from dpmed.progress import Progress
 from dpmed.training.checkpoint import (
     DrawJournal,
@@ -31,7 +34,7 @@ from dpmed.training.checkpoint import (
     read_position,
     save_checkpoint,
 )
-from dpmed.training.evaluate import Evaluator
+from dpmed.training.evaluate import Evaluator, Predictions
 from dpmed.training.loop import Hooks, Outcome, Parts, RunState, accumulate, train
 from dpmed.training.metrics import evaluate, main_metric
 from dpmed.training.objective import Rest
@@ -44,6 +47,8 @@ from dpmed.workflows.plan import Plan
 from dpmed.workflows.testing import write_test
 
 METHOD = "bookkeeping"
+# A key of the noise and one of the sampling.
+_SECRET_BYTES = 32
 
 
 def _steps_of(ledger: Path) -> int:
@@ -63,6 +68,7 @@ class Run:
         progress: tells the user.
         config_digest: SHA-256 of the run's config.toml, by which checkpoints know their run.
         should_stop: whether the user asked to stop.
+        processes: that train together; the first alone writes.
     """
 
     def __init__(
@@ -73,23 +79,31 @@ class Run:
         *,
         config_digest: str,
         should_stop: Callable[[], bool] = lambda: False,
+        processes: Processes = ALONE,
     ) -> None:
         self.plan = plan
+        self._processes = processes
         self.folder = folder
         self.progress = progress
         self._digest = config_digest
-        self._should_stop = should_stop
+        self._should_stop = lambda: processes.any(should_stop())
         self._checkpoint = next(iter(list_checkpoints(folder / "checkpoints")), None)
         self.release: tuple[str, ...] = ()
         begun = begin_training(plan)
         self._objective, self._optimizer, self._initial = begun.objective, begun.optimizer, begun.state
         self._devices = all_devices()
+        self._secret = self._draw_secret()
         self._step = self._build_step()
         self.microbatch = self._choose_microbatch()
+        self._require_whole_batches()
         self._main_metric = plan.config.evaluation.main_metric or main_metric(plan.dataset.info.task)
         self._watcher = build_watcher(plan.config, metric=self._main_metric)
         self._evaluator = Evaluator(
-            self._objective, plan.dataset, batch_size=plan.config.evaluation.batch_size, devices=self._devices
+            self._objective,
+            plan.dataset,
+            batch_size=plan.config.evaluation.batch_size,
+            devices=self._devices,
+            processes=processes,
         )
 
     def train(self) -> Outcome:
@@ -97,13 +111,13 @@ class Run:
         config, plan = self.plan.config, self.plan
         journal = self._journal()
         run = self._restore() if self._checkpoint is not None else self._fresh()
-        if journal is not None:
-            run = replace(run, draws=max(run.draws, journal.draws))
+        begun = self._processes.first(0 if journal is None else journal.draws)
+        run = replace(run, draws=max(run.draws, begun))
         every = config.training.checkpoint_steps or plan.steps_per_epoch
         parts = Parts(
             step=self._step,
             sampler=self._sampler(),
-            loader=Loader(plan.dataset, plan.members, microbatch=self.microbatch),
+            loader=self._loader(),
             epsilon=self._epsilon if plan.budget is not None else None,
             evaluate=self._validate,
             steps=plan.steps,
@@ -135,7 +149,7 @@ class Run:
     def time_steps(self, count: int) -> float:
         """Median seconds of `count` steps, loading included, once compiled; nothing is kept. For benchmarks."""
         step, state, sampler = self._step, self._fresh().state, self._sampler()
-        loader = Loader(self.plan.dataset, self.plan.members, microbatch=self.microbatch)
+        loader = self._loader()
         seconds = []
         for number, microbatches in enumerate(loader.stream(sampler.draw(number) for number in range(count + 3))):
             begun = time.perf_counter()
@@ -144,12 +158,18 @@ class Run:
             seconds.append(time.perf_counter() - begun)
         return float(np.median(seconds[3:]))
 
-    def finish(self, run: RunState) -> tuple[Ledger, dict[str, float], dict[str, tuple[float, float]]]:
-        """Test the final weights and write them, the ledger, metrics and curves."""
-        trainable, rest = self._weights(run)
+    def test(self, run: RunState) -> Predictions:
+        """What the final weights say of the test split; in all processes."""
         plan = self.plan
         with self.progress.task("testing", total=len(plan.split.test), unit="samples") as task:
-            result = self._evaluator(trainable, rest, plan.split.test, advance=task.advance)
+            return self._evaluator(*self._weights(run), plan.split.test, advance=task.advance)
+
+    def finish(
+        self, run: RunState, result: Predictions
+    ) -> tuple[Ledger, dict[str, float], dict[str, tuple[float, float]]]:
+        """Score the test and write the scores, the final weights, the ledger, metrics and curves."""
+        trainable, rest = self._weights(run)
+        plan = self.plan
         scores, intervals = write_test(plan, result, self.folder)
         ledger = self._write_ledger(run.draws, "finished")
         self.release = tuple(describe_release(ledger))
@@ -175,6 +195,14 @@ class Run:
         # Always there when it may be needed, so that checkpoints of one run have one shape.
         best = (copied.trainable, copied.rest) if self._watcher.keeps_best else None
         return RunState(state=copied, ema=ema, best=self._copy(best), step=0, draws=0)
+
+    def _loader(self) -> Loader:
+        share = (self._processes.number, self._processes.count)
+        return Loader(self.plan.dataset, self.plan.members, microbatch=self.microbatch, share=share)
+
+    def _draw_secret(self) -> bytes:
+        """The entropy of this run in this process, which is never stored."""
+        return bytes.fromhex(self._processes.first(os.urandom(2 * _SECRET_BYTES).hex()))
 
     def _copy(self, tree: PyTree) -> PyTree:
         """The tree in memory of its own, on all devices that take part."""
@@ -203,7 +231,7 @@ class Run:
     def _journal(self) -> DrawJournal | None:
         # A seeded run repeats the very draws it lost, which reveals nothing new; a release run cannot.
         privacy = self.plan.config.privacy
-        if privacy is None or privacy.noise_source == "seeded":
+        if privacy is None or privacy.noise_source == "seeded" or not self._processes.is_first:
             return None
         path, ledger = self.folder / "checkpoints" / "draws", self.folder / "privacy.json"
         was_lost = not path.exists() and ledger.exists()
@@ -218,13 +246,15 @@ class Run:
         seed = plan.config.training.seed
         if budget is None:
             return ShuffledSampler(plan.train_size, plan.config.training.batch_size, seed)
-        return PoissonSampler(plan.train_size, budget.sampling_rate, plan.facts.source, seed)
+        key = self._secret[_SECRET_BYTES:] if self._processes.count > 1 else None
+        return PoissonSampler(plan.train_size, budget.sampling_rate, plan.facts.source, seed, key)
 
     def _build_step(self) -> Step:
         budget, clipping = self.plan.budget, self.plan.clipping
         if budget is None or clipping is None:
             return PlainStep(self._objective.batch_loss, optimizer=self._optimizer, devices=self._devices)
-        key = seeded_key(self.plan.config.training.seed) if self.plan.facts.source == "seeded" else entropy_key()
+        is_seeded = self.plan.facts.source == "seeded"
+        key = seeded_key(self.plan.config.training.seed) if is_seeded else key_of(self._secret[:_SECRET_BYTES])
         return PrivateStep(
             self._objective.record_loss,
             clipping=clipping,
@@ -239,10 +269,27 @@ class Run:
         if self._checkpoint is not None:
             # What shaped the rounding is the checkpoint's, whatever this machine would choose today.
             return read_position(self._checkpoint, config_digest=self._digest).microbatch
-        return choose_microbatch(self.plan, self._step, self._initial)
+        memory = self._processes.smallest(usable_memory())
+        return choose_microbatch(self.plan, self._step, self._initial, memory=memory)
+
+    def _require_whole_batches(self) -> None:
+        # Rows that fill up a microbatch are no records, but batch norm would see them.
+        has_batch_norm = bool(jax.tree.leaves(self._initial.rest.state))
+        if self._processes.count > 1 and has_batch_norm and self.microbatch % jax.device_count():
+            raise InputError(
+                f"is {self.microbatch}, which the {jax.device_count()} devices do not divide: batch norm needs that",
+                where="training.batch_size",
+                remedy="Choose a multiple of the devices, or a model with group norm.",
+            )
 
     def _after_running_out(self, loader: Loader) -> Loader:
         """A loader of smaller microbatches, for the rest of the run."""
+        if self._processes.count > 1:
+            # The others may have had memory enough, and wait for a sum that will not come.
+            raise RunError(
+                f"out of memory in one process, with {loader.microbatch} records at once in all of them",
+                remedy="Start again with a smaller training.microbatch.",
+            )
         smaller = next((size for size in self.plan.microbatches if 2 * size <= loader.microbatch), None)
         if smaller is None:
             raise RunError(
@@ -251,7 +298,7 @@ class Run:
             )
         self.progress.say(f"Out of memory with {loader.microbatch} records at once: going on with {smaller}.")
         self.microbatch = smaller
-        return Loader(loader.dataset, loader.members, microbatch=smaller)
+        return self._loader()
 
     def _watch(self, run: RunState, scores: Mapping[str, float]) -> tuple[RunState, bool]:
         verdict = self._watcher.observe(run.watched, scores)
@@ -277,7 +324,9 @@ class Run:
         info = self.plan.dataset.info
         names = self.plan.config.evaluation.metrics
         scores = evaluate(names, result.predictions, result.targets, task=info.task, class_names=info.class_names)
-        return {"loss": float(result.losses.mean()), **scores}
+        # The first one's: on them depends what is done next, and another machine may round otherwise.
+        scores = self._processes.first({"loss": float(result.losses.mean()), **scores})
+        return {name: float(score) for name, score in scores.items()}
 
     def _save(self, run: RunState, *, reserve: int) -> None:
         # The ledger comes first and covers all draws until the next checkpoint: whatever a crash leaves behind on the
@@ -296,12 +345,14 @@ class Run:
             losses=run.losses,
             watched=run.watched,
         )
-        save_checkpoint(self.folder / "checkpoints", position, (run.state, run.ema, run.best))
+        if self._processes.is_first:
+            save_checkpoint(self.folder / "checkpoints", position, (run.state, run.ema, run.best))
 
     def _write_rows(self, rows: tuple[Mapping[str, Any], ...]) -> None:
         first = ["epoch", "step", "epsilon", "split", "loss"]
         others = dict.fromkeys(name for row in rows for name in row if name not in first)
-        write_csv(self.folder / "metrics.csv", rows, [*first, *others])
+        if self._processes.is_first:
+            write_csv(self.folder / "metrics.csv", rows, [*first, *others])
 
     def _write_ledger(self, draws: int, status: str) -> Ledger:
         plan = self.plan
@@ -316,5 +367,6 @@ class Run:
             )
         else:
             ledger = private_ledger(plan.budget, plan.facts, steps=draws, status=status)
-        write_json(self.folder / "privacy.json", ledger.to_json())
+        if self._processes.is_first:
+            write_json(self.folder / "privacy.json", ledger.to_json())
         return ledger

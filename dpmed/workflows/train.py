@@ -5,7 +5,7 @@ import platform
 import signal
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from dpmed.config.load import config_from_toml, config_to_toml
 from dpmed.config.schema import Config
 from dpmed.errors import InputError, RunError
-from dpmed.files import exclusive_lock, make_folder, read_json, write_json, write_text
+from dpmed.files import exclusive_lock, make_folder, read_json, to_json, write_json, write_text
+from dpmed.processes import ALONE, Processes
 from dpmed.progress import Progress
 from dpmed.workflows import inspection
 from dpmed.workflows.plan import Plan
@@ -93,22 +94,27 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def run(plan: Plan, folder: Path, progress: Progress) -> TrainSummary:
+def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = ALONE) -> TrainSummary | None:
     """Train a new run in an empty folder.
 
     Args:
         plan: what to train.
         folder: where to write; made by the caller.
         progress: tells the user.
+        processes: that train together.
+
+    Returns:
+        What the run reached; None in all processes but the first, which alone writes.
 
     Raises:
         RunError: the user stopped the run, or the disk is full; the message says how to go on.
     """
-    make_folder(folder / "checkpoints")
-    write_json(folder / SPLIT_FILE, plan.split.to_json())
-    # Written last of what a resume needs: a folder with a config can always be resumed.
-    write_text(folder / CONFIG_FILE, config_to_toml(plan.config))
-    return _train(plan, folder, progress)
+    if processes.is_first:
+        make_folder(folder / "checkpoints")
+        write_json(folder / SPLIT_FILE, plan.split.to_json())
+        # Written last of what a resume needs: a folder with a config can always be resumed.
+        write_text(folder / CONFIG_FILE, config_to_toml(plan.config))
+    return _train(plan, folder, progress, processes)
 
 
 def dry_run(plan: Plan, folder: Path, progress: Progress) -> dict[str, Any]:
@@ -155,33 +161,45 @@ def load_run_config(folder: Path) -> Config:
     return config_from_toml(text, str(path))
 
 
-def resume(folder: Path, progress: Progress, *, plan: Plan) -> TrainSummary:
-    """Go on with a run from its last checkpoint, or from its start when it has none.
+def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes = ALONE) -> TrainSummary | None:
+    """Go on with a run from its last checkpoint, or from its start when it has none; see `run`.
+
+    The number of devices and of processes may be another than before.
 
     Raises:
         InputError: a checkpoint is damaged or belongs to another config, or the data set has changed.
         RunError: as `run`.
     """
-    make_folder(folder / "checkpoints")
+    if processes.is_first:
+        make_folder(folder / "checkpoints")
     if read_json(folder / SPLIT_FILE) != plan.split.to_json():
         raise InputError(
             "the data set is split otherwise than when the run began, so it has changed since",
             where=str(folder / SPLIT_FILE),
             remedy="Put back the data set as it was, or start a new run.",
         )
-    return _train(plan, folder, progress)
+    return _train(plan, folder, progress, processes)
 
 
-def _train(plan: Plan, folder: Path, progress: Progress) -> TrainSummary:
-    with exclusive_lock(folder / "checkpoints" / "lock"), _stop_politely() as stop:
-        current = Run(plan, folder, progress, config_digest=_digest(folder / CONFIG_FILE), should_stop=stop.is_set)
+def _train(plan: Plan, folder: Path, progress: Progress, processes: Processes) -> TrainSummary | None:
+    with ExitStack() as open_while_training:
+        with processes.together():
+            if processes.is_first:
+                open_while_training.enter_context(exclusive_lock(folder / "checkpoints" / "lock"))
+        processes.require_alike("the plan, its data or dpmed's version", _fingerprint(plan))
+        stop = open_while_training.enter_context(_stop_politely())
+        digest = processes.first(_digest(folder / CONFIG_FILE) if processes.is_first else None)
+        current = Run(plan, folder, progress, config_digest=digest, should_stop=stop.is_set, processes=processes)
         outcome = current.train()
         if not outcome.finished:
             raise RunError(
                 f"stopped after step {outcome.run.step}; nothing is lost",
                 remedy=f"Go on with: dpmed train --resume {folder}",
             )
-        ledger, test, intervals = current.finish(outcome.run)
+        result = current.test(outcome.run)
+        if not processes.is_first:
+            return None
+        ledger, test, intervals = current.finish(outcome.run, result)
     done = outcome.run
     summary = TrainSummary(
         folder=folder,
@@ -197,6 +215,11 @@ def _train(plan: Plan, folder: Path, progress: Progress) -> TrainSummary:
     )
     write_json(folder / SUMMARY_FILE, summary.to_json())
     return summary
+
+
+def _fingerprint(plan: Plan) -> str:
+    known = [config_to_toml(plan.config), plan.split.to_json(), versions()]
+    return hashlib.sha256(to_json(known).encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

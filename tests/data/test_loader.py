@@ -182,3 +182,31 @@ def test_a_run_that_resumes_reads_what_it_would_have_read():
 def test_impossible_sizes_are_a_programmers_error(keys):
     with pytest.raises(ValueError, match="Expected"):
         Loader(arrays(), members([1]), **keys)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.lists(st.integers(1, 3), min_size=1, max_size=10),
+    st.lists(st.integers(0, 9), min_size=1, max_size=12, unique=True),
+    st.integers(1, 6),
+    st.integers(1, 4),
+)
+def test_processes_load_the_shares_of_one_batch(sizes, step, microbatch, count):
+    step = np.array(sorted({number % len(sizes) for number in step}))
+    whole = read(Loader(arrays(), members(sizes), microbatch=microbatch, workers=1), [step])[0]
+    shares = [
+        read(Loader(arrays(), members(sizes), microbatch=microbatch, workers=1, share=(number, count)), [step])[0]
+        for number in range(count)
+    ]
+    for together, *parts in zip(whole, *shares, strict=True):
+        # All bring as many rows, and their records are the batch's, each once and in order.
+        assert len({records.inputs.shape for records in parts}) == 1
+        for name in ("inputs", "targets", "weights", "numbers"):
+            joined = np.concatenate([getattr(records, name)[records.mask] for records in parts])
+            np.testing.assert_array_equal(joined, getattr(together, name)[together.mask])
+
+
+@pytest.mark.parametrize("share", [(1, 1), (-1, 2), (0, 0)])
+def test_a_share_that_is_none_is_refused(share):
+    with pytest.raises(ValueError, match="share"):
+        Loader(arrays(), members([1]), microbatch=1, share=share)

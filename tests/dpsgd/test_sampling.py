@@ -71,3 +71,18 @@ def test_shuffled_batches_visit_everybody_once_an_epoch():
     assert not np.array_equal(first, second)
     with pytest.raises(ValueError, match="batch_size"):
         ShuffledSampler(10, 11, seed=1)
+
+
+def test_a_shared_key_gives_all_processes_the_same_batches_by_the_binomial_law():
+    key = bytes(range(32))
+    one, same, other = (PoissonSampler(300, 0.1, "os-entropy", key=secret) for secret in (key, key, key[::-1]))
+    np.testing.assert_array_equal(one.draw(5), same.draw(5))
+    assert not np.array_equal(one.draw(5), one.draw(6)) and not np.array_equal(one.draw(5), other.draw(5))
+    sizes = np.array([len(one.draw(step)) for step in range(4000)])
+    edges = np.arange(20, 42)
+    law = stats.binom(300, 0.1)
+    probabilities = np.array([law.cdf(edges[0] - 1), *law.pmf(edges), law.sf(edges[-1])])
+    counts = np.array([(sizes < edges[0]).sum(), *[(sizes == edge).sum() for edge in edges], (sizes > edges[-1]).sum()])
+    assert stats.chisquare(counts, probabilities * 4000).pvalue > 1e-4
+    # The key is a secret: it does not show.
+    assert "key" not in repr(one)

@@ -4,16 +4,9 @@ import numpy as np
 import pytest
 from scipy import integrate, stats
 
-from dpmed.privacy.composition import (
-    compose,
-    fit_window,
-    grid_step,
-    quadrature,
-    share_by_place,
-    share_under_p,
-    share_under_q,
-)
+from dpmed.privacy.composition import compose, fit_window, grid_step, share_by_place, share_under_p, share_under_q
 from dpmed.privacy.losses import Relaxed, WorstCase
+from dpmed.privacy.quadrature import quadrature
 
 
 def window_of(step, steps, tilt=0.0, error=1e-4):

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from dpmed.privacy.composition import quadrature
 from dpmed.privacy.losses import WorstCase
 from dpmed.privacy.pld import _added, pld_epsilon
+from dpmed.privacy.quadrature import quadrature
 from tests.privacy.reference import IDS, ROWS
 
 

@@ -1,0 +1,201 @@
+"""Several real processes on this machine that train one model, as srun and mpirun would start them."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.workflows.conftest import SMALL, call, command, steps_saved, with_devices
+
+SEEDED = ["--set", "privacy.noise_source=seeded"]
+ROWS = ["step", "epsilon", "records", "rejected", "clipped"]
+
+
+def free_port():
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def explicit(number, count):
+    return {"JAX_NUM_PROCESSES": count, "JAX_PROCESS_ID": number}
+
+
+def slurm(number, count):
+    return {
+        "SLURM_JOB_ID": 815,
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_STEP_NUM_TASKS": count,
+        "SLURM_NTASKS": count,
+        "SLURM_PROCID": number,
+        "SLURM_LOCALID": number,
+    }
+
+
+def open_mpi(number, count):
+    # Open MPI 4 names the host; 5 does not, and the user says where.
+    return {
+        "OMPI_COMM_WORLD_SIZE": count,
+        "OMPI_COMM_WORLD_RANK": number,
+        "OMPI_COMM_WORLD_LOCAL_RANK": number,
+        "OMPI_MCA_orte_hnp_uri": f"{4096 * random.randrange(1000)}.0;tcp://127.0.0.1:34911",
+    }
+
+
+def start(parts, launcher=explicit, *, devices=1):
+    """Processes that belong together, each given as its own command."""
+    where = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}"}
+    return [
+        subprocess.Popen(
+            part,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=with_devices(devices)
+            | where
+            | {name: str(value) for name, value in launcher(number, len(parts)).items()},
+        )
+        for number, part in enumerate(parts)
+    ]
+
+
+def end(processes):
+    """Exit codes, standard outputs and standard errors."""
+    told = [process.communicate(timeout=120) for process in processes]
+    return [process.returncode for process in processes], *zip(*told, strict=True)
+
+
+def columns(folder):
+    import pandas as pd
+
+    return pd.read_csv(folder / "metrics.csv")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A seeded run of one process on one device."""
+    folder = tmp_path_factory.mktemp("runs") / "alone"
+    done = call("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize(("launcher", "devices"), [(slurm, 1), (open_mpi, 2)])
+def test_two_processes_train_what_one_trains(tmp_path, alone, launcher, devices):
+    folder = tmp_path / "shared"
+    line = command("train", "quickstart", *SMALL, *SEEDED, "--json", "--out", folder)
+    codes, outputs, errors = end(start([line, line], launcher, devices=devices))
+    assert codes == [0, 0], errors
+    # One voice: the first process's JSON alone, which nothing else on standard output disturbs.
+    assert json.loads(outputs[0])["folder"] == str(folder) and outputs[1] == ""
+    assert list(tmp_path.iterdir()) == [folder]
+    ours, theirs = columns(folder), columns(alone)
+    # The same batches, and by rounding the same weights.
+    assert ours[ROWS].equals(theirs[ROWS])
+    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=2e-4)
+    assert json.loads((folder / "privacy.json").read_text()) == json.loads((alone / "privacy.json").read_text())
+
+
+def test_when_one_process_is_killed_all_end_and_two_others_go_on(tmp_path, alone):
+    folder = tmp_path / "broken"
+    line = command("train", "quickstart", *SMALL, *SEEDED, "--set", "training.checkpoint_steps=2", "--out", folder)
+    processes = start([line, line])
+    deadline = time.monotonic() + 60
+    while steps_saved(folder) < 6 and processes[0].poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    processes[1].send_signal(signal.SIGKILL)
+    codes, _, errors = end(processes)
+    assert codes[0] not in (0, None) and codes[1] == -signal.SIGKILL
+    assert "another process" in errors[0] or "Terminating process" in errors[0]
+    codes, _, errors = end(start([command("train", "--resume", folder)] * 2))
+    assert codes == [0, 0], errors
+    assert columns(folder)[ROWS].equals(columns(alone)[ROWS])
+    np.testing.assert_allclose(columns(folder)["loss"], columns(alone)["loss"], rtol=2e-4)
+
+
+def test_a_wish_to_stop_that_reaches_one_stops_all(tmp_path):
+    folder = tmp_path / "stopped"
+    line = command("train", "quickstart", *SMALL, *SEEDED, "--set", "training.checkpoint_steps=2", "--out", folder)
+    processes = start([line, line])
+    deadline = time.monotonic() + 60
+    while steps_saved(folder) < 6 and processes[0].poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    processes[1].send_signal(signal.SIGTERM)
+    codes, _, errors = end(processes)
+    assert codes == [1, 1] and "nothing is lost" in errors[0], errors
+
+
+RELEASE = """
+import hashlib, sys
+from pathlib import Path
+import jax, numpy as np
+from dpmed.config.load import load_config
+from dpmed.processes import join, launch_of
+from dpmed.progress import Silent
+from dpmed.workflows.plan import make_plan
+from dpmed.workflows.run import Run
+import os
+
+processes = join(launch_of(os.environ))
+overrides = ["data.limit=300", "training.epochs=2", "training.batch_size=64"]
+plan = make_plan(load_config("quickstart", overrides).config, Silent())
+folder = Path(sys.argv[1])
+(folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+outcome = Run(plan, folder, Silent(), config_digest="", processes=processes).train()
+weights = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(outcome.run.state.trainable)]
+sys.stdout.write(hashlib.sha256(b"".join(weights)).hexdigest() + f" {outcome.run.records}")
+"""
+
+
+def test_processes_of_a_release_run_share_batches_and_noise_and_no_two_runs_do(tmp_path):
+    told = []
+    for name in ("one", "other"):
+        line = [sys.executable, "-c", RELEASE, str(tmp_path / name)]
+        codes, outputs, errors = end(start([line, line]))
+        assert codes == [0, 0], errors
+        assert outputs[0] == outputs[1]
+        told.append(outputs[0])
+    assert told[0] != told[1]
+    # The secret that they share is written nowhere.
+    assert sorted(os.listdir(tmp_path / "one")) == ["checkpoints", "metrics.csv", "privacy.json"]
+
+
+def test_an_error_of_the_first_ends_all_with_one_explanation(tmp_path):
+    folder = tmp_path / "full"
+    folder.mkdir()
+    (folder / "file").write_text("mine")
+    begun = time.monotonic()
+    line = command("train", "quickstart", "--out", folder)
+    codes, outputs, errors = end(start([line, line]))
+    assert codes == [2, 1] and outputs[1] == ""
+    assert "already holds files" in errors[0] and "another process" in errors[1]
+    assert time.monotonic() - begun < 60
+
+
+def test_processes_with_other_plans_do_not_begin(tmp_path):
+    lines = [command("train", "quickstart", *SMALL, f"--seed={seed}", "--out", tmp_path / "run") for seed in (1, 2)]
+    codes, _, errors = end(start(lines))
+    assert codes == [1, 1] and all("not the same in all processes" in error for error in errors)
+
+
+@pytest.mark.parametrize("option", [["--dry-run"], ["--seeds", "1,2"]])
+def test_what_is_no_single_run_is_refused(tmp_path: Path, option):
+    environment = with_devices(1) | {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"}
+    environment |= {name: str(value) for name, value in explicit(0, 2).items()}
+    done = subprocess.run(
+        command("train", "quickstart", *option, "--out", tmp_path / "run"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environment,
+    )
+    assert done.returncode == 2 and "cannot be shared by 2 processes" in done.stderr
