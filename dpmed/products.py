@@ -3,10 +3,16 @@
 A model computes such a layer by `multiply`. For the model that is all; under `jax.make_jaxpr` the layer is found again
 as one equation of the name `NAME`, with the layer's input, its weight and its `Product`, also after `vmap`
 over views of a record. `dpmed.dpsgd.recorded` reads it there; models and private steps need not know each other.
+
+Within `computing_in("bfloat16")` the products, and those of their backward pass that lead to inputs, are computed in
+bfloat16; weights, what is announced, and all else stay float32 (Micikevicius et al., 2018, "Mixed precision training").
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +26,7 @@ class Product(Protocol):
     """What must be known of a layer. Equal layers are equal values: frozen and hashable."""
 
     def apply(self, x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The layer's output for one sample; channels come last."""
+        """The layer's output for one sample; channels come last. It is computed in the type of `x`."""
         ...
 
     def columns(self, x: Float[Array, "..."]) -> Float[Array, "positions inputs"] | None:
@@ -39,18 +45,40 @@ class Product(Protocol):
 
 NAME = "announced_product"
 
+Precision = Literal["float32", "bfloat16"]
+_precision: ContextVar[Precision] = ContextVar("precision", default="float32")
 
-@partial(jax.jit, static_argnums=2)
-def announced_product(x: Array, weight: Array, product: Product) -> Array:
-    """The layer's output, its input and output announced; its name is `NAME`."""
-    y = product.apply(x, weight)
+
+@contextmanager
+def computing_in(precision: Precision) -> Iterator[None]:
+    """Products of layers are traced in `precision` within this context."""
+    token = _precision.set(precision)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def announced_product(x: Array, weight: Array, product: Product, precision: Precision = "float32") -> Array:
+    """The layer's output, its input and output announced; its name is `NAME`.
+
+    What is announced is float32 also where the product is not: the input as it was multiplied, whose numbers float32
+    holds exactly, and the output whose gradient is not yet rounded. Norm and sum of per-record gradients are made of
+    the same float32 numbers, so that rounding parts them no more than ever.
+    """
+    if precision == "bfloat16":
+        rounded = x.astype(jnp.bfloat16)
+        x, y = rounded.astype(jnp.float32), product.apply(rounded, weight).astype(jnp.float32)
+    else:
+        y = product.apply(x, weight)
     found: Array = announce_p.bind(y, x, product=product, axes=(y.ndim, x.ndim))
     return found
 
 
 def multiply(x: Float[Array, "..."], weight: Float[Array, "..."], product: Product) -> Float[Array, "..."]:
     """The output of the layer `product` for one sample."""
-    found: Array = announced_product(x, weight, product)
+    found: Array = announced_product(x, weight, product, _precision.get())
     return found
 
 

@@ -28,6 +28,10 @@ class TrainingConfig(Table):
     """Records that are on the device at once; memory grows with it, the result does not depend on it but for rounding.
     `auto` takes the largest that the device's memory holds by the compiler's analysis, with caution, and halves it when
     memory runs out after all."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """What layers multiply in. With `bfloat16` the products of the network are computed in it, forward and backward;
+    weights, normalisation, losses, norms of gradients, their sums and the noise stay float32, and so does the privacy.
+    `auto` takes it on TPUs and on NVIDIA GPUs from Ampere on, float32 elsewhere; the run keeps what it began with."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 10
     """Fixes initialisation, split and augmentation; noise and sampling only when privacy.noise_source is `seeded`."""
     ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None

@@ -132,7 +132,8 @@ class ConvolutionProduct:
 
     def apply(self, x: Array, weight: Array) -> Array:
         """The convolution of one image."""
-        filters = _KINDS[self.kind](weight)
+        # Standardised in the weight's own type, whatever the product's.
+        filters = _KINDS[self.kind](weight).astype(x.dtype)
         return convolve(x, filters.reshape(*self.kernel, x.shape[-1], -1), stride=self.stride)
 
     def columns(self, x: Array) -> Array | None:

@@ -53,7 +53,7 @@ class LinearProduct:
 
     def apply(self, x: Array, weight: Array) -> Array:
         """The product of the weight with one vector."""
-        return weight @ x
+        return weight.astype(x.dtype) @ x
 
     def columns(self, x: Array) -> Array:
         """The vector as a row."""

@@ -26,7 +26,7 @@ def build_objective(
     """What training makes small, the leaves that are trained, and all others.
 
     Args:
-        config: `[loss]`, `[augmentation]` and the seed are used.
+        config: `[loss]`, `[augmentation]`, seed and precision are used.
         info: the data set's constants.
         model: freshly initialised.
         begins: for each trained leaf the step at which its training begins, as `unfreezing` gives them.
@@ -52,6 +52,7 @@ def build_objective(
         std=info.std,
         key=jax.random.fold_in(jax.random.key(config.training.seed), _AUGMENTATION_STREAM),
         begins=begins,
+        precision="bfloat16" if config.training.precision == "bfloat16" else "float32",
     )
     return objective, trained, Rest(frozen=frozen, state=model.state)
 

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
+from dpmed.products import Precision, computing_in
+
 Parameters = PyTree[Float[Array, "..."]]
 SampleLoss = Callable[[Array, Array], Float[Array, ""]]
 Augment = Callable[[Key[Array, ""], Float[Array, "*space channel"], Array], tuple[Array, Array]]
@@ -48,6 +50,7 @@ class Objective:
         std: then divided by this, per channel.
         key: fixes augmentation (and drop-out); no privacy rests on it.
         begins: for each trained leaf the step at which it begins to be trained; None if all are from the start.
+        precision: of the products of layers; all else is float32.
     """
 
     static: PyTree
@@ -60,6 +63,7 @@ class Objective:
     std: tuple[float, ...]
     key: Key[Array, ""]
     begins: PyTree[int] | None = None
+    precision: Precision = "float32"
 
     def normalise(self, stored: Shaped[Array, "*space channel"]) -> Float[Array, "*space channel"]:
         """A stored sample as float32 with the data set's mean and std taken out."""
@@ -112,7 +116,8 @@ class Objective:
     ) -> Float[Array, "batch ..."]:
         """Predictions without augmentation, the model in inference mode."""
         model = eqx.nn.inference_mode(self._model(trainable, rest))
-        return jax.vmap(lambda stored: model(self.normalise(stored), rest.state)[0], axis_name="batch")(inputs)
+        with computing_in(self.precision):
+            return jax.vmap(lambda stored: model(self.normalise(stored), rest.state)[0], axis_name="batch")(inputs)
 
     def target(self, stored: Shaped[Array, "..."]) -> Array:
         """A stored target as the loss takes it."""
@@ -149,13 +154,15 @@ class Objective:
         image, target = self.normalise(stored), self.target(stored_target)
         augment = self.augment
         if augment is None:
-            prediction, state = model(image, rest.state, key=key)
+            with computing_in(self.precision):
+                prediction, state = model(image, rest.state, key=key)
             return self.loss(prediction, target), state
 
         def version(key: Key[Array, ""]) -> tuple[Float[Array, ""], PyTree]:
             augment_key, model_key = jax.random.split(key)
             changed, changed_target = augment(augment_key, image, target)
-            prediction, state = model(changed, rest.state, key=model_key)
+            with computing_in(self.precision):
+                prediction, state = model(changed, rest.state, key=model_key)
             return self.loss(prediction, changed_target), state
 
         if self.multiplicity == 1:

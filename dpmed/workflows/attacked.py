@@ -136,6 +136,10 @@ def attacked_plan(config: Config, progress: Progress, *, weights: Path | None = 
             where="[privacy] clipping",
             remedy='Attack the config with --set privacy.clipping="flat", without the keys of the other kind.',
         )
+    if config.training.precision != "float32":
+        # Rounding would blunt the attack, and what it measures must not look smaller than it is.
+        config = config.model_copy(update={"training": config.training.model_copy(update={"precision": "float32"})})
+        progress.say("Attacks compute in float32, whatever the training does: they recover no less that way.")
     return with_weights(make_plan(config, progress), weights)
 
 

@@ -26,6 +26,7 @@ from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
 from dpmed.training.metrics import check_metrics
 from dpmed.workflows.clipping import build_clipping, clipping_notes, count_noise, describe_clipping
+from dpmed.workflows.precision import precision_warnings, with_settled_precision
 
 _LARGEST_MICROBATCH = 1024
 _ROUND_SIZES = (768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
@@ -84,7 +85,7 @@ class Plan:
         facts: dict[str, Any] = {
             "data": f"{info.name}: {info.task}, {shape}, {len(info.class_names)} classes",
             "samples": f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test",
-            "model": f"{config.model.name}, {self.model.parameters:,} parameters",
+            "model": f"{config.model.name}, {self.model.parameters:,} parameters, {config.training.precision}",
             "steps": f"{self.steps} ({self.steps / self.steps_per_epoch:g} epochs), microbatch {self._microbatch()}",
         }
         budget, clipping, privacy = self.budget, self.clipping, config.privacy
@@ -112,6 +113,7 @@ class Plan:
             "samples": {name: len(getattr(self.split, name)) for name in ("train", "validation", "test")},
             "train_size": self.train_size,
             "parameters": self.model.parameters,
+            "precision": self.config.training.precision,
             "steps": self.steps,
             "steps_per_epoch": self.steps_per_epoch,
             "microbatch": self.microbatches[0],
@@ -133,6 +135,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     Raises:
         InputError: data, model and privacy do not go together, or the budget cannot be met.
     """
+    config = with_settled_precision(config)
     dataset = build_dataset(config.data, progress=progress)
     split = split_dataset(dataset, config.data, seed=config.training.seed)
     unit = config.privacy.unit if config.privacy is not None else "image"
@@ -156,7 +159,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=steps_per_epoch,
         microbatches=_microbatches(config, len(members)),
-        warnings=_warnings(config, len(members)),
+        warnings=(*_warnings(config, len(members)), *precision_warnings(config)),
     )
 
 

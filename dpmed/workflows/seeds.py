@@ -14,6 +14,7 @@ from dpmed.files import make_folder, read_json, write_csv, write_json
 from dpmed.progress import Progress
 from dpmed.workflows import train
 from dpmed.workflows.plan import make_plan
+from dpmed.workflows.precision import with_settled_precision
 
 SUMMARY_FILE = "seeds.json"
 _LARGEST_SEED = 2**32
@@ -83,7 +84,7 @@ def run(config: Config, seeds: Sequence[int], folder: Path, progress: Progress) 
     Raises:
         InputError: a run in the folder has another config.
     """
-    summaries = {}
+    config, summaries = with_settled_precision(config), {}
     for seed in seeds:
         progress.say(f"Seed {seed}:")
         training = config.training.model_copy(update={"seed": seed})

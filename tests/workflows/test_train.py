@@ -262,3 +262,28 @@ def test_a_lost_journal_is_replaced_by_the_ledger_which_claims_no_less(tmp_path,
     done = call("train", "--resume", folder)
     assert done.returncode == 2
     assert "privacy.json" in done.stderr
+
+
+def test_bfloat16_trains_about_as_well_keeps_its_budget_and_is_kept_by_a_resume(tmp_path, small_run):
+    folder = tmp_path / "run"
+    arguments = [*SMALL, *SEEDED, "--set", "training.precision=bfloat16", "--set", "training.checkpoint_steps=4"]
+    whole = call("train", "quickstart", *arguments, "--out", folder)
+    assert whole.returncode == 0, whole.stderr
+    assert "no faster on this device" in whole.stderr
+    found, known = (json.loads((run / "summary.json").read_text()) for run in (folder, small_run))
+    assert found["epsilon"] == known["epsilon"]
+    # 80 test images: the two differ by noise and by seven of them at most.
+    assert abs(found["test"]["accuracy"] - known["test"]["accuracy"]) < 0.15
+    broken = tmp_path / "broken"
+    kill_at(broken, 8, "train", "quickstart", *arguments, "--out", broken)
+    assert 'precision = "bfloat16"' in (broken / "config.toml").read_text()
+    assert call("train", "--resume", broken).returncode == 0
+    np.testing.assert_array_equal(weights(broken / "model.eqx"), weights(folder / "model.eqx"))
+
+
+def test_auto_precision_is_settled_when_a_run_begins(tmp_path):
+    folder = tmp_path / "plan"
+    done = call("train", "quickstart", "--set", "training.precision=auto", "--dry-run", "--json", "--out", folder)
+    assert done.returncode == 0, done.stderr
+    # No CPU gains from bfloat16.
+    assert json.loads(done.stdout)["precision"] == "float32"
