@@ -59,7 +59,11 @@ def _case(case: str) -> list[dict[str, Any]]:
 
 
 def _rounds(own: Calls, peers: Calls, case: str) -> dict[str, list[float]]:
-    """Seconds of every variant, one step of each a round. Peers join in the last round of the warm-up."""
+    """Seconds of every variant, in turn. Peers join in the last round of the warm-up.
+
+    A turn is two steps, of which the second counts: training takes steps back to back, and the first one still meets
+    the caches and waiting threads that the variant before has left.
+    """
     warmup, rounds = _LARGE if is_large(case) else _SMALL
     rounds = int(os.environ.get("BENCH_ROUNDS", rounds))
     found: dict[str, list[float]] = {name: [] for name in (*own, *peers)}
@@ -68,6 +72,7 @@ def _rounds(own: Calls, peers: Calls, case: str) -> dict[str, list[float]]:
             if name not in found:
                 continue
             try:
+                call()
                 value = call()
             except step_peers.PeerStoppedError as error:
                 print(f"{error}; {name} is left out", flush=True)

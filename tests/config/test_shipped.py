@@ -94,7 +94,11 @@ def test_a_twin_differs_from_its_original_in_size_only(name):
     assert (twin.training.ema_decay is None) == (original.training.ema_decay is None)
 
 
-@pytest.mark.parametrize("name", TWINS)
+# Each has a twin with privacy of the same network and data, which trains.
+SAME_WITHOUT_PRIVACY = {"radimagenet_phantom", "ham10000_phantom", "cifar10_dp_quick_phantom"}
+
+
+@pytest.mark.parametrize("name", [name for name in TWINS if name not in SAME_WITHOUT_PRIVACY])
 def test_a_twin_trains_for_a_few_steps(name, phantoms, tmp_path):
     config = load_config(name).config
     small = [

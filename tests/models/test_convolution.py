@@ -36,7 +36,7 @@ def test_output_and_gradients_are_those_of_the_loop(space, channels_in, channels
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(2, *space, channels_in)).astype(np.float32)
     weight = rng.normal(size=(*[size] * len(space), channels_in, channels_out)).astype(np.float32)
-    found = jax.vmap(lambda image: convolve(image, jnp.asarray(weight), stride=stride))(jnp.asarray(x))
+    found = jax.jit(jax.vmap(lambda image: convolve(image, jnp.asarray(weight), stride=stride)))(jnp.asarray(x))
     wanted = np.stack([plainly(image, weight, stride) for image in x])
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
     direction = rng.normal(size=wanted.shape).astype(np.float32)
@@ -44,7 +44,7 @@ def test_output_and_gradients_are_those_of_the_loop(space, channels_in, channels
     def response(weight, image, direction):
         return jnp.sum(convolve(image, weight, stride=stride) * direction)
 
-    by_weight, by_image = jax.vmap(jax.grad(response, argnums=(0, 1)), in_axes=(None, 0, 0))(
+    by_weight, by_image = jax.jit(jax.vmap(jax.grad(response, argnums=(0, 1)), in_axes=(None, 0, 0)))(
         *map(jnp.asarray, (weight, x, direction))
     )
     # Linear in both arguments, so the derivative along a direction is the response itself.

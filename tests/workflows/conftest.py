@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,8 +19,22 @@ SMALL = [
 ]  # fmt: skip
 
 
+SEEDED = [
+    "--set", "privacy.noise_source=seeded",
+    "--set", "training.checkpoint_steps=3",
+    "--set", "training.ema_decay=0.9",
+]  # fmt: skip
+
+
 # A user's process: without the strictness that the tests in this process have, which optax does not bear.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JAX_NUMPY_")}
+# Many tests call the same command: what one of them has compiled the next ones find.
+_COMPILED = tempfile.TemporaryDirectory(prefix="dpmed-compiled-")
+ENVIRONMENT |= {
+    "JAX_COMPILATION_CACHE_DIR": _COMPILED.name,
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
 def command(*arguments: object) -> list[str]:
@@ -67,5 +82,14 @@ def small_run(tmp_path_factory):
     """The folder of a finished small release run of the quickstart."""
     folder = tmp_path_factory.mktemp("runs") / "small"
     done = call("train", "quickstart", *SMALL, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seeded_run(tmp_path_factory):
+    """The folder of a finished small seeded run of the quickstart, to be read only."""
+    folder = tmp_path_factory.mktemp("runs") / "seeded"
+    done = call("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
     assert done.returncode == 0, done.stderr
     return folder

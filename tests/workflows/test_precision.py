@@ -35,5 +35,7 @@ def test_devices_that_gain(device, gains, monkeypatch):
 
 @pytest.mark.parametrize("precision", ["bfloat16", "auto"])
 def test_an_attack_computes_in_float32(precision):
-    config = load_config("quickstart", ["data.limit=100", f"training.precision={precision}"]).config
+    config = load_config(
+        "quickstart", ["data.limit=100", "training.batch_size=32", f"training.precision={precision}"]
+    ).config
     assert attacked_plan(config, Silent()).config.training.precision == "float32"

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.workflows.conftest import SMALL, call, command, steps_saved, with_devices
+from tests.workflows.conftest import SEEDED, SMALL, command, steps_saved, with_devices
 
-SEEDED = ["--set", "privacy.noise_source=seeded"]
 ROWS = ["step", "epsilon", "records", "rejected", "clipped"]
 
 
@@ -79,17 +78,8 @@ def columns(folder):
     return pd.read_csv(folder / "metrics.csv")
 
 
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """A seeded run of one process on one device."""
-    folder = tmp_path_factory.mktemp("runs") / "alone"
-    done = call("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 @pytest.mark.parametrize(("launcher", "devices"), [(slurm, 1), (open_mpi, 2)])
-def test_two_processes_train_what_one_trains(tmp_path, alone, launcher, devices):
+def test_two_processes_train_what_one_trains(tmp_path, seeded_run, launcher, devices):
     folder = tmp_path / "shared"
     line = command("train", "quickstart", *SMALL, *SEEDED, "--json", "--out", folder)
     codes, outputs, errors = end(start([line, line], launcher, devices=devices))
@@ -97,16 +87,16 @@ def test_two_processes_train_what_one_trains(tmp_path, alone, launcher, devices)
     # One voice: the first process's JSON alone, which nothing else on standard output disturbs.
     assert json.loads(outputs[0])["folder"] == str(folder) and outputs[1] == ""
     assert list(tmp_path.iterdir()) == [folder]
-    ours, theirs = columns(folder), columns(alone)
+    ours, theirs = columns(folder), columns(seeded_run)
     # The same batches, and by rounding the same weights.
     assert ours[ROWS].equals(theirs[ROWS])
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=2e-4)
-    assert json.loads((folder / "privacy.json").read_text()) == json.loads((alone / "privacy.json").read_text())
+    assert json.loads((folder / "privacy.json").read_text()) == json.loads((seeded_run / "privacy.json").read_text())
 
 
-def test_when_one_process_is_killed_all_end_and_two_others_go_on(tmp_path, alone):
+def test_when_one_process_is_killed_all_end_and_two_others_go_on(tmp_path, seeded_run):
     folder = tmp_path / "broken"
-    line = command("train", "quickstart", *SMALL, *SEEDED, "--set", "training.checkpoint_steps=2", "--out", folder)
+    line = command("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
     processes = start([line, line])
     deadline = time.monotonic() + 60
     while steps_saved(folder) < 6 and processes[0].poll() is None and time.monotonic() < deadline:
@@ -117,13 +107,13 @@ def test_when_one_process_is_killed_all_end_and_two_others_go_on(tmp_path, alone
     assert "another process" in errors[0] or "Terminating process" in errors[0]
     codes, _, errors = end(start([command("train", "--resume", folder)] * 2))
     assert codes == [0, 0], errors
-    assert columns(folder)[ROWS].equals(columns(alone)[ROWS])
-    np.testing.assert_allclose(columns(folder)["loss"], columns(alone)["loss"], rtol=2e-4)
+    assert columns(folder)[ROWS].equals(columns(seeded_run)[ROWS])
+    np.testing.assert_allclose(columns(folder)["loss"], columns(seeded_run)["loss"], rtol=2e-4)
 
 
 def test_a_wish_to_stop_that_reaches_one_stops_all(tmp_path):
     folder = tmp_path / "stopped"
-    line = command("train", "quickstart", *SMALL, *SEEDED, "--set", "training.checkpoint_steps=2", "--out", folder)
+    line = command("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
     processes = start([line, line])
     deadline = time.monotonic() + 60
     while steps_saved(folder) < 6 and processes[0].poll() is None and time.monotonic() < deadline:

@@ -10,16 +10,7 @@ import numpy as np
 import pytest
 
 from dpmed.privacy.accountant import SampledGaussian, epsilon
-from tests.workflows.conftest import SMALL, call, kill_at, steps_saved
-
-SEEDED = [
-    "--set",
-    "privacy.noise_source=seeded",
-    "--set",
-    "training.checkpoint_steps=3",
-    "--set",
-    "training.ema_decay=0.9",
-]
+from tests.workflows.conftest import SEEDED, SMALL, call, kill_at, steps_saved
 
 
 def ledger_of(folder):
@@ -118,19 +109,17 @@ def test_without_privacy_the_ledger_promises_nothing(tmp_path):
     assert "not private" in ledger["outside_accounting"][0]
 
 
-def test_runs_with_one_seed_are_alike_and_release_runs_are_not(tmp_path, small_run):
-    for name in ("a", "b"):
-        assert call("train", "quickstart", *SMALL, *SEEDED, "--out", tmp_path / name).returncode == 0
-    same = [(tmp_path / name / "model.eqx").read_bytes() for name in ("a", "b")]
+def test_runs_with_one_seed_are_alike_and_release_runs_are_not(tmp_path, small_run, seeded_run):
+    assert call("train", "quickstart", *SMALL, *SEEDED, "--out", tmp_path / "b").returncode == 0
+    same = [(folder / "model.eqx").read_bytes() for folder in (seeded_run, tmp_path / "b")]
     assert same[0] == same[1]
-    assert "seed can remove the noise" in " ".join(ledger_of(tmp_path / "a")["notes"])
+    assert "seed can remove the noise" in " ".join(ledger_of(seeded_run)["notes"])
     assert call("train", "quickstart", *SMALL, "--out", tmp_path / "c").returncode == 0
     assert (tmp_path / "c" / "model.eqx").read_bytes() != (small_run / "model.eqx").read_bytes()
 
 
-def test_a_killed_seeded_run_resumes_to_the_same_bits_and_the_same_epsilon(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert call("train", "quickstart", *SMALL, *SEEDED, "--out", whole).returncode == 0
+def test_a_killed_seeded_run_resumes_to_the_same_bits_and_the_same_epsilon(tmp_path, seeded_run):
+    whole, broken = seeded_run, tmp_path / "broken"
     generator = random.Random(0)
     kill_at(broken, generator.randrange(0, 6), "train", "quickstart", *SMALL, *SEEDED, "--out", broken)
     kill_at(broken, steps_saved(broken) + generator.randrange(4, 12), "train", "--resume", broken)
@@ -149,9 +138,8 @@ def weights(path):
     return np.concatenate(found)
 
 
-def test_a_run_begun_on_eight_devices_ends_on_one_with_the_weights_of_one(tmp_path):
-    whole, moved = tmp_path / "whole", tmp_path / "moved"
-    assert call("train", "quickstart", *SMALL, *SEEDED, "--out", whole).returncode == 0
+def test_a_run_begun_on_eight_devices_ends_on_one_with_the_weights_of_one(tmp_path, seeded_run):
+    whole, moved = seeded_run, tmp_path / "moved"
     kill_at(moved, 10, "train", "quickstart", *SMALL, *SEEDED, "--out", moved, devices=8)
     assert 10 <= steps_saved(moved)
     done = call("train", "--resume", moved)
@@ -264,21 +252,18 @@ def test_a_lost_journal_is_replaced_by_the_ledger_which_claims_no_less(tmp_path,
     assert "privacy.json" in done.stderr
 
 
-def test_bfloat16_trains_about_as_well_keeps_its_budget_and_is_kept_by_a_resume(tmp_path, small_run):
+def test_bfloat16_trains_about_as_well_keeps_its_budget_and_is_kept_by_a_resume(tmp_path, seeded_run):
     folder = tmp_path / "run"
-    arguments = [*SMALL, *SEEDED, "--set", "training.precision=bfloat16", "--set", "training.checkpoint_steps=4"]
-    whole = call("train", "quickstart", *arguments, "--out", folder)
-    assert whole.returncode == 0, whole.stderr
-    assert "no faster on this device" in whole.stderr
-    found, known = (json.loads((run / "summary.json").read_text()) for run in (folder, small_run))
+    kill_at(folder, 8, "train", "quickstart", *SMALL, *SEEDED, "--set", "training.precision=bfloat16", "--out", folder)
+    assert 'precision = "bfloat16"' in (folder / "config.toml").read_text()
+    done = call("train", "--resume", folder)
+    assert done.returncode == 0 and "no faster on this device" in done.stderr, done.stderr
+    found, known = (json.loads((run / "summary.json").read_text()) for run in (folder, seeded_run))
     assert found["epsilon"] == known["epsilon"]
-    # 80 test images: the two differ by noise and by seven of them at most.
-    assert abs(found["test"]["accuracy"] - known["test"]["accuracy"]) < 0.15
-    broken = tmp_path / "broken"
-    kill_at(broken, 8, "train", "quickstart", *arguments, "--out", broken)
-    assert 'precision = "bfloat16"' in (broken / "config.toml").read_text()
-    assert call("train", "--resume", broken).returncode == 0
-    np.testing.assert_array_equal(weights(broken / "model.eqx"), weights(folder / "model.eqx"))
+    # The same batches and noise: what is left is rounding, which 80 test images hardly notice.
+    assert abs(found["test"]["accuracy"] - known["test"]["accuracy"]) <= 3 / 80
+    apart = np.abs(weights(folder / "model.eqx") - weights(seeded_run / "model.eqx")).max()
+    assert 0 < apart < 0.1
 
 
 def test_auto_precision_is_settled_when_a_run_begins(tmp_path):
