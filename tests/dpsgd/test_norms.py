@@ -146,10 +146,11 @@ def test_convolutions_of_any_shape_have_the_norms_of_single_gradients(sides, cha
     (found,), square = run(trainable, records)
     (wanted,) = one_at_a_time(loss, trainable, records, jnp.float32(1))
     size_of_each = np.square(wanted).reshape(RECORDS, -1).sum(axis=1)
-    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5 * np.abs(wanted).max())
+    # Few standardised weights have no gradient but for rounding, of inputs and outputs about 1.
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5 * max(1.0, np.abs(wanted).max()))
     if square is not None:
         # Ghost norms may be too long by their allowance for rounding, a millionth of the products' magnitudes.
-        np.testing.assert_allclose(square, size_of_each, rtol=1e-3, atol=1e-4 * size_of_each.max())
+        np.testing.assert_allclose(square, size_of_each, rtol=1e-3, atol=1e-4 * max(1e-4, size_of_each.max()))
 
 
 def test_small_maps_of_many_channels_have_ghost_norms_and_large_maps_of_few_do_not():
