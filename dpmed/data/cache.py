@@ -129,6 +129,7 @@ class CachedDataset(Listed):
         super().__init__(dataset.info, listing)
         self._layout = layout
         self._size = len(dataset)
+        self._names = dataset.names
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         rows = np.frombuffer(self._map, np.uint8).reshape(self._size, layout.bytes_per_sample)
@@ -142,6 +143,11 @@ class CachedDataset(Listed):
             self._targets = np.asarray(listing.labels)
         self._touched = 0
         self._lock = threading.Lock()
+
+    @property
+    def names(self) -> Sequence[str]:
+        """As the data set of files has them."""
+        return self._names
 
     def __len__(self) -> int:
         return self._size

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped, UInt32
 
 from dpmed.data.base import Dataset
+from dpmed.data.identity import KEY_WORDS
 
 _MAX_WORKERS = 8
 # Steps without records take no work; so many may wait besides the microbatches under way.
@@ -36,6 +37,7 @@ class Records:
             sum over its views, hence their mean.
         mask: true for a real record, false for padding.
         numbers: the record's number in the sampler's counting; -1 for padding.
+        keys: from which all randomness of the record is made; zero for padding.
     """
 
     inputs: Shaped[np.ndarray, "record view *space channel"]
@@ -43,6 +45,7 @@ class Records:
     weights: Float[np.ndarray, "record view"]
     mask: Bool[np.ndarray, " record"]
     numbers: Int[np.ndarray, " record"]
+    keys: UInt32[np.ndarray, "record 2"]
 
 
 @runtime_checkable
@@ -66,6 +69,8 @@ class Loader:
         workers: threads; None: one per processor, at most 8.
         share: the number of this process and how many processes load each microbatch together; each gives its own rows
             only, as many as the others, filled up with padding.
+        keys: for each record the key of its randomness (`dpmed.data.identity`); None where nothing is random.
+        views: samples along the `view` axis, at least as many as the largest record has; None for just as many.
     """
 
     def __init__(
@@ -76,6 +81,8 @@ class Loader:
         microbatch: int,
         workers: int | None = None,
         share: tuple[int, int] = (0, 1),
+        keys: UInt32[np.ndarray, "record 2"] | None = None,
+        views: int | None = None,
     ) -> None:
         if microbatch < 1:
             raise ValueError(f"Expected {microbatch=} >= 1.")
@@ -87,7 +94,11 @@ class Loader:
         self.members = members
         self.microbatch = microbatch
         self.share = share
-        self.views = max((len(samples) for samples in members), default=1)
+        self.keys = np.zeros((len(members), KEY_WORDS), np.uint32) if keys is None else keys
+        largest = max((len(samples) for samples in members), default=1)
+        self.views = largest if views is None else views
+        if len(self.keys) != len(members) or self.views < largest:
+            raise ValueError(f"Expected {len(self.keys)=} to be {len(members)=}, and {views=} >= {largest=}.")
         self.workers = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
 
     def stream(self, steps: Iterable[Int[np.ndarray, " _"]]) -> Generator[Iterator[Records]]:
@@ -136,7 +147,9 @@ class Loader:
             weights[places] = (1.0 / counts)[places[0]]
         padded = np.full(rows, -1, np.int64)
         padded[: len(own)] = own
-        return Records(inputs=inputs, targets=targets, weights=weights, mask=padded >= 0, numbers=padded)
+        keys = np.zeros((rows, KEY_WORDS), np.uint32)
+        keys[: len(own)] = self.keys[own]
+        return Records(inputs=inputs, targets=targets, weights=weights, mask=padded >= 0, numbers=padded, keys=keys)
 
     def _samples(
         self, numbers: Int[np.ndarray, " sample"]

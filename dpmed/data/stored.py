@@ -4,6 +4,7 @@ A data set's own module only finds out what there is and how a file becomes a sa
 all is here, once.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,6 +157,11 @@ class FileDataset(Listed):
         self.sources = sources
         self.preprocessing = preprocessing
         self._decode = decode
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The files of each sample below the root, which tell it apart whatever other samples there are."""
+        return ["\n".join(os.path.relpath(path, self.root) for path in files) for files in self.sources]
 
     def __len__(self) -> int:
         return len(self.sources)

@@ -12,8 +12,6 @@ from dpmed.training.augment import build_augmentation
 from dpmed.training.losses import build_loss
 from dpmed.training.objective import Objective, Rest
 
-_AUGMENTATION_STREAM = 1
-
 
 def build_objective(
     config: Config,
@@ -26,7 +24,7 @@ def build_objective(
     """What training makes small, the leaves that are trained, and all others.
 
     Args:
-        config: `[loss]`, `[augmentation]`, seed and precision are used.
+        config: `[loss]`, `[augmentation]` and precision are used.
         info: the data set's constants.
         model: freshly initialised.
         begins: for each trained leaf the step at which its training begins, as `unfreezing` gives them.
@@ -50,7 +48,6 @@ def build_objective(
         scale=info.scale,
         mean=info.mean,
         std=info.std,
-        key=jax.random.fold_in(jax.random.key(config.training.seed), _AUGMENTATION_STREAM),
         begins=begins,
         precision="bfloat16" if config.training.precision == "bfloat16" else "float32",
     )

@@ -215,7 +215,7 @@ def accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number
     """The sums over all microbatches of step `number`."""
     total = step.begin(state)
     for records in microbatches:
-        batch = device_records(records.inputs, records.targets, records.weights, numbers=records.numbers, step=number)
+        batch = device_records(records.inputs, records.targets, records.weights, keys=records.keys, step=number)
         state, total = step.accumulate(state, total, batch, jnp.asarray(records.mask))
     return state, total
 

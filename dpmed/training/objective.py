@@ -48,7 +48,6 @@ class Objective:
         scale: stored inputs are divided by this,
         mean: then this is subtracted, per channel,
         std: then divided by this, per channel.
-        key: fixes augmentation (and drop-out); no privacy rests on it.
         begins: for each trained leaf the step at which it begins to be trained; None if all are from the start.
         precision: of the products of layers; all else is float32.
     """
@@ -61,7 +60,6 @@ class Objective:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    key: Key[Array, ""]
     begins: PyTree[int] | None = None
     precision: Precision = "float32"
 
@@ -79,8 +77,8 @@ class Objective:
         Args:
             trainable: trained leaves.
             rest: all other leaves.
-            record: `inputs (view, *space, channel)`, `targets (view, ...)`, `weights (view,)`, `number ()` and
-                `step ()`, both int32.
+            record: `inputs (view, *space, channel)`, `targets (view, ...)`, `weights (view,)`, `key (2,)` uint32 from
+                which all randomness of the record is made, and `step ()` int32.
         """
         trainable = self._thawed(trainable, record["step"])
         view_loss = partial(self._view_loss, trainable, rest)
@@ -139,8 +137,10 @@ class Objective:
         )
 
     def _view_keys(self, record: PyTree[Array]) -> Key[Array, " view"]:
-        key = jax.random.fold_in(jax.random.fold_in(self.key, record["step"]), record["number"])
-        return jax.random.split(key, record["weights"].shape[0])
+        # Nothing but the record's own key and the step: another record's coming or going must not change a view of this
+        # one. Folded in one by one, since a split could depend on how many views the largest record has.
+        key = jax.random.fold_in(jax.random.wrap_key_data(record["key"], impl="threefry2x32"), record["step"])
+        return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(record["weights"].shape[0]))
 
     def _view_loss(
         self,
@@ -172,13 +172,13 @@ class Objective:
 
 
 def device_records(
-    inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, numbers: np.ndarray, step: int
+    inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, keys: np.ndarray, step: int
 ) -> dict[str, Shaped[np.ndarray, "..."] | Int[np.ndarray, " record"]]:
     """A loader's microbatch in the form that `Objective` takes; the step number is repeated for every record."""
     return {
         "inputs": inputs,
         "targets": targets,
         "weights": weights,
-        "number": numbers.astype(np.int32),
-        "step": np.full(len(numbers), step, np.int32),
+        "key": keys,
+        "step": np.full(len(keys), step, np.int32),
     }

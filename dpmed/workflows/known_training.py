@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
 from dpmed.attacks.candidates import clipped_gradients
+from dpmed.data.identity import record_keys, seeded_secret
 from dpmed.data.loader import Loader, Records
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.noise import NoiseKey
@@ -45,9 +46,9 @@ class KnownTraining:
         chosen = set(candidates.tolist())
         known = [samples for number, samples in enumerate(plan.members) if number not in chosen]
         microbatch = choose_microbatch(plan, self.step(1.0, np.random.default_rng(0)), self._initial)
-        self._known = Loader(plan.dataset, known, microbatch=microbatch)
+        self._known = self._loader(known, microbatch)
         members = [plan.members[int(number)] for number in candidates]
-        self._candidates = Loader(plan.dataset, members, microbatch=min(microbatch, len(members)))
+        self._candidates = self._loader(members, min(microbatch, len(members)))
         self._clipped = jax.jit(self._clip)
 
     def step(self, noise_multiplier: float, generator: np.random.Generator) -> PrivateStep:
@@ -99,13 +100,19 @@ class KnownTraining:
         self._one(self._initial, records, 0)
         return (time.perf_counter() - begun) / len(records.mask)
 
+    def _loader(self, members: list[Int[np.ndarray, " _"]], microbatch: int) -> Loader:
+        # The attacker knows the augmentation too: it comes from the seed.
+        secret = seeded_secret(self._plan.config.training.seed)
+        keys = record_keys(self._plan.dataset, members, secret=secret)
+        return Loader(self._plan.dataset, members, microbatch=microbatch, keys=keys)
+
     def _gradients(self, state: StepState, number: int) -> Gradients:
         every = np.arange(len(self._candidates.members))
         parts = [self._one(state, records, number)[records.mask] for records in self._candidates.load(every)]
         return np.concatenate(parts)
 
     def _one(self, state: StepState, records: Records, number: int) -> Float[np.ndarray, "record parameter"]:
-        batch = device_records(records.inputs, records.targets, records.weights, numbers=records.numbers, step=number)
+        batch = device_records(records.inputs, records.targets, records.weights, keys=records.keys, step=number)
         return np.asarray(self._clipped(state.trainable, state.rest, batch, jnp.asarray(records.mask)))
 
     def _clip(

@@ -31,7 +31,7 @@ def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int |
 def step_memory(plan: Plan, step: Step, state: StepState, microbatch: int) -> int:
     """Bytes that a step needs on each device; it is compiled for that, and nothing is trained."""
     one = next(Loader(plan.dataset, plan.members, microbatch=1).load(np.zeros(1, np.int64)))
-    record = device_records(one.inputs, one.targets, one.weights, numbers=one.numbers, step=0)
+    record = device_records(one.inputs, one.targets, one.weights, keys=one.keys, step=0)
     count = -(-microbatch // jax.device_count()) * jax.device_count()
     return step.memory(state, *_repeated((record, one.mask), count))
 

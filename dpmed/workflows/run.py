@@ -11,8 +11,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import PyTree, UInt32
 
+from dpmed.data.identity import record_keys, seeded_secret
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.devices import all_devices
 from dpmed.dpsgd.microbatch import usable_memory
@@ -47,8 +48,9 @@ from dpmed.workflows.plan import Plan
 from dpmed.workflows.testing import write_test
 
 METHOD = "bookkeeping"
-# A key of the noise and one of the sampling.
+# A key of the noise, one of the sampling and one of the augmentation.
 _SECRET_BYTES = 32
+_SECRETS = 3
 
 
 def _steps_of(ledger: Path) -> int:
@@ -93,6 +95,7 @@ class Run:
         self._objective, self._optimizer, self._initial = begun.objective, begun.optimizer, begun.state
         self._devices = all_devices()
         self._secret = self._draw_secret()
+        self._record_keys = self._draw_record_keys()
         self._step = self._build_step()
         self.microbatch = self._choose_microbatch()
         self._require_whole_batches()
@@ -198,11 +201,28 @@ class Run:
 
     def _loader(self) -> Loader:
         share = (self._processes.number, self._processes.count)
-        return Loader(self.plan.dataset, self.plan.members, microbatch=self.microbatch, share=share)
+        plan = self.plan
+        # Padded to the public bound where there is one, so that shapes do not tell who takes part.
+        is_grouped = plan.budget is not None and plan.facts.unit != "image"
+        return Loader(
+            plan.dataset,
+            plan.members,
+            microbatch=self.microbatch,
+            share=share,
+            keys=self._record_keys,
+            views=plan.config.data.max_samples_per_unit if is_grouped else None,
+        )
 
     def _draw_secret(self) -> bytes:
         """The entropy of this run in this process, which is never stored."""
-        return bytes.fromhex(self._processes.first(os.urandom(2 * _SECRET_BYTES).hex()))
+        return bytes.fromhex(self._processes.first(os.urandom(_SECRETS * _SECRET_BYTES).hex()))
+
+    def _draw_record_keys(self) -> UInt32[np.ndarray, "record 2"]:
+        """What augmentation is made of: in a release run the run's secret, else the seed; always by record identity."""
+        plan = self.plan
+        is_seeded = plan.budget is None or plan.facts.source == "seeded"
+        secret = seeded_secret(plan.config.training.seed) if is_seeded else self._secret[2 * _SECRET_BYTES :]
+        return record_keys(plan.dataset, plan.members, secret=secret)
 
     def _copy(self, tree: PyTree) -> PyTree:
         """The tree in memory of its own, on all devices that take part."""
@@ -246,7 +266,7 @@ class Run:
         seed = plan.config.training.seed
         if budget is None:
             return ShuffledSampler(plan.train_size, plan.config.training.batch_size, seed)
-        key = self._secret[_SECRET_BYTES:] if self._processes.count > 1 else None
+        key = self._secret[_SECRET_BYTES : 2 * _SECRET_BYTES] if self._processes.count > 1 else None
         return PoissonSampler(plan.train_size, budget.sampling_rate, plan.facts.source, seed, key)
 
     def _build_step(self) -> Step:

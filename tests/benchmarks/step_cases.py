@@ -64,7 +64,7 @@ class Training:
         devices = all_devices()
         self.state = jax.tree.map(jnp.array, state) if devices is None else devices.copy(state)
         self.records = records
-        self.mask = np.ones(len(records["number"]), bool)
+        self.mask = np.ones(len(records["step"]), bool)
         self._microbatches = microbatches
         self._draw = 0
 
@@ -126,7 +126,6 @@ def _objective(static: Any, shape: tuple[int, ...], task: Any) -> Objective:
         scale=255.0,
         mean=(0.5,) * shape[-1],
         std=(0.25,) * shape[-1],
-        key=jax.random.key(1),
     )
 
 
@@ -137,6 +136,6 @@ def _records(shape: tuple[int, ...], batch: int, task: str) -> dict[str, Any]:
         "inputs": rng.integers(0, 256, (batch, 1, *shape), dtype=np.uint8),
         "targets": rng.integers(0, CLASSES, (batch, 1, *places)).astype(np.int32),
         "weights": np.ones((batch, 1), np.float32),
-        "number": np.arange(batch, dtype=np.int32),
+        "key": np.stack([np.arange(batch), np.zeros(batch)], axis=1).astype(np.uint32),
         "step": np.zeros(batch, np.int32),
     }

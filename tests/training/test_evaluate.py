@@ -74,7 +74,6 @@ def make(task):
         scale=info.scale,
         mean=info.mean,
         std=info.std,
-        key=jax.random.key(2),
     )
     return dataset, objective, trained, Rest(frozen=jax.tree.map(lambda _: None, trained), state=None)
 

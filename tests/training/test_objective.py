@@ -16,6 +16,7 @@ from dpmed.training.losses import build_loss
 from dpmed.training.objective import Objective, Rest, device_records
 
 SHAPE, CLASSES = (6, 5, 2), 3
+KEYS = np.random.default_rng(3).integers(1 << 32, size=(8, 2), dtype=np.uint32)
 CHANGES = AugmentationConfig(flip=(0.5, 0.5), shift=1, noise=0.1, brightness=0.3)
 
 
@@ -39,7 +40,6 @@ def make(changes=None, *, multiplicity=1, begins=False, model=None, shape=SHAPE)
         scale=255.0,
         mean=(0.4, 0.6),
         std=(0.2, 0.3),
-        key=jax.random.key(5),
         begins=unfreezing(built, epochs_per_stage=1.0, steps_per_epoch=2) if begins else None,
     )
     return objective, trained, Rest(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
@@ -51,7 +51,7 @@ def draw(records=3, views=1, *, step=4, shape=SHAPE):
     weights = np.where(np.arange(views) < counts[:, None], 1 / counts[:, None], 0).astype(np.float32)
     inputs = rng.integers(0, 256, (records, views, *shape), dtype=np.uint8)
     targets = rng.integers(0, CLASSES, (records, views)).astype(np.int32)
-    made = device_records(inputs, targets, weights, numbers=np.arange(records), step=step)
+    made = device_records(inputs, targets, weights, keys=KEYS[:records], step=step)
     return jax.tree.map(jnp.asarray, made)
 
 
@@ -63,8 +63,8 @@ def by_hand(objective, rest):
     """Loss of a record as a plain loop over views and versions, each version augmented and predicted by itself."""
 
     def loss(trainable, record):
-        key = jax.random.fold_in(jax.random.fold_in(objective.key, record["step"]), record["number"])
-        view_keys = jax.random.split(key, len(record["weights"]))
+        key = jax.random.fold_in(jax.random.wrap_key_data(record["key"]), record["step"])
+        view_keys = [jax.random.fold_in(key, view) for view in range(len(record["weights"]))]
         model = eqx.combine(trainable, rest.frozen, objective.static)
         total = jnp.float32(0)
         for view, view_key in enumerate(view_keys):
@@ -101,10 +101,10 @@ def test_the_gradient_of_a_record_is_the_mean_over_its_versions_and_the_weighted
 def test_versions_differ_and_so_do_steps_and_records():
     objective, trainable, rest = make(CHANGES, multiplicity=2)
     records = draw(records=2)
-    same = {**one(records, 0), "number": jnp.int32(0)}
+    same = {**one(records, 0), "key": jnp.asarray(KEYS[0])}
     loss = jax.jit(objective.record_loss)
     losses = [
-        float(loss(trainable, rest, {**same, "number": jnp.int32(number), "step": jnp.int32(step)}))
+        float(loss(trainable, rest, {**same, "key": jnp.asarray(KEYS[number]), "step": jnp.int32(step)}))
         for number, step in ((0, 4), (0, 5), (1, 4))
     ]
     assert len(set(losses)) == 3
@@ -201,7 +201,6 @@ def test_denoising_has_a_clean_target_in_the_normalised_unit():
         scale=2.0,
         mean=(1.0,),
         std=(3.0,),
-        key=jax.random.key(5),
     )
     image = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
     rest = Rest(frozen=jax.tree.map(lambda _: None, trained), state=None)
@@ -213,7 +212,7 @@ def test_denoising_has_a_clean_target_in_the_normalised_unit():
         "inputs": jnp.asarray(image)[None],
         "targets": jnp.asarray(image)[None],
         "weights": jnp.ones(1),
-        "number": jnp.int32(0),
+        "key": jnp.asarray(KEYS[0]),
         "step": jnp.int32(0),
     }
     normalised = objective.target(jnp.asarray(image))

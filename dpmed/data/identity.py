@@ -1,0 +1,69 @@
+"""What identifies a record, whatever other records there are: augmentation and drop-out are keyed by it.
+
+Differential privacy compares a data set with the same data set less one record. If the randomness of a record depended
+on its position, removing one record would change the augmented views of all others, and no clipping would bound that.
+So each record's randomness is a function of the run's secret (or seed), the step and the record's own identity: the
+names of its samples, or their content where a data set has no names for them.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int, UInt32
+
+from dpmed.data.base import Dataset
+
+KEY_WORDS = 2
+_DIGEST_BYTES = 16
+
+
+@runtime_checkable
+class Named(Protocol):
+    """A data set whose samples have names that stay the same when other samples come or go."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The name of every sample, such as its path below the root."""
+        ...
+
+
+def seeded_secret(seed: int) -> bytes:
+    """The secret that belongs to `seed`, for repeatable runs."""
+    return hashlib.sha256(b"dpmed augmentation\0" + str(seed).encode()).digest()
+
+
+def record_keys(
+    dataset: Dataset, members: Sequence[Int[np.ndarray, " _"]], *, secret: bytes
+) -> UInt32[np.ndarray, "record 2"]:
+    """A 64-bit key for every record, from which all of its randomness is made.
+
+    Guarantee: a record's key depends on the secret and the record's own samples only. Adding or removing other records,
+    or changing their order, changes no key. Records of equal content may share a key; that weakens nothing, since each
+    record's gradient is then still a function of the record alone.
+
+    Args:
+        dataset: where samples come from.
+        members: for each record the numbers of its samples.
+        secret: 1 to 64 bytes; of a release run, drawn from the operating system and never stored.
+    """
+    names = dataset.names if isinstance(dataset, Named) else None
+    keys = np.empty((len(members), KEY_WORDS), "<u4")
+    for record, samples in enumerate(members):
+        digest = hashlib.blake2b(key=secret, digest_size=4 * KEY_WORDS, person=b"dpmed record")
+        for sample in sorted(_identity(dataset, names, int(number)) for number in samples):
+            digest.update(sample)
+        keys[record] = np.frombuffer(digest.digest(), "<u4")
+    return keys.astype(np.uint32, copy=False)
+
+
+def _identity(dataset: Dataset, names: Sequence[str] | None, number: int) -> bytes:
+    if names is not None:
+        return hashlib.blake2b(os.fsencode(names[number]), digest_size=_DIGEST_BYTES).digest()
+    sample = dataset[number]
+    digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
+    for part in (sample.input, sample.target):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.digest()

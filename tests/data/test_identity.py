@@ -1,0 +1,63 @@
+"""A record's key is its own: it does not move when other records come, go or change places."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dpmed.data.base import Info
+from dpmed.data.identity import record_keys, seeded_secret
+from dpmed.data.stored import ArrayDataset, Listing
+
+INFO = Info(
+    name="points", task="classification", input_shape=(2,), class_names=("a", "b"),
+    scale=1.0, mean=(0.0,), std=(1.0,), unit="image",
+)  # fmt: skip
+SECRET = seeded_secret(7)
+
+
+@dataclass
+class WithNames:
+    names: list[str]
+
+    def __len__(self):
+        return len(self.names)
+
+
+def points(values):
+    inputs = np.asarray(values, np.float32).reshape(-1, 1).repeat(2, axis=1)
+    targets = np.zeros(len(inputs), np.int32)
+    listing = Listing(labels=targets, groups=[str(number) for number in range(len(inputs))])
+    return ArrayDataset(INFO, listing, inputs=inputs, targets=targets)
+
+
+def of_singles(dataset, secret=SECRET):
+    return record_keys(dataset, [np.array([number]) for number in range(len(dataset))], secret=secret)
+
+
+@given(st.lists(st.text(min_size=1), min_size=2, max_size=12, unique=True), st.data())
+def test_a_named_record_keeps_its_key_when_another_is_removed_or_all_change_places(names, data):
+    keys = dict(zip(names, map(tuple, of_singles(WithNames(names))), strict=True))
+    others = data.draw(st.permutations(names))[1:]
+    assert all(keys[name] == tuple(key) for name, key in zip(others, of_singles(WithNames(others)), strict=True))
+    assert len(set(keys.values())) == len(names)
+
+
+def test_without_names_the_content_is_the_identity():
+    whole, rest = of_singles(points([1, 2, 3, 4])), of_singles(points([4, 2, 3]))
+    np.testing.assert_array_equal(rest, whole[[3, 1, 2]])
+    assert len({tuple(key) for key in whole}) == 4
+
+
+def test_a_record_of_several_samples_has_the_key_of_its_samples_in_any_order():
+    dataset = WithNames(["p1/a", "p1/b", "p2/a"])
+    first, second = record_keys(dataset, [np.array([0, 1]), np.array([2])], secret=SECRET)
+    (again,) = record_keys(dataset, [np.array([1, 0])], secret=SECRET)
+    np.testing.assert_array_equal(first, again)
+    assert tuple(first) != tuple(second)
+
+
+def test_another_secret_gives_other_keys():
+    dataset = points(range(50))
+    assert not np.any(of_singles(dataset) == of_singles(dataset, seeded_secret(8)))
