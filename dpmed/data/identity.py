@@ -7,7 +7,6 @@ names of its samples, or their content where a data set has no names for them.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -61,7 +60,7 @@ def record_keys(
 
 def _identity(dataset: Dataset, names: Sequence[str] | None, number: int) -> bytes:
     if names is not None:
-        return hashlib.blake2b(os.fsencode(names[number]), digest_size=_DIGEST_BYTES).digest()
+        return hashlib.blake2b(names[number].encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
     sample = dataset[number]
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in (sample.input, sample.target):
