@@ -263,6 +263,11 @@ def _facts(
 def _uses_of_data(config: Config) -> list[str]:
     """Every use of data that the config asks for and ε does not cover."""
     found = []
+    if config.data.limit is not None:
+        found.append(
+            "data.limit chose the samples by their place in the data set; ε holds given that choice, which would be "
+            "another one if a sample were added or removed."
+        )
     if config.training.early_stopping is not None:
         found.append("Validation scores, computed exactly, chose when to stop and which weights to keep.")
     if config.schedule.name == "plateau":
