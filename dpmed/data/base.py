@@ -14,7 +14,7 @@ from jaxtyping import Int, Shaped
 
 from dpmed.errors import InputError
 
-TaskName = Literal["classification", "segmentation", "reconstruction"]
+TaskName = Literal["classification", "multi-label", "segmentation", "regression", "reconstruction"]
 UnitName = Literal["image", "lesion", "patient", "scan"]
 
 
@@ -24,8 +24,9 @@ class Sample:
 
     Attributes:
         input: `(*space, channel)`, uint8, int16, float16 or float32; as stored, not normalised.
-        target: a class number `()` int32 for classification; a mask `(*space)` of class numbers, int32 or uint8, for
-            segmentation; an image `(*space, channel)` for reconstruction.
+        target: a class number `()` int32 for classification; `(label,)` int8 of 0, 1 or -1 (unknown) for multi-label; a
+            mask `(*space)` of class numbers, int32 or uint8, for segmentation; `(target,)` float32 in the targets' own
+            units, NaN for unknown, for regression; an image `(*space, channel)` for reconstruction.
     """
 
     input: Shaped[np.ndarray, "*space channel"]
@@ -40,12 +41,15 @@ class Info:
         name: as in the config, such as `digits`.
         task: what is to be learnt.
         input_shape: `(*space, channel)`, the same for every sample.
-        class_names: name of each class number; empty for reconstruction.
+        class_names: name of each class number, or of each label of multi-label; empty for regression and reconstruction.
         scale: stored values are divided by this first (255 for uint8 pixels).
         mean: subtracted then, per channel.
         std: divides then, per channel.
         unit: what a group of samples is: the coarsest unit that the data set knows of.
         outside_accounting: every constant above that was computed from private data, one sentence each.
+        target_names: name of each target of regression, else empty.
+        target_mean: public constants that are subtracted from the targets of regression, one each.
+        target_std: public constants that then divide them, one each.
         value_range: the lowest and highest stored value there can be, where that is known, such as a CT window.
     """
 
@@ -59,6 +63,9 @@ class Info:
     unit: UnitName
     outside_accounting: tuple[str, ...] = ()
     value_range: tuple[float, float] | None = None
+    target_names: tuple[str, ...] = ()
+    target_mean: tuple[float, ...] = ()
+    target_std: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

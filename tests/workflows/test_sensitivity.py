@@ -63,7 +63,10 @@ DECLARED = {
         **dict.fromkeys(("epochs", "batch_size", "seed", "ema_decay", "checkpoint_steps"), "given"),
         "early_stopping": "ledger",
     },
-    "loss": {**dict.fromkeys(("name", "cross_entropy", "label_smoothing", "smooth"), "given"), "class_weights": "ledger"},
+    "loss": {
+        **dict.fromkeys(("name", "cross_entropy", "label_smoothing", "smooth"), "given"),
+        "class_weights": "ledger",
+    },
     "model": {
         **dict.fromkeys(("name", "train_only", "unfreeze_epochs", "convolution"), "law"),
         **dict.fromkeys(
