@@ -41,7 +41,7 @@ class Info:
         name: as in the config, such as `digits`.
         task: what is to be learnt.
         input_shape: `(*space, channel)`, the same for every sample.
-        class_names: name of each class number, or of each label of multi-label; empty for regression and reconstruction.
+        class_names: name of each class number, or of each label of multi-label; else empty.
         scale: stored values are divided by this first (255 for uint8 pixels).
         mean: subtracted then, per channel.
         std: divides then, per channel.
