@@ -11,6 +11,7 @@ functions of seed and step.
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -27,6 +28,7 @@ from dpmed.files import FILE_MODE, write_atomically
 _MAGIC = b"dpmed checkpoint 1\n"
 _MAX_HEADER_BYTES = 64 << 20
 _KEPT = 2
+_SLOT_BYTES = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,29 +141,53 @@ def load_checkpoint(path: Path, like: PyTree, *, config_digest: str) -> tuple[Po
 class DrawJournal:
     """Counts the draws of a release run on the disk before each is made, so that no crash forgets one.
 
-    Args:
-        path: the journal's file; made if missing.
+    Two slots are written in turn, each with a checksum: a write that a crash tore leaves the other slot as it was, and
+    a file that was emptied or overwritten is recognised.
 
-    Raises:
-        InputError: the file is there but no journal.
+    Args:
+        path: the journal's file; made, and counted from 0, if missing.
+
+    Attributes:
+        draws: draws on record; 0 if nothing can be read.
+        damage: what is wrong with the file, in words; None if nothing is.
     """
 
     def __init__(self, path: Path) -> None:
+        is_new = not path.exists()
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
-        text = os.pread(self._descriptor, 32, 0).strip()
-        if text and not text.isdigit():
-            raise InputError("is no journal of draws; the number of steps already spent is not known", where=str(path))
-        self.draws = int(text or b"0")
+        content = os.pread(self._descriptor, 2 * _SLOT_BYTES, 0)
+        known = _draws_in(content)
+        self.draws = max(known, default=0)
+        self.damage: str | None = None
+        if is_new:
+            self.begin(0)
+        elif not known:
+            self.damage = "is damaged" if content else "is empty"
 
     def begin(self, draws: int) -> None:
         """Put on record that `draws` draws have been begun, and wait until the disk has it."""
         self.draws = max(self.draws, draws)
-        os.pwrite(self._descriptor, f"{self.draws:020d}\n".encode(), 0)
+        number = f"{self.draws:020d}"
+        slot = f"{number} {zlib.crc32(number.encode()):08x}\n".ljust(_SLOT_BYTES).encode()
+        os.pwrite(self._descriptor, slot, _SLOT_BYTES * (self.draws % 2))
         os.fsync(self._descriptor)
 
     def close(self) -> None:
         """Close the file."""
         os.close(self._descriptor)
+
+
+def _draws_in(content: bytes) -> list[int]:
+    """What the slots that are whole say."""
+    if content.strip().isdigit():
+        # As dpmed 0.1.0 wrote it: a number without a checksum.
+        return [int(content)]
+    found = []
+    for start in (0, _SLOT_BYTES):
+        number, _, checksum = content[start : start + _SLOT_BYTES].strip().partition(b" ")
+        if number.isdigit() and checksum == b"%08x" % zlib.crc32(number):
+            found.append(int(number))
+    return found
 
 
 def _open(path: Path) -> BinaryIO:

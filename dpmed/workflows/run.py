@@ -22,7 +22,7 @@ from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
 from dpmed.errors import InputError, RunError
 from dpmed.figures.curves import plot_curves
-from dpmed.files import read_json, write_csv, write_json
+from dpmed.files import write_csv, write_json
 from dpmed.models.weights import save_weights
 from dpmed.privacy.ledger import Ledger, describe_release, plain_ledger, private_ledger
 from dpmed.processes import ALONE, Processes
@@ -43,6 +43,7 @@ from dpmed.training.optim import rate_factor, reduce_rate
 from dpmed.training.stopping import has_stopped
 from dpmed.training.watching import build_watcher
 from dpmed.workflows.beginning import begin_training
+from dpmed.workflows.draws import count_draws
 from dpmed.workflows.microbatch import choose_microbatch, step_memory
 from dpmed.workflows.plan import Plan
 from dpmed.workflows.testing import write_test
@@ -51,14 +52,6 @@ METHOD = "bookkeeping"
 # A key of the noise, one of the sampling and one of the augmentation.
 _SECRET_BYTES = 32
 _SECRETS = 3
-
-
-def _steps_of(ledger: Path) -> int:
-    content = read_json(ledger)
-    steps = content.get("steps") if isinstance(content, dict) else None
-    if not isinstance(steps, int) or steps < 0:
-        raise InputError("does not say how many steps were made, and the journal of draws is gone", where=str(ledger))
-    return steps
 
 
 class Run:
@@ -91,6 +84,7 @@ class Run:
         self._should_stop = lambda: processes.any(should_stop())
         self._checkpoint = next(iter(list_checkpoints(folder / "checkpoints")), None)
         self.release: tuple[str, ...] = ()
+        self._notes: tuple[str, ...] = ()
         begun = begin_training(plan)
         self._objective, self._optimizer, self._initial = begun.objective, begun.optimizer, begun.state
         self._devices = all_devices()
@@ -112,8 +106,8 @@ class Run:
     def train(self) -> Outcome:
         """Train to the end, from the last checkpoint if there is one."""
         config, plan = self.plan.config, self.plan
-        journal = self._journal()
         run = self._restore() if self._checkpoint is not None else self._fresh()
+        journal = self._journal(run.draws)
         begun = self._processes.first(0 if journal is None else journal.draws)
         run = replace(run, draws=max(run.draws, begun))
         every = config.training.checkpoint_steps or plan.steps_per_epoch
@@ -233,6 +227,12 @@ class Run:
         fresh = self._fresh()
         like = (fresh.state, fresh.ema, fresh.best)
         position, tree = load_checkpoint(self._checkpoint, like, config_digest=self._digest)
+        if position.method != METHOD:
+            raise InputError(
+                f"was made with per-sample gradients by {position.method!r}, and this version takes them by {METHOD!r}",
+                where=str(self._checkpoint),
+                remedy="Go on with the version of dpmed that began the run, or start a new run.",
+            )
         state, ema, best = tree if self._devices is None else self._devices.copy(tree)
         self.progress.say(f"Resuming from step {position.step} ({self._checkpoint.name}).")
         return RunState(
@@ -248,18 +248,17 @@ class Run:
             watched=position.watched,
         )
 
-    def _journal(self) -> DrawJournal | None:
+    def _journal(self, saved: int) -> DrawJournal | None:
         # A seeded run repeats the very draws it lost, which reveals nothing new; a release run cannot.
         privacy = self.plan.config.privacy
         if privacy is None or privacy.noise_source == "seeded" or not self._processes.is_first:
             return None
-        path, ledger = self.folder / "checkpoints" / "draws", self.folder / "privacy.json"
-        was_lost = not path.exists() and ledger.exists()
-        journal = DrawJournal(path)
-        if was_lost:
-            # The ledger covers all draws up to the next checkpoint: more than were made, never fewer.
-            journal.begin(_steps_of(ledger))
-        return journal
+        has_checkpoint = self._checkpoint is not None
+        counted = count_draws(
+            self.folder, saved=saved if has_checkpoint else None, planned=self.plan.steps, progress=self.progress
+        )
+        self._notes = counted.notes
+        return counted.journal
 
     def _sampler(self) -> Sampler:
         plan, budget = self.plan, self.plan.budget
@@ -386,7 +385,8 @@ class Run:
                 status=status,
             )
         else:
-            ledger = private_ledger(plan.budget, plan.facts, steps=draws, status=status)
+            facts = replace(plan.facts, notes=(*plan.facts.notes, *self._notes))
+            ledger = private_ledger(plan.budget, facts, steps=draws, status=status)
         if self._processes.is_first:
             write_json(self.folder / "privacy.json", ledger.to_json())
         return ledger

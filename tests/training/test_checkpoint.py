@@ -102,7 +102,32 @@ def test_the_journal_never_forgets_a_draw(tmp_path):
     assert DrawJournal(tmp_path / "draws").draws == 2
 
 
-def test_a_damaged_journal_is_refused(tmp_path):
-    (tmp_path / "draws").write_text("many")
-    with pytest.raises(InputError, match="no journal"):
-        DrawJournal(tmp_path / "draws")
+@pytest.mark.parametrize(
+    ("content", "damage"), [(b"", "is empty"), (b"many", "is damaged"), (b"1" * 20 + b" 00000000", "is damaged")]
+)
+def test_a_damaged_journal_says_so(tmp_path, content, damage):
+    (tmp_path / "draws").write_bytes(content)
+    journal = DrawJournal(tmp_path / "draws")
+    assert (journal.draws, journal.damage) == (0, damage)
+    journal.begin(9)
+    again = DrawJournal(tmp_path / "draws")
+    assert (again.draws, again.damage) == (9, None)
+
+
+def test_a_write_torn_anywhere_leaves_the_draw_before_it(tmp_path):
+    path = tmp_path / "draws"
+    journal = DrawJournal(path)
+    journal.begin(5)
+    before = path.read_bytes()
+    journal.begin(6)
+    after = path.read_bytes()
+    for torn in range(len(after)):
+        path.write_bytes(after[:torn] + before[torn:])
+        found = DrawJournal(path)
+        assert found.draws in (5, 6)
+        assert found.damage is None
+
+
+def test_a_journal_of_version_0_1_0_is_read(tmp_path):
+    (tmp_path / "draws").write_text(f"{17:020d}\n")
+    assert DrawJournal(tmp_path / "draws").draws == 17

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 import signal
 import stat
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.training.checkpoint import DrawJournal
 from tests.workflows.conftest import SEEDED, SMALL, call, kill_at, steps_saved
 
 
@@ -157,7 +159,7 @@ def test_a_killed_release_run_counts_redone_steps_and_never_passes_the_budget(tm
     folder = tmp_path / "run"
     arguments = ["train", "quickstart", *SMALL, "--set", "training.checkpoint_steps=7", "--out", folder]
     kill_at(folder, 7, *arguments)
-    begun = int((folder / "checkpoints" / "draws").read_text())
+    begun = DrawJournal(folder / "checkpoints" / "draws").draws
     assert ledger_of(folder)["steps"] >= begun
     done = call("train", "--resume", folder)
     assert done.returncode == 0, done.stderr
@@ -232,6 +234,45 @@ def test_early_stopping_keeps_the_best_weights_and_a_resume_does_not_train_on(tm
     assert call("train", "--resume", folder).returncode == 0
     assert (folder / "model.eqx").read_bytes() == weights
     assert ledger_of(folder)["steps"] == 8
+
+
+@pytest.fixture(scope="module")
+def killed_run(tmp_path_factory):
+    """A release run that was killed, and the draws that it had begun."""
+    folder = tmp_path_factory.mktemp("killed") / "run"
+    arguments = ["train", "quickstart", *SMALL, "--set", "training.checkpoint_steps=7", "--out", folder]
+    assert kill_at(folder, 14, *arguments) == -signal.SIGKILL
+    return folder, DrawJournal(folder / "checkpoints" / "draws").draws
+
+
+DAMAGES = {
+    "intact": lambda path: None,
+    "emptied": lambda path: path.write_bytes(b""),
+    "missing": lambda path: path.unlink(),
+    "garbage": lambda path: path.write_bytes(b"\xff" * 64),
+    "an older copy": lambda path: (path.unlink(), DrawJournal(path).begin(3)),
+    "beyond the plan": lambda path: DrawJournal(path).begin(10**15),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_no_damage_to_the_journal_makes_a_resumed_run_forget_a_draw(tmp_path, killed_run, damage):
+    killed, begun = killed_run
+    folder = tmp_path / "run"
+    shutil.copytree(killed, folder)
+    DAMAGES[damage](folder / "checkpoints" / "draws")
+    covered, saved = ledger_of(folder)["steps"], steps_saved(folder)
+    assert begun <= covered
+    done = call("train", "--resume", folder)
+    assert done.returncode == 0, done.stderr
+    ledger, summary = ledger_of(folder), json.loads((folder / "summary.json").read_text())
+    # Draws that were lost with the killed process are counted beside the updates that the weights have seen.
+    lost = begun - saved
+    assert ledger["steps"] >= summary["steps"] + lost
+    assert ledger["epsilon"] <= 8
+    said = damage in ("emptied", "missing", "garbage", "an older copy")
+    assert ("more than were made" in done.stderr) == said
+    assert any("journal of draws" in note for note in ledger["notes"]) == said
 
 
 def test_a_lost_journal_is_replaced_by_the_ledger_which_claims_no_less(tmp_path, small_run):
