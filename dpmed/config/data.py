@@ -10,6 +10,7 @@ from dpmed.config.base import Table
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=4, le=4096)]
 Positive = Annotated[float, Field(gt=0)]
+SplitRule = Literal["keyed-hash", "stratified"]
 
 MsdTask = Literal[
     "brain-tumour",
@@ -55,6 +56,9 @@ class DataTable(Table):
     """Share of the samples that are kept for the final test. Without meaning where the source prescribes a split."""
     validation_fraction: Fraction = 0.1
     """Share of the samples that are left after the test split and measure progress during training."""
+    split_by: SplitRule = "stratified"
+    """`stratified`: classes keep their shares, and ε holds given the split; `keyed-hash`, for data sets whose units
+    have names: a unit's part follows from its name and the seed alone."""
     split_seed: Annotated[int, Field(ge=0)] | None = None
     """Fixes which samples go where; left out, `training.seed` does."""
     reconstruct: bool = False
@@ -114,6 +118,9 @@ class Ham10000Data(NormalisedTable):
     """HAM10000: dermatoscopic pictures of skin lesions, several per lesion; JPEGs and `HAM10000_metadata.csv`."""
 
     name: Literal["ham10000"]
+    split_by: SplitRule = "keyed-hash"
+    """`keyed-hash`: a unit's part follows from its name and the seed alone, so that nobody moves when the data set
+    grows; `stratified`: classes keep their shares, but ε then holds given the split."""
     classes: Literal["binary", "seven"] = "binary"
     """`binary`: needs attention (akiec, bcc, mel) or not, as in the paper; `seven`: the diagnosis."""
     size: tuple[Side, Side] = (224, 224)
@@ -124,6 +131,9 @@ class RadImageNetData(NormalisedTable):
     """RadImageNet: 1.35 million CT, MR and ultrasound pictures; PNGs and the lists `RadiologyAI_*.csv`."""
 
     name: Literal["radimagenet"]
+    split_by: SplitRule = "keyed-hash"
+    """`keyed-hash`: a unit's part follows from its name and the seed alone, so that nobody moves when the data set
+    grows; `stratified`: classes keep their shares, but ε then holds given the split."""
     modalities: tuple[Literal["CT", "MR", "US"], ...] = ("CT", "MR", "US")
     """Keep pictures of these modalities."""
     regions: tuple[str, ...] = ()
@@ -140,6 +150,9 @@ class MsdData(NormalisedTable):
     """Medical Segmentation Decathlon: ten segmentation tasks, NIfTI volumes and `dataset.json`."""
 
     name: Literal["msd"]
+    split_by: SplitRule = "keyed-hash"
+    """`keyed-hash`: a unit's part follows from its name and the seed alone, so that nobody moves when the data set
+    grows; `stratified`: classes keep their shares, but ε then holds given the split."""
     task: MsdTask = "liver"
     """Which of the ten tasks."""
     shape: tuple[Side, Side, Side] = (128, 128, 50)
@@ -188,6 +201,9 @@ class FolderData(NormalisedTable):
     """Your own pictures: one folder per class with PNG, JPEG, TIFF, NIfTI or (by the extra `dicom`) DICOM files."""
 
     name: Literal["folder"]
+    split_by: SplitRule = "keyed-hash"
+    """`keyed-hash`: a unit's part follows from its name and the seed alone, so that nobody moves when the data set
+    grows; `stratified`: classes keep their shares, but ε then holds given the split."""
     size: tuple[Side, Side] | tuple[Side, Side, Side] = (224, 224)
     """Height and width, or for volumes three sides, after resizing; pixels."""
     channels: Literal[1, 3] = 3

@@ -86,6 +86,7 @@ def _info(config: FolderData, names: tuple[str, ...]) -> Info:
     )
     if config.group_pattern is None:
         outside = (*outside, unnamed_patients("Without data.group_pattern the files name"))
+    outside = (*outside, "The names and the number of the classes were read from the folders of the data set.")
     return Info(
         name="folder",
         task="classification",
@@ -133,7 +134,8 @@ def _find_files(root: Root, *, volumes: bool) -> list[_File]:
 
 def _groups(files: list[_File], pattern: str | None) -> list[str]:
     if pattern is None:
-        return [str(number) for number in range(len(files))]
+        # Every file is a unit by itself, and its path is its name.
+        return [f"{file.class_name}/{file.name}" for file in files]
     where = f"[data] group_pattern = {pattern!r}"
     try:
         compiled = re.compile(pattern)

@@ -8,7 +8,6 @@ names of its samples, or their content where a data set has no names for them.
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int, UInt32
@@ -19,14 +18,13 @@ KEY_WORDS = 2
 _DIGEST_BYTES = 16
 
 
-@runtime_checkable
-class Named(Protocol):
-    """A data set whose samples have names that stay the same when other samples come or go."""
+def names_of(dataset: Dataset) -> Sequence[str] | None:
+    """The samples' own names (`dataset.names`, such as paths below a root); None where samples are places in an array.
 
-    @property
-    def names(self) -> Sequence[str]:
-        """The name of every sample, such as its path below the root."""
-        ...
+    A name stays the same when other samples come or go.
+    """
+    found: Sequence[str] | None = getattr(dataset, "names", None)
+    return found
 
 
 def seeded_secret(seed: int) -> bytes:
@@ -48,7 +46,7 @@ def record_keys(
         members: for each record the numbers of its samples.
         secret: 1 to 64 bytes; of a release run, drawn from the operating system and never stored.
     """
-    names = dataset.names if isinstance(dataset, Named) else None
+    names = names_of(dataset)
     keys = np.empty((len(members), KEY_WORDS), "<u4")
     for record, samples in enumerate(members):
         digest = hashlib.blake2b(key=secret, digest_size=4 * KEY_WORDS, person=b"dpmed record")

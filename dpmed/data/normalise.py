@@ -16,8 +16,8 @@ _USER_CONSTANTS = (
 def unnamed_patients(source: str) -> str:
     """The ledger's sentence for data that do not tell which samples come from one patient."""
     return (
-        f"{source} no patients: the unit is the image, and a patient with several images is protected less than ε "
-        "says, by how much the data do not tell."
+        f"{source} no patients: nobody knew which images share a patient. The unit is the image, and a patient with "
+        "several images is protected less than ε says; by how much, the data do not tell."
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from dpmed.data.base import Dataset, Info, Sample, Split
+from dpmed.data.identity import names_of
 from dpmed.data.loader import Gathers
 
 
@@ -37,6 +38,11 @@ class SelfTarget:
     def groups(self) -> Sequence[str]:
         """The unit that each sample belongs to."""
         return self._dataset.groups
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """The samples' own names, if they have any."""
+        return names_of(self._dataset)
 
     @property
     def official_split(self) -> Split | None:

@@ -1,9 +1,15 @@
-"""Which samples are trained on, chosen by and tested on: whole groups, the classes in like shares, by seed.
+"""Which samples are trained on, chosen by and tested on: whole groups, by seed.
 
 No group (patient, lesion, scan) stands in two parts, else the test would measure memory. A split that the source
 prescribes is taken as it is; a part that it lacks is cut from its training part.
+
+By `keyed-hash` each group's part follows from its own name and the key alone. Adding or removing a patient moves nobody
+else, so a patient who was once tested on stays there while the data set grows, and ε, which compares training sets that
+differ in one unit, says what it seems to say. By `stratified` the classes keep their shares, but one group more or less
+deals the others out anew: ε then holds given the split.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,6 +17,7 @@ from jaxtyping import Int
 
 from dpmed.config.data import DataTable
 from dpmed.data.base import Dataset, Split
+from dpmed.data.identity import names_of
 from dpmed.errors import InputError
 
 _STREAM = 0x5B117  # keeps the split's random numbers apart from all others of the same seed
@@ -20,29 +27,81 @@ def split_dataset(dataset: Dataset, config: DataTable, *, seed: int) -> Split:
     """Split a data set.
 
     Guarantee: every sample is in exactly one part (in at most one where the source prescribes a split), and all
-    samples of a group are in the same part (likewise). The same data set, fractions and seed give the same split.
+    samples of a group are in the same part (likewise). The same data set, fractions and seed give the same split. By
+    keyed hash a group's part depends on nothing but its name, the fractions and the seed.
 
     Args:
         dataset: with groups, and labels to stratify by if it has them.
-        config: fractions, and the seed if it is set there.
+        config: the rule, fractions, and the seed if it is set there.
         seed: fixes the split if the config does not.
 
     Raises:
-        InputError: there are too few groups for three parts.
+        InputError: there are too few groups for three parts, or they have no names to be hashed.
     """
-    generator = np.random.default_rng([_STREAM, seed if config.split_seed is None else config.split_seed])
+    chosen = seed if config.split_seed is None else config.split_seed
     official = dataset.official_split
     if official is None:
         everything = np.arange(len(dataset))
-        rest, test = _cut(dataset, everything, config.test_fraction, generator)
-        train, validation = _cut(dataset, rest, config.validation_fraction, generator)
-        return Split(train=train, validation=validation, test=test)
+        empty = everything[:0]
+        official = Split(train=everything, validation=empty, test=empty)
     train, validation, test = np.sort(official.train), np.sort(official.validation), np.sort(official.test)
+    if config.split_by == "keyed-hash":
+        if len(test) == 0:
+            train, test = _hashed(dataset, train, config.test_fraction, seed=chosen, part="test")
+        if len(validation) == 0:
+            train, validation = _hashed(dataset, train, config.validation_fraction, seed=chosen, part="validation")
+        return Split(train=train, validation=validation, test=test)
+    generator = np.random.default_rng([_STREAM, chosen])
     if len(test) == 0:
         train, test = _cut(dataset, train, config.test_fraction, generator)
     if len(validation) == 0:
         train, validation = _cut(dataset, train, config.validation_fraction, generator)
     return Split(train=train, validation=validation, test=test)
+
+
+def split_note(dataset: Dataset, config: DataTable) -> str | None:
+    """What the ledger says of how the training set was chosen; None where nothing is left to say."""
+    official = dataset.official_split
+    if official is not None and len(official.validation) and len(official.test):
+        return None
+    if config.split_by == "keyed-hash":
+        return None
+    return (
+        "ε holds given the split into training, validation and test sets: the rule that made it (stratified by class) "
+        "would deal out other records too if one were added or removed, and ε does not cover that."
+    )
+
+
+def _hashed(
+    dataset: Dataset, numbers: Int[np.ndarray, " sample"], fraction: float, *, seed: int, part: str
+) -> tuple[Int[np.ndarray, " kept"], Int[np.ndarray, " cut"]]:
+    """Take away the groups whose keyed hash lies below the fraction."""
+    where = "data.split_by"
+    if names_of(dataset) is None:
+        raise InputError(
+            f"the units of {dataset.info.name} have no names of their own, only places, which a hash cannot hold on to",
+            where=where,
+            remedy='Use split_by = "stratified".',
+        )
+    key = hashlib.sha256(f"dpmed split {part} {seed}".encode()).digest()
+    threshold = int(fraction * 2.0**64)
+    chosen: dict[str, bool] = {}
+
+    def is_cut(name: str) -> bool:
+        if name not in chosen:
+            digest = hashlib.blake2b(name.encode("utf-8", "surrogatepass"), key=key, digest_size=8).digest()
+            chosen[name] = int.from_bytes(digest, "big") < threshold
+        return chosen[name]
+
+    cut = np.fromiter((is_cut(dataset.groups[number]) for number in numbers), bool, len(numbers))
+    if not cut.any() or cut.all():
+        empty = part if not cut.any() else "training"
+        raise InputError(
+            f"of {len(chosen)} {dataset.info.unit}s none came to the {empty} part by the hash of its name",
+            where=where,
+            remedy='Use split_by = "stratified", another split_seed, larger fractions, or more data.',
+        )
+    return numbers[~cut], numbers[cut]
 
 
 def _cut(

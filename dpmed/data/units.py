@@ -1,18 +1,24 @@
-"""Which samples belong to one unit of privacy, and what image-level privacy is worth to a patient with several images.
+"""Which samples belong to one unit of privacy, and how many a unit has.
 
 Accounting protects what the sampler draws and the step clips as a whole. With `unit = "image"` that is one image, and a
-patient with k images is k records: by group privacy an (ε, δ) for one record is a (kε, δ (e^{kε} - 1) / (e^ε - 1)) for
-all k together (Vadhan, The Complexity of Differential Privacy, 2017, Lemma 2.2, with the sum not rounded up).
+patient with k images is k records, protected together by group privacy only (`dpmed.privacy.ledger.group_privacy`).
 """
 
-import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from dpmed.data.base import Dataset, UnitName
 from dpmed.errors import InputError
+
+# How the user can say which samples belong together.
+_UNIT_REMEDIES = {
+    "folder": "Set data.group_pattern to a regular expression that finds the {unit} in the file names, and data.unit.",
+    "table": "Name the column that tells the {unit} as data.patient.",
+    "ham10000": 'HAM10000 tells lesions only: unit = "lesion" protects a lesion; a patient may have several.',
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,40 +39,9 @@ class UnitSummary:
     largest: int
     several: int
 
-    def sentence(self, *, epsilon: float, delta: float) -> str | None:
-        """What an image-level (ε, δ) means for the coarser unit, for the ledger; None where they are the same."""
-        if self.largest <= 1:
-            return None
-        group_epsilon, group_delta = group_privacy(epsilon, delta, size=self.largest)
-        bound = f"({group_epsilon:.4g}, {group_delta:.2g})" if group_delta < 1 else "no (ε, δ) with δ < 1 at all"
-        return (
-            f"The unit of privacy is the image, but {self.several} of {self.units} {self.unit}s have several images in "
-            f"the training split (up to {self.largest}): a {self.unit} is protected less than the stated ε = "
-            f"{epsilon:.4g}, δ = {delta:.2g}. Group privacy over {self.largest} images guarantees {bound}. Set "
-            f'privacy.unit = "{self.unit}" to protect {self.unit}s.'
-        )
-
-
-def group_privacy(epsilon: float, delta: float, *, size: int) -> tuple[float, float]:
-    """What an (ε, δ) for one record guarantees for `size` records together.
-
-    Args:
-        epsilon: ε >= 0 of one record.
-        delta: δ of one record, in [0, 1].
-        size: k >= 1 records that belong together.
-
-    Returns:
-        kε, and δ (1 + e^ε + … + e^{(k-1)ε}), which is above 1 where the bound says nothing; infinite past floats.
-
-    Source: Vadhan (2017), Lemma 2.2.
-    """
-    if size < 1 or epsilon < 0:
-        raise ValueError(f"Expected {size=} >= 1 and {epsilon=} >= 0.")
-    if delta == 0 or epsilon == 0:
-        return size * epsilon, delta * size
-    growth = (size - 1) * epsilon + math.log(-math.expm1(-size * epsilon)) - math.log(-math.expm1(-epsilon))
-    logarithm = math.log(delta) + growth
-    return size * epsilon, math.exp(logarithm) if logarithm < math.log(1e300) else math.inf
+    def to_json(self) -> dict[str, Any]:
+        """The summary as JSON's types, for `internal.json`: exact numbers of private data."""
+        return asdict(self)
 
 
 def members_by_unit(
@@ -89,11 +64,12 @@ def members_by_unit(
     """
     known = dataset.info.unit
     if unit not in ("image", known):
-        knows = f"images and {known}s only" if known != "image" else "single images only"
         raise InputError(
-            f"the data set {dataset.info.name} knows {knows}",
-            where=f"[privacy] unit = {unit!r}",
-            remedy=f'Choose "{known}".',
+            f"{unit!r} asked for, but nothing in the data set {dataset.info.name} tells which images share a {unit}"
+            + (f", only which share a {known}" if known != "image" else ""),
+            where="privacy.unit",
+            remedy=_UNIT_REMEDIES.get(dataset.info.name, "").format(unit=unit)
+            or f"These files do not tell; protecting less than the {unit} is a decision to be made knowingly.",
         )
     gathered: dict[str, list[int]] = {}
     for number in np.sort(numbers).tolist():

@@ -18,6 +18,7 @@ from dpmed.privacy.accountant import (
 )
 from dpmed.privacy.losses import Adversary
 from dpmed.privacy.rero import noise_for_risk
+from dpmed.privacy.second_opinion import SecondOpinion, second_opinion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +74,27 @@ class Budget:
     def spent(self, steps: int) -> Spent:
         """What `steps` draws cost."""
         return _spent(self, steps)
+
+    def second_opinion(self, steps: int) -> SecondOpinion | None:
+        """What dp-accounting says of `steps` draws; None outside its reach."""
+        return second_opinion(
+            noise_multiplier=self.noise_multiplier, sampling_rate=self.sampling_rate, steps=steps, delta=self.delta
+        )
+
+    def require_agreement(self) -> None:
+        """Check the tight ε of all planned draws against dp-accounting's.
+
+        Raises:
+            InputError: ours is lower by more than dp-accounting's discretisation explains: one of the two is wrong.
+        """
+        opinion = self.second_opinion(self.steps)
+        if opinion is not None and opinion.contradicts(self.epsilon_pld):
+            raise InputError(
+                f"ε = {self.epsilon_pld:.6g} by dpmed's accountant is below the {opinion.epsilon:.6g} of dp-accounting "
+                f"at σ = {self.noise_multiplier:.6g}, q = {self.sampling_rate:.6g}, T = {self.steps}; nothing is "
+                "trained on an ε that is in doubt",
+                remedy="Please report these numbers; until it is settled, choose other settings.",
+            )
 
 
 @lru_cache(maxsize=4096)

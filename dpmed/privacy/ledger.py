@@ -1,11 +1,15 @@
 """The privacy ledger: what a run has spent, and what its ε does not cover.
 
 It is the one place where a run says what it promises. ε is written as computed, never rounded down; every other use of
-private data stands in `outside_accounting`, a sentence each.
+private data stands in `outside_accounting`, a sentence each. The ledger may leave the institution together with the
+model, so it holds nothing that was computed from private data but the number of training records: what else a run knows
+of its patients stands in `internal.json`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from dpmed.privacy.budget import Budget
@@ -18,6 +22,7 @@ OUTSIDE_EVERY_RUN = (
     "exact.",
     "The size of the training set is treated as public: sampling rate and number of steps follow from it.",
 )
+_GROUPS = (2, 3, 5)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +37,8 @@ class Ledger:
         accountant: `pld` or `rdp`.
         epsilon_pld: the same steps by privacy-loss distributions.
         epsilon_rdp: the same steps by Rényi accounting.
+        epsilon_dp_accounting: the same steps by Google's dp-accounting, the second opinion on `epsilon_pld`; None while
+            a run is under way, and where it cannot compute it.
         noise_multiplier: σ.
         clipping: `flat`, `automatic`, `per-layer` or `adaptive`.
         clipping_norm: C; of the first step where clipping is adaptive.
@@ -44,10 +51,17 @@ class Ledger:
         train_size: N, in records.
         adjacency: the neighbouring relation.
         unit_of_privacy: what a record is.
+        data: the data set in public terms: its name, task and input shape.
         noise_source: `os-entropy` or `seeded`.
         sampling_source: likewise.
         outside_accounting: every use of private data that ε does not cover.
         notes: what else must be known to read ε rightly.
+        siblings: other runs of the same call on the same patients, by folder name; their composed ε stands in the
+            `privacy.json` of the folder above.
+        model_sha256: of `model.eqx`, to which this ledger belongs; None until the run has finished.
+        config_sha256: of `config.toml`.
+        version: of dpmed.
+        created: when the ledger was written, UTC.
     """
 
     private: bool
@@ -57,6 +71,7 @@ class Ledger:
     accountant: str | None = None
     epsilon_pld: float | None = None
     epsilon_rdp: float | None = None
+    epsilon_dp_accounting: float | None = None
     noise_multiplier: float | None = None
     clipping: str | None = None
     clipping_norm: float | None = None
@@ -69,10 +84,16 @@ class Ledger:
     train_size: int
     adjacency: str | None = None
     unit_of_privacy: str
+    data: str
     noise_source: str | None = None
     sampling_source: str
     outside_accounting: tuple[str, ...]
     notes: tuple[str, ...]
+    siblings: tuple[str, ...] = ()
+    model_sha256: str | None = None
+    config_sha256: str | None = None
+    version: str
+    created: str
 
     def to_json(self) -> dict[str, Any]:
         """The ledger as JSON's types, in the order above."""
@@ -90,20 +111,44 @@ class LedgerFacts:
         clipping_count_noise: σ_b of adaptive clipping; None for others.
         outside: sentences for `outside_accounting` beyond those that hold for every run.
         notes: sentences for `notes`.
+        data: the data set in public terms.
+        siblings: folder names of the other runs of the same call.
+        version: of dpmed.
     """
 
     unit: str
+    data: str
+    version: str
     source: Literal["os-entropy", "seeded"]
     clipping: str | None = None
     clipping_count_noise: float | None = None
     outside: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    siblings: tuple[str, ...] = ()
 
 
-def private_ledger(budget: Budget, facts: LedgerFacts, *, steps: int, status: str) -> Ledger:
+@dataclass(frozen=True, kw_only=True)
+class Digests:
+    """What the ledger is bound to.
+
+    Attributes:
+        config: SHA-256 of `config.toml`; None for a plan.
+        model: SHA-256 of `model.eqx`; None until there is one.
+    """
+
+    config: str | None = None
+    model: str | None = None
+
+
+def private_ledger(
+    budget: Budget, facts: LedgerFacts, *, steps: int, status: str, digests: Digests | None = None
+) -> Ledger:
     """The ledger of a private run after `steps` draws."""
     spent = budget.spent(steps)
     notes = list(facts.notes)
+    digests = digests or Digests()
+    # Asked at the end, and not at every checkpoint: it may take a second.
+    opinion = None if status == "running" else budget.second_opinion(steps)
     if facts.source == "seeded":
         notes.insert(
             0,
@@ -118,6 +163,7 @@ def private_ledger(budget: Budget, facts: LedgerFacts, *, steps: int, status: st
         accountant=budget.accountant,
         epsilon_pld=spent.epsilon_pld,
         epsilon_rdp=spent.epsilon_rdp,
+        epsilon_dp_accounting=None if opinion is None else opinion.epsilon,
         noise_multiplier=budget.noise_multiplier,
         clipping=facts.clipping,
         clipping_norm=budget.clipping_norm,
@@ -134,13 +180,27 @@ def private_ledger(budget: Budget, facts: LedgerFacts, *, steps: int, status: st
         sampling_source=facts.source,
         outside_accounting=(*OUTSIDE_EVERY_RUN, *facts.outside),
         notes=tuple(notes),
+        data=facts.data,
+        siblings=facts.siblings,
+        model_sha256=digests.model,
+        config_sha256=digests.config,
+        version=facts.version,
+        created=_now(),
     )
 
 
 def plain_ledger(
-    facts: LedgerFacts, *, train_size: int, batch_size: int, steps: int, steps_planned: int, status: str
+    facts: LedgerFacts,
+    *,
+    train_size: int,
+    batch_size: int,
+    steps: int,
+    steps_planned: int,
+    status: str,
+    digests: Digests | None = None,
 ) -> Ledger:
     """The ledger of a run without privacy: it says that nothing is promised."""
+    digests = digests or Digests()
     everything = "Everything: this run is not private, and weights, metrics and curves may reveal any training sample."
     return Ledger(
         private=False,
@@ -155,15 +215,68 @@ def plain_ledger(
         sampling_source="seeded",
         outside_accounting=(everything, *facts.outside),
         notes=facts.notes,
+        data=facts.data,
+        siblings=facts.siblings,
+        model_sha256=digests.model,
+        config_sha256=digests.config,
+        version=facts.version,
+        created=_now(),
     )
 
 
 def describe_release(ledger: Ledger) -> Sequence[str]:
-    """What may leave the house, in plain words for the end of a run."""
+    """What may leave the institution, in plain words for the end of a run."""
     if not ledger.private:
-        return ("This run is not private: keep the whole run folder in the house.",)
+        return ("This run is not private: keep the whole run folder within your institution.",)
     if ledger.noise_source == "seeded":
-        return ("Noise came from a seed: keep the whole run folder in the house.",)
+        return ("The noise came from a seed: keep the whole run folder within your institution.",)
     return (
-        "model.eqx and privacy.json may be released under ε as stated; all else in the run folder stays in the house.",
+        "model.eqx and privacy.json may be released under the stated ε; everything else in the run folder stays within "
+        "your institution.",
     )
+
+
+def several_images_note(unit: str, *, epsilon: float, delta: float) -> str:
+    """What an ε per image means for a unit with several images, for every run with such a data set.
+
+    Args:
+        unit: `patient`, `lesion` or `scan`.
+        epsilon: ε of one image.
+        delta: δ of one image.
+    """
+    bounds = []
+    for size in _GROUPS:
+        group_epsilon, group_delta = group_privacy(epsilon, delta, size=size)
+        bound = f"({group_epsilon:.4g}, {group_delta:.2g})" if group_delta < 1 else "no (ε, δ) with δ < 1"
+        bounds.append(f"{size} images: {bound}")
+    return (
+        f"The unit of privacy is the image. A {unit} with several images in the training set is protected less than "
+        f'the stated ε; group privacy guarantees for {"; ".join(bounds)}. Set privacy.unit = "{unit}" to protect '
+        f"{unit}s. How many {unit}s have several images stands in internal.json."
+    )
+
+
+def group_privacy(epsilon: float, delta: float, *, size: int) -> tuple[float, float]:
+    """What an (ε, δ) for one record guarantees for `size` records together.
+
+    Args:
+        epsilon: ε >= 0 of one record.
+        delta: δ of one record, in [0, 1].
+        size: k >= 1 records that belong together.
+
+    Returns:
+        kε, and δ (1 + e^ε + … + e^{(k-1)ε}), which is above 1 where the bound says nothing; infinite past floats.
+
+    Source: Vadhan (2017), The Complexity of Differential Privacy, Lemma 2.2, with the sum not rounded up.
+    """
+    if size < 1 or epsilon < 0:
+        raise ValueError(f"Expected {size=} >= 1 and {epsilon=} >= 0.")
+    if delta == 0 or epsilon == 0:
+        return size * epsilon, delta * size
+    growth = (size - 1) * epsilon + math.log(-math.expm1(-size * epsilon)) - math.log(-math.expm1(-epsilon))
+    logarithm = math.log(delta) + growth
+    return size * epsilon, math.exp(logarithm) if logarithm < math.log(1e300) else math.inf
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -15,17 +15,16 @@ from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Split
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
-from dpmed.data.units import members_by_unit, summarise_units
+from dpmed.data.units import UnitSummary, members_by_unit, summarise_units
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
 from dpmed.models.build import Built, build_model
 from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget
 from dpmed.privacy.ledger import LedgerFacts
-from dpmed.privacy.rero import assumption_notes
-from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
 from dpmed.training.metrics import check_metrics
-from dpmed.workflows.clipping import build_clipping, clipping_notes, count_noise, describe_clipping
+from dpmed.workflows.clipping import build_clipping, describe_clipping
+from dpmed.workflows.ledger_facts import ledger_facts
 from dpmed.workflows.precision import precision_warnings, with_settled_precision
 
 _LARGEST_MICROBATCH = 1024
@@ -45,7 +44,8 @@ class Plan:
         model: the freshly initialised model.
         budget: solved; None without privacy.
         clipping: of each record's gradient; None without privacy.
-        facts: what the ledger says of the whole run.
+        facts: what the ledger says of the whole run; public.
+        units: how the training samples are spread over units: exact, for `internal.json`.
         steps: draws planned.
         steps_per_epoch: draws that make an epoch.
         microbatches: records on the device at once, descending: the first that fits is taken.
@@ -60,6 +60,7 @@ class Plan:
     budget: Budget | None
     clipping: Clipping | None
     facts: LedgerFacts
+    units: UnitSummary
     steps: int
     steps_per_epoch: int
     microbatches: tuple[int, ...]
@@ -121,6 +122,7 @@ class Plan:
             "epsilon": budget and budget.epsilon,
             "epsilon_pld": budget and budget.epsilon_pld,
             "epsilon_rdp": budget and budget.epsilon_rdp,
+            "epsilon_dp_accounting": _second_opinion(budget),
             "delta": budget and budget.delta,
             "noise_multiplier": budget and budget.noise_multiplier,
             "clipping": self.facts.clipping,
@@ -145,6 +147,8 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     _check_sizes(config, len(members))
     model = _build(config, dataset)
     budget = None if config.privacy is None else _solve(config, config.privacy, len(members))
+    if budget is not None:
+        budget.require_agreement()
     clipping = None if config.privacy is None or budget is None else build_clipping(config.privacy, budget)
     steps_per_epoch = len(members) // config.training.batch_size
     return Plan(
@@ -155,12 +159,18 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         model=model,
         budget=budget,
         clipping=clipping,
-        facts=_facts(config, dataset, split.train, unit, budget=budget, clipping=clipping),
+        facts=ledger_facts(config, dataset, unit, budget=budget, clipping=clipping),
+        units=summarise_units(dataset, split.train),
         steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=steps_per_epoch,
         microbatches=_microbatches(config, len(members)),
-        warnings=(*_warnings(config, len(members)), *precision_warnings(config)),
+        warnings=(*_warnings(config, len(members)), *_class_warnings(dataset, split), *precision_warnings(config)),
     )
+
+
+def _second_opinion(budget: Budget | None) -> float | None:
+    opinion = None if budget is None else budget.second_opinion(budget.steps)
+    return None if opinion is None else opinion.epsilon
 
 
 def _check_column(column: str | None, dataset: Dataset) -> None:
@@ -181,12 +191,21 @@ def _check_sizes(config: Config, train_size: int) -> None:
         )
     known = config.data.train_size
     # σ and ε are computed from what is there; a split by patients may miss the expected size by a few.
-    if known is not None and abs(known - train_size) > _TRAIN_SIZE_TOLERANCE * train_size:
+    if known is not None and abs(known - train_size) > _size_tolerance(config, known):
         raise InputError(
             f"says {known}, but the training split has {train_size} records: is this the right data set?",
             where="[data] train_size",
             remedy=f"Set it to {train_size} or leave it out.",
         )
+
+
+def _size_tolerance(config: Config, train_size: int) -> float:
+    data = config.data
+    if data.split_by == "stratified":
+        return _TRAIN_SIZE_TOLERANCE * train_size
+    # By hash each unit falls to a part by itself: a binomial number of them is trained on.
+    kept_out = 1 - (1 - data.test_fraction) * (1 - data.validation_fraction)
+    return max(_TRAIN_SIZE_TOLERANCE * train_size, 4 * (train_size * kept_out) ** 0.5)
 
 
 def _build(config: Config, dataset: Dataset) -> Built:
@@ -224,64 +243,6 @@ def _solve(config: Config, privacy: PrivacyConfig, train_size: int) -> Budget:
     )
 
 
-def _facts(
-    config: Config,
-    dataset: Dataset,
-    train: Int[np.ndarray, " sample"],
-    unit: str,
-    *,
-    budget: Budget | None,
-    clipping: Clipping | None,
-) -> LedgerFacts:
-    privacy = config.privacy
-    outside = (*dataset.info.outside_accounting, *_uses_of_data(config))
-    if privacy is None or budget is None or clipping is None:
-        return LedgerFacts(unit=unit, source="seeded", outside=outside)
-    notes: tuple[str, ...] = ()
-    if unit == "image":
-        weaker = summarise_units(dataset, train).sentence(epsilon=budget.epsilon, delta=budget.delta)
-        notes = () if weaker is None else (weaker,)
-    if privacy.max_reconstruction_risk is not None and privacy.adversary is not None:
-        composition = Composition(
-            adversary=privacy.adversary,
-            noise_multiplier=budget.noise_multiplier,
-            sampling_rate=budget.sampling_rate,
-            steps=budget.steps,
-        )
-        prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
-        notes += assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)
-    return LedgerFacts(
-        unit=unit,
-        source=privacy.noise_source,
-        clipping=privacy.clipping,
-        clipping_count_noise=count_noise(clipping),
-        outside=outside,
-        notes=(*notes, *clipping_notes(clipping, budget)),
-    )
-
-
-def _uses_of_data(config: Config) -> list[str]:
-    """Every use of data that the config asks for and ε does not cover."""
-    found = []
-    if config.data.limit is not None:
-        found.append(
-            "data.limit chose the samples by their place in the data set; ε holds given that choice, which would be "
-            "another one if a sample were added or removed."
-        )
-    if config.training.early_stopping is not None:
-        found.append("Validation scores, computed exactly, chose when to stop and which weights to keep.")
-    if config.schedule.name == "plateau":
-        found.append("Validation scores, computed exactly, chose when to reduce the learning rate.")
-    if getattr(config.loss, "class_weights", None) == "balanced":
-        found.append("The loss weighs classes by their counts in the training set, computed exactly.")
-    if config.model.pretrained is not None:
-        found.append(
-            f"Training began with the weights in {config.model.pretrained.name}; ε does not cover the data that those "
-            "were trained on."
-        )
-    return found
-
-
 def _microbatches(config: Config, train_size: int) -> tuple[int, ...]:
     batch_size = config.training.batch_size
     if config.privacy is None:
@@ -309,6 +270,19 @@ def _full_microbatches(config: Config, batch_size: int) -> tuple[int, ...]:
             remedy="Without privacy every microbatch must be full, since padding would enter batch norm's statistics.",
         )
     return (asked,)
+
+
+def _class_warnings(dataset: Dataset, split: Split) -> tuple[str, ...]:
+    names = dataset.info.class_names
+    if dataset.labels is None or dataset.info.task != "classification":
+        return ()
+    found = []
+    for part, numbers in split.parts().items():
+        counts = np.bincount(dataset.labels[numbers], minlength=len(names))
+        absent = [name for name, count in zip(names, counts, strict=True) if count == 0]
+        if absent:
+            found.append(f"The {part} split has no sample of {', '.join(absent)}: it can say nothing of them.")
+    return tuple(found)
 
 
 def _warnings(config: Config, train_size: int) -> tuple[str, ...]:

@@ -22,9 +22,9 @@ from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
 from dpmed.errors import InputError, RunError
 from dpmed.figures.curves import plot_curves
-from dpmed.files import write_csv, write_json
+from dpmed.files import digest_of, write_csv, write_json
 from dpmed.models.weights import save_weights
-from dpmed.privacy.ledger import Ledger, describe_release, plain_ledger, private_ledger
+from dpmed.privacy.ledger import Digests, Ledger, describe_release, plain_ledger, private_ledger
 from dpmed.processes import ALONE, Processes
 from dpmed.progress import Progress
 from dpmed.training.checkpoint import (
@@ -49,6 +49,8 @@ from dpmed.workflows.plan import Plan
 from dpmed.workflows.testing import write_test
 
 METHOD = "bookkeeping"
+INTERNAL = "internal.json"
+_KEEP_INSIDE = "Exact numbers of private data, which ε does not cover: this file stays within your institution."
 # A key of the noise, one of the sampling and one of the augmentation.
 _SECRET_BYTES = 32
 _SECRETS = 3
@@ -123,6 +125,8 @@ class Run:
             save_every=every,
             ema_decay=config.training.ema_decay,
         )
+        if self._processes.is_first:
+            write_json(self.folder / INTERNAL, {"keep": _KEEP_INSIDE, "units": plan.units.to_json()})
         self._write_ledger(min(run.draws + every, plan.steps), "running")
         hooks = Hooks(
             before_draw=journal.begin if journal is not None else lambda draws: None,
@@ -168,13 +172,15 @@ class Run:
         trainable, rest = self._weights(run)
         plan = self.plan
         scores, intervals = write_test(plan, result, self.folder)
-        ledger = self._write_ledger(run.draws, "finished")
+        # On the disk before the model that it covers, and once more when it can be bound to the model's bytes.
+        self._write_ledger(run.draws, "finished")
+        module = eqx.combine(trainable, rest.frozen, self._objective.static)
+        save_weights(self.folder / "model.eqx", (module, rest.state))
+        ledger = self._write_ledger(run.draws, "finished", model=digest_of(self.folder / "model.eqx"))
         self.release = tuple(describe_release(ledger))
         test = {"epoch": run.step / plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
         rows = (*run.rows, {**test, "split": "test", **scores})
         self._write_rows(rows)
-        module = eqx.combine(trainable, rest.frozen, self._objective.static)
-        save_weights(self.folder / "model.eqx", (module, rest.state))
         plot_curves(rows, self.folder, metric=self._main_metric, epsilon_planned=self._planned_epsilon())
         return ledger, scores, intervals
 
@@ -373,8 +379,9 @@ class Run:
         if self._processes.is_first:
             write_csv(self.folder / "metrics.csv", rows, [*first, *others])
 
-    def _write_ledger(self, draws: int, status: str) -> Ledger:
+    def _write_ledger(self, draws: int, status: str, *, model: str | None = None) -> Ledger:
         plan = self.plan
+        digests = Digests(config=self._digest or None, model=model)
         if plan.budget is None:
             ledger = plain_ledger(
                 plan.facts,
@@ -383,10 +390,11 @@ class Run:
                 steps=draws,
                 steps_planned=plan.steps,
                 status=status,
+                digests=digests,
             )
         else:
             facts = replace(plan.facts, notes=(*plan.facts.notes, *self._notes))
-            ledger = private_ledger(plan.budget, facts, steps=draws, status=status)
+            ledger = private_ledger(plan.budget, facts, steps=draws, status=status, digests=digests)
         if self._processes.is_first:
             write_json(self.folder / "privacy.json", ledger.to_json())
         return ledger
