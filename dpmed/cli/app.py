@@ -8,10 +8,10 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from dpmed.allocation import keep_freed_memory
 from dpmed.cli.console import Console
 from dpmed.errors import DpmedError, RunError
-from dpmed.processes import has_company, leave
+from dpmed.runtime.distributed import has_company, leave
+from dpmed.runtime.malloc import keep_freed_memory
 
 
 class _Group(TyperGroup):

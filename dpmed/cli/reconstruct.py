@@ -68,7 +68,7 @@ def reconstruct(
         if number is not None and number < 1:
             raise InputError(f"{number} is not at least 1", where=option)
     from dpmed.config.load import load_config
-    from dpmed.workflows.attacked import parse_levels
+    from dpmed.workflows.attack.levels import parse_levels
 
     loaded = load_config(config, overrides or [])
     common: dict[str, Any] = {
@@ -96,7 +96,7 @@ def reconstruct(
 
 
 def _blocks(console: Console, loaded: "LoadedConfig", out: Path | None, facts: dict[str, Any]) -> None:
-    from dpmed.workflows import reconstruct as workflow
+    from dpmed.workflows.attack import blocks as workflow
 
     settings = workflow.ReconstructSettings(**facts)
     workflow.check(settings)
@@ -106,7 +106,7 @@ def _blocks(console: Console, loaded: "LoadedConfig", out: Path | None, facts: d
 
 def _invert(console: Console, loaded: "LoadedConfig", out: Path | None, facts: dict[str, Any], iterations: int) -> None:
     from dpmed.attacks.inversion import Descent
-    from dpmed.workflows import inversion as workflow
+    from dpmed.workflows.attack import inversion as workflow
 
     if iterations < 1:
         raise InputError("must be at least 1", where=f"--inversion-steps {iterations}")
@@ -116,7 +116,7 @@ def _invert(console: Console, loaded: "LoadedConfig", out: Path | None, facts: d
 
 
 def _prior_aware(console: Console, loaded: "LoadedConfig", out: Path | None, facts: dict[str, Any]) -> None:
-    from dpmed.workflows import prior_aware as workflow
+    from dpmed.workflows.attack import prior_aware as workflow
 
     settings = workflow.PriorAwareSettings(**facts)
     workflow.check(settings)
@@ -134,7 +134,7 @@ def _folder(out: Path | None, loaded: "LoadedConfig") -> Path:
 
 
 def _finish(console: Console, summary: Any) -> None:
-    from dpmed.manifest import SENSITIVE
+    from dpmed.reconstructions.manifest import SENSITIVE
 
     console.table("Recovered", *summary.table())
     console.text(SENSITIVE)

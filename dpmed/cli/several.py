@@ -8,8 +8,8 @@ from dpmed.cli.options import time_stamp
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
-    from dpmed.workflows.seeds import SeedsSummary
-    from dpmed.workflows.sweep import SweepSummary
+    from dpmed.workflows.train.seeds import SeedsSummary
+    from dpmed.workflows.train.sweep import SweepSummary
 
 
 def split_sweep(overrides: list[str], epsilons: str | None) -> tuple[list[str], str | None]:
@@ -33,8 +33,8 @@ def start_several(
     """
     from dpmed.config.load import load_config
     from dpmed.files import make_folder, new_run_folder
-    from dpmed.workflows import seeds as of_seeds
-    from dpmed.workflows import sweep as of_budgets
+    from dpmed.workflows.train import seeds as of_seeds
+    from dpmed.workflows.train import sweep as of_budgets
 
     loaded = load_config(config, overrides)
     chosen = () if seeds is None else of_seeds.parse_seeds(seeds)

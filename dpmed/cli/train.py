@@ -12,9 +12,9 @@ from dpmed.cli.several import split_sweep, start_several
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
-    from dpmed.processes import Launch
-    from dpmed.workflows.plan import Plan
-    from dpmed.workflows.train import TrainSummary
+    from dpmed.planning.plan import Plan
+    from dpmed.runtime.distributed import Launch
+    from dpmed.workflows.train.run import TrainSummary
 
 
 def register(app: typer.Typer) -> None:
@@ -71,7 +71,7 @@ def train(
 
 
 def _launch(*, several: bool, dry_run: bool) -> "Launch | None":
-    from dpmed.processes import launch_of
+    from dpmed.runtime.distributed import launch_of
 
     launch = launch_of(os.environ)
     if launch is not None and (several or dry_run):
@@ -84,8 +84,8 @@ def _launch(*, several: bool, dry_run: bool) -> "Launch | None":
 def _dry_run(console: Console, config: str, overrides: list[str], out: Path | None) -> None:
     from dpmed.config.load import load_config
     from dpmed.files import new_run_folder
-    from dpmed.workflows import train as workflow
-    from dpmed.workflows.plan import make_plan
+    from dpmed.planning.plan import make_plan
+    from dpmed.workflows.train import run as workflow
 
     loaded = load_config(config, overrides)
     plan = make_plan(loaded.config, console)
@@ -99,9 +99,9 @@ def _dry_run(console: Console, config: str, overrides: list[str], out: Path | No
 def _start(console: Console, config: str, overrides: list[str], out: Path | None, launch: "Launch | None") -> None:
     from dpmed.config.load import load_config
     from dpmed.files import new_run_folder
-    from dpmed.processes import join
-    from dpmed.workflows import train as workflow
-    from dpmed.workflows.plan import make_plan
+    from dpmed.planning.plan import make_plan
+    from dpmed.runtime.distributed import join
+    from dpmed.workflows.train import run as workflow
 
     loaded = load_config(config, overrides)
     processes = join(launch)
@@ -117,9 +117,9 @@ def _start(console: Console, config: str, overrides: list[str], out: Path | None
 
 
 def _resume(console: Console, folder: Path, launch: "Launch | None") -> None:
-    from dpmed.processes import join
-    from dpmed.workflows import train as workflow
-    from dpmed.workflows.plan import make_plan
+    from dpmed.planning.plan import make_plan
+    from dpmed.runtime.distributed import join
+    from dpmed.workflows.train import run as workflow
 
     processes = join(launch)
     console.mute(processes.number)

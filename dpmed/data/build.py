@@ -50,35 +50,35 @@ def _read(config: DataConfig, progress: Progress) -> ArrayDataset | FileDataset:
     # Imports stand in the branches: nibabel, scikit-learn and scikit-image are loaded only where they are needed.
     match config:
         case DigitsData():
-            from dpmed.data.digits import read_digits
+            from dpmed.data.readers.digits import read_digits
 
             return read_digits()
         case PatchesData():
-            from dpmed.data.patches import read_patches
+            from dpmed.data.readers.patches import read_patches
 
             return read_patches(config)
         case Ham10000Data():
-            from dpmed.data.ham10000 import read_ham10000
+            from dpmed.data.readers.ham10000 import read_ham10000
 
             return read_ham10000(config)
         case RadImageNetData():
-            from dpmed.data.radimagenet import read_radimagenet
+            from dpmed.data.readers.radimagenet import read_radimagenet
 
             return read_radimagenet(config)
         case MsdData():
-            from dpmed.data.msd import read_msd
+            from dpmed.data.readers.msd import read_msd
 
             return read_msd(config)
         case Cifar10Data():
-            from dpmed.data.cifar10 import read_cifar10
+            from dpmed.data.readers.cifar10 import read_cifar10
 
             return read_cifar10(config, progress=progress)
         case MedMnistData():
-            from dpmed.data.medmnist import read_medmnist
+            from dpmed.data.readers.medmnist import read_medmnist
 
             folder = (config.cache_folder or default_cache_folder()) if config.cache else None
             return read_medmnist(config, cache_folder=folder, progress=progress)
         case FolderData():
-            from dpmed.data.folder import read_folder
+            from dpmed.data.readers.folder import read_folder
 
             return read_folder(config)

@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree, Shaped
 
-from dpmed.compiled import Compiled
 from dpmed.data.base import Dataset
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.devices import Devices
-from dpmed.processes import ALONE, Processes
+from dpmed.runtime.distributed import ALONE, Processes
+from dpmed.runtime.jit import Compiled
 from dpmed.training.objective import Objective, Parameters, Rest
 
 

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PyTree
 
-from dpmed.allocation import limit_kept_memory
 from dpmed.data.loader import Loader, Records
 from dpmed.dpsgd.microbatch import is_out_of_memory
 from dpmed.dpsgd.sampling import Sampler
 from dpmed.dpsgd.step import Accumulated, Step, StepState
 from dpmed.progress import Progress, Task
+from dpmed.runtime.malloc import limit_kept_memory
 from dpmed.training.objective import device_records
 
 

@@ -38,8 +38,8 @@ def peak():  # of this program; getrusage would hand down that of its parent
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) * 1024 / 1e6
 if sys.argv[2] == "dpmed":
     import nibabel.orientations, PIL.Image, numpy
-    from dpmed.data.nifti import read_nifti
-    from dpmed.data.volume import Grid, read_intensities
+    from dpmed.data.decode.nifti import read_nifti
+    from dpmed.data.decode.volume import Grid, read_intensities
     before, begun = peak(), time.perf_counter()
     out = read_intensities(read_nifti(path), Grid(shape=(128, 128, 50)), window=(-150.0, 200.0))[..., 0]
 else:
@@ -214,9 +214,9 @@ def _shares(folder: Path) -> list[dict[str, Any]]:
 
 def _share(config: str, overrides: list[str], out: Path) -> list[float]:
     from dpmed.config.load import load_config
-    from dpmed.workflows import run as run_module
-    from dpmed.workflows import train as workflow
-    from dpmed.workflows.plan import make_plan
+    from dpmed.planning.plan import make_plan
+    from dpmed.workflows.train import run as workflow
+    from dpmed.workflows.train import training_run as run_module
 
     _TimedLoader.steps.clear()
     plain, run_module.Loader = run_module.Loader, _TimedLoader

@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from dpmed.attacks.predict import predicted_share
+from dpmed.attacks.server import MaliciousServer
 from dpmed.config.load import load_config
-from dpmed.manifest import Level
 from dpmed.matching.ssim import pairwise_ssim
+from dpmed.planning.plan import make_plan
 from dpmed.progress import Silent
-from dpmed.workflows.malicious_server import MaliciousServer
-from dpmed.workflows.plan import make_plan
-from dpmed.workflows.reconstruct import BLOCK_ATTACKS
-from dpmed.workflows.recovered_images import image_files
+from dpmed.reconstructions.images import image_files
+from dpmed.reconstructions.manifest import Level
+from dpmed.workflows.attack.blocks import BLOCK_ATTACKS
 from tests.benchmarks.record import measurement
 
 _BATCHES = 5

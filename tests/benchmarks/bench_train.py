@@ -62,9 +62,9 @@ def _dpmed(config: str, seed: int, folder: Path) -> dict[str, float]:
 def _step_seconds(config: str, seed: int) -> float:
     """Median seconds of a step of the real loop, once compiled."""
     from dpmed.config.load import load_config
+    from dpmed.planning.plan import make_plan
     from dpmed.progress import Silent
-    from dpmed.workflows.plan import make_plan
-    from dpmed.workflows.run import Run
+    from dpmed.workflows.train.training_run import Run
 
     plan = make_plan(load_config(config, [f"training.seed={seed}"]).config, Silent())
     with tempfile.TemporaryDirectory() as folder:
@@ -73,8 +73,8 @@ def _step_seconds(config: str, seed: int) -> float:
 
 def _opacus(python: str, seed: int, folder: Path) -> dict[str, float]:
     from dpmed.config.load import load_config
+    from dpmed.planning.plan import make_plan
     from dpmed.progress import Silent
-    from dpmed.workflows.plan import make_plan
 
     plan = make_plan(load_config("quickstart", [f"training.seed={seed}"]).config, Silent())
     info, arrays = plan.dataset.info, {}

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dpmed.allocation import limit_kept_memory
 from dpmed.config.augmentation import AugmentationConfig
 from dpmed.config.loss import CrossEntropyLoss
 from dpmed.config.model import MlpModel, Resnet9Model, SmallCnnModel, UnetModel, WideResnetModel
@@ -20,6 +19,7 @@ from dpmed.dpsgd.devices import all_devices
 from dpmed.dpsgd.noise import seeded_key
 from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
 from dpmed.models.build import build_model
+from dpmed.runtime.malloc import limit_kept_memory
 from dpmed.training.losses import build_loss
 from dpmed.training.objective import Objective, Rest
 from dpmed.training.optim import build_optimizer

@@ -9,9 +9,9 @@ import pytest
 from dpmed.config.load import load_config
 from dpmed.config.shipped import shipped_names
 from dpmed.data.phantom.layouts import write_phantom
+from dpmed.planning.plan import make_plan
 from dpmed.progress import Silent
-from dpmed.workflows import train
-from dpmed.workflows.plan import make_plan
+from dpmed.workflows.train import run as train
 
 TWIN = "_phantom"
 LAYOUTS = {

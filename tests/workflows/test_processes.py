@@ -128,10 +128,10 @@ import hashlib, sys
 from pathlib import Path
 import jax, numpy as np
 from dpmed.config.load import load_config
-from dpmed.processes import join, launch_of
+from dpmed.runtime.distributed import join, launch_of
 from dpmed.progress import Silent
-from dpmed.workflows.plan import make_plan
-from dpmed.workflows.run import Run
+from dpmed.planning.plan import make_plan
+from dpmed.workflows.train.training_run import Run
 import os
 
 processes = join(launch_of(os.environ))

@@ -20,10 +20,10 @@ from dpmed.config.keys import keys_at
 from dpmed.config.load import load_config
 from dpmed.data.base import Split
 from dpmed.data.phantom.layouts import write_phantom
+from dpmed.planning import plan as plan_room
 from dpmed.progress import Silent
 from dpmed.training.loop import accumulate
-from dpmed.workflows import plan as plan_room
-from dpmed.workflows import run as run_room
+from dpmed.workflows.train import training_run as run_room
 from tests.workflows.conftest import ENVIRONMENT
 
 SECRET = bytes(range(256))

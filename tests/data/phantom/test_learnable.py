@@ -61,7 +61,7 @@ def features(picture, kind):
 
 
 def test_organs_and_tumours_differ_in_hounsfield_units(phantom, data_config):
-    from dpmed.data.msd import read_msd
+    from dpmed.data.readers.msd import read_msd
 
     dataset = read_msd(data_config("msd", root=phantom("msd-liver"), shape=[64, 64, 32]))
     sample = dataset[0]

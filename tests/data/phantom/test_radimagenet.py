@@ -1,5 +1,5 @@
 from dpmed.data.phantom.radimagenet import write_radimagenet
-from dpmed.data.radimagenet import LISTS
+from dpmed.data.readers.radimagenet import LISTS
 from dpmed.data.sources import read_table
 from dpmed.progress import Silent
 

@@ -1,0 +1,111 @@
+import gzip
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from dpmed.data.readers.folder import read_folder
+from dpmed.errors import InputError
+
+
+def picture(path, value=128, side=24):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((side, side, 3), value, np.uint8)).save(path)
+
+
+def scan(path, value=100.0, side=10):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = nibabel.Nifti1Image(np.full((side, side, side), value, np.float32), np.eye(4))
+    path.write_bytes(gzip.compress(image.to_bytes()))
+
+
+def test_a_phantom_reads_as_it_was_written(phantom, data_config):
+    root = phantom("folder")
+    config = data_config("folder", root=root, size=[160, 160], channels=1, group_pattern="^(P[0-9]+)_")
+    dataset = read_folder(config)
+    assert len(dataset) == 40 and dataset.info.class_names == ("healthy", "opacity") and dataset.info.unit == "patient"
+    for number in (0, 20, 39):
+        (path,) = dataset.sources[number]
+        with Image.open(path) as image:
+            assert np.array_equal(dataset[number].input[..., 0], np.asarray(image))
+        assert path.parent.name == dataset.info.class_names[int(dataset[number].target)]
+        assert path.name.startswith(dataset.groups[number])
+
+
+def test_classes_are_folders_of_any_depth_and_all_picture_formats_are_read(tmp_path, data_config):
+    for name in ("a/x/1.png", "a/2.JPG", "b/3.tif", "b/deep/down/4.jpeg"):
+        picture(tmp_path / name)
+    (tmp_path / "a" / "notes.txt").write_text("not a picture")
+    dataset = read_folder(data_config("folder", root=tmp_path, size=[8, 8]))
+    assert dataset.labels.tolist() == [0, 0, 1, 1]
+    assert all(abs(int(dataset[i].input[0, 0, 0]) - 128) <= 1 for i in range(4))
+    assert dataset.info.unit == "image" and dataset.official_split is None
+
+
+def test_volumes_are_read_when_size_has_three_sides(tmp_path, data_config):
+    scan(tmp_path / "a" / "1.nii.gz", 100.0)
+    scan(tmp_path / "b" / "2.nii.gz", 5000.0)
+    dataset = read_folder(data_config("folder", root=tmp_path, size=[6, 6, 5]))
+    assert dataset[0].input.shape == (6, 6, 5, 1) and dataset[0].input.dtype == np.float16
+    assert dataset[0].input.max() == 100 and dataset[1].input.max() == 3072  # the window's 3071, in float16
+    assert dataset.info.input_shape == (6, 6, 5, 1) and dataset.info.scale == 1.0
+
+
+def test_a_prescribed_split_is_honoured(tmp_path, data_config):
+    for part in ("train", "val", "test"):
+        for name in ("a", "b"):
+            picture(tmp_path / part / name / f"{part}.png")
+    dataset = read_folder(data_config("folder", root=tmp_path, size=[8, 8]))
+    split = dataset.official_split
+    assert [dataset.sources[number][0].name for number in split.validation] == ["val.png"] * 2
+    assert dataset.info.class_names == ("a", "b")
+
+
+def test_a_patient_in_two_prescribed_parts_is_refused(tmp_path, data_config):
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            picture(tmp_path / part / name / f"P1_{part}{name}.png")
+    with pytest.raises(InputError, match=r"the unit 'P1' has pictures in (test and in train|train and in test)"):
+        read_folder(data_config("folder", root=tmp_path, size=[8, 8], group_pattern="^(P[0-9]+)_"))
+
+
+@pytest.mark.parametrize(
+    ("names", "keys", "message"),
+    [
+        ([], {}, "has 0 class folders"),
+        (["a/1.png"], {}, "has 1 class folders"),
+        (["a/1.png", "2.png"], {}, r"2\.png: lies in no class folder"),
+        (["a/1.png", "b/2.png"], {"size": [8, 8, 8]}, r"1\.png: is a picture among volumes"),
+        (["a/1.png", "b/2.png"], {"group_pattern": "("}, "is no regular expression"),
+        (["a/1.png", "b/2.png"], {"group_pattern": "P"}, "has 0 groups in brackets"),
+        (["a/1.png", "b/2.png"], {"group_pattern": "^(P)"}, r"does not fit '1\.png'"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, data_config, names, keys, message):
+    (tmp_path / "root").mkdir()
+    for name in names:
+        picture(tmp_path / "root" / name)
+    with pytest.raises(InputError, match=message):
+        read_folder(data_config("folder", root=tmp_path / "root", **{"size": [8, 8], **keys}))
+
+
+def test_a_volume_among_pictures_and_one_with_channels_are_refused(tmp_path, data_config):
+    picture(tmp_path / "a" / "1.png")
+    scan(tmp_path / "b" / "2.nii.gz")
+    with pytest.raises(InputError, match=r"2\.nii\.gz: is a volume, but size has two sides"):
+        read_folder(data_config("folder", root=tmp_path, size=[8, 8]))
+    (tmp_path / "a" / "1.png").unlink()
+    image = nibabel.Nifti1Image(np.zeros((5, 5, 5, 2), np.float32), np.eye(4))
+    (tmp_path / "a" / "1.nii.gz").write_bytes(gzip.compress(image.to_bytes()))
+    with pytest.raises(InputError, match=r"1\.nii\.gz: has 2 channels"):
+        read_folder(data_config("folder", root=tmp_path, size=[4, 4, 4]))[0]
+
+
+def test_a_link_out_of_the_root_is_refused(tmp_path, data_config):
+    picture(tmp_path / "outside.png")
+    picture(tmp_path / "root" / "a" / "1.png")
+    (tmp_path / "root" / "b").mkdir()
+    (tmp_path / "root" / "b" / "2.png").symlink_to(tmp_path / "outside.png")
+    with pytest.raises(InputError, match=r"b/2\.png' is a link that leads out"):
+        read_folder(data_config("folder", root=tmp_path / "root", size=[8, 8]))
