@@ -3,11 +3,11 @@ import math
 
 import pytest
 from scipy.stats import norm
-from tests.reconstructions.test_manifest import LEVELS, MANIFEST
 
 from dpmed.errors import InputError
 from dpmed.matching.rero import Share
 from dpmed.workflows.visualize.report import LevelResult, compute_bounds, conclude, read_bounds
+from tests.reconstructions.test_manifest import LEVELS, MANIFEST
 
 NONE = Share(recovered=0, originals=200, share=0.0, low=0.0, high=0.018)
 ALL = Share(recovered=200, originals=200, share=1.0, low=0.98, high=1.0)
