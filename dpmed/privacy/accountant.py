@@ -10,47 +10,17 @@ Adjacency is add-or-remove-one throughout; δ is given.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
 
 from dpmed.errors import InputError
-from dpmed.privacy.pld import pld_epsilon
-from dpmed.privacy.rdp import rdp_epsilon
-from dpmed.privacy.revealed import revealed_epsilon
+from dpmed.privacy.mechanism import SampledGaussian, participation
+from dpmed.privacy.several import AccountantName, composed_epsilon
 
-AccountantName = Literal["pld", "rdp"]
+__all__ = ["AccountantName", "SampledGaussian", "calibrate_noise", "calibrate_steps", "epsilon"]
 
-# Below this σ the participations that a step reveals anyway are all that matters: telling who took part costs log(1/q)
-# of loss for each, against 1/(2σ²) that it brings, which is under 0.01 % at every rate from 1e-7 on.
-_REVEALING_NOISE = 0.003
 _SMALLEST_NOISE, _LARGEST_NOISE = 1e-12, 1e9
 # Calibrated σ are right to this share, on the safe side.
 _TOLERANCE = 1e-6
 _MOST_STEPS = 10**9
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampledGaussian:
-    """T Poisson-subsampled Gaussian steps.
-
-    Attributes:
-        noise_multiplier: σ > 0.
-        sampling_rate: q in (0, 1].
-        steps: T >= 0.
-    """
-
-    noise_multiplier: float
-    sampling_rate: float
-    steps: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.noise_multiplier < math.inf:
-            raise ValueError(f"Expected finite {self.noise_multiplier=} > 0.")
-        if not 0 < self.sampling_rate <= 1:
-            raise ValueError(f"Expected {self.sampling_rate=} in (0, 1].")
-        if self.steps < 0:
-            raise ValueError(f"Expected {self.steps=} >= 0.")
 
 
 def epsilon(mechanism: SampledGaussian, delta: float, *, accountant: AccountantName = "pld") -> float:
@@ -61,24 +31,7 @@ def epsilon(mechanism: SampledGaussian, delta: float, *, accountant: AccountantN
         delta: δ in (0, 1).
         accountant: whose ε.
     """
-    if not 0 < delta < 1:
-        raise ValueError(f"Expected {delta=} in (0, 1).")
-    if mechanism.steps == 0:
-        return 0.0
-    if accountant == "pld" and _chance_of_taking_part(mechanism.sampling_rate, mechanism.steps) <= delta:
-        return 0.0
-    return _epsilon(mechanism, delta, accountant)
-
-
-@lru_cache(maxsize=4096)
-def _epsilon(mechanism: SampledGaussian, delta: float, accountant: AccountantName) -> float:
-    rate, noise, steps = mechanism.sampling_rate, mechanism.noise_multiplier, mechanism.steps
-    if accountant == "rdp":
-        return rdp_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta)
-    revealed = revealed_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta)
-    if rate >= 1 or noise <= _REVEALING_NOISE or revealed == 0:
-        return revealed
-    return min(revealed, pld_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta))
+    return composed_epsilon((mechanism,), delta, accountant=accountant)
 
 
 def calibrate_noise(
@@ -146,7 +99,7 @@ def _spent(noise: float, rate: float, steps: int, delta: float, accountant: Acco
 
 
 def _chance_of_taking_part(rate: float, steps: int) -> float:
-    return 1.0 if rate >= 1 else -math.expm1(steps * math.log1p(-rate))
+    return participation((SampledGaussian(noise_multiplier=1.0, sampling_rate=rate, steps=steps),))
 
 
 def _smallest_noise(spent: Callable[[float], float], target: float) -> float:
