@@ -1,5 +1,7 @@
 """What the ledger has to say of a data set: of its normalisation constants, and of patients that it does not name."""
 
+from collections.abc import Sequence
+
 from dpmed.config.data import NormalisedTable
 from dpmed.errors import InputError
 
@@ -13,12 +15,20 @@ _USER_CONSTANTS = (
 )
 
 
+_UNNAMED = "nobody knew which images share a patient"
+
+
 def unnamed_patients(source: str) -> str:
     """The ledger's sentence for data that do not tell which samples come from one patient."""
     return (
-        f"{source} no patients: nobody knew which images share a patient. The unit is the image, and a patient with "
+        f"{source} no patients: {_UNNAMED}. The unit is the image, and a patient with "
         "several images is protected less than ε says; by how much, the data do not tell."
     )
+
+
+def notes_on_unnamed_patients(outside_accounting: Sequence[str]) -> tuple[str, ...]:
+    """Those of a data set's sentences that are made by `unnamed_patients`: a plan has to say them too."""
+    return tuple(sentence for sentence in outside_accounting if _UNNAMED in sentence)
 
 
 def normalisation(

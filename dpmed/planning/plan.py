@@ -14,6 +14,7 @@ from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Split
 from dpmed.data.build import build_dataset
+from dpmed.data.normalise import notes_on_unnamed_patients
 from dpmed.data.split import split_dataset
 from dpmed.data.units import UnitSummary, members_by_unit, summarise_units
 from dpmed.dpsgd.clipping import Clipping
@@ -164,7 +165,12 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=steps_per_epoch,
         microbatches=_microbatches(config, len(members)),
-        warnings=(*_warnings(config, len(members)), *_class_warnings(dataset, split), *precision_warnings(config)),
+        warnings=(
+            *_warnings(config, len(members)),
+            *(() if budget is None else notes_on_unnamed_patients(dataset.info.outside_accounting)),
+            *_class_warnings(dataset, split),
+            *precision_warnings(config),
+        ),
     )
 
 
