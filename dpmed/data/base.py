@@ -34,6 +34,37 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """From stored values to those that a model sees, (v / scale - mean) / std, and back: the only place that knows.
+
+    Attributes:
+        scale: stored values are divided by this.
+        mean: subtracted then, per channel.
+        std: divides then, per channel.
+    """
+
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, stored: Any) -> Any:
+        """Normalised values of `stored (*shape, channel)`, an array of NumPy or JAX; its floating type is kept."""
+        factor, shift = self._line(stored)
+        return stored * factor - shift
+
+    def undo(self, normalised: Any) -> Any:
+        """The stored values that `apply` made `normalised` of, up to rounding."""
+        factor, shift = self._line(normalised)
+        return (normalised + shift) / factor
+
+    def _line(self, values: Any) -> tuple[np.ndarray, np.ndarray]:
+        shape = (1,) * (values.ndim - 1) + (-1,)
+        factor = np.asarray([1.0 / (self.scale * std) for std in self.std], values.dtype)
+        shift = (np.asarray(self.mean, values.dtype) * self.scale * factor).astype(values.dtype)
+        return factor.reshape(shape), shift.reshape(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Info:
     """What a model and a plan need to know of a data set without reading a sample.
 
@@ -66,6 +97,11 @@ class Info:
     target_names: tuple[str, ...] = ()
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
+
+    @property
+    def scaling(self) -> Scaling:
+        """From stored values to those that a model sees."""
+        return Scaling(scale=self.scale, mean=self.mean, std=self.std)
 
 
 @dataclass(frozen=True, kw_only=True)

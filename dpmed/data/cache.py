@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from dpmed.config.data import FilesTable
 from dpmed.data.base import Dataset, Sample
 from dpmed.data.reserve import allocate, waiting_lock
 from dpmed.data.stored import FileDataset, Listed, Listing
@@ -45,10 +46,12 @@ _MAX_WORKERS = 8
 _VOLUME_WORKERS = 2  # a volume takes over a hundred megabytes while it is decoded
 
 
-def default_cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/dpmed`, or `~/.cache/dpmed`."""
+def cache_folder(config: FilesTable) -> Path | None:
+    """Where decoded samples are kept: as asked for, else `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`; None: nowhere."""
+    if not config.cache:
+        return None
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "dpmed"
+    return config.cache_folder or (Path(base) if base else Path.home() / ".cache") / "dpmed"
 
 
 def cached(dataset: FileDataset, folder: Path, *, progress: Progress) -> Dataset:

@@ -45,9 +45,7 @@ def build_objective(
         ),
         multiplicity=config.augmentation.multiplicity,
         image_target=info.task == "reconstruction",
-        scale=info.scale,
-        mean=info.mean,
-        std=info.std,
+        scaling=info.scaling,
         begins=begins,
         precision="bfloat16" if config.training.precision == "bfloat16" else "float32",
     )

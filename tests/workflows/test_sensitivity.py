@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from dpmed.config.keys import keys_at
 from dpmed.config.load import load_config
 from dpmed.data.base import Split
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import write_phantom
 from dpmed.planning import plan as plan_room
 from dpmed.progress import Silent
 from dpmed.training.loop import accumulate
