@@ -81,6 +81,7 @@ class Info:
         target_names: name of each target of regression, else empty.
         target_mean: public constants that are subtracted from the targets of regression, one each.
         target_std: public constants that then divide them, one each.
+        patients_unknown: whether samples may share a patient without anybody knowing.
         value_range: the lowest and highest stored value there can be, where that is known, such as a CT window.
     """
 
@@ -97,11 +98,24 @@ class Info:
     target_names: tuple[str, ...] = ()
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
+    patients_unknown: bool = False
 
     @property
     def scaling(self) -> Scaling:
         """From stored values to those that a model sees."""
         return Scaling(scale=self.scale, mean=self.mean, std=self.std)
+
+    @property
+    def target_scaling(self) -> Scaling | None:
+        """From the targets of regression to those that a model predicts; None for other tasks."""
+        if self.task != "regression":
+            return None
+        return Scaling(scale=1.0, mean=self.target_mean, std=self.target_std)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the classes, labels or targets; empty for reconstruction."""
+        return self.target_names if self.task == "regression" else self.class_names
 
 
 @dataclass(frozen=True, kw_only=True)

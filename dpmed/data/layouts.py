@@ -18,6 +18,22 @@ from dpmed.progress import Progress
 
 MIN_SAMPLES = 10
 _BEGIN, _END = "<!-- layouts: by `make docs` -->\n", "<!-- end of layouts -->"
+FINDINGS = (
+    "atelectasis",
+    "cardiomegaly",
+    "consolidation",
+    "edema",
+    "effusion",
+    "emphysema",
+    "fibrosis",
+    "hernia",
+    "infiltration",
+    "mass",
+    "nodule",
+    "pleural_thickening",
+    "pneumonia",
+    "pneumothorax",
+)
 _MSD_TASKS = (
     "brain-tumour",
     "heart",
@@ -92,6 +108,13 @@ def _load(text: str) -> Callable[..., Any]:
 
 
 _GROUPS = {"group_pattern": "^(P[0-9]+)_"}
+_BY_TABLE = {
+    "table": "table.csv",
+    "image": "image",
+    "labels": list(FINDINGS),
+    "patient": "patient",
+    "columns": ["sex", "age", "site"],
+}
 
 LAYOUTS = (
     Layout(
@@ -168,6 +191,39 @@ LAYOUTS = (
         unit="patient by `group_pattern`, else image",
         split="by patient, or yours",
         phantoms=(Phantom(name="folder", writer="folder:write_folder", data=_GROUPS),),
+        tells=True,
+    ),
+    Layout(
+        name="table",
+        reader="table:read_table_data",
+        reads="the files that a CSV names: classes, several labels, numbers or masks ([your-data.md](your-data.md))",
+        unit="patient by `patient`, else image",
+        split="by patient, or the column `split`",
+        phantoms=(
+            Phantom(name="table", writer="table:write_table", data={**_BY_TABLE, "channels": 1}),
+            Phantom(
+                name="table-dicom",
+                writer="table:write_table",
+                data={**_BY_TABLE, "channels": 1, "window": [0, 4095]},
+                arguments={"dicom": True},
+            ),
+        ),
+    ),
+    Layout(
+        name="nnunet",
+        reader="nnunet:read_nnunet",
+        reads="the raw layout of nnU-Net: `dataset.json`, `imagesTr`, `labelsTr`",
+        unit="patient by `group_pattern`, else scan",
+        split="by scan or patient",
+        phantoms=(Phantom(name="nnunet", writer="nnunet:write_nnunet"),),
+        tells=True,
+    ),
+    Layout(
+        name="custom",
+        reader="custom:read_custom",
+        reads="what your own code gives ([your-data.md](your-data.md))",
+        unit="as it says",
+        split="its own, or by unit",
     ),
 )
 

@@ -69,13 +69,21 @@ class Root:
             self._check(Path(text), name, source)
         return Path(text)
 
-    def walk(self) -> Iterator[str]:
-        """Names of all files below the root, in sorted order; hidden ones are left out, linked folders not entered."""
+    def walk(self, *, hidden: list[str] | None = None) -> Iterator[str]:
+        """Names of all files below the root, in sorted order; hidden ones are left out, linked folders not entered.
+
+        Args:
+            hidden: takes the names of what is left out for being hidden, folders with a slash behind them.
+        """
+        left_out = [] if hidden is None else hidden
         for folder, folders, names in os.walk(self.path):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
             below = Path(folder).relative_to(self.path)
+            left_out += [f"{(below / name).as_posix()}/" for name in sorted(folders) if name.startswith(".")]
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
-                if not name.startswith("."):
+                if name.startswith("."):
+                    left_out.append((below / name).as_posix())
+                else:
                     yield (below / name).as_posix()
 
     def _check(self, path: Path, name: str, source: str) -> None:

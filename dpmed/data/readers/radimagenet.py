@@ -114,4 +114,5 @@ def _info(config: RadImageNetData, names: tuple[str, ...], modalities: list[str]
         std=(1.0,) if mixed else std,
         unit="image",
         outside_accounting=(*outside, unnamed_patients("RadImageNet's lists name")),
+        patients_unknown=True,
     )

@@ -348,7 +348,7 @@ class Run:
         result = self._evaluator(trainable, state.rest, self.plan.split.validation)
         info = self.plan.dataset.info
         names = self.plan.config.evaluation.metrics
-        scores = evaluate(names, result.predictions, result.targets, task=info.task, class_names=info.class_names)
+        scores = evaluate(names, result.predictions, result.targets, task=info.task, class_names=info.output_names)
         # The first one's: on them depends what is done next, and another machine may round otherwise.
         scores = self._processes.first({"loss": float(result.losses.mean()), **scores})
         return {name: float(score) for name, score in scores.items()}
