@@ -1,7 +1,5 @@
 """What the ledger has to say of a data set: of its normalisation constants, and of patients that it does not name."""
 
-from collections.abc import Sequence
-
 from dpmed.config.data import NormalisedTable
 from dpmed.errors import InputError
 
@@ -13,22 +11,19 @@ _USER_CONSTANTS = (
     "Normalisation uses mean and std as given in the config. If they were computed from the training data, ε does not "
     "cover that."
 )
-
-
-_UNNAMED = "nobody knew which images share a patient"
+TARGET_CONSTANTS = (
+    "Targets are scaled by target_mean and target_std as given in the config. If they were computed from the training "
+    "data, ε does not cover that."
+)
+CLASSES_READ = "The names and the number of the classes were read from the data set."
 
 
 def unnamed_patients(source: str) -> str:
     """The ledger's sentence for data that do not tell which samples come from one patient."""
     return (
-        f"{source} no patients: {_UNNAMED}. The unit is the image, and a patient with "
+        f"{source} no patients: nobody knew which images share a patient. The unit is the image, and a patient with "
         "several images is protected less than ε says; by how much, the data do not tell."
     )
-
-
-def notes_on_unnamed_patients(outside_accounting: Sequence[str]) -> tuple[str, ...]:
-    """Those of a data set's sentences that are made by `unnamed_patients`: a plan has to say them too."""
-    return tuple(sentence for sentence in outside_accounting if _UNNAMED in sentence)
 
 
 def normalisation(

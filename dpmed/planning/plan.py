@@ -12,14 +12,13 @@ from jaxtyping import Int
 
 from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset, Split
+from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.build import build_dataset
-from dpmed.data.normalise import notes_on_unnamed_patients
 from dpmed.data.split import split_dataset
 from dpmed.data.units import UnitSummary, members_by_unit, summarise_units
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
-from dpmed.metrics.evaluate import check_metrics
+from dpmed.metrics.evaluate import check_metrics, main_metric
 from dpmed.models.build import Built, build_model
 from dpmed.planning.clipping import build_clipping, describe_clipping
 from dpmed.planning.ledger_facts import ledger_facts
@@ -73,6 +72,16 @@ class Plan:
         return len(self.members)
 
     @property
+    def steps_per_checkpoint(self) -> int:
+        """Steps between checkpoints."""
+        return self.config.training.checkpoint_steps or self.steps_per_epoch
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that curves show and early stopping watches."""
+        return self.config.evaluation.main_metric or main_metric(self.dataset.info.task)
+
+    @property
     def class_counts(self) -> Int[np.ndarray, " classes"] | None:
         """Training samples of each class; None where samples have no single class."""
         labels, classes = self.dataset.labels, len(self.dataset.info.class_names)
@@ -85,7 +94,7 @@ class Plan:
         config, split, info = self.config, self.split, self.dataset.info
         shape = "x".join(map(str, info.input_shape))
         facts: dict[str, Any] = {
-            "data": f"{info.name}: {info.task}, {shape}, {len(info.class_names)} classes",
+            "data": f"{info.name}: {info.task}, {shape}" + _outputs(info),
             "samples": f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test",
             "model": f"{config.model.name}, {self.model.parameters:,} parameters, {config.training.precision}",
             "steps": f"{self.steps} ({self.steps / self.steps_per_epoch:g} epochs), microbatch {self._microbatch()}",
@@ -166,12 +175,16 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         steps_per_epoch=steps_per_epoch,
         microbatches=_microbatches(config, len(members)),
         warnings=(
-            *_warnings(config, len(members)),
-            *(() if budget is None else notes_on_unnamed_patients(dataset.info.outside_accounting)),
+            *_warnings(config, dataset, len(members)),
             *_class_warnings(dataset, split),
             *precision_warnings(config),
         ),
     )
+
+
+def _outputs(info: Info) -> str:
+    kind = {"multi-label": "labels", "regression": "targets"}.get(info.task, "classes")
+    return f", {len(info.output_names)} {kind}" if info.output_names else ""
 
 
 def _second_opinion(budget: Budget | None) -> float | None:
@@ -217,7 +230,7 @@ def _size_tolerance(config: Config, train_size: int) -> float:
 def _build(config: Config, dataset: Dataset) -> Built:
     info = dataset.info
     key = jax.random.key(config.training.seed)
-    outputs = len(info.class_names) if info.class_names else info.input_shape[-1]
+    outputs = len(info.output_names) or info.input_shape[-1]
     if info.task == "classification" and config.loss.name == "binary_cross_entropy":
         outputs = 1
     model = build_model(config.model, info.input_shape, outputs=outputs, task=info.task, key=key)
@@ -291,7 +304,7 @@ def _class_warnings(dataset: Dataset, split: Split) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
+def _warnings(config: Config, dataset: Dataset, train_size: int) -> tuple[str, ...]:
     privacy = config.privacy
     warnings = []
     known = config.data.train_size
@@ -304,6 +317,10 @@ def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
         warnings.append(
             f"[privacy] delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a "
             "mechanism that publishes one random patient in the clear would satisfy it. Choose a smaller δ."
+        )
+    if privacy is not None and dataset.info.patients_unknown:
+        warnings.append(
+            "Nobody knows which images share a patient: a patient with several images is protected less than ε says."
         )
     if privacy is not None and privacy.noise_source == "seeded":
         warnings.append("Noise and batches come from the seed: for research only, nothing of this run may be released.")

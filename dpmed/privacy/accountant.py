@@ -10,9 +10,10 @@ Adjacency is add-or-remove-one throughout; δ is given.
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from dpmed.errors import InputError
-from dpmed.privacy.mechanism import SampledGaussian, participation
+from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, participation
 from dpmed.privacy.several import AccountantName, composed_epsilon
 
 __all__ = ["AccountantName", "SampledGaussian", "calibrate_noise", "calibrate_steps", "epsilon"]
@@ -35,7 +36,13 @@ def epsilon(mechanism: SampledGaussian, delta: float, *, accountant: AccountantN
 
 
 def calibrate_noise(
-    *, epsilon: float, delta: float, sampling_rate: float, steps: int, accountant: AccountantName = "pld"
+    *,
+    epsilon: float,
+    delta: float,
+    sampling_rate: float,
+    steps: int,
+    accountant: AccountantName = "pld",
+    others: Mechanisms = (),
 ) -> float:
     """The smallest σ, to about 1e-6, whose ε at δ is at most `epsilon`.
 
@@ -45,61 +52,74 @@ def calibrate_noise(
         sampling_rate: q in (0, 1].
         steps: T >= 1.
         accountant: which ε is meant.
+        others: what else `epsilon` has to cover, as earlier runs on the same unit.
 
     Raises:
         InputError: ε is 0 at every σ, since the target hardly ever takes part; or no σ reaches `epsilon`.
     """
-    if _chance_of_taking_part(sampling_rate, steps) <= delta and accountant == "pld":
+    alone = SampledGaussian(noise_multiplier=1.0, sampling_rate=sampling_rate, steps=steps)
+    chance = participation((*others, alone))
+    if chance <= delta and accountant == "pld":
         raise InputError(
-            f"the chance of ever taking part is {_chance_of_taking_part(sampling_rate, steps):.3g}, not above "
-            f"δ = {delta:g}, so ε is 0 at every σ and there is nothing to calibrate",
+            f"the chance of ever taking part is {chance:.3g}, not above δ = {delta:g}, so ε is 0 at every σ and there "
+            "is nothing to calibrate",
             where="[privacy] delta",
             remedy="Choose a smaller δ, or give the noise multiplier.",
         )
+    _require_left(others, epsilon, delta, accountant)
 
     def spent(noise: float) -> float:
-        return _spent(noise, sampling_rate, steps, delta, accountant)
+        return composed_epsilon((*others, replace(alone, noise_multiplier=noise)), delta, accountant=accountant)
 
     return _smallest_noise(spent, epsilon)
 
 
 def calibrate_steps(
-    *, epsilon: float, delta: float, sampling_rate: float, noise_multiplier: float, accountant: AccountantName = "pld"
+    *,
+    epsilon: float,
+    delta: float,
+    sampling_rate: float,
+    noise_multiplier: float,
+    accountant: AccountantName = "pld",
+    others: Mechanisms = (),
 ) -> int:
-    """The largest T whose ε at δ is at most `epsilon`.
+    """The largest T whose ε at δ, together with that of `others`, is at most `epsilon`.
 
     Raises:
         InputError: not even one step is possible, or there is no end to them.
     """
+    _require_left(others, epsilon, delta, accountant)
 
-    def fits(steps: int) -> bool:
-        return _spent(noise_multiplier, sampling_rate, steps, delta, accountant) <= epsilon
+    def spent(steps: int) -> float:
+        own = SampledGaussian(noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps)
+        return composed_epsilon((*others, own), delta, accountant=accountant)
 
-    if not fits(1):
-        first = _spent(noise_multiplier, sampling_rate, 1, delta, accountant)
+    if spent(1) > epsilon:
+        together = " together with earlier runs" if others else ""
         raise InputError(
-            f"one step at σ = {noise_multiplier:g} already spends ε = {first:.4g}, more than {epsilon:g}",
+            f"one step at σ = {noise_multiplier:g}{together} already spends ε = {spent(1):.4g}, more than {epsilon:g}",
             where="[privacy] epsilon",
             remedy="Choose more noise or a larger ε.",
         )
     low, high = 1, 2
-    while fits(high):
+    while spent(high) <= epsilon:
         low, high = high, high * 2
         if high > _MOST_STEPS:
             raise InputError(f"ε = {epsilon:g} allows over {_MOST_STEPS} steps", where="[privacy] epsilon")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        low, high = (middle, high) if spent(middle) <= epsilon else (low, middle)
     return low
 
 
-def _spent(noise: float, rate: float, steps: int, delta: float, accountant: AccountantName) -> float:
-    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
-    return epsilon(mechanism, delta, accountant=accountant)
-
-
-def _chance_of_taking_part(rate: float, steps: int) -> float:
-    return participation((SampledGaussian(noise_multiplier=1.0, sampling_rate=rate, steps=steps),))
+def _require_left(others: Mechanisms, target: float, delta: float, accountant: AccountantName) -> None:
+    before = composed_epsilon(others, delta, accountant=accountant)
+    if others and before >= target:
+        raise InputError(
+            f"earlier runs have spent ε = {before:.4g} already, and {target:g} is all there is",
+            where="[privacy] epsilon",
+            remedy="Choose a larger ε, or data of which less was spent.",
+        )
 
 
 def _smallest_noise(spent: Callable[[float], float], target: float) -> float:

@@ -1,18 +1,19 @@
 """A data set with and without one unit, both through the real path from files to the sum that noise is added to."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
 import numpy as np
 
 from dpmed.config.load import load_config
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import write_phantom
+from dpmed.planning import computation as computation_room
 from dpmed.planning import plan as plan_room
+from dpmed.planning import secrets as secrets_room
 from dpmed.progress import Silent
 from dpmed.training.loop import accumulate
-from dpmed.workflows.train import training_run as run_room
 
 SECRET = bytes(range(256))
 # Of 21 patients this split, by the hash of their names, trains on 15.
@@ -59,29 +60,29 @@ def pictures_of(root, patient):
     return sorted(str(path.relative_to(root)) for path in root.glob(f"*/{patient}_*"))
 
 
-def start(root, settings, monkeypatch, folder):
-    """The run on the data in `root`, as `dpmed train` makes it."""
+def start(root, settings, monkeypatch):
+    """The computation on the data in `root`, as `dpmed train` makes it."""
     base = [
         f"data.root={root}", 'data.name="folder"', "data.size=[8,8]", "data.channels=1",
         'data.group_pattern="^(P[0-9]+)_"', "data.cache=false", "data.max_samples_per_unit=3", *SPLIT,
         "training.batch_size=3", "training.epochs=2", "privacy.delta=1e-3", "privacy.unit=patient",
     ]  # fmt: skip
     config = load_config("quickstart", [*base, *settings]).config
-    monkeypatch.setattr(run_room.os, "urandom", lambda count: SECRET[:count])
+    monkeypatch.setattr(secrets_room.os, "urandom", lambda count: SECRET[:count])
     plan = plan_room.make_plan(config, Silent())
-    folder.mkdir(parents=True, exist_ok=True)
-    return run_room.Run(plan, folder, Silent(), config_digest="")
+    return computation_room.build_computation(plan, secrets_room.draw_secrets(plan))
 
 
 def sum_of(run, numbers, *, step):
     """The accumulated sum of one step over these records, and the sensitivity that noise is made for."""
-    state = run._fresh().state
+    microbatch = run.fitting_microbatch()
+    state = run.begin(microbatch).state
     # Heads begin with zeros, which would hide all that lies before them.
     keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(state.trainable))))
     moved = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(next(keys), leaf.shape), state.trainable)
-    state = run_room.replace(state, trainable=moved)
-    stream = run._loader().stream([np.asarray(sorted(numbers), np.int64)])
-    _, total = accumulate(run._step, state, next(stream), step)
+    state = replace(state, trainable=moved)
+    stream = run.loader(microbatch).stream([np.asarray(sorted(numbers), np.int64)])
+    _, total = accumulate(run.step, state, next(stream), step)
     stream.close()
     flat = np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(total.gradients)])
     return flat, float(run.plan.clipping.sensitivity(state.clipping_norm))
@@ -102,8 +103,8 @@ class Differences:
 
 def differences(root, settings, drawn, removed, scratch, monkeypatch, *, step=1):
     """What the pictures `removed` change, when of the other records those are drawn whose bit is set in `drawn`."""
-    run = start(root, settings, monkeypatch, scratch / "with")
-    other = start(without(root, removed, scratch / "less"), settings, monkeypatch, scratch / "without")
+    run = start(root, settings, monkeypatch)
+    other = start(without(root, removed, scratch / "less"), settings, monkeypatch)
     parts, other_parts = (
         {(dataset.names[number], part) for part, numbers in plan.split.parts().items() for number in numbers.tolist()}
         for dataset, plan in ((one.plan.dataset, one.plan) for one in (run, other))

@@ -25,12 +25,16 @@ from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
 from dpmed.dpsgd import step as step_room
 from dpmed.models.weights import read_arrays
+from dpmed.planning import computation as computation_room
+from dpmed.planning.computation import build_computation
+from dpmed.planning.initial_state import begin_training
 from dpmed.planning.plan import make_plan
+from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Silent
 from dpmed.runtime.jit import Compiled
 from dpmed.training import evaluate as evaluate_room
 from dpmed.training.loop import accumulate
-from dpmed.workflows.train import training_run as run_room
+from dpmed.workflows.train import run_folder as folder_room
 from dpmed.workflows.train.run import run as train
 
 LESIONS = 250
@@ -130,9 +134,9 @@ def quick(monkeypatch, programs, request):
 
     monkeypatch.setattr(step_room, "Compiled", shared)
     monkeypatch.setattr(evaluate_room, "Compiled", shared)
-    monkeypatch.setattr(run_room, "plot_curves", lambda *_, **__: None)
-    monkeypatch.setattr(run_room, "write_test", lambda *_: ({}, {}))
-    monkeypatch.setattr(run_room, "evaluate", lambda *_, **__: {})
+    monkeypatch.setattr(folder_room, "plot_curves", lambda *_, **__: None)
+    monkeypatch.setattr(folder_room, "write_test", lambda *_: ({}, {}))
+    monkeypatch.setattr(computation_room, "evaluate", lambda *_, **__: {})
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr(importlib.metadata, "version", cache(importlib.metadata.version))
 
@@ -141,21 +145,21 @@ def flat(arrays):
     return np.concatenate([np.asarray(array, np.float64).ravel() for array in arrays])
 
 
-def sum_without_noise(plan, folder):
+def sum_without_noise(plan):
     """What the attacker computes by himself: the clipped sum over all records, of one training's augmentation."""
-    run = run_room.Run(plan, folder, Silent(), config_digest="")
-    state = run._fresh().state
-    stream = run._loader().stream([np.arange(plan.train_size)])
-    _, total = accumulate(run._step, state, next(stream), 0)
+    found = build_computation(plan, draw_secrets(plan))
+    microbatch = plan.microbatches[0]
+    stream = found.loader(microbatch).stream([np.arange(plan.train_size)])
+    _, total = accumulate(found.step, found.begin(microbatch).state, next(stream), 0)
     stream.close()
     return flat(jax.tree.leaves(total.gradients))
 
 
 def released(plan, folder):
     """The move of the weights that a training releases, as the sum that it was made of."""
-    (folder / "checkpoints").mkdir(parents=True)
+    folder.mkdir(parents=True)
     train(plan, folder, Silent())
-    before = flat(jax.tree.leaves(run_room.begin_training(plan).state.trainable))
+    before = flat(jax.tree.leaves(begin_training(plan).state.trainable))
     after = flat(read_arrays(folder / "model.eqx", at_least=1))
     return (before - after) * plan.budget.expected_batch_size
 
@@ -163,11 +167,11 @@ def released(plan, folder):
 def attack(plans, folder):
     """The lower limit of ε that the attacker shows against the trainings as they are."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_room, "record_keys", by_position_and_seed)
-        whole, less = (sum_without_noise(plan, folder) for plan in plans)
+        patch.setattr(computation_room, "record_keys", by_position_and_seed)
+        whole, less = (sum_without_noise(plan) for plan in plans)
     direction = (whole - less) / np.linalg.norm(whole - less)
     # Half-way between what he expects of either, from trainings of his own.
-    expected = [np.mean([sum_without_noise(plan, folder) @ direction for _ in range(4)]) for plan in plans]
+    expected = [np.mean([sum_without_noise(plan) @ direction for _ in range(4)]) for plan in plans]
     found = [
         [released(plan, folder / f"{name}-{number}") @ direction > np.mean(expected) for number in range(TRAININGS)]
         for name, plan in zip(("whole", "less"), plans, strict=True)
@@ -186,7 +190,7 @@ def test_released_models_tell_no_more_than_epsilon_and_with_the_old_keying_they_
     assert [plan.train_size for plan in plans] == [size, size - 1]
     claimed = max(plan.budget.epsilon for plan in plans)
     assert attack(plans, tmp_path / "as-it-is") <= claimed
-    monkeypatch.setattr(run_room, "record_keys", by_position_and_seed)
+    monkeypatch.setattr(computation_room, "record_keys", by_position_and_seed)
     assert attack(plans, tmp_path / "as-it-was") > claimed
 
 

@@ -11,8 +11,8 @@ from dpmed.data.loader import Loader
 from dpmed.data.units import members_by_unit
 from dpmed.dpsgd.clipping import PerLayerClipping
 from dpmed.models.build import build_model
+from dpmed.planning import computation as computation_room
 from dpmed.planning import plan as plan_room
-from dpmed.workflows.train import training_run as run_room
 from tests.workflows.neighbours import (
     AUGMENTATIONS,
     ONE_IMAGE,
@@ -53,7 +53,7 @@ def test_the_law_holds_for_a_model_that_drops_out(chests, tmp_path, monkeypatch)
     monkeypatch.setattr(plan_room, "build_model", build_dropping)
     one = pictures_of(chests, ONE_IMAGE)
     assert differences(chests, SMALL, 0b1110111, one, tmp_path / "as-it-is", monkeypatch).lawful
-    monkeypatch.setattr(run_room, "record_keys", by_position)
+    monkeypatch.setattr(computation_room, "record_keys", by_position)
     found = differences(chests, SMALL, 0b1110111, one, tmp_path / "as-it-was", monkeypatch)
     assert found.drawn > 1.0
     assert found.not_drawn > 0.01
@@ -61,7 +61,7 @@ def test_the_law_holds_for_a_model_that_drops_out(chests, tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("key", sorted(AUGMENTATIONS))
 def test_the_law_finds_randomness_that_is_keyed_by_position(chests, tmp_path, monkeypatch, key):
-    monkeypatch.setattr(run_room, "record_keys", by_position)
+    monkeypatch.setattr(computation_room, "record_keys", by_position)
     chosen = [*SMALL, f"{key}={AUGMENTATIONS[key]}"]
     first = pictures_of(chests, patients_in(chests)[0])
     found = differences(chests, chosen, 0b11111111, first, tmp_path, monkeypatch)
@@ -75,7 +75,7 @@ def test_the_law_finds_a_split_that_deals_the_others_out_anew(chests, tmp_path, 
     found = differences(chests, chosen, 0b111, pictures_of(chests, ONE_IMAGE), tmp_path, monkeypatch)
     assert found.moved
     # So the ledger of such a run says that ε holds given the split.
-    assert "given the split" in " ".join(start(chests, chosen, monkeypatch, tmp_path).plan.facts.outside)
+    assert "given the split" in " ".join(start(chests, chosen, monkeypatch).plan.facts.outside)
 
 
 def test_the_law_finds_that_a_choice_among_a_patients_images_moves_when_the_unit_is_the_image(
@@ -86,13 +86,13 @@ def test_the_law_finds_that_a_choice_among_a_patients_images_moves_when_the_unit
     root = without(chests, first, tmp_path / "root")
     kept, others = (
         {one.plan.dataset.names[int(samples[0])] for samples in one.plan.members}
-        for one in (start(place, chosen, monkeypatch, tmp_path / "runs") for place in (chests, root))
+        for one in (start(place, chosen, monkeypatch) for place in (chests, root))
     )
     # The third image of the patient takes the place of the first: two records differ.
     assert len(kept ^ others) == 2
-    plan = start(chests, chosen, monkeypatch, tmp_path / "runs").plan
+    plan = start(chests, chosen, monkeypatch).plan
     assert "max_samples_per_unit" in " ".join(plan.facts.outside)
-    whole = start(chests, [*SMALL, "data.max_samples_per_unit=2"], monkeypatch, tmp_path / "runs").plan
+    whole = start(chests, [*SMALL, "data.max_samples_per_unit=2"], monkeypatch).plan
     assert "max_samples_per_unit" not in " ".join(whole.facts.outside)
 
 
@@ -120,7 +120,7 @@ def whole_norm_for_each_layer(clipping, squares, norm):
     ("place", "name", "fault", "chosen"),
     [
         (plan_room, "members_by_unit", each_image_by_itself, []),
-        (run_room, "Loader", FillsUp, ["training.microbatch=8"]),
+        (computation_room, "Loader", FillsUp, ["training.microbatch=8"]),
         (PerLayerClipping, "factors", whole_norm_for_each_layer, ["privacy.clipping=per-layer"]),
     ],
 )
