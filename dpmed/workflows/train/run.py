@@ -14,13 +14,14 @@ from dpmed.errors import RunError
 from dpmed.files import exclusive_lock, make_folder, to_json, write_json
 from dpmed.planning.computation import build_computation
 from dpmed.planning.plan import Plan
+from dpmed.planning.run_ledger import with_siblings
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.loop import Hooks, Outcome, train
 from dpmed.training.validation_monitor import follow_up
 from dpmed.workflows.train import inspection
-from dpmed.workflows.train.run_folder import CHECKPOINTS, check_split, create_run_folder, open_run_folder
+from dpmed.workflows.train.run_folder import CHECKPOINTS, check_split, create_run_folder, open_run_folder, siblings_of
 from dpmed.workflows.train.summary import TrainSummary, versions
 
 
@@ -56,6 +57,7 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
     if processes.is_first:
         make_folder(folder / CHECKPOINTS)
     check_split(folder, plan)
+    plan = replace(plan, facts=with_siblings(plan.facts, siblings_of(folder)))
     return _train(plan, folder, progress, processes)
 
 

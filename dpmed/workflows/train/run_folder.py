@@ -22,7 +22,8 @@ from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json
 from dpmed.models.weights import save_weights
 from dpmed.planning.computation import Computation
 from dpmed.planning.plan import Plan
-from dpmed.privacy.ledger import Digests, Ledger, describe_release, plain_ledger, private_ledger
+from dpmed.planning.run_ledger import run_ledger
+from dpmed.privacy.ledger import Digests, Ledger, describe_release
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.checkpoint import (
@@ -189,21 +190,8 @@ class RunFolder:
         self._write_ledger(min(run.draws + self.plan.steps_per_checkpoint, self.plan.steps), "running")
 
     def _write_ledger(self, draws: int, status: str, *, model: str | None = None) -> Ledger:
-        plan = self.plan
         digests = Digests(config=self.config_digest, model=model)
-        if plan.budget is None:
-            ledger = plain_ledger(
-                plan.facts,
-                train_size=plan.train_size,
-                batch_size=plan.config.training.batch_size,
-                steps=draws,
-                steps_planned=plan.steps,
-                status=status,
-                digests=digests,
-            )
-        else:
-            facts = replace(plan.facts, notes=(*plan.facts.notes, *self.notes))
-            ledger = private_ledger(plan.budget, facts, steps=draws, status=status, digests=digests)
+        ledger = run_ledger(self.plan, draws=draws, status=status, notes=self.notes, digests=digests)
         if self.is_writer:
             write_json(self.path / LEDGER_FILE, ledger.to_json())
         return ledger
@@ -228,6 +216,17 @@ def check_split(path: Path, plan: Plan) -> None:
             where=str(path / SPLIT_FILE),
             remedy="Restore the data set as it was, or start a new run.",
         )
+
+
+def siblings_of(path: Path) -> tuple[str, ...]:
+    """The siblings that the ledger of a run names; none without a ledger that can be read."""
+    try:
+        content = read_json(path / LEDGER_FILE)
+    except InputError:
+        # Whether the run can go on without its ledger is decided where draws are counted.
+        return ()
+    siblings = content.get("siblings") if isinstance(content, dict) else None
+    return tuple(map(str, siblings)) if isinstance(siblings, list) else ()
 
 
 def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Processes = ALONE) -> RunFolder:
