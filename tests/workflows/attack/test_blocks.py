@@ -9,7 +9,7 @@ from dpmed.attacks.blocks import make_block
 from dpmed.attacks.server import MaliciousServer
 from dpmed.config.load import load_config
 from dpmed.data.build import build_dataset
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import write_phantom
 from dpmed.errors import InputError
 from dpmed.matching.images import read_images
 from dpmed.planning.plan import make_plan
