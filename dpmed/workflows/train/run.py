@@ -92,7 +92,7 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
             hooks = Hooks(
                 before_draw=folder.before_draw,
                 save=folder.save,
-                watch=lambda run, scores: follow_up(computation.monitor, run, scores, progress),
+                after_evaluation=lambda run, scores: follow_up(computation.monitor, run, scores, progress),
                 should_stop=lambda: processes.any(wants_to_stop()),
                 after_running_out=computation.smaller_loader,
                 progress=progress,
