@@ -62,7 +62,7 @@ DECLARED = {
     },
     "training": {
         **dict.fromkeys(("precision", "microbatch"), "law"),
-        **dict.fromkeys(("epochs", "batch_size", "seed", "ema_decay", "checkpoint_steps"), "given"),
+        **dict.fromkeys(("epochs", "batch_size", "seed", "ema_decay", "checkpoint_steps", "track"), "given"),
         "early_stopping": "ledger",
     },
     "loss": {

@@ -36,6 +36,7 @@ from dpmed.training.checkpoint import (
 )
 from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import Outcome, RunState
+from dpmed.training.tracking import Tracker, open_tracker
 from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import write_test
 from dpmed.workflows.train.summary import TrainSummary
@@ -63,6 +64,7 @@ class RunFolder:
         checkpoint: from which the run goes on; None where it begins anew.
         is_writer: whether this process writes.
         journal: of draws; None where a lost draw reveals nothing new, since the seed repeats it.
+        tracker: is given the rows of metrics.csv too.
         notes: for the ledger, beyond the plan's.
     """
 
@@ -72,6 +74,7 @@ class RunFolder:
     checkpoint: Path | None
     is_writer: bool
     journal: DrawJournal | None
+    tracker: Tracker
     notes: tuple[str, ...]
 
     @property
@@ -142,7 +145,7 @@ class RunFolder:
         if self.is_writer:
             save_checkpoint(self.path / CHECKPOINTS, position, (run.state, run.ema, run.best))
 
-    def close(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome) -> None:
         """After the last draw: the ledger of exactly what was spent."""
         self._write_ledger(outcome.run.draws, "running" if outcome.finished else "stopped")
 
@@ -180,11 +183,18 @@ class RunFolder:
         write_json(self.path / SUMMARY_FILE, summary.to_json())
         return summary
 
+    def close(self) -> None:
+        """Close the files that stay open while the run trains."""
+        self.tracker.close()
+        if self.journal is not None:
+            self.journal.close()
+
     def _write_rows(self, rows: tuple[Mapping[str, Any], ...]) -> None:
         first = ["epoch", "step", "epsilon", "split", "loss"]
         others = dict.fromkeys(name for row in rows for name in row if name not in first)
         if self.is_writer:
             write_csv(self.path / "metrics.csv", rows, [*first, *others])
+            self.tracker.write(rows)
 
     def _write_ledger_ahead(self, run: RunState) -> None:
         self._write_ledger(min(run.draws + self.plan.steps_per_checkpoint, self.plan.steps), "running")
@@ -244,13 +254,15 @@ def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Pr
     config = path / CONFIG_FILE
     digest = processes.first(hashlib.sha256(config.read_bytes()).hexdigest() if processes.is_first else None)
     checkpoint = next(iter(list_checkpoints(path / CHECKPOINTS)), None)
+    position = None if checkpoint is None else read_position(checkpoint, config_digest=digest)
     journal: DrawJournal | None = None
     notes: tuple[str, ...] = ()
     # A seeded run repeats the very draws that it lost, which reveals nothing new; a release run cannot.
     if processes.is_first and plan.budget is not None and plan.facts.source != "seeded":
-        saved = None if checkpoint is None else read_position(checkpoint, config_digest=digest).draws
+        saved = None if position is None else position.draws
         counted = count_draws(path, saved=saved, planned=plan.steps, progress=progress)
         journal, notes = counted.journal, counted.notes
+    track = plan.config.training.track if processes.is_first else ()
     return RunFolder(
         path=path,
         plan=plan,
@@ -258,6 +270,7 @@ def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Pr
         checkpoint=checkpoint,
         is_writer=processes.is_first,
         journal=journal,
+        tracker=open_tracker(track, path, rows=() if position is None else position.rows),
         notes=notes,
     )
 
