@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from numbers import Real
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from dpmed.errors import InputError
 from dpmed.files import make_folder
@@ -20,6 +20,7 @@ CAUTION = (
 _NOT_SCALARS = ("epoch", "step", "split")
 
 
+@runtime_checkable
 class Tracker(Protocol):
     """Takes the rows of metrics.csv as they come."""
 
