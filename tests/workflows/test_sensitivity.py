@@ -75,7 +75,7 @@ DECLARED = {
     },
     "training": {
         **dict.fromkeys(("precision", "microbatch", "ema_decay"), "law"),
-        **dict.fromkeys(("epochs", "batch_size", "seed", "checkpoint_steps"), "given"),
+        **dict.fromkeys(("epochs", "batch_size", "seed", "checkpoint_steps", "track"), "given"),
         "early_stopping": "ledger",
     },
     "loss": {
