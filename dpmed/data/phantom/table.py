@@ -1,6 +1,7 @@
 """Phantoms for `table`: chest-like pictures with 14 findings, one to three of each patient, and the table of them.
 
-Some labels of each picture are unknown in the table (empty or -1), as where reports were read by machine. With DICOM the pictures are 12-bit files, every second one with its grey scale inverted (MONOCHROME1).
+Some labels of each picture are unknown in the table (empty or -1), as where reports were read by machine. With DICOM
+the pictures are 12-bit files, every second one with its grey scale inverted (MONOCHROME1).
 """
 
 from pathlib import Path
