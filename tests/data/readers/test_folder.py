@@ -106,7 +106,7 @@ def test_what_is_wrong_is_said(tmp_path, data_config, names, keys, message):
 def test_a_volume_among_pictures_and_one_with_channels_are_refused(tmp_path, data_config):
     picture(tmp_path / "a" / "1.png")
     scan(tmp_path / "b" / "2.nii.gz")
-    with pytest.raises(InputError, match=r"2\.nii\.gz: is a volume, but size has two sides"):
+    with pytest.raises(InputError, match=r"2\.nii\.gz: is a volume, but data.size has two sides"):
         read_folder(data_config("folder", root=tmp_path, size=[8, 8]))
     (tmp_path / "a" / "1.png").unlink()
     image = nibabel.Nifti1Image(np.zeros((5, 5, 5, 2), np.float32), np.eye(4))

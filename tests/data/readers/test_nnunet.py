@@ -128,7 +128,12 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(st.dictionaries(st.sampled_from(["channel_names", "labels", "numTraining", "file_ending", "modality"]), JSON))
 def test_any_description_is_read_or_refused_with_its_name(tmp_path_factory, data_config, changes):
     root = tmp_path_factory.mktemp("fuzz")
