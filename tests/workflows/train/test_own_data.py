@@ -15,8 +15,8 @@ from dpmed.workflows.train import run as train
 COMMON = [
     "data.name=table", "data.table=t.csv", "data.size=[8,8]", "data.channels=1", "data.cache=false",
     "data.split_by=stratified", "data.test_fraction=0.25", "data.validation_fraction=0.25", "training.batch_size=8",
-    "training.epochs=12", "privacy.delta=1e-2", "privacy.epsilon=50", "evaluation.bootstrap=20", "loss.label_smoothing=",
-    "evaluation.every_epochs=4", "optimizer.learning_rate=0.02", "model.width=[8]",
+    "training.epochs=12", "privacy.delta=1e-2", "privacy.epsilon=50", "evaluation.bootstrap=20",
+    "evaluation.every_epochs=4", "optimizer.learning_rate=0.02", "model.width=[8]", "loss.label_smoothing=",
 ]  # fmt: skip
 
 
@@ -33,10 +33,9 @@ def cohort(tmp_path_factory):
         Image.fromarray(picture + random.integers(0, 20, (8, 8)).astype(np.uint8)).save(root / f"{number}.png")
         Image.fromarray((picture > 100).astype(np.uint8)).save(root / f"{number}m.png")
         unknown = "" if number % 5 == 0 else f"{0.1 * high:.1f}"
-        lines.append(
-            f"{number}.png,{number}m.png,P{number // 2},{int(high + low > 200)},{'' if number % 7 == 0 else int(high > 100)},"
-            f"{unknown},{low / 10:.1f}"
-        )
+        upper = "" if number % 7 == 0 else int(high > 100)
+        facts = f"P{number // 2},{int(high + low > 200)},{upper},{unknown},{low / 10:.1f}"
+        lines.append(f"{number}.png,{number}m.png,{facts}")
     (root / "t.csv").write_text("\n".join(lines) + "\n")
     return root
 
