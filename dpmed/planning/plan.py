@@ -15,7 +15,7 @@ from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
-from dpmed.data.units import UnitSummary, members_by_unit, summarise_units
+from dpmed.data.units import UnitSummary, members_by_unit, summarise_units, unit_remedy
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
 from dpmed.metrics.evaluate import check_metrics, main_metric
@@ -175,7 +175,8 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         steps_per_epoch=steps_per_epoch,
         microbatches=_microbatches(config, len(members)),
         warnings=(
-            *_warnings(config, dataset, len(members)),
+            *_warnings(config, len(members)),
+            *_unit_warnings(config, dataset.info),
             *_class_warnings(dataset, split),
             *precision_warnings(config),
         ),
@@ -304,7 +305,16 @@ def _class_warnings(dataset: Dataset, split: Split) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _warnings(config: Config, dataset: Dataset, train_size: int) -> tuple[str, ...]:
+def _unit_warnings(config: Config, info: Info) -> tuple[str, ...]:
+    if config.privacy is None or config.privacy.unit == "patient" or not info.patients_unknown:
+        return ()
+    return (
+        f"Nobody knows which samples of {info.name} share a patient: ε protects one {config.privacy.unit}, and a "
+        "patient with several is protected less. " + unit_remedy(info.name, "patient"),
+    )
+
+
+def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
     privacy = config.privacy
     warnings = []
     known = config.data.train_size
@@ -317,10 +327,6 @@ def _warnings(config: Config, dataset: Dataset, train_size: int) -> tuple[str, .
         warnings.append(
             f"privacy.delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a "
             "mechanism that publishes one random patient in the clear would satisfy it. Choose a smaller δ."
-        )
-    if privacy is not None and dataset.info.patients_unknown:
-        warnings.append(
-            "Nobody knows which images share a patient: a patient with several images is protected less than ε says."
         )
     if privacy is not None and privacy.noise_source == "seeded":
         warnings.append("Noise and batches come from the seed: for research only, nothing of this run may be released.")
