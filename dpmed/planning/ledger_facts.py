@@ -13,6 +13,11 @@ from dpmed.privacy.ledger import LedgerFacts, several_images_note
 from dpmed.privacy.rero import assumption_notes
 from dpmed.privacy.tradeoff import Composition
 
+_COHORT_NOTE = (
+    "ε is that of this run. It entered a cohort file, in which all runs on the same units are counted together: "
+    "`dpmed budget` says what each has spent."
+)
+
 
 def ledger_facts(
     config: Config, dataset: Dataset, unit: str, *, budget: Budget | None, clipping: Clipping | None
@@ -35,6 +40,8 @@ def ledger_facts(
     if privacy is None or budget is None or clipping is None:
         return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, version=installed)
     notes = [*_unit_notes(info.name, info.unit, unit, budget), *_risk_notes(privacy, budget)]
+    if privacy.cohort is not None:
+        notes.append(_COHORT_NOTE)
     return LedgerFacts(
         unit=unit,
         source=privacy.noise_source,
