@@ -60,7 +60,7 @@ def test_a_run_past_the_limit_is_refused_and_leaves_nothing(tmp_path):
     with Cohort(path) as cohort:
         assert len(cohort.snapshot().runs) == 1
         cohort.set_limit(2.1)
-    with pytest.raises(InputError, match="limit is ε = 2.1"):
+    with pytest.raises(InputError, match=r"limit is ε = 2\.1"):
         enrol([(plan(path), refused)])
 
 
