@@ -17,7 +17,7 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "dpmed needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,dicom]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,dicom,onnx,tensorboard]'
 	touch $@
 
 demo: .venv ## Train the quickstart with differential privacy, start to end
@@ -39,6 +39,7 @@ format: .venv ## Format the code
 
 docs: .venv ## Generate docs/config.md and the JSON schema from the code
 	$(BIN)/python -m dpmed.config.document docs
+	$(BIN)/python -m dpmed.data.layouts docs
 
 bench: .venv ## Run all benchmarks; writes build/bench.json
 	$(BIN)/python -m tests.benchmarks

@@ -10,7 +10,7 @@ from dpmed.cli.options import Json, Out, complete_config, console_of, time_stamp
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
-    from dpmed.workflows.bounds import BoundsSummary
+    from dpmed.workflows.bounds.run import BoundsSummary
 
 
 def register(app: typer.Typer) -> None:
@@ -54,9 +54,9 @@ def bounds(
     """Bound the risk of reconstruction and of membership inference, from above and below; needs no data."""
     console = console_of(ctx, json=json)
     from dpmed.files import new_run_folder
-    from dpmed.workflows import bounds as workflow
-    from dpmed.workflows.attack_results import adopt
-    from dpmed.workflows.bounds_settings import Facts, gather
+    from dpmed.workflows.bounds import run as workflow
+    from dpmed.workflows.bounds.attack_results import adopt
+    from dpmed.workflows.bounds.settings import Facts, gather
 
     given = Facts(
         train_size=train_size, batch_size=batch_size, steps=steps, delta=delta, prior=prior, accountant=accountant

@@ -10,7 +10,7 @@ from dpmed.cli.options import Json, Out, console_of, time_stamp
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
-    from dpmed.workflows.visualize import VisualizeSummary
+    from dpmed.workflows.visualize.run import VisualizeSummary
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +38,7 @@ def visualize(
     """Draw originals beside reconstructions, the share recovered, and a report of one page."""
     console = console_of(ctx, json=json)
     from dpmed.files import new_run_folder
-    from dpmed.workflows import visualize as workflow
+    from dpmed.workflows.visualize import run as workflow
 
     settings = workflow.VisualizeSettings(
         metric=metric,

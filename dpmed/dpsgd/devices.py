@@ -1,9 +1,9 @@
 """One step on several devices: records are split among them, sums are brought together, weights are everywhere alike.
 
-The devices may be those of several processes (`dpmed.processes`), each of which brings the records of its own devices.
-Noise is added after the sums are one, hence once; processes make the same noise from the same key. Which device
-takes which record changes the order of a sum, so its rounding, and nothing else: batches, augmentation and noise are
-functions of step and record.
+The devices may be those of several processes (`dpmed.runtime.distributed`), each of which brings the records of its own
+devices. Noise is added after the sums are one, hence once; processes make the same noise from the same key. Which
+device takes which record changes the order of a sum, so its rounding, and nothing else: batches, augmentation and noise
+are functions of step and record.
 """
 
 from collections.abc import Callable

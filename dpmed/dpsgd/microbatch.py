@@ -8,10 +8,10 @@ from pathlib import Path
 
 import jax
 
-from dpmed.allocation import machine_memory
+from dpmed.runtime.malloc import machine_memory
 
 # Of what is free. The compiler's figure leaves out what the process and other programs ask for later; on the CPU a
-# freed block is kept beside its successor (`dpmed.allocation`), and microbatches are prepared ahead.
+# freed block is kept beside its successor (`dpmed.runtime.malloc`), and microbatches are prepared ahead.
 _ACCELERATOR_SHARE, _CPU_SHARE = 0.8, 0.3
 _MEMINFO = Path("/proc/meminfo")
 _UNKNOWN = 1 << 30

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt32
 
-from dpmed.compiled import Compiled
 from dpmed.dpsgd.cipher import KEY_WORDS, Keystream
+from dpmed.runtime.jit import Compiled
 
 # Sums of several Gaussians hide the pattern of representable numbers that a single floating-point Gaussian leaves
 # behind and by which its seed bits could be told. Source: Holohan & Braghin (2021), "Secure random sampling in

@@ -17,12 +17,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 
-from dpmed.compiled import Compiled
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.devices import Devices
 from dpmed.dpsgd.noise import NoiseKey, shaped_like, size_of, standard_normal
 from dpmed.dpsgd.norms import measure
 from dpmed.dpsgd.recorded import record_pass
+from dpmed.runtime.jit import Compiled
 
 Parameters = PyTree[Float[Array, "..."]]
 # Microbatches come from the host as NumPy arrays; they reach the device with the call.

@@ -13,12 +13,12 @@ from jaxtyping import Float
 from dpmed import __version__
 from dpmed.errors import InputError
 from dpmed.files import make_folder, write_atomically, write_json
-from dpmed.manifest import Level, Manifest, read_manifest
 from dpmed.matching.assignment import UNMATCHED, Assignment, assign
 from dpmed.matching.images import nonzero_ratio, read_images
 from dpmed.matching.metrics import Metric, build_metric
 from dpmed.matching.table import MATCHES, SETTINGS, UNRELATED, MatchRow, UnrelatedRow, write_matches, write_unrelated
 from dpmed.progress import Progress, Task
+from dpmed.reconstructions.manifest import Level, Manifest, read_manifest
 
 _BLOCK_BYTES = 1 << 28
 

@@ -8,7 +8,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from dpmed.allocation import keep_freed_memory
+from dpmed.runtime.malloc import keep_freed_memory
 from tests.benchmarks.record import BUILD, table, write
 
 

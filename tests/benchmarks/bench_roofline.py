@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dpmed.compiled import Compiled
+from dpmed.runtime.jit import Compiled
 from tests.benchmarks.record import measurement
 from tests.benchmarks.step_cases import CASES, Training, is_large, trainings, wanted
 

@@ -9,7 +9,7 @@ import equinox as eqx
 import jax
 import optax
 
-from dpmed.allocation import limit_kept_memory
+from dpmed.runtime.malloc import limit_kept_memory
 
 CLASSES, RATE = 10, 0.1
 

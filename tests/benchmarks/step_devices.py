@@ -8,7 +8,7 @@ import resource
 import statistics
 import sys
 
-from dpmed.allocation import keep_freed_memory
+from dpmed.runtime.malloc import keep_freed_memory
 from tests.benchmarks.step_cases import Training, trainings
 
 WARMUP, STEPS = 6, 8

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from dpmed.allocation import keep_freed_memory
+from dpmed.runtime.malloc import keep_freed_memory
 from tests.benchmarks.step_cases import trainings
 
 CASE = "small_cnn-32x32x3-b32"

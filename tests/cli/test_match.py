@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tests.reconstructions import write_reconstructions
+from tests.written_reconstructions import write_reconstructions
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from tests.reconstructions import write_reconstructions
+from tests.written_reconstructions import write_reconstructions
 
 
 @pytest.fixture

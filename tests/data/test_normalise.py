@@ -36,7 +36,7 @@ def test_half_a_normalisation_is_refused_by_the_config(data_config, keys):
 
 
 def test_data_without_patients_say_so_in_the_ledger(phantom, data_config):
-    from dpmed.data.folder import read_folder
+    from dpmed.data.readers.folder import read_folder
 
     plain = read_folder(data_config("folder", root=phantom("folder")))
     grouped = read_folder(data_config("folder", root=phantom("folder"), group_pattern="^(P[0-9]+)_"))

@@ -82,7 +82,7 @@ def test_the_config_asks_for_it_and_the_split_is_that_of_the_labels():
 
 
 def test_a_classifier_cannot_reconstruct():
-    from dpmed.workflows.plan import make_plan
+    from dpmed.planning.plan import make_plan
 
     config = load_config("quickstart", ("data.reconstruct=true",)).config
     with pytest.raises(InputError, match=r"mlp gives one vector.*unet"):

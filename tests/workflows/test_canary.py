@@ -18,8 +18,8 @@ from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.noise import seeded_key
 from dpmed.dpsgd.sampling import PoissonSampler
 from dpmed.dpsgd.step import PrivateStep, StepState
+from dpmed.planning.plan import make_plan
 from dpmed.progress import Silent
-from dpmed.workflows.plan import make_plan
 
 CANARIES = 500
 

@@ -9,12 +9,12 @@ import pytest
 from skimage.metrics import structural_similarity
 
 from dpmed.errors import InputError
-from dpmed.manifest import write_manifest
 from dpmed.matching.images import read_images
 from dpmed.progress import Silent
+from dpmed.reconstructions.manifest import write_manifest
 from dpmed.workflows import match
 from dpmed.workflows.match import MatchSettings, prepare, run
-from tests.reconstructions import write_reconstructions
+from tests.written_reconstructions import write_reconstructions
 
 
 def matched(tmp_path, manifest=None, **settings):

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from dpmed.data.cifar10 import CLASSES, FOLDER, TEST_FILE, TRAIN_FILES
 from dpmed.data.phantom.shapes import blob, generator, grid, smooth_field, to_bytes
+from dpmed.data.readers.cifar10 import CLASSES, FOLDER, TEST_FILE, TRAIN_FILES
 from dpmed.files import make_folder, write_bytes, write_text
 from dpmed.progress import Progress
 

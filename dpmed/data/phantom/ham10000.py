@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from dpmed.data.ham10000 import DIAGNOSES, METADATA
 from dpmed.data.phantom.shapes import blob, encode, generator, smooth_field, to_bytes
+from dpmed.data.readers.ham10000 import DIAGNOSES, METADATA
 from dpmed.files import make_folder, write_bytes, write_csv
 from dpmed.progress import Progress
 

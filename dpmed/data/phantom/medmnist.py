@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from dpmed.data.medmnist import CLASSES, PARTS
 from dpmed.data.phantom.cifar10 import draw_kind
 from dpmed.data.phantom.shapes import ellipsoid, generator, grid, to_bytes
+from dpmed.data.readers.medmnist import CLASSES, PARTS
 from dpmed.files import write_bytes
 from dpmed.progress import Progress
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Float, Int16, UInt8
 
 from dpmed.config.data import MsdTask
-from dpmed.data.msd import TASKS
 from dpmed.data.phantom.shapes import ellipsoid, generator, grid
+from dpmed.data.readers.msd import TASKS
 from dpmed.files import make_folder, write_bytes, write_json
 from dpmed.progress import Progress
 

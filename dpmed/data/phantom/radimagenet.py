@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from dpmed.data.phantom.shapes import blob, encode, generator, smooth_field, to_bytes
-from dpmed.data.radimagenet import LISTS
+from dpmed.data.readers.radimagenet import LISTS
 from dpmed.files import make_folder, write_bytes, write_csv
 from dpmed.progress import Progress
 

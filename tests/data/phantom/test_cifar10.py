@@ -1,8 +1,8 @@
 import numpy as np
 
-from dpmed.data.cifar10 import CLASSES, FOLDER, RECORD_BYTES, TEST_FILE, TRAIN_FILES
 from dpmed.data.phantom.cifar10 import draw_kind, write_cifar10
 from dpmed.data.phantom.shapes import generator
+from dpmed.data.readers.cifar10 import CLASSES, FOLDER, RECORD_BYTES, TEST_FILE, TRAIN_FILES
 from dpmed.progress import Silent
 
 

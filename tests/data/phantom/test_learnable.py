@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dpmed.data.build import build_dataset
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import write_phantom
 from dpmed.data.split import split_dataset
 from dpmed.progress import Silent
 
@@ -61,7 +61,7 @@ def features(picture, kind):
 
 
 def test_organs_and_tumours_differ_in_hounsfield_units(phantom, data_config):
-    from dpmed.data.msd import read_msd
+    from dpmed.data.readers.msd import read_msd
 
     dataset = read_msd(data_config("msd", root=phantom("msd-liver"), shape=[64, 64, 32]))
     sample = dataset[0]

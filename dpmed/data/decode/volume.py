@@ -1,0 +1,221 @@
+"""Volumes in one orientation, on one grid, with values in one range.
+
+Every volume comes out with its axes from left to right, back to front and foot to head (RAS+, nearest to the affine),
+whatever order and direction it is stored in. It is resampled first, slice by slice in its stored order, and turned
+afterwards, when it is small. The filter is Pillow's anti-aliased triangle: linear interpolation when enlarging, a
+weighted mean over all voxels that fall into an output voxel when shrinking.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped, UInt8
+from PIL import Image
+
+from dpmed.data.decode.nifti import Volume
+from dpmed.errors import InputError
+
+Shape3 = tuple[int, int, int]
+# Share of the voxels below and above the range to which volumes without a unit (MR) are mapped.
+_PERCENTILES = (0.5, 99.5)
+_SPACING_TOLERANCE = 0.01
+_COUNTABLE = 256
+_MAX_CHANNELS = 64
+_MAX_VOXELS = 1 << 28  # a gigabyte while resampling
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """What volumes are brought to.
+
+    Attributes:
+        shape: voxels from left to right, back to front and foot to head.
+        spacing_mm: size of a voxel along these, or None to stretch the whole volume to `shape`.
+    """
+
+    shape: Shape3
+    spacing_mm: tuple[float, float, float] | None = None
+
+
+def orientation_of(volume: Volume) -> Int[np.ndarray, "3 2"]:
+    """For each stored axis the canonical axis it runs along, and 1 or -1 for its direction."""
+    from nibabel.orientations import io_orientation
+
+    orientation = io_orientation(volume.affine)
+    if not np.isfinite(orientation).all():
+        raise InputError("has no usable affine, so up and left are unknown", where=str(volume.path))
+    return orientation.astype(np.int64)
+
+
+def spacing_of(volume: Volume) -> Float[np.ndarray, "3"]:
+    """Size of a voxel along each stored axis, mm."""
+    return np.sqrt((volume.affine[:3, :3] ** 2).sum(axis=0))
+
+
+def read_intensities(
+    volume: Volume, grid: Grid, *, window: tuple[float, float] | None
+) -> Float[np.ndarray, "x y z channel"]:
+    """The values of a volume on the grid.
+
+    Args:
+        volume: three axes, or four with channels last.
+        grid: to resample to.
+        window: values are clipped to this range before resampling; None maps the 0.5th to 99.5th percentile of each
+            channel of the resampled volume to 0 to 1, for values without a unit.
+
+    Raises:
+        InputError: a voxel is not finite.
+    """
+    channels = volume.voxels[..., None] if volume.voxels.ndim == 3 else volume.voxels  # noqa: PLR2004 three axes
+    if channels.shape[-1] > _MAX_CHANNELS:
+        raise InputError(f"has {channels.shape[-1]} channels; over {_MAX_CHANNELS} are refused", where=str(volume.path))
+    out = np.empty((*grid.shape, channels.shape[-1]), np.float32)
+    scaled = volume.slope != 1.0 or volume.intercept != 0.0
+
+    def prepare(part: Shaped[np.ndarray, "a b"]) -> Float[np.ndarray, "a b"]:
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes of it is looked at below
+            values = part.astype(np.float32)
+            if scaled:
+                values = values * np.float32(volume.slope) + np.float32(volume.intercept)
+        if (scaled or part.dtype.kind == "f") and not np.isfinite(values).all():
+            raise InputError("holds voxels that are not finite (NaN, infinite or huge)", where=str(volume.path))
+        return values if window is None else np.clip(values, np.float32(window[0]), np.float32(window[1]), out=values)
+
+    for channel in range(channels.shape[-1]):
+        values = _resample(channels[..., channel], volume, grid, prepare)
+        if window is None:
+            low, high = np.percentile(values, _PERCENTILES).astype(np.float32)
+            values = (np.clip(values, low, high) - low) / max(high - low, np.float32(1e-6))
+        out[..., channel] = _fit(values, grid.shape, fill=float(values.min()) if window is None else window[0])
+    return out
+
+
+def read_labels(volume: Volume, grid: Grid, *, classes: int) -> UInt8[np.ndarray, "x y z"]:
+    """A label map on the grid: each voxel gets the class that holds the largest share of it.
+
+    Args:
+        volume: three axes of class numbers.
+        grid: to resample to.
+        classes: label values are 0 to `classes` - 1.
+
+    Raises:
+        InputError: a value is not a class number.
+    """
+    if volume.voxels.ndim != 3:  # noqa: PLR2004 three axes
+        raise InputError("is a label map with channels; one class number per voxel is expected", where=str(volume.path))
+    best = np.zeros(_target_shape(volume, grid)[1], np.uint8)
+    share = np.full(best.shape, -1.0, np.float32)
+    for stored, value in _label_values(volume, classes).items():
+
+        def prepare(part: Shaped[np.ndarray, "a b"], stored: float = stored) -> Float[np.ndarray, "a b"]:
+            return (part == stored).astype(np.float32)
+
+        part = _resample(volume.voxels, volume, grid, prepare)
+        # A comparison with a margin: where two classes tie, rounding must not decide, the lower one does.
+        better = part > share + np.float32(1e-5)
+        best[better], share[better] = value, part[better]
+    return _fit(best, grid.shape, fill=0.0)
+
+
+def check_pair(image: Volume, label: Volume) -> None:
+    """Refuse an image and a label map that do not lie on the same voxels.
+
+    Raises:
+        InputError: shape, orientation or spacing differ.
+    """
+    shapes = image.voxels.shape[:3], label.voxels.shape[:3]
+    if shapes[0] != shapes[1]:
+        texts = ["x".join(map(str, shape)) for shape in shapes]
+        raise InputError(
+            f"has {texts[1]} voxels, but its image {image.path.name} has {texts[0]}", where=str(label.path)
+        )
+    turned = not np.array_equal(orientation_of(image), orientation_of(label))
+    if turned or not np.allclose(spacing_of(image), spacing_of(label), rtol=_SPACING_TOLERANCE):
+        raise InputError(
+            f"lies otherwise in space than its image {image.path.name}: orientation or spacing differ",
+            where=str(label.path),
+        )
+
+
+def _label_values(volume: Volume, classes: int) -> dict[float, int]:
+    """Each stored value that occurs, and the class number that it means; in rising order."""
+    stored = _distinct(volume.voxels)
+    values = stored * volume.slope + volume.intercept
+    if not np.isfinite(values).all() or not np.array_equal(values, np.rint(values)):
+        raise InputError("holds label values that are not whole numbers", where=str(volume.path))
+    if values.min() < 0 or values.max() >= classes:
+        wrong = values.min() if values.min() < 0 else values.max()
+        raise InputError(
+            f"holds the label value {wrong:g}, but the classes are 0 to {classes - 1}",
+            where=str(volume.path),
+            remedy="Mend the file, or name all classes in data.class_names.",
+        )
+    return {float(one): int(value) for one, value in sorted(zip(stored, values, strict=True), key=lambda pair: pair[1])}
+
+
+def _distinct(voxels: Shaped[np.ndarray, "i j k"]) -> Float[np.ndarray, " value"]:
+    """All values that occur; counting small whole numbers is far faster than sorting them."""
+    low, high = float(voxels.min()), float(voxels.max())
+    slices = [voxels[:, :, number].ravel(order="K") for number in range(voxels.shape[2])]
+    if voxels.dtype.kind in "iu" and 0 <= low and high < _COUNTABLE:
+        counts = np.sum([np.bincount(part, minlength=_COUNTABLE) for part in slices], axis=0)
+        return np.flatnonzero(counts).astype(np.float64)
+    return np.unique(np.concatenate([np.unique(part) for part in slices])).astype(np.float64)
+
+
+def _target_shape(volume: Volume, grid: Grid) -> tuple[Shape3, Shape3]:
+    """The resampled shape, before cropping and padding, along stored and along canonical axes."""
+    orientation = orientation_of(volume)
+    sides = volume.voxels.shape[:3]
+    stored = [0, 0, 0]
+    canonical = [0, 0, 0]
+    for axis, (place, _) in enumerate(orientation):
+        side = grid.shape[place]
+        if grid.spacing_mm is not None:
+            side = max(1, round(sides[axis] * float(spacing_of(volume)[axis]) / grid.spacing_mm[place]))
+        stored[axis] = canonical[place] = side
+    _check_room(volume, canonical)
+    _check_room(volume, [stored[0], stored[1], sides[2]])  # on the way: two axes done, the third not yet
+    return (stored[0], stored[1], stored[2]), (canonical[0], canonical[1], canonical[2])
+
+
+def _check_room(volume: Volume, sides: Sequence[int]) -> None:
+    if math.prod(sides) > _MAX_VOXELS:
+        text = "x".join(map(str, sides))
+        raise InputError(f"would become {text} voxels by resampling, which is refused", where=str(volume.path))
+
+
+def _resample(
+    voxels: Shaped[np.ndarray, "i j k"],
+    volume: Volume,
+    grid: Grid,
+    prepare: Callable[[np.ndarray], np.ndarray],
+) -> Float[np.ndarray, "x y z"]:
+    from nibabel.orientations import apply_orientation
+
+    first, second, third = _target_shape(volume, grid)[0]
+    # Stored slices are (j, i) with i fastest: whole rows of memory, converted one slice at a time.
+    slices = np.empty((voxels.shape[2], second, first), np.float32)
+    for number in range(voxels.shape[2]):
+        image = Image.fromarray(np.ascontiguousarray(prepare(voxels[:, :, number].T)))
+        slices[number] = np.asarray(image.resize((first, second), Image.Resampling.BILINEAR))
+    if voxels.shape[2] != third:
+        flat = Image.fromarray(slices.reshape(voxels.shape[2], -1))
+        slices = np.asarray(flat.resize((flat.width, third), Image.Resampling.BILINEAR)).reshape(third, second, first)
+    return np.ascontiguousarray(apply_orientation(slices.transpose(2, 1, 0), orientation_of(volume)))
+
+
+def _fit(values: Shaped[np.ndarray, "x y z"], shape: Shape3, *, fill: float) -> Shaped[np.ndarray, "a b c"]:
+    """Crop or pad about the centre."""
+    if values.shape == shape:
+        return values
+    out = np.full(shape, fill, values.dtype)
+    source, target = [], []
+    for have, want in zip(values.shape, shape, strict=True):
+        size = min(have, want)
+        source.append(slice((have - size) // 2, (have - size) // 2 + size))
+        target.append(slice((want - size) // 2, (want - size) // 2 + size))
+    out[tuple(target)] = values[tuple(source)]
+    return out

@@ -1,0 +1,1 @@
+"""One data set, one file: from its own layout to a `Dataset`."""

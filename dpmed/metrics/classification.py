@@ -1,0 +1,179 @@
+"""Metrics of classification.
+
+Single values are scikit-learn's where it is fast enough; a thousand resamplings are computed side by side.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+NAMES = ("accuracy", "mcc", "balanced_accuracy", "f1", "auroc")
+
+# Above so many scores in one AUROC, its thousand resamplings would take minutes; it then has no interval.
+_MOST_SCORES = 1_000_000
+# Numbers that are worked on at once.
+_BLOCK = 1 << 22
+
+
+def evaluate(
+    names: Sequence[str], logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"]
+) -> dict[str, float]:
+    """The metrics `names`; F1 is the mean over classes, AUROC of several classes the mean of one against the rest."""
+    counts = confusion(logits, targets, classes=max(logits.shape[1], 2)).astype(np.float64)[None]
+    return {name: auroc(logits, targets) if name == "auroc" else float(_SCORES[name](counts)[0]) for name in names}
+
+
+def resample(
+    names: Sequence[str],
+    logits: Float[np.ndarray, "sample outputs"],
+    targets: Int[np.ndarray, " sample"],
+    *,
+    resamples: int,
+    generator: np.random.Generator,
+) -> dict[str, Float[np.ndarray, " resample"]]:
+    """Values of the metrics over samples drawn with replacement."""
+    # All metrics but AUROC depend only on how often each pair of target and choice occurs: drawing those counts is
+    # drawing the samples, at a fraction of the work.
+    counts = confusion(logits, targets, classes=max(logits.shape[1], 2))
+    wanted = [name for name in names if name != "auroc"]
+    found: dict[str, list[Float[np.ndarray, " resample"]]] = {name: [] for name in wanted}
+    for size in _blocks(resamples, counts.size):
+        drawn = generator.multinomial(len(targets), counts.ravel() / counts.sum(), size=size)
+        matrices = drawn.reshape(size, *counts.shape).astype(np.float64)
+        for name in wanted:
+            found[name].append(_SCORES[name](matrices))
+    if "auroc" in names and logits.size <= _MOST_SCORES:
+        curves = _curves(logits, targets)
+        found["auroc"] = []
+        for size in _blocks(resamples, len(targets)):
+            weights = generator.multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=size)
+            areas = [weighted_auroc(scores, is_positive, weights) for scores, is_positive in curves]
+            found["auroc"].append(_mean_of_numbers(np.stack(areas, axis=1)))
+    return {name: np.concatenate(parts) for name, parts in found.items() if parts}
+
+
+def choose(logits: Float[np.ndarray, "sample outputs"]) -> Int[np.ndarray, " sample"]:
+    """The class of the largest logit; with a single one, class 1 where it is positive."""
+    if logits.shape[1] == 1:
+        return (logits[:, 0] > 0).astype(np.int64)
+    return logits.argmax(axis=1)
+
+
+def auroc(logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"]) -> float:
+    """Area under the ROC curve; of several classes the mean of one against the rest, over classes that occur.
+
+    NaN where only one class occurs.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    if len(np.unique(targets)) < 2:  # noqa: PLR2004 a curve needs both sides
+        return float("nan")
+    return float(np.mean([roc_auc_score(is_positive, scores) for scores, is_positive in _curves(logits, targets)]))
+
+
+def _curves(
+    logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"]
+) -> list[tuple[Float[np.ndarray, " sample"], Bool[np.ndarray, " sample"]]]:
+    """Scores and which samples are positive: one curve for two classes, else one for each class that occurs."""
+    if logits.shape[1] <= 2:  # noqa: PLR2004 two classes
+        return [(logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0], targets == 1)]
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    chances = shifted / shifted.sum(axis=1, keepdims=True)
+    return [(chances[:, label], targets == label) for label in np.unique(targets)]
+
+
+def weighted_auroc(
+    scores: Float[np.ndarray, " sample"],
+    is_positive: Bool[np.ndarray, " sample"],
+    weights: Int[np.ndarray, "resample sample"],
+) -> Float[np.ndarray, " resample"]:
+    """The area under the ROC curve of samples that occur `weights` times; NaN where one side is empty.
+
+    The area is the chance that a positive sample scores above a negative one, ties counted half (Hanley & McNeil,
+    1982).
+    """
+    order = np.argsort(scores, kind="stable")
+    first_of_ties = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
+    ordered = weights[:, order].astype(np.float64)
+    positive = np.add.reduceat(ordered * is_positive[order], first_of_ties, axis=1)
+    negative = np.add.reduceat(ordered * ~is_positive[order], first_of_ties, axis=1)
+    below = np.cumsum(negative, axis=1) - negative / 2
+    with np.errstate(invalid="ignore"):
+        area: Float[np.ndarray, " resample"] = (positive * below).sum(axis=1) / (
+            positive.sum(axis=1) * negative.sum(axis=1)
+        )
+    return area
+
+
+def report(
+    logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"], class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of each class, and how many samples it has."""
+    from sklearn.metrics import precision_recall_fscore_support
+
+    labels = list(range(len(class_names)))
+    columns = precision_recall_fscore_support(targets, choose(logits), labels=labels, zero_division=0.0)
+    names = ("precision", "recall", "f1", "samples")
+    return [
+        {
+            "class": class_names[label],
+            **{name: column[label].item() for name, column in zip(names, columns, strict=True)},
+        }
+        for label in labels
+    ]
+
+
+def confusion(
+    logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"], *, classes: int
+) -> Int[np.ndarray, "target choice"]:
+    """How many samples of each class were taken for which."""
+    from sklearn.metrics import confusion_matrix
+
+    return np.asarray(confusion_matrix(targets, choose(logits), labels=list(range(classes))))
+
+
+def _accuracy(counts: Float[np.ndarray, "matrix target choice"]) -> Float[np.ndarray, " matrix"]:
+    return _hits(counts).sum(axis=1) / counts.sum(axis=(1, 2))
+
+
+def _balanced_accuracy(counts: Float[np.ndarray, "matrix target choice"]) -> Float[np.ndarray, " matrix"]:
+    """The mean recall of the classes that occur."""
+    with np.errstate(invalid="ignore"):
+        return _mean_of_numbers(_hits(counts) / counts.sum(axis=2))
+
+
+def _f1(counts: Float[np.ndarray, "matrix target choice"]) -> Float[np.ndarray, " matrix"]:
+    """The mean F1 of the classes that occur or are chosen."""
+    with np.errstate(invalid="ignore"):
+        return _mean_of_numbers(2 * _hits(counts) / (counts.sum(axis=1) + counts.sum(axis=2)))
+
+
+def _mcc(counts: Float[np.ndarray, "matrix target choice"]) -> Float[np.ndarray, " matrix"]:
+    """Matthews' correlation of several classes (Gorodkin, 2004, eq. 8); 0 where one side has a single class."""
+    total, chosen, occurring = counts.sum(axis=(1, 2)), counts.sum(axis=1), counts.sum(axis=2)
+    covariance = _hits(counts).sum(axis=1) * total - (chosen * occurring).sum(axis=1)
+    spread = (total**2 - (chosen**2).sum(axis=1)) * (total**2 - (occurring**2).sum(axis=1))
+    return np.where(spread > 0, covariance / np.sqrt(np.where(spread > 0, spread, 1)), 0.0)
+
+
+_SCORES = {"accuracy": _accuracy, "mcc": _mcc, "balanced_accuracy": _balanced_accuracy, "f1": _f1}
+
+
+def _hits(counts: Float[np.ndarray, "matrix target choice"]) -> Float[np.ndarray, "matrix target"]:
+    return np.diagonal(counts, axis1=1, axis2=2)
+
+
+def _mean_of_numbers(values: Float[np.ndarray, "row column"]) -> Float[np.ndarray, " row"]:
+    """The mean of each row over what is a number; NaN where nothing is."""
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, values, 0).sum(axis=1) / known.sum(axis=1)
+
+
+def _blocks(count: int, width: int) -> Iterator[int]:
+    """How many rows of `width` numbers to work on at once, until `count` are done."""
+    size = max(1, _BLOCK // width)
+    for first in range(0, count, size):
+        yield min(size, count - first)

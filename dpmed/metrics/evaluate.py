@@ -1,0 +1,148 @@
+"""Metrics of predictions against targets, with bootstrap confidence intervals: the task's own room is asked."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from dpmed.errors import InputError
+from dpmed.metrics import classification as class_metrics
+from dpmed.metrics import images as image_metrics
+from dpmed.metrics import multilabel as label_metrics
+from dpmed.metrics import regression as number_metrics
+from dpmed.metrics import segmentation as mask_metrics
+
+_DEFAULTS = {
+    "classification": class_metrics.NAMES,
+    "multi-label": label_metrics.NAMES,
+    "regression": number_metrics.NAMES,
+    "segmentation": ("dice", "dice_with_background"),
+    "reconstruction": ("mse", "psnr", "ssim"),
+}
+_MAIN = {
+    "classification": "accuracy",
+    "multi-label": "auroc",
+    "regression": "mae",
+    "segmentation": "dice",
+    "reconstruction": "ssim",
+}
+
+
+def metric_names(task: str) -> tuple[str, ...]:
+    """The metrics that a task has."""
+    return _DEFAULTS[task]
+
+
+def main_metric(task: str) -> str:
+    """The metric that a run of this task is judged by, unless its config names another."""
+    return _MAIN[task]
+
+
+def check_metrics(names: Sequence[str], main: str | None, *, task: str) -> None:
+    """Refuse metrics that a task does not have.
+
+    Raises:
+        InputError: a metric is unknown, or the main one is not computed.
+    """
+    known = metric_names(task)
+    asked = names or known
+    for name in asked:
+        if name not in known:
+            problem = f"{name!r} is unknown for {task}; valid: {', '.join(known)}"
+            raise InputError(problem, where="[evaluation] metrics")
+    if main is not None and main not in (*asked, "loss"):
+        raise InputError(f"{main!r} is not among the metrics {', '.join(asked)}", where="[evaluation] main_metric")
+
+
+def evaluate(
+    names: Sequence[str],
+    predictions: Shaped[np.ndarray, "sample ..."],
+    targets: Shaped[np.ndarray, "sample ..."],
+    *,
+    task: str,
+    class_names: Sequence[str],
+) -> dict[str, float]:
+    """The metrics `names` (or all of the task, if none are named); one that is not defined for the data is left out.
+
+    Args:
+        names: in `metric_names(task)`.
+        predictions: logits `(sample, outputs)`, class numbers `(sample, *space)`, images, or numbers
+            `(sample, target)` in the targets' own units.
+        targets: class numbers, labels of 0, 1 and -1 (unknown), masks, images, or numbers (NaN: unknown).
+        task: which.
+        class_names: of the data set's classes, labels or targets; metrics are also given for each where there are
+            several.
+    """
+    wanted = tuple(names) or metric_names(task)
+    if task == "classification":
+        values = class_metrics.evaluate(wanted, predictions, targets)
+    elif task == "multi-label":
+        values = label_metrics.evaluate(wanted, predictions, targets, label_names=class_names)
+    elif task == "regression":
+        values = number_metrics.evaluate(wanted, predictions, targets, target_names=class_names)
+    else:
+        values = _means(by_sample(wanted, predictions, targets, task=task, class_names=class_names))
+    return {name: value for name, value in values.items() if np.isfinite(value)}
+
+
+def bootstrap(
+    names: Sequence[str],
+    predictions: Shaped[np.ndarray, "sample ..."],
+    targets: Shaped[np.ndarray, "sample ..."],
+    *,
+    task: str,
+    class_names: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> dict[str, tuple[float, float]]:
+    """95 % percentile intervals of the same metrics over samples drawn with replacement (Efron, 1979)."""
+    if resamples == 0 or len(targets) == 0:
+        return {}
+    wanted = tuple(names) or metric_names(task)
+    generator = np.random.default_rng(seed)
+    if task == "classification":
+        draws = class_metrics.resample(wanted, predictions, targets, resamples=resamples, generator=generator)
+    elif task in ("multi-label", "regression"):
+        weights = generator.multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=resamples)
+        if task == "multi-label":
+            draws = label_metrics.resample(wanted, predictions, targets, label_names=class_names, weights=weights)
+        else:
+            draws = number_metrics.resample(wanted, predictions, targets, target_names=class_names, weights=weights)
+    else:
+        table = by_sample(wanted, predictions, targets, task=task, class_names=class_names)
+        rows = generator.integers(0, len(targets), (resamples, len(targets)))
+        draws = {name: _means_of_rows(values[rows]) for name, values in table.items()}
+    return {name: interval for name, values in draws.items() if (interval := _interval(values)) is not None}
+
+
+def by_sample(
+    names: Sequence[str],
+    predictions: Shaped[np.ndarray, "sample ..."],
+    targets: Shaped[np.ndarray, "sample ..."],
+    *,
+    task: str,
+    class_names: Sequence[str],
+) -> dict[str, Float[np.ndarray, " sample"]]:
+    """The metrics of `evaluate` for every single mask or image; NaN where one is not defined (an absent class)."""
+    wanted = tuple(names) or metric_names(task)
+    if task == "segmentation":
+        return mask_metrics.by_sample(wanted, predictions, targets, class_names=class_names)
+    return image_metrics.by_sample(wanted, predictions, targets)
+
+
+def _means(table: dict[str, Float[np.ndarray, " sample"]]) -> dict[str, float]:
+    return {name: float(_means_of_rows(values[None])[0]) for name, values in table.items()}
+
+
+def _means_of_rows(values: Float[np.ndarray, "row sample"]) -> Float[np.ndarray, " row"]:
+    known = np.isfinite(values)
+    total = np.where(known, values, 0.0).sum(axis=1)
+    count = known.sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _interval(values: Float[np.ndarray, " row"]) -> tuple[float, float] | None:
+    known = values[np.isfinite(values)]
+    if len(known) == 0:
+        return None
+    return float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975))

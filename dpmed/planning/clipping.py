@@ -1,0 +1,77 @@
+"""From config and budget to the clipping of a training, and what plan and ledger say of it."""
+
+from dpmed.config.privacy import PrivacyConfig
+from dpmed.dpsgd.clipping import AdaptiveClipping, AutomaticClipping, Clipping, FlatClipping, PerLayerClipping
+from dpmed.errors import InputError
+from dpmed.privacy.budget import Budget
+
+_STABILITY, _QUANTILE, _RATE = 0.01, 0.5, 0.2
+# σ_b as a share of the expected batch size. Source: Andrew et al. (2021), section 3.1.
+_COUNT_NOISE = 1 / 20
+
+
+def build_clipping(privacy: PrivacyConfig, budget: Budget) -> Clipping:
+    """The clipping that the config asks for.
+
+    Raises:
+        InputError: the noise on adaptive clipping's counts leaves nothing of the budget for gradients.
+    """
+    norm = budget.clipping_norm
+    if privacy.clipping == "automatic":
+        return AutomaticClipping(norm, stability=_given(privacy.clipping_stability, _STABILITY))
+    if privacy.clipping == "per-layer":
+        return PerLayerClipping(norm)
+    return FlatClipping(norm) if privacy.clipping == "flat" else _adaptive(privacy, budget)
+
+
+def count_noise(clipping: Clipping) -> float | None:
+    """σ_b of the counts that a step releases, in records; None where it releases none."""
+    return clipping.count_noise if isinstance(clipping, AdaptiveClipping) else None
+
+
+def describe_clipping(privacy: PrivacyConfig, clipping: Clipping, budget: Budget) -> str:
+    """What the plan says."""
+    if not isinstance(clipping, AdaptiveClipping):
+        return f"{privacy.clipping}, norm {clipping.clipping_norm:g}"
+    return (
+        f"adaptive, norm {clipping.clipping_norm:g} at first, then moved towards the {clipping.quantile:g} quantile; "
+        f"counts with noise {clipping.count_noise:g}, which leaves gradients "
+        f"σ = {clipping.gradient_noise(budget.noise_multiplier):.4g}"
+    )
+
+
+def clipping_notes(clipping: Clipping, budget: Budget) -> tuple[str, ...]:
+    """What the ledger says beyond the clipping's name."""
+    if not isinstance(clipping, AdaptiveClipping):
+        return ()
+    noise = clipping.gradient_noise(budget.noise_multiplier)
+    return (
+        f"The clipping norm moves during training, from {clipping.clipping_norm:g}, after counts of gradients within "
+        f"it that are released with Gaussian noise of {clipping.count_noise:g} (sensitivity 1/2). Their share is "
+        f"inside ε: gradients have noise of {noise:.6g} times the clipping norm of "
+        f"their step, and both together cost what noise_multiplier = {budget.noise_multiplier:.6g} costs (Andrew et "
+        "al., 2021, Theorem 1).",
+    )
+
+
+def _adaptive(privacy: PrivacyConfig, budget: Budget) -> AdaptiveClipping:
+    clipping = AdaptiveClipping(
+        clipping_norm=budget.clipping_norm,
+        quantile=_given(privacy.clipping_quantile, _QUANTILE),
+        rate=_given(privacy.clipping_rate, _RATE),
+        count_noise=_given(privacy.clipping_count_noise, budget.expected_batch_size * _COUNT_NOISE),
+        expected_batch_size=budget.expected_batch_size,
+    )
+    least = budget.noise_multiplier / 2
+    if clipping.count_noise <= least:
+        raise InputError(
+            f"σ_b = {clipping.count_noise:g} on the counts alone spends more than the whole budget, whose noise "
+            f"multiplier is {budget.noise_multiplier:.4g}: nothing is left for gradients",
+            where="privacy.clipping_count_noise",
+            remedy=f"Choose a value well above {least:.4g}, or a larger training.batch_size.",
+        )
+    return clipping
+
+
+def _given(value: float | None, default: float) -> float:
+    return default if value is None else value

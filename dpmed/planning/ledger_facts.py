@@ -1,0 +1,103 @@
+"""What the ledger says of a plan: it follows from the config, the kind of data set and N, never from patients."""
+
+from importlib.metadata import version
+
+from dpmed.config.privacy import PrivacyConfig
+from dpmed.config.schema import Config
+from dpmed.data.base import Dataset
+from dpmed.data.split import split_note
+from dpmed.dpsgd.clipping import Clipping
+from dpmed.planning.clipping import clipping_notes, count_noise
+from dpmed.privacy.budget import Budget
+from dpmed.privacy.ledger import LedgerFacts, several_images_note
+from dpmed.privacy.rero import assumption_notes
+from dpmed.privacy.tradeoff import Composition
+
+
+def ledger_facts(
+    config: Config, dataset: Dataset, unit: str, *, budget: Budget | None, clipping: Clipping | None
+) -> LedgerFacts:
+    """What stays the same in the ledger over a run.
+
+    Args:
+        config: of the run.
+        dataset: only its constants and the rule of its split are looked at, never its samples.
+        unit: of privacy.
+        budget: solved; None without privacy.
+        clipping: of gradients; None without privacy.
+    """
+    privacy, info = config.privacy, dataset.info
+    split = split_note(dataset, config.data)
+    outside = (*info.outside_accounting, *uses_of_data(config), *_choices(config, info.unit, unit))
+    outside = outside if split is None else (*outside, split)
+    data = f"{info.name}: {info.task}, {'x'.join(map(str, info.input_shape))}"
+    installed = version("dpmed")
+    if privacy is None or budget is None or clipping is None:
+        return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, version=installed)
+    notes = [*_unit_notes(info.name, info.unit, unit, budget), *_risk_notes(privacy, budget)]
+    return LedgerFacts(
+        unit=unit,
+        source=privacy.noise_source,
+        clipping=privacy.clipping,
+        clipping_count_noise=count_noise(clipping),
+        outside=outside,
+        notes=(*notes, *clipping_notes(clipping, budget)),
+        data=data,
+        version=installed,
+    )
+
+
+def uses_of_data(config: Config) -> list[str]:
+    """Every use of data that the config asks for and ε does not cover."""
+    found = []
+    if config.data.limit is not None:
+        found.append(
+            "data.limit chose the samples by their place in the data set; ε holds given that choice, which would be "
+            "another one if a sample were added or removed."
+        )
+    if config.training.early_stopping is not None:
+        found.append(
+            "Validation scores, computed exactly, chose when to stop and which weights to keep; so the number of steps "
+            "depends on them too."
+        )
+    if config.schedule.name == "plateau":
+        found.append("Validation scores, computed exactly, chose when to reduce the learning rate.")
+    if getattr(config.loss, "class_weights", None) == "balanced":
+        found.append("The loss weighs classes by their counts in the training set, computed exactly.")
+    if config.model.pretrained is not None:
+        found.append(
+            f"Training began with the weights in {config.model.pretrained.name}; ε does not cover the data that those "
+            "were trained on."
+        )
+    return found
+
+
+def _choices(config: Config, known: str, unit: str) -> list[str]:
+    if config.data.max_samples_per_unit is None or unit == known:
+        return []
+    # By its unit as a whole the choice is that unit's own affair; an image more or less lets another one in.
+    return [
+        f"data.max_samples_per_unit chose the first images of each {known}; ε holds given that choice, which would be "
+        "another one if an image were added or removed."
+    ]
+
+
+def _unit_notes(data: str, known: str, unit: str, budget: Budget) -> list[str]:
+    if unit == "image" and known != "image":
+        return [several_images_note(known, epsilon=budget.epsilon, delta=budget.delta)]
+    if unit == "lesion" and data == "ham10000":
+        return ["The unit of privacy is the lesion: a patient with several lesions is protected less than ε says."]
+    return []
+
+
+def _risk_notes(privacy: PrivacyConfig, budget: Budget) -> tuple[str, ...]:
+    if privacy.max_reconstruction_risk is None or privacy.adversary is None:
+        return ()
+    composition = Composition(
+        adversary=privacy.adversary,
+        noise_multiplier=budget.noise_multiplier,
+        sampling_rate=budget.sampling_rate,
+        steps=budget.steps,
+    )
+    prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
+    return assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)

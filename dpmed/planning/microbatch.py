@@ -1,0 +1,43 @@
+"""The microbatch of a plan on this machine."""
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from dpmed.data.loader import Loader
+from dpmed.dpsgd.microbatch import largest_fitting, usable_memory
+from dpmed.dpsgd.step import Step, StepState
+from dpmed.planning.plan import Plan
+from dpmed.training.objective import device_records
+
+
+def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int | None = None) -> int:
+    """The largest of the plan's microbatches of which a step fits into `memory`, by XLA's own analysis.
+
+    Args:
+        plan: gives the choice.
+        step: of the plan.
+        state: of the step.
+        memory: bytes on each device; None for what the first device of this process has to give.
+    """
+    if len(plan.microbatches) == 1:
+        return plan.microbatches[0]
+    limit = usable_memory() if memory is None else memory
+    return largest_fitting(
+        lambda microbatch: step_memory(plan, step, state, microbatch), list(plan.microbatches), limit
+    )
+
+
+def step_memory(plan: Plan, step: Step, state: StepState, microbatch: int) -> int:
+    """Bytes that a step needs on each device; it is compiled for that, and nothing is trained."""
+    one = next(Loader(plan.dataset, plan.members, microbatch=1).load(np.zeros(1, np.int64)))
+    record = device_records(one.inputs, one.targets, one.weights, keys=one.keys, step=0)
+    count = -(-microbatch // jax.device_count()) * jax.device_count()
+    return step.memory(state, *_repeated((record, one.mask), count))
+
+
+def _repeated(tree: PyTree[np.ndarray], count: int) -> PyTree[jax.ShapeDtypeStruct]:
+    def repeated(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype)  # type: ignore[no-untyped-call] # jax's
+
+    return jax.tree.map(repeated, tree)

@@ -1,0 +1,333 @@
+"""The plan of a training run: data, model, budget and steps, settled before anything is trained.
+
+Nothing here changes afterwards, and the config is never written to: what follows from it lives in `Plan`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from dpmed.config.privacy import PrivacyConfig
+from dpmed.config.schema import Config
+from dpmed.data.base import Dataset, Info, Split
+from dpmed.data.build import build_dataset
+from dpmed.data.split import split_dataset
+from dpmed.data.units import UnitSummary, members_by_unit, summarise_units, unit_remedy
+from dpmed.dpsgd.clipping import Clipping
+from dpmed.errors import InputError
+from dpmed.metrics.evaluate import check_metrics, main_metric
+from dpmed.models.build import BuiltModel, build_model
+from dpmed.planning.clipping import build_clipping, describe_clipping
+from dpmed.planning.ledger_facts import ledger_facts
+from dpmed.planning.precision import precision_warnings, with_settled_precision
+from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget
+from dpmed.privacy.ledger import LedgerFacts
+from dpmed.progress import Progress
+
+_LARGEST_MICROBATCH = 1024
+_ROUND_SIZES = (768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
+_TRAIN_SIZE_TOLERANCE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """What will be trained on what, how long and at which price.
+
+    Attributes:
+        config: as read.
+        dataset: random access to samples.
+        split: which samples are trained on, chosen by and tested on.
+        members: for each record of the training set its samples.
+        model: the freshly initialised model.
+        budget: solved; None without privacy.
+        clipping: of each record's gradient; None without privacy.
+        facts: what the ledger says of the whole run; public.
+        units: how the training samples are spread over units: exact, for `internal.json`.
+        steps: draws planned.
+        steps_per_epoch: draws that make an epoch.
+        microbatches: records on the device at once, descending: the first that fits is taken.
+        warnings: what the user should know before it starts.
+    """
+
+    config: Config
+    dataset: Dataset
+    split: Split
+    members: list[Int[np.ndarray, " _"]]
+    model: BuiltModel
+    budget: Budget | None
+    clipping: Clipping | None
+    facts: LedgerFacts
+    units: UnitSummary
+    steps: int
+    steps_per_epoch: int
+    microbatches: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+    @property
+    def train_size(self) -> int:
+        """Number of training records N."""
+        return len(self.members)
+
+    @property
+    def steps_per_checkpoint(self) -> int:
+        """Steps between checkpoints."""
+        return self.config.training.checkpoint_steps or self.steps_per_epoch
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that curves show and early stopping watches."""
+        return self.config.evaluation.main_metric or main_metric(self.dataset.info.task)
+
+    @property
+    def class_counts(self) -> Int[np.ndarray, " classes"] | None:
+        """Training samples of each class; None where samples have no single class."""
+        labels, classes = self.dataset.labels, len(self.dataset.info.class_names)
+        if labels is None or classes == 0:
+            return None
+        return np.bincount(labels[self.split.train], minlength=classes)
+
+    def describe(self) -> dict[str, str]:
+        """The plan as names and values, for the user."""
+        config, split, info = self.config, self.split, self.dataset.info
+        shape = "x".join(map(str, info.input_shape))
+        facts: dict[str, Any] = {
+            "data": f"{info.name}: {info.task}, {shape}" + _outputs(info),
+            "samples": f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test",
+            "model": f"{config.model.name}, {self.model.parameters:,} parameters, {config.training.precision}",
+            "steps": f"{self.steps} ({self.steps / self.steps_per_epoch:g} epochs), microbatch {self._microbatch()}",
+        }
+        budget, clipping, privacy = self.budget, self.clipping, config.privacy
+        if budget is None or clipping is None or privacy is None:
+            return {**facts, "privacy": "none: this run may reveal any training sample"}
+        other = "rdp" if budget.accountant == "pld" else "pld"
+        other_epsilon = budget.epsilon_rdp if other == "rdp" else budget.epsilon_pld
+        return {
+            **facts,
+            "sampling": f"Poisson, rate {budget.sampling_rate:.4g}, expected batch size {budget.expected_batch_size}",
+            "privacy": f"ε = {budget.epsilon:.4g} at δ = {budget.delta:g} by {budget.accountant.upper()} "
+            f"({other_epsilon:.4g} by {other.upper()}), per {self.facts.unit}",
+            "clipping": describe_clipping(privacy, clipping, budget),
+            "noise": f"σ = {budget.noise_multiplier:.4g}, from {self.facts.source}",
+        }
+
+    def _microbatch(self) -> str:
+        largest, *others = self.microbatches
+        return f"{largest} or what fits" if others else str(largest)
+
+    def to_json(self) -> dict[str, Any]:
+        """The plan as JSON's types, for `--dry-run --json`."""
+        budget = self.budget
+        return {
+            "samples": {name: len(getattr(self.split, name)) for name in ("train", "validation", "test")},
+            "train_size": self.train_size,
+            "parameters": self.model.parameters,
+            "precision": self.config.training.precision,
+            "steps": self.steps,
+            "steps_per_epoch": self.steps_per_epoch,
+            "microbatch": self.microbatches[0],
+            "private": budget is not None,
+            "epsilon": budget and budget.epsilon,
+            "epsilon_pld": budget and budget.epsilon_pld,
+            "epsilon_rdp": budget and budget.epsilon_rdp,
+            "epsilon_dp_accounting": _second_opinion(budget),
+            "delta": budget and budget.delta,
+            "noise_multiplier": budget and budget.noise_multiplier,
+            "clipping": self.facts.clipping,
+            "sampling_rate": budget and budget.sampling_rate,
+            "warnings": list(self.warnings),
+        }
+
+
+def make_plan(config: Config, progress: Progress) -> Plan:
+    """Read the data set, build the model and solve the budget.
+
+    Raises:
+        InputError: data, model and privacy do not go together, or the budget cannot be met.
+    """
+    config = with_settled_precision(config)
+    dataset = build_dataset(config.data, progress=progress)
+    split = split_dataset(dataset, config.data, seed=config.training.seed)
+    unit = config.privacy.unit if config.privacy is not None else "image"
+    members = members_by_unit(dataset, split.train, unit=unit, max_samples=config.data.max_samples_per_unit)
+    check_metrics(config.evaluation.metrics, config.evaluation.main_metric, task=dataset.info.task)
+    _check_column(config.evaluation.break_down_by, dataset)
+    _check_sizes(config, len(members))
+    model = _build(config, dataset)
+    budget = None if config.privacy is None else _solve(config, config.privacy, len(members))
+    if budget is not None:
+        budget.require_agreement()
+    clipping = None if config.privacy is None or budget is None else build_clipping(config.privacy, budget)
+    steps_per_epoch = len(members) // config.training.batch_size
+    return Plan(
+        config=config,
+        dataset=dataset,
+        split=split,
+        members=members,
+        model=model,
+        budget=budget,
+        clipping=clipping,
+        facts=ledger_facts(config, dataset, unit, budget=budget, clipping=clipping),
+        units=summarise_units(dataset, split.train),
+        steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
+        steps_per_epoch=steps_per_epoch,
+        microbatches=_microbatches(config, len(members)),
+        warnings=(
+            *_warnings(config, len(members)),
+            *_unit_warnings(config, dataset.info),
+            *_class_warnings(dataset, split),
+            *precision_warnings(config),
+        ),
+    )
+
+
+def _outputs(info: Info) -> str:
+    kind = {"multi-label": "labels", "regression": "targets"}.get(info.task, "classes")
+    return f", {len(info.output_names)} {kind}" if info.output_names else ""
+
+
+def _second_opinion(budget: Budget | None) -> float | None:
+    opinion = None if budget is None else budget.second_opinion(budget.steps)
+    return None if opinion is None else opinion.epsilon
+
+
+def _check_column(column: str | None, dataset: Dataset) -> None:
+    known = sorted(dataset.columns())
+    if column is not None and column not in known:
+        remedy = f"It has {', '.join(known)}." if known else "It has none."
+        problem = f"the data set has no column {column!r}"
+        raise InputError(problem, where="evaluation.break_down_by", remedy=remedy)
+
+
+def _check_sizes(config: Config, train_size: int) -> None:
+    batch_size = config.training.batch_size
+    if batch_size > train_size:
+        raise InputError(
+            f"the expected batch size is {batch_size}, but the training set has only {train_size} records",
+            where="training.batch_size",
+            remedy=f"Choose at most {train_size}.",
+        )
+    known = config.data.train_size
+    # σ and ε are computed from what is there; a split by patients may miss the expected size by a few.
+    if known is not None and abs(known - train_size) > _size_tolerance(config, known):
+        raise InputError(
+            f"says {known}, but the training split has {train_size} records: is this the right data set?",
+            where="data.train_size",
+            remedy=f"Set it to {train_size} or leave it out.",
+        )
+
+
+def _size_tolerance(config: Config, train_size: int) -> float:
+    data = config.data
+    if data.split_by == "stratified":
+        return _TRAIN_SIZE_TOLERANCE * train_size
+    # By hash each unit falls to a part by itself: a binomial number of them is trained on.
+    kept_out = 1 - (1 - data.test_fraction) * (1 - data.validation_fraction)
+    return max(_TRAIN_SIZE_TOLERANCE * train_size, 4 * (train_size * kept_out) ** 0.5)
+
+
+def _build(config: Config, dataset: Dataset) -> BuiltModel:
+    info = dataset.info
+    key = jax.random.key(config.training.seed)
+    outputs = len(info.output_names) or info.input_shape[-1]
+    if info.task == "classification" and config.loss.name == "binary_cross_entropy":
+        outputs = 1
+    model = build_model(config.model, info.input_shape, outputs=outputs, task=info.task, key=key)
+    if config.privacy is not None and model.mixes_samples:
+        raise InputError(
+            "batch normalisation computes its statistics over the batch, so that one patient's image changes the "
+            "gradients of all others and no clipping bounds its influence; it cannot be trained with privacy",
+            where="model",
+            remedy='Use group norm: normalisation = "group".',
+        )
+    return model
+
+
+def _solve(config: Config, privacy: PrivacyConfig, train_size: int) -> Budget:
+    return solve_budget(
+        BudgetRequest(
+            train_size=train_size,
+            expected_batch_size=config.training.batch_size,
+            delta=privacy.delta,
+            clipping_norm=privacy.clipping_norm,
+            accountant=privacy.accountant,
+            epsilon=privacy.epsilon,
+            noise_multiplier=privacy.noise_multiplier,
+            epochs=config.training.epochs,
+            max_reconstruction_risk=privacy.max_reconstruction_risk,
+            adversary=privacy.adversary,
+            prior=privacy.prior,
+        )
+    )
+
+
+def _microbatches(config: Config, train_size: int) -> tuple[int, ...]:
+    batch_size = config.training.batch_size
+    if config.privacy is None:
+        return _full_microbatches(config, batch_size)
+    if config.training.microbatch != "auto":
+        return (min(config.training.microbatch, train_size),)
+    # Poisson batches vary: room for four standard deviations more than expected lets most of them go in one piece.
+    rate = batch_size / train_size
+    largest = min(train_size, batch_size + 4 * (batch_size * (1 - rate)) ** 0.5 + 1)
+    wanted = min(-(-int(largest) // 8) * 8, _LARGEST_MICROBATCH)
+    return (wanted, *(size for size in _ROUND_SIZES if size < wanted))
+
+
+def _full_microbatches(config: Config, batch_size: int) -> tuple[int, ...]:
+    asked = config.training.microbatch
+    if asked == "auto":
+        # The batch norm of a batch in pieces would be another one.
+        mixes = getattr(config.model, "normalisation", None) == "batch"
+        pieces = (1,) if mixes else range(1, batch_size + 1)
+        return tuple(batch_size // count for count in pieces if batch_size % count == 0)
+    if batch_size % asked:
+        raise InputError(
+            f"{asked} does not divide the batch size {batch_size}",
+            where="training.microbatch",
+            remedy="Without privacy every microbatch must be full, since padding would enter batch norm's statistics.",
+        )
+    return (asked,)
+
+
+def _class_warnings(dataset: Dataset, split: Split) -> tuple[str, ...]:
+    names = dataset.info.class_names
+    if dataset.labels is None or dataset.info.task != "classification":
+        return ()
+    found = []
+    for part, numbers in split.parts().items():
+        counts = np.bincount(dataset.labels[numbers], minlength=len(names))
+        absent = [name for name, count in zip(names, counts, strict=True) if count == 0]
+        if absent:
+            found.append(f"The {part} split has no sample of {', '.join(absent)}: it can say nothing of them.")
+    return tuple(found)
+
+
+def _unit_warnings(config: Config, info: Info) -> tuple[str, ...]:
+    if config.privacy is None or config.privacy.unit == "patient" or not info.patients_unknown:
+        return ()
+    return (
+        f"Nobody knows which samples of {info.name} share a patient: ε protects one {config.privacy.unit}, and a "
+        "patient with several is protected less. " + unit_remedy(info.name, "patient"),
+    )
+
+
+def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
+    privacy = config.privacy
+    warnings = []
+    known = config.data.train_size
+    if known is not None and known != train_size:
+        warnings.append(
+            f"data.train_size = {known}, but the training split has {train_size} records; σ and ε are those of "
+            f"{train_size}."
+        )
+    if privacy is not None and privacy.delta >= 1 / train_size:
+        warnings.append(
+            f"privacy.delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a "
+            "mechanism that publishes one random patient in the clear would satisfy it. Choose a smaller δ."
+        )
+    if privacy is not None and privacy.noise_source == "seeded":
+        warnings.append("Noise and batches come from the seed: for research only, nothing of this run may be released.")
+    return tuple(warnings)

@@ -1,0 +1,36 @@
+"""Which precision a training computes in on this machine."""
+
+from typing import Any
+
+import jax
+
+from dpmed.config.schema import Config
+
+# NVIDIA's first generation (Ampere) whose matrix units take bfloat16.
+_FIRST_WITH_BFLOAT16 = 8.0
+
+
+def with_settled_precision(config: Config) -> Config:
+    """The config with `auto` replaced by what the default device gains from; a run keeps it when it is resumed."""
+    if config.training.precision != "auto":
+        return config
+    settled = "bfloat16" if gains_from_bfloat16(jax.local_devices()[0]) else "float32"
+    return config.model_copy(update={"training": config.training.model_copy(update={"precision": settled})})
+
+
+def gains_from_bfloat16(device: Any) -> bool:
+    """Whether the device multiplies bfloat16 faster than float32."""
+    if device.platform == "tpu":
+        return True
+    try:
+        return device.platform == "gpu" and float(device.compute_capability) >= _FIRST_WITH_BFLOAT16
+    except (AttributeError, ValueError):
+        # Another maker's GPU, which names no such number: float32 is right everywhere.
+        return False
+
+
+def precision_warnings(config: Config) -> list[str]:
+    """What the plan says of a precision that gains nothing here."""
+    if config.training.precision == "bfloat16" and not gains_from_bfloat16(jax.local_devices()[0]):
+        return ['training.precision = "bfloat16" is no faster on this device; results are less precise for nothing.']
+    return []

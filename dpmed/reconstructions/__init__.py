@@ -1,0 +1,1 @@
+"""Recovered images on disk: the manifest that describes them, and the files themselves."""

@@ -1,0 +1,1 @@
+"""What lies between dpmed and the machine: compiler, memory, processes."""

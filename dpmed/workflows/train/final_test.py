@@ -1,0 +1,105 @@
+"""The final test of a run: metrics with intervals, and the tables and picture behind them.
+
+Besides `summary.json`: for classification `classes.csv` and `confusion.csv` with its picture; for several labels
+`labels.csv` and for regression `targets.csv`, a row each; for segmentation and reconstruction `test_samples.csv`, a row
+per scan or image; `breakdown.csv` where a column was asked for.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from dpmed.figures.confusion import plot_confusion
+from dpmed.files import write_csv
+from dpmed.metrics import classification as class_metrics
+from dpmed.metrics import multilabel as label_metrics
+from dpmed.metrics import regression as number_metrics
+from dpmed.metrics.evaluate import bootstrap, by_sample, evaluate
+from dpmed.planning.plan import Plan
+from dpmed.training.evaluate import Predictions
+
+
+def write_test(
+    plan: Plan, result: Predictions, folder: Path
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Score the test split and write what is behind the scores.
+
+    Args:
+        plan: of the run.
+        result: of `plan.split.test`, in its order.
+        folder: the run folder.
+
+    Returns:
+        Metrics with the mean loss, and their 95 % intervals.
+    """
+    info, config = plan.dataset.info, plan.config
+    names = config.evaluation.metrics
+    common: dict[str, Any] = {"task": info.task, "class_names": info.output_names}
+    scores = evaluate(names, result.predictions, result.targets, **common)
+    intervals = bootstrap(
+        names,
+        result.predictions,
+        result.targets,
+        **common,
+        resamples=config.evaluation.bootstrap,
+        seed=config.training.seed,
+    )
+    if info.task == "classification":
+        _write_classes(result, info.class_names, folder)
+    elif info.task == "multi-label":
+        rows = label_metrics.report(result.predictions, result.targets, info.class_names)
+        write_csv(folder / "labels.csv", rows, list(rows[0]))
+    elif info.task == "regression":
+        rows = number_metrics.report(result.predictions, result.targets, info.target_names)
+        write_csv(folder / "targets.csv", rows, list(rows[0]))
+    else:
+        _write_samples(result, common, plan.split.test, folder)
+    if config.evaluation.break_down_by is not None:
+        _write_breakdown(plan, result, config.evaluation.break_down_by, folder)
+    return {"loss": float(result.losses.mean()), **scores}, intervals
+
+
+def _write_classes(result: Predictions, class_names: tuple[str, ...], folder: Path) -> None:
+    rows = class_metrics.report(result.predictions, result.targets, class_names)
+    write_csv(folder / "classes.csv", rows, list(rows[0]))
+    table = class_metrics.confusion(result.predictions, result.targets, classes=len(class_names))
+    counts = [
+        {"class": name, **dict(zip(class_names, row.tolist(), strict=True))}
+        for name, row in zip(class_names, table, strict=True)
+    ]
+    write_csv(folder / "confusion.csv", counts, ["class", *class_names])
+    plot_confusion(table, class_names, folder)
+
+
+def _write_samples(
+    result: Predictions, common: dict[str, Any], numbers: Int[np.ndarray, " sample"], folder: Path
+) -> None:
+    table = by_sample((), result.predictions, result.targets, **common)
+    rows: list[dict[str, Any]] = [
+        {"sample": int(number), "loss": float(result.losses[place])}
+        # A class that is in neither mask has no Dice: the cell stays empty.
+        | {name: float(column[place]) if np.isfinite(column[place]) else None for name, column in table.items()}
+        for place, number in enumerate(numbers)
+    ]
+    write_csv(folder / "test_samples.csv", rows, ["sample", "loss", *table])
+
+
+def _write_breakdown(plan: Plan, result: Predictions, column: str, folder: Path) -> None:
+    info = plan.dataset.info
+    values = np.asarray(plan.dataset.columns()[column])[plan.split.test]
+    rows = []
+    for value in np.unique(values):
+        here = values == value
+        scores = evaluate(
+            plan.config.evaluation.metrics,
+            result.predictions[here],
+            result.targets[here],
+            task=info.task,
+            class_names=info.output_names,
+        )
+        loss = float(result.losses[here].mean())
+        rows.append({column: str(value) or "unknown", "samples": int(here.sum()), "loss": loss, **scores})
+    names = dict.fromkeys(name for row in rows for name in row)
+    write_csv(folder / "breakdown.csv", rows, list(names))

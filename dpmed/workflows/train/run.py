@@ -1,0 +1,151 @@
+"""`dpmed train`: plan, train, test, write: as a new run, or from where a run stopped."""
+
+import hashlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dpmed.config.load import config_to_toml
+from dpmed.errors import RunError
+from dpmed.files import exclusive_lock, make_folder, to_json, write_json
+from dpmed.planning.computation import build_computation
+from dpmed.planning.plan import Plan
+from dpmed.planning.run_ledger import with_siblings
+from dpmed.planning.secrets import draw_secrets
+from dpmed.progress import Progress
+from dpmed.runtime.distributed import ALONE, Processes
+from dpmed.training.loop import Hooks, Outcome, train
+from dpmed.training.tracking import CAUTION, TENSORBOARD_FOLDER, check_trackers
+from dpmed.training.validation_monitor import follow_up
+from dpmed.workflows.train import inspection
+from dpmed.workflows.train.run_folder import CHECKPOINTS, check_split, create_run_folder, open_run_folder, siblings_of
+from dpmed.workflows.train.summary import TrainSummary, versions
+
+
+def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = ALONE) -> TrainSummary | None:
+    """Train a new run in an empty folder.
+
+    Args:
+        plan: what to train.
+        folder: where to write; made by the caller.
+        progress: tells the user.
+        processes: that train together.
+
+    Returns:
+        What the run reached; None in all processes but the first, which alone writes.
+
+    Raises:
+        RunError: the user stopped the run, or the disk is full; the message says how to resume.
+    """
+    check_trackers(plan.config.training.track)
+    if processes.is_first:
+        create_run_folder(folder, plan)
+    return _train(plan, folder, progress, processes)
+
+
+def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes = ALONE) -> TrainSummary | None:
+    """Resume a run from its last checkpoint, or from its start when it has none; see `run`.
+
+    The numbers of devices and of processes may differ from those before.
+
+    Raises:
+        InputError: a checkpoint is damaged or belongs to another config, or the data set has changed.
+        RunError: as `run`.
+    """
+    check_trackers(plan.config.training.track)
+    if processes.is_first:
+        make_folder(folder / CHECKPOINTS)
+    check_split(folder, plan)
+    plan = replace(plan, facts=with_siblings(plan.facts, siblings_of(folder)))
+    return _train(plan, folder, progress, processes)
+
+
+def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:
+    """The plan with what was found in the data and what a step needs; writes `plan.json` and `contact_sheet.png`.
+
+    Raises:
+        InputError: a sample cannot be read.
+    """
+    found = inspection.run(plan.dataset, plan.split, seed=plan.config.training.seed, folder=folder)
+    computation = build_computation(plan, draw_secrets(plan))
+    microbatch = computation.fitting_microbatch()
+    memory = computation.step_memory(microbatch)
+    content = {**plan.to_json(), "microbatch": microbatch, "step_memory_bytes": memory, "data": found.to_json()}
+    write_json(folder / "plan.json", content)
+    described = f"{memory / 2**20:.0f} MiB with {microbatch} records at once"
+    return {**content, "facts": {**found.facts(), "memory of a step": described}}
+
+
+def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> TrainSummary | None:
+    with ExitStack() as held:
+        held.enter_context(_locked(path, processes))
+        wants_to_stop = held.enter_context(_stop_politely())
+        processes.require_alike("the plan, its data or dpmed's version", _fingerprint(plan))
+        computation = build_computation(plan, draw_secrets(plan, processes), processes=processes)
+        folder = held.enter_context(closing(open_run_folder(path, plan, progress, processes=processes)))
+        state = folder.restore(computation)
+        if folder.checkpoint is not None:
+            progress.say(f"Resuming from step {state.step} ({folder.checkpoint.name}).")
+        if plan.config.training.track:
+            progress.say(f"Watch it with: tensorboard --logdir {path / TENSORBOARD_FOLDER}. {CAUTION}")
+        state = replace(state, draws=max(state.draws, processes.first(folder.draws)))
+        outcome = Outcome(run=state, finished=True)
+        if not computation.is_over(state):
+            folder.open(state)
+            hooks = Hooks(
+                before_draw=folder.before_draw,
+                save=folder.save,
+                after_evaluation=lambda run, scores: follow_up(computation.monitor, run, scores, progress),
+                should_stop=lambda: processes.any(wants_to_stop()),
+                after_running_out=computation.smaller_loader,
+                progress=progress,
+            )
+            outcome = train(computation.parts(state.microbatch), state, hooks)
+        folder.settle(outcome)
+        if not outcome.finished:
+            remedy = f"Resume it with: dpmed train --resume {path}"
+            raise RunError(f"stopped after step {outcome.run.step}; nothing is lost", remedy=remedy)
+        predictions = computation.test(outcome.run, progress)
+        if not processes.is_first:
+            return None
+        return folder.finish(outcome.run, predictions, computation.final_model(outcome.run))
+
+
+@contextmanager
+def _locked(path: Path, processes: Processes) -> Iterator[None]:
+    """The run folder locked against other runs, by the process that writes."""
+    with ExitStack() as lock:
+        with processes.together():
+            if processes.is_first:
+                lock.enter_context(exclusive_lock(path / CHECKPOINTS / "lock"))
+        yield
+
+
+def _fingerprint(plan: Plan) -> str:
+    known = [config_to_toml(plan.config), plan.split.to_json(), versions()]
+    return hashlib.sha256(to_json(known).encode()).hexdigest()
+
+
+@contextmanager
+def _stop_politely() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM are noted, and looked at after every step; a second Ctrl-C stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop.is_set
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

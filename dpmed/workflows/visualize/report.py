@@ -1,0 +1,325 @@
+"""What the measured reconstructions mean, in tables and sentences that need no knowledge of the method."""
+
+import csv
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dpmed.errors import InputError
+from dpmed.figures.gallery import CURVES, GALLERY
+from dpmed.figures.report import Picture, Report, Table, write_report
+from dpmed.matching.rero import Share
+from dpmed.privacy.losses import Adversary
+from dpmed.privacy.tradeoff import Composition
+from dpmed.reconstructions.manifest import Level, Manifest
+
+_FEW = 0.05
+_BOUND_COLUMNS = ("epsilon", "noise_multiplier", "sampling_rate", "steps", "prior", "worst_case_upper", "relaxed_upper")
+_SAME = 1e-3
+_ADVERSARIES: tuple[Adversary, ...] = ("worst-case", "relaxed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelResult:
+    """What one level gave.
+
+    Attributes:
+        level: the level.
+        shares: thresholds with the share recovered within each.
+        median: median distance; None if nothing was matched.
+        unrelated: median distance between an original and its nearest other original; None if unknown.
+        note: what differs from the metric's published definition.
+    """
+
+    level: Level
+    shares: tuple[tuple[float, Share], ...]
+    median: float | None
+    unrelated: float | None
+    note: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundRow:
+    """One row of a `bounds.csv`.
+
+    Attributes:
+        epsilon: of the row.
+        noise_multiplier: σ.
+        sampling_rate: q.
+        steps: T.
+        prior: κ.
+        worst_case_upper: bound for the adversary who knows all but the target; None if absent.
+        relaxed_upper: bound for the adversary who does not know the gradient's direction; None if absent.
+    """
+
+    epsilon: float
+    noise_multiplier: float
+    sampling_rate: float
+    steps: float
+    prior: float
+    worst_case_upper: float | None
+    relaxed_upper: float | None
+
+
+def read_bounds(path: Path) -> tuple[BoundRow, ...]:
+    """Read the bounds that `dpmed bounds` wrote.
+
+    Raises:
+        InputError: the file is missing, lacks a column or a value is no number.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in _BOUND_COLUMNS if name not in (reader.fieldnames or [])]
+            if missing:
+                raise InputError(f"lacks the column {missing[0]}", where=str(path))
+            return tuple(_bound(record) for record in reader)
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
+        raise InputError(f"cannot be read as a table of bounds ({error})", where=str(path)) from error
+
+
+def compute_bounds(manifest: Manifest) -> tuple[BoundRow, ...]:
+    """The bounds at each private level's noise, at a prior of one over the train size.
+
+    Empty where the manifest does not know the train size, or a record cannot take part at all.
+    """
+    if manifest.train_size is None or manifest.train_size < 2 or not manifest.sampling_rate:  # noqa: PLR2004 κ < 1
+        return ()
+    prior = 1 / manifest.train_size
+    rows = []
+    for level in manifest.levels:
+        if level.epsilon is None or not level.noise_multiplier:
+            continue
+        noise, rate = level.noise_multiplier, manifest.sampling_rate
+        worst, relaxed = (
+            Composition(
+                adversary=adversary, noise_multiplier=noise, sampling_rate=rate, steps=manifest.steps
+            ).upper_power(prior)
+            for adversary in _ADVERSARIES
+        )
+        rows.append(
+            BoundRow(
+                epsilon=level.epsilon,
+                noise_multiplier=noise,
+                sampling_rate=rate,
+                steps=float(manifest.steps),
+                prior=prior,
+                worst_case_upper=worst,
+                # Each is computed on a grid of its own; who knows less cannot do better, so the smaller holds for it.
+                relaxed_upper=min(relaxed, worst),
+            )
+        )
+    return tuple(rows)
+
+
+def write_audit_report(
+    path: Path,
+    manifest: Manifest,
+    results: Sequence[LevelResult],
+    *,
+    metric: str,
+    bounds: Sequence[BoundRow],
+) -> tuple[str, ...]:
+    """Write the page beside the figures.
+
+    Args:
+        path: the page; the two figures lie in its folder as PNG.
+        manifest: of the reconstructions.
+        results: one per level.
+        metric: the distance.
+        bounds: rows of a `bounds.csv`; may be empty.
+
+    Returns:
+        The sentences that say what came out.
+    """
+    findings = tuple(conclude(manifest, results, metric=metric))
+    gallery = Picture(
+        title="Originals and what was recovered",
+        path=path.parent / f"{GALLERY}.png",
+        caption="Each row is an original, the best recovered first; each column is what the attacker got at a level of "
+        "privacy, the most private on the left. The number is the distance to the original.",
+    )
+    curves = Picture(
+        title="How many were recovered how well",
+        path=path.parent / f"{CURVES}.png",
+        caption="The share of originals recovered within each distance. Thick dots: each original's nearest other one, "
+        "that is, how alike two images are that have nothing to do with each other.",
+    )
+    tables = [_level_table(manifest, results), _share_table(results, metric)]
+    if bounds:
+        tables.append(_bound_table(manifest, results, bounds))
+    report = Report(
+        title=f"Reconstruction audit of {manifest.config}",
+        warning=manifest.sensitive,
+        findings=findings,
+        sections=[curves, gallery, *tables],
+        facts=_facts(manifest, metric, results[0].note),
+        explanation=_EXPLANATION,
+    )
+    write_report(path, report)
+    return findings
+
+
+def conclude(manifest: Manifest, results: Sequence[LevelResult], *, metric: str) -> list[str]:
+    """What a reader should take away, no more than was measured.
+
+    Args:
+        manifest: of the reconstructions.
+        results: one per level, each with at least one threshold.
+        metric: the distance.
+    """
+    sentences = []
+    for result in results:
+        threshold, share = result.shares[0]
+        sentence = (
+            f"{_name(result.level)}: {share.recovered} of {share.originals} originals ({share.share:.0%}) were "
+            f"recovered within a distance ({metric}) of {threshold:g}; with 95 % confidence the attack "
+            f"recovers between {share.low:.1%} and {share.high:.1%}."
+        )
+        if result.median is not None and result.unrelated is not None:
+            closer = result.median < result.unrelated
+            sentence += (
+                f" Half of the matches are closer than {result.median:.3g}, where unrelated images are at "
+                f"{result.unrelated:.3g}: {'more' if closer else 'no more'} alike than strangers."
+            )
+        sentences.append(sentence)
+    weakest = None
+    for result in sorted(_private(results), key=lambda result: result.level.epsilon or 0.0):
+        # Levels above one at which the attack succeeded prove nothing, however they came out.
+        if result.shares[0][1].high > _FEW:
+            break
+        weakest = result
+    if weakest is not None:
+        sentences.append(
+            f"Up to ε = {weakest.level.epsilon:g} this attack recovers under {_FEW:.0%} of the images, with 95 % "
+            "confidence at each level."
+        )
+    elif _private(results):
+        originals = results[0].shares[0][1].originals
+        sentences.append(
+            f"At the lowest ε the {originals} originals do not suffice to say that under {_FEW:.0%} are recovered: "
+            "more batches would narrow the interval, or the noise is too weak."
+        )
+    sentences.append(
+        f"This is what one attack ({manifest.attack}) achieved. A better one may achieve more; only the bounds of "
+        "`dpmed bounds` hold for every attack."
+    )
+    return sentences
+
+
+def _private(results: Sequence[LevelResult]) -> list[LevelResult]:
+    return [result for result in results if result.level.is_private]
+
+
+_EXPLANATION = (
+    "An attacker who controls the server sends a prepared model, receives one update from the training, and computes "
+    "images from it. Every original image is then compared with all images that the attacker recovered from its batch.",
+    "ε says how much noise the training adds: the smaller, the more. The noise multiplier is the noise's standard "
+    "deviation over the clipping norm. Two ways of accounting give two values of ε for the same noise: by privacy loss "
+    "distributions (PLD), which is tight, and by Rényi differential privacy (RDP), which is larger.",
+    "A share of 0 is not a proof of safety: it says that this attack failed on these images. The interval beside it "
+    "says how large the share may be, given how few images were tried.",
+)
+
+
+def _bound(record: dict[str, str]) -> BoundRow:
+    values = {name: float(record[name]) if record[name] else math.nan for name in _BOUND_COLUMNS}
+    return BoundRow(
+        epsilon=values["epsilon"],
+        noise_multiplier=values["noise_multiplier"],
+        sampling_rate=values["sampling_rate"],
+        steps=values["steps"],
+        prior=values["prior"],
+        worst_case_upper=_finite(values["worst_case_upper"]),
+        relaxed_upper=_finite(values["relaxed_upper"]),
+    )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _name(level: Level) -> str:
+    return "Without privacy" if level.epsilon is None else f"At ε = {level.epsilon:g}"
+
+
+def _cell(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
+
+
+def _level_table(manifest: Manifest, results: Sequence[LevelResult]) -> Table:
+    rows = [
+        (
+            result.level.name,
+            _cell(result.level.noise_multiplier if result.level.is_private else None),
+            _cell(result.level.epsilon_pld),
+            _cell(result.level.epsilon_rdp),
+            str(sum(result.level.counts)),
+            _cell(result.median),
+            _cell(result.unrelated),
+        )
+        for result in results
+    ]
+    columns = ("level", "noise multiplier", "ε by PLD", "ε by RDP", "images recovered", "median distance", "unrelated")
+    note = f"δ = {_cell(manifest.delta)}; the levels' names mean ε by {manifest.accountant.upper()}."
+    return Table(title="Levels of privacy", columns=columns, rows=rows, note=note)
+
+
+def _share_table(results: Sequence[LevelResult], metric: str) -> Table:
+    thresholds = [threshold for threshold, _ in results[0].shares]
+    rows = [
+        (result.level.name, *(f"{share.share:.1%} ({share.low:.1%}–{share.high:.1%})" for _, share in result.shares))
+        for result in results
+    ]
+    columns = ("level", *(f"within {threshold:g}" for threshold in thresholds))
+    return Table(
+        title=f"Share of originals recovered ({metric})", columns=columns, rows=rows, note="In brackets: 95 %."
+    )
+
+
+def _bound_table(manifest: Manifest, results: Sequence[LevelResult], bounds: Sequence[BoundRow]) -> Table:
+    rows = []
+    for result in results:
+        bound = _find_bound(manifest, result.level, bounds)
+        if bound is not None:
+            risks = [_cell(bound.prior), _cell(bound.worst_case_upper), _cell(bound.relaxed_upper)]
+            rows.append((result.level.name, f"{result.shares[0][1].share:.1%}", *risks))
+    note = (
+        "The bounds hold for the whole training and any attack of their kind: the chance to pick the right image out "
+        "of 1/prior candidates. Above the measured share lies what better attacks might reach."
+    )
+    if not rows:
+        note = "No row of the table of bounds has a level's noise, sampling rate and steps."
+    columns = ("level", "recovered (measured)", "prior", "bound, worst case", "bound, relaxed")
+    return Table(title="Beside the bounds", columns=columns, rows=rows, note=note)
+
+
+def _find_bound(manifest: Manifest, level: Level, bounds: Sequence[BoundRow]) -> BoundRow | None:
+    if not level.is_private:
+        return None
+    wanted = (level.noise_multiplier, manifest.sampling_rate, float(manifest.steps))
+    for bound in bounds:
+        found = (bound.noise_multiplier, bound.sampling_rate, bound.steps)
+        if all(math.isclose(a, b, rel_tol=_SAME) for a, b in zip(wanted, found, strict=True)):
+            return bound
+    return None
+
+
+def _facts(manifest: Manifest, metric: str, note: str) -> dict[str, str]:
+    stored = "PNG, rounded to 8 bits" if manifest.stored == "png" else "arrays, as computed"
+    facts = {
+        "config": manifest.config,
+        "attack": manifest.attack,
+        "batches": f"{manifest.batches} of {manifest.batch_size}",
+        "image": " × ".join(map(str, manifest.shape)),
+        "value range": f"{manifest.value_range[0]:g} to {manifest.value_range[1]:g}, compared as 0 to 1",
+        "stored as": stored,
+        "distance": f"{metric} ({note})" if note else metric,
+        "sampling rate": f"{manifest.sampling_rate:.4g}",
+        "steps that the noise is meant for": str(manifest.steps),
+        "train size": "unknown" if manifest.train_size is None else str(manifest.train_size),
+        "written": manifest.created,
+        "dpmed": manifest.version,
+    }
+    return facts | {f"attack: {name}": f"{value}" for name, value in manifest.settings.items()}

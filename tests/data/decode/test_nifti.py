@@ -1,0 +1,147 @@
+import gzip
+import os
+import struct
+import tracemalloc
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+
+from dpmed.data.decode.nifti import read_nifti
+from dpmed.errors import InputError
+
+BUNDLED = Path(nibabel.__file__).parent / "tests" / "data"
+
+
+def image(shape=(7, 6, 5), dtype=np.int16, kind=nibabel.Nifti1Image):
+    values = np.random.default_rng(0).integers(0, 100, shape).astype(dtype)
+    return kind(values, np.diag([1.0, 2.0, 3.0, 1.0]))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "anatomical.nii",
+        "functional.nii",
+        "example4d.nii.gz",
+        "example_nifti2.nii.gz",
+        "standard.nii.gz",
+        "resampled_anat_moved.nii",
+    ],
+)
+def test_nibabels_own_images_read_as_nibabel_reads_them(name):
+    theirs = nibabel.load(BUNDLED / name)
+    ours = read_nifti(BUNDLED / name)
+    values = ours.voxels.astype(np.float64) * ours.slope + ours.intercept
+    assert np.array_equal(values, theirs.get_fdata().reshape(values.shape), equal_nan=True)
+    assert np.allclose(ours.affine, theirs.affine)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64, ">i2", ">f4"])
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+def test_voxels_keep_their_type_and_value(tmp_path, dtype, ending, kind):
+    path = tmp_path / f"scan{ending}"
+    stored = image(dtype=np.dtype(dtype), kind=kind)
+    stored.header.set_data_dtype(np.dtype(dtype))
+    stored.to_filename(path)
+    found = read_nifti(path)
+    assert found.voxels.dtype.itemsize == np.dtype(dtype).itemsize
+    assert np.array_equal(found.voxels, np.asarray(stored.dataobj))
+
+
+def test_a_scale_in_the_header_is_handed_on(tmp_path):
+    stored = image()
+    stored.header.set_slope_inter(0.5, -10)
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(gzip.compress(stored.to_bytes()))
+    found = read_nifti(path)
+    values = found.voxels * found.slope + found.intercept
+    assert np.allclose(values, nibabel.load(path).get_fdata())
+
+
+def test_gzip_files_of_several_members_are_read_whole(tmp_path):
+    content = image().to_bytes()
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]))
+    assert np.array_equal(read_nifti(path).voxels, np.asarray(image().dataobj))
+
+
+def nifti2_of_declared_size(side):
+    header = bytearray(nibabel.Nifti2Image(np.zeros((1, 1, 1), np.int16), np.eye(4)).to_bytes()[:544])
+    struct.pack_into("<8q", header, 16, 3, side, side, side, 1, 1, 1, 1)
+    return bytes(header)
+
+
+def with_field(offset, form, *values):
+    content = bytearray(image().to_bytes())
+    struct.pack_into(form, content, offset, *values)
+    return bytes(content)
+
+
+WHOLE = image().to_bytes()
+HOSTILE = {
+    "empty": (b"", "is empty"),
+    "text": (b"hello", "is no NIfTI file"),
+    "header cut off": (WHOLE[:200], "is no NIfTI file"),
+    "cut off": (WHOLE[:-7], "is incomplete"),
+    "gzip cut off": (gzip.compress(WHOLE)[:-30], "is incomplete|damaged"),
+    "gzip of nothing": (gzip.compress(b""), "is no NIfTI file"),
+    "damaged gzip": (gzip.compress(WHOLE)[:40] + b"\xff" * 200, "damaged"),
+    "10^5 cubed": (nifti2_of_declared_size(100_000), "refused"),
+    "10^5 cubed, compressed": (gzip.compress(nifti2_of_declared_size(100_000)), "refused"),
+    "a gigavoxel in a kilobyte": (gzip.compress(nifti2_of_declared_size(1000)), "is incomplete"),
+    "overflowing": (nifti2_of_declared_size(2**62), "refused|damaged"),
+    "negative side": (with_field(42, "<h", -5), "no volume|damaged"),
+    "no sides": (with_field(40, "<h", 0), "no volume|damaged"),
+    "two axes": (with_field(40, "<h", 2), "no volume"),
+    "nine axes": (with_field(40, "<h", 9), "no volume|damaged|no NIfTI|no sane file"),
+    "unknown type": (with_field(70, "<h", 9999), "damaged NIfTI header"),
+    "complex voxels": (with_field(70, "<hh", 32, 64), "not numbers"),
+    "colour voxels": (with_field(70, "<hh", 128, 24), "not numbers"),
+    "voxels at byte 10^9": (with_field(108, "<f", 1e9), "no sane file"),
+    "voxels inside the header": (with_field(108, "<f", 10.0), "no sane file|damaged"),
+    "nowhere": (with_field(108, "<f", float("nan")), "no sane file|damaged"),
+    "infinite intercept": (with_field(112, "<ff", 1.0, float("inf")), "damaged|no usable"),
+    "flat affine": (with_field(280, "<12f", *[0.0] * 12), "no usable affine"),
+    "NaN affine": (with_field(280, "<12f", *[float("nan")] * 12), "no usable affine"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_hostile_files_give_one_message_with_their_name_in_bounded_memory(tmp_path, case):
+    content, message = HOSTILE[case]
+    path = tmp_path / "bad scan.nii.gz"
+    path.write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(InputError, match=rf"bad scan\.nii\.gz.*({message})"):
+        read_nifti(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30e6
+
+
+def test_a_bomb_is_inflated_only_as_far_as_its_header_declares(tmp_path):
+    path = tmp_path / "bomb.nii.gz"
+    path.write_bytes(gzip.compress(WHOLE + bytes(200_000_000), 1))
+    tracemalloc.start()
+    assert np.array_equal(read_nifti(path).voxels, np.asarray(image().dataobj))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20e6
+
+
+def test_a_missing_file_and_a_folder_are_said(tmp_path):
+    with pytest.raises(InputError, match=r"gone\.nii: there is no such file"):
+        read_nifti(tmp_path / "gone.nii")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_nifti(tmp_path)
+
+
+def test_a_huge_sparse_file_is_refused_by_its_size(tmp_path):
+    path = tmp_path / "huge.nii"
+    path.write_bytes(WHOLE)
+    os.truncate(path, 1 << 33)
+    with pytest.raises(InputError, match=r"huge\.nii: is 8,589,934,592 bytes"):
+        read_nifti(path)

@@ -1,0 +1,121 @@
+"""Metrics of each task by name, and what bootstrap intervals hold."""
+
+import numpy as np
+import pytest
+
+from dpmed.errors import InputError
+from dpmed.metrics import images as image_metrics
+from dpmed.metrics import segmentation as mask_metrics
+from dpmed.metrics.evaluate import bootstrap, by_sample, check_metrics, evaluate, main_metric, metric_names
+
+CLASSIFICATION = {"task": "classification", "class_names": ("a", "b")}
+SEGMENTATION = {"task": "segmentation", "class_names": ("background", "organ", "tumour")}
+RECONSTRUCTION = {"task": "reconstruction", "class_names": ()}
+RNG = np.random.default_rng(0)
+
+
+def masks(count=6, seed=0, classes=3):
+    rng = np.random.default_rng(seed)
+    return rng.integers(0, classes, (2, count, 4, 5)).astype(np.uint8)
+
+
+def test_every_task_has_its_metrics_and_is_judged_by_one_of_them():
+    for task in ("classification", "multi-label", "regression", "segmentation", "reconstruction"):
+        assert main_metric(task) in metric_names(task)
+        check_metrics((), None, task=task)
+        check_metrics(metric_names(task)[:1], "loss", task=task)
+
+
+@pytest.mark.parametrize(
+    ("names", "main", "task", "words"),
+    [
+        (("dice",), None, "classification", r"\[evaluation\] metrics.*'dice' is unknown.*mcc"),
+        (("accuracy",), None, "segmentation", "valid: dice"),
+        (("accuracy",), "mcc", "classification", r"\[evaluation\] main_metric.*'mcc' is not among"),
+        ((), "dice", "reconstruction", "psnr"),
+    ],
+)
+def test_metrics_that_a_task_does_not_have_are_refused(names, main, task, words):
+    with pytest.raises(InputError, match=words):
+        check_metrics(names, main, task=task)
+
+
+def test_a_metric_that_is_not_defined_is_left_out():
+    logits, targets = RNG.normal(size=(5, 1)).astype(np.float32), np.ones(5, np.int64)
+    found = evaluate((), logits, targets, **CLASSIFICATION)
+    assert "auroc" not in found
+    assert {"accuracy", "mcc", "f1", "balanced_accuracy"} <= set(found)
+    empty = np.zeros((3, 4, 4), np.uint8)
+    scores = evaluate((), empty, empty, **SEGMENTATION)
+    assert scores == {"dice_with_background": 1.0, "dice_background": 1.0}
+
+
+def test_scores_of_masks_are_means_over_the_masks_where_they_are_defined():
+    predicted, targets = masks()
+    predicted[0][predicted[0] == 2] = 0
+    targets[0][targets[0] == 2] = 0
+    table = mask_metrics.by_sample(("dice",), predicted, targets, class_names=SEGMENTATION["class_names"])
+    assert np.isnan(table["dice_tumour"][0])
+    found = evaluate(("dice",), predicted, targets, **SEGMENTATION)
+    assert found["dice_tumour"] == pytest.approx(np.mean(table["dice_tumour"][1:]))
+    assert found["dice"] == pytest.approx(np.mean(table["dice"]))
+    assert set(found) == {"dice", "dice_background", "dice_organ", "dice_tumour"}
+
+
+def test_scores_of_images_are_means_over_the_images():
+    images, targets = RNG.normal(size=(2, 4, 12, 12, 1)).astype(np.float32)
+    table = image_metrics.by_sample(("mse", "psnr", "ssim"), images, targets)
+    found = evaluate((), images, targets, **RECONSTRUCTION)
+    assert found == pytest.approx({name: values.mean() for name, values in table.items()})
+    each = by_sample((), images, targets, **RECONSTRUCTION)
+    assert {name: len(values) for name, values in each.items()} == {"mse": 4, "psnr": 4, "ssim": 4}
+
+
+def noisy_choices(count, seed, hits=0.8):
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, 2, count)
+    return np.where(rng.random(count) < hits, targets, 1 - targets)[:, None].astype(np.float32) - 0.5, targets
+
+
+def test_intervals_hold_the_point_and_shrink_with_data():
+    widths = []
+    for count in (50, 2000):
+        logits, targets = noisy_choices(count, 0)
+        low, high = bootstrap(("accuracy",), logits, targets, resamples=200, seed=1, **CLASSIFICATION)["accuracy"]
+        assert low <= evaluate(("accuracy",), logits, targets, **CLASSIFICATION)["accuracy"] <= high
+        widths.append(high - low)
+    assert widths[1] < 0.3 * widths[0]
+
+
+def test_an_interval_of_accuracy_is_the_binomials():
+    logits, targets = noisy_choices(400, 3)
+    share = evaluate(("accuracy",), logits, targets, **CLASSIFICATION)["accuracy"]
+    low, high = bootstrap(("accuracy",), logits, targets, resamples=4000, seed=1, **CLASSIFICATION)["accuracy"]
+    half = 1.96 * np.sqrt(share * (1 - share) / 400)
+    assert low == pytest.approx(share - half, abs=0.006)
+    assert high == pytest.approx(share + half, abs=0.006)
+
+
+def test_intervals_of_masks_are_those_of_resampled_means():
+    predicted, targets = masks(count=30, seed=4)
+    values = by_sample((), predicted, targets, **SEGMENTATION)["dice"]
+    rng = np.random.default_rng(9)
+    means = [np.mean(rng.choice(values, len(values))) for _ in range(4000)]
+    low, high = bootstrap(("dice",), predicted, targets, resamples=4000, seed=1, **SEGMENTATION)["dice"]
+    tolerance = 0.15 * np.std(means)
+    assert low == pytest.approx(np.quantile(means, 0.025), abs=tolerance)
+    assert high == pytest.approx(np.quantile(means, 0.975), abs=tolerance)
+
+
+def test_no_resamples_or_no_samples_give_no_interval():
+    logits, targets = noisy_choices(20, 0)
+    assert bootstrap(("accuracy",), logits, targets, resamples=0, seed=1, **CLASSIFICATION) == {}
+    assert bootstrap(("accuracy",), logits[:0], targets[:0], resamples=9, seed=1, **CLASSIFICATION) == {}
+
+
+def test_intervals_are_the_seeds():
+    logits, targets = noisy_choices(60, 0)
+    first, again, other = (
+        bootstrap((), logits, targets, resamples=50, seed=seed, **CLASSIFICATION) for seed in (1, 1, 2)
+    )
+    assert first == again != other

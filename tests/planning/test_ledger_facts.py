@@ -1,0 +1,91 @@
+"""privacy.json is a function of config and N: patients who group, label or repeat otherwise leave no trace in it."""
+
+import json
+
+import pytest
+
+from dpmed.config.load import load_config
+from dpmed.data.layouts import write_phantom
+from dpmed.planning.plan import make_plan
+from dpmed.privacy.ledger import private_ledger
+from dpmed.progress import Silent
+
+SETTINGS = [
+    "model.width=[4]", 'data.name="folder"', "data.size=[8,8]", "data.channels=1", "data.cache=false",
+    'data.split_by="stratified"', "training.batch_size=4", "training.epochs=2", "privacy.delta=1e-3",
+]  # fmt: skip
+
+
+def ledger_of(root, *settings):
+    plan = make_plan(load_config("quickstart", [*SETTINGS, f"data.root={root}", *settings]).config, Silent())
+    content = private_ledger(plan.budget, plan.facts, steps=plan.steps, status="finished").to_json()
+    del content["created"]
+    return plan, json.dumps(content, ensure_ascii=False)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """As many pictures of as many classes, but of other patients: of each one, or of each up to three."""
+    several = tmp_path_factory.mktemp("several")
+    write_phantom("folder", several, num=40, seed=1, progress=Silent())
+    single = tmp_path_factory.mktemp("single")
+    for number, path in enumerate(sorted(several.glob("*/*"))):
+        target = single / ("opacity" if number % 3 else "healthy") / f"P{number:05d}_0{path.suffix}"
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return several, single
+
+
+@pytest.mark.parametrize("pattern", [[], ['data.group_pattern="^(P[0-9]+)_"', "privacy.unit=image"]])
+def test_the_ledger_is_the_same_for_other_patients_of_equal_number(folders, pattern):
+    (first_plan, first), (second_plan, second) = (
+        ledger_of(root, "data.test_fraction=0.25", "data.validation_fraction=0.25", *pattern) for root in folders
+    )
+    if first_plan.train_size != second_plan.train_size:
+        # Whole groups are split, so that N may differ by a few: N and what is solved from it is all that may differ.
+        different = {key for key in json.loads(first) if json.loads(first)[key] != json.loads(second)[key]}
+        assert different <= {
+            "epsilon", "epsilon_pld", "epsilon_rdp", "epsilon_dp_accounting", "noise_multiplier", "sampling_rate",
+            "steps", "steps_planned", "train_size", "notes",
+        }  # fmt: skip
+    else:
+        assert first == second
+    if pattern:
+        assert first_plan.units.several != second_plan.units.several
+        assert any("internal.json" in note for note in json.loads(first)["notes"])
+        assert not any("have several images in" in note for note in json.loads(first)["notes"])
+
+
+def test_each_use_of_data_has_its_sentence(folders):
+    plan, _ = ledger_of(
+        folders[0],
+        "training.early_stopping={patience = 2}",
+        "loss.class_weights=balanced",
+        "data.limit=30",
+    )
+    text = " ".join(plan.facts.outside)
+    for said in ("when to stop", "number of steps depends", "weighs classes", "data.limit", "holds given the split",
+                 "nobody knew which images share a patient", "names and the number of the classes"):  # fmt: skip
+        assert said in text
+
+
+def test_a_keyed_hash_needs_no_sentence_on_the_split(folders):
+    _, text = ledger_of(folders[0], 'data.group_pattern="^(P[0-9]+)_"', 'data.split_by="keyed-hash"')
+    assert "given the split" not in text
+
+
+def test_the_plan_too_says_that_nobody_knows_who_shares_a_patient(folders):
+    unnamed, _ = ledger_of(folders[0])
+    assert any("Nobody knows which images share a patient" in warning for warning in unnamed.warnings)
+    named, text = ledger_of(folders[0], 'data.group_pattern="^(P[0-9]+)_"', "privacy.unit=patient")
+    assert not any("share a patient" in warning for warning in named.warnings)
+    assert "share a patient" not in text
+
+
+def test_a_lesion_is_not_a_patient(tmp_path):
+    write_phantom("ham10000", tmp_path, num=40, seed=1, progress=Silent())
+    settings = ['data.name="ham10000"', "privacy.unit=lesion", "data.channels=", 'data.split_by="stratified"']
+    settings += ["data.test_fraction=0.25", "data.validation_fraction=0.25"]
+    plan, text = ledger_of(tmp_path, *settings)
+    assert "a patient with several lesions is protected less than ε says" in text
+    assert any("several lesions" in note for note in plan.facts.notes)
