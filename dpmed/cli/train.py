@@ -138,7 +138,7 @@ def _resume(console: Console, folder: Path, launch: "Launch | None") -> None:
 
 
 def _show_plan(console: Console, plan: "Plan") -> None:
-    console.facts("Plan", plan.describe())
+    console.plan("Plan", plan.describe())
     for warning in (*plan.warnings, *plan.facts.notes):
         console.say(f"Warning: {warning}")
 

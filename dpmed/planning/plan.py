@@ -15,7 +15,7 @@ from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
-from dpmed.data.units import UnitSummary, members_by_unit, summarise_units
+from dpmed.data.units import UnitSummary, members_by_unit, summarise_units, unit_remedy
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
 from dpmed.metrics.evaluate import check_metrics, main_metric
@@ -174,7 +174,12 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=steps_per_epoch,
         microbatches=_microbatches(config, len(members)),
-        warnings=(*_warnings(config, len(members)), *_class_warnings(dataset, split), *precision_warnings(config)),
+        warnings=(
+            *_warnings(config, len(members)),
+            *_unit_warnings(config, dataset.info),
+            *_class_warnings(dataset, split),
+            *precision_warnings(config),
+        ),
     )
 
 
@@ -298,6 +303,15 @@ def _class_warnings(dataset: Dataset, split: Split) -> tuple[str, ...]:
         if absent:
             found.append(f"The {part} split has no sample of {', '.join(absent)}: it can say nothing of them.")
     return tuple(found)
+
+
+def _unit_warnings(config: Config, info: Info) -> tuple[str, ...]:
+    if config.privacy is None or config.privacy.unit == "patient" or not info.patients_unknown:
+        return ()
+    return (
+        f"Nobody knows which samples of {info.name} share a patient: ε protects one {config.privacy.unit}, and a "
+        "patient with several is protected less. " + unit_remedy(info.name, "patient"),
+    )
 
 
 def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
