@@ -10,6 +10,7 @@ from dpmed.workflows.train.summary import TrainSummary, versions
 def summary(**changed):
     facts = {
         "folder": Path("runs/mine"), "test": {"loss": 0.5, "accuracy": 0.75}, "intervals": {"accuracy": (0.7, 0.8)},
+        "main_metric": "accuracy",
         "epsilon": 7.9994, "delta": 1e-5, "steps": 150, "seconds": 2.0, "samples_per_second": 4800.0,
         "notes": ("A note.",), "release": ("May leave.",), **changed,
     }  # fmt: skip
