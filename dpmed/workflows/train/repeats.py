@@ -15,7 +15,6 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.spread import plot_seeds, plot_sweep
 from dpmed.files import exclusive_lock, make_folder, read_json, write_csv, write_json
-from dpmed.metrics.evaluate import main_metric
 from dpmed.planning.enrolment import enrol
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.precision import with_settled_precision
@@ -267,11 +266,10 @@ def _write_composed(folder: Path, begun: tuple[str, Plan] | None = None) -> Comp
 
 
 def _sum_up(repeats: Sequence[Repeat], folder: Path, composed: ComposedLedger) -> RepeatsSummary:
+    summaries = {repeat.name: read_json(folder / repeat.name / SUMMARY_FILE) for repeat in repeats}
     levels = []
     for name in dict.fromkeys(repeat.level for repeat in repeats):
-        found = {
-            repeat.seed: read_json(folder / repeat.name / SUMMARY_FILE) for repeat in repeats if repeat.level == name
-        }
+        found = {repeat.seed: summaries[repeat.name] for repeat in repeats if repeat.level == name}
         spent = [summary["epsilon"] for summary in found.values() if summary["epsilon"] is not None]
         levels.append(
             Level(
@@ -281,20 +279,13 @@ def _sum_up(repeats: Sequence[Repeat], folder: Path, composed: ComposedLedger) -
                 largest_spent=max(spent, default=None),
             )
         )
-    asked = repeats[0].config.evaluation.main_metric
     return RepeatsSummary(
         folder=folder,
         levels=tuple(levels),
         is_sweep=any(repeat.level for repeat in repeats),
-        metric=asked or _main_metric(levels[0]),
+        metric=summaries[repeats[0].name]["main_metric"],
         composed=composed,
     )
-
-
-def _main_metric(level: Level) -> str:
-    names = next(iter(level.tests.values()))
-    mains = [main_metric(task) for task in ("classification", "segmentation", "reconstruction")]
-    return next(name for name in mains if name in names)
 
 
 def _write(summary: RepeatsSummary, config: Config) -> None:

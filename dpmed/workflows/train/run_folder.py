@@ -171,6 +171,7 @@ class RunFolder:
         summary = TrainSummary(
             folder=self.path,
             test=scores,
+            main_metric=plan.main_metric,
             intervals=intervals,
             epsilon=ledger.epsilon,
             delta=ledger.delta,
