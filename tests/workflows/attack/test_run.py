@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dpmed.data.build import build_dataset
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import write_phantom
 from dpmed.errors import InputError
 from dpmed.files import make_folder
 from dpmed.matching.images import read_images
