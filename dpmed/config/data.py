@@ -208,19 +208,27 @@ class FolderData(NormalisedTable):
     """Height and width, or for volumes three sides, after resizing; pixels."""
     channels: Literal[1, 3] = 3
     """1: grey, 3: colour. Volumes are always grey."""
-    window: tuple[float, float] | None = None
-    """Values of 16-bit pictures, NIfTI and DICOM are clipped to this range; left out, that of 16-bit pictures is
-    0 to 65535 and that of volumes and DICOM is -1024 to 3071 (HU)."""
+    window: tuple[float, float] | Literal["header", "percentiles"] | None = None
+    """Grey values of more than 8 bits, DICOM and volumes are clipped to this range. `header`: to the window that the
+    file proposes; `percentiles`: to the 0.5th to 99.5th of the file. Left out, -1024 to 3071 (HU) for CT and volumes,
+    else all that the stored bits can hold."""
+    depth: Literal[8, 16] | None = None
+    """Bits per value that are kept of pictures. Left out, those of the first file, 8 or 16, and a later file of more is
+    refused; given, all files are brought to it."""
     group_pattern: str | None = None
     """A regular expression with one group that finds the patient in the file's path below its class folder, such as
     `^(P[0-9]+)_`; left out, every file is a unit by itself."""
+    patient: Literal["header"] | None = None
+    """`header`: the patient is the one that each DICOM file's header names; the name goes nowhere."""
     unit: Literal["image", "lesion", "patient", "scan"] = "patient"
-    """What `group_pattern` finds."""
+    """What `group_pattern` or `patient` finds."""
 
     @model_validator(mode="after")
     def _check_folder(self) -> Self:
-        if self.window is not None and self.window[0] >= self.window[1]:
+        if isinstance(self.window, tuple) and self.window[0] >= self.window[1]:
             raise ValueError("data.window must be two rising values")
+        if self.patient is not None and self.group_pattern is not None:
+            raise ValueError("data.patient and data.group_pattern cannot both say who the patient is")
         return self
 
 

@@ -1,8 +1,11 @@
 """Your own pictures: a folder per class, optionally below `train`, `val` and `test`.
 
-A class folder may hold PNG, JPEG, TIFF and DICOM files (pictures) or NIfTI files (volumes), in folders of any depth.
+A class folder may hold PNG, JPEG, TIFF and DICOM files (pictures), or NIfTI and DICOM files (volumes), in folders of
+any depth; DICOM files need no ending. Of volumes, the DICOM files of one folder are the slices of one series; those
+right in the class folder are volumes of many frames.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,24 +14,24 @@ import numpy as np
 
 from dpmed.config.data import FolderData
 from dpmed.data.base import Info, Sample, Split
-from dpmed.data.decode.dicom import DICOM_ENDINGS, read_dicom
-from dpmed.data.decode.nifti import NIFTI_ENDINGS, read_nifti
-from dpmed.data.decode.pictures import PICTURE_ENDINGS, decode_picture, resize_picture, window_to_bytes
-from dpmed.data.decode.volume import Grid, read_intensities
+from dpmed.data.decode.dicom import read_patient_id
+from dpmed.data.decode.files import decode_file, depth_for
+from dpmed.data.decode.preprocessing import Preprocessing
+from dpmed.data.decode.recognise import recognise
 from dpmed.data.normalise import normalisation, unnamed_patients
+from dpmed.data.readers.found import find_files, group_series
 from dpmed.data.sources import Root
 from dpmed.data.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
 
 _PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-_HU_WINDOW, _DEEP_WINDOW = (-1024.0, 3071.0), (0.0, 65535.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """One picture: its path, class, and part (empty without prescribed split)."""
+    """One picture or volume: its files, its name below its class, class, and part (empty without prescribed split)."""
 
-    path: Path
+    paths: tuple[Path, ...]
     name: str
     class_name: str
     part: str
@@ -54,82 +57,100 @@ def read_folder(config: FolderData) -> FileDataset:
     split = None
     if parts.any():
         split = Split(**{part: np.flatnonzero(parts == part) for part in ("train", "validation", "test")})
-    groups = _groups(files, config.group_pattern)
-    _check_parts(groups, parts)
-    info = _info(config, names)
+    groups = _patients(files) if config.patient == "header" else _groups(files, config.group_pattern)
+    _check_parts(groups, parts, shown=config.patient is None)
+    preprocessing = _preprocessing(config, files[0].paths)
+    info = _info(config, names, preprocessing)
 
     def decode(sources: Sources, number: int) -> Sample:
-        return Sample(input=_decode(sources[0], config), target=np.asarray(labels[number]))
+        return Sample(input=decode_file(sources, preprocessing).values, target=np.asarray(labels[number]))
 
     return FileDataset(
         info,
         Listing(labels=labels, groups=groups, official_split=split),
         root=root.path,
-        sources=[(file.path,) for file in files],
+        sources=[file.paths for file in files],
         decode=decode,
-        preprocessing={
-            "reader": "folder",
-            "size": list(config.size),
-            "channels": info.input_shape[-1],
-            "window": config.window and list(config.window),
-        },
+        preprocessing={"reader": "folder", **preprocessing.to_json()},
     )
 
 
-def _info(config: FolderData, names: tuple[str, ...]) -> Info:
-    volumes = len(config.size) == 3  # noqa: PLR2004 sides of a volume
-    channels = 1 if volumes else config.channels
-    low, high = (config.window or _HU_WINDOW) if volumes else (0.0, 1.0)
-    centre, spread = (low + high) / 2, (high - low) / 4
+def _preprocessing(config: FolderData, first: tuple[Path, ...]) -> Preprocessing:
+    if len(config.size) == 3:  # noqa: PLR2004 sides of a volume
+        return Preprocessing(size=config.size, window=config.window)
+    return Preprocessing(
+        size=config.size,
+        channels=config.channels,
+        window=config.window,
+        depth=config.depth or depth_for(first[0]),
+        narrow=config.depth is not None,
+    )
+
+
+def _info(config: FolderData, names: tuple[str, ...], preprocessing: Preprocessing) -> Info:
+    # Middle and quarter of the range, not computed from the pictures.
+    low, high = (value / preprocessing.scale for value in preprocessing.value_range)
+    channels = preprocessing.channels
     mean, std, outside = normalisation(
-        config, mean=(centre,) * channels, std=(spread,) * channels, channels=channels, note=None
+        config, mean=((low + high) / 2,) * channels, std=((high - low) / 4,) * channels, channels=channels, note=None
     )
-    if config.group_pattern is None:
+    named = config.group_pattern is not None or config.patient is not None
+    if not named:
         outside = (*outside, unnamed_patients("Without data.group_pattern the files name"))
     outside = (*outside, "The names and the number of the classes were read from the folders of the data set.")
+    if not preprocessing.volumes and config.depth is None:
+        outside = (*outside, "The depth of the pictures, 8 or 16 bits, is that of the first file; data.depth fixes it.")
     return Info(
         name="folder",
         task="classification",
         input_shape=(*config.size, channels),
         class_names=names,
-        scale=1.0 if volumes else 255.0,
+        scale=preprocessing.scale,
         mean=mean,
         std=std,
-        unit="image" if config.group_pattern is None else config.unit,
+        unit=config.unit if named else "image",
         outside_accounting=outside,
+        value_range=preprocessing.value_range,
+        preprocessing=preprocessing,
     )
 
 
-def _decode(path: Path, config: FolderData) -> np.ndarray:
-    if len(config.size) == 3:  # noqa: PLR2004 sides of a volume
-        window = config.window or _HU_WINDOW
-        values = read_intensities(read_nifti(path), Grid(shape=config.size), window=window)
-        if values.shape[-1] != 1:
-            raise InputError(f"has {values.shape[-1]} channels; volumes must have one", where=str(path))
-        return values.astype(np.float32 if max(map(abs, window)) > 4096 else np.float16)  # noqa: PLR2004 exact to 2 HU
-    if path.name.lower().endswith(DICOM_ENDINGS):
-        grey = window_to_bytes(read_dicom(path), config.window or _HU_WINDOW)[..., None]
-        return np.repeat(resize_picture(grey, size=config.size), config.channels, axis=-1)
-    return decode_picture(path, size=config.size, channels=config.channels, window=config.window or _DEEP_WINDOW)
-
-
 def _find_files(root: Root, *, volumes: bool) -> list[_File]:
-    endings = NIFTI_ENDINGS if volumes else PICTURE_ENDINGS + DICOM_ENDINGS
-    others = PICTURE_ENDINGS + DICOM_ENDINGS if volumes else NIFTI_ENDINGS
-    names = [name for name in root.walk() if name.lower().endswith(endings + others)]
-    prescribed = bool(names) and all(name.split("/")[0] in _PARTS for name in names)
+    found = find_files(root).files
+    other = "picture" if volumes else "nifti"
+    for name, kind in found.items():
+        if kind == other:
+            problem = "is a picture among volumes" if volumes else "is a volume, but size has two sides"
+            path = root.locate(name, source=str(root.path))
+            raise InputError(problem, where=str(path), remedy="Give data.size three sides for volumes, else two.")
+    prescribed = bool(found) and all(name.split("/")[0] in _PARTS for name in found)
+    samples = group_series(found, own_depth=2 if prescribed else 1) if volumes else {name: [name] for name in found}
     files = []
-    for name in names:
-        path = root.locate(name, source=str(root.path))
-        if name.lower().endswith(others):
-            kind = "a picture among volumes" if volumes else "a volume, but size has two sides"
-            raise InputError(f"is {kind}", where=str(path), remedy="Give data.size three sides for volumes, else two.")
+    for name, members in samples.items():
+        paths = tuple(root.locate(member, source=str(root.path)) for member in members)
         parts = PurePosixPath(name).parts
         part, parts = (_PARTS[parts[0]], parts[1:]) if prescribed else ("", parts)
         if len(parts) < 2:  # noqa: PLR2004 class folder and file
-            raise InputError("lies in no class folder", where=str(path))
-        files.append(_File(path=path, name="/".join(parts[1:]), class_name=parts[0], part=part))
+            raise InputError("lies in no class folder", where=str(paths[0]))
+        files.append(_File(paths=paths, name="/".join(parts[1:]), class_name=parts[0], part=part))
     return files
+
+
+def _patients(files: list[_File]) -> list[str]:
+    """The patient of each file by its header, as a digest: the numbers themselves go no further."""
+    groups = []
+    for file in files:
+        if recognise(file.paths[0]) != "dicom":
+            remedy = "Only DICOM files do; name patients by data.group_pattern."
+            raise InputError("has no patient's id in its header", where=str(file.paths[0]), remedy=remedy)
+        groups.append(hashlib.sha256(read_patient_id(file.paths[0]).encode()).hexdigest()[:32])
+    if len(files) > 1 and len(set(groups)) == 1:
+        raise InputError(
+            "is 'header', but all files name the same patient, as files do whose names were taken out",
+            where="[data] patient",
+            remedy="Name patients by data.group_pattern.",
+        )
+    return groups
 
 
 def _groups(files: list[_File], pattern: str | None) -> list[str]:
@@ -154,12 +175,13 @@ def _groups(files: list[_File], pattern: str | None) -> list[str]:
     return groups
 
 
-def _check_parts(groups: list[str], parts: np.ndarray) -> None:
+def _check_parts(groups: list[str], parts: np.ndarray, *, shown: bool) -> None:
     part_of: dict[str, str] = {}
     for group, part in zip(groups, parts.tolist(), strict=True):
         if part_of.setdefault(group, part) != part:
+            unit = f"the unit {group!r}" if shown else "a patient"
             raise InputError(
-                f"the unit {group!r} has pictures in {part_of[group]} and in {part}, so the test would measure memory",
-                where="[data] group_pattern",
+                f"{unit} has pictures in {part_of[group]} and in {part}, so the test would measure memory",
+                where="[data] group_pattern" if shown else "[data] patient",
                 remedy="Move all its pictures into one part.",
             )
