@@ -15,6 +15,8 @@ NAMED_FILES = 10
 def stat_all(sources: Sequence[tuple[Path, ...]]) -> Int[np.ndarray, "sample stat"]:
     """Two numbers per sample that change when one of its files does: their total size, and a digest of size and time.
 
+    A folder among the files, such as a series, stands for what lies in it.
+
     Raises:
         InputError: files are missing; up to ten are named.
     """
@@ -24,8 +26,9 @@ def stat_all(sources: Sequence[tuple[Path, ...]]) -> Int[np.ndarray, "sample sta
         stats = []
         for path in files:
             try:
-                stat = path.stat()
-                stats.append((stat.st_size, stat.st_mtime_ns))
+                for one in sorted(path.iterdir()) if path.is_dir() else [path]:
+                    stat = one.stat()
+                    stats.append((stat.st_size, stat.st_mtime_ns))
             except OSError as error:
                 missing.append(InputError(f"cannot be opened ({error.strerror})", where=str(path)))
         digest = hashlib.blake2b(repr(stats).encode(), digest_size=7).digest()  # positive as int64

@@ -38,3 +38,11 @@ def test_one_failure_is_itself_and_more_than_ten_are_counted():
     one = InputError("is bad", where="x", remedy="Mend it.")
     assert str(summarise([one])) == str(one)
     assert "10 and more files" in str(summarise([one] * 10))
+
+
+def test_a_folder_stands_for_its_files(tmp_path):
+    (tmp_path / "series").mkdir()
+    slices = [write(tmp_path / "series" / name) for name in "ab"]
+    before = stat_all([(tmp_path / "series",)])
+    os.utime(slices[0], ns=(0, slices[0].stat().st_mtime_ns + 1))
+    assert not np.array_equal(before, stat_all([(tmp_path / "series",)]))

@@ -2,72 +2,83 @@
 
 A class folder may hold PNG, JPEG, TIFF and DICOM files (pictures), or NIfTI and DICOM files (volumes), in folders of
 any depth; DICOM files need no ending. Of volumes, the DICOM files of one folder are the slices of one series; those
-right in the class folder are volumes of many frames.
+right in the class folder are volumes of many frames. A table `metadata.csv` beside the class folders may say more of
+each file.
 """
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from dpmed.config.data import FolderData
-from dpmed.data.base import Info, Sample, Split
+from dpmed.data.base import Info, Sample, Split, UnitName
 from dpmed.data.decode.dicom import read_patient_id
-from dpmed.data.decode.files import decode_file, depth_for
+from dpmed.data.decode.files import decode_file
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.recognise import recognise
-from dpmed.data.normalise import normalisation, unnamed_patients
+from dpmed.data.image_files import depth_notes, is_volume, preprocessing_of, problem_with
+from dpmed.data.normalise import CLASSES_READ, normalisation, unnamed_patients
+from dpmed.data.problems import Problems
 from dpmed.data.readers.found import find_files, group_series
-from dpmed.data.sources import Root
+from dpmed.data.sources import Root, read_table
+from dpmed.data.split import PART_NAMES
 from dpmed.data.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
+from dpmed.progress import Progress
 
-_PARTS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
+METADATA = "metadata.csv"
+_FACTS = ("patient", "sex", "age", "site")
+_SHOWN_NAMES = 3
+# Folders of images and masks, which are no classes.
+_PAIRS = ({"images", "labels"}, {"images", "masks"}, {"imagestr", "labelstr"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """One picture or volume: its files, its name below its class, class, and part (empty without prescribed split)."""
+    """One sample: its files, its place below the root, below its class, its class, and part (empty: no split given)."""
 
     paths: tuple[Path, ...]
+    place: str
     name: str
     class_name: str
     part: str
 
 
-def read_folder(config: FolderData) -> FileDataset:
+def read_folder(config: FolderData, *, progress: Progress) -> FileDataset:
     """All pictures below the root.
 
+    Args:
+        config: where they are and what they become.
+        progress: told of the files that are left out.
+
     Raises:
-        InputError: there are no classes, files of the wrong kind, or names that `group_pattern` does not fit.
+        InputError: there are no classes, files of the wrong kind, names that `group_pattern` does not fit, or
+            `metadata.csv` does not fit the files.
     """
     root = Root(config.root)
-    files = _find_files(root, volumes=len(config.size) == 3)  # noqa: PLR2004 sides of a volume
+    files = _find_files(root, config.size, progress)
     names = tuple(sorted({file.class_name for file in files}))
-    if len(names) < 2:  # noqa: PLR2004 one class cannot be told from anything
-        raise InputError(
-            f"has {len(names)} class folders with pictures; two are needed",
-            where=f"[data] root = {str(config.root)!r}",
-            remedy="Put the pictures of each class into a folder of its own; size has three sides for volumes.",
-        )
+    _check_classes(names, config)
     labels = np.array([names.index(file.class_name) for file in files], np.int32)
     parts = np.array([file.part for file in files])
     split = None
     if parts.any():
         split = Split(**{part: np.flatnonzero(parts == part) for part in ("train", "validation", "test")})
-    groups = _patients(files) if config.patient == "header" else _groups(files, config.group_pattern)
+    facts = _read_facts(root, files)
+    groups, has_patients = _groups(files, config, facts.get("patient"))
     _check_parts(groups, parts, shown=config.patient is None)
-    preprocessing = _preprocessing(config, files[0].paths)
-    info = _info(config, names, preprocessing)
+    preprocessing = preprocessing_of(config, files=1, first=files[0].paths[0])
 
     def decode(sources: Sources, number: int) -> Sample:
         return Sample(input=decode_file(sources, preprocessing).values, target=np.asarray(labels[number]))
 
     return FileDataset(
-        info,
-        Listing(labels=labels, groups=groups, official_split=split),
+        _info(config, preprocessing, names, unit=config.unit if has_patients else "image"),
+        Listing(labels=labels, groups=groups, official_split=split, columns=facts),
         root=root.path,
         sources=[file.paths for file in files],
         decode=decode,
@@ -75,88 +86,147 @@ def read_folder(config: FolderData) -> FileDataset:
     )
 
 
-def _preprocessing(config: FolderData, first: tuple[Path, ...]) -> Preprocessing:
-    if len(config.size) == 3:  # noqa: PLR2004 sides of a volume
-        return Preprocessing(size=config.size, window=config.window)
-    return Preprocessing(
-        size=config.size,
-        channels=config.channels,
-        window=config.window,
-        depth=config.depth or depth_for(first[0]),
-        narrow=config.depth is not None,
-    )
+def _check_classes(names: tuple[str, ...], config: FolderData) -> None:
+    where = f"[data] root = {str(config.root)!r}"
+    if {name.lower() for name in names} in _PAIRS:
+        raise InputError(
+            f"holds the folders {' and '.join(names)}: images and their masks, which would be read as two classes",
+            where=where,
+            remedy='Use name = "nnunet" for its layout, else name = "table" with the columns image and mask.',
+        )
+    if len(names) < 2:  # noqa: PLR2004 one class cannot be told from anything
+        raise InputError(
+            f"has {len(names)} class folders with pictures; two are needed",
+            where=where,
+            remedy="Put the pictures of each class into a folder of its own; size has three sides for volumes.",
+        )
 
 
-def _info(config: FolderData, names: tuple[str, ...], preprocessing: Preprocessing) -> Info:
-    # Middle and quarter of the range, not computed from the pictures.
-    low, high = (value / preprocessing.scale for value in preprocessing.value_range)
+def _info(config: FolderData, preprocessing: Preprocessing, names: tuple[str, ...], *, unit: UnitName) -> Info:
+    default_mean, default_std = preprocessing.constants
     channels = preprocessing.channels
-    mean, std, outside = normalisation(
-        config, mean=((low + high) / 2,) * channels, std=((high - low) / 4,) * channels, channels=channels, note=None
-    )
-    named = config.group_pattern is not None or config.patient is not None
-    if not named:
-        outside = (*outside, unnamed_patients("Without data.group_pattern the files name"))
-    outside = (*outside, "The names and the number of the classes were read from the folders of the data set.")
-    if not preprocessing.volumes and config.depth is None:
-        outside = (*outside, "The depth of the pictures, 8 or 16 bits, is that of the first file; data.depth fixes it.")
+    mean, std, outside = normalisation(config, mean=default_mean, std=default_std, channels=channels, note=None)
+    if unit == "image":
+        outside = (*outside, unnamed_patients("Without data.group_pattern or metadata.csv the files name"))
     return Info(
         name="folder",
         task="classification",
-        input_shape=(*config.size, channels),
+        input_shape=preprocessing.input_shape,
         class_names=names,
         scale=preprocessing.scale,
         mean=mean,
         std=std,
-        unit=config.unit if named else "image",
-        outside_accounting=outside,
+        unit=unit,
+        outside_accounting=(*outside, CLASSES_READ, *depth_notes(config)),
+        patients_unknown=unit == "image",
         value_range=preprocessing.value_range,
         preprocessing=preprocessing,
     )
 
 
-def _find_files(root: Root, *, volumes: bool) -> list[_File]:
-    found = find_files(root).files
-    other = "picture" if volumes else "nifti"
-    for name, kind in found.items():
-        if kind == other:
-            problem = "is a picture among volumes" if volumes else "is a volume, but size has two sides"
+def _find_files(root: Root, size: Sequence[int], progress: Progress) -> list[_File]:
+    found = find_files(root, ignored=(METADATA,))
+    _tell_left_out(found.left_out, found.hidden, progress)
+    for name, kind in found.files.items():
+        problem = problem_with(kind, size)
+        if problem is not None:
             path = root.locate(name, source=str(root.path))
             raise InputError(problem, where=str(path), remedy="Give data.size three sides for volumes, else two.")
-    prescribed = bool(found) and all(name.split("/")[0] in _PARTS for name in found)
-    samples = group_series(found, own_depth=2 if prescribed else 1) if volumes else {name: [name] for name in found}
+    prescribed = bool(found.files) and all(name.split("/")[0] in PART_NAMES for name in found.files)
+    samples = {name: [name] for name in found.files}
+    if is_volume(size):
+        samples = group_series(found.files, own_depth=2 if prescribed else 1)
     files = []
-    for name, members in samples.items():
+    for place, members in samples.items():
         paths = tuple(root.locate(member, source=str(root.path)) for member in members)
-        parts = PurePosixPath(name).parts
-        part, parts = (_PARTS[parts[0]], parts[1:]) if prescribed else ("", parts)
+        parts = PurePosixPath(place).parts
+        part, parts = (PART_NAMES[parts[0]], parts[1:]) if prescribed else ("", parts)
         if len(parts) < 2:  # noqa: PLR2004 class folder and file
             raise InputError("lies in no class folder", where=str(paths[0]))
-        files.append(_File(paths=paths, name="/".join(parts[1:]), class_name=parts[0], part=part))
+        files.append(_File(paths=paths, place=place, name="/".join(parts[1:]), class_name=parts[0], part=part))
     return files
 
 
-def _patients(files: list[_File]) -> list[str]:
+def _tell_left_out(others: Sequence[str], hidden: Sequence[str], progress: Progress) -> None:
+    kinds = {
+        "hidden": hidden,
+        "without an ending": [name for name in others if "." not in PurePosixPath(name).name],
+        "of other kinds": [name for name in others if "." in PurePosixPath(name).name],
+    }
+    told = [
+        f"{len(names)} {kind} ({', '.join(names[:_SHOWN_NAMES])}{', …' if len(names) > _SHOWN_NAMES else ''})"
+        for kind, names in kinds.items()
+        if names
+    ]
+    if told:
+        progress.say(f"Files left out: {'; '.join(told)}.")
+
+
+def _read_facts(root: Root, files: Sequence[_File]) -> dict[str, list[str]]:
+    """What `metadata.csv` says of every file, by column; nothing where there is no such table."""
+    path = root.locate(METADATA, source=METADATA)
+    if not path.exists():
+        return {}
+    table = read_table(path, ["file"])
+    rows = {name: row for row, name in enumerate(table.column("file"))}
+    known = {name: table.column(name) for name in _FACTS if name in table.names}
+    problems, places = Problems(table.lines), {file.place for file in files}
+    for row, name in enumerate(table.column("file")):
+        if name not in places:
+            problems.add(row, f"file = {name!r} is none of the files that are read")
+        elif rows[name] != row:
+            problems.add(row, f"file = {name!r} occurs again on line {problems.line_of(rows[name])}")
+        if "patient" in known and not known["patient"][row]:
+            problems.add(row, "patient is empty")
+    problems.settle(str(path))
+    missing = [file.place for file in files if file.place not in rows]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise InputError(f"has no row for {missing[0]!r}{more}", where=str(path), remedy="List every file.")
+    return {name: [column[rows[file.place]] for file in files] for name, column in known.items()}
+
+
+def _groups(files: Sequence[_File], config: FolderData, patients: list[str] | None) -> tuple[list[str], bool]:
+    """The unit of every file, and whether it is more than the file itself."""
+    pattern = config.group_pattern
+    if patients is not None and (pattern is not None or config.patient is not None):
+        key = "patient" if pattern is None else "group_pattern"
+        raise InputError(
+            f"{METADATA} tells the patients already", where=f"[data] {key}", remedy="Leave one of the two out."
+        )
+    if patients is not None:
+        return patients, True
+    if config.patient == "header":
+        return _groups_by_header(files), True
+    if pattern is None:
+        # Every file is a unit by itself, and its path is its name.
+        return [f"{file.class_name}/{file.name}" for file in files], False
+    return groups_by_pattern([file.name for file in files], pattern), True
+
+
+def _groups_by_header(files: Sequence[_File]) -> list[str]:
     """The patient of each file by its header, as a digest: the numbers themselves go no further."""
     groups = []
     for file in files:
         if recognise(file.paths[0]) != "dicom":
-            remedy = "Only DICOM files do; name patients by data.group_pattern."
+            remedy = "Only DICOM files do; name patients by data.group_pattern or metadata.csv."
             raise InputError("has no patient's id in its header", where=str(file.paths[0]), remedy=remedy)
         groups.append(hashlib.sha256(read_patient_id(file.paths[0]).encode()).hexdigest()[:32])
     if len(files) > 1 and len(set(groups)) == 1:
         raise InputError(
             "is 'header', but all files name the same patient, as files do whose names were taken out",
             where="[data] patient",
-            remedy="Name patients by data.group_pattern.",
+            remedy="Name patients by data.group_pattern or metadata.csv.",
         )
     return groups
 
 
-def _groups(files: list[_File], pattern: str | None) -> list[str]:
-    if pattern is None:
-        # Every file is a unit by itself, and its path is its name.
-        return [f"{file.class_name}/{file.name}" for file in files]
+def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
+    """What the one group of a regular expression finds in each name.
+
+    Raises:
+        InputError: it is no such expression, or does not fit a name.
+    """
     where = f"[data] group_pattern = {pattern!r}"
     try:
         compiled = re.compile(pattern)
@@ -165,11 +235,11 @@ def _groups(files: list[_File], pattern: str | None) -> list[str]:
     if compiled.groups != 1:
         raise InputError(f"has {compiled.groups} groups in brackets; one is needed", where=where)
     groups = []
-    for file in files:
-        match = compiled.search(file.name)
+    for name in names:
+        match = compiled.search(name)
         if match is None or not match.group(1):
             raise InputError(
-                f"does not fit {file.name!r}", where=where, remedy="It must fit every file below its class."
+                f"does not fit {name!r}", where=where, remedy="It must fit every name, for a file that below its class."
             )
         groups.append(match.group(1))
     return groups

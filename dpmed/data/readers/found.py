@@ -17,21 +17,30 @@ class Found:
     Attributes:
         files: the kind of each file that dpmed reads, by its name below the root, sorted.
         left_out: names of all other files, sorted.
+        hidden: names of files and folders that begin with a dot; these are not looked into.
     """
 
     files: Mapping[str, Kind]
     left_out: Sequence[str]
+    hidden: Sequence[str]
 
 
-def find_files(root: Root) -> Found:
+def find_files(root: Root, *, ignored: Sequence[str] = ()) -> Found:
     """Look at all files below the root; only those whose ending says nothing are opened.
+
+    Args:
+        root: to look below.
+        ignored: names of files that are neither.
 
     Raises:
         InputError: a file leads out of the root.
     """
     files: dict[str, Kind] = {}
-    left_out = []
-    for name in root.walk():
+    left_out: list[str] = []
+    hidden: list[str] = []
+    for name in root.walk(hidden=hidden):
+        if name in ignored:
+            continue
         kind = kind_of_name(name)
         if kind is None and PurePosixPath(name).name != _DIRECTORY:
             kind = recognise(root.locate(name, source=str(root.path)))
@@ -39,7 +48,7 @@ def find_files(root: Root) -> Found:
             left_out.append(name)
         else:
             files[name] = kind
-    return Found(files=files, left_out=left_out)
+    return Found(files=files, left_out=left_out, hidden=hidden)
 
 
 def group_series(files: Mapping[str, Kind], *, own_depth: int) -> dict[str, list[str]]:

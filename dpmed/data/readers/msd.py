@@ -12,10 +12,10 @@ from typing import Any
 
 from dpmed.config.data import MsdData
 from dpmed.data.base import Info, Sample
-from dpmed.data.decode.files import decode_volume
+from dpmed.data.decode.files import decode_volumes, grid_of
 from dpmed.data.decode.nifti import read_nifti
 from dpmed.data.decode.preprocessing import Preprocessing
-from dpmed.data.decode.volume import Grid, check_pair, read_labels
+from dpmed.data.decode.volume import check_pair, read_labels
 from dpmed.data.normalise import CODE_CONSTANTS, normalisation
 from dpmed.data.sources import Root
 from dpmed.data.stored import FileDataset, Listing, Sources
@@ -81,13 +81,13 @@ def read_msd(config: MsdData) -> FileDataset:
         window=window or "percentiles",
         spacing_mm=config.spacing_mm,
     )
-    grid = Grid(shape=config.shape, spacing_mm=config.spacing_mm)
+    grid = grid_of(preprocessing)
 
     def decode(files: Sources, number: int) -> Sample:
         del number
         image, label = read_nifti(files[0]), read_nifti(files[1])
         check_pair(image, label)
-        values = decode_volume(image, preprocessing).values
+        values = decode_volumes([image], preprocessing).values
         return Sample(input=values, target=read_labels(label, grid, classes=len(classes)))
 
     return FileDataset(
