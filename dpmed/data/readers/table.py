@@ -132,9 +132,11 @@ def _find_sources(
                     paths.append(path)
             if problem:
                 problems.add(row, f"{columns[place]} = {name!r} {problem}" if name else f"{columns[place]} is empty")
-        key = posixpath.normpath("\n".join(names[:images]))
-        if first.setdefault(key, row) != row:
-            problems.add(row, f"{columns[0]} = {names[0]!r} stands on line {table.lines[first[key]]} already")
+        for place, name in enumerate(names):
+            # A file in two rows would let one patient into two records, and ε would protect neither as a whole.
+            other = first.setdefault(posixpath.normpath(name), row) if name else row
+            if other != row:
+                problems.add(row, f"{columns[place]} = {name!r} stands on line {problems.line_of(other)} already")
         sources.append(tuple(paths))
     return sources
 
