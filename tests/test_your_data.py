@@ -66,8 +66,9 @@ def test_the_page_has_files_and_commands():
 def test_the_table_begins_as_the_page_shows(followed):
     folder, _ = followed
     shown = re.search(r"^```\n(image,patient.*?)^```$", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)[1]
-    written = [line.split(",")[:8] for line in (folder / "cohort" / "table.csv").read_text().splitlines()[:3]]
-    assert [line.split(",") for line in shown.splitlines()] == written
+    written = [line.split(",")[:8] for line in (folder / "cohort" / "table.csv").read_text().splitlines()]
+    lines = [line.split(",") for line in shown.splitlines()]
+    assert len(lines) > 2 and lines == written[: len(lines)]
 
 
 def test_the_runs_are_private_by_patient_and_have_what_the_page_promises(followed):

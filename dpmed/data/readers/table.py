@@ -102,8 +102,9 @@ class _Decoder:
         wanted, classes = self.preprocessing, len(self.learnt.names)
         if not wanted.volumes:
             size = (wanted.size[0], wanted.size[1])
-            target = read_mask(mask, size=size, classes=classes, image=images[0])
-            return Sample(input=decode_sample(images, wanted).values, target=target)
+            decoded = decode_sample(images, wanted)
+            target = read_mask(mask, size=size, classes=classes, image=images[0].name, sides=decoded.geometry.shape)
+            return Sample(input=decoded.values, target=target)
         volumes, label = [open_volume(path) for path in images], open_volume(mask)
         check_pair(volumes[0], label)
         values = decode_volumes(volumes, wanted).values
@@ -248,7 +249,9 @@ def _split(fields: list[str], groups: list[str], problems: Problems) -> Split:
 
 def _info(config: TableData, preprocessing: Preprocessing, learnt: _Learnt) -> Info:
     default_mean, default_std = preprocessing.constants
-    mean, std, outside = normalisation(config, mean=default_mean, std=default_std, channels=preprocessing.channels, note=None)
+    mean, std, outside = normalisation(
+        config, mean=default_mean, std=default_std, channels=preprocessing.channels, note=None
+    )
     outside = (*outside, *depth_notes(config))
     if config.patient is None:
         outside = (*outside, unnamed_patients("Without data.patient the table names"))
