@@ -1,4 +1,4 @@
-"""What the user's own files are brought to, as the config says it and, for the depth of pictures, as the first file does.
+"""What the user's own files are brought to: as the config says and, for the depth of pictures, as the first file does.
 
 How files are read at all stands in `dpmed.data.decode.files`.
 """

@@ -62,7 +62,7 @@ DECLARED = {
             "given",
         ),
         # Of the user's own code: that its constants owe nothing to private data is unchecked.
-        **dict.fromkeys(("limit", "factory", "arguments"), "ledger"),
+        **dict.fromkeys(("limit", "factory", "arguments", "depth"), "ledger"),
     },
     "augmentation": dict.fromkeys(
         ("multiplicity", "flip", "shift", "rotation", "crop", "brightness", "contrast", "noise"), "law"
