@@ -63,6 +63,7 @@ class KnownTraining:
             clipping=self._clipping,
             noise_multiplier=noise_multiplier,
             expected_batch_size=self._budget.expected_batch_size,
+            most_records=self._budget.train_size,
             optimizer=self._optimizer,
             key=NoiseKey(generator.integers(1 << 32, size=8, dtype=np.uint32)),
         )

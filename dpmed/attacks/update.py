@@ -7,16 +7,17 @@ gradient only the norm is kept. Noise of a row is drawn when the row is looked a
 at every level anew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from dpmed.attacks.blocks import Images, Seen
-from dpmed.dpsgd.clipping import MARGIN
+from dpmed.dpsgd.clipping import FlatClipping
+from dpmed.dpsgd.float64 import float64
 
 # Weights behind the block, its output for one sample (as an image), the sample's target -> loss.
 ImageLoss = Callable[[PyTree[Float[Array, "..."]], Float[Array, "*space channel"], Array], Float[Array, ""]]
@@ -59,10 +60,13 @@ class Update:
         if noise_std > 0:
             generator.standard_normal(out=sums, dtype=np.float32)
             sums *= np.float32(noise_std)
-        for number, (weight, fires) in enumerate(zip(self.weights.astype(np.float32), self.seen.firing, strict=True)):
-            for row in fires:
-                sums[row, :values] += weight * self.images[number]
-                sums[row, values:] += weight * marks[number]
+        for row, members in _by_row(self.seen.firing).items():
+            # In float64 and rounded once, with the noise in it, as in the training.
+            held = np.zeros(sums.shape[1])
+            for number in members:
+                held[:values] += self.weights[number] * self.images[number]
+                held[values:] += self.weights[number] * marks[number]
+            sums[row] = sums[row] + held
         return sums
 
 
@@ -71,7 +75,7 @@ def clipped_update(
 ) -> Update:
     """The noiseless update of the block.
 
-    Guarantee: as `dpmed.dpsgd.clipping.clip_and_sum` over the whole gradient of block and model would give it.
+    Guarantee: as `dpmed.dpsgd.clipped_sum.clip_and_sum` over the whole gradient of block and model would give it.
 
     Args:
         images: flattened and normalised.
@@ -88,10 +92,20 @@ def clipped_update(
         squares += np.sum(np.square(seen.marks, dtype=np.float64), axis=1)
         rows = np.array([len(fires) for fires in seen.firing])
         behind = np.where(finite, responses.norms, 0.0)
-        norms = np.sqrt(np.square(weights) * rows * squares + np.square(behind))
-        bound = clipping_norm / (1 + MARGIN)
-        weights = weights * np.minimum(1.0, bound / np.maximum(norms, 1e-300))
+        whole = np.square(weights) * rows * squares + np.square(behind)
+        with float64():
+            (factors,), _ = FlatClipping(clipping_norm).factors([jnp.asarray(whole)], None)
+        weights = weights * np.asarray(factors)
     return Update(images=images, seen=seen, weights=weights)
+
+
+def _by_row(firing: Sequence[Int[np.ndarray, " _"]]) -> dict[int, list[int]]:
+    """The images that fire in each row."""
+    found: dict[int, list[int]] = {}
+    for number, rows in enumerate(firing):
+        for row in rows.tolist():
+            found.setdefault(row, []).append(number)
+    return found
 
 
 class Client:

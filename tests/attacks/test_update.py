@@ -7,7 +7,8 @@ import pytest
 
 from dpmed.attacks.blocks import Seen, make_block, pattern
 from dpmed.attacks.update import Client, Responses, Update, clipped_update
-from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
+from dpmed.dpsgd.clipped_sum import clip_and_sum
+from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.gradients import per_sample_gradients
 
 SHAPE = (4, 4, 1)

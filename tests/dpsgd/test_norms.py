@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpmed.dpsgd import norms
+from dpmed.dpsgd.float64 import float64
 from dpmed.dpsgd.norms import is_ghost_cheaper, measure
 from dpmed.dpsgd.recorded import record_pass
 from dpmed.models.convolution import Convolution, UpConvolution
@@ -82,7 +83,8 @@ def test_norms_and_weighted_sums_are_those_of_single_gradients(name, views, pric
     layer, shape = LAYERS[name]
     loss, trainable, records = problem(layer, shape, views=views)
     scale = jnp.float32(0.3)
-    factors = jnp.asarray([0.5, 0.0, 2.0], jnp.float32)
+    with float64():
+        factors = jnp.asarray([0.5, 0.0, 2.0], jnp.float64)
 
     @jax.jit
     def run(trainable, records, scale):
@@ -141,7 +143,7 @@ def test_convolutions_of_any_shape_have_the_norms_of_single_gradients(sides, cha
     def run(trainable, records):
         recorded = record_pass(loss, trainable, records, jnp.float32(1))
         has_ghost = kind != "standardised"
-        return norms.instantiate(recorded), norms._ghost(recorded.layers[0])[0] if has_ghost else None
+        return norms.instantiate(recorded), norms._ghost(recorded.layers[0]) if has_ghost else None
 
     (found,), square = run(trainable, records)
     (wanted,) = one_at_a_time(loss, trainable, records, jnp.float32(1))
@@ -149,8 +151,8 @@ def test_convolutions_of_any_shape_have_the_norms_of_single_gradients(sides, cha
     # Few standardised weights have no gradient but for rounding, of inputs and outputs about 1.
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5 * max(1.0, np.abs(wanted).max()))
     if square is not None:
-        # Ghost norms may be too long by their allowance for rounding, a millionth of the products' magnitudes.
-        np.testing.assert_allclose(square, size_of_each, rtol=1e-3, atol=1e-4 * max(1e-4, size_of_each.max()))
+        # Ghost norms are no less than a share of the magnitudes.
+        np.testing.assert_allclose(square, size_of_each, rtol=1e-3, atol=1e-3 * max(1e-4, size_of_each.max()))
 
 
 def test_small_maps_of_many_channels_have_ghost_norms_and_large_maps_of_few_do_not():
@@ -172,8 +174,10 @@ def test_a_record_beyond_float32_counts_as_zero_and_leaves_the_others_alone(bad,
     ruined = {**records, "weight": records["weight"].at[1].set(bad)}
     measured = measure(record_pass(loss, trainable, ruined, jnp.float32(1e6)))
     assert list(np.asarray(measured.usable)) == [True, False, True]
-    sums = measured.weighted_sum([jnp.ones(RECORDS)] * len(measured.squares))
+    with float64():
+        ones, others = (jnp.asarray(values, jnp.float64) for values in ([1.0, 1.0, 1.0], [1.0, 0.0, 1.0]))
+    sums = measured.weighted_sum([ones] * len(measured.squares))
     clean = measure(record_pass(loss, trainable, records, jnp.float32(1e6)))
-    without = clean.weighted_sum([jnp.asarray([1.0, 0.0, 1.0], jnp.float32)] * len(clean.squares))
+    without = clean.weighted_sum([others] * len(clean.squares))
     for found, wanted in zip(sums, without, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(jnp.abs(wanted).max()))

@@ -42,6 +42,7 @@ def private_step(noise_multiplier, optimizer, loss=record_loss, clipping=None):
         clipping=clipping or FlatClipping(CLIP),
         noise_multiplier=noise_multiplier,
         expected_batch_size=EXPECTED,
+        most_records=100,
         optimizer=optimizer,
         key=seeded_key(3),
     )

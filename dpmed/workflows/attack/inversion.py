@@ -21,7 +21,8 @@ from dpmed import __version__
 from dpmed.attacks.inversion import Descent, Inversion
 from dpmed.attacks.target import attacked_objective, attacked_plan
 from dpmed.config.schema import Config
-from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
+from dpmed.dpsgd.clipped_sum import clip_and_sum
+from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.gradients import per_sample_gradients
 from dpmed.dpsgd.noise import gaussian_like, seeded_key
 from dpmed.errors import InputError
@@ -115,7 +116,8 @@ class _Client:
         _, gradients = per_sample_gradients(loss, trainable, {"image": images, "target": targets})
         if self.clipping is None:
             return jax.tree.map(lambda leaf: leaf.sum(axis=0), gradients)
-        return clip_and_sum(gradients, jnp.ones(len(images), bool), clipping=self.clipping).gradients
+        clipped = clip_and_sum(gradients, jnp.ones(len(images), bool), clipping=self.clipping)
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), clipped.gradients)
 
 
 def run(settings: InversionSettings, folder: Path, progress: Progress) -> InversionSummary:

@@ -285,6 +285,7 @@ class Run:
             clipping=clipping,
             noise_multiplier=budget.noise_multiplier,
             expected_batch_size=budget.expected_batch_size,
+            most_records=self.plan.train_size,
             optimizer=self._optimizer,
             key=key,
             devices=self._devices,
