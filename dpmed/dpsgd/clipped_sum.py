@@ -17,10 +17,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from dpmed.dpsgd.bookkeeping import Bookkeeping
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
-from dpmed.dpsgd.norms import measure
-from dpmed.dpsgd.recorded import Recorded
+from dpmed.dpsgd.ghost_norms import measure
 
 # By which a factor follows from squares, and the sum's weight from a factor: a few operations, far fewer than 2¹³.
 _FEW_OPERATIONS = 2.0**-40
@@ -47,7 +47,7 @@ class ClippedSum(eqx.Module):
 
 
 def sum_clipped(
-    recorded: Recorded,
+    books: Bookkeeping,
     mask: Bool[Array, " batch"],
     norm: Float[Array, ""] | None = None,
     *,
@@ -61,7 +61,7 @@ def sum_clipped(
     finite counts as zero and is counted in `rejected`.
 
     Args:
-        recorded: a pass over the records.
+        books: a pass over the records.
         mask: true for real records; padding contributes exactly zero.
         norm: C of this step where it moves.
         clipping: the bound.
@@ -75,7 +75,7 @@ def sum_clipped(
 
     Source: Abadi et al. (2016), Algorithm 1; sensitivity for add-or-remove-one adjacency.
     """
-    measured = measure(recorded)
+    measured = measure(books)
     margin = rounding_margin(most_records, norm_error=measured.norm_error, summation_error=measured.summation_error)
     with float64():
         factors, clipped = clipping.factors(measured.squares, norm)
@@ -111,8 +111,8 @@ def clip_and_sum(
         The sum, of the gradients' structure.
     """
     leaves, structure = jax.tree.flatten(gradients)
-    recorded = Recorded(jnp.zeros(mask.shape, jnp.float32), {}, dict(enumerate(leaves)))
-    found = sum_clipped(recorded, mask, norm, clipping=clipping, most_records=len(mask))
+    books = Bookkeeping(jnp.zeros(mask.shape, jnp.float32), {}, dict(enumerate(leaves)))
+    found = sum_clipped(books, mask, norm, clipping=clipping, most_records=len(mask))
     return eqx.tree_at(lambda one: one.gradients, found, jax.tree.unflatten(structure, found.gradients))
 
 
@@ -129,8 +129,8 @@ def rounding_margin(most_records: int, *, norm_error: float, summation_error: fl
 
     Args:
         most_records: n >= 1.
-        norm_error: of the squares, see `Squares.norm_error`.
-        summation_error: of a microbatch's sum, see `Squares.summation_error`.
+        norm_error: of the squares, see `GradientNorms.norm_error`.
+        summation_error: of a microbatch's sum, see `GradientNorms.summation_error`.
 
     Returns:
         m with c = C / (1 + m).

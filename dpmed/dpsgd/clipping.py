@@ -58,7 +58,7 @@ class Clipping(Protocol):
         """
         ...
 
-    def follow(
+    def next_norm(
         self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " _"]]
     ) -> Float[Array, ""] | None:
         """C of the next step.
@@ -97,7 +97,7 @@ class _Constant:
         """The same: the sum is all that is released."""
         return noise_multiplier
 
-    def follow(
+    def next_norm(
         self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " _"]]
     ) -> None:
         """Nothing moves."""
@@ -135,8 +135,8 @@ class PerLayerClipping(_Constant):
         """min(1, C / (sqrt(L) length)) of each leaf; a record counts as scaled down if one of its leaves is."""
         del norm
         bounded = [_bounded(square, self.clipping_norm / math.sqrt(len(squares))) for square in squares]
-        shortened = jnp.any(jnp.stack([one for _, one in bounded]), axis=0)
-        return [factor for factor, _ in bounded], shortened
+        clipped = jnp.any(jnp.stack([one for _, one in bounded]), axis=0)
+        return [factor for factor, _ in bounded], clipped
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ class AdaptiveClipping:
         """min(1, C / length) for all leaves."""
         return _flat(squares, _moving(norm))
 
-    def follow(
+    def next_norm(
         self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " _"]]
     ) -> Float[Array, ""]:
         """C exp(-η_C (b̃ - γ)) within the limits, b̃ the noisy share of records that were not scaled down."""
@@ -251,8 +251,8 @@ def _total(squares: Sequence[Float[Array, " batch"]]) -> Float[Array, " batch"]:
 def _flat(
     squares: Sequence[Float[Array, " batch"]], clipping_norm: Float[Array, ""] | float
 ) -> tuple[list[Float[Array, " batch"]], Bool[Array, " batch"]]:
-    factor, shortened = _bounded(_total(squares), clipping_norm)
-    return [factor] * len(squares), shortened
+    factor, clipped = _bounded(_total(squares), clipping_norm)
+    return [factor] * len(squares), clipped
 
 
 def _bounded(

@@ -17,12 +17,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 
+from dpmed.dpsgd.bookkeeping import bookkeeping_pass
 from dpmed.dpsgd.clipped_sum import sum_clipped
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.devices import Devices
 from dpmed.dpsgd.float64 import float64, require_float64
 from dpmed.dpsgd.noise import NoiseKey, shaped_like, size_of, standard_normal
-from dpmed.dpsgd.recorded import record_pass
 from dpmed.runtime.jit import Compiled
 
 Parameters = PyTree[Float[Array, "..."]]
@@ -273,11 +273,11 @@ def _contribute(
     mask: Bool[Array, " batch"],
 ) -> tuple[_Sums, Float[Array, ""]]:
     """What the records add to the sums of a step, and the sensitivity of these."""
-    recorded = record_pass(
+    books = bookkeeping_pass(
         lambda leaves, record, rest: loss(leaves, rest, record), state.trainable, records, state.rest
     )
-    found = sum_clipped(recorded, mask, state.clipping_norm, clipping=clipping, most_records=most_records)
-    losses = jnp.where(mask & jnp.isfinite(recorded.losses), recorded.losses, jnp.zeros_like(recorded.losses))
+    found = sum_clipped(books, mask, state.clipping_norm, clipping=clipping, most_records=most_records)
+    losses = jnp.where(mask & jnp.isfinite(books.losses), books.losses, jnp.zeros_like(books.losses))
     sums = _Sums(
         gradients=jax.tree.unflatten(jax.tree.structure(state.trainable), found.gradients),
         loss=jnp.sum(losses),
@@ -328,7 +328,7 @@ def _noisy_update(
         gradient = jax.tree.map(
             lambda summed, extra: ((summed + extra) / expected_batch_size).astype(jnp.float32), total.gradients, noise
         )
-    norm = clipping.follow(state.clipping_norm, total.surplus, for_count)
+    norm = clipping.next_norm(state.clipping_norm, total.surplus, for_count)
     return replace(_move(optimizer, state, gradient), clipping_norm=norm)
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
-from dpmed.products import Precision, computing_in
+from dpmed.layer_tags import Precision, computing_in
 
 Parameters = PyTree[Float[Array, "..."]]
 SampleLoss = Callable[[Array, Array], Float[Array, ""]]

@@ -17,7 +17,7 @@ def test_an_impossible_norm_is_refused(norm):
         FlatClipping(norm)
 
 
-# Squares of float32 numbers: nothing, of denormals, tiny, usual, huge, of the largest.
+# GradientNorms of float32 numbers: nothing, of denormals, tiny, usual, huge, of the largest.
 SQUARES = st.one_of(
     st.sampled_from([0.0, 2e-90, 1e-76, 1e77]),
     st.floats(-80, 77).map(lambda exponent: 10.0**exponent),
@@ -50,22 +50,22 @@ def test_no_record_is_longer_than_the_norm_after_clipping(kind, squares, norm):
 
 def test_per_layer_clipping_shortens_a_leaf_by_its_own_length_alone():
     leaves = [jnp.asarray([4.0, 0.01], jnp.float32), jnp.asarray([0.01, 0.01], jnp.float32)]
-    factors, shortened = PerLayerClipping(1.0).factors(leaves, None)
+    factors, clipped = PerLayerClipping(1.0).factors(leaves, None)
     np.testing.assert_allclose(factors, [[1 / (2 * np.sqrt(2)), 1], [1, 1]], rtol=2e-5)
-    assert shortened.tolist() == [True, False]
+    assert clipped.tolist() == [True, False]
 
 
 def test_automatic_clipping_is_the_formula():
-    factors, shortened = AutomaticClipping(0.5, stability=0.25).factors([jnp.asarray([1.0, 0.0], jnp.float32)], None)
+    factors, clipped = AutomaticClipping(0.5, stability=0.25).factors([jnp.asarray([1.0, 0.0], jnp.float32)], None)
     np.testing.assert_allclose(factors[0], [0.5 / 1.25, 2.0], rtol=2e-5)
-    assert shortened.tolist() == [True, False]
+    assert clipped.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("kind", [FlatClipping, PerLayerClipping, AutomaticClipping])
 def test_a_constant_norm_leaves_nothing_in_the_state_and_the_noise_as_it_is(kind):
     clipping = kind(0.5)
     assert clipping.begin() is None
-    assert clipping.follow(None, jnp.float32(3), []) is None
+    assert clipping.next_norm(None, jnp.float32(3), []) is None
     assert clipping.sensitivity(None) == 0.5
     assert clipping.gradient_noise(1.3) == 1.3
 
@@ -78,15 +78,15 @@ def test_the_adaptive_norm_finds_the_quantile_of_known_lengths(quantile, start):
     squares = [jnp.asarray(lengths**2, jnp.float32)]
     norm = clipping.begin()
     for _ in range(400):
-        _, shortened = clipping.factors(squares, norm)
-        surplus = (1000 - 2 * jnp.sum(shortened)).astype(jnp.float32) / 2
-        norm = clipping.follow(norm, surplus, [jnp.zeros(1, jnp.float32)])
+        _, clipped = clipping.factors(squares, norm)
+        surplus = (1000 - 2 * jnp.sum(clipped)).astype(jnp.float32) / 2
+        norm = clipping.next_norm(norm, surplus, [jnp.zeros(1, jnp.float32)])
     assert np.quantile(lengths, quantile - 0.01) < float(norm) < np.quantile(lengths, quantile + 0.01)
 
 
 def test_a_move_of_the_norm_is_the_formula_with_noise():
     clipping = adaptive(clipping_norm=2.0, quantile=0.3, rate=0.5, count_noise=4.0)
-    moved = clipping.follow(clipping.begin(), jnp.float32(7.5), [jnp.asarray([-0.25], jnp.float32)])
+    moved = clipping.next_norm(clipping.begin(), jnp.float32(7.5), [jnp.asarray([-0.25], jnp.float32)])
     share = (7.5 - 0.25 * 4.0) / 100 + 0.5
     np.testing.assert_allclose(moved, 2.0 * np.exp(-0.5 * (share - 0.3)), rtol=1e-6)
 
@@ -94,7 +94,7 @@ def test_a_move_of_the_norm_is_the_formula_with_noise():
 @pytest.mark.parametrize(("surplus", "limit"), [(-1e30, 1e6), (1e30, 1e-5)])
 def test_the_norm_stays_within_its_limits_whatever_the_counts_say(surplus, limit):
     clipping = adaptive()
-    moved = clipping.follow(clipping.begin(), jnp.float32(surplus), [jnp.zeros(1, jnp.float32)])
+    moved = clipping.next_norm(clipping.begin(), jnp.float32(surplus), [jnp.zeros(1, jnp.float32)])
     assert float(moved) == pytest.approx(limit)
 
 

@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from dpmed.dpsgd.bookkeeping import Bookkeeping, Layer
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
-from dpmed.dpsgd.recorded import Layer, Recorded
 
 # Multiplications that take as long as writing and reading one number of an instantiated gradient: an estimate that
 # takes the faster way for each layer of ResNet-9 at 32 x 32 on two cores. It decides on speed alone.
@@ -34,7 +34,7 @@ _ADDED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)
-class Squares:
+class GradientNorms:
     """Squared norms, and what is needed to sum.
 
     Attributes:
@@ -108,20 +108,20 @@ class Squares:
         return max(errors)
 
 
-def measure(recorded: Recorded) -> Squares:
+def measure(books: Bookkeeping) -> GradientNorms:
     """The squared norm of every record's gradient by every leaf."""
-    count = len(recorded.layers) + len(recorded.gradients)
+    count = len(books.layers) + len(books.gradients)
     squares: list[Array] = []
     instantiated: list[Array | None] = []
-    usable = jnp.ones(recorded.losses.shape, bool)
+    usable = jnp.ones(books.losses.shape, bool)
     for number in range(count):
-        layer = recorded.layers.get(number)
+        layer = books.layers.get(number)
         if layer is not None and is_ghost_cheaper(layer):
             square = _ghost(layer)
             instantiated.append(None)
         else:
             gradients = (
-                recorded.gradients[number]
+                books.gradients[number]
                 if layer is None
                 else layer.product.gradients(layer.x, layer.gradient, layer.weight)
             )
@@ -130,13 +130,13 @@ def measure(recorded: Recorded) -> Squares:
             instantiated.append(gradients)
         squares.append(square)
         usable &= jnp.isfinite(square)
-    return Squares(recorded.losses, squares, usable, instantiated, recorded.layers)
+    return GradientNorms(books.losses, squares, usable, instantiated, books.layers)
 
 
-def instantiate(recorded: Recorded) -> list[Float[Array, "batch ..."]]:
+def instantiate(books: Bookkeeping) -> list[Float[Array, "batch ..."]]:
     """Per-record gradients by every leaf."""
-    found = dict(recorded.gradients)
-    for number, layer in recorded.layers.items():
+    found = dict(books.gradients)
+    for number, layer in books.layers.items():
         found[number] = layer.product.gradients(layer.x, layer.gradient, layer.weight)
     return [found[number] for number in range(len(found))]
 
