@@ -51,6 +51,10 @@ class KnownTraining:
         self._candidates = self._loader(members, min(microbatch, len(members)))
         self._clipped = jax.jit(self._clip)
 
+    def noise_std(self, noise_multiplier: float) -> float:
+        """The standard deviation of the noise on each entry of a step's sum."""
+        return noise_multiplier * self._clipping.sensitivity(None)
+
     def step(self, noise_multiplier: float, generator: np.random.Generator) -> PrivateStep:
         """The training's step; made once per σ, since it is compiled for it.
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from dpmed.attacks.blocks import Images, Seen
+from dpmed.attacks.blocks import Activations, Images
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.float64 import float64
 
@@ -42,25 +42,31 @@ class Update:
 
     Attributes:
         images: flattened and normalised.
-        seen: what the block makes of them.
+        activations: what the block makes of them.
         weights: c_i a_i, what each image is multiplied by in every row that it fires.
+        sensitivity: no image moves the whole gradient by more than this in L2 norm; None where nothing is clipped.
     """
 
     images: Images
-    seen: Seen
+    activations: Activations
     weights: Float[np.ndarray, " image"]
+    sensitivity: float | None
+
+    def noise_std(self, noise_multiplier: float) -> float:
+        """The standard deviation of private training's noise on each entry; 0 where nothing is clipped."""
+        return noise_multiplier * (self.sensitivity or 0.0)
 
     def send(self, *, noise_std: float, generator: np.random.Generator) -> Float[np.ndarray, "row feature"]:
         """The rows as the server receives them: float32, with fresh noise of that standard deviation.
 
         The columns are the features: the image's values, then its marks.
         """
-        values, marks = self.images.shape[1], self.seen.marks
-        sums = np.zeros((self.seen.rows, values + marks.shape[1]), np.float32)
+        values, marks = self.images.shape[1], self.activations.marks
+        sums = np.zeros((self.activations.rows, values + marks.shape[1]), np.float32)
         if noise_std > 0:
             generator.standard_normal(out=sums, dtype=np.float32)
             sums *= np.float32(noise_std)
-        for row, members in _by_row(self.seen.firing).items():
+        for row, members in _by_row(self.activations.firing).items():
             # In float64 and rounded once, with the noise in it, as in the training.
             held = np.zeros(sums.shape[1])
             for number in members:
@@ -71,7 +77,7 @@ class Update:
 
 
 def clipped_update(
-    images: Images, seen: Seen, responses: Responses, *, scale: float, clipping_norm: float | None
+    images: Images, activations: Activations, responses: Responses, *, scale: float, clipping_norm: float | None
 ) -> Update:
     """The noiseless update of the block.
 
@@ -79,24 +85,27 @@ def clipped_update(
 
     Args:
         images: flattened and normalised.
-        seen: what the block makes of them.
+        activations: what the block makes of them.
         responses: of the model behind it.
         scale: s > 0 of the block.
         clipping_norm: C; None without privacy, where nothing is clipped.
     """
     # As in the training, a gradient that is not finite counts as zero.
     finite = np.isfinite(responses.slopes) & np.isfinite(responses.norms)
-    weights = np.where(finite, scale / seen.rows * responses.slopes, 0.0)
+    weights = np.where(finite, scale / activations.rows * responses.slopes, 0.0)
+    sensitivity = None
     if clipping_norm is not None:
+        clipping = FlatClipping(clipping_norm)
+        sensitivity = clipping.sensitivity(None)
         squares = np.array([np.sum(np.square(image, dtype=np.float64)) for image in images])
-        squares += np.sum(np.square(seen.marks, dtype=np.float64), axis=1)
-        rows = np.array([len(fires) for fires in seen.firing])
+        squares += np.sum(np.square(activations.marks, dtype=np.float64), axis=1)
+        rows = np.array([len(fires) for fires in activations.firing])
         behind = np.where(finite, responses.norms, 0.0)
         whole = np.square(weights) * rows * squares + np.square(behind)
         with float64():
-            (factors,), _ = FlatClipping(clipping_norm).factors([jnp.asarray(whole)], None)
+            (factors,), _ = clipping.factors([jnp.asarray(whole)], None)
         weights = weights * np.asarray(factors)
-    return Update(images=images, seen=seen, weights=weights)
+    return Update(images=images, activations=activations, weights=weights, sensitivity=sensitivity)
 
 
 def _by_row(firing: Sequence[Int[np.ndarray, " _"]]) -> dict[int, list[int]]:

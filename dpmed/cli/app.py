@@ -9,9 +9,12 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from dpmed.cli.console import Console
+from dpmed.cli.fields import name_options
 from dpmed.errors import DpmedError, RunError
 from dpmed.runtime.distributed import has_company, leave
 from dpmed.runtime.malloc import keep_freed_memory
+
+_HELP = {"--help", "-h", "--version"}
 
 
 class _Group(TyperGroup):
@@ -21,6 +24,7 @@ class _Group(TyperGroup):
         except (TyperException, typer.Exit, typer.Abort):
             raise
         except DpmedError as error:
+            name_options(error, self.get_command(ctx, ctx.invoked_subcommand or ""))
             _fail(ctx, error)
         except KeyboardInterrupt:
             _fail(ctx, RunError("interrupted"))
@@ -66,7 +70,7 @@ def dpmed(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and the result.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors, no plan or progress.")] = False,
 ) -> None:
     """Train on medical images with differential privacy, attack the training, and state the risk that remains."""
     del version
@@ -98,7 +102,8 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except SystemExit as end:
-        leave(end.code)
+        # Typer ends with 1 when the reader of its help has left, as `head` does: that is no failure.
+        leave(0 if _HELP & set(sys.argv) and end.code == 1 else end.code)
     except Exception:
         # Only --debug lets one through.
         traceback.print_exc()

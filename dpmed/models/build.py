@@ -31,7 +31,7 @@ from dpmed.models.wide_resnet import WideResnet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Built:
+class BuiltModel:
     """A model and what must be known of it.
 
     Attributes:
@@ -53,14 +53,14 @@ class Built:
 
 def build_model(
     config: ModelConfig, input_shape: tuple[int, ...], *, outputs: int, task: str, key: PRNGKeyArray
-) -> Built:
+) -> BuiltModel:
     """The model that `config` describes.
 
     Args:
         config: the `[model]` table.
         input_shape: `(*space, channel)` of one sample.
-        outputs: logits, or channels of the predicted image.
-        task: `classification`, `segmentation` or `reconstruction`.
+        outputs: logits, predicted numbers, or channels of the predicted image.
+        task: of the data set.
         key: fixes the initial weights.
 
     Raises:
@@ -74,7 +74,7 @@ def build_model(
     stages = stages_from_head(module)
     trained = jax.tree.map(lambda stage: config.train_only == "all" or stage == 0, stages)
     sizes = jax.tree.map(lambda leaf: leaf.size, eqx.filter(module, eqx.is_inexact_array))
-    return Built(
+    return BuiltModel(
         module=module,
         state=state if mixes else None,
         mixes_samples=mixes,
@@ -85,9 +85,10 @@ def build_model(
 
 
 def _check_task(config: ModelConfig, task: str) -> None:
-    if isinstance(config, UnetModel) == (task == "classification"):
+    wants_vector = task in ("classification", "multi-label", "regression")
+    if isinstance(config, UnetModel) == wants_vector:
         gives = "an image" if isinstance(config, UnetModel) else "one vector"
-        remedy = 'Use name = "resnet9".' if task == "classification" else 'Use name = "unet".'
+        remedy = 'Use name = "resnet9".' if wants_vector else 'Use name = "unet".'
         raise InputError(
             f"{config.name} gives {gives} per sample and cannot do {task}", where="[model] name", remedy=remedy
         )

@@ -12,14 +12,14 @@ from jaxtyping import Int
 
 from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset, Split
+from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
-from dpmed.data.units import UnitSummary, members_by_unit, summarise_units
+from dpmed.data.units import UnitSummary, members_by_unit, summarise_units, unit_remedy
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
-from dpmed.metrics.evaluate import check_metrics
-from dpmed.models.build import Built, build_model
+from dpmed.metrics.evaluate import check_metrics, main_metric
+from dpmed.models.build import BuiltModel, build_model
 from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
@@ -56,7 +56,7 @@ class Plan:
     dataset: Dataset
     split: Split
     members: list[Int[np.ndarray, " _"]]
-    model: Built
+    model: BuiltModel
     budget: Budget | None
     clipping: Clipping | None
     facts: LedgerFacts
@@ -72,6 +72,16 @@ class Plan:
         return len(self.members)
 
     @property
+    def steps_per_checkpoint(self) -> int:
+        """Steps between checkpoints."""
+        return self.config.training.checkpoint_steps or self.steps_per_epoch
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that curves show and early stopping watches."""
+        return self.config.evaluation.main_metric or main_metric(self.dataset.info.task)
+
+    @property
     def class_counts(self) -> Int[np.ndarray, " classes"] | None:
         """Training samples of each class; None where samples have no single class."""
         labels, classes = self.dataset.labels, len(self.dataset.info.class_names)
@@ -84,7 +94,7 @@ class Plan:
         config, split, info = self.config, self.split, self.dataset.info
         shape = "x".join(map(str, info.input_shape))
         facts: dict[str, Any] = {
-            "data": f"{info.name}: {info.task}, {shape}, {len(info.class_names)} classes",
+            "data": f"{info.name}: {info.task}, {shape}" + _outputs(info),
             "samples": f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test",
             "model": f"{config.model.name}, {self.model.parameters:,} parameters, {config.training.precision}",
             "steps": f"{self.steps} ({self.steps / self.steps_per_epoch:g} epochs), microbatch {self._microbatch()}",
@@ -165,8 +175,18 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=steps_per_epoch,
         microbatches=_microbatches(config, len(members)),
-        warnings=(*_warnings(config, len(members)), *_class_warnings(dataset, split), *precision_warnings(config)),
+        warnings=(
+            *_warnings(config, len(members)),
+            *_unit_warnings(config, dataset.info),
+            *_class_warnings(dataset, split),
+            *precision_warnings(config),
+        ),
     )
+
+
+def _outputs(info: Info) -> str:
+    kind = {"multi-label": "labels", "regression": "targets"}.get(info.task, "classes")
+    return f", {len(info.output_names)} {kind}" if info.output_names else ""
 
 
 def _second_opinion(budget: Budget | None) -> float | None:
@@ -179,7 +199,7 @@ def _check_column(column: str | None, dataset: Dataset) -> None:
     if column is not None and column not in known:
         remedy = f"It has {', '.join(known)}." if known else "It has none."
         problem = f"the data set has no column {column!r}"
-        raise InputError(problem, where="[evaluation] break_down_by", remedy=remedy)
+        raise InputError(problem, where="evaluation.break_down_by", remedy=remedy)
 
 
 def _check_sizes(config: Config, train_size: int) -> None:
@@ -187,7 +207,7 @@ def _check_sizes(config: Config, train_size: int) -> None:
     if batch_size > train_size:
         raise InputError(
             f"the expected batch size is {batch_size}, but the training set has only {train_size} records",
-            where="[training] batch_size",
+            where="training.batch_size",
             remedy=f"Choose at most {train_size}.",
         )
     known = config.data.train_size
@@ -195,7 +215,7 @@ def _check_sizes(config: Config, train_size: int) -> None:
     if known is not None and abs(known - train_size) > _size_tolerance(config, known):
         raise InputError(
             f"says {known}, but the training split has {train_size} records: is this the right data set?",
-            where="[data] train_size",
+            where="data.train_size",
             remedy=f"Set it to {train_size} or leave it out.",
         )
 
@@ -209,10 +229,10 @@ def _size_tolerance(config: Config, train_size: int) -> float:
     return max(_TRAIN_SIZE_TOLERANCE * train_size, 4 * (train_size * kept_out) ** 0.5)
 
 
-def _build(config: Config, dataset: Dataset) -> Built:
+def _build(config: Config, dataset: Dataset) -> BuiltModel:
     info = dataset.info
     key = jax.random.key(config.training.seed)
-    outputs = len(info.class_names) if info.class_names else info.input_shape[-1]
+    outputs = len(info.output_names) or info.input_shape[-1]
     if info.task == "classification" and config.loss.name == "binary_cross_entropy":
         outputs = 1
     model = build_model(config.model, info.input_shape, outputs=outputs, task=info.task, key=key)
@@ -220,7 +240,7 @@ def _build(config: Config, dataset: Dataset) -> Built:
         raise InputError(
             "batch normalisation computes its statistics over the batch, so that one patient's image changes the "
             "gradients of all others and no clipping bounds its influence; it cannot be trained with privacy",
-            where="[model]",
+            where="model",
             remedy='Use group norm: normalisation = "group".',
         )
     return model
@@ -267,7 +287,7 @@ def _full_microbatches(config: Config, batch_size: int) -> tuple[int, ...]:
     if batch_size % asked:
         raise InputError(
             f"{asked} does not divide the batch size {batch_size}",
-            where="[training] microbatch",
+            where="training.microbatch",
             remedy="Without privacy every microbatch must be full, since padding would enter batch norm's statistics.",
         )
     return (asked,)
@@ -286,18 +306,27 @@ def _class_warnings(dataset: Dataset, split: Split) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _unit_warnings(config: Config, info: Info) -> tuple[str, ...]:
+    if config.privacy is None or config.privacy.unit == "patient" or not info.patients_unknown:
+        return ()
+    return (
+        f"Nobody knows which samples of {info.name} share a patient: ε protects one {config.privacy.unit}, and a "
+        "patient with several is protected less. " + unit_remedy(info.name, "patient"),
+    )
+
+
 def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
     privacy = config.privacy
     warnings = []
     known = config.data.train_size
     if known is not None and known != train_size:
         warnings.append(
-            f"[data] train_size = {known}, but the training split has {train_size} records; σ and ε are those of "
+            f"data.train_size = {known}, but the training split has {train_size} records; σ and ε are those of "
             f"{train_size}."
         )
     if privacy is not None and privacy.delta >= 1 / train_size:
         warnings.append(
-            f"[privacy] delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a "
+            f"privacy.delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a "
             "mechanism that publishes one random patient in the clear would satisfy it. Choose a smaller δ."
         )
     if privacy is not None and privacy.noise_source == "seeded":

@@ -13,7 +13,7 @@ from dpmed.data.loader import Loader
 from dpmed.dpsgd.devices import Devices
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.runtime.jit import Compiled
-from dpmed.training.objective import Objective, Parameters, Rest
+from dpmed.training.objective import NonTrainable, Objective, Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,8 +21,9 @@ class Predictions:
     """What a model says of a set of samples.
 
     Attributes:
-        predictions: logits for classification, class numbers for segmentation, images for reconstruction.
-        targets: class numbers, masks, or images in the same unit.
+        predictions: logits for classification and multi-label, class numbers for segmentation, images for
+            reconstruction, numbers in the targets' own units for regression.
+        targets: class numbers, labels (-1: unknown), masks, images in the same unit, or numbers (NaN: unknown).
         losses: the loss of every sample.
     """
 
@@ -57,7 +58,7 @@ class Evaluator:
         self._batch_size = batch_size
         task = dataset.info.task
 
-        def evaluate(trainable: Parameters, rest: Rest, inputs: Array, targets: Array, mask: Array) -> PyTree:
+        def evaluate(trainable: Parameters, rest: NonTrainable, inputs: Array, targets: Array, mask: Array) -> PyTree:
             predictions = objective.predict(trainable, rest, inputs)
             wanted = jax.vmap(objective.target)(targets)
             losses = jax.vmap(objective.loss)(predictions, wanted)
@@ -73,14 +74,14 @@ class Evaluator:
     def __call__(
         self,
         trainable: Parameters,
-        rest: Rest,
+        rest: NonTrainable,
         indices: Int[np.ndarray, " sample"],
         *,
         advance: Callable[[int], None] = lambda _: None,
     ) -> Predictions:
         """Predictions for the samples `indices`, in that order; `advance` is told how many samples are done."""
         parts = []
-        batch_size, share = min(self._batch_size, len(indices)), (self._processes.number, self._processes.count)
+        batch_size, share = min(self._batch_size, len(indices)), (self._processes.index, self._processes.world_size)
         loader = Loader(self._dataset, list(indices[:, None]), microbatch=batch_size, share=share)
         # One step of the loader: its microbatches are prepared ahead.
         for microbatches in loader.stream([np.arange(len(indices))]):
@@ -93,4 +94,7 @@ class Evaluator:
                 parts.append([column[mask] for column in columns])
                 advance(int(mask.sum()))
         predictions, targets, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
+        scaling = self._dataset.info.target_scaling
+        if scaling is not None:
+            predictions, targets = scaling.undo(predictions), scaling.undo(targets)
         return Predictions(predictions=predictions, targets=targets, losses=losses)

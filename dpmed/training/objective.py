@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
+from dpmed.data.base import Scaling
 from dpmed.layer_tags import Precision, computing_in
 
 Parameters = PyTree[Float[Array, "..."]]
@@ -23,7 +24,7 @@ SampleLoss = Callable[[Array, Array], Float[Array, ""]]
 Augment = Callable[[Key[Array, ""], Float[Array, "*space channel"], Array], tuple[Array, Array]]
 
 
-class Rest(eqx.Module):
+class NonTrainable(eqx.Module):
     """All of a model that is not trained.
 
     Attributes:
@@ -45,9 +46,8 @@ class Objective:
         augment: changes one normalised sample and its target at random; None leaves them as they are.
         multiplicity: augmented versions per sample and step, at least 1.
         image_target: whether the target is an image, normalised like the input.
-        scale: stored inputs are divided by this,
-        mean: then this is subtracted, per channel,
-        std: then divided by this, per channel.
+        scaling: from stored inputs to those that the model sees.
+        target_scaling: from stored targets of regression to those that the model predicts; None for other tasks.
         begins: for each trained leaf the step at which it begins to be trained; None if all are from the start.
         precision: of the products of layers; all else is float32.
     """
@@ -57,21 +57,17 @@ class Objective:
     augment: Augment | None
     multiplicity: int
     image_target: bool
-    scale: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    scaling: Scaling
     begins: PyTree[int] | None = None
+    target_scaling: Scaling | None = None
     precision: Precision = "float32"
 
     def normalise(self, stored: Shaped[Array, "*space channel"]) -> Float[Array, "*space channel"]:
         """A stored sample as float32 with the data set's mean and std taken out."""
-        mean = np.asarray(self.mean, np.float32)
-        factor = np.asarray([1.0 / (self.scale * std) for std in self.std], np.float32)
-        shift = (mean * self.scale * factor).astype(np.float32)
-        shape = (1,) * (stored.ndim - 1) + (-1,)
-        return stored.astype(jnp.float32) * factor.reshape(shape) - shift.reshape(shape)
+        normalised: Float[Array, "*space channel"] = self.scaling.apply(stored.astype(jnp.float32))
+        return normalised
 
-    def record_loss(self, trainable: Parameters, rest: Rest, record: PyTree[Array]) -> Float[Array, ""]:
+    def record_loss(self, trainable: Parameters, rest: NonTrainable, record: PyTree[Array]) -> Float[Array, ""]:
         """The loss of one record by itself: what per-sample gradients are taken of.
 
         Args:
@@ -91,8 +87,8 @@ class Objective:
         return jnp.sum(losses * record["weights"])
 
     def batch_loss(
-        self, trainable: Parameters, rest: Rest, records: PyTree[Array], mask: Bool[Array, " batch"]
-    ) -> tuple[Float[Array, ""], Rest]:
+        self, trainable: Parameters, rest: NonTrainable, records: PyTree[Array], mask: Bool[Array, " batch"]
+    ) -> tuple[Float[Array, ""], NonTrainable]:
         """The sum of the losses of a microbatch, and the model's running statistics after it.
 
         Samples may meet here, in batch norm: all views of all records are one batch under the axis name `batch`.
@@ -107,10 +103,10 @@ class Objective:
             flat(records["inputs"]), flat(records["targets"]), flat(keys)
         )
         weights = jnp.where(mask[:, None], records["weights"], jnp.zeros_like(records["weights"]))
-        return jnp.sum(losses * weights.reshape(-1)), Rest(frozen=rest.frozen, state=state)
+        return jnp.sum(losses * weights.reshape(-1)), NonTrainable(frozen=rest.frozen, state=state)
 
     def predict(
-        self, trainable: Parameters, rest: Rest, inputs: Shaped[Array, "batch *space channel"]
+        self, trainable: Parameters, rest: NonTrainable, inputs: Shaped[Array, "batch *space channel"]
     ) -> Float[Array, "batch ..."]:
         """Predictions without augmentation, the model in inference mode."""
         model = eqx.nn.inference_mode(self._model(trainable, rest))
@@ -119,13 +115,12 @@ class Objective:
 
     def target(self, stored: Shaped[Array, "..."]) -> Array:
         """A stored target as the loss takes it."""
+        if self.target_scaling is not None:
+            values: Float[Array, " target"] = self.target_scaling.apply(stored.astype(jnp.float32))
+            return values
         return self.normalise(stored) if self.image_target else stored.astype(jnp.int32)
 
-    def sample_loss(self, prediction: Float[Array, "..."], stored: Shaped[Array, "..."]) -> Float[Array, ""]:
-        """The loss of one prediction, for evaluation."""
-        return self.loss(prediction, self.target(stored))
-
-    def _model(self, trainable: Parameters, rest: Rest) -> Any:
+    def _model(self, trainable: Parameters, rest: NonTrainable) -> Any:
         return eqx.combine(trainable, rest.frozen, self.static)
 
     def _thawed(self, trainable: Parameters, step: Int[Array, ""]) -> Parameters:
@@ -145,7 +140,7 @@ class Objective:
     def _view_loss(
         self,
         trainable: Parameters,
-        rest: Rest,
+        rest: NonTrainable,
         stored: Shaped[Array, "*space channel"],
         stored_target: Shaped[Array, "..."],
         key: Key[Array, ""],

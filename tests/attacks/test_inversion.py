@@ -1,9 +1,25 @@
+"""Gradient inversion on the quickstart's own model: without noise images come back, with noise they do not."""
+
+import csv
+import math
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.attacks.inversion import Descent, Inversion, cosine_distance, total_variation
+from dpmed.data.build import build_dataset
+from dpmed.errors import InputError
+from dpmed.files import make_folder
+from dpmed.matching.images import read_images
+from dpmed.models.weights import save_weights
+from dpmed.planning.plan import make_plan
+from dpmed.privacy.accountant import calibrate_noise
+from dpmed.progress import Silent
+from dpmed.reconstructions.manifest import read_manifest
+from dpmed.workflows.attack.run import run
+from tests.attacks import asking
+
+SMALL = ("data.limit=300", "training.batch_size=48", "training.epochs=4")
 
 
 @pytest.fixture(autouse=True)
@@ -13,98 +29,90 @@ def _as_a_user_runs_it():
         yield
 
 
-def planted(shape, seed=0):
-    """A small network's gradient of the loss at planted images, and the images."""
-    keys = jax.random.split(jax.random.key(seed), 3)
-    count, size = shape[0], int(np.prod(shape[1:]))
-    weights = {
-        "a": jax.random.normal(keys[0], (40, size)) / size**0.5,
-        "b": jax.random.normal(keys[1], (5, 40)) / 40**0.5,
-    }
-    labels = jnp.arange(count) % 5
-    images = jax.random.uniform(keys[2], shape)
-
-    def update_of(images, known):
-        weights, labels = known
-
-        def loss(leaves):
-            logits = jnp.tanh(images.reshape(count, -1) @ leaves["a"].T) @ leaves["b"].T
-            return -jnp.sum(jax.nn.log_softmax(logits)[jnp.arange(count), labels])
-
-        return jax.grad(loss)(weights)
-
-    return update_of, (weights, labels), images
+def asked(*more, iterations=400, **changes):
+    return asking.asked("inversion", overrides=(*SMALL, *more), iterations=iterations, restarts=1, **changes)
 
 
-def bounds(channels):
-    return {"low": np.zeros(channels, np.float32), "high": np.ones(channels, np.float32)}
+def images_of(folder, names, manifest):
+    return read_images(folder, names, shape=manifest.shape, value_range=manifest.value_range)
 
 
-@pytest.mark.parametrize("shape", [(1, 6, 6, 1), (1, 4, 4, 3), (1, 3, 3, 3, 1)])
-def test_a_planted_image_is_found_from_its_gradient(shape):
-    update_of, known, images = planted(shape)
-    descent = Descent(iterations=600, restarts=1, total_variation=0.0)
-    inversion = Inversion(update_of, **bounds(shape[-1]), descent=descent)
-    calls = []
-    found = inversion.run(
-        update_of(images, known), known, shape=shape, key=jax.random.key(1), advance=lambda: calls.append(1)
-    )
-    assert np.mean((found.images - np.asarray(images)) ** 2) < 1e-4
-    assert found.objective < 1e-3
-    assert len(calls) == 600
-    assert found.images.min() >= 0 and found.images.max() <= 1
+def test_images_come_back_without_noise_and_not_with_much_of_it(tmp_path):
+    summary = run(asked(epsilons=(1.0, None), batches=3), tmp_path, Silent())
+    manifest = read_manifest(tmp_path)
+    assert manifest == summary.manifest
+    assert [level.name for level in manifest.levels] == ["eps=1e+00", "non-private"]
+    errors = {}
+    for level in manifest.levels:
+        pairs = [
+            (
+                images_of(tmp_path, manifest.originals(batch), manifest),
+                images_of(tmp_path, manifest.reconstructions(level, batch), manifest),
+            )
+            for batch in range(3)
+        ]
+        errors[level.name] = [float(np.mean((original - found) ** 2)) for original, found in pairs]
+    # The average image of the data set is about 0.08 away.
+    assert max(errors["non-private"]) < 0.01
+    assert min(errors["eps=1e+00"]) > 0.05
+    objectives = {name: facts["objective"] for name, facts in manifest.settings["levels"].items()}
+    assert max(objectives["non-private"]) < 0.05 < min(objectives["eps=1e+00"])
+    assert summary.table()[0] == ["level", "σ", "the attacker's objective (mean)"]
 
 
-def test_a_gradient_of_noise_gives_nothing_of_the_image():
-    shape = (1, 6, 6, 1)
-    update_of, known, images = planted(shape)
-    noise = jax.tree.map(lambda leaf: jax.random.normal(jax.random.key(9), leaf.shape), known[0])
-    inversion = Inversion(update_of, **bounds(1), descent=Descent(iterations=200, restarts=1, total_variation=0.0))
-    found = inversion.run(noise, known, shape=shape, key=jax.random.key(1))
-    assert np.mean((found.images - np.asarray(images)) ** 2) > 0.05
-    assert found.objective > 0.3
+def test_the_noise_is_that_of_the_levels_budget_and_is_written(tmp_path):
+    settings = asked(epsilons=(1e4, None), steps="one", accountant="rdp", iterations=1)
+    run(settings, tmp_path, Silent())
+    rows = list(csv.DictReader((tmp_path / "noise_multipliers.csv").read_text().splitlines()))
+    expected = calibrate_noise(epsilon=1e4, delta=1e-5, sampling_rate=48 / 216, steps=1, accountant="rdp")
+    assert float(rows[0]["noise_multiplier"]) == expected
+    assert math.isclose(float(rows[0]["epsilon_rdp"]), 1e4, rel_tol=1e-4)
+    assert rows[1]["level"] == "non-private" and rows[1]["epsilon"] == ""
+    manifest = read_manifest(tmp_path)
+    assert (manifest.steps, manifest.accountant, manifest.sampling_rate) == (1, "rdp", 48 / 216)
+    assert manifest.settings["labels"] == "known to the attacker"
+    assert all(path.stat().st_mode & 0o077 == 0 for path in tmp_path.rglob("*"))
 
 
-def test_of_several_descents_the_one_of_the_least_objective_is_kept():
-    shape = (2, 4, 4, 1)
-    update_of, known, images = planted(shape)
-    observed = update_of(images, known)
+def test_originals_are_those_of_the_training_split_unchanged(tmp_path):
+    settings = asked(batches=2, batch_size=3, iterations=1)
+    run(settings, tmp_path, Silent())
+    manifest = read_manifest(tmp_path)
+    dataset = build_dataset(settings.config.data, progress=Silent())
+    stored = np.stack([dataset[number].input for number in range(len(dataset))]) / np.float32(16)
+    kept = np.concatenate([images_of(tmp_path, manifest.originals(batch), manifest) for batch in range(2)])
+    distances = np.abs(kept[:, None] - stored[None]).max(axis=(2, 3, 4))
+    # Rounded to 8 bits.
+    assert distances.min(axis=1).max() <= 0.5 / 255 + 1e-6
+    assert len(set(distances.argmin(axis=1).tolist())) == 6
+    assert np.isin(distances.argmin(axis=1), make_plan(settings.config, Silent()).split.train).all()
+
+
+def test_trained_weights_are_read_from_a_run_folder(tmp_path):
+    settings = asked(iterations=20)
+    plan = make_plan(settings.config, Silent())
+    moved = jax.tree.map(lambda leaf: leaf + 0.1 if hasattr(leaf, "dtype") else leaf, plan.model.module)
+    save_weights(make_folder(tmp_path / "run") / "model.eqx", (moved, plan.model.state))
+    objectives = []
+    for name, weights in (("fresh", None), ("trained", tmp_path / "run")):
+        found = run(asked(iterations=20, weights=weights), make_folder(tmp_path / name), Silent())
+        objectives.append(found.manifest.settings["levels"]["non-private"]["objective"])
+        assert found.manifest.settings["weights"] == ("fresh" if weights is None else "run")
+    assert objectives[0] != objectives[1]
+
+
+def test_a_batch_more_changes_no_image_of_another(tmp_path):
     found = {}
-    for restarts in (1, 3):
-        descent = Descent(iterations=40, restarts=restarts)
-        inversion = Inversion(update_of, **bounds(1), descent=descent)
-        found[restarts] = inversion.run(observed, known, shape=shape, key=jax.random.key(2))
-    singles = []
-    inversion = Inversion(update_of, **bounds(1), descent=Descent(iterations=40, restarts=1))
-    for key in jax.random.split(jax.random.key(2), 3):
-        singles.append(inversion._descend(observed, known, shape, key, lambda: None).objective)
-    assert found[3].objective == pytest.approx(min(singles))
-    assert found[3].images.shape == shape
+    for batches in (1, 2):
+        folder = make_folder(tmp_path / str(batches))
+        manifest = run(asked(batches=batches, iterations=2), folder, Silent()).manifest
+        found[batches] = images_of(folder, manifest.reconstructions(manifest.levels[0], 0), manifest)
+    np.testing.assert_array_equal(found[1], found[2])
 
 
-def test_the_cosine_distance_is_that_of_the_flattened_gradients():
-    generator = np.random.default_rng(0)
-    one, other = ([generator.standard_normal((3, 2)), generator.standard_normal(4)] for _ in range(2))
-    flat = [np.concatenate([leaf.ravel() for leaf in side]) for side in (one, other)]
-    expected = 1 - flat[0] @ flat[1] / np.linalg.norm(flat[0]) / np.linalg.norm(flat[1])
-    as_jax = [[jnp.asarray(leaf, jnp.float32) for leaf in side] for side in (one, other)]
-    assert float(cosine_distance(*as_jax)) == pytest.approx(expected, rel=1e-5)
-    assert float(cosine_distance(as_jax[0], [7 * leaf for leaf in as_jax[0]])) == pytest.approx(0, abs=1e-6)
-    zeros = [jnp.zeros_like(leaf) for leaf in as_jax[0]]
-    assert float(cosine_distance(zeros, as_jax[0])) == 1
-
-
-def test_the_total_variation_is_the_mean_difference_along_each_axis_of_space():
-    image = np.random.default_rng(0).standard_normal((2, 3, 4, 2)).astype(np.float32)
-    expected = np.abs(image[:, 1:] - image[:, :-1]).mean() + np.abs(image[:, :, 1:] - image[:, :, :-1]).mean()
-    assert float(total_variation(jnp.asarray(image))) == pytest.approx(expected, rel=1e-5)
-    assert float(total_variation(jnp.ones((1, 4, 4, 4, 1)))) == 0
-    assert float(total_variation(jnp.ones((1, 1, 1, 3)))) == 0
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"iterations": 0}, {"restarts": 0}, {"learning_rate": 0.0}, {"total_variation": -1.0}]
-)
-def test_descents_without_meaning_are_errors(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        Descent(**wrong)
+def test_a_sample_whose_target_is_its_image_is_refused_and_nothing_is_written(tmp_path):
+    settings = asked("data.reconstruct=true", "loss.name=mse")
+    with pytest.raises(InputError, match="the target is the image itself") as refused:
+        run(settings, tmp_path, Silent())
+    assert refused.value.where == "data.reconstruct"
+    assert not any(tmp_path.iterdir())

@@ -14,6 +14,7 @@ from dpmed.config.loss import CrossEntropyLoss
 from dpmed.config.model import MlpModel, Resnet9Model, SmallCnnModel, UnetModel, WideResnetModel
 from dpmed.config.optimizer import NadamOptimizer
 from dpmed.config.schedule import ConstantSchedule
+from dpmed.data.base import Scaling
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.devices import all_devices
 from dpmed.dpsgd.noise import seeded_key
@@ -21,7 +22,7 @@ from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
 from dpmed.models.build import build_model
 from dpmed.runtime.malloc import limit_kept_memory
 from dpmed.training.losses import build_loss
-from dpmed.training.objective import Objective, Rest
+from dpmed.training.objective import NonTrainable, Objective
 from dpmed.training.optim import build_optimizer
 
 CASES: dict[str, tuple[Any, tuple[int, ...], int]] = {
@@ -92,7 +93,7 @@ def trainings(case: str, *, microbatches: int = 1) -> dict[str, Training]:
     task: Any = "segmentation" if isinstance(model, UnetModel) else "classification"
     built = build_model(model, shape, outputs=CLASSES, task=task, key=jax.random.key(0))
     trained, static = eqx.partition(built.module, eqx.is_inexact_array)
-    rest = Rest(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
+    rest = NonTrainable(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
     objective = _objective(static, shape, task)
     optimizer = build_optimizer(
         NadamOptimizer(name="nadam", learning_rate=0.001),
@@ -124,9 +125,7 @@ def _objective(static: Any, shape: tuple[int, ...], task: Any) -> Objective:
         augment=None,
         multiplicity=AugmentationConfig().multiplicity,
         image_target=False,
-        scale=255.0,
-        mean=(0.5,) * shape[-1],
-        std=(0.25,) * shape[-1],
+        scaling=Scaling(scale=255.0, mean=(0.5,) * shape[-1], std=(0.25,) * shape[-1]),
     )
 
 

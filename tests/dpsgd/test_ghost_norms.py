@@ -115,16 +115,6 @@ def test_norms_are_exact_where_a_gradient_is_zero_tiny_or_huge(name, price, monk
         np.testing.assert_allclose(square, size, rtol=2e-4)
 
 
-@pytest.mark.parametrize("name", ["plain 2D stride 1 size 3", "up 3D", "linear"])
-def test_books_are_kept_of_layers_and_not_of_weights_used_twice(name):
-    layer, shape = LAYERS[name]
-    loss, trainable, records = problem(layer, shape, views=1)
-    books = bookkeeping_pass(loss, trainable, records, jnp.float32(1))
-    assert [books.layers[number].weight.shape for number in books.layers] == [layer.weight.shape]
-    loss, trainable, records = problem(*LAYERS["used twice"], views=1)
-    assert bookkeeping_pass(loss, trainable, records, jnp.float32(1)).layers == {}
-
-
 @settings(max_examples=8, deadline=None)
 @given(
     sides=st.lists(st.integers(1, 6), min_size=1, max_size=3),
@@ -180,4 +170,4 @@ def test_a_record_beyond_float32_counts_as_zero_and_leaves_the_others_alone(bad,
     clean = measure(bookkeeping_pass(loss, trainable, records, jnp.float32(1e6)))
     without = clean.weighted_sum([others] * len(clean.squares))
     for found, wanted in zip(sums, without, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(jnp.abs(wanted).max()))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * np.abs(np.asarray(wanted)).max())

@@ -1,89 +1,95 @@
-"""Composition on a grid: against explicit convolution and quadrature, and what makes it an upper bound."""
+"""Composition on grids: against explicit convolution, for steps of one and of several kinds, on one grid and on two."""
+
+import dataclasses
+import math
 
 import numpy as np
 import pytest
-from scipy import integrate, stats
+from scipy import stats
 
-from dpmed.privacy.composition import compose, fit_window, grid_step, share_by_place, share_under_p, share_under_q
-from dpmed.privacy.losses import Relaxed, WorstCase
-from dpmed.privacy.quadrature import quadrature
+from dpmed.privacy.composition import compose, lost_above, lost_below
+from dpmed.privacy.grid import grid_step, share_by_place, share_under_p, share_under_q
+from dpmed.privacy.losses import Gaussian, WorstCase
+from dpmed.privacy.summed import Repeated, summed_loss
+from dpmed.privacy.window import fit_window
 
-
-def window_of(step, steps, tilt=0.0, error=1e-4):
-    return fit_window(quadrature(step), base=step.lowest, steps=steps, tilt=tilt, variance_error=error, side="both")
-
-
-@pytest.mark.parametrize("step", [WorstCase(0.2, 0.7), Relaxed(0.2, 0.7), WorstCase(1e-3, 3.0)])
-@pytest.mark.parametrize("tilt", [-2.0, 0.3, 2.0])
-def test_cumulants_agree_with_quadrature_of_another_kind(step, tilt):
-    low, high = step.intervals[0]
-    half = 2 if step.log_mass else 1
-
-    def moment(power):
-        def integrand(x):
-            loss = float(step.loss(np.asarray([x]))[0])
-            return half * stats.norm.pdf(x) * loss**power * np.exp(tilt * loss)
-
-        return integrate.quad(integrand, low, high, limit=400, epsabs=1e-14, epsrel=1e-10)[0]
-
-    total, mean = moment(0), moment(1) / moment(0)
-    found = quadrature(step).cumulants(tilt)
-    assert found[0] == pytest.approx(np.log(total), rel=1e-6, abs=1e-9)
-    assert found[1] == pytest.approx(mean, rel=1e-6, abs=1e-9)
-    assert found[2] == pytest.approx(moment(2) / total - mean**2, rel=1e-5)
+PARTS = (Repeated(WorstCase(0.3, 0.8), 3), Repeated(WorstCase(0.1, 1.5), 2), Repeated(Gaussian(0.5), 1))
 
 
-@pytest.mark.parametrize("step", [WorstCase(0.2, 0.7), Relaxed(0.4, 1.0)])
-def test_both_measures_keep_their_mass_and_their_ratio_is_the_grids(step):
-    window = window_of(step, 1)
-    under_p = grid_step(step, window, anchor=0.0, share=share_under_p)
-    under_q = grid_step(step, window, anchor=1.0, share=share_under_q)
-    grid = step.lowest + (under_p.first + np.arange(len(under_p.masses))) * window.spacing
-    q = under_q.masses * np.exp(under_q.log_moment + (1 - window.tilt) * grid)
-    p = under_p.masses * np.exp(under_p.log_moment - window.tilt * grid)
-    assert p.sum() == pytest.approx(1, abs=1e-9)
-    assert q.sum() == pytest.approx(1, abs=1e-9)
-    big = p > 1e-12
-    np.testing.assert_allclose(q[big] / p[big], np.exp(grid[big]), rtol=1e-5)
-
-
+@pytest.mark.parametrize("parts", [PARTS[:1], PARTS])
 @pytest.mark.parametrize("tilt", [-1.5, 0.0, 2.5])
-def test_composition_is_the_explicit_convolution(tilt):
-    step = WorstCase(0.3, 0.8)
-    window = window_of(step, 5, tilt=tilt)
-    single = grid_step(step, window, anchor=0.0, share=share_by_place)
-    composed = compose(single, window, base=step.lowest, steps=5, anchor=0.0)
-    wanted = single.masses
-    for _ in range(4):
-        wanted = np.convolve(wanted, single.masses)
-    losses = 5 * (step.lowest + single.first * window.spacing) + np.arange(len(wanted)) * window.spacing
-    mean = wanted @ losses
-    assert composed.masses @ composed.losses == pytest.approx(mean, abs=1e-6)
-    shared = np.interp(composed.losses, losses, wanted, left=0, right=0)
-    np.testing.assert_allclose(composed.masses, shared, atol=1e-9)
+def test_composition_is_the_explicit_convolution(tilt, parts):
+    summed = summed_loss(parts)
+    window = fit_window(summed, tilt=tilt, variance_error=1e-4, side="both")
+    composed = compose(summed, window, anchor=0.0, share=share_by_place)
+    tilted, plain, low = np.ones(1), np.ones(1), 0.0
+    for part, grid in zip(parts, window.grids, strict=True):
+        single = grid_step(part.step, grid, anchor=0.0, share=share_by_place)
+        losses = part.step.lowest + (single.first + np.arange(len(single.masses))) * window.fine
+        untilted = single.masses * np.exp(single.log_moment - tilt * losses)
+        low += part.times * losses[0]
+        for _ in range(part.times):
+            tilted, plain = np.convolve(tilted, single.masses), np.convolve(plain, untilted)
+    losses = low + np.arange(len(tilted)) * window.spacing
+    assert composed.masses @ composed.losses == pytest.approx(tilted @ losses, abs=1e-6)
+    np.testing.assert_allclose(composed.masses, np.interp(composed.losses, losses, tilted, left=0, right=0), atol=1e-9)
     # Without the tilt it is the convolution of what the steps were without it, also where that is next to nothing.
-    grid = step.lowest + (single.first + np.arange(len(single.masses))) * window.spacing
-    plain = single.masses * np.exp(single.log_moment - tilt * grid)
-    wanted = plain
-    for _ in range(4):
-        wanted = np.convolve(wanted, plain)
     clear = composed.masses > 1e-8 * composed.masses.max()
     found = composed.untilted()[clear]
-    np.testing.assert_allclose(found, np.interp(composed.losses[clear], losses, wanted), rtol=1e-6)
+    np.testing.assert_allclose(found, np.interp(composed.losses[clear], losses, plain), rtol=1e-6)
 
 
-def test_splits_lie_between_zero_and_one_and_agree_across_measures():
-    offset, spacing = np.linspace(0, 0.3, 31), 0.3
-    for share in (share_under_p, share_under_q, share_by_place):
-        values = share(offset, spacing)
-        assert values[0] == 0
-        assert values[-1] == pytest.approx(1)
-        assert (np.diff(values) > 0).all()
-    # Q's mass is e^loss times P's, at the point and at the upper end.
-    np.testing.assert_allclose(
-        share_under_q(offset, spacing) * np.exp(offset), share_under_p(offset, spacing) * np.exp(spacing), rtol=1e-12
-    )
-    # At the lower end, whose loss is 0 here, both have the same.
-    np.testing.assert_allclose(
-        (1 - share_under_q(offset, spacing)) * np.exp(offset), 1 - share_under_p(offset, spacing), atol=1e-14
-    )
+def both_ways(parts, tilt, error=1e-5):
+    """The same sum on one grid and, with few bundles of steps, on two."""
+    summed = summed_loss(parts)
+    two = fit_window(summed, tilt=tilt, variance_error=error, side="both")
+    counts = tuple(part.times for part in parts)
+    alone = dataclasses.replace(two.bundles[0], counts=counts, repeats=1, low=two.low, high=two.high)
+    return summed, two, dataclasses.replace(two, ratio=1, bundles=(alone,))
+
+
+MANY = (Repeated(WorstCase(0.3, 0.4), 1500), Repeated(WorstCase(0.02, 1.0), 701), Repeated(Gaussian(0.5), 1))
+
+
+@pytest.mark.parametrize(("tilt", "anchor", "share"), [(2.5, 1.0, share_under_q), (-1.0, 0.0, share_under_p)])
+def test_two_grids_bound_what_one_grid_bounds_and_hardly_more(tilt, anchor, share):
+    summed, two, one = both_ways(MANY, tilt)
+    assert two.ratio > 1
+    assert len(two.bundles) == 2
+    counts = [bundle.repeats * np.asarray(bundle.counts) for bundle in two.bundles]
+    assert (sum(counts) == [1500, 701, 1]).all()
+    tails = []
+    for window in (one, two):
+        composed = compose(summed, window, anchor=anchor, share=share)
+        assert composed.masses.sum() == pytest.approx(1, rel=1e-9)
+        sign = 1.0 if anchor else -1.0
+        places = summed.mean(tilt) + sign * math.sqrt(summed.cumulants(tilt)[2]) * np.asarray([-1.0, 0.0, 2.0])
+        # δ at some ε: what a bound is read off, and convex, so that spreading a mass never lowers it.
+        gain = np.maximum(-np.expm1(sign * (places[:, None] - composed.losses)), 0.0)
+        tails.append(gain @ composed.untilted())
+    assert (tails[1] >= tails[0] * (1 - 1e-9)).all()
+    np.testing.assert_allclose(tails[1], tails[0], rtol=1e-4)
+    # Next to nothing is lost on the way to the coarse grid.
+    assert (lost_above if anchor else lost_below)(summed, two) < 1e-9 * tails[0][1]
+
+
+def test_a_real_test_stays_one_on_two_grids():
+    # Rounded at random by place, P's and Q's sums have each the true mean, and a variance that the grids add to.
+    summed, two, _ = both_ways(MANY, 0.5)
+    for anchor in (0.0, 1.0):
+        composed = compose(summed, two, anchor=anchor, share=share_by_place)
+        masses = composed.untilted()
+        moment, mean, variance = summed.cumulants(anchor)
+        assert moment == pytest.approx(0, abs=1e-9)
+        assert masses.sum() == pytest.approx(1, rel=1e-6)
+        assert masses @ composed.losses == pytest.approx(mean, rel=1e-6)
+        added = masses @ np.square(composed.losses - mean) - variance
+        assert -1e-7 * variance < added < 2e-5
+
+
+def test_what_is_lost_of_a_normal_loss_is_bounded():
+    summed = summed_loss((Repeated(Gaussian(2.0), 1),))
+    window = fit_window(summed, tilt=1.0, variance_error=1e-4, side="both")
+    narrow = dataclasses.replace(window, bundles=(dataclasses.replace(window.bundles[0], low=-4.0, high=9.0),))
+    assert stats.norm.sf((9.0 - 2.0) / 2.0) <= lost_above(summed, narrow) <= 20 * stats.norm.sf((9.0 - 2.0) / 2.0)
+    assert stats.norm.cdf((-4.0 + 2.0) / 2.0) <= lost_below(summed, narrow) <= 20 * stats.norm.cdf((-4.0 + 2.0) / 2.0)

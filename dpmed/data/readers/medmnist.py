@@ -2,7 +2,7 @@
 
 Source: J. Yang et al., MedMNIST v2, Scientific Data 10 (2023), doi 10.1038/s41597-022-01721-8. Layout: arrays
 `{train,val,test}_{images,labels}`; pictures `(n, side, side)` or `(n, side, side, 3)`, volumes `(n, side, side, side)`,
-labels `(n, 1)`. The sets name no patients.
+labels `(n, 1)`, of ChestMNIST `(n, 14)` with 0 and 1. The sets name no patients.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from jaxtyping import Int, Shaped
 
 from dpmed.config.data import MedMnistData
 from dpmed.data.base import Info, Split
+from dpmed.data.cache import cache_folder
 from dpmed.data.decode.npz import Allocate, NpzFile
 from dpmed.data.normalise import normalisation, unnamed_patients
 from dpmed.data.reserve import Archive
@@ -39,17 +40,34 @@ CLASSES = {
     "vesselmnist3d": 2,
     "synapsemnist3d": 2,
 }
+# The findings of ChestMNIST, of which a picture may have several, in the order of its source.
+CHEST_LABELS = (
+    "atelectasis",
+    "cardiomegaly",
+    "effusion",
+    "infiltration",
+    "mass",
+    "nodule",
+    "pneumonia",
+    "pneumothorax",
+    "consolidation",
+    "edema",
+    "emphysema",
+    "fibrosis",
+    "pleural",
+    "hernia",
+)
+_MULTI_LABEL = "chestmnist"
 COLOURED = ("pathmnist", "dermamnist", "retinamnist", "bloodmnist")
 PARTS = {"train": "train", "validation": "val", "test": "test"}
 _IN_MEMORY_BYTES = 1 << 30
 
 
-def read_medmnist(config: MedMnistData, *, cache_folder: Path | None, progress: Progress) -> ArrayDataset:
+def read_medmnist(config: MedMnistData, *, progress: Progress) -> ArrayDataset:
     """One set, in memory, or unpacked to the cache and memory-mapped if it is large.
 
     Args:
-        config: which set and where.
-        cache_folder: where large sets are unpacked to; None keeps everything in memory.
+        config: which set and where, and whether there is a cache to unpack large ones to.
         progress: tells of it.
 
     Raises:
@@ -57,8 +75,10 @@ def read_medmnist(config: MedMnistData, *, cache_folder: Path | None, progress: 
     """
     path = _locate(config)
     file = NpzFile(path)
-    pixels, split = _read_pictures(file, config, cache_folder, progress)
-    labels = np.concatenate([_read_labels(file, config, part) for part in PARTS.values()])
+    pixels, split = _read_pictures(file, config, progress)
+    several = config.dataset == _MULTI_LABEL
+    read = _read_several if several else _read_labels
+    labels = np.concatenate([read(file, config, part) for part in PARTS.values()])
     if len(labels) != len(pixels):
         raise InputError(f"holds {len(pixels)} pictures but {len(labels)} labels", where=str(path))
     shape = pixels.shape[1:] if config.dataset in COLOURED else (*pixels.shape[1:], 1)
@@ -67,16 +87,22 @@ def read_medmnist(config: MedMnistData, *, cache_folder: Path | None, progress: 
     )
     info = Info(
         name="medmnist",
-        task="classification",
+        task="multi-label" if several else "classification",
         input_shape=shape,
-        class_names=tuple(f"class {number}" for number in range(CLASSES[config.dataset])),
+        class_names=CHEST_LABELS if several else tuple(f"class {number}" for number in range(CLASSES[config.dataset])),
         scale=255.0,
         mean=mean,
         std=std,
         unit="image",
         outside_accounting=(*outside, unnamed_patients("MedMNIST's files name")),
+        patients_unknown=True,
     )
-    listing = Listing(labels=labels, groups=[str(number) for number in range(len(labels))], official_split=split)
+    listing = Listing(
+        labels=None if several else labels,
+        groups=[str(number) for number in range(len(labels))],
+        official_split=split,
+        targets=labels if several else None,
+    )
     return ArrayDataset(info, listing, inputs=pixels.reshape(-1, *shape), targets=labels)
 
 
@@ -92,7 +118,7 @@ def _locate(config: MedMnistData) -> Path:
 
 
 def _read_pictures(
-    file: NpzFile, config: MedMnistData, cache_folder: Path | None, progress: Progress
+    file: NpzFile, config: MedMnistData, progress: Progress
 ) -> tuple[Shaped[np.ndarray, "sample *space"], Split]:
     counts = []
     volume = config.dataset.endswith("3d")
@@ -115,16 +141,28 @@ def _read_pictures(
         for part, end, count in zip(PARTS.values(), ends, counts, strict=True):
             file.read(f"{part}_images", _place(out[end - count : end]))
 
-    if np.prod(shape, dtype=np.float64) <= _IN_MEMORY_BYTES or cache_folder is None:
+    folder = cache_folder(config)
+    if np.prod(shape, dtype=np.float64) <= _IN_MEMORY_BYTES or folder is None:
         pixels = np.empty(shape, np.uint8)
         fill(pixels)
         return pixels, split
     with progress.task(f"unpacking {file.path.name}", total=None):
-        return Archive(cache_folder, file.path, shape=shape, dtype=np.dtype(np.uint8)).open(fill, progress), split
+        return Archive(folder, file.path, shape=shape, dtype=np.dtype(np.uint8)).open(fill, progress), split
 
 
 def _place(rows: Shaped[np.ndarray, "sample *space"]) -> Allocate:
     return lambda shape, dtype: rows
+
+
+def _read_several(file: NpzFile, config: MedMnistData, part: str) -> Int[np.ndarray, "sample label"]:
+    member = file.members.get(f"{part}_labels")
+    wanted = len(CHEST_LABELS)
+    if member is not None and (member.dtype.kind not in "iu" or member.shape[1:] != (wanted,)):
+        raise InputError(f"holds '{part}_labels' that are not {wanted} columns of 0 and 1", where=str(file.path))
+    labels = file.read(f"{part}_labels")
+    if len(labels) and not (labels.min() >= 0 and labels.max() <= 1):
+        raise InputError(f"holds labels in '{part}_labels' that are not 0 or 1", where=str(file.path))
+    return labels.astype(np.int8)
 
 
 def _read_labels(file: NpzFile, config: MedMnistData, part: str) -> Int[np.ndarray, " sample"]:
