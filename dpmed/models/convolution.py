@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from dpmed.products import multiply
+from dpmed.layer_tags import multiply
 
 Kind = Literal["plain", "standardised", "centred"]
 

@@ -7,7 +7,7 @@ from dpmed.config.schema import Config
 from dpmed.data.base import Dataset
 from dpmed.data.split import split_note
 from dpmed.dpsgd.clipping import Clipping
-from dpmed.planning.clipping import clipping_notes, count_noise
+from dpmed.planning.clipping import clipping_notes, count_noise, noise_notes
 from dpmed.privacy.budget import Budget
 from dpmed.privacy.ledger import LedgerFacts, several_images_note
 from dpmed.privacy.rero import assumption_notes
@@ -48,7 +48,7 @@ def ledger_facts(
         clipping=privacy.clipping,
         clipping_count_noise=count_noise(clipping),
         outside=outside,
-        notes=(*notes, *clipping_notes(clipping, budget)),
+        notes=(*notes, *clipping_notes(clipping, budget), *noise_notes(budget)),
         data=data,
         version=installed,
     )
