@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
+from dpmed.models.normalisation import Normalisation
 from dpmed.products import Precision, computing_in
 
 Parameters = PyTree[Float[Array, "..."]]
@@ -65,11 +66,7 @@ class Objective:
 
     def normalise(self, stored: Shaped[Array, "*space channel"]) -> Float[Array, "*space channel"]:
         """A stored sample as float32 with the data set's mean and std taken out."""
-        mean = np.asarray(self.mean, np.float32)
-        factor = np.asarray([1.0 / (self.scale * std) for std in self.std], np.float32)
-        shift = (mean * self.scale * factor).astype(np.float32)
-        shape = (1,) * (stored.ndim - 1) + (-1,)
-        return stored.astype(jnp.float32) * factor.reshape(shape) - shift.reshape(shape)
+        return Normalisation(scale=self.scale, mean=self.mean, std=self.std)(stored)
 
     def record_loss(self, trainable: Parameters, rest: Rest, record: PyTree[Array]) -> Float[Array, ""]:
         """The loss of one record by itself: what per-sample gradients are taken of.
