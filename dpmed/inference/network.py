@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree, Shaped
+from jaxtyping import PRNGKeyArray, PyTree, Shaped
 
 from dpmed.errors import InputError
 from dpmed.inference.description import ModelDescription
@@ -46,21 +46,19 @@ def shapes_of(description: ModelDescription, *, where: str) -> Network:
         InputError: the architecture does not fit its own description.
     """
     _check_factory(description, where)
-    task = description.task
+
+    def build(key: PRNGKeyArray) -> tuple[PyTree, PyTree]:
+        shape, outputs = description.input_shape, description.outputs
+        built = build_model(description.architecture, shape, outputs=outputs, task=description.task, key=key)
+        return built.module, built.state
+
     try:
-        built = eqx.filter_eval_shape(
-            build_model,
-            description.architecture,
-            description.input_shape,
-            outputs=description.outputs,
-            task=task,
-            key=jax.random.key(0),
-        )
+        module, state = eqx.filter_eval_shape(build, jax.random.key(0))
     except InputError as error:
         raise InputError(f"describes no possible model ({error})", where=where) from error
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise InputError(f"describes no possible model ({type(error).__name__}: {error})", where=where) from error
-    return Network(module=eqx.nn.inference_mode(built.module), state=built.state)
+    return Network(module=eqx.nn.inference_mode(module), state=state)
 
 
 def named_shapes(network: Network) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
