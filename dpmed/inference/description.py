@@ -4,7 +4,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -65,7 +65,7 @@ class Preprocessing(_Part):
     """and one std per channel."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "Preprocessing":
         if (self.kind == "volume") != (len(self.size) == _VOLUME_AXES):
             raise ValueError("size has two sides for pictures and three for volumes")
         if (self.resize == "spacing") != (self.spacing_mm is not None):
@@ -119,7 +119,7 @@ class ModelDescription(_Part):
     """What chose these weights among others, a sentence each."""
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check(self) -> "ModelDescription":
         named = self.task in ("classification", "multi-label", "segmentation")
         single = self.task == "classification" and len(self.classes) == _BINARY and self.outputs == 1
         if named and not single and len(self.classes) != self.outputs:
