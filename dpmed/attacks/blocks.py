@@ -51,8 +51,8 @@ Images = Float[np.ndarray, "image value"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
-    """What a block makes of a batch.
+class Activations:
+    """How a block responds to a batch.
 
     Attributes:
         rows: K of the block.
@@ -87,9 +87,9 @@ class Block:
     fingerprint: Float[np.ndarray, "cosine value"]
     seed: int
 
-    def see(self, images: Images) -> Seen:
+    def activate(self, images: Images) -> Activations:
         """Which rows fire for images, and their marks."""
-        return Seen(rows=self.rows, firing=self.firing(images), marks=self.marks(images))
+        return Activations(rows=self.rows, firing=self.firing(images), marks=self.marks(images))
 
     def firing(self, images: Images) -> list[Int[np.ndarray, " _"]]:
         """For each image the rows that fire for it, rising.

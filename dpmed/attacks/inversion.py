@@ -1,171 +1,179 @@
-"""Gradient inversion: images whose gradient points where the observed one does, found by descent; the model is honest.
+"""Gradient inversion: images found by descent from the update of an honest model.
 
-The attacker knows the weights and the labels, and sees one update. He changes made-up images until their gradient has
-the direction of the update, and prefers images without speckle. What he keeps is chosen by his own objective: he never
-sees the originals.
-
-Source: Geiping, Bauermeister, Dröge & Moeller (2020), "Inverting gradients - how easy is it to break privacy in
-federated learning?", equation 4: one minus the cosine, total variation, signed gradients, Adam, values kept inside the
-valid range. Here the step size falls along a cosine, in place of their three jumps.
+The client does with a few images what the training prescribes: per-sample gradients, clipped, summed, noise added;
+without privacy the plain sum. The attacker knows the weights, the labels and the clipping rule, and sees the update.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Float, Key, PyTree
+from pydantic import Field, PositiveInt
 
-Images = Float[Array, "image *space channel"]
-Gradient = PyTree[Float[Array, "..."]]
-# The images' update as the client would send it without noise, from images and whatever else the attacker knows.
-UpdateOf = Callable[[Images, PyTree], Gradient]
+from dpmed.attacks.base import Advance, AttackSettings, Facts, Finding, Target, Work, choose_batches
+from dpmed.attacks.descent import Descent, Inversion
+from dpmed.attacks.target import target_objective
+from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
+from dpmed.dpsgd.gradients import per_sample_gradients
+from dpmed.dpsgd.noise import gaussian_like, seeded_key
+from dpmed.errors import InputError
+from dpmed.progress import Progress
+from dpmed.reconstructions.images import image_files
+from dpmed.reconstructions.manifest import Level
+from dpmed.training.objective import Objective
 
-# Keeps a gradient of zeros from dividing zero by zero.
-_TINY = 1e-20
+# The attack is made for one or a few images.
+_MOST_IMAGES = 64
 
 
-@dataclass(frozen=True, kw_only=True)
-class Descent:
-    """How images are looked for.
+class InversionSettings(AttackSettings):
+    """What is inverted.
 
     Attributes:
-        iterations: steps of a descent, at least 1.
-        restarts: descents from different random images, at least 1; the best by the objective is kept.
-        learning_rate: Adam's at the start, in units of the normalised image.
-        total_variation: weight of the total variation, at least 0.
+        attack: `inversion`.
+        batches: how many updates are attacked.
+        batch_size: images in an update; the attack is made for one or a few.
+        iterations: steps of each descent.
+        restarts: descents for each update; the one with the least objective is kept.
     """
 
-    iterations: int = 1000
-    restarts: int = 2
-    learning_rate: float = 0.1
-    total_variation: float = 1e-3
+    attack: Literal["inversion"] = "inversion"
+    batches: PositiveInt = 1
+    batch_size: Annotated[int, Field(ge=1, le=_MOST_IMAGES)] = 1
+    iterations: PositiveInt = Descent.iterations
+    restarts: PositiveInt = Descent.restarts
 
-    def __post_init__(self) -> None:
-        if self.iterations < 1 or self.restarts < 1:
-            raise ValueError(f"Expected {self.iterations=} and {self.restarts=} of at least 1.")
-        if not self.learning_rate > 0 or not self.total_variation >= 0:
-            raise ValueError(f"Expected {self.learning_rate=} > 0 and {self.total_variation=} >= 0.")
+    def prepare(self, target: Target, progress: Progress) -> "InversionAttack":
+        """Choose the images and set up client and attacker.
+
+        Raises:
+            InputError: there are too few training samples, or the target of a sample is its image.
+        """
+        del progress
+        return InversionAttack(self, target)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Inverted:
-    """What an inversion found.
+class ObservedUpdate:
+    """What the attacker sees and knows.
 
     Attributes:
-        images: normalised.
-        objective: the attacker's, of these images; the least that he came across.
+        update: with noise.
+        known: weights, everything else that the model holds, and the targets.
+        private: whether the update was clipped.
+        shape: of the images, `(image, *space, channel)`.
+        key: fixes the first images of the descents.
     """
 
-    images: Float[np.ndarray, "image *space channel"]
-    objective: float
+    update: PyTree[Float[Array, "..."]]
+    known: PyTree
+    private: bool
+    shape: tuple[int, ...]
+    key: Key[Array, ""]
 
 
-def cosine_distance(one: Gradient, other: Gradient) -> Float[Array, ""]:
-    """One minus the cosine of the angle between two gradients, over all their leaves: 0 for the same direction."""
-    pairs = list(zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
-    product = sum((jnp.vdot(a, b) for a, b in pairs), jnp.float32(0))
-    squares = [sum((jnp.vdot(leaf, leaf) for leaf in side), jnp.float32(0)) for side in zip(*pairs, strict=True)]
-    return jnp.float32(1) - product / (jnp.sqrt(squares[0] + _TINY) * jnp.sqrt(squares[1] + _TINY))
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Client:
+    """The side that trains: what it sends, but for the noise."""
+
+    objective: Objective
+    clipping: FlatClipping | None
+
+    def update(self, images: Float[Array, "image *space channel"], known: PyTree) -> PyTree[Float[Array, "..."]]:
+        trainable, rest, targets = known
+
+        def loss(leaves: PyTree[Array], record: PyTree[Array]) -> Float[Array, ""]:
+            model = eqx.combine(leaves, rest.frozen, self.objective.static)
+            return self.objective.loss(model(record["image"], rest.state)[0], record["target"])
+
+        _, gradients = per_sample_gradients(loss, trainable, {"image": images, "target": targets})
+        if self.clipping is None:
+            return jax.tree.map(lambda leaf: leaf.sum(axis=0), gradients)
+        return clip_and_sum(gradients, jnp.ones(len(images), bool), clipping=self.clipping).gradients
 
 
-def total_variation(images: Images) -> Float[Array, ""]:
-    """Mean absolute difference between neighbours, summed over the axes of space."""
-    return sum(
-        (
-            jnp.mean(jnp.abs(jnp.diff(images, axis=axis)))
-            for axis in range(1, images.ndim - 1)
-            if images.shape[axis] > 1
-        ),
-        jnp.float32(0),
-    )
+class InversionAttack:
+    """Gradient inversion; see `ImageAttack` for its attributes. Programs are compiled when they are first needed."""
 
+    def __init__(self, settings: InversionSettings, target: Target) -> None:
+        plan = target.plan
+        if plan.dataset.info.task == "reconstruction":
+            raise InputError(
+                "the target is the image itself, so the attacker, who is given targets, would be given the image",
+                where="data.reconstruct",
+            )
+        self.chosen = choose_batches(plan, batches=settings.batches, batch_size=settings.batch_size)
+        self.files = image_files(plan.dataset, plan.split)
+        self.batches = settings.batches
+        self.obstacle: str | None = None
+        self._descent = Descent(iterations=settings.iterations, restarts=settings.restarts)
+        self.work = Work(name="gradient inversion", amount=settings.restarts * settings.iterations, unit="iterations")
+        self._target, self._seed = target, plan.config.training.seed
+        self._objective, self._trainable, self._rest = target_objective(plan)
+        low, high = self.files.limits()
+        norm = None if plan.budget is None else plan.budget.clipping_norm
+        self._clients = {
+            private: _Client(objective=self._objective, clipping=FlatClipping(norm) if private and norm else None)
+            for private in (False, True)
+        }
+        self._updates = {private: jax.jit(client.update) for private, client in self._clients.items()}
+        self._inversions = {
+            private: Inversion(client.update, low=low, high=high, descent=self._descent)
+            for private, client in self._clients.items()
+        }
 
-class Inversion:
-    """Descents for one kind of update; compiled once, used for every level and batch.
+    def observe(self, level: Level, batch: int, advance: Advance) -> ObservedUpdate:
+        """The update of a batch, with a level's noise."""
+        del advance
+        samples = [self._target.plan.dataset[int(number)] for number in self.chosen[batch]]
+        images = jnp.stack([self._objective.normalise(jnp.asarray(sample.input)) for sample in samples])
+        targets = jnp.stack([self._objective.target(jnp.asarray(sample.target)) for sample in samples])
+        known = (self._trainable, self._rest, targets)
+        update = self._updates[level.is_private](images, known)
+        # Never the same noise twice.
+        draw = self._target.levels.index(level) * self.batches + batch
+        clipping = self._clients[level.is_private].clipping
+        if clipping is not None:
+            std = level.noise_multiplier * clipping.clipping_norm
+            noise = gaussian_like(seeded_key(self._seed), draw, update, std=std)
+            update = jax.tree.map(jnp.add, update, noise)
+        key = jax.random.fold_in(jax.random.key(self._seed), draw)
+        return ObservedUpdate(update=update, known=known, private=level.is_private, shape=images.shape, key=key)
 
-    Args:
-        update_of: the update of images, differentiable in them.
-        low: smallest valid value of a normalised image, per channel.
-        high: largest valid value, per channel.
-        descent: how images are looked for.
-    """
+    def recover(self, observation: ObservedUpdate, advance: Advance) -> Finding:
+        """The images that descent ends with, and the attacker's own objective of them."""
+        found = self._inversions[observation.private].run(
+            observation.update,
+            observation.known,
+            shape=observation.shape,
+            key=observation.key,
+            advance=lambda: advance(1),
+        )
+        return Finding(
+            facts={"objective": found.objective},
+            count=len(found.images),
+            images=lambda first, last: found.images[first:last],
+        )
 
-    def __init__(
-        self,
-        update_of: UpdateOf,
-        *,
-        low: Float[np.ndarray, " channel"],
-        high: Float[np.ndarray, " channel"],
-        descent: Descent,
-    ) -> None:
-        self._update_of = update_of
-        self._low, self._high = jnp.asarray(low, jnp.float32), jnp.asarray(high, jnp.float32)
-        self._descent = descent
-        schedule = optax.cosine_decay_schedule(descent.learning_rate, descent.iterations)
-        self._adam = optax.adam(schedule)
-        self._move = jax.jit(self._step)
+    def describe(self) -> dict[str, Any]:
+        """How images are looked for."""
+        return {
+            **asdict(self._descent),
+            "objective": "1 - cosine + total variation (Geiping et al., 2020), signed Adam, cosine step size",
+            "labels": "known to the attacker",
+        }
 
-    def run(
-        self,
-        observed: Gradient,
-        known: PyTree,
-        *,
-        shape: tuple[int, ...],
-        key: Key[Array, ""],
-        advance: Callable[[], Any] = lambda: None,
-    ) -> Inverted:
-        """Find images for one update.
+    def describe_level(self, level: Level) -> dict[str, Any]:
+        """Nothing that differs between levels."""
+        del level
+        return {}
 
-        Args:
-            observed: the update; its length does not matter.
-            known: handed on to the update function.
-            shape: `(image, *space, channel)`.
-            key: fixes the first images.
-            advance: told of every iteration.
-        """
-        found = [self._descend(observed, known, shape, one, advance) for one in _split(key, self._descent.restarts)]
-        return min(found, key=lambda inverted: inverted.objective)
-
-    def _descend(
-        self, observed: Gradient, known: PyTree, shape: tuple[int, ...], key: Key[Array, ""], advance: Callable[[], Any]
-    ) -> Inverted:
-        images = self._inside(jax.random.normal(key, shape, jnp.float32))
-        state = self._adam.init(images)
-        best = (images, jnp.float32(jnp.inf))
-        # Stepped from the host: inside a loop of its own XLA runs convolutions on one processor.
-        for _ in range(self._descent.iterations):
-            images, state, best = self._move(images, state, best, observed, known)
-            advance()
-        return Inverted(images=np.asarray(best[0]), objective=float(best[1]))
-
-    def _step(
-        self,
-        images: Images,
-        state: PyTree,
-        best: tuple[Images, Float[Array, ""]],
-        observed: Gradient,
-        known: PyTree,
-    ) -> tuple[Images, PyTree, tuple[Images, Float[Array, ""]]]:
-        value, slope = jax.value_and_grad(self._objective)(images, observed, known)
-        better = value < best[1]
-        best = (jnp.where(better, images, best[0]), jnp.where(better, value, best[1]))
-        # A slope that is not finite moves nothing, rather than everything to NaN.
-        sign = jnp.sign(jnp.where(jnp.isfinite(slope), slope, jnp.zeros_like(slope)))
-        moves, state = self._adam.update(sign, state)
-        return self._inside(images + moves), state, best
-
-    def _objective(self, images: Images, observed: Gradient, known: PyTree) -> Float[Array, ""]:
-        distance = cosine_distance(self._update_of(images, known), observed)
-        return distance + jnp.float32(self._descent.total_variation) * total_variation(images)
-
-    def _inside(self, images: Images) -> Images:
-        axes = (1,) * (images.ndim - 1) + (-1,)
-        return jnp.clip(images, self._low.reshape(axes), self._high.reshape(axes))
-
-
-def _split(key: Key[Array, ""], count: int) -> list[Key[Array, ""]]:
-    return list(jax.random.split(key, count))
+    def cells(self, level: Facts) -> dict[str, str]:
+        """The attacker's own objective."""
+        # An objective that never was finite is null in JSON.
+        found = [np.inf if value is None else value for value in level["objective"]]
+        return {"the attacker's objective (mean)": f"{np.mean(found):.4g}"}

@@ -1,4 +1,4 @@
-"""The malicious server of `dpmed reconstruct` and the client that answers it: joins a plan to the attack room."""
+"""The malicious server that puts blocks in front of a plan's model, and the client that answers it."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from dpmed.attacks.blocks import AttackName, Block, Images, Seen, make_block, pattern
+from dpmed.attacks.blocks import Activations, AttackName, Block, Images, make_block, pattern
 from dpmed.attacks.predict import Prediction, expected_similarity, pixel_noise, predict
-from dpmed.attacks.recover import Recovered, recover
-from dpmed.attacks.target import attacked_objective
+from dpmed.attacks.target import target_objective
 from dpmed.attacks.update import Client, Responses, Update, clipped_update
 from dpmed.planning.plan import Plan
 from dpmed.progress import Progress
@@ -30,36 +29,53 @@ _BYTES_PER_VALUE = 400
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answers:
-    """What the client has computed of a batch: enough for every level.
+class NoisyUpdate:
+    """What the server receives, and what it knows of it.
 
     Attributes:
-        server: that asked.
+        block: that it sent.
+        rows: of the block's gradient, with noise; used up by the recovery.
+        noise_std: of each entry, as the training prescribes; 0 without privacy.
+        batch_size: images in the update.
+    """
+
+    block: Block
+    rows: Float[np.ndarray, "row feature"]
+    noise_std: float
+    batch_size: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """What the client computes from a batch: enough for every block and level.
+
+    Attributes:
+        server: the server that asked.
         images: of the batch, flattened and normalised.
         responses: of the model behind the block.
         clipping_norm: C; None where no level is private.
-        seen: what each kind of block makes of the images, once it has been asked for.
+        activations: of each kind of block that was asked for so far.
     """
 
     server: "MaliciousServer"
     images: Images
     responses: Responses
     clipping_norm: float | None
-    seen: dict[AttackName, Seen] = field(default_factory=dict)
+    activations: dict[AttackName, Activations] = field(default_factory=dict)
 
-    def recover(self, attack: AttackName, level: Level, generator: np.random.Generator) -> Recovered:
-        """What the server recovers at a level, with fresh noise from `generator`."""
+    def send(self, attack: AttackName, level: Level, generator: np.random.Generator) -> NoisyUpdate:
+        """The update at a level, with fresh noise from `generator`."""
         norm = self.clipping_norm if level.is_private else None
         noise_std = level.noise_multiplier * (norm or 0.0)
         rows = self.update(attack, clipping_norm=norm).send(noise_std=noise_std, generator=generator)
-        return recover(self.server.block(attack), rows, noise_std=noise_std, batch_size=len(self.images))
+        return NoisyUpdate(block=self.server.block(attack), rows=rows, noise_std=noise_std, batch_size=len(self.images))
 
     def update(self, attack: AttackName, *, clipping_norm: float | None) -> Update:
         """The noiseless update."""
-        if attack not in self.seen:
-            self.seen[attack] = self.server.block(attack).see(self.images)
+        if attack not in self.activations:
+            self.activations[attack] = self.server.block(attack).activate(self.images)
         return clipped_update(
-            self.images, self.seen[attack], self.responses, scale=self.server.scale, clipping_norm=clipping_norm
+            self.images, self.activations[attack], self.responses, scale=self.server.scale, clipping_norm=clipping_norm
         )
 
 
@@ -67,7 +83,7 @@ class MaliciousServer:
     """A server that puts blocks in front of a plan's model.
 
     Args:
-        plan: the training that is attacked.
+        plan: of the training that is attacked.
         rows: of each block.
         batch_size: images in an update.
     """
@@ -75,8 +91,8 @@ class MaliciousServer:
     def __init__(self, plan: Plan, *, rows: int, batch_size: int) -> None:
         self._plan, self._rows, self._batch_size = plan, rows, batch_size
         self._seed = plan.config.training.seed
-        self._objective, trainable, self._rest = attacked_objective(plan)
-        self._trainable = _waken(trainable, self._seed)
+        self._objective, trainable, self._rest = target_objective(plan)
+        self._trainable = _without_zero_matrices(trainable, self._seed)
         self._normalise = jax.jit(self._objective.normalise)
         shape = plan.dataset.info.input_shape
         values = math.prod(shape)
@@ -152,7 +168,7 @@ class MaliciousServer:
         return images, np.stack(targets)
 
 
-def _waken(trainable: PyTree[Array], seed: int) -> PyTree[Array]:
+def _without_zero_matrices(trainable: PyTree[Array], seed: int) -> PyTree[Array]:
     """Random weights in the place of matrices that are zero: behind a head of zeros no gradient reaches the block."""
     keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(trainable))))
 

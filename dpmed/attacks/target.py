@@ -1,4 +1,4 @@
-"""The training that an attack is aimed at: its plan, its weights, and the loss that its clients take."""
+"""The training that an attack is aimed at: its plan, its weights, and the loss that its clients compute."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,32 +17,45 @@ from dpmed.training.objective import Objective, Rest
 _WEIGHTS_FILE = "model.eqx"
 
 
-def attacked_plan(config: Config, progress: Progress, *, weights: Path | None = None) -> Plan:
+def target_plan(config: Config, progress: Progress, *, weights: Path | None = None) -> Plan:
     """The plan of the training that is attacked.
 
     Args:
         config: of the training.
-        progress: hears of the reading of data.
+        progress: is told how the reading of data goes on.
         weights: a run folder, or its model.eqx, whose weights are attacked; None for fresh ones.
 
     Raises:
-        InputError: the config clips otherwise than these attacks know, or `make_plan` or `with_weights` refuses.
+        InputError: the config clips in another way than attacks can model, its model mixes the samples of a batch, or
+            `make_plan` or `with_weights` refuses it.
     """
     if config.privacy is not None and config.privacy.clipping != "flat":
         raise InputError(
             f'"{config.privacy.clipping}", but attacks are made for updates of flat clipping only',
-            where="[privacy] clipping",
-            remedy='Attack the config with --set privacy.clipping="flat", without the keys of the other kind.',
+            where="privacy.clipping",
+            remedy='Attack the training with clipping = "flat", without the keys of the other kind.',
         )
     if config.training.precision != "float32":
         # Rounding would blunt the attack, and what it measures must not look smaller than it is.
         config = config.model_copy(update={"training": config.training.model_copy(update={"precision": "float32"})})
         progress.say("Attacks compute in float32, whatever the training does: they recover no less that way.")
-    return with_weights(make_plan(config, progress), weights)
+    plan = make_plan(config, progress)
+    if plan.model.mixes_samples:
+        raise InputError(
+            "batch normalisation mixes the samples of a batch, which the attacks do not model",
+            where="model.normalisation",
+            remedy='Use group norm: normalisation = "group".',
+        )
+    return with_weights(plan, weights)
+
+
+def weights_file(path: Path) -> Path:
+    """The file with the weights of a run folder; a file is taken as it is."""
+    return path / _WEIGHTS_FILE if path.is_dir() else path
 
 
 def with_weights(plan: Plan, path: Path | None) -> Plan:
-    """The plan with the weights of a run folder (or its model.eqx) in the place of fresh ones.
+    """The plan with the weights of a run folder (or its model.eqx) in place of fresh ones.
 
     Raises:
         InputError: they are missing, damaged or of another model.
@@ -50,11 +63,11 @@ def with_weights(plan: Plan, path: Path | None) -> Plan:
     if path is None:
         return plan
     arrays, static = eqx.partition((plan.model.module, plan.model.state), eqx.is_array)
-    loaded = load_weights(path / _WEIGHTS_FILE if path.is_dir() else path, arrays)
+    loaded = load_weights(weights_file(path), arrays)
     module, state = eqx.combine(loaded, static)
     return replace(plan, model=replace(plan.model, module=module, state=state))
 
 
-def attacked_objective(plan: Plan) -> tuple[Objective, PyTree, Rest]:
-    """The objective of the plan's training, its trained leaves and all others."""
+def target_objective(plan: Plan) -> tuple[Objective, PyTree, Rest]:
+    """The plan's objective, the leaves that it trains and all others."""
     return build_objective(plan.config, plan.dataset.info, plan.model, class_counts=plan.class_counts)

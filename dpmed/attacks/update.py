@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from dpmed.attacks.blocks import Images, Seen
+from dpmed.attacks.blocks import Activations, Images
 from dpmed.dpsgd.clipping import MARGIN
 
 # Weights behind the block, its output for one sample (as an image), the sample's target -> loss.
@@ -41,12 +41,12 @@ class Update:
 
     Attributes:
         images: flattened and normalised.
-        seen: what the block makes of them.
+        activations: what the block makes of them.
         weights: c_i a_i, what each image is multiplied by in every row that it fires.
     """
 
     images: Images
-    seen: Seen
+    activations: Activations
     weights: Float[np.ndarray, " image"]
 
     def send(self, *, noise_std: float, generator: np.random.Generator) -> Float[np.ndarray, "row feature"]:
@@ -54,12 +54,14 @@ class Update:
 
         The columns are the features: the image's values, then its marks.
         """
-        values, marks = self.images.shape[1], self.seen.marks
-        sums = np.zeros((self.seen.rows, values + marks.shape[1]), np.float32)
+        values, marks = self.images.shape[1], self.activations.marks
+        sums = np.zeros((self.activations.rows, values + marks.shape[1]), np.float32)
         if noise_std > 0:
             generator.standard_normal(out=sums, dtype=np.float32)
             sums *= np.float32(noise_std)
-        for number, (weight, fires) in enumerate(zip(self.weights.astype(np.float32), self.seen.firing, strict=True)):
+        for number, (weight, fires) in enumerate(
+            zip(self.weights.astype(np.float32), self.activations.firing, strict=True)
+        ):
             for row in fires:
                 sums[row, :values] += weight * self.images[number]
                 sums[row, values:] += weight * marks[number]
@@ -67,7 +69,7 @@ class Update:
 
 
 def clipped_update(
-    images: Images, seen: Seen, responses: Responses, *, scale: float, clipping_norm: float | None
+    images: Images, activations: Activations, responses: Responses, *, scale: float, clipping_norm: float | None
 ) -> Update:
     """The noiseless update of the block.
 
@@ -75,23 +77,23 @@ def clipped_update(
 
     Args:
         images: flattened and normalised.
-        seen: what the block makes of them.
+        activations: what the block makes of them.
         responses: of the model behind it.
         scale: s > 0 of the block.
         clipping_norm: C; None without privacy, where nothing is clipped.
     """
     # As in the training, a gradient that is not finite counts as zero.
     finite = np.isfinite(responses.slopes) & np.isfinite(responses.norms)
-    weights = np.where(finite, scale / seen.rows * responses.slopes, 0.0)
+    weights = np.where(finite, scale / activations.rows * responses.slopes, 0.0)
     if clipping_norm is not None:
         squares = np.array([np.sum(np.square(image, dtype=np.float64)) for image in images])
-        squares += np.sum(np.square(seen.marks, dtype=np.float64), axis=1)
-        rows = np.array([len(fires) for fires in seen.firing])
+        squares += np.sum(np.square(activations.marks, dtype=np.float64), axis=1)
+        rows = np.array([len(fires) for fires in activations.firing])
         behind = np.where(finite, responses.norms, 0.0)
         norms = np.sqrt(np.square(weights) * rows * squares + np.square(behind))
         bound = clipping_norm / (1 + MARGIN)
         weights = weights * np.minimum(1.0, bound / np.maximum(norms, 1e-300))
-    return Update(images=images, seen=seen, weights=weights)
+    return Update(images=images, activations=activations, weights=weights)
 
 
 class Client:

@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from dpmed.cli.console import Console
+from dpmed.cli.fields import name_options
 from dpmed.errors import DpmedError, RunError
 from dpmed.runtime.distributed import has_company, leave
 from dpmed.runtime.malloc import keep_freed_memory
@@ -21,6 +22,7 @@ class _Group(TyperGroup):
         except (TyperException, typer.Exit, typer.Abort):
             raise
         except DpmedError as error:
+            name_options(error, self.get_command(ctx, ctx.invoked_subcommand or ""))
             _fail(ctx, error)
         except KeyboardInterrupt:
             _fail(ctx, RunError("interrupted"))

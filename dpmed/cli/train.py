@@ -14,7 +14,7 @@ from dpmed.errors import InputError
 if TYPE_CHECKING:
     from dpmed.planning.plan import Plan
     from dpmed.runtime.distributed import Launch
-    from dpmed.workflows.train.run import TrainSummary
+    from dpmed.workflows.train.summary import TrainSummary
 
 
 def register(app: typer.Typer) -> None:
@@ -91,7 +91,7 @@ def _dry_run(console: Console, config: str, overrides: list[str], out: Path | No
     plan = make_plan(loaded.config, console)
     _show_plan(console, plan)
     folder = new_run_folder(out, command="plan", config_name=loaded.name, time=time_stamp())
-    content = workflow.dry_run(plan, folder, console)
+    content = workflow.dry_run(plan, folder)
     console.facts("Found", content.pop("facts"))
     console.result({"folder": str(folder), **content}, folder)
 
@@ -120,11 +120,12 @@ def _resume(console: Console, folder: Path, launch: "Launch | None") -> None:
     from dpmed.planning.plan import make_plan
     from dpmed.runtime.distributed import join
     from dpmed.workflows.train import run as workflow
+    from dpmed.workflows.train.run_folder import load_run_config
 
     processes = join(launch)
     console.mute(processes.number)
     with processes.together():
-        plan = make_plan(workflow.load_run_config(folder), console)
+        plan = make_plan(load_run_config(folder), console)
         _show_plan(console, plan)
     _show_summary(console, workflow.resume(folder, console, plan=plan, processes=processes))
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import beta
+
+from dpmed.metrics.intervals import binomial_interval
 
 _CONFIDENCE = 0.95
 
@@ -46,7 +47,7 @@ def share_recovered(distances: Float[np.ndarray, " matched"], originals: int, *,
     if not 0 < originals or len(distances) > originals:
         raise ValueError(f"Expected at most {originals=} distances and one original, got {len(distances)=}.")
     recovered = int((distances <= threshold).sum())
-    tail = (1 - _CONFIDENCE) / 2
-    low = float(beta.ppf(tail, recovered, originals - recovered + 1)) if recovered else 0.0
-    high = float(beta.ppf(1 - tail, recovered + 1, originals - recovered)) if recovered < originals else 1.0
-    return Share(recovered=recovered, originals=originals, share=recovered / originals, low=low, high=high)
+    interval = binomial_interval(recovered, originals, confidence=_CONFIDENCE)
+    return Share(
+        recovered=recovered, originals=originals, share=recovered / originals, low=interval.low, high=interval.high
+    )

@@ -18,7 +18,7 @@ from dpmed.data.split import split_dataset
 from dpmed.data.units import UnitSummary, members_by_unit, summarise_units
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
-from dpmed.metrics.evaluate import check_metrics
+from dpmed.metrics.evaluate import check_metrics, main_metric
 from dpmed.models.build import Built, build_model
 from dpmed.planning.clipping import build_clipping, describe_clipping
 from dpmed.planning.ledger_facts import ledger_facts
@@ -70,6 +70,16 @@ class Plan:
     def train_size(self) -> int:
         """Number of training records N."""
         return len(self.members)
+
+    @property
+    def steps_per_checkpoint(self) -> int:
+        """Steps between checkpoints."""
+        return self.config.training.checkpoint_steps or self.steps_per_epoch
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that curves show and early stopping watches."""
+        return self.config.evaluation.main_metric or main_metric(self.dataset.info.task)
 
     @property
     def class_counts(self) -> Int[np.ndarray, " classes"] | None:

@@ -10,47 +10,18 @@ Adjacency is add-or-remove-one throughout; δ is given.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Literal
+from dataclasses import replace
 
 from dpmed.errors import InputError
-from dpmed.privacy.pld import pld_epsilon
-from dpmed.privacy.rdp import rdp_epsilon
-from dpmed.privacy.revealed import revealed_epsilon
+from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, participation
+from dpmed.privacy.several import AccountantName, composed_epsilon
 
-AccountantName = Literal["pld", "rdp"]
+__all__ = ["AccountantName", "SampledGaussian", "calibrate_noise", "calibrate_steps", "epsilon"]
 
-# Below this σ the participations that a step reveals anyway are all that matters: telling who took part costs log(1/q)
-# of loss for each, against 1/(2σ²) that it brings, which is under 0.01 % at every rate from 1e-7 on.
-_REVEALING_NOISE = 0.003
 _SMALLEST_NOISE, _LARGEST_NOISE = 1e-12, 1e9
 # Calibrated σ are right to this share, on the safe side.
 _TOLERANCE = 1e-6
 _MOST_STEPS = 10**9
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampledGaussian:
-    """T Poisson-subsampled Gaussian steps.
-
-    Attributes:
-        noise_multiplier: σ > 0.
-        sampling_rate: q in (0, 1].
-        steps: T >= 0.
-    """
-
-    noise_multiplier: float
-    sampling_rate: float
-    steps: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.noise_multiplier < math.inf:
-            raise ValueError(f"Expected finite {self.noise_multiplier=} > 0.")
-        if not 0 < self.sampling_rate <= 1:
-            raise ValueError(f"Expected {self.sampling_rate=} in (0, 1].")
-        if self.steps < 0:
-            raise ValueError(f"Expected {self.steps=} >= 0.")
 
 
 def epsilon(mechanism: SampledGaussian, delta: float, *, accountant: AccountantName = "pld") -> float:
@@ -61,28 +32,17 @@ def epsilon(mechanism: SampledGaussian, delta: float, *, accountant: AccountantN
         delta: δ in (0, 1).
         accountant: whose ε.
     """
-    if not 0 < delta < 1:
-        raise ValueError(f"Expected {delta=} in (0, 1).")
-    if mechanism.steps == 0:
-        return 0.0
-    if accountant == "pld" and _chance_of_taking_part(mechanism.sampling_rate, mechanism.steps) <= delta:
-        return 0.0
-    return _epsilon(mechanism, delta, accountant)
-
-
-@lru_cache(maxsize=4096)
-def _epsilon(mechanism: SampledGaussian, delta: float, accountant: AccountantName) -> float:
-    rate, noise, steps = mechanism.sampling_rate, mechanism.noise_multiplier, mechanism.steps
-    if accountant == "rdp":
-        return rdp_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta)
-    revealed = revealed_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta)
-    if rate >= 1 or noise <= _REVEALING_NOISE or revealed == 0:
-        return revealed
-    return min(revealed, pld_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta))
+    return composed_epsilon((mechanism,), delta, accountant=accountant)
 
 
 def calibrate_noise(
-    *, epsilon: float, delta: float, sampling_rate: float, steps: int, accountant: AccountantName = "pld"
+    *,
+    epsilon: float,
+    delta: float,
+    sampling_rate: float,
+    steps: int,
+    accountant: AccountantName = "pld",
+    others: Mechanisms = (),
 ) -> float:
     """The smallest σ, to about 1e-6, whose ε at δ is at most `epsilon`.
 
@@ -92,61 +52,74 @@ def calibrate_noise(
         sampling_rate: q in (0, 1].
         steps: T >= 1.
         accountant: which ε is meant.
+        others: what else `epsilon` has to cover, as earlier runs on the same unit.
 
     Raises:
         InputError: ε is 0 at every σ, since the target hardly ever takes part; or no σ reaches `epsilon`.
     """
-    if _chance_of_taking_part(sampling_rate, steps) <= delta and accountant == "pld":
+    alone = SampledGaussian(noise_multiplier=1.0, sampling_rate=sampling_rate, steps=steps)
+    chance = participation((*others, alone))
+    if chance <= delta and accountant == "pld":
         raise InputError(
-            f"the chance of ever taking part is {_chance_of_taking_part(sampling_rate, steps):.3g}, not above "
-            f"δ = {delta:g}, so ε is 0 at every σ and there is nothing to calibrate",
+            f"the chance of ever taking part is {chance:.3g}, not above δ = {delta:g}, so ε is 0 at every σ and there "
+            "is nothing to calibrate",
             where="[privacy] delta",
             remedy="Choose a smaller δ, or give the noise multiplier.",
         )
+    _require_left(others, epsilon, delta, accountant)
 
     def spent(noise: float) -> float:
-        return _spent(noise, sampling_rate, steps, delta, accountant)
+        return composed_epsilon((*others, replace(alone, noise_multiplier=noise)), delta, accountant=accountant)
 
     return _smallest_noise(spent, epsilon)
 
 
 def calibrate_steps(
-    *, epsilon: float, delta: float, sampling_rate: float, noise_multiplier: float, accountant: AccountantName = "pld"
+    *,
+    epsilon: float,
+    delta: float,
+    sampling_rate: float,
+    noise_multiplier: float,
+    accountant: AccountantName = "pld",
+    others: Mechanisms = (),
 ) -> int:
-    """The largest T whose ε at δ is at most `epsilon`.
+    """The largest T whose ε at δ, together with that of `others`, is at most `epsilon`.
 
     Raises:
         InputError: not even one step is possible, or there is no end to them.
     """
+    _require_left(others, epsilon, delta, accountant)
 
-    def fits(steps: int) -> bool:
-        return _spent(noise_multiplier, sampling_rate, steps, delta, accountant) <= epsilon
+    def spent(steps: int) -> float:
+        own = SampledGaussian(noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps)
+        return composed_epsilon((*others, own), delta, accountant=accountant)
 
-    if not fits(1):
-        first = _spent(noise_multiplier, sampling_rate, 1, delta, accountant)
+    if spent(1) > epsilon:
+        together = " together with earlier runs" if others else ""
         raise InputError(
-            f"one step at σ = {noise_multiplier:g} already spends ε = {first:.4g}, more than {epsilon:g}",
+            f"one step at σ = {noise_multiplier:g}{together} already spends ε = {spent(1):.4g}, more than {epsilon:g}",
             where="[privacy] epsilon",
             remedy="Choose more noise or a larger ε.",
         )
     low, high = 1, 2
-    while fits(high):
+    while spent(high) <= epsilon:
         low, high = high, high * 2
         if high > _MOST_STEPS:
             raise InputError(f"ε = {epsilon:g} allows over {_MOST_STEPS} steps", where="[privacy] epsilon")
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
+        low, high = (middle, high) if spent(middle) <= epsilon else (low, middle)
     return low
 
 
-def _spent(noise: float, rate: float, steps: int, delta: float, accountant: AccountantName) -> float:
-    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
-    return epsilon(mechanism, delta, accountant=accountant)
-
-
-def _chance_of_taking_part(rate: float, steps: int) -> float:
-    return 1.0 if rate >= 1 else -math.expm1(steps * math.log1p(-rate))
+def _require_left(others: Mechanisms, target: float, delta: float, accountant: AccountantName) -> None:
+    before = composed_epsilon(others, delta, accountant=accountant)
+    if others and before >= target:
+        raise InputError(
+            f"earlier runs have spent ε = {before:.4g} already, and {target:g} is all there is",
+            where="[privacy] epsilon",
+            remedy="Choose a larger ε, or data of which less was spent.",
+        )
 
 
 def _smallest_noise(spent: Callable[[float], float], target: float) -> float:

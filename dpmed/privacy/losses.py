@@ -62,6 +62,10 @@ class StepLoss(Protocol):
         """The mass under P and under Q that the step leaves out."""
         ...
 
+    def mass_above(self, x: float) -> tuple[float, float]:
+        """P and Q of everything above x."""
+        ...
+
 
 @dataclass(frozen=True)
 class WorstCase:
@@ -107,6 +111,49 @@ class WorstCase:
         """P and Q of everything above x."""
         without = _upper_tail(x)
         return without, (1 - self.rate) * without + self.rate * _upper_tail(x - self.shift)
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """The adversary who knows all, and full batches: the Gaussian mechanism.
+
+    Attributes:
+        shift: μ > 0; of several such mechanisms the root of the sum of squares.
+    """
+
+    shift: float
+
+    @property
+    def lowest(self) -> float:
+        """L at the lower end of the support; there is no infimum."""
+        return -self.shift * (REACH + 0.5 * self.shift)
+
+    @property
+    def intervals(self) -> list[tuple[float, float]]:
+        """Around 0 and around μ."""
+        return _merge((-REACH, REACH), (self.shift - REACH, self.shift + REACH))
+
+    @property
+    def log_mass(self) -> float:
+        """Every x stands for itself."""
+        return 0.0
+
+    def loss(self, x: Array) -> Array:
+        """μx - μ²/2."""
+        return self.shift * (x - 0.5 * self.shift)
+
+    def place(self, loss: Array) -> Array:
+        """The inverse of `loss`."""
+        return loss / self.shift + 0.5 * self.shift
+
+    @property
+    def missing(self) -> tuple[float, float]:
+        """Nothing is left out."""
+        return 0.0, 0.0
+
+    def mass_above(self, x: float) -> tuple[float, float]:
+        """P and Q of everything above x."""
+        return _upper_tail(x), _upper_tail(x - self.shift)
 
 
 @dataclass(frozen=True)
@@ -173,7 +220,7 @@ class Capped:
         cap: L at most.
     """
 
-    whole: WorstCase | Relaxed
+    whole: StepLoss
     cap: float
 
     @property
@@ -202,6 +249,11 @@ class Capped:
         """What is above the cap."""
         return self.whole.mass_above(self.end)
 
+    def mass_above(self, x: float) -> tuple[float, float]:
+        """P and Q of everything from x to the cap."""
+        end, here = self.missing, self.whole.mass_above(x)
+        return max(here[0] - end[0], 0.0), max(here[1] - end[1], 0.0)
+
     def loss(self, x: Array) -> Array:
         """The whole step's."""
         return self.whole.loss(x)
@@ -211,10 +263,11 @@ class Capped:
         return self.whole.place(loss)
 
 
-def step_loss(adversary: Adversary, *, sampling_rate: float, noise_multiplier: float) -> WorstCase | Relaxed:
-    """One step as `adversary` sees it; for the worst case a rate of 1 is the plain Gaussian and has closed forms."""
-    kind: type[WorstCase] | type[Relaxed] = WorstCase if adversary == "worst-case" else Relaxed
-    return kind(sampling_rate, 1.0 / noise_multiplier)
+def step_loss(adversary: Adversary, *, sampling_rate: float, noise_multiplier: float) -> WorstCase | Gaussian | Relaxed:
+    """One step as `adversary` sees it."""
+    if adversary == "relaxed":
+        return Relaxed(sampling_rate, 1.0 / noise_multiplier)
+    return WorstCase(sampling_rate, 1.0 / noise_multiplier) if sampling_rate < 1 else Gaussian(1.0 / noise_multiplier)
 
 
 def _upper_tail(x: float) -> float:

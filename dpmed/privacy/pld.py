@@ -1,28 +1,22 @@
-"""ε of T Poisson-subsampled Gaussian steps from the distribution of their privacy loss, bounded from above.
+"""ε of Poisson-subsampled Gaussian steps from the distribution of their privacy loss, bounded from above.
 
 δ(ε) is the larger of two directions, since a neighbour may lack the target or have it (add-or-remove-one):
 E_Q max(0, 1 - exp(ε - L)) and E_P max(0, 1 - exp(ε + L)), L the summed loss.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 from scipy import signal
 
-from dpmed.privacy.composition import (
-    Composed,
-    OffGridError,
-    Side,
-    compose,
-    fit_window,
-    grid_step,
-    share_under_p,
-    share_under_q,
-)
-from dpmed.privacy.losses import StepLoss, WorstCase
-from dpmed.privacy.quadrature import Quadrature, chernoff_above, quadrature, root, tilt_for_mean
+from dpmed.privacy.composition import Composed, Side, compose, fit_window
+from dpmed.privacy.grid import OffGridError, share_under_p, share_under_q
+from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.quadrature import root
+from dpmed.privacy.summed import SummedLoss, parts_of, summed_loss
 
 # The grid may raise ε by this share; what rounding may take away is far less and is added on top.
 _GRID_ERROR = 2e-4
@@ -33,50 +27,45 @@ _MOST_REFINEMENTS = 7
 _LOST_BY_ROUNDING = 1e-15
 
 
-def pld_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
-    """The smallest ε >= 0 at δ, from above by at most about 0.03 %.
+def pld_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> float:
+    """The smallest ε >= 0 at δ of all steps together, from above by at most about 0.03 %.
 
     Args:
-        sampling_rate: q in (0, 1).
-        noise_multiplier: σ > 0, at least about 0.003: below, steps reveal who took part and `revealed` is exact.
-        steps: T >= 1.
+        mechanisms: at least one step; below a σ of about 0.003 with q < 1, where steps reveal who took part, the bound
+            is loose.
         delta: δ in (0, 1).
     """
-    step = WorstCase(sampling_rate, 1.0 / noise_multiplier)
-    points = quadrature(step)
-    removed = _removed(step, points, steps, delta)
-    added = _added(step, points, steps, delta, at_least=removed)
-    epsilon = max(removed, added)
+    summed = summed_loss(parts_of(mechanisms, "worst-case"))
+    removed = _removed(summed, delta)
+    epsilon = max(removed, _added(summed, delta, at_least=removed))
     return float(epsilon) * (1 + _ROUNDING) if epsilon > 0 else 0.0
 
 
-def _removed(step: StepLoss, points: Quadrature, steps: int, delta: float) -> float:
+def _removed(summed: SummedLoss, delta: float) -> float:
     """ε of the direction in which the neighbour lacks the target."""
 
     def exponent(tilt: float) -> float:
-        moment, mean, _ = points.cumulants(tilt)
-        return steps * ((tilt - 1) * mean - moment) + math.log(delta)
+        moment, mean, _ = summed.cumulants(tilt)
+        return (tilt - 1) * mean - moment + math.log(delta)
 
     tilt = root(exponent, 1.0, 1e9)
-    near = steps * points.cumulants(tilt)[1]
-    return _refine(step, points, steps, delta, tilt=tilt, near=near, sign=1.0)
+    return _refine(summed, delta, tilt=tilt, near=summed.mean(tilt), sign=1.0)
 
 
-def _added(step: StepLoss, points: Quadrature, steps: int, delta: float, *, at_least: float) -> float:
+def _added(summed: SummedLoss, delta: float, *, at_least: float) -> float:
     """ε of the other direction, or 0 where it is surely below `at_least`."""
-    if -steps * step.lowest <= at_least:
+    if -summed.base <= at_least:
         return 0.0
-    tilt = tilt_for_mean(points, -at_least / steps, high=0.0)
-    if steps * points.log_moment(tilt) + tilt * at_least <= math.log(delta):
+    tilt = summed.tilt_for_mean(-at_least, high=0.0)
+    if summed.log_moment(tilt) + tilt * at_least <= math.log(delta):
         return 0.0
 
     def exponent(place: float) -> float:
-        moment, mean, _ = points.cumulants(-place)
-        return steps * (-place * mean - moment) + math.log(delta)
+        moment, mean, _ = summed.cumulants(-place)
+        return -place * mean - moment + math.log(delta)
 
     tilt = -root(exponent, 0.0, 1e9)
-    near = -steps * points.cumulants(tilt)[1]
-    return _refine(step, points, steps, delta, tilt=tilt, near=near, sign=-1.0)
+    return _refine(summed, delta, tilt=tilt, near=-summed.mean(tilt), sign=-1.0)
 
 
 @dataclass(frozen=True)
@@ -98,25 +87,23 @@ class _Found:
 _NOT_FOUND = _Found(math.inf, 0.0, math.inf)
 
 
-def _refine(
-    step: StepLoss, points: Quadrature, steps: int, delta: float, *, tilt: float, near: float, sign: float
-) -> float:
+def _refine(summed: SummedLoss, delta: float, *, tilt: float, near: float, sign: float) -> float:
     """ε by the tilt of Chernoff's bound; where δ is no exponential tail there, by a tilt that fits what was found.
 
     Infinite where no grid shows δ reached.
     """
     best = math.inf
     if near > 0:
-        found = _solve(step, points, steps, delta, tilt=tilt, near=near, sign=sign)
+        found = _solve(summed, delta, tilt=tilt, near=near, sign=sign)
         is_tail = found.slope > 0.5 * max(tilt - 1, -tilt) and found.epsilon > 0.5 * near
         if is_tail and not found.is_wasteful:
             return found.epsilon
         best = found.epsilon
         near = best if math.isfinite(best) else near
-    tilt, untilted = tilt_for_mean(points, sign * near / steps), 1.0 if sign > 0 else 0.0
+    tilt, untilted = summed.tilt_for_mean(sign * near), 1.0 if sign > 0 else 0.0
     refinement = 1.0
     for _ in range(_MOST_REFINEMENTS):
-        found = _solve(step, points, steps, delta, tilt=tilt, near=near, sign=sign, refinement=refinement)
+        found = _solve(summed, delta, tilt=tilt, near=near, sign=sign, refinement=refinement)
         # Halving the spacing quarters the error: a third of the last change is what is left.
         settled = refinement > 1 and found.epsilon >= best * (1 - _GRID_ERROR)
         best = min(best, found.epsilon)
@@ -130,39 +117,23 @@ def _refine(
     return best
 
 
-def _solve(  # noqa: PLR0913 one problem: a mechanism, a question and how finely to look
-    step: StepLoss,
-    points: Quadrature,
-    steps: int,
-    delta: float,
-    *,
-    tilt: float,
-    near: float,
-    sign: float,
-    refinement: float = 0.0,
+def _solve(
+    summed: SummedLoss, delta: float, *, tilt: float, near: float, sign: float, refinement: float = 0.0
 ) -> _Found:
     lever = max(abs(tilt), abs(tilt - 1), 1.0)
-    allowed = 2 * _GRID_ERROR * max(near, _SMALLEST_EPSILON) / (steps * lever * max(refinement, 1.0))
+    allowed = 2 * _GRID_ERROR * max(near, _SMALLEST_EPSILON) / (lever * max(refinement, 1.0))
     side: Side = "both" if refinement else "above" if sign > 0 else "below"
-    window = fit_window(
-        points,
-        base=step.lowest,
-        steps=steps,
-        tilt=tilt,
-        variance_error=allowed,
-        side=side,
-        spacing=_widest(allowed * steps),
-    )
+    window = fit_window(summed, tilt=tilt, variance_error=allowed, side=side, spacing=_widest(allowed))
     anchor, share = (1.0, share_under_q) if sign > 0 else (0.0, share_under_p)
     try:
-        single = grid_step(step, window, anchor=anchor, share=share)
+        composed = compose(summed, window, anchor=anchor, share=share)
     except OffGridError:
         return _NOT_FOUND
-    composed = compose(single, window, base=step.lowest, steps=steps, anchor=anchor)
     end = composed.losses[-1] if sign > 0 else composed.losses[0]
-    beyond = chernoff_above(points, steps=steps, tilt=tilt, place=float(end)) if not 0 <= tilt <= 1 else 0.0
-    rounded = steps * _LOST_BY_ROUNDING if 0 <= tilt <= 1 else 0.0
-    lost = rounded + beyond + (composed.above if sign > 0 else composed.below + composed.above_p)
+    beyond = summed.chernoff_above(tilt=tilt, place=float(end)) if not 0 <= tilt <= 1 else 0.0
+    rounded = summed.steps * _LOST_BY_ROUNDING if 0 <= tilt <= 1 else 0.0
+    off_grid = summed.ever(composed.above) if sign > 0 else summed.ever(composed.below + composed.above_p)
+    lost = rounded + beyond + off_grid
     found = _epsilon_at(composed, delta - lost, sign=sign)
     return replace(found, unseen=lost / delta) if math.isfinite(found.epsilon) else found
 

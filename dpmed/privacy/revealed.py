@@ -1,36 +1,41 @@
 """ε when each step tells who took part: exact where noise is small, an upper bound everywhere.
 
-Told in which k of T steps the target took part, the adversary faces one Gaussian mechanism of shift √k/σ. Who is told
-more knows no less, so δ(ε) <= sum over k of Binomial(k; T, q) · δ_Gauss(ε; √k/σ). Once the noise is so small that a
-step shows who took part anyway, the bound is the truth.
+Told in which k of T steps the target took part, the adversary faces one Gaussian mechanism of squared shift k/σ²; of
+several kinds of steps the squares add up. Who is told more knows no less, so δ(ε) is at most the mean of
+δ_Gauss(ε; μ) over how often the target takes part in which: for one kind, the sum over k of
+Binomial(k; T, q) · δ_Gauss(ε; √k/σ). Once the noise is so small that a step shows who took part anyway, the bound is
+the truth.
 
 Source of δ_Gauss: Balle & Wang (2018), Theorem 8.
 """
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
 from scipy import optimize, special, stats
 
+from dpmed.privacy.mechanism import SampledGaussian, merged
+
 Vector = Float[np.ndarray, " n"]
+Fewer = Float[np.ndarray, " m"]
 
 # e^-95 = 5e-42: what lies outside is left out; at δ >= 1e-12 that is far below the last digit.
 _TAIL = 95.0
+# How many different squared shifts are told apart: of several kinds together, and of the kind that is added to them.
+_MOST_SHIFTS, _MOST_ADDED = 1 << 13, 1 << 10
 
 
-def revealed_epsilon(*, sampling_rate: float, noise_multiplier: float, steps: int, delta: float) -> float:
+def revealed_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> float:
     """The smallest ε >= 0 at δ of the mechanism that reveals participation.
 
     Args:
-        sampling_rate: q in (0, 1]; with 1 it is the Gaussian mechanism itself, and exact.
-        noise_multiplier: σ > 0.
-        steps: T >= 1.
+        mechanisms: at least one step; those with q = 1 are Gaussian mechanisms, and exact.
         delta: δ in (0, 1).
     """
-    counts, log_weights = _participations(steps, sampling_rate)
-    shifts = np.sqrt(counts) / noise_multiplier
+    shifts, log_weights = _shifts(merged(mechanisms))
 
     def excess(epsilon: float) -> float:
         log_deltas = log_weights + gaussian_log_delta(epsilon, shifts)
@@ -64,13 +69,45 @@ def gaussian_log_delta(epsilon: float, shifts: Vector) -> Vector:
         return first + np.log1p(-np.clip(np.nan_to_num(ratio), 0.0, 1.0))
 
 
+@lru_cache(maxsize=64)
+def _shifts(mechanisms: tuple[SampledGaussian, ...]) -> tuple[Vector, Vector]:
+    """The shifts above 0 of what the target may take part in, rising, and the logarithm of how likely each is."""
+    mechanisms = tuple(sorted(mechanisms, key=lambda one: one.noise_multiplier))
+    # In units of the largest 1/σ², squares neither overflow nor vanish.
+    unit = mechanisms[0].noise_multiplier
+    squares, log_weights = np.zeros(1), np.zeros(1)
+    for one in mechanisms:
+        counts, log_chances = _participations(one.steps, one.sampling_rate)
+        own = counts * (unit / one.noise_multiplier) ** 2
+        if len(mechanisms) > 1:
+            own, log_chances = _rounded_up(own, log_chances, most=_MOST_ADDED)
+        squares = np.add.outer(squares, own).ravel()
+        log_weights = np.add.outer(log_weights, log_chances).ravel()
+        if len(mechanisms) > 1:
+            squares, log_weights = _rounded_up(squares, log_weights, most=_MOST_SHIFTS)
+    taken = squares > 0
+    return np.sqrt(squares[taken]) / unit, log_weights[taken]
+
+
+def _rounded_up(squares: Vector, log_weights: Vector, *, most: int) -> tuple[Fewer, Fewer]:
+    """Neighbours taken together at the larger of them, which never lowers δ, so that at most `most` are left."""
+    low, high = float(squares.min()), float(squares.max())
+    if len(squares) <= most or low == high:
+        return squares, log_weights
+    bins = np.minimum(((squares - low) / (high - low) * most).astype(np.int64), most - 1)
+    largest, weights = np.zeros(most), np.bincount(bins, np.exp(log_weights - log_weights.max()), most)
+    np.maximum.at(largest, bins, squares)
+    kept = weights > 0
+    return largest[kept], np.log(weights[kept]) + log_weights.max()
+
+
 @lru_cache(maxsize=128)
 def _participations(steps: int, rate: float) -> tuple[Vector, Vector]:
-    """How often the target takes part, at least once, and the logarithm of how likely that is."""
+    """How often the target takes part and the logarithm of how likely that is."""
     if rate >= 1:
         return np.asarray([float(steps)]), np.zeros(1)
     low, high = (_quantile(steps, rate, side) for side in (-1, 1))
-    counts = np.arange(max(1, low), high + 1)
+    counts = np.arange(low, high + 1)
     return counts.astype(np.float64), np.asarray(stats.binom.logpmf(counts, steps, rate))
 
 

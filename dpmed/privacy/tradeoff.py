@@ -10,15 +10,19 @@ privacy.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from dpmed.privacy.composition import Window, compose, fit_window, grid_step, share_by_place, share_under_q
-from dpmed.privacy.losses import Adversary, Capped, step_loss
-from dpmed.privacy.quadrature import Quadrature, chernoff_above, quadrature, root
+from dpmed.privacy.composition import Window, compose, fit_window
+from dpmed.privacy.grid import share_by_place, share_under_q
+from dpmed.privacy.losses import Adversary, Capped
+from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, participation
+from dpmed.privacy.quadrature import root
+from dpmed.privacy.summed import Repeated, SummedLoss, parts_of, summed_loss
 
 Vector = Float[np.ndarray, " n"]
 
@@ -41,19 +45,41 @@ class Power:
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
-    """T steps as one adversary sees them.
+    """T steps as one adversary sees them, alone or together with other steps on the same target.
 
     Attributes:
         adversary: worst-case or relaxed.
         noise_multiplier: σ > 0.
         sampling_rate: q in (0, 1].
         steps: T >= 1.
+        others: further steps, as of other runs.
     """
 
     adversary: Adversary
     noise_multiplier: float
     sampling_rate: float
     steps: int
+    others: Mechanisms = ()
+
+    @classmethod
+    def of(cls, mechanisms: Sequence[SampledGaussian], adversary: Adversary) -> "Composition":
+        """The composition of some mechanisms, at least one step, in whatever order."""
+        first, *others = counted(mechanisms)
+        return cls(
+            adversary=adversary,
+            noise_multiplier=first.noise_multiplier,
+            sampling_rate=first.sampling_rate,
+            steps=first.steps,
+            others=tuple(others),
+        )
+
+    @property
+    def mechanisms(self) -> Mechanisms:
+        """All steps."""
+        own = SampledGaussian(
+            noise_multiplier=self.noise_multiplier, sampling_rate=self.sampling_rate, steps=self.steps
+        )
+        return (own, *self.others)
 
     def power(self, fpr: float) -> Power:
         """TPR at `fpr` in (0, 1) of the best test, as an interval that holds it.
@@ -64,7 +90,7 @@ class Composition:
         if not 0 < fpr < 1:
             raise ValueError(f"Expected {fpr=} in (0, 1).")
         if self.is_gaussian:
-            exact = gaussian_power(fpr, math.sqrt(self.steps) / self.noise_multiplier)
+            exact = gaussian_power(fpr, self.shift)
             return Power(exact, exact)
         return _power(self, fpr)
 
@@ -74,33 +100,39 @@ class Composition:
             return self.power(fpr).upper
         if loudest_step_power(self, fpr) >= _ceiling(self, fpr) * (1 - _SATURATED):
             return _ceiling(self, fpr)
-        step = self.step(fpr)
-        return _bounded_upper(self, step, _fitted_window(self, step, fpr), fpr)
+        summed = self.capped(fpr)
+        return _bounded_upper(self, summed, _fitted_window(summed, fpr), fpr)
 
     def advantage(self) -> float:
         """The largest TPR - FPR of any test, from above: the membership inference advantage, total variation."""
         if self.is_gaussian:
-            return 2 * _normal_cdf(0.5 * math.sqrt(self.steps) / self.noise_multiplier) - 1
+            return 2 * _normal_cdf(0.5 * self.shift) - 1
         return _advantage(self)
 
     @property
     def is_gaussian(self) -> bool:
         """Whether this is the plain Gaussian mechanism, which has closed forms."""
-        return self.adversary == "worst-case" and self.sampling_rate >= 1
+        return self.adversary == "worst-case" and all(one.sampling_rate >= 1 for one in self.mechanisms)
+
+    @property
+    def shift(self) -> float:
+        """The Gaussian mechanism's shift: the root of the sum of T/σ²."""
+        return math.hypot(*(math.sqrt(one.steps) / one.noise_multiplier for one in self.mechanisms))
 
     @property
     def participation(self) -> float:
-        """The chance of ever taking part, 1 - (1 - q)^T: what a test can be sure of at most, but for luck."""
-        return 1.0 if self.sampling_rate >= 1 else -math.expm1(self.steps * math.log1p(-self.sampling_rate))
+        """The chance of ever taking part, 1 - ∏(1 - q)^T: what a test can be sure of at most, but for luck."""
+        return participation(self.mechanisms)
 
-    def step(self, fpr: float) -> Capped:
-        """One step's privacy loss, less what decides a test of this FPR by itself.
+    def capped(self, fpr: float) -> SummedLoss:
+        """The privacy loss of all steps, less what decides a test of this FPR by itself.
 
         A threshold t has an FPR of at most exp(-t), so the test's is at most log(1 / fpr); and a sum with one loss
         above the cap is above that, however low all others are.
         """
-        whole = step_loss(self.adversary, sampling_rate=self.sampling_rate, noise_multiplier=self.noise_multiplier)
-        return Capped(whole, -math.log(fpr) - self.steps * whole.lowest + _CAP_MARGIN)
+        parts = parts_of(self.mechanisms, self.adversary)
+        cap = -math.log(fpr) - summed_loss(parts).base + _CAP_MARGIN
+        return summed_loss(tuple(Repeated(Capped(part.step, cap), part.times) for part in parts))
 
 
 def gaussian_power(fpr: float, shift: float) -> float:
@@ -113,23 +145,22 @@ def _normal_cdf(x: float) -> float:
 
 
 def _power(composition: Composition, fpr: float) -> Power:
-    step = composition.step(fpr)
     sure = loudest_step_power(composition, fpr)
     if sure >= _ceiling(composition, fpr) * (1 - _SATURATED):
         return Power(_ceiling(composition, fpr), sure)
-    window = _fitted_window(composition, step, fpr)
-    upper = _bounded_upper(composition, step, window, fpr)
-    lower = max(_lower(composition, step, window, fpr), fpr)
+    summed = composition.capped(fpr)
+    window = _fitted_window(summed, fpr)
+    upper = _bounded_upper(composition, summed, window, fpr)
+    lower = max(_lower(summed, window, fpr), fpr)
     return Power(upper=max(upper, lower), lower=min(lower, upper))
 
 
-def _fitted_window(composition: Composition, step: Capped, fpr: float) -> Window:
-    points = quadrature(step)
-    return _window(composition, step, points, _tilt_for_fpr(points, composition.steps, fpr))
+def _fitted_window(summed: SummedLoss, fpr: float) -> Window:
+    return _window(summed, _tilt_for_fpr(summed, fpr))
 
 
-def _bounded_upper(composition: Composition, step: Capped, window: Window, fpr: float) -> float:
-    return max(fpr, min(_upper(composition, step, window, fpr), _ceiling(composition, fpr)))
+def _bounded_upper(composition: Composition, summed: SummedLoss, window: Window, fpr: float) -> float:
+    return max(fpr, min(_upper(summed, window, fpr), _ceiling(composition, fpr)))
 
 
 def _ceiling(composition: Composition, fpr: float) -> float:
@@ -143,74 +174,66 @@ def loudest_step_power(composition: Composition, fpr: float) -> float:
 
     A lower bound for the best test, and as good as it where noise is small: there the grid has nothing to add.
     """
-    steps, shift, rate = composition.steps, 1.0 / composition.noise_multiplier, composition.sampling_rate
+    mechanisms = composition.mechanisms
+    steps = sum(one.steps for one in mechanisms)
     per_step = 0.5 * fpr / steps
     two_sided = composition.adversary == "relaxed"
     threshold = -float(special.ndtri(per_step / 2 if two_sided else per_step))
     false_alarm = -math.expm1(steps * math.log1p(-per_step))
-    seen = float(special.ndtr(shift - threshold))
-    found = -math.expm1(steps * math.log1p(-min(rate * seen, 1 - 1e-16)))
+    missed = 0.0
+    for one in mechanisms:
+        seen = float(special.ndtr(1.0 / one.noise_multiplier - threshold))
+        missed += one.steps * math.log1p(-min(one.sampling_rate * seen, 1 - 1e-16))
+    found = -math.expm1(missed)
     coin = max(fpr - false_alarm, 0.0) / (1 - false_alarm)
     return found + (1 - found) * coin
 
 
-def _tilt_for_fpr(points: Quadrature, steps: int, fpr: float) -> float:
+def _tilt_for_fpr(summed: SummedLoss, fpr: float) -> float:
     """The θ in [0, 1] whose tilted mean is about where the test's threshold lies."""
 
     def exponent(tilt: float) -> float:
-        moment, mean, _ = points.cumulants(tilt)
-        return steps * (tilt * mean - moment) + math.log(fpr)
+        moment, mean, _ = summed.cumulants(tilt)
+        return tilt * mean - moment + math.log(fpr)
 
     return min(max(root(exponent, 0.0, 1.0), 0.0), 1.0)
 
 
-def _window(composition: Composition, step: Capped, points: Quadrature, tilt: float) -> Window:
-    variance = points.cumulants(tilt)[2]
+def _window(summed: SummedLoss, tilt: float) -> Window:
     return fit_window(
-        points,
-        base=step.lowest,
-        steps=composition.steps,
+        summed,
         tilt=tilt,
-        variance_error=_GRID_ERROR * variance,
+        variance_error=_GRID_ERROR * summed.cumulants(tilt)[2],
         side="both",
         spacing=math.sqrt(8 * _GRID_ERROR),
     )
 
 
-def _upper(composition: Composition, step: Capped, window: Window, fpr: float) -> float:
+def _upper(summed: SummedLoss, window: Window, fpr: float) -> float:
     """TPR at `fpr` of the best test of the dominating pair."""
-    single = grid_step(step, window, anchor=1.0, share=share_under_q)
-    composed = compose(single, window, base=step.lowest, steps=composition.steps, anchor=1.0)
+    composed = compose(summed, window, anchor=1.0, share=share_under_q)
     under_q = composed.untilted()
     under_p = composed.untilted(-1.0)
     # A step above the cap or above the grid is a sure yes; so is a sum above the window, which is hardly ever.
-    sure = _ever(step.missing[1] + single.above, composition.steps)
-    sure += _above_window(quadrature(step), composition.steps, float(composed.losses[-1]))
+    sure = summed.ever(summed.missing[1] + composed.above)
+    sure += _above_window(summed, float(composed.losses[-1]))
     return min(1.0, _tpr(under_p, under_q, fpr, sure=sure) + _ROUNDING * fpr)
 
 
-def _above_window(points: Quadrature, steps: int, place: float) -> float:
+def _above_window(summed: SummedLoss, place: float) -> float:
     """A bound on the mass under Q of sums above `place`, by Chernoff with some exponents."""
-    spread = math.sqrt(steps * points.cumulants(1.0)[2]) + 1e-300
+    spread = math.sqrt(summed.cumulants(1.0)[2]) + 1e-300
     tilts = 1 + np.geomspace(0.1, 30.0, 8) / spread
-    return min(chernoff_above(points, steps=steps, tilt=float(tilt), place=place) for tilt in tilts)
+    return min(summed.chernoff_above(tilt=float(tilt), place=place) for tilt in tilts)
 
 
-def _lower(composition: Composition, step: Capped, window: Window, fpr: float) -> float:
+def _lower(summed: SummedLoss, window: Window, fpr: float) -> float:
     """TPR at `fpr` of a real test: the sum of losses rounded at random to the grid, the same under P and Q."""
-    masses = []
-    for anchor in (0.0, 1.0):
-        single = grid_step(step, window, anchor=anchor, share=share_by_place)
-        composed = compose(single, window, base=step.lowest, steps=composition.steps, anchor=anchor)
-        masses.append(composed.untilted())
-    alarms = _ever(step.missing[0], composition.steps) + composed.above_p
-    sure = _ever(step.missing[1] + single.above, composition.steps)
-    return max(0.0, _tpr(masses[0], masses[1], max(fpr - alarms, 0.0), sure=sure) - _ROUNDING * fpr)
-
-
-def _ever(chance: float, steps: int) -> float:
-    """The chance that it happens in any of the steps."""
-    return 1.0 if chance >= 1 else -math.expm1(steps * math.log1p(-chance))
+    under_p, under_q = (compose(summed, window, anchor=anchor, share=share_by_place) for anchor in (0.0, 1.0))
+    alarms = summed.ever(summed.missing[0] + under_p.above_p)
+    sure = summed.ever(summed.missing[1] + under_q.above)
+    allowed = max(fpr - alarms, 0.0)
+    return max(0.0, _tpr(under_p.untilted(), under_q.untilted(), allowed, sure=sure) - _ROUNDING * fpr)
 
 
 def _tpr(under_p: Vector, under_q: Vector, fpr: float, *, sure: float) -> float:
@@ -238,12 +261,9 @@ def _tpr(under_p: Vector, under_q: Vector, fpr: float, *, sure: float) -> float:
 def _advantage(composition: Composition) -> float:
     if loudest_step_power(composition, _SATURATED) - _SATURATED >= composition.participation * (1 - 2 * _SATURATED):
         return composition.participation
-    step = composition.step(_SATURATED)
-    points = quadrature(step)
-    tilt = min(max(root(lambda place: points.cumulants(place)[1], 0.0, 1.0), 0.0), 1.0)
-    window = _window(composition, step, points, tilt)
-    single = grid_step(step, window, anchor=1.0, share=share_under_q)
-    composed = compose(single, window, base=step.lowest, steps=composition.steps, anchor=1.0)
+    summed = composition.capped(_SATURATED)
+    tilt = min(max(root(summed.mean, 0.0, 1.0), 0.0), 1.0)
+    composed = compose(summed, _window(summed, tilt), anchor=1.0, share=share_under_q)
     below = composed.losses <= 0
     # Total variation is 1 less the overlap, each half of which lies where it is the smaller density.
     overlap = float(composed.untilted()[below].sum()) + float(composed.untilted(-1.0)[~below].sum())

@@ -65,6 +65,7 @@ class RunState:
         watched: what early stopping and plateau schedules remember, as plain numbers.
         step: updates done.
         draws: draws begun, redone ones included.
+        microbatch: records on the device at once, which become fewer when memory runs out.
         seconds: time spent before this process began.
         records: records processed.
         rows: rows of metrics.csv.
@@ -76,6 +77,7 @@ class RunState:
     best: PyTree | None
     step: int
     draws: int
+    microbatch: int
     watched: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     records: int = 0
@@ -153,6 +155,7 @@ def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
             limit_kept_memory()
             ema = None if run.ema is None else average(run.ema, state.trainable, jnp.float32(parts.ema_decay))
             run = _count(run, state, ema, total, seconds=before + clock.seconds())
+            run = replace(run, microbatch=batches.microbatch)
             _show(task, parts, run, records=int(total.records), loss=float(total.loss))
             done, stop = run.draws >= parts.steps, False
             if run.step % parts.evaluate_every == 0 or done:
@@ -178,6 +181,11 @@ class _Batches:
         self._drawn: dict[int, Int[np.ndarray, " record"]] = {}
         self._stream = self._open(run.step)
 
+    @property
+    def microbatch(self) -> int:
+        """Records on the device at once, now."""
+        return self._loader.microbatch
+
     def accumulate(self, state: StepState, number: int) -> tuple[StepState, Accumulated]:
         """The sums of step `number`, which are there when this returns."""
         while True:
@@ -192,7 +200,10 @@ class _Batches:
                 del self._drawn[number]
                 return summed
             self.close()
-            self._loader = self._hooks.after_running_out(self._loader)
+            before, self._loader = self._loader, self._hooks.after_running_out(self._loader)
+            self._hooks.progress.say(
+                f"Out of memory with {before.microbatch} records at once: continuing with {self._loader.microbatch}."
+            )
             self._stream = self._open(number)
 
     def close(self) -> None:

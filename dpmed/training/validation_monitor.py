@@ -4,10 +4,16 @@ Every such use is of private samples and stands in the ledger.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import jax
+import jax.numpy as jnp
 
 from dpmed.config.schedule import PlateauSchedule
 from dpmed.config.schema import Config
+from dpmed.progress import Progress
+from dpmed.training.loop import RunState
+from dpmed.training.optim import rate_factor, reduce_rate
 from dpmed.training.stopping import EarlyStopping
 
 # What the plateau schedule remembers stands beside what early stopping does, under names of its own.
@@ -89,3 +95,29 @@ def build_watcher(config: Config, *, metric: str) -> Watcher:
     return Watcher(
         metric=metric, stopping=stopping, plateau=plateau, factor=schedule.factor, smallest_rate=schedule.smallest
     )
+
+
+def follow_up(
+    watcher: Watcher, run: RunState, scores: Mapping[str, float], progress: Progress
+) -> tuple[RunState, bool]:
+    """Do what follows from an evaluation: keep the best weights, reduce the learning rate.
+
+    Args:
+        watcher: judges the scores.
+        run: that was evaluated.
+        scores: of the validation split.
+        progress: hears of a reduced learning rate.
+
+    Returns:
+        The run after it, and whether it is to stop.
+    """
+    finding = watcher.observe(run.watched, scores)
+    if finding.improved and watcher.keeps_best:
+        current = (run.state.trainable if run.ema is None else run.ema, run.state.rest)
+        # Copied: the next step uses up the buffers of its state.
+        run = replace(run, best=jax.tree.map(jnp.array, current))
+    if finding.reduce_rate is not None:
+        optimizer = reduce_rate(run.state.optimizer, finding.reduce_rate, smallest=watcher.smallest_rate)
+        progress.say(f"Learning rate now {rate_factor(optimizer):.3g} of the first, at step {run.step}.")
+        run = replace(run, state=replace(run.state, optimizer=optimizer))
+    return replace(run, watched=finding.watched), finding.stop

@@ -50,7 +50,7 @@ def test_pixel_noise_is_that_of_recovered_images(attack):
     block = make_block(attack, public, rows=600, batch_size=60, seed=1)
     responses = Responses(slopes=1e6 * random.standard_normal(60), norms=np.ones(60))
     norm, noise_multiplier = 0.3, 1e-3
-    update = clipped_update(images, block.see(images), responses, scale=1.0, clipping_norm=norm)
+    update = clipped_update(images, block.activate(images), responses, scale=1.0, clipping_norm=norm)
     rows = update.send(noise_std=noise_multiplier * norm, generator=random)
     found = recover(block, rows, noise_std=noise_multiplier * norm, batch_size=60).images()
     errors = np.sqrt([np.square(found - image).mean(axis=1).min() for image in images])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpmed.attacks.blocks import Seen, make_block
+from dpmed.attacks.blocks import Activations, make_block
 from dpmed.attacks.recover import recover
 from dpmed.attacks.update import Update
 from dpmed.config.data import DigitsData, PatchesData
@@ -25,7 +25,7 @@ def block_of(attack, count, seed=1):
 
 
 def sent_by(block, images, weights, *, noise_std=0.0, seed=0):
-    update = Update(images=images, seen=block.see(images), weights=weights)
+    update = Update(images=images, activations=block.activate(images), weights=weights)
     return update.send(noise_std=noise_std, generator=np.random.default_rng(seed))
 
 
@@ -82,8 +82,8 @@ def test_trap_weights_recover_the_images_for_which_some_row_fires_alone():
 def test_a_mixture_does_not_pass_for_an_image(weights, noise_std):
     block, images = block_of("imprint", 20), images_of(2, 3)
     firing = [np.array([4]), np.array([4])]
-    seen = Seen(rows=block.rows, firing=firing, marks=block.marks(images))
-    update = Update(images=images, seen=seen, weights=np.array(weights))
+    activations = Activations(rows=block.rows, firing=firing, marks=block.marks(images))
+    update = Update(images=images, activations=activations, weights=np.array(weights))
     rows = update.send(noise_std=noise_std, generator=np.random.default_rng(1))
     found = recover(block, rows, noise_std=noise_std, batch_size=1)
     assert found.single == 0

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.attacks.blocks import Seen, make_block, pattern
+from dpmed.attacks.blocks import Activations, make_block, pattern
 from dpmed.attacks.update import Client, Responses, Update, clipped_update
 from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
 from dpmed.dpsgd.gradients import per_sample_gradients
@@ -53,15 +53,15 @@ def materialised(block):
 
 def plain_update(block, images, targets, *, signs, scale, clipping_norm):
     weights, width = materialised(block)
-    seen = block.features(images)
+    activations = block.features(images)
 
     def loss(trainable, record):
-        activations = jnp.clip(trainable["block"] @ record["seen"], 0.0, width)
+        activations = jnp.clip(trainable["block"] @ record["activations"], 0.0, width)
         image = record["image"].reshape(SHAPE) + scale * jnp.mean(activations) * signs
         return model_loss(trainable["model"], image, record["target"])
 
     trainable = {"block": jnp.asarray(weights), "model": model_weights()}
-    records = {"image": jnp.asarray(images), "seen": jnp.asarray(seen), "target": jnp.asarray(targets)}
+    records = {"image": jnp.asarray(images), "activations": jnp.asarray(activations), "target": jnp.asarray(targets)}
     _, gradients = per_sample_gradients(loss, trainable, records)
     if clipping_norm is None:
         return np.asarray(gradients["block"].sum(axis=0)), None
@@ -80,7 +80,7 @@ def respond(images, targets, *, microbatch=5):
 
 def lean_update(block, images, targets, *, scale, clipping_norm, microbatch=5):
     responses, signs = respond(images, targets, microbatch=microbatch)
-    update = clipped_update(images, block.see(images), responses, scale=scale, clipping_norm=clipping_norm)
+    update = clipped_update(images, block.activate(images), responses, scale=scale, clipping_norm=clipping_norm)
     return update.send(noise_std=0.0, generator=np.random.default_rng(0)), responses, signs
 
 
@@ -135,14 +135,14 @@ def test_a_gradient_that_is_not_finite_counts_as_zero():
     for slope, norm in ((np.nan, 0.0), (np.inf, 0.0), (1.0, np.nan), (1.0, np.inf)):
         responses = Responses(slopes=np.array([1.0, slope, 1.0]), norms=np.array([0.0, norm, 0.0]))
         for clipping_norm in (0.5, None):
-            update = clipped_update(images, block.see(images), responses, scale=1.0, clipping_norm=clipping_norm)
+            update = clipped_update(images, block.activate(images), responses, scale=1.0, clipping_norm=clipping_norm)
             assert update.weights[1] == 0 and (update.weights[[0, 2]] > 0).all()
 
 
 def test_noise_has_the_standard_deviation_of_the_level_and_no_pattern():
     images = images_of(2, values=500)
-    seen = Seen(rows=400, firing=[np.array([0]), np.array([1])], marks=np.ones((2, 7), np.float32))
-    update = Update(images=images, seen=seen, weights=np.zeros(2))
+    activations = Activations(rows=400, firing=[np.array([0]), np.array([1])], marks=np.ones((2, 7), np.float32))
+    update = Update(images=images, activations=activations, weights=np.zeros(2))
     noise = update.send(noise_std=3.0, generator=np.random.default_rng(5)).astype(np.float64)
     count = noise.size
     assert abs(noise.mean()) < 5 * 3 / np.sqrt(count)
@@ -157,7 +157,7 @@ def test_noise_has_the_standard_deviation_of_the_level_and_no_pattern():
 def test_noise_is_added_to_the_noiseless_sum():
     block = make_block("peeling", images_of(60, seed=1), rows=24, batch_size=5, seed=7)
     images = images_of(5)
-    update = Update(images=images, seen=block.see(images), weights=np.full(5, 1e3))
+    update = Update(images=images, activations=block.activate(images), weights=np.full(5, 1e3))
     clean = update.send(noise_std=0.0, generator=np.random.default_rng(0))
     noisy = update.send(noise_std=2.0, generator=np.random.default_rng(0))
     assert abs((noisy - clean).std() - 2.0) < 0.2

@@ -214,18 +214,18 @@ def _shares(folder: Path) -> list[dict[str, Any]]:
 
 def _share(config: str, overrides: list[str], out: Path) -> list[float]:
     from dpmed.config.load import load_config
+    from dpmed.planning import computation as computation_module
     from dpmed.planning.plan import make_plan
     from dpmed.workflows.train import run as workflow
-    from dpmed.workflows.train import training_run as run_module
 
     _TimedLoader.steps.clear()
-    plain, run_module.Loader = run_module.Loader, _TimedLoader
+    plain, computation_module.Loader = computation_module.Loader, _TimedLoader
     try:
         plan = make_plan(load_config(config, overrides).config, Silent())
         out.mkdir(mode=0o700)
         workflow.run(plan, out, Silent())
     finally:
-        run_module.Loader = plain
+        computation_module.Loader = plain
     # The first steps compile; a step that ends an epoch evaluates and saves, which is no part of it.
     every = plan.steps_per_epoch
     steps = [pair for number, pair in enumerate(_TimedLoader.steps, start=1) if number > 3 and number % every]

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from dpmed.attacks.block_attack import BLOCK_ATTACKS
 from dpmed.attacks.predict import predicted_share
+from dpmed.attacks.recover import recover
 from dpmed.attacks.server import MaliciousServer
 from dpmed.config.load import load_config
 from dpmed.matching.ssim import pairwise_ssim
@@ -18,7 +20,6 @@ from dpmed.planning.plan import make_plan
 from dpmed.progress import Silent
 from dpmed.reconstructions.images import image_files
 from dpmed.reconstructions.manifest import Level
-from dpmed.workflows.attack.blocks import BLOCK_ATTACKS
 from tests.benchmarks.record import measurement
 
 _BATCHES = 5
@@ -55,9 +56,9 @@ def lap():
 block = make_block("peeling", pictures(445, 1), rows=4096, batch_size=2048, seed=1)
 images, random = pictures(2048, 2), np.random.default_rng(0)
 lap()
-seen = block.see(images)
+activations = block.activate(images)
 responses = Responses(slopes=1e3 * random.standard_normal(2048), norms=np.ones(2048))
-update = clipped_update(images, seen, responses, scale=4096.0, clipping_norm=9.0)
+update = clipped_update(images, activations, responses, scale=4096.0, clipping_norm=9.0)
 prepared = lap()
 rows = update.send(noise_std=9e-8, generator=random)
 sent = lap()
@@ -86,7 +87,8 @@ def _shares(name: str, size: int) -> list[dict[str, Any]]:
         answers = server.answer(chosen, Silent())
         originals = np.stack([np.asarray(plan.dataset[int(one)].input, np.float32) for one in chosen])
         for attack in BLOCK_ATTACKS:
-            found = answers.recover(attack, _NONE, generator)
+            sent = answers.send(attack, _NONE, generator)
+            found = recover(sent.block, sent.rows, noise_std=sent.noise_std, batch_size=sent.batch_size)
             images = files.denormalise(found.images().reshape(-1, *originals.shape[1:]))
             scale = np.float32(plan.dataset.info.scale)
             shares[attack].append(float((pairwise_ssim(originals / scale, images / scale).min(axis=1) <= 0.05).mean()))

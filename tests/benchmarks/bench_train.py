@@ -59,16 +59,29 @@ def _dpmed(config: str, seed: int, folder: Path) -> dict[str, float]:
     return {"accuracy": summary["test"]["accuracy"], "whole": whole, "step": _step_seconds(config, seed)}
 
 
-def _step_seconds(config: str, seed: int) -> float:
-    """Median seconds of a step of the real loop, once compiled."""
+def _step_seconds(config: str, seed: int, *, count: int = 40) -> float:
+    """Median seconds of a step of the real computation, loading included, once compiled."""
+    import jax
+
     from dpmed.config.load import load_config
+    from dpmed.planning.computation import build_computation
     from dpmed.planning.plan import make_plan
+    from dpmed.planning.secrets import draw_secrets
     from dpmed.progress import Silent
-    from dpmed.workflows.train.training_run import Run
+    from dpmed.training.loop import accumulate
 
     plan = make_plan(load_config(config, [f"training.seed={seed}"]).config, Silent())
-    with tempfile.TemporaryDirectory() as folder:
-        return Run(plan, Path(folder), Silent(), config_digest="").time_steps(40)
+    computation = build_computation(plan, draw_secrets(plan))
+    run = computation.begin(computation.fitting_microbatch())
+    state, step, sampler = run.state, computation.step, computation.sampler
+    batches = computation.loader(run.microbatch).stream(sampler.draw(number) for number in range(count + 3))
+    seconds = []
+    for number, microbatches in enumerate(batches):
+        begun = time.perf_counter()
+        state, total = accumulate(step, state, microbatches, number)
+        state = jax.block_until_ready(step.update(state, total, draw=number))
+        seconds.append(time.perf_counter() - begun)
+    return float(np.median(seconds[3:]))
 
 
 def _opacus(python: str, seed: int, folder: Path) -> dict[str, float]:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dpmed.errors import InputError
 from dpmed.privacy.accountant import SampledGaussian, calibrate_noise, calibrate_steps, epsilon
+from dpmed.privacy.several import composed_epsilon
 
 # The grid may raise a tight ε by 0.03 %: two values closer than that may come in either order.
 SLACK = 1 + 4e-4
@@ -72,6 +73,39 @@ def test_calibrated_steps_are_the_most_that_fit(target, rate, noise, accountant)
 def test_no_step_at_all_is_refused_with_what_one_would_cost():
     with pytest.raises(InputError, match=r"one step at σ = 0\.1 already spends"):
         calibrate_steps(epsilon=1.0, delta=1e-6, sampling_rate=0.5, noise_multiplier=0.1)
+
+
+EARLIER = (
+    SampledGaussian(noise_multiplier=2.0, sampling_rate=0.05, steps=400),
+    SampledGaussian(noise_multiplier=30.0, sampling_rate=1.0, steps=20),
+)
+
+
+@pytest.mark.parametrize("accountant", ["pld", "rdp"])
+def test_what_is_left_after_earlier_runs_is_used_up_and_not_more(accountant):
+    before = composed_epsilon(EARLIER, 1e-6, accountant=accountant)
+    target = before + 1.0
+    noise = calibrate_noise(
+        epsilon=target, delta=1e-6, sampling_rate=0.1, steps=100, accountant=accountant, others=EARLIER
+    )
+    own = SampledGaussian(noise_multiplier=noise, sampling_rate=0.1, steps=100)
+    assert target * 0.9999 <= composed_epsilon((own, *EARLIER), 1e-6, accountant=accountant) <= target
+    steps = calibrate_steps(
+        epsilon=target, delta=1e-6, sampling_rate=0.1, noise_multiplier=noise, accountant=accountant, others=EARLIER
+    )
+    assert 100 <= steps <= 101
+
+
+def test_where_nothing_is_left_nothing_is_calibrated():
+    spent_before = composed_epsilon(EARLIER, 1e-6)
+    with pytest.raises(InputError, match="earlier runs have spent"):
+        calibrate_noise(epsilon=spent_before * 0.99, delta=1e-6, sampling_rate=0.1, steps=100, others=EARLIER)
+    with pytest.raises(InputError, match="earlier runs have spent"):
+        calibrate_steps(epsilon=0.5, delta=1e-6, sampling_rate=0.1, noise_multiplier=9.0, others=EARLIER)
+    with pytest.raises(InputError, match="together with earlier runs"):
+        calibrate_steps(
+            epsilon=spent_before * 1.001, delta=1e-6, sampling_rate=0.5, noise_multiplier=0.5, others=EARLIER
+        )
 
 
 @pytest.mark.parametrize("accountant", ["pld", "rdp"])

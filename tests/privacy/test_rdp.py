@@ -34,7 +34,7 @@ def test_dp_accounting_with_whole_orders_is_at_most_a_little_larger(rate, noise,
 
     other = RdpAccountant(orders=range(2, 128))
     other.compose(dp_accounting.PoissonSampledDpEvent(rate, dp_accounting.GaussianDpEvent(noise)), steps)
-    found = rdp_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta)
+    found = rdp_epsilon((SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps),), delta)
     assert 0.93 * other.get_epsilon(delta) <= found <= other.get_epsilon(delta) * (1 + 1e-6)
 
 
@@ -55,3 +55,19 @@ def test_at_large_budgets_every_step_counts_as_if_the_target_took_part(size, bat
     mechanism = SampledGaussian(noise_multiplier=1e-5, sampling_rate=rate, steps=steps)
     ratio = epsilon(mechanism, delta, accountant="rdp") / epsilon(mechanism, delta)
     assert ratio == pytest.approx(1.05 * factor, rel=0.03)
+
+
+def test_divergences_of_different_steps_add_up_as_in_dp_accounting():
+    import dp_accounting
+    from dp_accounting.rdp import RdpAccountant
+
+    kinds = [(0.01, 1.0, 200), (0.05, 3.0, 300), (1.0, 60.0, 10), (1.0, 90.0, 5)]
+    other = RdpAccountant(orders=[2 + 0.25 * x for x in range(100)])
+    mechanisms = []
+    for rate, noise, steps in kinds:
+        event = dp_accounting.GaussianDpEvent(noise)
+        other.compose(event if rate == 1 else dp_accounting.PoissonSampledDpEvent(rate, event), steps)
+        mechanisms.append(SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps))
+    found = rdp_epsilon(mechanisms, 1e-6)
+    # Its orders are a grid; ours are any.
+    assert other.get_epsilon(1e-6) * (1 - 1e-3) <= found <= other.get_epsilon(1e-6) * (1 + 1e-9)

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.pld import pld_epsilon
-from dpmed.privacy.revealed import gaussian_log_delta, revealed_epsilon
+from dpmed.privacy.revealed import _rounded_up, gaussian_log_delta, revealed_epsilon
+
+
+def revealed_of(rate, noise, steps, delta):
+    return revealed_epsilon((SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps),), delta)
 
 
 def gaussian_delta(epsilon, shift):
@@ -27,7 +32,7 @@ def test_delta_is_balle_and_wangs(epsilon, shift):
 def test_rate_one_is_the_gaussian_mechanism(noise, steps, delta):
     shift = math.sqrt(steps) / noise
     truth = optimize.brentq(lambda e: gaussian_delta(e, shift) - delta, 0, 60, xtol=1e-13)
-    found = revealed_epsilon(sampling_rate=1.0, noise_multiplier=noise, steps=steps, delta=delta)
+    found = revealed_of(1.0, noise, steps, delta)
     assert found == pytest.approx(truth, rel=1e-7)
 
 
@@ -40,20 +45,47 @@ def test_few_steps_are_the_sum_over_participations():
         )
 
     truth = optimize.brentq(lambda e: total(e) - delta, 1, 60, xtol=1e-12)
-    assert revealed_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta) == pytest.approx(
-        truth
-    )
+    assert revealed_of(rate, noise, steps, delta) == pytest.approx(truth)
 
 
 @pytest.mark.parametrize("noise", [0.005, 0.02, 0.09, 0.3, 1.0, 5.0])
 def test_telling_the_adversary_more_never_helps(noise):
-    settings = {"sampling_rate": 0.1, "noise_multiplier": noise, "steps": 50, "delta": 1e-6}
-    assert revealed_epsilon(**settings) >= pld_epsilon(**settings) * (1 - 5e-4)
+    mechanisms = (SampledGaussian(noise_multiplier=noise, sampling_rate=0.1, steps=50),)
+    assert revealed_epsilon(mechanisms, 1e-6) >= pld_epsilon(mechanisms, 1e-6) * (1 - 5e-4)
 
 
 @pytest.mark.parametrize("noise", [1e-3, 1e-6, 1e-9])
 def test_at_tiny_noise_epsilon_is_the_loss_of_the_delta_quantile_of_participations(noise):
     steps, rate, delta = 300, 2048 / 8012, 8e-7
     most = stats.binom.isf(delta, steps, rate)
-    found = revealed_epsilon(sampling_rate=rate, noise_multiplier=noise, steps=steps, delta=delta)
+    found = revealed_of(rate, noise, steps, delta)
     assert found * 2 * noise**2 == pytest.approx(most, rel=0.02)
+
+
+def test_squared_shifts_of_several_kinds_add_up():
+    first, second, delta = (0.3, 0.5, 4), (0.6, 0.8, 3), 1e-4
+
+    def total(epsilon):
+        return sum(
+            stats.binom.pmf(k, first[2], first[0])
+            * stats.binom.pmf(m, second[2], second[0])
+            * gaussian_delta(epsilon, math.sqrt(k / first[1] ** 2 + m / second[1] ** 2))
+            for k in range(first[2] + 1)
+            for m in range(second[2] + 1)
+            if k + m
+        )
+
+    truth = optimize.brentq(lambda e: total(e) - delta, 1, 60, xtol=1e-12)
+    kinds = [SampledGaussian(noise_multiplier=n, sampling_rate=q, steps=t) for q, n, t in (first, second)]
+    assert revealed_epsilon(kinds, delta) == pytest.approx(truth, rel=1e-7)
+
+
+def test_neighbours_are_taken_together_upwards():
+    rng = np.random.default_rng(3)
+    squares, weights = rng.exponential(size=5000), rng.dirichlet(np.ones(5000))
+    fewer, log_weights = _rounded_up(squares, np.log(weights), most=100)
+    assert len(fewer) <= 100
+    assert np.exp(log_weights).sum() == pytest.approx(1)
+    for threshold in rng.exponential(size=50):
+        assert np.exp(log_weights[fewer >= threshold]).sum() >= weights[squares >= threshold].sum() * (1 - 1e-12)
+    assert float(np.exp(log_weights) @ fewer) <= float(weights @ squares) + np.ptp(squares) / 100

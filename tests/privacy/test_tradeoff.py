@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import Composition, loudest_step_power
 
 
@@ -62,6 +63,87 @@ def test_monte_carlo_agrees(adversary, noise, rate, steps, fpr):
     error = 5 * math.sqrt(found / runs) + 5 * found / fpr * math.sqrt(fpr / runs)
     power = made(adversary, noise, rate, steps).power(fpr)
     assert power.lower - error <= found <= power.upper + error
+
+
+def kinds(*several):
+    return [SampledGaussian(noise_multiplier=n, sampling_rate=q, steps=t) for n, q, t in several]
+
+
+def test_full_batches_of_different_noise_are_the_gaussian_tradeoff():
+    composition = Composition.of(kinds((3.0, 1.0, 9), (4.0, 1.0, 8)), "worst-case")
+    truth = stats.norm.cdf(stats.norm.ppf(1e-3) + math.sqrt(1.5))
+    assert composition.power(1e-3).upper == pytest.approx(truth, rel=1e-9)
+    assert composition.advantage() == pytest.approx(2 * stats.norm.cdf(math.sqrt(1.5) / 2) - 1, rel=1e-9)
+
+
+@pytest.mark.parametrize("adversary", ["worst-case", "relaxed"])
+@pytest.mark.parametrize("fpr", [1e-4, 0.05])
+def test_two_runs_that_hardly_differ_are_one_of_all_steps(adversary, fpr):
+    both = Composition.of(kinds((2.0, 0.2, 40), (2.0 * (1 + 1e-8), 0.2, 60)), adversary)
+    one = made(adversary, 2.0, 0.2, 100)
+    assert both.power(fpr).upper == pytest.approx(one.power(fpr).upper, rel=1e-6)
+    assert both.power(fpr).lower == pytest.approx(one.power(fpr).lower, rel=1e-6)
+    assert both.advantage() == pytest.approx(one.advantage(), rel=1e-6)
+    assert Composition.of(kinds((2.0, 0.2, 40), (2.0, 0.2, 60)), adversary) == one
+
+
+@pytest.mark.parametrize("loud", [1e-9, 1e-4, 0.02])
+@pytest.mark.parametrize("fpr", [1e-5, 1e-2])
+def test_a_step_that_shows_who_took_part_beside_one_with_noise(loud, fpr):
+    # Either the first step shows it, or the second is tested alone.
+    rate, noise, other = 0.1, 1.5, 0.3
+    alone = (1 - other) * fpr + other * stats.norm.sf(stats.norm.isf(fpr) - 1 / noise)
+    truth = rate + (1 - rate) * alone
+    composition = Composition.of(kinds((loud, rate, 1), (noise, other, 1)), "worst-case")
+    power = composition.power(fpr)
+    assert power.lower * (1 - 1e-7) <= truth <= power.upper * (1 + 1e-9)
+    assert power.upper <= truth * 1.002
+    rates = stats.norm.sf(np.linspace(-6, 6, 4001))
+    alone = (1 - other) * rates + other * stats.norm.sf(stats.norm.isf(rates) - 1 / noise)
+    advantage = float((rate + (1 - rate) * alone - rates).max())
+    assert advantage * (1 - 1e-7) <= composition.advantage() <= advantage * 1.001
+
+
+@pytest.mark.parametrize("adversary", ["worst-case", "relaxed"])
+def test_monte_carlo_agrees_on_different_steps_together(adversary):
+    several, fpr, runs = ((1.0, 0.2, 8), (2.5, 0.5, 12), (6.0, 1.0, 5)), 0.03, 200_000
+    rng = np.random.default_rng(8)
+    sums = np.zeros((2, runs))
+    for noise, rate, steps in several:
+        shift = 1 / noise
+        for _ in range(steps):
+            signs = 1.0 if adversary == "worst-case" else rng.choice([-1.0, 1.0], runs)
+            seen = rng.normal(size=(2, runs))
+            seen[1] += signs * shift * (rng.random(runs) < rate)
+            tilted = np.exp(shift * seen) if adversary == "worst-case" else np.cosh(shift * seen)
+            sums += np.log(1 - rate + rate * math.exp(-(shift**2) / 2) * tilted)
+    without, with_ = sums
+    found = (with_ > np.quantile(without, 1 - fpr)).mean()
+    error = 5 * math.sqrt(found / runs) + 5 * found / fpr * math.sqrt(fpr / runs)
+    power = Composition.of(kinds(*several), adversary).power(fpr)
+    assert power.lower - error <= found <= power.upper + error
+    assert power.upper - power.lower <= 2e-3 * power.upper
+
+
+@given(
+    several=st.lists(
+        st.tuples(
+            st.floats(-9, 3).map(lambda e: 10.0**e), st.sampled_from([1e-4, 0.02, 0.5, 1.0]), st.integers(1, 300)
+        ),
+        min_size=2,
+        max_size=3,
+    ),
+    fpr=st.sampled_from([1e-5, 1e-3, 0.2]),
+)
+@settings(max_examples=6, deadline=None)
+def test_together_never_less_is_seen_than_in_each(several, fpr):
+    worst, relaxed = (Composition.of(kinds(*several), name) for name in ("worst-case", "relaxed"))
+    upper = worst.upper_power(fpr)
+    assert fpr <= relaxed.power(fpr).lower <= upper <= 1
+    for one in several:
+        assert made("worst-case", *one).power(fpr).lower <= upper * (1 + 1e-9)
+        assert made("relaxed", *one).power(fpr).lower <= relaxed.upper_power(fpr) * (1 + 1e-9)
+    assert worst.advantage() >= upper - fpr - 2e-3 * upper - 1e-6
 
 
 @given(

@@ -3,6 +3,8 @@ import dataclasses
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dpmed.errors import InputError
 from dpmed.reconstructions.manifest import Level, Manifest, level_name, read_manifest, write_manifest
@@ -63,6 +65,21 @@ def test_levels_are_named_as_in_the_contract():
     assert level_name(None) == "non-private"
 
 
+@pytest.mark.parametrize(
+    ("epsilon", "name"), [(8.0, "eps=8"), (0.903, "eps=0.903"), (10**0.903, "eps=7.99834"), (1.0, "eps=1e+00")]
+)
+def test_names_of_other_levels_are_short(epsilon, name):
+    assert level_name(epsilon) == name
+
+
+@given(st.floats(-3, 20))
+def test_no_level_is_named_like_a_power_of_ten_that_it_is_not(exponent):
+    epsilon = 10.0**exponent
+    assert float(level_name(epsilon).removeprefix("eps=")) == pytest.approx(epsilon, rel=1e-5)
+    if epsilon != 10.0 ** round(exponent):
+        assert level_name(epsilon) != level_name(10.0 ** round(exponent))
+
+
 def _changed(path, value):
     content = json.loads(json.dumps(MANIFEST.to_json()))
     place = content
@@ -78,31 +95,41 @@ def _changed(path, value):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (["batches"], _changed, "batches is missing"),
+        (["batches"], _changed, "batches: is missing"),
         (["batches"], "2", "batches: must be a whole number"),
         (["batches"], True, "batches: must be a whole number"),
-        (["batches"], 3, "counts: must be one number of images for each of 3"),
+        (["batches"], 3, "must have one count for each of 3"),
         (["batches"], 10**30, "batches: must be at most"),
+        (["batches"], 0, "batches: must be at least 1"),
         (["delta"], 10**400, "delta: must be a finite number"),
-        (["sampling_rate"], 1.5, "sampling_rate: must be a finite number from 0 to 1"),
-        (["shape"], [8, 8], "shape: must be two or three sides"),
-        (["shape"], [8, 8, 2], "shape: a PNG has"),
-        (["shape"], [8, -8, 1], "shape: must be"),
-        (["value_range"], [1.0, 1.0], "value_range: must be"),
-        (["stored"], "jpg", "stored: must be one of png, npy"),
+        (["sampling_rate"], 1.5, "sampling_rate: must be at most 1"),
+        (["shape"], [8, 8], "shape: must have at least 3 entries"),
+        (["shape"], [8, 8, 2], "a PNG has"),
+        (["shape"], [8, -8, 1], "shape[1]: must be at least 1"),
+        (["value_range"], [1.0, 1.0], "value_range must be"),
+        (["value_range"], [1.0], "value_range[1]: is missing"),
+        (["stored"], "jpg", "stored: must be 'png' or 'npy'"),
         (["settings"], [], "settings: must be an object"),
-        (["levels"], [], "levels: must not be empty"),
-        (["levels", 1], 5, "must hold an object"),
-        (["levels", 1, "name"], "eps=1e+06", "two of them have the same name"),
-        (["levels", 1, "folder"], "originals", "folder: must be a folder of its own"),
-        (["levels", 1, "counts"], [4, -1], "counts: must be"),
-        (["levels", 1, "surprise"], 1, "unknown field 'surprise'"),
+        (["levels"], [], "levels: must have at least 1 entries"),
+        (["levels", 1], 5, "levels[1]: must be an object"),
+        (["levels", 1, "name"], "eps=1e+06", "two levels have the same name"),
+        (["levels", 1, "folder"], "originals", "must have a folder of its own"),
+        (["levels", 1, "counts"], [4, -1], "levels[1].counts[1]: must be at least 0"),
+        (["levels", 1, "epsilon"], float("nan"), "levels[1].epsilon: must be a finite number"),
+        (["levels", 1, "surprise"], 1, "levels[1].surprise: is not a known field"),
     ],
 )
-def test_a_field_that_is_wrong_is_named(path, value, message):
+def test_a_field_that_is_wrong_is_named(tmp_path, path, value, message):
+    (tmp_path / "manifest.json").write_text(json.dumps(_changed(path, value)))
     with pytest.raises(InputError) as caught:
-        Manifest.from_json(_changed(path, value), where="x/manifest.json")
-    assert message in str(caught.value) and str(caught.value).startswith("x/manifest.json")
+        read_manifest(tmp_path)
+    assert message in str(caught.value) and str(caught.value).startswith(f"{tmp_path}/manifest.json: ")
+
+
+def test_a_manifest_that_is_too_large_is_not_read(tmp_path):
+    (tmp_path / "manifest.json").write_bytes(b" " * ((1 << 24) + 1))
+    with pytest.raises(InputError, match="is larger than"):
+        read_manifest(tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["../elsewhere", "/etc"])
@@ -121,9 +148,9 @@ def test_a_folder_without_manifest_is_refused(tmp_path, make, problem):
         read_manifest(tmp_path / "run")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "null"])
+@pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "null", '{"batches": 1' + "0" * 5000 + "}", "\ud800"])
 def test_what_is_no_manifest_is_refused(tmp_path, text):
-    (tmp_path / "manifest.json").write_text(text)
+    (tmp_path / "manifest.json").write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(InputError):
         read_manifest(tmp_path)
 

@@ -127,7 +127,7 @@ def run(wrap, *, microbatch, sampler=None):
         after_running_out=smaller,
         progress=Silent(),
     )
-    outcome = train(parts, RunState(state=state, ema=None, best=None, step=0, draws=0), hooks)
+    outcome = train(parts, RunState(state=state, ema=None, best=None, step=0, draws=0, microbatch=microbatch), hooks)
     assert outcome.finished
     return np.asarray(outcome.run.state.trainable["w"]), sizes, draws, outcome.run
 
@@ -137,6 +137,7 @@ def test_out_of_memory_halves_the_microbatch_and_repeats_the_same_batch():
     found, sizes, draws, last = run(lambda step: Cramped(step, room=5), microbatch=32, sampler=sampler)
     wanted, _, _, roomy = run(lambda step: step, microbatch=32)
     assert sizes == [32, 16, 8, 4]
+    assert (last.microbatch, roomy.microbatch) == (4, 32)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
     # Not one draw more, of batches or noise, than with memory enough.
     assert draws == list(range(1, STEPS + 1))

@@ -8,6 +8,7 @@ by at most the accounted sensitivity when the unit was drawn, and by nothing at 
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -20,10 +21,11 @@ from dpmed.config.keys import keys_at
 from dpmed.config.load import load_config
 from dpmed.data.base import Split
 from dpmed.data.phantom.layouts import write_phantom
+from dpmed.planning import computation as computation_room
 from dpmed.planning import plan as plan_room
+from dpmed.planning import secrets as secrets_room
 from dpmed.progress import Silent
 from dpmed.training.loop import accumulate
-from dpmed.workflows.train import training_run as run_room
 from tests.workflows.conftest import ENVIRONMENT
 
 SECRET = bytes(range(256))
@@ -130,8 +132,8 @@ def split_by_name(dataset, config, *, seed):
     return Split(**{part: np.asarray(numbers, np.int64) for part, numbers in parts.items()})
 
 
-def start(root, settings, monkeypatch, folder):
-    """The run on the data in `root`, as `dpmed train` makes it, and the names of its records."""
+def start(root, settings, monkeypatch):
+    """The computation on the data in `root`, as `dpmed train` makes it, and the names of its records."""
     base = [
         f"data.root={root}", 'data.name="folder"', "data.size=[8,8]", "data.channels=1",
         'data.group_pattern="^(P[0-9]+)_"', "data.cache=false", "data.max_samples_per_unit=3",
@@ -139,23 +141,23 @@ def start(root, settings, monkeypatch, folder):
     ]  # fmt: skip
     config = load_config("quickstart", [*base, *settings]).config
     monkeypatch.setattr(plan_room, "split_dataset", split_by_name)
-    monkeypatch.setattr(run_room.os, "urandom", lambda count: SECRET[:count])
+    monkeypatch.setattr(secrets_room.os, "urandom", lambda count: SECRET[:count])
     plan = plan_room.make_plan(config, Silent())
-    folder.mkdir(parents=True, exist_ok=True)
-    run = run_room.Run(plan, folder, Silent(), config_digest="")
+    run = computation_room.build_computation(plan, secrets_room.draw_secrets(plan))
     names = [plan.dataset.names[int(samples[0])] for samples in plan.members]
     return run, names
 
 
 def sum_of(run, numbers, *, step):
     """The accumulated sum of one step over these records, and the sensitivity that noise is made for."""
-    state = run._fresh().state
+    microbatch = run.fitting_microbatch()
+    state = run.begin(microbatch).state
     # Heads begin with zeros, which would hide all that lies before them.
     keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(state.trainable))))
     moved = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(next(keys), leaf.shape), state.trainable)
-    state = run_room.replace(state, trainable=moved)
-    stream = run._loader().stream([np.asarray(numbers, np.int64)])
-    _, total = accumulate(run._step, state, next(stream), step)
+    state = replace(state, trainable=moved)
+    stream = run.loader(microbatch).stream([np.asarray(numbers, np.int64)])
+    _, total = accumulate(run.step, state, next(stream), step)
     stream.close()
     flat = np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(total.gradients)])
     return flat, float(run.plan.clipping.sensitivity(state.clipping_norm))
@@ -163,10 +165,10 @@ def sum_of(run, numbers, *, step):
 
 def differences(root, settings, drawn, removed, scratch, monkeypatch, *, step=1):
     """‖S(D) − S(D∖r)‖ / C when the unit `removed` is drawn beside the others, and when it is not."""
-    run, names = start(root, settings, monkeypatch, scratch / "with")
+    run, names = start(root, settings, monkeypatch)
     gone = patients_in(root)[removed]
     smaller = without(root, gone, scratch / "less")
-    other_run, other_names = start(smaller, settings, monkeypatch, scratch / "without")
+    other_run, other_names = start(smaller, settings, monkeypatch)
     others = [name for name in names if patient_of(name) != gone]
     assert others == other_names
     units = [name for name in names if patient_of(name) == gone]
@@ -263,7 +265,7 @@ def by_position(dataset, members, *, secret):
 
 @pytest.mark.parametrize("key", sorted(AUGMENTATIONS))
 def test_the_law_finds_randomness_that_is_keyed_by_position(chests, tmp_path_factory, monkeypatch, key):
-    monkeypatch.setattr(run_room, "record_keys", by_position)
+    monkeypatch.setattr(computation_room, "record_keys", by_position)
     chosen = ["model.width=[6]", f"{key}={AUGMENTATIONS[key]}", "privacy.unit=patient", "privacy.clipping_norm=0.01"]
     found = differences(chests, chosen, 0b111111, len(HELD_OUT), tmp_path_factory.mktemp("fault"), monkeypatch)
     assert found is not None
@@ -302,7 +304,7 @@ def test_the_law_holds_on_several_devices():
     assert done.stdout.split() == ["True", "True"], done.stdout + done.stderr
 
 
-def test_randomness_of_a_release_run_is_its_own_and_of_a_seeded_run_the_seeds(chests, tmp_path, monkeypatch):
+def test_randomness_of_a_release_run_is_its_own_and_of_a_seeded_run_the_seeds(chests, monkeypatch):
     chosen = ["model.width=[6]", "augmentation.noise=0.5", "privacy.unit=patient"]
     keys = {}
     for name, source, secret in (
@@ -311,8 +313,8 @@ def test_randomness_of_a_release_run_is_its_own_and_of_a_seeded_run_the_seeds(ch
     ):  # fmt: skip
         with monkeypatch.context() as patch:
             patch.setattr(sys.modules[__name__], "SECRET", secret)
-            run, _ = start(chests, [*chosen, f"privacy.noise_source={source}"], patch, tmp_path / name)
-        (records,) = run._loader().load(np.arange(3))
+            run, _ = start(chests, [*chosen, f"privacy.noise_source={source}"], patch)
+        (records,) = run.loader(8).load(np.arange(3))
         keys[name] = records.keys.tolist()
     assert keys["one"] != keys["two"]
     assert keys["seeded"] == keys["again"] not in (keys["one"], keys["two"])

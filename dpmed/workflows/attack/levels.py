@@ -1,109 +1,131 @@
 """Levels of noise at which an attack is carried out: from what the user wrote to ε and σ."""
 
+import math
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
+from decimal import Decimal, InvalidOperation
 
+from dpmed.attacks.base import AttackSettings
+from dpmed.config.schema import Config
 from dpmed.errors import InputError
-from dpmed.files import write_csv
 from dpmed.planning.plan import Plan
-from dpmed.privacy.accountant import AccountantName, SampledGaussian, calibrate_noise, epsilon
+from dpmed.privacy.accountant import AccountantName
+from dpmed.privacy.calibrated import calibrate
 from dpmed.reconstructions.manifest import Level, level_name
 
-NOISE = "noise_multipliers.csv"
-NOISE_COLUMNS = ("level", "epsilon", "epsilon_pld", "epsilon_rdp", "noise_multiplier")
 _SMALLEST_EXPONENT, _LARGEST_EXPONENT = -3, 20
 _MOST_LEVELS = 100
 
+Epsilons = tuple[float | None, ...]
 
-def parse_levels(text: str | None, *, non_private: bool) -> tuple[float | None, ...]:
-    """Levels from `FIRST:LAST:STEP`, a single number or a comma list: powers of ten, and None for no privacy.
 
-    LAST is included when it is hit.
+def choose_epsilons(
+    attack: AttackSettings,
+    config: Config,
+    *,
+    epsilons: Sequence[float] = (),
+    exponents: str | None = None,
+    non_private: bool | None = None,
+) -> Epsilons:
+    """The levels of an attack: those that the user asked for, or its own; None stands for no privacy.
 
     Args:
-        text: exponents; None for none.
-        non_private: whether the level without privacy follows.
+        attack: the attack.
+        config: of the training; without privacy it has no other level by default.
+        epsilons: values of ε.
+        exponents: powers of ten, see `parse_exponents`; they follow the values.
+        non_private: whether the level without privacy follows; None for yes, where the attack has one.
 
     Raises:
-        InputError: the text is malformed, or an exponent stands there twice or is out of range.
+        InputError: a level is malformed, out of range or given twice, or the attack has no level without privacy.
     """
+    if non_private is not None and not attack.also_non_private:
+        problem = f"is not used by the attack {attack.attack}, which needs noise"
+        raise InputError(problem, where="non_private", remedy="Leave it out.")
+    asked = (*epsilons, *parse_exponents(exponents))
+    if not asked and config.privacy is not None:
+        asked = attack.default_epsilons
+    with_none = attack.also_non_private and non_private is not False
+    return (*asked, None) if with_none else asked
+
+
+def check_epsilons(epsilons: Epsilons) -> None:
+    """Refuse levels that have no meaning.
+
+    Raises:
+        InputError: there is none, one is given twice, or an ε is not above 0.
+    """
+    if not epsilons:
+        raise InputError("no level is given", where="epsilons")
+    for value in epsilons:
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"ε = {value:g} is not above 0", where="epsilons")
+    names = [level_name(value) for value in epsilons]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"the level {name} is given twice", where="epsilons")
+
+
+def parse_exponents(text: str | None) -> tuple[float, ...]:
+    """Powers of ten from `FIRST:LAST:STEP`, a single number or a comma list; LAST is included when it is hit.
+
+    Args:
+        text: exponents, decimals allowed; None for none.
+
+    Raises:
+        InputError: the text is malformed, or an exponent is in it twice or out of range.
+    """
+    # Decimals, so that 0:1:0.1 hits its end.
     exponents = [] if text is None else _exponents(text.strip())
     if len(set(exponents)) < len(exponents):
-        raise InputError(f"{text!r} holds an exponent twice", where="--eps-exp")
-    if not all(_SMALLEST_EXPONENT <= exponent <= _LARGEST_EXPONENT for exponent in exponents):
-        problem = f"{text!r} holds an exponent that is not from {_SMALLEST_EXPONENT} to {_LARGEST_EXPONENT}"
-        raise InputError(problem, where="--eps-exp")
-    return (*(10.0**exponent for exponent in exponents), *([None] if non_private else []))
+        raise InputError(f"{text!r} holds an exponent twice", where="exponents")
+    return tuple(10.0 ** (int(value) if value == int(value) else float(value)) for value in exponents)
 
 
-def _exponents(text: str) -> list[int]:
+def _exponents(text: str) -> list[Decimal]:
     problem = InputError(
-        f"{text!r} is not FIRST:LAST:STEP, a whole number or a comma list of them",
-        where="--eps-exp",
+        f"{text!r} is not FIRST:LAST:STEP, a number or a comma list of them",
+        where="exponents",
         remedy="6:18:2 means ε = 10^6, 10^8, … 10^18.",
     )
     try:
-        if ":" not in text:
-            return [int(part) for part in text.split(",")]
-        first, last, *steps = (int(part) for part in text.split(":"))
-    except ValueError as error:
+        first, *others = [Decimal(part) for part in text.split(":" if ":" in text else ",")]
+    except InvalidOperation as error:
         raise problem from error
-    step = steps[0] if steps else 1
-    if len(steps) > 1 or step <= 0 or last < first or (last - first) // step >= _MOST_LEVELS:
+    if not all(value.is_finite() for value in (first, *others)):
         raise problem
-    return list(range(first, last + 1, step))
+    if ":" not in text:
+        return _in_range([first, *others], text)
+    last, step = others[0], others[1] if len(others) > 1 else Decimal(1)
+    _in_range([first, last], text)
+    if len(others) > 2 or step <= 0 or last < first or last - first >= _MOST_LEVELS * step:  # noqa: PLR2004
+        raise problem
+    return [first + step * number for number in range(int((last - first) // step) + 1)]
 
 
-def make_level(
-    plan: Plan,
-    value: float | None,
-    *,
-    accountant: AccountantName | None,
-    steps: Literal["one", "all"],
-    counts: tuple[int, ...],
-) -> Level:
+def _in_range(exponents: list[Decimal], text: str) -> list[Decimal]:
+    if not all(_SMALLEST_EXPONENT <= exponent <= _LARGEST_EXPONENT for exponent in exponents):
+        problem = f"{text!r} holds an exponent that is not from {_SMALLEST_EXPONENT} to {_LARGEST_EXPONENT}"
+        raise InputError(problem, where="exponents")
+    return exponents
+
+
+def make_level(plan: Plan, value: float | None, *, steps: int, accountant: AccountantName | None) -> Level:
     """A level of the plan's own mechanism.
 
     Args:
-        plan: gives sampling rate, δ and steps.
+        plan: gives sampling rate and δ.
         value: ε; None for no privacy.
-        accountant: which ε is meant; None for the config's.
-        steps: whether σ is that of the whole training or of a single step.
-        counts: images recovered from each batch.
+        steps: how many steps the noise is meant for.
+        accountant: the accountant that ε refers to; None for the config's.
     """
     name, budget = level_name(value), plan.budget
     if value is None or budget is None:
-        return Level(
-            name=name,
-            folder=name,
-            epsilon=None,
-            epsilon_pld=None,
-            epsilon_rdp=None,
-            noise_multiplier=0.0,
-            counts=counts,
-        )
-    number = 1 if steps == "one" else plan.steps
-    noise = calibrate_noise(
-        epsilon=value,
+        return Level(name=name, folder=name, epsilon=None, epsilon_pld=None, epsilon_rdp=None, noise_multiplier=0.0)
+    noise = calibrate(
+        value,
         delta=budget.delta,
         sampling_rate=budget.sampling_rate,
-        steps=number,
+        steps=steps,
         accountant=accountant or budget.accountant,
     )
-    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=budget.sampling_rate, steps=number)
-    return Level(
-        name=name,
-        folder=name,
-        epsilon=value,
-        epsilon_pld=epsilon(mechanism, budget.delta),
-        epsilon_rdp=epsilon(mechanism, budget.delta, accountant="rdp"),
-        noise_multiplier=noise,
-        counts=counts,
-    )
-
-
-def write_noise(folder: Path, levels: Sequence[Level]) -> None:
-    """Write `noise_multipliers.csv`."""
-    rows = [{"level": level.name, **{name: getattr(level, name) for name in NOISE_COLUMNS[1:]}} for level in levels]
-    write_csv(folder / NOISE, rows, NOISE_COLUMNS)
+    return Level(name=name, folder=name, epsilon=value, **vars(noise))

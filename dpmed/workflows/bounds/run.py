@@ -12,7 +12,8 @@ import numpy as np
 from dpmed.errors import InputError
 from dpmed.figures.bounds import measured_point, plot_risks, plot_tradeoffs
 from dpmed.files import write_csv, write_json
-from dpmed.privacy.accountant import AccountantName, SampledGaussian, calibrate_noise, epsilon
+from dpmed.privacy.accountant import AccountantName
+from dpmed.privacy.calibrated import assess_noise, calibrate
 from dpmed.privacy.losses import Adversary
 from dpmed.privacy.rero import Risk, assess, noise_for_risk
 from dpmed.privacy.tradeoff import Composition
@@ -229,28 +230,26 @@ def _rows(settings: BoundsSettings, progress: Progress) -> tuple[Row, ...]:
 
 def _row(settings: BoundsSettings, asked_epsilon: float | None, asked_noise: float | None) -> Row:
     rate, steps, delta = settings.sampling_rate, settings.steps, settings.delta
-    if asked_noise is None:
-        assert asked_epsilon is not None  # noqa: S101 one of the two is given
-        noise = calibrate_noise(
-            epsilon=asked_epsilon, delta=delta, sampling_rate=rate, steps=steps, accountant=settings.accountant
-        )
+    if asked_noise is not None:
+        found = assess_noise(asked_noise, delta=delta, sampling_rate=rate, steps=steps)
     else:
-        noise = asked_noise
-    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
-    spent = {name: epsilon(mechanism, delta, accountant=name) for name in ("pld", "rdp")}
+        assert asked_epsilon is not None  # noqa: S101 one of the two is given
+        found = calibrate(asked_epsilon, delta=delta, sampling_rate=rate, steps=steps, accountant=settings.accountant)
     row: Row = {
-        "epsilon": asked_epsilon if asked_epsilon is not None else spent[settings.accountant],
+        "epsilon": asked_epsilon if asked_epsilon is not None else found.epsilon(settings.accountant),
         "delta": delta,
-        "noise_multiplier": noise,
+        "noise_multiplier": found.noise_multiplier,
         "sampling_rate": rate,
         "steps": steps,
         "train_size": settings.train_size,
         "prior": settings.prior,
-        "epsilon_pld": spent["pld"],
-        "epsilon_rdp": spent["rdp"],
+        "epsilon_pld": found.epsilon_pld,
+        "epsilon_rdp": found.epsilon_rdp,
     }
     for adversary in settings.adversaries:
-        composition = Composition(adversary=adversary, noise_multiplier=noise, sampling_rate=rate, steps=steps)
+        composition = Composition(
+            adversary=adversary, noise_multiplier=found.noise_multiplier, sampling_rate=rate, steps=steps
+        )
         row |= _risk_columns(adversary, assess(composition, prior=settings.prior))
     return row
 
@@ -296,14 +295,8 @@ def _inverse(settings: BoundsSettings, adversary: Adversary) -> Row:
     noise = noise_for_risk(
         settings.max_risk, adversary=adversary, prior=settings.prior, sampling_rate=rate, steps=steps
     )
-    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
-    return {
-        "adversary": adversary,
-        "max_risk": settings.max_risk,
-        "noise_multiplier": noise,
-        "epsilon_pld": epsilon(mechanism, settings.delta),
-        "epsilon_rdp": epsilon(mechanism, settings.delta, accountant="rdp"),
-    }
+    found = assess_noise(noise, delta=settings.delta, sampling_rate=rate, steps=steps)
+    return {"adversary": adversary, "max_risk": settings.max_risk, **asdict(found)}
 
 
 def _tradeoffs(settings: BoundsSettings, rows: Sequence[Row], progress: Progress) -> list[Row]:

@@ -15,6 +15,7 @@ from dpmed.planning.plan import make_plan
 from dpmed.planning.precision import with_settled_precision
 from dpmed.progress import Progress
 from dpmed.workflows.train import run as train
+from dpmed.workflows.train import run_folder
 
 SUMMARY_FILE = "seeds.json"
 _LARGEST_SEED = 2**32
@@ -103,12 +104,12 @@ def run(config: Config, seeds: Sequence[int], folder: Path, progress: Progress) 
 
 
 def _run_one(config: Config, folder: Path, progress: Progress) -> dict[str, Any]:
-    if not (folder / train.CONFIG_FILE).is_file():
+    if not (folder / run_folder.CONFIG_FILE).is_file():
         train.run(make_plan(config, progress), make_folder(folder), progress)
-    elif train.load_run_config(folder) != config:
+    elif run_folder.load_run_config(folder) != config:
         remedy = "Choose another folder with --out."
         raise InputError("holds a run with another config", where=str(folder), remedy=remedy)
-    elif not (folder / train.SUMMARY_FILE).is_file():
+    elif not (folder / run_folder.SUMMARY_FILE).is_file():
         train.resume(folder, progress, plan=make_plan(config, progress))
-    content: dict[str, Any] = read_json(folder / train.SUMMARY_FILE)
+    content: dict[str, Any] = read_json(folder / run_folder.SUMMARY_FILE)
     return content

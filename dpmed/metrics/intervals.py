@@ -1,0 +1,40 @@
+"""Confidence intervals of a share: exact ones, which hold at any sample size."""
+
+from dataclasses import dataclass
+
+from scipy.stats import binomtest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Where a share lies.
+
+    Attributes:
+        low: lower end.
+        high: upper end.
+    """
+
+    low: float
+    high: float
+
+
+def binomial_interval(successes: int, trials: int, *, confidence: float) -> Interval:
+    """The exact two-sided interval of a success rate.
+
+    It also holds for trials in groups with different rates: a sum of independent indicators with different rates
+    spreads less than one with equal rates (Hoeffding, 1956).
+
+    Args:
+        successes: 0 to `trials`.
+        trials: at least 1.
+        confidence: in (0, 1).
+
+    Raises:
+        ValueError: there are more successes than trials, or no trials.
+
+    Source: Clopper & Pearson (1934).
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"Expected 0 <= {successes=} <= {trials=} and a trial.")
+    found = binomtest(successes, trials).proportion_ci(confidence, "exact")
+    return Interval(low=float(found.low), high=float(found.high))

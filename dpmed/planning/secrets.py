@@ -1,0 +1,50 @@
+"""The secrets of a training: what its noise, its batches and its augmentation are made of.
+
+A release run draws them from the operating system when it starts and stores them nowhere; a seeded run derives them
+from its seed, so that research can be repeated.
+"""
+
+import os
+from dataclasses import dataclass, field
+
+from dpmed.data.identity import seeded_secret
+from dpmed.dpsgd.noise import NoiseKey, key_of, seeded_key
+from dpmed.planning.plan import Plan
+from dpmed.runtime.distributed import ALONE, Processes
+
+_BYTES = 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Secrets:
+    """What all randomness of a training is made of. Its text form shows nothing.
+
+    Attributes:
+        noise: the key of the noise.
+        sampling: 32 bytes from which all processes draw the same batches; None where the sampler needs no key.
+        augmentation: from which the key of each record's augmentation and drop-out is made.
+    """
+
+    noise: NoiseKey
+    sampling: bytes | None = field(repr=False)
+    augmentation: bytes = field(repr=False)
+
+
+def draw_secrets(plan: Plan, processes: Processes = ALONE) -> Secrets:
+    """The secrets of one run of a plan; to be called once, and by all processes together.
+
+    Args:
+        plan: says whether they come from the seed. A run without privacy is always seeded.
+        processes: that train together, and then share what the first one draws.
+    """
+    # Drawn even where the seed decides, so that processes agree on what they tell each other.
+    drawn = bytes.fromhex(processes.first(os.urandom(3 * _BYTES).hex()))
+    if plan.facts.source == "seeded":
+        seed = plan.config.training.seed
+        return Secrets(noise=seeded_key(seed), sampling=None, augmentation=seeded_secret(seed))
+    return Secrets(
+        noise=key_of(drawn[:_BYTES]),
+        # One process asks the operating system anew for every batch.
+        sampling=drawn[_BYTES : 2 * _BYTES] if processes.count > 1 else None,
+        augmentation=drawn[2 * _BYTES :],
+    )

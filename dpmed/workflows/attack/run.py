@@ -1,0 +1,67 @@
+"""`dpmed reconstruct`, the story: levels of noise, batches of images; observe, recover, write; the summary last.
+
+After each batch at each level the folder says what is done, so that the same call goes on after an interruption and
+ends with the same bits.
+"""
+
+from pathlib import Path
+
+from dpmed.attacks.base import ImageAttack, Target
+from dpmed.attacks.prior_aware import PriorAwareAttack
+from dpmed.attacks.target import target_plan
+from dpmed.progress import Progress
+from dpmed.workflows.attack.images import ImageFolder, ImageSummary
+from dpmed.workflows.attack.levels import make_level
+from dpmed.workflows.attack.settings import ReconstructSettings
+from dpmed.workflows.attack.success_rates import SuccessFolder, SuccessSummary
+from dpmed.workflows.attack.unfinished import STATE, read_unfinished
+
+Summary = ImageSummary | SuccessSummary
+
+
+def run(settings: ReconstructSettings, folder: Path, progress: Progress) -> Summary:
+    """Attack every batch at every level, and write what comes out.
+
+    Args:
+        settings: what to attack.
+        folder: empty, or that of the same attack, interrupted.
+        progress: is told of every piece of work.
+
+    Raises:
+        InputError: data or model do not suit the attack.
+    """
+    plan = target_plan(settings.config, progress, weights=settings.weights)
+    steps = 1 if settings.steps == "one" else plan.steps
+    levels = tuple(make_level(plan, value, steps=steps, accountant=settings.accountant) for value in settings.epsilons)
+    target = Target(plan=plan, levels=levels, steps=steps)
+    attack = settings.attack.prepare(target, progress)
+    results: ImageFolder | SuccessFolder
+    if isinstance(attack, ImageAttack):
+        results = ImageFolder(folder=folder, settings=settings, target=target, attack=attack)
+    else:
+        assert isinstance(attack, PriorAwareAttack)  # noqa: S101 the only other kind
+        results = SuccessFolder(folder=folder, settings=settings, attack=attack)
+    done = read_unfinished(folder, settings.digest)
+    if attack.obstacle is not None and not done.finished:
+        progress.say(f"Planned, not run: {attack.obstacle}")
+        return results.finish({})
+    done.write(folder)
+    work = attack.work
+    total, amount = work.amount * attack.batches * len(levels), work.amount * len(done.finished)
+    with progress.task(work.name, total=total, unit=work.unit, done=amount) as task:
+        for batch in range(attack.batches):
+            missing = [level for level in levels if not done.has(level.name, batch)]
+            if missing:
+                results.begin(batch)
+            for level in missing:
+
+                def advance(units: int, note: str = level.name) -> None:
+                    task.advance(units, note=note)
+
+                # Never named: an observation is as large as the model's update, and recovering uses it up.
+                found = attack.recover(attack.observe(level, batch, advance), advance)
+                done.add(folder, level.name, batch, facts=results.keep(level, batch, found))
+                del found
+    summary = results.finish({level.name: done.of_level(level.name, attack.batches) for level in levels})
+    (folder / STATE).unlink(missing_ok=True)
+    return summary

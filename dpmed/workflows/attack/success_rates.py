@@ -1,0 +1,128 @@
+"""The folder of the prior-aware attack: success rates beside bounds, as table, figure and summary."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from dpmed.attacks.base import Facts, Finding
+from dpmed.attacks.prior_aware import PriorAwareAttack
+from dpmed.attacks.results_table import AttackResult, write_results
+from dpmed.figures.bounds import plot_attack
+from dpmed.files import write_json
+from dpmed.reconstructions.manifest import Level
+from dpmed.workflows.attack.settings import ReconstructSettings
+
+TABLE = "prior_aware.csv"
+SUMMARY = "prior_aware.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuccessSummary:
+    """What came out.
+
+    Attributes:
+        folder: where it was written.
+        config: the config's name.
+        weights: name of the run whose weights the training began with, or `fresh`.
+        results: as in prior_aware.csv; empty if the experiment was only planned.
+        gradients: per-sample gradients that the experiment takes.
+        seconds_per_gradient: timed.
+        estimated_seconds: the product.
+        not_run: why it was only planned; None if it ran.
+    """
+
+    folder: Path
+    config: str
+    weights: str
+    results: tuple[AttackResult, ...]
+    gradients: int
+    seconds_per_gradient: float
+    estimated_seconds: float
+    not_run: str | None
+
+    title = "How often the attacker names the right candidate"
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Why it was not run, if so."""
+        return () if self.not_run is None else (self.not_run,)
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `prior_aware.json`."""
+        return {
+            "command": "reconstruct",
+            "attack": "prior-aware",
+            "folder": str(self.folder),
+            "config": self.config,
+            "weights": self.weights,
+            "per_sample_gradients": self.gradients,
+            "seconds_per_gradient": self.seconds_per_gradient,
+            "estimated_seconds": self.estimated_seconds,
+            "not_run": self.not_run,
+            "rows": [asdict(result) for result in self.results],
+        }
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows for the terminal."""
+        columns = ["adversary", "ε", "σ", "named the right one", "99 % interval", "ideal gradients", "bound", "gap"]
+        rows = [
+            [
+                one.adversary,
+                f"{one.epsilon:.4g}",
+                f"{one.noise_multiplier:.4g}",
+                f"{one.success_rate:.1%}",
+                f"{one.ci_low:.1%} to {one.ci_high:.1%}",
+                f"{one.ideal_rate:.1%}",
+                f"{one.bound_upper:.1%}",
+                f"{one.gap:.1%}",
+            ]
+            for one in self.results
+        ]
+        return columns, rows
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SuccessFolder:
+    """Writes how often an attack succeeds.
+
+    Attributes:
+        folder: where to.
+        settings: of the attack.
+        attack: the prepared attack.
+    """
+
+    folder: Path
+    settings: ReconstructSettings
+    attack: PriorAwareAttack
+
+    def begin(self, batch: int) -> None:
+        """Nothing is written before a level is done."""
+
+    def keep(self, level: Level, batch: int, found: Finding) -> Facts:
+        """The facts to remember."""
+        return found.facts
+
+    def finish(self, found: Mapping[str, Sequence[Facts]]) -> SuccessSummary:
+        """Write table, figure and summary.
+
+        Args:
+            found: for each level's name its facts; empty if the attack was only planned.
+        """
+        results = self.attack.results({name: facts[0] for name, facts in found.items()}) if found else ()
+        weights, estimate = self.settings.weights, self.attack.estimate
+        summary = SuccessSummary(
+            folder=self.folder,
+            config=self.settings.config_name,
+            weights="fresh" if weights is None else weights.name,
+            results=results,
+            gradients=estimate.gradients,
+            seconds_per_gradient=estimate.seconds_per_gradient,
+            estimated_seconds=estimate.seconds,
+            not_run=None if found else self.attack.obstacle,
+        )
+        if results:
+            write_results(self.folder / TABLE, results)
+            plot_attack([asdict(result) for result in results], self.folder, title=self.settings.config_name)
+        write_json(self.folder / SUMMARY, summary.to_json())
+        return summary

@@ -1,0 +1,282 @@
+"""The folder of a training run, and the order in which it is written.
+
+The order is what makes a crash harmless. A draw is on record before it is made. The ledger reaches the disk before
+anything that it covers, and always covers all draws up to the next checkpoint: whatever a crash leaves behind, the
+ledger beside it claims no less than was spent. `config.toml` comes last of what a resume needs, so that a folder with
+a config can always be resumed; `summary.json` comes last of all, so that a folder with a summary is finished.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from jaxtyping import PyTree
+
+from dpmed.config.load import config_from_toml, config_to_toml
+from dpmed.config.schema import Config
+from dpmed.errors import InputError
+from dpmed.figures.curves import plot_curves
+from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
+from dpmed.models.weights import save_weights
+from dpmed.planning.computation import Computation
+from dpmed.planning.plan import Plan
+from dpmed.privacy.ledger import Digests, Ledger, describe_release, plain_ledger, private_ledger
+from dpmed.progress import Progress
+from dpmed.runtime.distributed import ALONE, Processes
+from dpmed.training.checkpoint import (
+    DrawJournal,
+    Position,
+    list_checkpoints,
+    load_checkpoint,
+    read_position,
+    save_checkpoint,
+)
+from dpmed.training.evaluate import Predictions
+from dpmed.training.loop import Outcome, RunState
+from dpmed.workflows.train.draws import count_draws
+from dpmed.workflows.train.final_test import write_test
+from dpmed.workflows.train.summary import TrainSummary
+
+CONFIG_FILE = "config.toml"
+SPLIT_FILE = "split.json"
+LEDGER_FILE = "privacy.json"
+INTERNAL_FILE = "internal.json"
+SUMMARY_FILE = "summary.json"
+MODEL_FILE = "model.eqx"
+CHECKPOINTS = "checkpoints"
+METHOD = "bookkeeping"
+_KEEP_INSIDE = "Exact numbers of private data, which ε does not cover: this file stays within your institution."
+_MAX_CONFIG_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RunFolder:
+    """A run's folder while the run is under way. Of several processes the first alone writes.
+
+    Attributes:
+        path: the folder.
+        plan: of the run.
+        config_digest: SHA-256 of config.toml, by which checkpoints know their run.
+        checkpoint: from which the run goes on; None where it begins anew.
+        is_writer: whether this process writes.
+        journal: of draws; None where a lost draw reveals nothing new, since the seed repeats it.
+        notes: for the ledger, beyond the plan's.
+    """
+
+    path: Path
+    plan: Plan
+    config_digest: str
+    checkpoint: Path | None
+    is_writer: bool
+    journal: DrawJournal | None
+    notes: tuple[str, ...]
+
+    @property
+    def draws(self) -> int:
+        """Draws on record."""
+        return 0 if self.journal is None else self.journal.draws
+
+    def restore(self, computation: Computation) -> RunState:
+        """The run at its checkpoint, or before its first step.
+
+        Raises:
+            InputError: the checkpoint is damaged, or of another config or version.
+        """
+        if self.checkpoint is None:
+            return computation.begin(computation.fitting_microbatch())
+        # What shaped the rounding is the checkpoint's microbatch, whatever this machine would choose today.
+        fresh = computation.begin(read_position(self.checkpoint, config_digest=self.config_digest).microbatch)
+        like = (fresh.state, fresh.ema, fresh.best)
+        position, tree = load_checkpoint(self.checkpoint, like, config_digest=self.config_digest)
+        if position.method != METHOD:
+            raise InputError(
+                f"was made with per-sample gradients by {position.method!r}; this version computes them by {METHOD!r}",
+                where=str(self.checkpoint),
+                remedy="Resume with the version of dpmed that began the run, or start a new run.",
+            )
+        state, ema, best = tree if computation.devices is None else computation.devices.copy(tree)
+        return replace(
+            fresh,
+            state=state,
+            ema=ema,
+            best=best,
+            step=position.step,
+            draws=position.draws,
+            seconds=position.seconds,
+            records=position.records,
+            rows=position.rows,
+            losses=position.losses,
+            watched=position.watched,
+        )
+
+    def open(self, run: RunState) -> None:
+        """Before the first draw: what only insiders may know, and the ledger up to the first checkpoint."""
+        if self.is_writer:
+            write_json(self.path / INTERNAL_FILE, {"keep": _KEEP_INSIDE, "units": self.plan.units.to_json()})
+        self._write_ledger_ahead(run)
+
+    def before_draw(self, draws: int) -> None:
+        """Put on record that `draws` draws have been begun."""
+        if self.journal is not None:
+            self.journal.begin(draws)
+
+    def save(self, run: RunState) -> None:
+        """Ledger, then metrics, then the checkpoint."""
+        self._write_ledger_ahead(run)
+        self._write_rows(run.rows)
+        position = Position(
+            config_digest=self.config_digest,
+            step=run.step,
+            draws=run.draws,
+            microbatch=run.microbatch,
+            method=METHOD,
+            seconds=run.seconds,
+            records=run.records,
+            rows=run.rows,
+            losses=run.losses,
+            watched=run.watched,
+        )
+        if self.is_writer:
+            save_checkpoint(self.path / CHECKPOINTS, position, (run.state, run.ema, run.best))
+
+    def close(self, outcome: Outcome) -> None:
+        """After the last draw: the ledger of exactly what was spent."""
+        self._write_ledger(outcome.run.draws, "running" if outcome.finished else "stopped")
+
+    def finish(self, run: RunState, predictions: Predictions, model: tuple[PyTree, PyTree]) -> TrainSummary:
+        """Score the test, then write scores, ledger, model, metrics, curves and summary.
+
+        Args:
+            run: at its end.
+            predictions: of the test split.
+            model: with its final weights, and its running statistics.
+        """
+        plan = self.plan
+        scores, intervals = write_test(plan, predictions, self.path)
+        # On the disk before the model that it covers, and once more when it can be bound to the model's bytes.
+        self._write_ledger(run.draws, "finished")
+        save_weights(self.path / MODEL_FILE, model)
+        ledger = self._write_ledger(run.draws, "finished", model=digest_of(self.path / MODEL_FILE))
+        test = {"epoch": run.step / plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
+        rows = (*run.rows, {**test, "split": "test", **scores})
+        self._write_rows(rows)
+        planned = None if plan.budget is None else plan.budget.epsilon
+        plot_curves(rows, self.path, metric=plan.main_metric, epsilon_planned=planned)
+        summary = TrainSummary(
+            folder=self.path,
+            test=scores,
+            intervals=intervals,
+            epsilon=ledger.epsilon,
+            delta=ledger.delta,
+            steps=run.step,
+            seconds=run.seconds,
+            samples_per_second=run.records / run.seconds if run.seconds else 0.0,
+            notes=ledger.notes,
+            release=tuple(describe_release(ledger)),
+        )
+        write_json(self.path / SUMMARY_FILE, summary.to_json())
+        return summary
+
+    def _write_rows(self, rows: tuple[Mapping[str, Any], ...]) -> None:
+        first = ["epoch", "step", "epsilon", "split", "loss"]
+        others = dict.fromkeys(name for row in rows for name in row if name not in first)
+        if self.is_writer:
+            write_csv(self.path / "metrics.csv", rows, [*first, *others])
+
+    def _write_ledger_ahead(self, run: RunState) -> None:
+        self._write_ledger(min(run.draws + self.plan.steps_per_checkpoint, self.plan.steps), "running")
+
+    def _write_ledger(self, draws: int, status: str, *, model: str | None = None) -> Ledger:
+        plan = self.plan
+        digests = Digests(config=self.config_digest, model=model)
+        if plan.budget is None:
+            ledger = plain_ledger(
+                plan.facts,
+                train_size=plan.train_size,
+                batch_size=plan.config.training.batch_size,
+                steps=draws,
+                steps_planned=plan.steps,
+                status=status,
+                digests=digests,
+            )
+        else:
+            facts = replace(plan.facts, notes=(*plan.facts.notes, *self.notes))
+            ledger = private_ledger(plan.budget, facts, steps=draws, status=status, digests=digests)
+        if self.is_writer:
+            write_json(self.path / LEDGER_FILE, ledger.to_json())
+        return ledger
+
+
+def create_run_folder(path: Path, plan: Plan) -> None:
+    """Write what a resume needs."""
+    make_folder(path / CHECKPOINTS)
+    write_json(path / SPLIT_FILE, plan.split.to_json())
+    write_text(path / CONFIG_FILE, config_to_toml(plan.config))
+
+
+def check_split(path: Path, plan: Plan) -> None:
+    """Compare the split of a run that is to go on with the one that it began with.
+
+    Raises:
+        InputError: they differ.
+    """
+    if read_json(path / SPLIT_FILE) != plan.split.to_json():
+        raise InputError(
+            "the data set has changed since the run began: it is split differently now",
+            where=str(path / SPLIT_FILE),
+            remedy="Restore the data set as it was, or start a new run.",
+        )
+
+
+def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Processes = ALONE) -> RunFolder:
+    """The folder of a run that begins or goes on; the caller holds its lock.
+
+    Args:
+        path: a folder that `create_run_folder` has written.
+        plan: of the run.
+        progress: hears of a journal that cannot be relied on.
+        processes: that train together; all call this together.
+
+    Raises:
+        InputError: a checkpoint is damaged or of another config, or what was spent is not known.
+    """
+    config = path / CONFIG_FILE
+    digest = processes.first(hashlib.sha256(config.read_bytes()).hexdigest() if processes.is_first else None)
+    checkpoint = next(iter(list_checkpoints(path / CHECKPOINTS)), None)
+    journal: DrawJournal | None = None
+    notes: tuple[str, ...] = ()
+    # A seeded run repeats the very draws that it lost, which reveals nothing new; a release run cannot.
+    if processes.is_first and plan.budget is not None and plan.facts.source != "seeded":
+        saved = None if checkpoint is None else read_position(checkpoint, config_digest=digest).draws
+        counted = count_draws(path, saved=saved, planned=plan.steps, progress=progress)
+        journal, notes = counted.journal, counted.notes
+    return RunFolder(
+        path=path,
+        plan=plan,
+        config_digest=digest,
+        checkpoint=checkpoint,
+        is_writer=processes.is_first,
+        journal=journal,
+        notes=notes,
+    )
+
+
+def load_run_config(path: Path) -> Config:
+    """The config of a run folder.
+
+    Raises:
+        InputError: the folder holds no run, or its config is damaged.
+    """
+    config = path / CONFIG_FILE
+    if not config.is_file():
+        remedy = "Give the folder that `dpmed train` named at its end."
+        raise InputError("holds no training run (no config.toml)", where=str(path), remedy=remedy)
+    try:
+        if config.stat().st_size > _MAX_CONFIG_BYTES:
+            raise InputError("is over 1 MiB, which no config is", where=str(config))
+        text = config.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", where=str(config)) from error
+    return config_from_toml(text, str(config))
