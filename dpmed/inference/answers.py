@@ -50,16 +50,16 @@ def settle_threshold(description: ModelDescription, given: float | None) -> floa
     if given is None:
         return description.threshold
     if not description.takes_threshold:
-        kind = f"{description.task} with {len(description.classes)} classes" if description.classes else description.task
+        kind = (
+            f"{description.task} with {len(description.classes)} classes" if description.classes else description.task
+        )
         raise InputError(f"has no meaning for {kind}: it parts two classes, or says yes to a label", where="threshold")
     if not 0 < given < 1:
         raise InputError(f"{given:g} is not between 0 and 1", where="threshold")
     return given
 
 
-def class_numbers(
-    probabilities: Float[np.ndarray, "... classes"], threshold: float | None
-) -> Int[np.ndarray, "..."]:
+def class_numbers(probabilities: Float[np.ndarray, "... classes"], threshold: float | None) -> Int[np.ndarray, "..."]:
     """The predicted class: of two the second from the threshold on, else the most probable, the first of equals."""
     if threshold is not None:
         numbers = probabilities[..., 1] >= np.float32(threshold)
@@ -121,9 +121,7 @@ def answer_row(
     """The cells of one sample that is a vector of answers: classification, multi-label and regression."""
     numbers: Shaped[np.ndarray, " answers"] = mean
     if description.task == "regression":
-        return {
-            f"value_{target.name}": text(value) for target, value in zip(description.targets, numbers, strict=True)
-        }
+        return {f"value_{target.name}": text(value) for target, value in zip(description.targets, numbers, strict=True)}
     probabilities = {
         f"probability_{name}": text(value) for name, value in zip(description.classes, numbers, strict=True)
     }

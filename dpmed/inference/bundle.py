@@ -105,9 +105,7 @@ def read_bundle(folder: Path) -> StoredModel:
             f"belongs to other weights than {WEIGHTS_FILE}: their SHA-256 is not the one that it names",
             where=str(folder / LEDGER_FILE),
         )
-    return StoredModel(
-        source=folder, description=description, ledger=ledger, network=with_arrays(empty, arrays)
-    )
+    return StoredModel(source=folder, description=description, ledger=ledger, network=with_arrays(empty, arrays))
 
 
 def _read_checked(folder: Path) -> dict[str, bytes]:
@@ -128,7 +126,9 @@ def _read_checked(folder: Path) -> dict[str, bytes]:
             contents[name] = path.read_bytes()
         if digest_of(path) != stated:
             remedy = "Get the bundle anew from whoever made it."
-            raise InputError(f"was damaged or changed: its SHA-256 is not that of {CHECKSUMS_FILE}", where=str(path), remedy=remedy)
+            raise InputError(
+                f"was damaged or changed: its SHA-256 is not that of {CHECKSUMS_FILE}", where=str(path), remedy=remedy
+            )
     return contents
 
 
@@ -157,7 +157,7 @@ def _read_weights(path: Path, wanted: Mapping[str, tuple[tuple[int, ...], np.dty
     where = str(path)
     try:
         with safe_open(path, framework="numpy") as file:
-            found = {name: _declared(file.get_slice(name)) for name in file.keys()}  # noqa: SIM118 it has no iterator
+            found = {name: _declared(file.get_slice(name)) for name in file.keys()}
             for name, facts in wanted.items():
                 if found.get(name) != facts:
                     has = _say(found[name]) if name in found else "nothing"

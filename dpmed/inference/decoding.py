@@ -58,7 +58,9 @@ def decode_input(path: Path, done: Preprocessing, *, windows: bool = False) -> D
         )
     is_volume = name.endswith(NIFTI_ENDINGS)
     if is_volume != (done.kind == "volume"):
-        raise InputError(f"is a {'volume' if is_volume else 'picture'}, but the model takes {done.kind}s", where=str(path))
+        raise InputError(
+            f"is a {'volume' if is_volume else 'picture'}, but the model takes {done.kind}s", where=str(path)
+        )
     return _read_volume(path, done, windows=windows) if is_volume else _read_picture(path, done)
 
 
@@ -124,7 +126,9 @@ def _read_array(path: Path, done: Preprocessing) -> Shaped[np.ndarray, "*space c
                 raise InputError(f"is an .npy file of unknown version {version}", where=str(path))
             shape, is_fortran, dtype = readers[version](file)
             if shape not in (wanted, wanted[:-1] if done.channels == 1 else wanted) or dtype.kind not in "uif":
-                raise InputError(f"is {dtype}{list(shape)}, but the model takes numbers {list(wanted)}", where=str(path))
+                raise InputError(
+                    f"is {dtype}{list(shape)}, but the model takes numbers {list(wanted)}", where=str(path)
+                )
             values = np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype)
             values = values.reshape(shape[::-1]).T if is_fortran else values.reshape(shape)
     except (ValueError, SyntaxError, OSError, EOFError) as error:

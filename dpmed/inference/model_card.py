@@ -184,9 +184,7 @@ def _privacy(ledger: ReadLedger) -> list[str]:
 
 
 def _in_words(epsilon: float, delta: float, unit: str) -> str:
-    start = (
-        f"whatever somebody concludes from the model about one {unit}, had that {unit} not been in the training set they "
-    )
+    start = f"whatever somebody concludes from the model about one {unit}, had that {unit} not been in the training set they "
     failure = f"but for a chance of {delta:g}"
     if epsilon > _LARGEST_SAID:
         return (

@@ -122,7 +122,9 @@ def _check_factory(description: ModelDescription, where: str) -> None:
         parameters = inspect.signature(function).parameters
     except (ImportError, AttributeError, ValueError, TypeError) as error:
         remedy = "Install the package that holds it, as on the machine that trained the model."
-        raise InputError(f"needs the factory {factory!r}, which is not there ({error})", where=where, remedy=remedy) from error
+        raise InputError(
+            f"needs the factory {factory!r}, which is not there ({error})", where=where, remedy=remedy
+        ) from error
     if not all(name in parameters for name in _FACTORY_TAKES):
         taken = ", ".join(_FACTORY_TAKES)
         raise InputError(f"names {factory!r}, which is no factory of models: it must take {taken}", where=where)

@@ -100,4 +100,3 @@ def _describe(folder: Path, config: Config, progress: Progress) -> ModelDescript
     # Without the cache: one sample is looked at, and decoding all of them would take hours.
     data = config.data.model_copy(update={"cache": False}) if hasattr(config.data, "cache") else config.data
     return describe_model(config, build_dataset(data, progress=progress))
-

@@ -44,9 +44,7 @@ def make_description(config, shape, *, task=None, classes=CLASSES, **changes):
 def make_network(config, shape, *, seed=0, **changes):
     """A network whose head is not zero, and its description."""
     description = make_description(config, shape, **changes)
-    built = build_model(
-        config, shape, outputs=description.outputs, task=description.task, key=jax.random.key(seed)
-    )
+    built = build_model(config, shape, outputs=description.outputs, task=description.task, key=jax.random.key(seed))
     arrays, static = eqx.partition(built.module, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten(arrays)
     keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
