@@ -13,9 +13,9 @@ def register(app: typer.Typer) -> None:
 
 
 def _complete(incomplete: str) -> list[str]:
-    from dpmed.data.phantom.layouts import layout_names
+    from dpmed.data.layouts import phantoms
 
-    return [name for name in layout_names() if name.startswith(incomplete)]
+    return [name for name in phantoms() if name.startswith(incomplete)]
 
 
 def phantom(
@@ -24,7 +24,7 @@ def phantom(
         str,
         typer.Argument(
             metavar="LAYOUT",
-            help="ham10000, radimagenet, msd-liver (or another task), cifar10, medmnist, medmnist3d or folder.",
+            help="Such as ham10000, msd-liver, folder or table; an unknown one lists them all.",
             autocompletion=_complete,
         ),
     ],
@@ -35,7 +35,7 @@ def phantom(
 ) -> None:
     """Write a synthetic data set in the exact layout of a real one, to try any config without the data."""
     console = console_of(ctx, json=json)
-    from dpmed.data.phantom.layouts import check_request
+    from dpmed.data.layouts import check_request
     from dpmed.files import new_run_folder
     from dpmed.workflows import phantom as workflow
 

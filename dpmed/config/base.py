@@ -1,6 +1,12 @@
 """What all config tables share."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+# A function (or class) of the user's own, and what it is called with: for data, models and losses alike.
+Factory = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+Arguments = dict[str, JsonValue]
 
 
 class Table(BaseModel):

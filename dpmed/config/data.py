@@ -5,12 +5,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dpmed.config.base import Table
+from dpmed.config.base import Arguments, Factory, Table
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=4, le=4096)]
 Positive = Annotated[float, Field(gt=0)]
 SplitRule = Literal["keyed-hash", "stratified"]
+Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4096)]
 
 MsdTask = Literal[
     "brain-tumour",
@@ -95,6 +96,14 @@ class NormalisedTable(FilesTable):
         return self
 
 
+class NamedUnitsTable(NormalisedTable):
+    """What data sets hold whose units have names of their own."""
+
+    split_by: SplitRule = "keyed-hash"
+    """`keyed-hash`: a unit's part follows from its name and the seed alone, so that nobody moves when the data set
+    grows; `stratified`: classes keep their shares, but ε then holds given the split."""
+
+
 class DigitsData(DataTable):
     """1,797 handwritten digits of 8 × 8 pixels, which come with scikit-learn: nothing to download."""
 
@@ -114,26 +123,20 @@ class PatchesData(DataTable):
     """Side of a patch, pixels. Patches do not overlap; flat ones (the black border of the fundus) are left out."""
 
 
-class Ham10000Data(NormalisedTable):
+class Ham10000Data(NamedUnitsTable):
     """HAM10000: dermatoscopic pictures of skin lesions, several per lesion; JPEGs and `HAM10000_metadata.csv`."""
 
     name: Literal["ham10000"]
-    split_by: SplitRule = "keyed-hash"
-    """`keyed-hash`: a unit's part follows from its name and the seed alone, so that nobody moves when the data set
-    grows; `stratified`: classes keep their shares, but ε then holds given the split."""
     classes: Literal["binary", "seven"] = "binary"
     """`binary`: needs attention (akiec, bcc, mel) or not, as in the paper; `seven`: the diagnosis."""
     size: tuple[Side, Side] = (224, 224)
     """Height and width after resizing, pixels."""
 
 
-class RadImageNetData(NormalisedTable):
+class RadImageNetData(NamedUnitsTable):
     """RadImageNet: 1.35 million CT, MR and ultrasound pictures; PNGs and the lists `RadiologyAI_*.csv`."""
 
     name: Literal["radimagenet"]
-    split_by: SplitRule = "keyed-hash"
-    """`keyed-hash`: a unit's part follows from its name and the seed alone, so that nobody moves when the data set
-    grows; `stratified`: classes keep their shares, but ε then holds given the split."""
     modalities: tuple[Literal["CT", "MR", "US"], ...] = ("CT", "MR", "US")
     """Keep pictures of these modalities."""
     regions: tuple[str, ...] = ()
@@ -146,13 +149,10 @@ class RadImageNetData(NormalisedTable):
     """Height and width after resizing, pixels."""
 
 
-class MsdData(NormalisedTable):
+class MsdData(NamedUnitsTable):
     """Medical Segmentation Decathlon: ten segmentation tasks, NIfTI volumes and `dataset.json`."""
 
     name: Literal["msd"]
-    split_by: SplitRule = "keyed-hash"
-    """`keyed-hash`: a unit's part follows from its name and the seed alone, so that nobody moves when the data set
-    grows; `stratified`: classes keep their shares, but ε then holds given the split."""
     task: MsdTask = "liver"
     """Which of the ten tasks."""
     shape: tuple[Side, Side, Side] = (128, 128, 50)
@@ -168,9 +168,8 @@ class MsdData(NormalisedTable):
     error."""
 
     @model_validator(mode="after")
-    def _check_window(self) -> Self:
-        if self.window is not None and self.window[0] >= self.window[1]:
-            raise ValueError("data.window must be two rising values")
+    def _check_msd(self) -> Self:
+        _check_window(self.window)
         return self
 
 
@@ -197,13 +196,97 @@ class MedMnistData(NormalisedTable):
     """Side of the pictures, pixels: 28 reads `pathmnist.npz`, 64 reads `pathmnist_64.npz`."""
 
 
-class FolderData(NormalisedTable):
+class TableData(NamedUnitsTable):
+    """Your own files by a table (CSV): one class, several labels, numbers or a mask per sample."""
+
+    name: Literal["table"]
+    table: str
+    """The table, a path below `root`: comma-separated, UTF-8, with a header."""
+    size: tuple[Side, Side] | tuple[Side, Side, Side] = (224, 224)
+    """Height and width of pictures, or three sides of volumes, after resizing; pixels."""
+    channels: Literal[1, 3] = 3
+    """Of pictures, 1: grey, 3: colour. Volumes, and samples of several files, have a grey channel per file."""
+    window: tuple[float, float] | None = None
+    """Values of 16-bit pictures, NIfTI and DICOM are clipped to this range; left out, that of 16-bit pictures is
+    0 to 65535 and that of volumes and DICOM is -1024 to 3071 (HU)."""
+    image: str | Names = "image"
+    """The column that holds the path of each sample's file below `root`; several columns for several files, each a
+    channel (such as T1, T2, FLAIR)."""
+    labels: str | Names | None = None
+    """One column: the class of each sample. Several columns: labels of 0 or 1; empty or -1 is unknown."""
+    class_names: Names | None = None
+    """Names of the classes, in order; left out, those that occur in the table. For `mask`: names of the values 0, 1, …;
+    needed there."""
+    targets: str | Names | None = None
+    """Columns of numbers to predict (regression); an empty field is unknown."""
+    target_mean: tuple[float, ...] | None = None
+    """Subtracted from each target. A public constant, such as the middle of the possible range."""
+    target_std: tuple[Positive, ...] | None = None
+    """Divides each target. A public constant, such as a quarter of the possible range."""
+    mask: str | None = None
+    """The column that holds the path of each sample's mask (segmentation)."""
+    patient: str | None = None
+    """The column that tells which samples share a patient; left out, every sample is a unit by itself."""
+    split: str | None = None
+    """The column that says `train`, `val` (or `validation`) or `test`; left out, a split is made."""
+    columns: Names = ()
+    """Further columns that metrics can be broken down by, such as `sex` or `site`."""
+
+    @model_validator(mode="after")
+    def _check_table(self) -> Self:
+        _check_window(self.window)
+        given = [name for name in ("labels", "targets", "mask") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"exactly one of data.labels, data.targets and data.mask says what is to be learnt, but given are "
+                f"{', '.join(given) or 'none'}"
+            )
+        if self.mask is not None and (self.class_names is None or len(self.class_names) < 2):  # noqa: PLR2004
+            raise ValueError("data.mask needs data.class_names: names of the mask's values 0, 1, …, at least two")
+        count = 0 if self.targets is None else len(names_in(self.targets))
+        for key in ("target_mean", "target_std"):
+            values = getattr(self, key)
+            if (0 if values is None else len(values)) != count:
+                raise ValueError(f"data.{key} needs one public constant per column of data.targets ({count})")
+        return self
+
+
+class NnunetData(NamedUnitsTable):
+    """The raw layout of nnU-Net (version 2): `dataset.json`, `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`."""
+
+    name: Literal["nnunet"]
+    shape: tuple[Side, Side, Side] = (128, 128, 64)
+    """Voxels along right-left, back-front and foot-head after resampling."""
+    spacing_mm: tuple[Positive, Positive, Positive] | None = None
+    """Resample to this voxel size, then crop or pad about the centre to `shape`; left out, the whole volume is
+    resampled to `shape`."""
+    window: tuple[float, float] | None = None
+    """Intensities of all channels are clipped to this range; left out, channels named CT to -1024 to 3071 (HU), and of
+    others the 0.5th to 99.5th percentile of each volume becomes 0 to 1."""
+    group_pattern: str | None = None
+    """A regular expression with one group that finds the patient in the case's name; left out, every case is a unit by
+    itself."""
+
+    @model_validator(mode="after")
+    def _check_nnunet(self) -> Self:
+        _check_window(self.window)
+        return self
+
+
+class CustomData(DataTable):
+    """A data set by your own code: `factory(**arguments)` gives an object of `dpmed.Dataset`."""
+
+    name: Literal["custom"]
+    factory: Factory
+    """What makes it, such as `mypackage.data:make`, imported from the Python path and from nowhere else."""
+    arguments: Arguments = Field(default_factory=dict)
+    """Passed to the factory by name."""
+
+
+class FolderData(NamedUnitsTable):
     """Your own pictures: one folder per class with PNG, JPEG, TIFF, NIfTI or (by the extra `dicom`) DICOM files."""
 
     name: Literal["folder"]
-    split_by: SplitRule = "keyed-hash"
-    """`keyed-hash`: a unit's part follows from its name and the seed alone, so that nobody moves when the data set
-    grows; `stratified`: classes keep their shares, but ε then holds given the split."""
     size: tuple[Side, Side] | tuple[Side, Side, Side] = (224, 224)
     """Height and width, or for volumes three sides, after resizing; pixels."""
     channels: Literal[1, 3] = 3
@@ -219,12 +302,31 @@ class FolderData(NormalisedTable):
 
     @model_validator(mode="after")
     def _check_folder(self) -> Self:
-        if self.window is not None and self.window[0] >= self.window[1]:
-            raise ValueError("data.window must be two rising values")
+        _check_window(self.window)
         return self
 
 
+def names_in(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    """One column's name, or several, as several."""
+    return (given,) if isinstance(given, str) else given
+
+
+def _check_window(window: tuple[float, float] | None) -> None:
+    if window is not None and window[0] >= window[1]:
+        raise ValueError("data.window must be two rising values")
+
+
 DataConfig = Annotated[
-    DigitsData | PatchesData | Ham10000Data | RadImageNetData | MsdData | Cifar10Data | MedMnistData | FolderData,
+    DigitsData
+    | PatchesData
+    | Ham10000Data
+    | RadImageNetData
+    | MsdData
+    | Cifar10Data
+    | MedMnistData
+    | FolderData
+    | TableData
+    | NnunetData
+    | CustomData,
     Field(discriminator="name"),
 ]

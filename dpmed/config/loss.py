@@ -26,7 +26,10 @@ class CrossEntropyLoss(ClassLoss):
 
 
 class BinaryCrossEntropyLoss(ClassLoss):
-    """Cross-entropy of one logit, for two classes."""
+    """Cross-entropy of one logit, for two classes; for several labels the mean over those that are known.
+
+    For labels, `class_weights` is one factor each.
+    """
 
     name: Literal["binary_cross_entropy"]
 
@@ -45,17 +48,25 @@ class DiceLoss(Table):
 
 
 class L1Loss(Table):
-    """Mean absolute difference of images."""
+    """Mean absolute difference of images, or of the scaled targets of regression that are known."""
 
     name: Literal["l1"]
 
 
 class MseLoss(Table):
-    """Mean squared difference of images."""
+    """Mean squared difference of images, or of the scaled targets of regression that are known."""
 
     name: Literal["mse"]
 
 
+class HuberLoss(Table):
+    """Half the squared difference where it is small, linear where it is large (Huber, 1964); else as `mse`."""
+
+    name: Literal["huber"]
+    delta: Annotated[float, Field(gt=0)] = 1.0
+    """Where the loss becomes linear, in scaled units."""
+
+
 LossConfig = Annotated[
-    CrossEntropyLoss | BinaryCrossEntropyLoss | DiceLoss | L1Loss | MseLoss, Field(discriminator="name")
+    CrossEntropyLoss | BinaryCrossEntropyLoss | DiceLoss | L1Loss | MseLoss | HuberLoss, Field(discriminator="name")
 ]

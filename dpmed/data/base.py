@@ -34,6 +34,37 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """From stored values to those that a model sees, (v / scale - mean) / std, and back: the only place that knows.
+
+    Attributes:
+        scale: stored values are divided by this.
+        mean: subtracted then, per channel.
+        std: divides then, per channel.
+    """
+
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def apply(self, stored: Any) -> Any:
+        """Normalised values of `stored (*shape, channel)`, an array of NumPy or JAX; its floating type is kept."""
+        factor, shift = self._line(stored)
+        return stored * factor - shift
+
+    def undo(self, normalised: Any) -> Any:
+        """The stored values that `apply` made `normalised` of, up to rounding."""
+        factor, shift = self._line(normalised)
+        return (normalised + shift) / factor
+
+    def _line(self, values: Any) -> tuple[np.ndarray, np.ndarray]:
+        shape = (1,) * (values.ndim - 1) + (-1,)
+        factor = np.asarray([1.0 / (self.scale * std) for std in self.std], values.dtype)
+        shift = (np.asarray(self.mean, values.dtype) * self.scale * factor).astype(values.dtype)
+        return factor.reshape(shape), shift.reshape(shape)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Info:
     """What a model and a plan need to know of a data set without reading a sample.
 
@@ -50,6 +81,7 @@ class Info:
         target_names: name of each target of regression, else empty.
         target_mean: public constants that are subtracted from the targets of regression, one each.
         target_std: public constants that then divide them, one each.
+        patients_unknown: whether samples may share a patient without anybody knowing.
         value_range: the lowest and highest stored value there can be, where that is known, such as a CT window.
     """
 
@@ -66,6 +98,24 @@ class Info:
     target_names: tuple[str, ...] = ()
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
+    patients_unknown: bool = False
+
+    @property
+    def scaling(self) -> Scaling:
+        """From stored values to those that a model sees."""
+        return Scaling(scale=self.scale, mean=self.mean, std=self.std)
+
+    @property
+    def target_scaling(self) -> Scaling | None:
+        """From the targets of regression to those that a model predicts; None for other tasks."""
+        if self.task != "regression":
+            return None
+        return Scaling(scale=1.0, mean=self.target_mean, std=self.target_std)
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the classes, labels or targets; empty for reconstruction."""
+        return self.target_names if self.task == "regression" else self.class_names
 
 
 @dataclass(frozen=True, kw_only=True)

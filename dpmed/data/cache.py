@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from dpmed.config.data import FilesTable
 from dpmed.data.base import Dataset, Sample
 from dpmed.data.reserve import allocate, waiting_lock
 from dpmed.data.stored import FileDataset, Listed, Listing
@@ -45,10 +46,12 @@ _MAX_WORKERS = 8
 _VOLUME_WORKERS = 2  # a volume takes over a hundred megabytes while it is decoded
 
 
-def default_cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/dpmed`, or `~/.cache/dpmed`."""
+def cache_folder(config: FilesTable) -> Path | None:
+    """Where decoded samples are kept: as asked for, else `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`; None: nowhere."""
+    if not config.cache:
+        return None
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "dpmed"
+    return config.cache_folder or (Path(base) if base else Path.home() / ".cache") / "dpmed"
 
 
 def cached(dataset: FileDataset, folder: Path, *, progress: Progress) -> Dataset:
@@ -71,7 +74,7 @@ def cached(dataset: FileDataset, folder: Path, *, progress: Progress) -> Dataset
         if ready is not None:
             return ready
     if layout is None:
-        layout = _Layout.of(dataset[0])
+        layout = _Layout.of(dataset[0], dataset.listing)
     needed = layout.bytes_per_sample * len(dataset)
     free = shutil.disk_usage(folder).free
     if not place.exists() and needed + _SPARE_BYTES > free:
@@ -93,7 +96,10 @@ def cached(dataset: FileDataset, folder: Path, *, progress: Progress) -> Dataset
 
 @dataclass(frozen=True, kw_only=True)
 class _Layout:
-    """Shape and type of every input and target. Targets are stored only where they come from files."""
+    """Shape and type of every input and target. Targets are stored only where they come from files.
+
+    A target that stands in a table is read from there each time: a corrected table then needs no other cache.
+    """
 
     input_shape: tuple[int, ...]
     input_dtype: str
@@ -101,11 +107,11 @@ class _Layout:
     target_dtype: str
 
     @classmethod
-    def of(cls, sample: Sample) -> "_Layout":
+    def of(cls, sample: Sample, listing: Listing) -> "_Layout":
         return cls(
             input_shape=sample.input.shape,
             input_dtype=sample.input.dtype.str,
-            target_shape=sample.target.shape,
+            target_shape=sample.target.shape if listing.known_targets is None else (),
             target_dtype=sample.target.dtype.str,
         )
 
@@ -140,7 +146,7 @@ class CachedDataset(Listed):
             targets = rows[:, layout.input_bytes :].view(layout.target_dtype)
             self._targets = targets.reshape(self._size, *layout.target_shape)
         else:
-            self._targets = np.asarray(listing.labels)
+            self._targets = np.asarray(listing.known_targets)
         self._touched = 0
         self._lock = threading.Lock()
 
@@ -247,7 +253,7 @@ class _Builder:
 
     def _bytes(self, number: int) -> bytes:
         sample = self._dataset[number]
-        if _Layout.of(sample) != self._layout:
+        if _Layout.of(sample, self._dataset.listing) != self._layout:
             raise InputError(
                 f"becomes {sample.input.dtype} of shape {sample.input.shape}, but the first sample "
                 f"{np.dtype(self._layout.input_dtype)} of shape {self._layout.input_shape}",

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from dpmed.data.base import Dataset, Info, Split
+from dpmed.data.base import Dataset, Split
 from dpmed.data.units import UnitSummary, summarise_units
 
 _LOOKED_AT = 32
@@ -79,7 +79,7 @@ def describe(dataset: Dataset, split: Split, *, seed: int = 0) -> Description:
     chosen = choose_samples(split, _LOOKED_AT, seed=seed)
     samples = [dataset[int(number)] for number in chosen]
     values = np.stack([sample.input for sample in samples])
-    normalised = normalise(values.astype(np.float32), info)
+    normalised = info.scaling.apply(values.astype(np.float32))
     return Description(
         name=info.name,
         task=info.task,
@@ -101,12 +101,6 @@ def choose_samples(split: Split, count: int, *, seed: int) -> Int[np.ndarray, " 
     """Numbers of at most `count` random training samples, rising."""
     generator = np.random.default_rng([0xC0117AC7, seed])
     return np.sort(generator.choice(split.train, min(count, len(split.train)), replace=False))
-
-
-def normalise(stored: Float[np.ndarray, "*space channel"], info: Info) -> Float[np.ndarray, "*space channel"]:
-    """Stored values with the data set's mean and std taken out, as the training step does on the device."""
-    mean, std = np.asarray(info.mean, np.float32), np.asarray(info.std, np.float32)
-    return (stored / np.float32(info.scale) - mean) / std
 
 
 def _class_counts(dataset: Dataset, split: Split) -> dict[str, dict[str, int]]:

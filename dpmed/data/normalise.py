@@ -11,6 +11,11 @@ _USER_CONSTANTS = (
     "Normalisation uses mean and std as given in the config. If they were computed from the training data, ε does not "
     "cover that."
 )
+TARGET_CONSTANTS = (
+    "Targets are scaled by target_mean and target_std as given in the config. If they were computed from the training "
+    "data, ε does not cover that."
+)
+CLASSES_READ = "The names and the number of the classes were read from the data set."
 
 
 def unnamed_patients(source: str) -> str:

@@ -27,7 +27,9 @@ class SelfTarget:
     @property
     def info(self) -> Info:
         """That of the data set, for the task of reconstruction."""
-        return replace(self._dataset.info, task="reconstruction", class_names=())
+        return replace(
+            self._dataset.info, task="reconstruction", class_names=(), target_names=(), target_mean=(), target_std=()
+        )
 
     @property
     def labels(self) -> Int[np.ndarray, " sample"] | None:

@@ -3,15 +3,22 @@
 Nothing outside the root is ever opened: names with `..`, absolute names and links that lead out are refused.
 """
 
-import csv
+import difflib
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
 
 from dpmed.errors import InputError
 
-_MAX_TABLE_BYTES = 1 << 30
+_MAX_TABLE_BYTES = 1 << 28
+_MAX_COLUMNS = 4096
 _SUSPECTS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
@@ -62,13 +69,21 @@ class Root:
             self._check(Path(text), name, source)
         return Path(text)
 
-    def walk(self) -> Iterator[str]:
-        """Names of all files below the root, in sorted order; hidden ones are left out, linked folders not entered."""
+    def walk(self, *, hidden: list[str] | None = None) -> Iterator[str]:
+        """Names of all files below the root, in sorted order; hidden ones are left out, linked folders not entered.
+
+        Args:
+            hidden: takes the names of what is left out for being hidden, folders with a slash behind them.
+        """
+        left_out = [] if hidden is None else hidden
         for folder, folders, names in os.walk(self.path):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
             below = Path(folder).relative_to(self.path)
+            left_out += [f"{(below / name).as_posix()}/" for name in sorted(folders) if name.startswith(".")]
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(names):
-                if not name.startswith("."):
+                if name.startswith("."):
+                    left_out.append((below / name).as_posix())
+                else:
                     yield (below / name).as_posix()
 
     def _check(self, path: Path, name: str, source: str) -> None:
@@ -76,66 +91,145 @@ class Root:
             raise InputError(f"{name!r} is a link that leads out of the folder {self.path}", where=source)
 
 
-def read_table(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a comma-separated table with a header.
+class TextTable:
+    """A comma-separated table as text, with the line that each row stands on.
+
+    Args:
+        path: the file, for messages.
+        names: of the columns, in order.
+        lines: on which each row begins; the header is line 1.
+        frame: of pandas, a column per name, numbered.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str], *, lines: Int[np.ndarray, " row"], frame: Any) -> None:
+        self.path = path
+        self.names = tuple(names)
+        self.lines = lines
+        self._frame = frame
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def column(self, name: str) -> list[str]:
+        """The fields of one column, without blanks around them; an empty field is empty text."""
+        fields: list[str] = self._frame[self.names.index(name)].str.strip().tolist()
+        return fields
+
+    def where(self, row: int) -> str:
+        """File and line of a row, for messages."""
+        return f"{self.path} line {self.lines[row]}"
+
+
+def read_table(path: Path, columns: Sequence[str]) -> TextTable:
+    """Read a comma-separated table with a header, by pandas, as text.
+
+    pandas fills rows that are too short and cuts some that are too long; so the number of fields of every row is held
+    against the header first.
 
     Args:
         path: the file, UTF-8.
         columns: the columns that must be there; others are kept as well.
 
-    Returns:
-        One dictionary per row.
-
     Raises:
-        InputError: the file is missing, is not such a table, lacks a column or has a row of another length.
+        InputError: the file is missing, too large, no such table, lacks a column or has a row of another length.
     """
-    text = _read_text(path)
-    header_line = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    import pandas as pd
+
+    content = _read_bytes(path)
+    records = _Records.of(content)
+    _check_records(path, records)
     try:
-        header = [name.strip() for name in next(reader, [])]
-        _check_header(path, header, header_line, columns)
-        rows = []
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise InputError(
-                    f"line {reader.line_num} has {len(row)} fields, but the header has {len(header)}", where=str(path)
-                )
-            rows.append(dict(zip(header, (field.strip() for field in row), strict=True)))
-    except csv.Error as error:
-        raise InputError(f"line {reader.line_num} cannot be read ({error})", where=str(path)) from error
-    if not rows:
+        frame = pd.read_csv(io.BytesIO(content), header=None, dtype=str, na_filter=False, encoding="utf-8")
+    except (ValueError, OverflowError) as error:  # pandas' own errors are kinds of ValueError
+        raise InputError(f"cannot be read ({str(error).strip()})", where=str(path)) from error
+    if len(frame) != len(records.lines):
+        raise InputError("has quotation marks in the middle of a field", where=str(path))
+    names = frame.iloc[0].str.strip().tolist()
+    _check_header(path, names, columns)
+    if len(frame) == 1:
         raise InputError("has a header but no rows", where=str(path))
-    return rows
+    return TextTable(path, names, lines=records.lines[1:], frame=frame.iloc[1:])
 
 
-def _read_text(path: Path) -> str:
+@dataclass(frozen=True, kw_only=True)
+class _Records:
+    """The line on which each record begins, and how many fields it has; records without a byte are left out."""
+
+    lines: Int[np.ndarray, " record"]
+    fields: Int[np.ndarray, " record"]
+    is_closed: bool
+
+    @classmethod
+    def of(cls, content: bytes) -> "_Records":
+        data = np.frombuffer(content, np.uint8)
+        # A quotation mark opens or closes a field; a doubled one within a field does both.
+        quoted = np.logical_xor.accumulate(data == ord('"'))
+        breaks = data == ord("\n")
+        starts = np.concatenate([[0], np.flatnonzero(breaks & ~quoted) + 1])
+        starts = starts[starts < len(data)]
+        if len(starts) == 0:
+            return cls(lines=starts, fields=starts, is_closed=True)
+        fields = np.add.reduceat((data == ord(",")) & ~quoted, starts, dtype=np.int64) + 1
+        before = np.add.reduceat(breaks, starts, dtype=np.int64).cumsum()
+        lines = 1 + np.concatenate([[0], before[:-1]])
+        is_blank = breaks[starts]
+        return cls(lines=lines[~is_blank], fields=fields[~is_blank], is_closed=not quoted[-1])
+
+
+def _check_records(path: Path, records: _Records) -> None:
+    if not records.is_closed:
+        raise InputError("has a quotation mark that is never closed", where=str(path))
+    if len(records.lines) == 0:
+        raise InputError("is empty", where=str(path))
+    expected = int(records.fields[0])
+    if expected > _MAX_COLUMNS:
+        raise InputError(f"has {expected:,} columns; over {_MAX_COLUMNS:,} are refused", where=str(path))
+    wrong = np.flatnonzero(records.fields != expected)
+    if len(wrong):
+        first = int(wrong[0])
+        raise InputError(
+            f"line {records.lines[first]} has {records.fields[first]} fields, but the header has {expected}"
+            + (f", and so in {len(wrong) - 1} more lines" if len(wrong) > 1 else ""),
+            where=str(path),
+            remedy="A field that holds a comma needs quotation marks.",
+        )
+
+
+def _read_bytes(path: Path) -> bytes:
+    """The file in UTF-8, every line ended by a line feed."""
     try:
         if path.stat().st_size > _MAX_TABLE_BYTES:
             raise InputError(f"is over {_MAX_TABLE_BYTES:,} bytes long, which is refused", where=str(path))
-        return path.read_text(encoding="utf-8-sig")
+        content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except FileNotFoundError as error:
         raise InputError(
             "there is no such file", where=str(path), remedy="It comes with the data set; data.root must hold it."
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read as text ({error})", where=str(path)) from error
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
+    content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    bad = content.find(b"\0")
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        bad = error.start
+    if bad >= 0:
+        line = content.count(b"\n", 0, bad) + 1
+        raise InputError(f"line {line} holds bytes that are no text in UTF-8", where=str(path))
+    return content
 
 
-def _check_header(path: Path, header: list[str], line: str, columns: Sequence[str]) -> None:
-    missing = [name for name in columns if name not in header]
-    if not missing:
-        if len(set(header)) != len(header):
-            raise InputError("has two columns of the same name", where=str(path))
-        return
+def _check_header(path: Path, header: list[str], columns: Sequence[str]) -> None:
     for sign, name in _SUSPECTS.items():
-        if sign in line and "," not in line:
-            raise InputError(
-                f"its fields are separated by {name}",
-                where=str(path),
-                remedy="Separate them by commas, as the source does.",
-            )
-    text = ", ".join(header)[:200] or "none"
-    raise InputError(f"lacks the column {', '.join(missing)}; it has: {text}", where=str(path))
+        if len(header) == 1 and sign in header[0]:
+            remedy = "Separate them by commas."
+            raise InputError(f"its fields are separated by {name}", where=str(path), remedy=remedy)
+    repeated = sorted(name for name, count in Counter(header).items() if count > 1)
+    if repeated:
+        raise InputError(f"has two columns of the same name, {repeated[0]!r}", where=str(path))
+    missing = [name for name in columns if name not in header]
+    if missing:
+        guesses = difflib.get_close_matches(missing[0], header, n=1)
+        remedy = f"Did you mean {guesses[0]}?" if guesses else ""
+        text = ", ".join(header)[:200]
+        raise InputError(f"lacks the column {', '.join(missing)}; it has: {text}", where=str(path), remedy=remedy)

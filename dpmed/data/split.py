@@ -20,6 +20,8 @@ from dpmed.data.base import Dataset, Split
 from dpmed.data.identity import names_of
 from dpmed.errors import InputError
 
+# What tables and folders call the parts.
+PART_NAMES = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _STREAM = 0x5B117  # keeps the split's random numbers apart from all others of the same seed
 
 

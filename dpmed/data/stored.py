@@ -27,12 +27,19 @@ class Listing:
         groups: the unit that each sample belongs to.
         official_split: the split that the source prescribes, if it does.
         columns: further facts per sample.
+        targets: where they are known without reading a file but are no single class: labels or numbers; else None.
     """
 
     labels: Int[np.ndarray, " sample"] | None
     groups: Sequence[str]
     official_split: Split | None = None
+    targets: Shaped[np.ndarray, "sample target"] | None = None
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    @property
+    def known_targets(self) -> Shaped[np.ndarray, "sample ..."] | None:
+        """The target of every sample where no file has to be read for it; else None."""
+        return self.labels if self.targets is None else self.targets
 
     def select(self, numbers: Int[np.ndarray, " kept"]) -> "Listing":
         """The listing of some of the samples, numbered anew in the order of `numbers`, which must rise."""
@@ -42,6 +49,7 @@ class Listing:
             groups=[self.groups[number] for number in numbers],
             official_split=None if split is None else split.select(numbers),
             columns={name: [column[number] for number in numbers] for name, column in self.columns.items()},
+            targets=None if self.targets is None else self.targets[numbers],
         )
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from dpmed.data.base import Scaling
 from dpmed.errors import InputError
 from dpmed.inference.description import ModelDescription
-from dpmed.models.normalisation import Normalisation
 
 _BYTE_CLASSES = 256
 
@@ -33,12 +33,10 @@ def mean_scale(
         case "multi-label":
             return _sigmoid(logits)
         case "regression":
-            std = np.array([target.std for target in description.targets], np.float32)
-            mean = np.array([target.mean for target in description.targets], np.float32)
-            return np.asarray(logits * std + mean, np.float32)
+            means, stds = zip(*((target.mean, target.std) for target in description.targets), strict=True)
+            return np.asarray(Scaling(scale=1.0, mean=means, std=stds).undo(logits), np.float32)
         case _:
-            done = description.preprocessing
-            return Normalisation(scale=done.scale, mean=done.mean, std=done.std).undo(logits)
+            return np.asarray(description.preprocessing.scaling.undo(logits), np.float32)
 
 
 def settle_threshold(description: ModelDescription, given: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -74,7 +75,7 @@ def _read_picture(path: Path, done: Preprocessing) -> Decoded:
         pixels = np.repeat(small, done.channels, axis=-1)
         grid = OwnGrid(shape=grey.shape)
     else:
-        channels = 1 if done.channels == 1 else 3
+        channels: Literal[1, 3] = 1 if done.channels == 1 else 3
         pixels = decode_picture(path, size=(height, width), channels=channels, window=done.window or _DEEP_WINDOW)
         grid = picture_grid(path)
     if done.full_scale is None:

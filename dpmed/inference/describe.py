@@ -1,6 +1,7 @@
 """From a run's config and data set to the description of its model."""
 
 from importlib.metadata import version
+from typing import Literal
 
 from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Info
@@ -11,7 +12,7 @@ _DEFAULT_THRESHOLD = 0.5
 _HU_WINDOW = (-1024.0, 3071.0)
 _PERCENTILES = (0.5, 99.5)
 _VOLUME_AXES = 3
-_STORED = {"uint8": "uint8", "float16": "float16"}
+_STORED: dict[str, Literal["uint8", "float16"]] = {"uint8": "uint8", "float16": "float16"}
 
 
 def describe_model(config: Config, dataset: Dataset) -> ModelDescription:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dpmed.config.model import ModelConfig
+from dpmed.data.base import Scaling
 from dpmed.errors import InputError
 from dpmed.files import write_text
 
@@ -77,6 +78,11 @@ class Preprocessing(_Part):
         if self.window is not None and not self.window[0] < self.window[1]:
             raise ValueError("window must be two rising values")
         return self
+
+    @property
+    def scaling(self) -> Scaling:
+        """From stored values to those that the network sees."""
+        return Scaling(scale=self.scale, mean=self.mean, std=self.std)
 
 
 class Target(_Part):

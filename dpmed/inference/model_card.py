@@ -1,4 +1,4 @@
-"""`MODEL_CARD.md`: what a reader should know of a model, after Mitchell et al. (2019), "Model Cards for Model Reporting".
+"""`MODEL_CARD.md`: what a reader should know of a model, after Mitchell et al. (2019), Model Cards for Model Reporting.
 
 The card may leave the institution with the model, so it holds no number that was computed from private data and that ε
 does not cover. Metrics of test patients are such numbers: they are left out unless whoever exports asks for them, and
@@ -87,7 +87,8 @@ def _details(facts: CardFacts) -> list[str]:
         "## Model details",
         "",
         f"- Task: {description.task} ({_TASKS[description.task]}).",
-        f"- Network: {plain(description.architecture.name)}; input {shape} (channels last), {description.outputs} outputs.",
+        f"- Network: {plain(description.architecture.name)}; input {shape} (channels last), "
+        f"{description.outputs} outputs.",
         f"- Trained with dpmed {plain(description.version)}, finished {plain(ledger.created)}.",
         *(f"- {name}: {plain(value)}" for name, value in facts.training.items()),
         f"- Files: {', '.join(facts.files)}.",
@@ -97,16 +98,16 @@ def _details(facts: CardFacts) -> list[str]:
         lines.append(f"- {kind}, in the order of the outputs: {'; '.join(map(plain, names))}.")
     if description.threshold is not None:
         lines.append(
-            f"- Threshold: the second class, or a label, is predicted from a probability of {description.threshold:g} on."
-            " It was not tuned on any data."
+            "- Threshold: the second class, or a label, is predicted from a probability of "
+            f"{description.threshold:g} on. It was not tuned on any data."
         )
     chosen = description.chosen or ("The weights are those after the last step; nothing chose them.",)
     lines += ["", "How these weights were chosen:", "", *(f"- {plain(sentence)}" for sentence in chosen)]
     if ledger.siblings:
         lines.append(
             f"- It is one of {len(ledger.siblings) + 1} runs of one call on the same data (the others: "
-            f"{plain(', '.join(ledger.siblings))}). Choosing among them by their scores is a use of data that ε does not "
-            "cover, and publishing several costs more than the ε of one."
+            f"{plain(', '.join(ledger.siblings))}). Choosing among them by their scores is a use of data that ε does "
+            "not cover, and publishing several costs more than the ε of one."
         )
     return lines
 
@@ -125,8 +126,8 @@ def _use(facts: CardFacts) -> list[str]:
         "## Factors",
         "",
         "- Training with differential privacy costs accuracy, and costs groups with few samples more than others "
-        "(Bagdasaryan et al., 2019). How it does for groups by sex, age, device or site has to be looked at where it is "
-        "to be used: `dpmed evaluate --break-down-by`.",
+        "(Bagdasaryan et al., 2019). How it does for groups by sex, age, device or site has to be looked at where "
+        "it is to be used: `dpmed evaluate --break-down-by`.",
     ]
 
 
@@ -137,8 +138,8 @@ def _data(facts: CardFacts) -> list[str]:
         "",
         f"- {plain(ledger.data)}; {ledger.train_size:,} training records (unit: {plain(ledger.unit_of_privacy)}). The "
         "size is treated as public.",
-        "- Nothing else is said of the samples here: counts, shares and statistics of them would be numbers that ε does "
-        "not cover.",
+        "- Nothing else is said of the samples here: counts, shares and statistics of them would be numbers that ε "
+        "does not cover.",
     ]
 
 
@@ -148,8 +149,8 @@ def _metrics(facts: CardFacts) -> list[str]:
     if not facts.metrics:
         return [
             *lines,
-            "- Left out: metrics on test samples are exact numbers of private data, which ε does not cover. They stand in "
-            "`summary.json` of the run, which stays inside the institution.",
+            "- Left out: metrics on test samples are exact numbers of private data, which ε does not cover. They stand "
+            "in `summary.json` of the run, which stays inside the institution.",
         ]
     if not is_public:
         lines += [
@@ -184,7 +185,10 @@ def _privacy(ledger: ReadLedger) -> list[str]:
 
 
 def _in_words(epsilon: float, delta: float, unit: str) -> str:
-    start = f"whatever somebody concludes from the model about one {unit}, had that {unit} not been in the training set they "
+    start = (
+        f"whatever somebody concludes from the model about one {unit}, had that {unit} not been in the training set, "
+        "they "
+    )
     failure = f"but for a chance of {delta:g}"
     if epsilon > _LARGEST_SAID:
         return (
@@ -204,13 +208,13 @@ def _risks(ledger: ReadLedger) -> list[str]:
     worst, relaxed = (_risk(ledger, adversary, prior) for adversary in ("worst-case", "relaxed"))
     unit = plain(ledger.unit_of_privacy)
     return [
-        f"- Reconstruction, worst-case adversary (who knows everything but one {unit}): succeeds with probability at most "
-        f"{_up(worst.upper)}, where guessing without the model succeeds with κ = 1/N = {prior:.4g}.",
+        f"- Reconstruction, worst-case adversary (who knows everything but one {unit}): succeeds with probability at "
+        f"most {_up(worst.upper)}, where guessing without the model succeeds with κ = 1/N = {prior:.4g}.",
         f"- Reconstruction, relaxed adversary (who does not know the direction of that {unit}'s gradient): at most "
         f"{_up(relaxed.upper)} at the same κ. That is an assumption on the attacker, not a guarantee of differential "
         "privacy (Ziller et al., 2024).",
-        f"- Membership inference, worst-case adversary: advantage (TPR - FPR) at most {_up(worst.advantage)}; at an FPR of "
-        f"{REPORTED_FPR:g} a TPR of at most {_up(worst.tpr)}.",
+        f"- Membership inference, worst-case adversary: advantage (TPR - FPR) at most {_up(worst.advantage)}; at an FPR "
+        f"of {REPORTED_FPR:g} a TPR of at most {_up(worst.tpr)}.",
     ]
 
 
@@ -242,8 +246,8 @@ def _recipients(ledger: ReadLedger) -> list[str]:
         "## Who may receive it",
         "",
         "- Those to whom the institution grants what the stated (ε, δ) leaves open. Differential privacy holds against "
-        "any recipient, whatever else they know, now or later, and however often they look at the model; so the decision "
-        "is about ε, not about the recipient's good will.",
+        "any recipient, whatever else they know, now or later, and however often they look at the model; so the "
+        "decision is about ε, not about the recipient's good will.",
         "- The files of this bundle alone: the run folder (metrics.csv, summary.json, curves, checkpoints, "
         "internal.json) stays inside.",
         "- `checksums.sha256` finds damage. It does not tell who made the bundle: get it over a channel that does.",

@@ -18,7 +18,6 @@ from jaxtyping import Array, Float, PyTree
 from dpmed.errors import InputError, RunError
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.network import Network
-from dpmed.models.normalisation import Normalisation
 from dpmed.products import plain_programs
 
 ONNX_FILE = "model.onnx"
@@ -73,7 +72,7 @@ def to_stablehlo(network: Network, description: ModelDescription) -> bytes:
     `jax.export.deserialize` reads it; its `call(images)` gives logits.
     """
     (batch,) = jax.export.symbolic_shape("batch")
-    wanted = jax.ShapeDtypeStruct((batch, *description.input_shape), jnp.float32)
+    wanted = jax.ShapeDtypeStruct((batch, *description.input_shape), jnp.float32)  # type: ignore[no-untyped-call] # jax's
     with plain_programs():
         exported = jax.export.export(jax.jit(forward_function(network, description)), platforms=_PLATFORMS)(wanted)
     return bytes(exported.serialize())
@@ -81,11 +80,10 @@ def to_stablehlo(network: Network, description: ModelDescription) -> bytes:
 
 def forward_function(network: Network, description: ModelDescription) -> Callable[[Array], Array]:
     """Logits of a batch as stored, with weights and normalisation inside."""
-    done = description.preprocessing
-    normalise = Normalisation(scale=done.scale, mean=done.mean, std=done.std)
+    scaling = description.preprocessing.scaling
 
     def one(stored: Float[Array, "*space channel"]) -> PyTree:
-        return network.module(normalise(stored), network.state)[0]
+        return network.module(scaling.apply(stored.astype(jnp.float32)), network.state)[0]
 
     return jax.vmap(one, axis_name="batch")
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
@@ -21,7 +22,6 @@ from dpmed.inference.description import ModelDescription
 from dpmed.inference.ledger import ReadLedger
 from dpmed.inference.network import Network
 from dpmed.inference.run_folder import read_run
-from dpmed.models.normalisation import Normalisation
 from dpmed.products import computing_in
 from dpmed.progress import Progress
 from dpmed.runtime.jit import Compiled
@@ -186,14 +186,15 @@ def load_model(path: str | Path, *, batch_size: int | None = None, progress: Pro
 
 
 def _forward_function(network: Network, description: ModelDescription) -> Callable[[PyTree, Array], Array]:
-    done = description.preprocessing
-    normalise = Normalisation(scale=done.scale, mean=done.mean, std=done.std)
+    scaling = description.preprocessing.scaling
     rest = eqx.filter((network.module, network.state), eqx.is_array, inverse=True)
 
     def forward(arrays: PyTree, images: Array) -> Array:
         module, state = eqx.combine(arrays, rest)
         with computing_in(description.precision):
-            return jax.vmap(lambda stored: module(normalise(stored), state)[0], axis_name="batch")(images)
+            return jax.vmap(
+                lambda stored: module(scaling.apply(stored.astype(jnp.float32)), state)[0], axis_name="batch"
+            )(images)
 
     return forward
 

@@ -15,9 +15,9 @@ Row = Mapping[str, object]
 
 
 class RowFile:
-    """A CSV file that is written from its beginning to its end, in one go or several.
+    r"""A CSV file that is written from its beginning to its end, in one go or several.
 
-    One row is one line: line breaks in cells are written as `\\n`. A line that a crash cut off is removed.
+    One row is one line: line breaks in cells are written as `\n`. A line that a crash cut off is removed.
 
     Args:
         path: the file; it may hold rows of an earlier go.

@@ -49,7 +49,8 @@ def resample(
         found["auroc"] = []
         for size in _blocks(resamples, len(targets)):
             weights = generator.multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=size)
-            found["auroc"].append(_weighted_auroc(curves, weights))
+            areas = [weighted_auroc(scores, is_positive, weights) for scores, is_positive in curves]
+            found["auroc"].append(_mean_of_numbers(np.stack(areas, axis=1)))
     return {name: np.concatenate(parts) for name, parts in found.items() if parts}
 
 
@@ -83,26 +84,27 @@ def _curves(
     return [(chances[:, label], targets == label) for label in np.unique(targets)]
 
 
-def _weighted_auroc(
-    curves: Sequence[tuple[Float[np.ndarray, " sample"], Bool[np.ndarray, " sample"]]],
+def weighted_auroc(
+    scores: Float[np.ndarray, " sample"],
+    is_positive: Bool[np.ndarray, " sample"],
     weights: Int[np.ndarray, "resample sample"],
 ) -> Float[np.ndarray, " resample"]:
-    """The mean area over the curves that have both sides, of samples that occur `weights` times; NaN where none has.
+    """The area under the ROC curve of samples that occur `weights` times; NaN where one side is empty.
 
     The area is the chance that a positive sample scores above a negative one, ties counted half (Hanley & McNeil,
     1982).
     """
-    areas = []
-    for scores, is_positive in curves:
-        order = np.argsort(scores, kind="stable")
-        first_of_ties = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
-        ordered = weights[:, order].astype(np.float64)
-        positive = np.add.reduceat(ordered * is_positive[order], first_of_ties, axis=1)
-        negative = np.add.reduceat(ordered * ~is_positive[order], first_of_ties, axis=1)
-        below = np.cumsum(negative, axis=1) - negative / 2
-        with np.errstate(invalid="ignore"):
-            areas.append((positive * below).sum(axis=1) / (positive.sum(axis=1) * negative.sum(axis=1)))
-    return _mean_of_numbers(np.stack(areas, axis=1))
+    order = np.argsort(scores, kind="stable")
+    first_of_ties = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
+    ordered = weights[:, order].astype(np.float64)
+    positive = np.add.reduceat(ordered * is_positive[order], first_of_ties, axis=1)
+    negative = np.add.reduceat(ordered * ~is_positive[order], first_of_ties, axis=1)
+    below = np.cumsum(negative, axis=1) - negative / 2
+    with np.errstate(invalid="ignore"):
+        area: Float[np.ndarray, " resample"] = (positive * below).sum(axis=1) / (
+            positive.sum(axis=1) * negative.sum(axis=1)
+        )
+    return area
 
 
 def report(

@@ -8,14 +8,24 @@ from jaxtyping import Float, Shaped
 from dpmed.errors import InputError
 from dpmed.metrics import classification as class_metrics
 from dpmed.metrics import images as image_metrics
+from dpmed.metrics import multilabel as label_metrics
+from dpmed.metrics import regression as number_metrics
 from dpmed.metrics import segmentation as mask_metrics
 
 _DEFAULTS = {
     "classification": class_metrics.NAMES,
+    "multi-label": label_metrics.NAMES,
+    "regression": number_metrics.NAMES,
     "segmentation": ("dice", "dice_with_background"),
     "reconstruction": ("mse", "psnr", "ssim"),
 }
-_MAIN = {"classification": "accuracy", "segmentation": "dice", "reconstruction": "ssim"}
+_MAIN = {
+    "classification": "accuracy",
+    "multi-label": "auroc",
+    "regression": "mae",
+    "segmentation": "dice",
+    "reconstruction": "ssim",
+}
 
 
 def metric_names(task: str) -> tuple[str, ...]:
@@ -56,14 +66,20 @@ def evaluate(
 
     Args:
         names: in `metric_names(task)`.
-        predictions: logits `(sample, outputs)`, class numbers `(sample, *space)`, or images.
-        targets: class numbers, masks, or images.
+        predictions: logits `(sample, outputs)`, class numbers `(sample, *space)`, images, or numbers
+            `(sample, target)` in the targets' own units.
+        targets: class numbers, labels of 0, 1 and -1 (unknown), masks, images, or numbers (NaN: unknown).
         task: which.
-        class_names: of the data set; Dice is also given by class.
+        class_names: of the data set's classes, labels or targets; metrics are also given for each where there are
+            several.
     """
     wanted = tuple(names) or metric_names(task)
     if task == "classification":
         values = class_metrics.evaluate(wanted, predictions, targets)
+    elif task == "multi-label":
+        values = label_metrics.evaluate(wanted, predictions, targets, label_names=class_names)
+    elif task == "regression":
+        values = number_metrics.evaluate(wanted, predictions, targets, target_names=class_names)
     else:
         values = _means(by_sample(wanted, predictions, targets, task=task, class_names=class_names))
     return {name: value for name, value in values.items() if np.isfinite(value)}
@@ -86,6 +102,12 @@ def bootstrap(
     generator = np.random.default_rng(seed)
     if task == "classification":
         draws = class_metrics.resample(wanted, predictions, targets, resamples=resamples, generator=generator)
+    elif task in ("multi-label", "regression"):
+        weights = generator.multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=resamples)
+        if task == "multi-label":
+            draws = label_metrics.resample(wanted, predictions, targets, label_names=class_names, weights=weights)
+        else:
+            draws = number_metrics.resample(wanted, predictions, targets, target_names=class_names, weights=weights)
     else:
         table = by_sample(wanted, predictions, targets, task=task, class_names=class_names)
         rows = generator.integers(0, len(targets), (resamples, len(targets)))

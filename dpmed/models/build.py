@@ -59,8 +59,8 @@ def build_model(
     Args:
         config: the `[model]` table.
         input_shape: `(*space, channel)` of one sample.
-        outputs: logits, or channels of the predicted image.
-        task: `classification`, `segmentation` or `reconstruction`.
+        outputs: logits, predicted numbers, or channels of the predicted image.
+        task: of the data set.
         key: fixes the initial weights.
 
     Raises:
@@ -85,9 +85,10 @@ def build_model(
 
 
 def _check_task(config: ModelConfig, task: str) -> None:
-    if isinstance(config, UnetModel) == (task == "classification"):
+    wants_vector = task in ("classification", "multi-label", "regression")
+    if isinstance(config, UnetModel) == wants_vector:
         gives = "an image" if isinstance(config, UnetModel) else "one vector"
-        remedy = 'Use name = "resnet9".' if task == "classification" else 'Use name = "unet".'
+        remedy = 'Use name = "resnet9".' if wants_vector else 'Use name = "unet".'
         raise InputError(
             f"{config.name} gives {gives} per sample and cannot do {task}", where="[model] name", remedy=remedy
         )

@@ -154,7 +154,7 @@ class Computation:
         trainable = state.trainable if ema is None else ema
         result = self.evaluator(trainable, state.rest, self.plan.split.validation)
         info, names = self.plan.dataset.info, self.plan.config.evaluation.metrics
-        scores = evaluate(names, result.predictions, result.targets, task=info.task, class_names=info.class_names)
+        scores = evaluate(names, result.predictions, result.targets, task=info.task, class_names=info.output_names)
         # The first one's: on them depends what is done next, and another machine may round otherwise.
         scores = self.processes.first({"loss": float(result.losses.mean()), **scores})
         return {name: float(score) for name, score in scores.items()}

@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset, Split
+from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
 from dpmed.data.units import UnitSummary, members_by_unit, summarise_units
@@ -94,7 +94,7 @@ class Plan:
         config, split, info = self.config, self.split, self.dataset.info
         shape = "x".join(map(str, info.input_shape))
         facts: dict[str, Any] = {
-            "data": f"{info.name}: {info.task}, {shape}, {len(info.class_names)} classes",
+            "data": f"{info.name}: {info.task}, {shape}" + _outputs(info),
             "samples": f"{len(split.train)} train, {len(split.validation)} validation, {len(split.test)} test",
             "model": f"{config.model.name}, {self.model.parameters:,} parameters, {config.training.precision}",
             "steps": f"{self.steps} ({self.steps / self.steps_per_epoch:g} epochs), microbatch {self._microbatch()}",
@@ -178,6 +178,11 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     )
 
 
+def _outputs(info: Info) -> str:
+    kind = {"multi-label": "labels", "regression": "targets"}.get(info.task, "classes")
+    return f", {len(info.output_names)} {kind}" if info.output_names else ""
+
+
 def _second_opinion(budget: Budget | None) -> float | None:
     opinion = None if budget is None else budget.second_opinion(budget.steps)
     return None if opinion is None else opinion.epsilon
@@ -221,7 +226,7 @@ def _size_tolerance(config: Config, train_size: int) -> float:
 def _build(config: Config, dataset: Dataset) -> Built:
     info = dataset.info
     key = jax.random.key(config.training.seed)
-    outputs = len(info.class_names) if info.class_names else info.input_shape[-1]
+    outputs = len(info.output_names) or info.input_shape[-1]
     if info.task == "classification" and config.loss.name == "binary_cross_entropy":
         outputs = 1
     model = build_model(config.model, info.input_shape, outputs=outputs, task=info.task, key=key)

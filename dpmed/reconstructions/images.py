@@ -40,15 +40,13 @@ class ImageFiles:
 
     def limits(self) -> tuple[Float[np.ndarray, " channel"], Float[np.ndarray, " channel"]]:
         """The value range of normalised images, per channel."""
-        info = self.info
-        mean, std = np.asarray(info.mean), np.asarray(info.std)
-        low, high = ((value / info.scale - mean) / std * np.ones(info.input_shape[-1]) for value in self.value_range)
+        channels = self.info.input_shape[-1]
+        low, high = (self.info.scaling.apply(np.full(channels, value, np.float64)) for value in self.value_range)
         return low.astype(np.float32), high.astype(np.float32)
 
     def denormalise(self, images: Images) -> Images:
         """Stored values of normalised images, clipped to the value range."""
-        info = self.info
-        stored = (images * np.asarray(info.std) + np.asarray(info.mean)) * info.scale
+        stored = self.info.scaling.undo(images.astype(np.float64))
         return np.clip(stored, *self.value_range).astype(np.float32)
 
     def write(self, root: Path, names: Sequence[str], images: Images) -> None:

@@ -37,17 +37,16 @@ def build_objective(
     trained, frozen = eqx.partition(parameters, model.trained)
     objective = Objective(
         static=static,
-        loss=build_loss(config.loss, task=info.task, classes=len(info.class_names), class_counts=class_counts),
+        loss=build_loss(config.loss, task=info.task, classes=len(info.output_names), class_counts=class_counts),
         augment=build_augmentation(
             config.augmentation,
             dimensions=len(info.input_shape) - 1,
-            moves_target=info.task != "classification",
+            moves_target=info.task in ("segmentation", "reconstruction"),
         ),
         multiplicity=config.augmentation.multiplicity,
         image_target=info.task == "reconstruction",
-        scale=info.scale,
-        mean=info.mean,
-        std=info.std,
+        scaling=info.scaling,
+        target_scaling=info.target_scaling,
         begins=begins,
         precision="bfloat16" if config.training.precision == "bfloat16" else "float32",
     )

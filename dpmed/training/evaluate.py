@@ -21,8 +21,9 @@ class Predictions:
     """What a model says of a set of samples.
 
     Attributes:
-        predictions: logits for classification, class numbers for segmentation, images for reconstruction.
-        targets: class numbers, masks, or images in the same unit.
+        predictions: logits for classification and multi-label, class numbers for segmentation, images for
+            reconstruction, numbers in the targets' own units for regression.
+        targets: class numbers, labels (-1: unknown), masks, images in the same unit, or numbers (NaN: unknown).
         losses: the loss of every sample.
     """
 
@@ -93,4 +94,7 @@ class Evaluator:
                 parts.append([column[mask] for column in columns])
                 advance(int(mask.sum()))
         predictions, targets, losses = (np.concatenate(column) for column in zip(*parts, strict=True))
+        scaling = self._dataset.info.target_scaling
+        if scaling is not None:
+            predictions, targets = scaling.undo(predictions), scaling.undo(targets)
         return Predictions(predictions=predictions, targets=targets, losses=losses)

@@ -8,7 +8,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, Int
 
-from dpmed.config.loss import BinaryCrossEntropyLoss, CrossEntropyLoss, DiceLoss, L1Loss, LossConfig, MseLoss
+from dpmed.config.loss import (
+    BinaryCrossEntropyLoss,
+    CrossEntropyLoss,
+    DiceLoss,
+    HuberLoss,
+    L1Loss,
+    LossConfig,
+    MseLoss,
+)
 from dpmed.errors import InputError
 
 SampleLoss = Callable[[Array, Array], Float[Array, ""]]
@@ -16,22 +24,23 @@ SampleLoss = Callable[[Array, Array], Float[Array, ""]]
 _BINARY = 2
 _TASKS = {
     "cross_entropy": ("classification", "segmentation"),
-    "binary_cross_entropy": ("classification",),
+    "binary_cross_entropy": ("classification", "multi-label"),
     "dice": ("segmentation",),
-    "l1": ("reconstruction",),
-    "mse": ("reconstruction",),
+    "l1": ("reconstruction", "regression"),
+    "mse": ("reconstruction", "regression"),
+    "huber": ("reconstruction", "regression"),
 }
 
 
-def build_loss(
+def build_loss(  # noqa: PLR0911 one per name
     config: LossConfig, *, task: str, classes: int, class_counts: Int[np.ndarray, " classes"] | None = None
 ) -> SampleLoss:
     """The loss that `config` describes.
 
     Args:
         config: the `[loss]` table.
-        task: `classification`, `segmentation` or `reconstruction`.
-        classes: how many the data set has.
+        task: of the data set.
+        classes: how many classes or labels the data set has.
         class_counts: training samples of each class, for `class_weights = "balanced"`; None where samples have no
             single class.
 
@@ -47,6 +56,9 @@ def build_loss(
             weights = _weights(config.class_weights, classes, class_counts)
             return lambda logits, target: _cross_entropy(logits, target, weights, config.label_smoothing)
         case BinaryCrossEntropyLoss():
+            if task == "multi-label":
+                label_weights = _weights(config.class_weights, classes, None)
+                return lambda logits, target: _labels_cross_entropy(logits, target, label_weights)
             if classes != _BINARY:
                 remedy = 'Use name = "cross_entropy".'
                 raise InputError(f"needs two classes, the data set has {classes}", where="[loss] name", remedy=remedy)
@@ -56,9 +68,11 @@ def build_loss(
             weights = _weights(config.class_weights, classes, None)
             return lambda logits, target: _dice(logits, target, weights / weights.sum(), config)
         case L1Loss():
-            return lambda image, target: jnp.mean(jnp.abs(image - target))
+            return _mean_error(jnp.abs, task)
         case MseLoss():
-            return lambda image, target: jnp.mean(jnp.square(image - target))
+            return _mean_error(jnp.square, task)
+        case HuberLoss():
+            return _mean_error(lambda error: optax.losses.huber_loss(error, delta=config.delta), task)
 
 
 def _weights(
@@ -95,6 +109,35 @@ def _binary_cross_entropy(
     logits: Float[Array, " 1"], target: Int[Array, ""], weights: Float[np.ndarray, " 2"]
 ) -> Float[Array, ""]:
     return optax.sigmoid_binary_cross_entropy(logits[0], target.astype(logits.dtype)) * jnp.asarray(weights)[target]
+
+
+def _labels_cross_entropy(
+    logits: Float[Array, " label"], target: Int[Array, " label"], weights: Float[np.ndarray, " label"]
+) -> Float[Array, ""]:
+    """The mean over the labels that are known; 0 where none is."""
+    known = target >= 0
+    wanted = jnp.where(known, target, jnp.zeros_like(target)).astype(logits.dtype)
+    losses = optax.sigmoid_binary_cross_entropy(logits, wanted) * jnp.asarray(weights)
+    return _mean_where(losses, known)
+
+
+def _mean_error(measure: Callable[[Array], Array], task: str) -> SampleLoss:
+    """The mean of a measure of the error; of regression over the numbers that are known (not NaN), 0 where none is."""
+
+    def of_image(image: Array, target: Array) -> Float[Array, ""]:
+        return jnp.mean(measure(image - target))
+
+    def of_numbers(values: Array, target: Array) -> Float[Array, ""]:
+        known = jnp.isfinite(target)
+        # Replaced before the difference is taken, since a NaN that is left out afterwards still has a gradient of NaN.
+        return _mean_where(measure(values - jnp.where(known, target, values)), known)
+
+    return of_numbers if task == "regression" else of_image
+
+
+def _mean_where(losses: Array, known: Array) -> Float[Array, ""]:
+    count = jnp.maximum(jnp.sum(known), 1).astype(losses.dtype)
+    return jnp.sum(jnp.where(known, losses, jnp.zeros_like(losses))) / count
 
 
 def _dice(

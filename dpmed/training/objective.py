@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
-from dpmed.models.normalisation import Normalisation
+from dpmed.data.base import Scaling
 from dpmed.products import Precision, computing_in
 
 Parameters = PyTree[Float[Array, "..."]]
@@ -46,9 +46,8 @@ class Objective:
         augment: changes one normalised sample and its target at random; None leaves them as they are.
         multiplicity: augmented versions per sample and step, at least 1.
         image_target: whether the target is an image, normalised like the input.
-        scale: stored inputs are divided by this,
-        mean: then this is subtracted, per channel,
-        std: then divided by this, per channel.
+        scaling: from stored inputs to those that the model sees.
+        target_scaling: from stored targets of regression to those that the model predicts; None for other tasks.
         begins: for each trained leaf the step at which it begins to be trained; None if all are from the start.
         precision: of the products of layers; all else is float32.
     """
@@ -58,15 +57,15 @@ class Objective:
     augment: Augment | None
     multiplicity: int
     image_target: bool
-    scale: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    scaling: Scaling
     begins: PyTree[int] | None = None
+    target_scaling: Scaling | None = None
     precision: Precision = "float32"
 
     def normalise(self, stored: Shaped[Array, "*space channel"]) -> Float[Array, "*space channel"]:
         """A stored sample as float32 with the data set's mean and std taken out."""
-        return Normalisation(scale=self.scale, mean=self.mean, std=self.std)(stored)
+        normalised: Float[Array, "*space channel"] = self.scaling.apply(stored.astype(jnp.float32))
+        return normalised
 
     def record_loss(self, trainable: Parameters, rest: Rest, record: PyTree[Array]) -> Float[Array, ""]:
         """The loss of one record by itself: what per-sample gradients are taken of.
@@ -116,6 +115,9 @@ class Objective:
 
     def target(self, stored: Shaped[Array, "..."]) -> Array:
         """A stored target as the loss takes it."""
+        if self.target_scaling is not None:
+            values: Float[Array, " target"] = self.target_scaling.apply(stored.astype(jnp.float32))
+            return values
         return self.normalise(stored) if self.image_target else stored.astype(jnp.int32)
 
     def sample_loss(self, prediction: Float[Array, "..."], stored: Shaped[Array, "..."]) -> Float[Array, ""]:

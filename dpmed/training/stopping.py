@@ -6,7 +6,7 @@ It looks at private validation samples; the ledger of a run that uses it says so
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_LOWER_IS_BETTER = ("loss", "mse", "l1")
+_LOWER_IS_BETTER = ("loss", "mse", "l1", "mae", "rmse")
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,12 @@
 """`dpmed phantom`: a synthetic data set, and how to train on it."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import data_table, write_phantom
 from dpmed.progress import Progress
-
-# Keys of [data] that a layout's reader needs besides its name and root.
-_KEYS = {
-    "medmnist": {"dataset": "pathmnist"},
-    "medmnist3d": {"dataset": "organmnist3d"},
-    "folder": {"group_pattern": "^(P[0-9]+)_"},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +25,12 @@ class PhantomSummary:
     folder: Path
     samples: int
     seed: int
-    data: dict[str, str]
+    data: dict[str, Any]
 
     def describe(self) -> dict[str, str]:
         """The summary as names and values, for the user."""
-        table = ", ".join(f'{key} = "{value}"' for key, value in self.data.items())
+        # JSON writes text, numbers and lists as TOML does.
+        table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in self.data.items())
         return {"layout": self.layout, "samples": str(self.samples), "seed": str(self.seed), "[data]": table}
 
     def to_json(self) -> dict[str, Any]:
@@ -57,7 +52,4 @@ def run(layout: str, folder: Path, progress: Progress, *, num: int, seed: int) -
         RunError: the files cannot be written.
     """
     write_phantom(layout, folder, num=num, seed=seed, progress=progress)
-    name = "msd" if layout.startswith("msd-") else layout.removesuffix("3d")
-    keys = {"task": layout.removeprefix("msd-")} if name == "msd" else _KEYS.get(layout, {})
-    data = {"name": name, "root": str(folder), **keys}
-    return PhantomSummary(layout=layout, folder=folder, samples=num, seed=seed, data=data)
+    return PhantomSummary(layout=layout, folder=folder, samples=num, seed=seed, data=data_table(layout, folder))

@@ -175,7 +175,7 @@ class _Work:
         if good:
             answers = self._ask([found.values for _, found in good])
             jobs = zip(good, answers.mean, strict=True)
-            found_cells = list(writers.map(lambda job: self._answer(*job[0], job[1]), jobs))
+            found_cells = list(writers.map(lambda job: self._answer(job[0][0], job[0][1], job[1]), jobs))
             if answers.disagreement is not None:
                 for one, value in zip(found_cells, answers.disagreement, strict=True):
                     one["disagreement"] = text(value)

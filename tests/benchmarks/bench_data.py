@@ -20,8 +20,8 @@ import numpy as np
 
 from dpmed.config.data import FolderData, Ham10000Data
 from dpmed.data.build import build_dataset
+from dpmed.data.layouts import write_phantom
 from dpmed.data.loader import Loader
-from dpmed.data.phantom.layouts import write_phantom
 from dpmed.progress import Silent
 from tests.benchmarks.record import measurement
 

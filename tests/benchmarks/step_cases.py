@@ -14,6 +14,7 @@ from dpmed.config.loss import CrossEntropyLoss
 from dpmed.config.model import MlpModel, Resnet9Model, SmallCnnModel, UnetModel, WideResnetModel
 from dpmed.config.optimizer import NadamOptimizer
 from dpmed.config.schedule import ConstantSchedule
+from dpmed.data.base import Scaling
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.devices import all_devices
 from dpmed.dpsgd.noise import seeded_key
@@ -123,9 +124,7 @@ def _objective(static: Any, shape: tuple[int, ...], task: Any) -> Objective:
         augment=None,
         multiplicity=AugmentationConfig().multiplicity,
         image_target=False,
-        scale=255.0,
-        mean=(0.5,) * shape[-1],
-        std=(0.25,) * shape[-1],
+        scaling=Scaling(scale=255.0, mean=(0.5,) * shape[-1], std=(0.25,) * shape[-1]),
     )
 
 

@@ -39,7 +39,7 @@ def test_without_out_a_new_folder_under_runs_is_made(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         (["nothing"], "nothing: there is no such layout. Choose one of cifar10"),
-        (["folder", "--num", "3"], "--num 3: must be at least 10"),
+        (["folder", "--num", "3"], "num = 3: must be at least 10"),
     ],
 )
 def test_wrong_usage_exits_2_and_makes_no_folder(tmp_path, arguments, message):

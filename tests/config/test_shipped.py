@@ -8,7 +8,7 @@ import pytest
 
 from dpmed.config.load import load_config
 from dpmed.config.shipped import shipped_names
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import write_phantom
 from dpmed.planning.plan import make_plan
 from dpmed.progress import Silent
 from dpmed.workflows.train import run as train

@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from dpmed.config.data import DataConfig
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import write_phantom
 from dpmed.progress import Silent
 
 

@@ -1,9 +1,10 @@
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.data.base import Split
+from dpmed.data.base import Scaling, Split
 from dpmed.errors import InputError
 
 
@@ -36,3 +37,16 @@ def test_selecting_renumbers_by_place():
     split = Split(train=np.array([0, 2, 4]), validation=np.array([1]), test=np.array([3]))
     part = split.select(np.array([2, 3, 4]))
     assert part.to_json() == {"train": [0, 2], "validation": [], "test": [1]}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scaling_takes_scale_mean_and_std_out_and_puts_them_back(dtype):
+    scaling = Scaling(scale=16.0, mean=(0.3, 0.5), std=(0.35, 2.0))
+    stored = np.random.default_rng(0).uniform(0, 16, (3, 4, 2)).astype(dtype)
+    wanted = (stored.astype(np.float64) / 16 - np.array([0.3, 0.5])) / np.array([0.35, 2.0])
+    found = scaling.apply(stored)
+    assert found.dtype == dtype
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(scaling.undo(found), stored, rtol=1e-5, atol=1e-5)
+    if dtype == np.float32:
+        np.testing.assert_array_equal(np.asarray(scaling.apply(jnp.asarray(stored))), found)

@@ -8,7 +8,7 @@ import pytest
 
 from dpmed.data import cache
 from dpmed.data.base import Info, Sample
-from dpmed.data.cache import cached, default_cache_folder
+from dpmed.data.cache import cache_folder, cached
 from dpmed.data.stored import FileDataset, Listing
 from dpmed.errors import InputError, RunError
 from dpmed.progress import Silent
@@ -289,9 +289,12 @@ def test_mapped_memory_is_let_go_of(tmp_path, monkeypatch):
         assert same(dataset, source)
 
 
-def test_the_default_folder_follows_the_desktops_convention(monkeypatch, tmp_path):
+def test_the_default_folder_follows_the_desktops_convention(monkeypatch, tmp_path, data_config):
+    config = data_config("folder", root="x")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert default_cache_folder() == tmp_path / "dpmed"
+    assert cache_folder(config) == tmp_path / "dpmed"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert default_cache_folder() == tmp_path / ".cache" / "dpmed"
+    assert cache_folder(config) == tmp_path / ".cache" / "dpmed"
+    assert cache_folder(data_config("folder", root="x", cache_folder="elsewhere")) == Path("elsewhere")
+    assert cache_folder(data_config("folder", root="x", cache=False)) is None

@@ -1,7 +1,7 @@
 import numpy as np
 
 from dpmed.data.build import build_dataset
-from dpmed.data.inspect import choose_samples, describe, normalise
+from dpmed.data.inspect import choose_samples, describe
 from dpmed.data.split import split_dataset
 from dpmed.progress import Silent
 
@@ -35,9 +35,3 @@ def test_chosen_samples_are_training_samples_and_follow_the_seed(data_config):
     assert set(chosen) <= set(split.train) and len(set(chosen)) == 20
     assert np.array_equal(chosen, choose_samples(split, 20, seed=1))
     assert not np.array_equal(chosen, choose_samples(split, 20, seed=2))
-
-
-def test_normalising_takes_scale_mean_and_std_out(data_config):
-    info = build_dataset(data_config("digits"), progress=Silent()).info
-    found = normalise(np.full((8, 8, 1), 16, np.float32), info)
-    np.testing.assert_allclose(found, (1 - 0.3) / 0.35, rtol=1e-6)

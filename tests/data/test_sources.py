@@ -1,4 +1,9 @@
+import csv
+
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dpmed.data.sources import Root, read_table
 from dpmed.errors import InputError
@@ -53,16 +58,24 @@ def test_walking_is_sorted_and_leaves_hidden_and_linked_folders_out(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "lacks the column id, label; it has: none"),
+        (b"", "is empty"),
+        (b"\n\n", "is empty"),
+        (b"id,lable\n1,2\n", "lacks the column label; it has: id, lable. Did you mean lable?"),
         (b"id\n1\n", "lacks the column label"),
         (b"id;label\n1;2\n", "separated by semicolons"),
         (b"id\tlabel\n1\t2\n", "separated by tabs"),
         (b"id,label\n", "no rows"),
         (b"id,label\n1,2,3\n", "line 2 has 3 fields"),
         (b"id,label\n1\n", "line 2 has 1 fields"),
-        (b'id,label\n1,"2\n', "line 2 cannot be read"),
+        (b'id,label\n1,"2\n', "quotation mark that is never closed"),
+        (b'id,label\n1,2"3"4,5\n', "line 2 has 3 fields"),
+        (b'id,label\n1,2\n"3\n3",4\n\n5\n6\n', "line 6 has 1 fields, but the header has 2, and so in 1 more lines"),
+        (b'id,label\n1,a"b\nc"d\n', "quotation marks in the middle"),
+        (b'id,label\n1,a"\n"b\n', "cannot be read .*EOF inside string"),
+        (b"id,label\n1,2\n1,\x00\n", "line 3 holds bytes that are no text"),
+        (b"id" + b"," * 5000, "5,001 columns; over 4,096"),
         (b"id,label,id\n1,2,3\n", "two columns of the same name"),
-        (b"id,label\n\xff\xfe,1\n", "cannot be read as text"),
+        (b"id,label\n\xff\xfe,1\n", "line 2 holds bytes that are no text"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said_with_its_name(tmp_path, content, message):
@@ -80,7 +93,32 @@ def test_a_missing_table_is_said(tmp_path):
 def test_a_table_with_byte_order_mark_blanks_and_empty_lines_is_read(tmp_path):
     path = tmp_path / "list.csv"
     path.write_bytes("\ufeffid, label,x\r\n1, 2 ,3\r\n\r\n4,5,6\r\n".encode())
-    assert read_table(path, ["id", "label"]) == [
-        {"id": "1", "label": "2", "x": "3"},
-        {"id": "4", "label": "5", "x": "6"},
-    ]
+    table = read_table(path, ["id", "label"])
+    assert table.names == ("id", "label", "x")
+    assert [table.column(name) for name in table.names] == [["1", "4"], ["2", "5"], ["3", "6"]]
+    assert [table.where(row) for row in range(len(table))] == [f"{path} line 2", f"{path} line 4"]
+
+
+@given(st.lists(st.tuples(*[st.text(alphabet='a1 ,"\né', max_size=6)] * 3), min_size=1, max_size=8))
+def test_what_the_standard_library_writes_is_read_back_with_its_lines(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("csv") / "list.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["id", "x", "y"])
+        # The last column is never empty, as a row of nothing would be no row.
+        writer.writerows([(*row[:2], row[2] + "|") for row in rows])
+    table = read_table(path, ["id"])
+    text = path.read_text(encoding="utf-8")
+    for name, place in (("id", 0), ("x", 1), ("y", 2)):
+        wanted = [(row[place] + "|" * (place == 2)).strip() for row in rows]
+        assert table.column(name) == wanted
+    assert table.lines[0] == 2 and (np.diff(table.lines) > 0).all()
+    assert table.lines[-1] <= text.count("\n")
+
+
+def test_a_table_over_the_limit_is_refused_before_it_is_read(tmp_path):
+    path = tmp_path / "list.csv"
+    with path.open("wb") as file:
+        file.truncate((1 << 28) + 1)
+    with pytest.raises(InputError, match="268,435,456 bytes long, which is refused"):
+        read_table(path, ["id"])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from dpmed.config.load import load_config
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import write_phantom
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.ledger import private_ledger
 from dpmed.progress import Silent

@@ -71,9 +71,7 @@ def make(task):
         augment=None,
         multiplicity=1,
         image_target=task == "reconstruction",
-        scale=info.scale,
-        mean=info.mean,
-        std=info.std,
+        scaling=info.scaling,
     )
     return dataset, objective, trained, Rest(frozen=jax.tree.map(lambda _: None, trained), state=None)
 

@@ -9,6 +9,7 @@ import pytest
 from dpmed.config.augmentation import AugmentationConfig
 from dpmed.config.loss import CrossEntropyLoss, MseLoss
 from dpmed.config.model import MlpModel, Resnet9Model, UnetModel
+from dpmed.data.base import Scaling
 from dpmed.models.build import build_model
 from dpmed.training.augment import build_augmentation
 from dpmed.training.build import unfreezing
@@ -37,9 +38,7 @@ def make(changes=None, *, multiplicity=1, begins=False, model=None, shape=SHAPE)
         augment=None if changes is None else build_augmentation(changes, dimensions=2, moves_target=False),
         multiplicity=multiplicity,
         image_target=False,
-        scale=255.0,
-        mean=(0.4, 0.6),
-        std=(0.2, 0.3),
+        scaling=Scaling(scale=255.0, mean=(0.4, 0.6), std=(0.2, 0.3)),
         begins=unfreezing(built, epochs_per_stage=1.0, steps_per_epoch=2) if begins else None,
     )
     return objective, trained, Rest(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
@@ -198,9 +197,7 @@ def test_denoising_has_a_clean_target_in_the_normalised_unit():
         augment=build_augmentation(AugmentationConfig(noise=0.5), dimensions=2, moves_target=True),
         multiplicity=1,
         image_target=True,
-        scale=2.0,
-        mean=(1.0,),
-        std=(3.0,),
+        scaling=Scaling(scale=2.0, mean=(1.0,), std=(3.0,)),
     )
     image = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
     rest = Rest(frozen=jax.tree.map(lambda _: None, trained), state=None)

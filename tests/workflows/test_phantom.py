@@ -5,12 +5,12 @@ from pydantic import TypeAdapter
 
 from dpmed.config.data import DataConfig
 from dpmed.data.build import build_dataset
-from dpmed.data.phantom.layouts import layout_names
+from dpmed.data.layouts import phantoms
 from dpmed.progress import Silent
 from dpmed.workflows.phantom import run
 
 
-@pytest.mark.parametrize("layout", layout_names())
+@pytest.mark.parametrize("layout", phantoms())
 def test_the_data_table_of_the_summary_reads_what_was_written(tmp_path, layout):
     folder = tmp_path / "out"
     folder.mkdir()

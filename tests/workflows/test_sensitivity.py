@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from dpmed.config.keys import keys_at
 from dpmed.config.load import load_config
 from dpmed.data.base import Split
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import write_phantom
 from dpmed.planning import computation as computation_room
 from dpmed.planning import plan as plan_room
 from dpmed.planning import secrets as secrets_room

@@ -5,6 +5,7 @@ Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UC
 
 import numpy as np
 
+from dpmed.config.data import DigitsData
 from dpmed.data.base import Info
 from dpmed.data.stored import ArrayDataset, Listing
 
@@ -14,9 +15,11 @@ _LARGEST = 16.0
 _MEAN, _STD = 0.3, 0.35
 
 
-def read_digits() -> ArrayDataset:
+def read_digits(config: DigitsData) -> ArrayDataset:
     """All digits; every picture is a unit by itself, since scikit-learn's copy does not name the writers."""
     from sklearn.datasets import load_digits
+
+    del config  # has nothing to choose from
 
     pixels, labels = load_digits(return_X_y=True)
     info = Info(

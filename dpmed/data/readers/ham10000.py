@@ -14,7 +14,7 @@ from dpmed.config.data import Ham10000Data
 from dpmed.data.base import Info, Sample
 from dpmed.data.decode.pictures import decode_picture
 from dpmed.data.normalise import CODE_CONSTANTS, normalisation
-from dpmed.data.sources import Root, read_table
+from dpmed.data.sources import Root, TextTable, read_table
 from dpmed.data.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
 
@@ -37,8 +37,8 @@ def read_ham10000(config: Ham10000Data) -> FileDataset:
     if not table.exists() and table.with_suffix("").exists():
         table = table.with_suffix("")
     rows = read_table(table, ["lesion_id", "image_id", "dx"])
-    sources = _find_sources(root, rows, table)
-    names, labels = _classify(rows, config)
+    sources = _find_sources(root, rows)
+    names, labels = _classify(rows.column("dx"), config)
     mean, std, outside = normalisation(config, mean=_MEAN, std=_STD, channels=3, note=CODE_CONSTANTS)
     info = Info(
         name="ham10000",
@@ -51,14 +51,14 @@ def read_ham10000(config: Ham10000Data) -> FileDataset:
         unit="lesion",
         outside_accounting=outside,
     )
-    columns = {name: [row[name] for row in rows] for name in _FACTS if name in rows[0]}
+    columns = {name: rows.column(name) for name in _FACTS if name in rows.names}
 
     def decode(files: Sources, number: int) -> Sample:
         return Sample(input=decode_picture(files[0], size=config.size, channels=3), target=np.asarray(labels[number]))
 
     return FileDataset(
         info,
-        Listing(labels=labels, groups=[row["lesion_id"] for row in rows], columns=columns),
+        Listing(labels=labels, groups=rows.column("lesion_id"), columns=columns),
         root=root.path,
         sources=sources,
         decode=decode,
@@ -66,25 +66,33 @@ def read_ham10000(config: Ham10000Data) -> FileDataset:
     )
 
 
-def _classify(rows: list[dict[str, str]], config: Ham10000Data) -> tuple[tuple[str, ...], Int[np.ndarray, " sample"]]:
+def _classify(diagnoses: list[str], config: Ham10000Data) -> tuple[tuple[str, ...], Int[np.ndarray, " sample"]]:
     """Names of the classes, and the class number of every row."""
     if config.classes == "binary":
-        labels = [int(row["dx"] in NEEDS_ATTENTION) for row in rows]
+        labels = [int(diagnosis in NEEDS_ATTENTION) for diagnosis in diagnoses]
         return ("no attention needed", "needs attention"), np.array(labels, np.int32)
-    return DIAGNOSES, np.array([DIAGNOSES.index(row["dx"]) for row in rows], np.int32)
+    return DIAGNOSES, np.array([DIAGNOSES.index(diagnosis) for diagnosis in diagnoses], np.int32)
 
 
-def _find_sources(root: Root, rows: list[dict[str, str]], table: Path) -> list[Sources]:
+def _find_sources(root: Root, rows: TextTable) -> list[Sources]:
     """The picture of every row, once it is certain that the row makes sense."""
     paths = _find_pictures(root)
     sources: list[Sources] = []
     seen: set[str] = set()
-    for line, row in enumerate(rows, start=2):
-        where = f"{table} line {line}"
-        sources.append((_picture(row, paths, where=where),))
-        if row["image_id"] in seen:
-            raise InputError(f"the image_id {row['image_id']!r} occurs twice", where=where)
-        seen.add(row["image_id"])
+    columns = (rows.column(name) for name in ("image_id", "lesion_id", "dx"))
+    for number, (image, lesion, diagnosis) in enumerate(zip(*columns, strict=True)):
+        where = rows.where(number)
+        _check_row(image, lesion, diagnosis, where=where)
+        if image not in paths:
+            raise InputError(
+                f"there is no picture {image}.jpg in any folder below data.root",
+                where=where,
+                remedy="Unpack both HAM10000_images archives below data.root.",
+            )
+        if image in seen:
+            raise InputError(f"the image_id {image!r} occurs twice", where=where)
+        seen.add(image)
+        sources.append((paths[image],))
     return sources
 
 
@@ -103,17 +111,9 @@ def _find_pictures(root: Root) -> dict[str, Path]:
     return paths
 
 
-def _picture(row: dict[str, str], paths: dict[str, Path], *, where: str) -> Path:
-    image, lesion = row["image_id"], row["lesion_id"]
+def _check_row(image: str, lesion: str, diagnosis: str, *, where: str) -> None:
     for name, value in (("image_id", image), ("lesion_id", lesion)):
         if not value or "/" in value or "\\" in value or value.startswith("."):
             raise InputError(f"{name} = {value!r} is no id", where=where)
-    if row["dx"] not in DIAGNOSES:
-        raise InputError(f"dx = {row['dx']!r} is none of {', '.join(DIAGNOSES)}", where=where)
-    if image not in paths:
-        raise InputError(
-            f"there is no picture {image}.jpg in any folder below data.root",
-            where=where,
-            remedy="Unpack both HAM10000_images archives below data.root.",
-        )
-    return paths[image]
+    if diagnosis not in DIAGNOSES:
+        raise InputError(f"dx = {diagnosis!r} is none of {', '.join(DIAGNOSES)}", where=where)

@@ -12,6 +12,7 @@ from jaxtyping import Int, Shaped
 
 from dpmed.config.data import MedMnistData
 from dpmed.data.base import Info, Split
+from dpmed.data.cache import cache_folder
 from dpmed.data.decode.npz import Allocate, NpzFile
 from dpmed.data.normalise import normalisation, unnamed_patients
 from dpmed.data.reserve import Archive
@@ -44,12 +45,11 @@ PARTS = {"train": "train", "validation": "val", "test": "test"}
 _IN_MEMORY_BYTES = 1 << 30
 
 
-def read_medmnist(config: MedMnistData, *, cache_folder: Path | None, progress: Progress) -> ArrayDataset:
+def read_medmnist(config: MedMnistData, *, progress: Progress) -> ArrayDataset:
     """One set, in memory, or unpacked to the cache and memory-mapped if it is large.
 
     Args:
-        config: which set and where.
-        cache_folder: where large sets are unpacked to; None keeps everything in memory.
+        config: which set and where, and whether there is a cache to unpack large ones to.
         progress: tells of it.
 
     Raises:
@@ -57,7 +57,7 @@ def read_medmnist(config: MedMnistData, *, cache_folder: Path | None, progress: 
     """
     path = _locate(config)
     file = NpzFile(path)
-    pixels, split = _read_pictures(file, config, cache_folder, progress)
+    pixels, split = _read_pictures(file, config, progress)
     labels = np.concatenate([_read_labels(file, config, part) for part in PARTS.values()])
     if len(labels) != len(pixels):
         raise InputError(f"holds {len(pixels)} pictures but {len(labels)} labels", where=str(path))
@@ -92,7 +92,7 @@ def _locate(config: MedMnistData) -> Path:
 
 
 def _read_pictures(
-    file: NpzFile, config: MedMnistData, cache_folder: Path | None, progress: Progress
+    file: NpzFile, config: MedMnistData, progress: Progress
 ) -> tuple[Shaped[np.ndarray, "sample *space"], Split]:
     counts = []
     volume = config.dataset.endswith("3d")
@@ -115,12 +115,13 @@ def _read_pictures(
         for part, end, count in zip(PARTS.values(), ends, counts, strict=True):
             file.read(f"{part}_images", _place(out[end - count : end]))
 
-    if np.prod(shape, dtype=np.float64) <= _IN_MEMORY_BYTES or cache_folder is None:
+    folder = cache_folder(config)
+    if np.prod(shape, dtype=np.float64) <= _IN_MEMORY_BYTES or folder is None:
         pixels = np.empty(shape, np.uint8)
         fill(pixels)
         return pixels, split
     with progress.task(f"unpacking {file.path.name}", total=None):
-        return Archive(cache_folder, file.path, shape=shape, dtype=np.dtype(np.uint8)).open(fill, progress), split
+        return Archive(folder, file.path, shape=shape, dtype=np.dtype(np.uint8)).open(fill, progress), split
 
 
 def _place(rows: Shaped[np.ndarray, "sample *space"]) -> Allocate:

@@ -68,22 +68,23 @@ def _read_lists(root: Root, config: RadImageNetData) -> list[tuple[str, str, str
     seen: set[str] = set()
     for part, list_name in LISTS.items():
         path = root.locate(list_name, source=list_name)
-        for line, row in enumerate(read_table(path, ["filename", "label"]), start=2):
-            where = f"{path} line {line}"
-            name = _check_name(row["filename"], where=where)
+        rows = read_table(path, ["filename", "label"])
+        for number, (listed, label) in enumerate(zip(rows.column("filename"), rows.column("label"), strict=True)):
+            where = rows.where(number)
+            name = _check_name(listed, where=where)
             if name in seen:
                 raise InputError(f"{name!r} is listed twice, here or in another list", where=where)
             seen.add(name)
-            if not row["label"]:
+            if not label:
                 raise InputError("has no label", where=where)
             modality, region = name.split("/")[:2]
             wanted = (
                 modality in config.modalities
                 and (not config.regions or region in config.regions)
-                and (not config.labels or row["label"] in config.labels)
+                and (not config.labels or label in config.labels)
             )
             if wanted:
-                kept.append((name, row["label"], part))
+                kept.append((name, label, part))
     if not any(part == "train" for _, _, part in kept):
         remedy = "Loosen data.modalities, data.regions or data.labels."
         raise InputError("no training picture is left after filtering", where=str(root.path), remedy=remedy)
@@ -113,4 +114,5 @@ def _info(config: RadImageNetData, names: tuple[str, ...], modalities: list[str]
         std=(1.0,) if mixed else std,
         unit="image",
         outside_accounting=(*outside, unnamed_patients("RadImageNet's lists name")),
+        patients_unknown=True,
     )

@@ -1,7 +1,8 @@
 """The final test of a run: metrics with intervals, and the tables and picture behind them.
 
-Besides `summary.json`: for classification `classes.csv` and `confusion.csv` with its picture; for segmentation and
-reconstruction `test_samples.csv`, a row per scan or image; `breakdown.csv` where a column was asked for.
+Besides `summary.json`: for classification `classes.csv` and `confusion.csv` with its picture; for several labels
+`labels.csv` and for regression `targets.csv`, a row each; for segmentation and reconstruction `test_samples.csv`, a row
+per scan or image; `breakdown.csv` where a column was asked for.
 """
 
 from pathlib import Path
@@ -13,6 +14,8 @@ from jaxtyping import Int
 from dpmed.figures.confusion import plot_confusion
 from dpmed.files import write_csv
 from dpmed.metrics import classification as class_metrics
+from dpmed.metrics import multilabel as label_metrics
+from dpmed.metrics import regression as number_metrics
 from dpmed.metrics.evaluate import bootstrap, by_sample, evaluate
 from dpmed.planning.plan import Plan
 from dpmed.training.evaluate import Predictions
@@ -33,7 +36,7 @@ def write_test(
     """
     info, config = plan.dataset.info, plan.config
     names = config.evaluation.metrics
-    common: dict[str, Any] = {"task": info.task, "class_names": info.class_names}
+    common: dict[str, Any] = {"task": info.task, "class_names": info.output_names}
     scores = evaluate(names, result.predictions, result.targets, **common)
     intervals = bootstrap(
         names,
@@ -45,6 +48,12 @@ def write_test(
     )
     if info.task == "classification":
         _write_classes(result, info.class_names, folder)
+    elif info.task == "multi-label":
+        rows = label_metrics.report(result.predictions, result.targets, info.class_names)
+        write_csv(folder / "labels.csv", rows, list(rows[0]))
+    elif info.task == "regression":
+        rows = number_metrics.report(result.predictions, result.targets, info.target_names)
+        write_csv(folder / "targets.csv", rows, list(rows[0]))
     else:
         _write_samples(result, common, plan.split.test, folder)
     if config.evaluation.break_down_by is not None:
@@ -88,7 +97,7 @@ def _write_breakdown(plan: Plan, result: Predictions, column: str, folder: Path)
             result.predictions[here],
             result.targets[here],
             task=info.task,
-            class_names=info.class_names,
+            class_names=info.output_names,
         )
         loss = float(result.losses[here].mean())
         rows.append({column: str(value) or "unknown", "samples": int(here.sum()), "loss": loss, **scores})

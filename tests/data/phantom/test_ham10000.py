@@ -10,16 +10,16 @@ from dpmed.progress import Silent
 
 def test_pictures_have_the_real_size_and_lesions_one_diagnosis(tmp_path):
     write_ham10000(tmp_path, num=24, seed=1, progress=Silent())
-    rows = read_table(tmp_path / METADATA, ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"])
+    table = read_table(tmp_path / METADATA, ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"])
     pictures = sorted(tmp_path.rglob("*.jpg"))
-    assert [path.stem for path in pictures] == sorted(row["image_id"] for row in rows)
+    assert [path.stem for path in pictures] == sorted(table.column("image_id"))
     with Image.open(pictures[0]) as image:
         assert image.size == (600, 450) and image.format == "JPEG"
     diagnoses = defaultdict(set)
-    for row in rows:
-        diagnoses[row["lesion_id"]].add(row["dx"])
+    for lesion, diagnosis in zip(table.column("lesion_id"), table.column("dx"), strict=True):
+        diagnoses[lesion].add(diagnosis)
     assert all(len(found) == 1 for found in diagnoses.values())
-    assert len(diagnoses) < len(rows)
+    assert len(diagnoses) < len(table)
     assert set().union(*diagnoses.values()) == set(DIAGNOSES)
     assert {path.parent.name for path in pictures} == {"HAM10000_images_part_1", "HAM10000_images_part_2"}
 

@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from dpmed.data.build import build_dataset
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import write_phantom
 from dpmed.data.split import split_dataset
 from dpmed.progress import Silent
 

@@ -6,9 +6,7 @@ from dpmed.progress import Silent
 
 def test_lists_share_no_picture_and_name_all_with_every_modality(tmp_path):
     write_radimagenet(tmp_path, num=90, seed=0, progress=Silent())
-    listed = {
-        part: [row["filename"] for row in read_table(tmp_path / name, ["filename"])] for part, name in LISTS.items()
-    }
+    listed = {part: read_table(tmp_path / name, ["filename"]).column("filename") for part, name in LISTS.items()}
     everything = [name for names in listed.values() for name in names]
     assert len(set(everything)) == len(everything) == 90
     assert set(everything) == {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.png")}

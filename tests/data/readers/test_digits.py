@@ -1,12 +1,13 @@
 import numpy as np
 
+from dpmed.config.data import DigitsData
 from dpmed.data.readers.digits import read_digits
 
 
 def test_digits_are_those_of_scikit_learn():
     from sklearn.datasets import load_digits
 
-    dataset, source = read_digits(), load_digits()
+    dataset, source = read_digits(DigitsData(name="digits")), load_digits()
     assert len(dataset) == 1797
     sample = dataset[100]
     assert sample.input.dtype == np.uint8
@@ -15,7 +16,7 @@ def test_digits_are_those_of_scikit_learn():
 
 
 def test_normalised_pixels_have_mean_and_spread_near_zero_and_one():
-    dataset = read_digits()
+    dataset = read_digits(DigitsData(name="digits"))
     info = dataset.info
     values = (dataset.inputs / info.scale - info.mean[0]) / info.std[0]
     assert abs(values.mean()) < 0.2

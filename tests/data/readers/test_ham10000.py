@@ -22,14 +22,15 @@ def test_a_phantom_reads_as_it_was_written(phantom, data_config):
     rows = read_table(root / METADATA, ["lesion_id", "image_id", "dx"])
     dataset = read_ham10000(data_config("ham10000", root=root, classes="seven", size=[450, 600]))
     assert len(dataset) == len(rows) == 40
-    for number, row in enumerate(rows[:5]):
+    diagnoses, images = rows.column("dx"), rows.column("image_id")
+    for number in range(5):
         sample = dataset[number]
-        (path,) = root.rglob(f"{row['image_id']}.jpg")
+        (path,) = root.rglob(f"{images[number]}.jpg")
         with Image.open(path) as image:
             assert np.array_equal(sample.input, np.asarray(image))
-        assert DIAGNOSES[int(sample.target)] == row["dx"]
-    assert list(dataset.groups) == [row["lesion_id"] for row in rows]
-    assert dataset.columns()["sex"] == [row["sex"] for row in rows]
+        assert DIAGNOSES[int(sample.target)] == diagnoses[number]
+    assert list(dataset.groups) == rows.column("lesion_id")
+    assert dataset.columns()["sex"] == rows.column("sex")
 
 
 def test_binary_classes_are_those_that_need_attention(phantom, data_config):

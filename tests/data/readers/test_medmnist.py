@@ -7,8 +7,9 @@ from dpmed.errors import InputError
 from dpmed.progress import Silent
 
 
-def read(config, cache_folder=None):
-    return read_medmnist(config, cache_folder=cache_folder, progress=Silent())
+def read(config, cache=None):
+    where = {"cache": False} if cache is None else {"cache_folder": cache}
+    return read_medmnist(config.model_copy(update=where), progress=Silent())
 
 
 @pytest.mark.parametrize("layout", ["medmnist", "medmnist3d"])

@@ -39,7 +39,7 @@ def test_a_phantom_reads_as_nibabel_reads_it(phantom, data_config):
 
 @pytest.mark.parametrize("task", get_args(MsdTask))
 def test_all_ten_tasks_read_by_name(tmp_path, data_config, task):
-    from dpmed.data.phantom.layouts import write_phantom
+    from dpmed.data.layouts import write_phantom
     from dpmed.progress import Silent
 
     write_phantom(f"msd-{task}", tmp_path, num=10, seed=1, progress=Silent())

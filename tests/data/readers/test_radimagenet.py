@@ -18,19 +18,20 @@ def folder(phantom, tmp_path):
 def test_a_phantom_reads_as_it_was_written(phantom, data_config):
     root = phantom("radimagenet")
     dataset = read_radimagenet(data_config("radimagenet", root=root, size=[256, 256]))
-    rows = [row for name in LISTS.values() for row in read_table(root / name, ["filename", "label"])]
+    tables = [read_table(root / name, ["filename", "label"]) for name in LISTS.values()]
+    rows = [pair for table in tables for pair in zip(table.column("filename"), table.column("label"), strict=True)]
     assert len(dataset) == len(rows) == 40
     for number in (0, 17, 39):
-        with Image.open(root / rows[number]["filename"]) as image:
+        with Image.open(root / rows[number][0]) as image:
             assert np.array_equal(dataset[number].input[..., 0], np.asarray(image))
-        assert dataset.info.class_names[int(dataset[number].target)] == rows[number]["label"]
+        assert dataset.info.class_names[int(dataset[number].target)] == rows[number][1]
 
 
 def test_the_lists_are_the_split(phantom, data_config):
     root = phantom("radimagenet")
     dataset = read_radimagenet(data_config("radimagenet", root=root))
     for part, numbers in dataset.official_split.parts().items():
-        listed = [row["filename"] for row in read_table(root / LISTS[part], ["filename"])]
+        listed = read_table(root / LISTS[part], ["filename"]).column("filename")
         assert [dataset.groups[number] for number in numbers] == listed
         assert len(listed) > 0
 

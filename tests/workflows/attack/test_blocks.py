@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from dpmed.workflows.attack.blocks import ReconstructSettings, check, open_folder, run
 
 from dpmed.attacks.blocks import make_block
 from dpmed.attacks.server import MaliciousServer
@@ -17,7 +18,6 @@ from dpmed.privacy.accountant import calibrate_noise
 from dpmed.progress import Silent
 from dpmed.reconstructions.manifest import level_name
 from dpmed.workflows.attack import blocks as workflow
-from dpmed.workflows.attack.blocks import ReconstructSettings, check, open_folder, run
 from dpmed.workflows.attack.levels import make_level, parse_levels
 
 SMALL = ["data.limit=300", "training.batch_size=24", "training.epochs=4"]

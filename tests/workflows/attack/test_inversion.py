@@ -6,6 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from dpmed.workflows.attack.inversion import InversionSettings, run
 
 from dpmed.attacks.inversion import Descent
 from dpmed.config.load import load_config
@@ -18,7 +19,6 @@ from dpmed.planning.plan import make_plan
 from dpmed.privacy.accountant import calibrate_noise
 from dpmed.progress import Silent
 from dpmed.reconstructions.manifest import read_manifest
-from dpmed.workflows.attack.inversion import InversionSettings, run
 
 SMALL = ["data.limit=300", "training.batch_size=48", "training.epochs=4"]
 QUICK = Descent(iterations=400, restarts=1)

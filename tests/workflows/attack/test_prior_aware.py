@@ -6,6 +6,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from dpmed.workflows.attack.prior_aware import COLUMNS, PriorAwareSettings, run
 
 from dpmed.attacks.candidates import success_interval
 from dpmed.attacks.known_training import KnownTraining
@@ -15,7 +16,6 @@ from dpmed.files import make_folder
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Silent
-from dpmed.workflows.attack.prior_aware import COLUMNS, PriorAwareSettings, run
 
 SMALL = ["data.limit=300", "training.batch_size=48", "training.epochs=4"]
 

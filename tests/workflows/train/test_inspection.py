@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 
 from dpmed.config.data import DataConfig
 from dpmed.data.build import build_dataset
-from dpmed.data.phantom.layouts import write_phantom
+from dpmed.data.layouts import write_phantom
 from dpmed.data.split import split_dataset
 from dpmed.progress import Silent
 from dpmed.workflows.train.inspection import CONTACT_SHEET, run

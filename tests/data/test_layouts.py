@@ -1,12 +1,14 @@
 import hashlib
 import json
 import time
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
 from dpmed.config.data import MsdTask
-from dpmed.data.phantom.layouts import check_request, layout_names, write_phantom
+from dpmed.config.keys import tags_at
+from dpmed.data.layouts import LAYOUTS, check_request, data_table, phantoms, with_table, write_phantom
 from dpmed.errors import InputError
 from dpmed.progress import Silent
 
@@ -25,12 +27,12 @@ def write(folder, layout, **keys):
     return digest(folder)
 
 
-@pytest.mark.parametrize(
-    "layout", ["ham10000", "radimagenet", "msd-liver", "cifar10", "medmnist", "medmnist3d", "folder"]
-)
+# One of each; the other tasks of MSD are drawn by the same code.
+@pytest.mark.parametrize("layout", [name for name in phantoms() if not name.startswith("msd-") or name == "msd-liver"])
 def test_the_seed_fixes_every_byte_and_another_seed_changes_them(tmp_path, layout):
     first = write(tmp_path / "a", layout)
-    time.sleep(1.1 if layout in ("msd-liver", "medmnist") else 0)  # time stamps in gzip and zip would show
+    # Time stamps in gzip, zip and DICOM would show.
+    time.sleep(1.1 if layout in ("msd-liver", "medmnist", "table-dicom") else 0)
     assert write(tmp_path / "b", layout) == first
     assert write(tmp_path / "c", layout, seed=6) != first
 
@@ -41,10 +43,22 @@ def test_files_are_readable_by_their_owner_only(tmp_path):
 
 
 def test_layouts_are_those_of_the_readers():
-    assert set(layout_names()) == {
-        "ham10000", "radimagenet", "cifar10", "medmnist", "medmnist3d", "folder",
-        *(f"msd-{task}" for task in get_args(MsdTask)),
-    }  # fmt: skip
+    names = [layout.name for layout in LAYOUTS]
+    assert sorted(names) == tags_at(("data",)) and len(set(names)) == len(names)
+    assert {name for name in phantoms() if name.startswith("msd-")} == {f"msd-{task}" for task in get_args(MsdTask)}
+
+
+def test_the_documentation_shows_the_layouts_as_they_are():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    assert with_table(page) == page, "run `make docs`"
+    for layout in LAYOUTS:
+        assert f"| `{layout.name}` |" in page
+
+
+@pytest.mark.parametrize("name", phantoms())
+def test_a_phantoms_table_is_one_of_its_layout(name, data_config):
+    table = data_table(name, Path("somewhere"))
+    assert str(data_config(**table).root) == "somewhere"
 
 
 @pytest.mark.parametrize(

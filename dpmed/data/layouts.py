@@ -1,0 +1,297 @@
+"""Every layout of data that dpmed knows: who reads it, who writes a phantom of it, what the documentation says of it.
+
+The one list that `[data] name`, `dpmed phantom`, `docs/data.md` and the tests go by: a new data set is its reader, its
+table in `dpmed.config.data`, and an entry here. Readers and writers are named as text and imported when they are asked
+for, so that the command line can list them without loading any library.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dpmed.errors import InputError
+from dpmed.files import write_text
+from dpmed.progress import Progress
+
+MIN_SAMPLES = 10
+_BEGIN, _END = "<!-- layouts: by `make docs` -->\n", "<!-- end of layouts -->"
+FINDINGS = (
+    "atelectasis",
+    "cardiomegaly",
+    "consolidation",
+    "edema",
+    "effusion",
+    "emphysema",
+    "fibrosis",
+    "hernia",
+    "infiltration",
+    "mass",
+    "nodule",
+    "pleural_thickening",
+    "pneumonia",
+    "pneumothorax",
+)
+_MSD_TASKS = (
+    "brain-tumour",
+    "heart",
+    "liver",
+    "hippocampus",
+    "prostate",
+    "lung",
+    "pancreas",
+    "hepatic-vessel",
+    "spleen",
+    "colon",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phantom:
+    """Synthetic data in a layout.
+
+    Attributes:
+        name: what `dpmed phantom` calls it.
+        writer: `module:function` below `dpmed.data.phantom`, called as `writer(folder, num=, seed=, progress=)`.
+        data: keys of `[data]` that read it, besides `name` and `root`.
+        arguments: further arguments of the writer.
+    """
+
+    name: str
+    writer: str
+    data: Mapping[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path, *, num: int, seed: int, progress: Progress) -> None:
+        """Write the files; see `write_phantom`."""
+        _load(f"dpmed.data.phantom.{self.writer}")(folder, num=num, seed=seed, progress=progress, **self.arguments)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """One kind of data set.
+
+    Attributes:
+        name: `[data] name`.
+        reader: `module:function` below `dpmed.data.readers`, called with the `[data]` table.
+        reads: what is read, for the documentation.
+        unit: the coarsest unit that it knows, likewise.
+        split: where the split comes from, likewise.
+        phantoms: that can be written of it.
+        tells: whether the reader also takes `progress=`, to tell of downloads or of what it leaves out.
+    """
+
+    name: str
+    reader: str
+    reads: str
+    unit: str
+    split: str
+    phantoms: tuple[Phantom, ...] = ()
+    tells: bool = False
+
+    def read(self, config: Any, progress: Progress) -> Any:
+        """The data set that the `[data]` table `config` describes.
+
+        Raises:
+            InputError: files are missing or damaged, or do not fit the config.
+        """
+        keys = {"progress": progress} if self.tells else {}
+        return _load(f"dpmed.data.readers.{self.reader}")(config, **keys)
+
+
+def _load(text: str) -> Callable[..., Any]:
+    module, _, name = text.partition(":")
+    function: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    return function
+
+
+_GROUPS = {"group_pattern": "^(P[0-9]+)_"}
+_BY_TABLE = {
+    "table": "table.csv",
+    "image": "image",
+    "labels": list(FINDINGS),
+    "patient": "patient",
+    "columns": ["sex", "age", "site"],
+}
+
+LAYOUTS = (
+    Layout(
+        name="digits",
+        reader="digits:read_digits",
+        reads="scikit-learn's digits, no download",
+        unit="image",
+        split="stratified",
+    ),
+    Layout(
+        name="patches",
+        reader="patches:read_patches",
+        reads="patches of scikit-image's fundus, tissue and cell pictures, no download",
+        unit="image",
+        split="stratified",
+    ),
+    Layout(
+        name="ham10000",
+        reader="ham10000:read_ham10000",
+        reads="`HAM10000_metadata.csv` and the JPEGs anywhere below the root; binary or 7 classes",
+        unit="lesion",
+        split="by lesion",
+        phantoms=(Phantom(name="ham10000", writer="ham10000:write_ham10000"),),
+    ),
+    Layout(
+        name="radimagenet",
+        reader="radimagenet:read_radimagenet",
+        reads="`RadiologyAI_{train,val,test}.csv` and `CT\\|MR\\|US/<region>/<finding>/*.png`",
+        unit="image",
+        split="the lists",
+        phantoms=(Phantom(name="radimagenet", writer="radimagenet:write_radimagenet"),),
+    ),
+    Layout(
+        name="msd",
+        reader="msd:read_msd",
+        reads="one of the ten tasks, by `dataset.json`; image and label map",
+        unit="scan",
+        split="by scan",
+        phantoms=tuple(
+            Phantom(name=f"msd-{task}", writer="msd:write_msd", data={"task": task}, arguments={"task": task})
+            for task in _MSD_TASKS
+        ),
+    ),
+    Layout(
+        name="cifar10",
+        reader="cifar10:read_cifar10",
+        reads="the binary version, downloaded on demand",
+        unit="image",
+        split="its test file",
+        phantoms=(Phantom(name="cifar10", writer="cifar10:write_cifar10"),),
+        tells=True,
+    ),
+    Layout(
+        name="medmnist",
+        reader="medmnist:read_medmnist",
+        reads="one `.npz`, 2D or 3D, of any size",
+        unit="image",
+        split="its own",
+        phantoms=(
+            Phantom(name="medmnist", writer="medmnist:write_medmnist", data={"dataset": "pathmnist"}),
+            Phantom(
+                name="medmnist3d",
+                writer="medmnist:write_medmnist",
+                data={"dataset": "organmnist3d"},
+                arguments={"volumes": True},
+            ),
+        ),
+        tells=True,
+    ),
+    Layout(
+        name="folder",
+        reader="folder:read_folder",
+        reads="a folder per class (below `train`, `val`, `test` if you like) of PNG, JPEG, TIFF, NIfTI or DICOM",
+        unit="patient by `group_pattern`, else image",
+        split="by patient, or yours",
+        phantoms=(Phantom(name="folder", writer="folder:write_folder", data=_GROUPS),),
+        tells=True,
+    ),
+    Layout(
+        name="table",
+        reader="table:read_table_data",
+        reads="the files that a CSV names: classes, several labels, numbers or masks ([your-data.md](your-data.md))",
+        unit="patient by `patient`, else image",
+        split="by patient, or the column `split`",
+        phantoms=(
+            Phantom(name="table", writer="table:write_table", data={**_BY_TABLE, "channels": 1}),
+            Phantom(
+                name="table-dicom",
+                writer="table:write_table",
+                data={**_BY_TABLE, "channels": 1, "window": [0, 4095]},
+                arguments={"dicom": True},
+            ),
+        ),
+    ),
+    Layout(
+        name="nnunet",
+        reader="nnunet:read_nnunet",
+        reads="the raw layout of nnU-Net: `dataset.json`, `imagesTr`, `labelsTr`",
+        unit="patient by `group_pattern`, else scan",
+        split="by scan or patient",
+        phantoms=(Phantom(name="nnunet", writer="nnunet:write_nnunet"),),
+        tells=True,
+    ),
+    Layout(
+        name="custom",
+        reader="custom:read_custom",
+        reads="what your own code gives ([your-data.md](your-data.md))",
+        unit="as it says",
+        split="its own, or by unit",
+    ),
+)
+
+
+def layout_of(name: str) -> Layout:
+    """The layout that `[data] name` calls so; the config has checked that there is one."""
+    return next(layout for layout in LAYOUTS if layout.name == name)
+
+
+def phantoms() -> dict[str, Phantom]:
+    """All phantoms by name, sorted."""
+    found = {phantom.name: phantom for layout in LAYOUTS for phantom in layout.phantoms}
+    return dict(sorted(found.items()))
+
+
+def data_table(phantom: str, folder: Path) -> dict[str, Any]:
+    """The `[data]` table that reads a phantom from `folder`."""
+    name = next(layout.name for layout in LAYOUTS if phantom in [one.name for one in layout.phantoms])
+    return {"name": name, "root": str(folder), **phantoms()[phantom].data}
+
+
+def write_phantom(name: str, folder: Path, *, num: int, seed: int, progress: Progress) -> None:
+    """Write a synthetic data set in the exact layout of a real one.
+
+    Guarantee: the same layout, `num` and seed write the same files, byte for byte, with the same library versions.
+
+    Args:
+        name: one of `phantoms()`.
+        folder: where to; it must exist and should be empty.
+        num: samples, at least 10: fewer cannot fill every part of every layout.
+        seed: fixes everything.
+        progress: tells of it.
+
+    Raises:
+        InputError: there is no such layout, or `num` is too small.
+        RunError: the files cannot be written.
+    """
+    check_request(name, num)
+    phantoms()[name].write(folder, num=num, seed=seed, progress=progress)
+
+
+def check_request(name: str, num: int) -> None:
+    """Refuse what cannot be written, before any folder is made.
+
+    Raises:
+        InputError: there is no such layout, or `num` is too small.
+    """
+    if name not in phantoms():
+        raise InputError("there is no such layout", where=name, remedy=f"Choose one of {', '.join(phantoms())}.")
+    if num < MIN_SAMPLES:
+        raise InputError(f"must be at least {MIN_SAMPLES}, so that every part has samples", where=f"num = {num}")
+
+
+def layouts_table() -> str:
+    """The layouts as the Markdown table of `docs/data.md`."""
+    lines = ["| `data.name` | what is read | unit | split | phantoms |", "| --- | --- | --- | --- | --- |"]
+    for layout in LAYOUTS:
+        names = ", ".join(f"`{phantom.name}`" for phantom in layout.phantoms)
+        lines.append(f"| `{layout.name}` | {layout.reads} | {layout.unit} | {layout.split} | {names} |")
+    return "\n".join(lines) + "\n"
+
+
+def with_table(page: str) -> str:
+    """The page `docs/data.md` with its table of layouts as they are."""
+    before, _, rest = page.partition(_BEGIN)
+    return before + _BEGIN + layouts_table() + _END + rest.partition(_END)[2]
+
+
+if __name__ == "__main__":
+    data_page = Path(sys.argv[1]) / "data.md"
+    write_text(data_page, with_table(data_page.read_text(encoding="utf-8")))

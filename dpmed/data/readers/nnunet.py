@@ -1,0 +1,221 @@
+"""The raw layout of nnU-Net, version 2: several channels per case, each a file, and a label map.
+
+Source: F. Isensee et al., nnU-Net, Nature Methods 18 (2021), doi 10.1038/s41592-020-01008-z; the layout as its
+documentation has it (dataset_format.md): `dataset.json` with `channel_names`, `labels`, `numTraining` and
+`file_ending`; `imagesTr/CASE_0000.nii.gz`, `imagesTr/CASE_0001.nii.gz`, …, `labelsTr/CASE.nii.gz`. What lies in
+`imagesTs` is not used.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dpmed.config.data import NnunetData
+from dpmed.data.base import Info, Sample
+from dpmed.data.decode.nifti import NIFTI_ENDINGS, read_nifti
+from dpmed.data.decode.volume import Grid, check_pair, read_intensities, read_labels
+from dpmed.data.image_files import HU_WINDOW
+from dpmed.data.normalise import normalisation, unnamed_patients
+from dpmed.data.readers.folder import groups_by_pattern
+from dpmed.data.sources import Root
+from dpmed.data.stored import FileDataset, Listing, Sources
+from dpmed.errors import InputError
+from dpmed.progress import Progress
+
+DESCRIPTION = "dataset.json"
+_MAX_JSON_BYTES = 1 << 24
+_MAX_CLASSES, _MAX_CHANNELS = 255, 64
+_NAMED = 10
+_HALF_EXACT = 2048.0  # whole HU up to here are exact in float16
+
+Window = tuple[float, float] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Description:
+    """What `dataset.json` says, checked."""
+
+    channels: tuple[str, ...]
+    class_names: tuple[str, ...]
+    regions: tuple[str, ...]
+    ending: str
+    count: int
+
+
+def read_nnunet(config: NnunetData, *, progress: Progress) -> FileDataset:
+    """The training cases, resampled and in canonical orientation.
+
+    Args:
+        config: where they are and what they become.
+        progress: told of regions, which are ignored.
+
+    Raises:
+        InputError: `dataset.json` or a file is missing or makes no sense.
+    """
+    root = Root(config.root)
+    described = _read_description(root)
+    if described.regions:
+        progress.say(
+            f"{DESCRIPTION} joins labels to regions ({', '.join(described.regions)}): regions are ignored, the single "
+            "values of the label maps are learnt."
+        )
+    cases = _find_cases(root, described)
+    windows = [_window(name, config) for name in described.channels]
+    grid = Grid(shape=config.shape, spacing_mm=config.spacing_mm)
+    exact = all(window is None or max(map(abs, window)) <= _HALF_EXACT for window in windows)
+
+    def decode(files: Sources, number: int) -> Sample:
+        del number
+        volumes, label = [read_nifti(path) for path in files[:-1]], read_nifti(files[-1])
+        for volume in volumes:
+            check_pair(volume, label)
+        parts = [read_intensities(volume, grid, window=window) for volume, window in zip(volumes, windows, strict=True)]
+        for volume, part in zip(volumes, parts, strict=True):
+            if part.shape[-1] != 1:
+                raise InputError(f"has {part.shape[-1]} channels; each has a file of its own", where=str(volume.path))
+        values = np.concatenate(parts, axis=-1).astype(np.float16 if exact else np.float32)
+        return Sample(input=values, target=read_labels(label, grid, classes=len(described.class_names)))
+
+    names = list(cases)
+    pattern = config.group_pattern
+    return FileDataset(
+        _info(config, described, windows),
+        Listing(labels=None, groups=names if pattern is None else groups_by_pattern(names, pattern)),
+        root=root.path,
+        sources=list(cases.values()),
+        decode=decode,
+        preprocessing={
+            "reader": "nnunet",
+            "shape": list(config.shape),
+            "spacing": config.spacing_mm and list(config.spacing_mm),
+            "windows": [window and list(window) for window in windows],
+            "classes": len(described.class_names),
+        },
+    )
+
+
+def _window(channel: str, config: NnunetData) -> Window:
+    if config.window is not None:
+        return config.window
+    return HU_WINDOW if channel.upper() == "CT" else None
+
+
+def _info(config: NnunetData, described: _Description, windows: list[Window]) -> Info:
+    ranges = [window or (0.0, 1.0) for window in windows]
+    mean, std, outside = normalisation(
+        config,
+        mean=tuple((low + high) / 2 for low, high in ranges),
+        std=tuple((high - low) / 4 for low, high in ranges),
+        channels=len(windows),
+        note=None,
+    )
+    if config.group_pattern is None:
+        outside = (*outside, unnamed_patients("Without data.group_pattern nnU-Net's files name"))
+    return Info(
+        name="nnunet",
+        task="segmentation",
+        input_shape=(*config.shape, len(windows)),
+        class_names=described.class_names,
+        scale=1.0,
+        mean=mean,
+        std=std,
+        unit="scan" if config.group_pattern is None else "patient",
+        outside_accounting=outside,
+        value_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
+        patients_unknown=config.group_pattern is None,
+    )
+
+
+def _find_cases(root: Root, described: _Description) -> dict[str, Sources]:
+    """The files of each case, images first; all that is missing is told at once."""
+    folders = {name: root.locate(name, source=DESCRIPTION) for name in ("imagesTr", "labelsTr")}
+    for folder in folders.values():
+        if not folder.is_dir():
+            raise InputError("there is no such folder", where=str(folder), remedy="It is a part of nnU-Net's layout.")
+    listed = {
+        name: sorted(path.name for path in folder.iterdir() if path.name.endswith(described.ending))
+        for name, folder in folders.items()
+    }
+    images = set(listed["imagesTr"])
+    cases: dict[str, Sources] = {}
+    problems = []
+    for label in listed["labelsTr"]:
+        case = label.removesuffix(described.ending)
+        names = [f"{case}_{channel:04d}{described.ending}" for channel in range(len(described.channels))]
+        problems += [f"imagesTr/{name} is missing" for name in names if name not in images]
+        images -= set(names)
+        paths = [*(f"imagesTr/{name}" for name in names), f"labelsTr/{label}"]
+        cases[case] = tuple(root.locate(path, source=DESCRIPTION) for path in paths)
+    problems += [f"imagesTr/{name} has no label map, or a channel too many" for name in sorted(images)]
+    if len(cases) != described.count:
+        problems.insert(0, f"numTraining = {described.count}, but labelsTr holds {len(cases)} label maps")
+    if problems:
+        more = f"; and {len(problems) - _NAMED:,} more" if len(problems) > _NAMED else ""
+        raise InputError("; ".join(problems[:_NAMED]) + more, where=str(root.path / DESCRIPTION))
+    return cases
+
+
+def _read_description(root: Root) -> _Description:
+    path = root.locate(DESCRIPTION, source=DESCRIPTION)
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise InputError(f"is over {_MAX_JSON_BYTES:,} bytes long, which is refused", where=str(path))
+        return _check_description(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        remedy = "data.root must be the folder of one data set, such as Dataset004_Hippocampus."
+        raise InputError("there is no such file", where=str(path), remedy=remedy) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
+        reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"is no description as nnU-Net (version 2) has it: {reason}", where=str(path)) from error
+
+
+def _check_description(content: Any) -> _Description:
+    if not isinstance(content, dict):
+        raise TypeError("it is no JSON object")
+    if "channel_names" not in content and "modality" in content:
+        raise ValueError('it is that of nnU-Net 1 or the decathlon (modality); use name = "msd", or convert it')
+    ending = content["file_ending"]
+    if ending not in NIFTI_ENDINGS:
+        raise ValueError(f'file_ending = {ending!r} is not read, only .nii and .nii.gz; use name = "table"')
+    channels = {int(number): str(name) for number, name in content["channel_names"].items()}
+    if sorted(channels) != list(range(len(channels))) or not 1 <= len(channels) <= _MAX_CHANNELS:
+        raise ValueError(f"channel_names are numbered {sorted(channels)}, not 0, 1, …")
+    names, regions = _class_names(content["labels"])
+    return _Description(
+        channels=tuple(channels[number] for number in sorted(channels)),
+        class_names=names,
+        regions=regions,
+        ending=ending,
+        count=int(content["numTraining"]),
+    )
+
+
+def _class_names(labels: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of the values 0, 1, …, and of the regions, which join several values."""
+    if "ignore" in labels:
+        raise ValueError("it has the label 'ignore', voxels that count for nothing, which is not supported")
+    values = {str(name): [_value(one) for one in (value if isinstance(value, list) else [value])]
+              for name, value in labels.items()}  # fmt: skip
+    single = {numbers[0]: name for name, numbers in values.items() if len(numbers) == 1}
+    regions = tuple(name for name, numbers in values.items() if len(numbers) != 1)
+    highest = max((number for numbers in values.values() for number in numbers), default=-1)
+    if not 1 <= highest < _MAX_CLASSES or len(single) != sum(len(numbers) == 1 for numbers in values.values()):
+        raise ValueError(f"its labels {labels} are not distinct names of 0, 1, …")
+    if not regions and sorted(single) != list(range(highest + 1)):
+        raise ValueError(f"its labels are the values {sorted(single)}, not 0, 1, …")
+    names = tuple(
+        single.get(number, "background" if number == 0 else f"label {number}") for number in range(highest + 1)
+    )
+    return names, regions
+
+
+def _value(value: Any) -> int:
+    if isinstance(value, bool) or (not isinstance(value, int) and not re.fullmatch(r"\d{1,3}", str(value))):
+        raise TypeError(f"the label value {value!r} is no number from 0")
+    number = int(value)
+    if number < 0:
+        raise TypeError(f"the label value {value!r} is no number from 0")
+    return number

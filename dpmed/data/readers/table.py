@@ -1,0 +1,256 @@
+"""Your own files by a table: a row per sample, with its files and what is to be learnt of them.
+
+Everything that the table can tell is checked before a file is opened, and all that is wrong is told at once, by line.
+"""
+
+import os
+import posixpath
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Int8
+
+from dpmed.config.data import TableData, names_in
+from dpmed.data.base import Info, Sample, Split, TaskName
+from dpmed.data.decode.nifti import read_nifti
+from dpmed.data.decode.volume import check_pair, read_labels
+from dpmed.data.image_files import ImageReader
+from dpmed.data.masks import read_mask
+from dpmed.data.normalise import CLASSES_READ, TARGET_CONSTANTS, normalisation, unnamed_patients
+from dpmed.data.problems import Problems
+from dpmed.data.sources import Root, TextTable, read_table
+from dpmed.data.split import PART_NAMES
+from dpmed.data.stored import FileDataset, Listing, Sources
+from dpmed.errors import InputError
+
+_LABELS = {"": -1, "-1": -1, "-1.0": -1, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
+_BAD_LABEL = -2
+_MAX_CLASSES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Learnt:
+    """What is to be learnt: the task, names of its outputs, and the targets as far as the table holds them."""
+
+    task: TaskName
+    names: tuple[str, ...]
+    labels: Int[np.ndarray, " sample"] | None = None
+    targets: Int8[np.ndarray, "sample label"] | Float[np.ndarray, "sample target"] | None = None
+
+
+def read_table_data(config: TableData) -> FileDataset:
+    """The samples that the table lists.
+
+    Raises:
+        InputError: the table cannot be read, lacks a column, or a row of it makes no sense.
+    """
+    root = Root(config.root)
+    images = names_in(config.image)
+    files = images if config.mask is None else (*images, config.mask)
+    wanted = [*files, *_optional(config.labels), *_optional(config.targets), *config.columns]
+    wanted += [name for name in (config.patient, config.split) if name is not None]
+    table = read_table(root.locate(config.table, source="[data] table"), list(dict.fromkeys(wanted)))
+    reader = ImageReader(size=config.size, colours=config.channels, files=len(images), window=config.window)
+    problems = Problems(table.lines)
+    sources = _find_sources(root, table, files, problems=problems, reader=reader, masks=config.mask is not None)
+    learnt = _learnt(config, table, problems)
+    groups = _groups(config, table, sources, root, problems)
+    split = None if config.split is None else _split(table.column(config.split), groups, problems)
+    problems.settle(str(table.path))
+    return FileDataset(
+        _info(config, reader, learnt),
+        Listing(
+            labels=learnt.labels,
+            groups=groups,
+            official_split=split,
+            columns={name: table.column(name) for name in config.columns},
+            targets=learnt.targets,
+        ),
+        root=root.path,
+        sources=sources,
+        decode=_Decoder(reader=reader, learnt=learnt),
+        preprocessing={
+            "reader": "table",
+            "classes": len(learnt.names) if learnt.task == "segmentation" else None,
+            **reader.preprocessing,
+        },
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Decoder:
+    """From the files of a sample to the sample."""
+
+    reader: ImageReader
+    learnt: _Learnt
+
+    def __call__(self, files: Sources, number: int) -> Sample:
+        learnt = self.learnt
+        if learnt.task == "segmentation":
+            return self._segmentation(files[:-1], files[-1])
+        known = learnt.labels if learnt.targets is None else learnt.targets
+        assert known is not None  # noqa: S101 only masks stand in files
+        return Sample(input=self.reader.read(files), target=np.asarray(known[number]))
+
+    def _segmentation(self, images: Sources, mask: Any) -> Sample:
+        reader, classes = self.reader, len(self.learnt.names)
+        if not reader.is_volume:
+            size = (reader.size[0], reader.size[1])
+            target = read_mask(mask, size=size, classes=classes, image=images[0])
+            return Sample(input=reader.read(images), target=target)
+        volumes, label = [read_nifti(path) for path in images], read_nifti(mask)
+        check_pair(volumes[0], label)
+        return Sample(input=reader.read_volumes(volumes), target=read_labels(label, reader.grid, classes=classes))
+
+
+def _optional(columns: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    return () if columns is None else names_in(columns)
+
+
+def _find_sources(
+    root: Root, table: TextTable, columns: Sequence[str], *, problems: Problems, reader: ImageReader, masks: bool
+) -> list[Sources]:
+    """The files of every row, once it is certain that they are there and in no other row."""
+    fields = [table.column(name) for name in columns]
+    sources: list[Sources] = []
+    first: dict[str, int] = {}
+    images = len(columns) - masks
+    for row, names in enumerate(zip(*fields, strict=True)):
+        paths = []
+        for place, name in enumerate(names):
+            problem = "is empty"
+            if name:
+                try:
+                    path = root.locate(name, source="")
+                except InputError as error:
+                    problem = error.problem
+                else:
+                    problem = _problem_with(name, os.path.isfile(path), reader, is_picture_mask=place >= images)
+                    paths.append(path)
+            if problem:
+                problems.add(row, f"{columns[place]} = {name!r} {problem}" if name else f"{columns[place]} is empty")
+        key = posixpath.normpath("\n".join(names[:images]))
+        if first.setdefault(key, row) != row:
+            problems.add(row, f"{columns[0]} = {names[0]!r} stands on line {table.lines[first[key]]} already")
+        sources.append(tuple(paths))
+    return sources
+
+
+def _problem_with(name: str, exists: bool, reader: ImageReader, *, is_picture_mask: bool) -> str:
+    if not exists:
+        return "is missing: there is no such file below data.root"
+    if is_picture_mask and not reader.is_volume:
+        return ""
+    return reader.problem_with(name) or ""
+
+
+def _learnt(config: TableData, table: TextTable, problems: Problems) -> _Learnt:
+    if config.mask is not None:
+        return _Learnt(task="segmentation", names=config.class_names or ())
+    if config.targets is not None:
+        names = names_in(config.targets)
+        columns = [_numbers(table.column(name), name, problems) for name in names]
+        return _Learnt(task="regression", names=names, targets=np.stack(columns, axis=1))
+    names = _optional(config.labels)
+    if len(names) == 1:
+        return _classes(config, table.column(names[0]), names[0], problems)
+    if config.class_names is not None:
+        raise InputError("several labels are named by their columns", where="[data] class_names")
+    columns = [_label_column(table.column(name), name, problems) for name in names]
+    return _Learnt(task="multi-label", names=names, targets=np.stack(columns, axis=1))
+
+
+def _classes(config: TableData, fields: list[str], column: str, problems: Problems) -> _Learnt:
+    found = sorted(set(fields) - {""})
+    names = config.class_names or tuple(found)
+    if len(found) > _MAX_CLASSES:
+        raise InputError(
+            f"the column {column!r} has {len(found):,} different values, too many for classes",
+            where="[data] labels",
+            remedy="Numbers to predict are named as data.targets.",
+        )
+    if len(names) < 2:  # noqa: PLR2004 one class cannot be told from anything
+        raise InputError(f"the column {column!r} has {len(names)} classes; two are needed", where="[data] labels")
+    number_of = {name: number for number, name in enumerate(names)}
+    labels = np.array([number_of.get(field, -1) for field in fields], np.int32)
+    for row in np.flatnonzero(labels < 0).tolist():
+        field = fields[row]
+        problems.add(row, f"{column} = {field!r} is none of data.class_names" if field else f"{column} is empty")
+    return _Learnt(task="classification", names=names, labels=labels)
+
+
+def _label_column(fields: list[str], column: str, problems: Problems) -> Int8[np.ndarray, " sample"]:
+    values = np.array([_LABELS.get(field, _BAD_LABEL) for field in fields], np.int8)
+    for row in np.flatnonzero(values == _BAD_LABEL).tolist():
+        problems.add(row, f"{column} = {fields[row]!r} is not 0, 1, or (for unknown) empty or -1")
+    return values
+
+
+def _numbers(fields: list[str], column: str, problems: Problems) -> Float[np.ndarray, " sample"]:
+    values = np.full(len(fields), np.nan, np.float32)
+    for row, field in enumerate(fields):
+        if field:
+            try:
+                values[row] = float(field)
+            except ValueError:
+                pass
+            if not abs(float(values[row])) < 1e30:  # noqa: PLR2004 NaN, infinite, or beyond what float32 can square
+                problems.add(row, f"{column} = {field!r} is no finite number")
+    return values
+
+
+def _groups(config: TableData, table: TextTable, sources: list[Sources], root: Root, problems: Problems) -> list[str]:
+    if config.patient is None:
+        # Every sample is a unit by itself, and its first file is its name.
+        return [os.path.relpath(files[0], root.path) if files else "" for files in sources]
+    patients = table.column(config.patient)
+    for row, patient in enumerate(patients):
+        if not patient:
+            problems.add(row, f"{config.patient} is empty")
+    return patients
+
+
+def _split(fields: list[str], groups: list[str], problems: Problems) -> Split:
+    numbers: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    part_of: dict[str, tuple[str, int]] = {}
+    for row, (field, group) in enumerate(zip(fields, groups, strict=True)):
+        part = PART_NAMES.get(field.lower())
+        if part is None:
+            problems.add(row, f"the split {field!r} is not train, val or test")
+            continue
+        numbers[part].append(row)
+        other, first = part_of.setdefault(group, (part, row))
+        if other != part:
+            problems.add(row, f"{group!r} is in {part} here, but in {other} on line {problems.line_of(first)}")
+    if not numbers["train"]:
+        raise InputError("no row is in the training part", where="[data] split")
+    return Split(**{part: np.asarray(rows, np.int64) for part, rows in numbers.items()})
+
+
+def _info(config: TableData, reader: ImageReader, learnt: _Learnt) -> Info:
+    default_mean, default_std = reader.constants
+    mean, std, outside = normalisation(config, mean=default_mean, std=default_std, channels=reader.channels, note=None)
+    if config.patient is None:
+        outside = (*outside, unnamed_patients("Without data.patient the table names"))
+    if learnt.task == "classification" and config.class_names is None:
+        outside = (*outside, CLASSES_READ)
+    if learnt.task == "regression":
+        outside = (*outside, TARGET_CONSTANTS)
+    return Info(
+        name="table",
+        task=learnt.task,
+        input_shape=reader.input_shape,
+        class_names=() if learnt.task == "regression" else learnt.names,
+        scale=reader.scale,
+        mean=mean,
+        std=std,
+        unit="image" if config.patient is None else "patient",
+        outside_accounting=outside,
+        value_range=reader.value_range,
+        target_names=learnt.names if learnt.task == "regression" else (),
+        target_mean=config.target_mean or (),
+        target_std=config.target_std or (),
+        patients_unknown=config.patient is None,
+    )

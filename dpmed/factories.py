@@ -1,0 +1,179 @@
+"""Functions of the user's own, named in a config as `package.module:function`.
+
+A config may come from somebody else, and a data folder holds what others wrote. So a module is looked for on the
+Python path only, as PYTHONPATH and the installation make it: never in the current folder because a command happens to
+run there (which `python -m dpmed` would do), and never below a folder of data. What was imported is described exactly,
+for the ledger: module, version and a digest of its source.
+"""
+
+import contextlib
+import difflib
+import hashlib
+import importlib
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.machinery import ModuleSpec, PathFinder
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from dpmed.errors import InputError
+
+_REMEDY = (
+    "Install the package, or name its folder in PYTHONPATH: neither the current folder nor a data folder is searched."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A function that was imported, and what it was.
+
+    Attributes:
+        name: `package.module:function`.
+        function: it.
+        where: the key that named it, for messages.
+        module: its module's name.
+        version: of the installed distribution that holds it; None where it is in none.
+        digest: SHA-256 of the module's source file, hexadecimal; empty for modules without a file.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    where: str
+    module: str
+    version: str | None
+    digest: str
+
+    def describe(self) -> str:
+        """What ran, in words: name, version and the source's digest."""
+        facts = [f"version {self.version}"] if self.version is not None else []
+        facts += [f"source SHA-256 {self.digest}"] if self.digest else []
+        return f"{self.name} ({', '.join(facts)})" if facts else self.name
+
+    def call(self, **arguments: Any) -> Any:
+        """The function's result.
+
+        Raises:
+            InputError: it raised; the message says what, and on which line of the user's own file.
+        """
+        return guarded(lambda: self.function(**arguments), where=f"{self.where} = {self.name!r}")
+
+
+def load_factory(text: str, *, where: str, not_below: Sequence[Path] = ()) -> Loaded:
+    """Import a function.
+
+    Args:
+        text: `package.module:function`.
+        where: the key that names it, for messages.
+        not_below: folders of data, below which no module is imported.
+
+    Raises:
+        InputError: there is no such module on the Python path or no such function in it, it lies below a folder of
+            data, or it raised when it was imported.
+    """
+    module_name, _, name = text.partition(":")
+    place = f"{where} = {text!r}"
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        # A config would otherwise run any command there is, by a name that no one looks twice at.
+        raise InputError("is of Python's standard library, which makes nothing for dpmed", where=place)
+    folders = [Path(folder).resolve() for folder in not_below]
+    with _path_of_the_installation():
+        module = _import(module_name, place, folders)
+    function = getattr(module, name, None)
+    if function is None:
+        known = [entry for entry in vars(module) if not entry.startswith("_") and callable(getattr(module, entry))]
+        guess = difflib.get_close_matches(name, known, n=1)
+        remedy = f"Did you mean {guess[0]}?" if guess else f"It has {', '.join(sorted(known)[:10]) or 'none'}."
+        raise InputError(f"the module {module_name} has no function {name!r}", where=place, remedy=remedy)
+    if not callable(function):
+        raise InputError(f"{name!r} is a {type(function).__name__}, not a function", where=place)
+    return Loaded(
+        name=text,
+        function=function,
+        where=where,
+        module=module_name,
+        version=_version(module_name),
+        digest=_digest(module),
+    )
+
+
+def guarded(action: Callable[[], Any], *, where: str) -> Any:
+    """The result of an action of the user's code; what it raises becomes a message with its file and line.
+
+    Raises:
+        InputError: the action raised an error.
+    """
+    try:
+        return action()
+    except InputError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<frozen")]
+        line = f" at {own[-1].filename} line {own[-1].lineno}" if own else ""
+        raise InputError(f"raised {type(error).__name__}: {error}{line}", where=where) from error
+
+
+@contextlib.contextmanager
+def _path_of_the_installation() -> Iterator[None]:
+    """The Python path without the folder that Python put in front of it by itself (`python -m` in any folder)."""
+    before = list(sys.path)
+    if not sys.flags.safe_path and before and before[0] in ("", str(Path.cwd())):
+        sys.path[:] = before[1:]
+    sys.path[:] = [entry for entry in sys.path if entry != ""]
+    cleaned = list(sys.path)
+    try:
+        yield
+    finally:
+        if sys.path == cleaned:
+            sys.path[:] = before
+
+
+def _import(name: str, place: str, folders: Sequence[Path]) -> ModuleType:
+    """Import package by package, each looked at before any of its code runs."""
+    parts = name.split(".")
+    search: Sequence[str] | None = None
+    for count in range(1, len(parts) + 1):
+        current = ".".join(parts[:count])
+        # Built-in modules (of the standard library) have no file; what is not on the path is not asked of them.
+        spec = PathFinder.find_spec(current, search)
+        if spec is None:
+            raise InputError(f"there is no module {current} on the Python path", where=place, remedy=_REMEDY)
+        _check_place(spec, place, folders)
+        module = guarded(partial(importlib.import_module, current), where=place)
+        if spec.origin is not None and getattr(module, "__file__", None) not in (spec.origin, None):
+            raise InputError(f"another module of the name {current} has been imported before", where=place)
+        search = list(getattr(module, "__path__", []))
+    return module  # type: ignore[no-any-return] # there is at least one part
+
+
+def _check_place(spec: ModuleSpec, place: str, folders: Sequence[Path]) -> None:
+    locations = [
+        *(spec.submodule_search_locations or []),
+        *([spec.origin] if spec.has_location and spec.origin else []),
+    ]
+    for location in locations:
+        for folder in folders:
+            if Path(location).resolve().is_relative_to(folder):
+                raise InputError(
+                    f"{location} lies in the data folder {folder}: code is never run from there",
+                    where=place,
+                    remedy=_REMEDY,
+                )
+
+
+def _version(module: str) -> str | None:
+    owners: Mapping[str, list[str]] = packages_distributions()
+    names = owners.get(module.partition(".")[0], [])
+    return version(names[0]) if names else None
+
+
+def _digest(module: ModuleType) -> str:
+    file = getattr(module, "__file__", None)
+    if file is None:
+        return ""
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()
