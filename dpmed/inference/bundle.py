@@ -2,9 +2,9 @@
 
 `model.safetensors` (weights), `model.json` (what they are), `privacy.json` (what the training promises),
 `MODEL_CARD.md` (what a reader should know) and `checksums.sha256`; on demand `model.onnx` or `model.stablehlo`. Reading
-a bundle runs no code of it: nothing is unpickled, every hash is checked before a file is parsed, and the sizes that the weights'
-header declares are held against the network's own before anything is allocated. The hashes find damage; whoever can
-change a file can change its hash too, so they do not tell who made the bundle.
+a bundle runs no code of it: nothing is unpickled, every hash is checked before a file is parsed, and the sizes that the
+weights' header declares are held against the network's own before anything is allocated. The hashes find damage;
+whoever can change a file can change its hash too, so they do not tell who made the bundle.
 """
 
 import re

@@ -11,12 +11,12 @@ from dpmed.data.decode.dicom import DICOM_ENDINGS, read_dicom
 from dpmed.data.decode.nifti import NIFTI_ENDINGS, Volume, read_nifti
 from dpmed.data.decode.pictures import decode_picture, resize_picture, window_to_bytes
 from dpmed.data.decode.volume import Grid, orientation_of, read_intensities, spacing_of
+from dpmed.data.image_files import DEEP_WINDOW, HU_WINDOW
 from dpmed.errors import InputError
 from dpmed.inference.description import Preprocessing
 from dpmed.inference.inputs import ARRAY_ENDINGS
 from dpmed.inference.own_grid import OwnGrid, picture_grid, volume_grid
 
-_HU_WINDOW, _DEEP_WINDOW = (-1024.0, 3071.0), (0.0, 65535.0)
 _BYTE = 255.0
 _MAX_ARRAY_BYTES = 1 << 32
 
@@ -51,12 +51,9 @@ def decode_input(path: Path, done: Preprocessing, *, windows: bool = False) -> D
     name = path.name.lower()
     if name.endswith(ARRAY_ENDINGS):
         return Decoded(values=_read_array(path, done), grid=None)
-    if done.by_modality:
-        raise InputError(
-            "the model was trained on pictures normalised by their modality, which a file does not tell",
-            where=str(path),
-            remedy="Give .npy arrays of values as stored.",
-        )
+    if done.arrays_only is not None:
+        remedy = "Give .npy arrays of values as stored."
+        raise InputError(f"cannot be read as in training: {done.arrays_only}", where=str(path), remedy=remedy)
     is_volume = name.endswith(NIFTI_ENDINGS)
     if is_volume != (done.kind == "volume"):
         raise InputError(
@@ -71,12 +68,12 @@ def _read_picture(path: Path, done: Preprocessing) -> Decoded:
         raise InputError(f"the model takes {done.channels} channels, which no picture has", where=str(path))
     if path.name.lower().endswith(DICOM_ENDINGS) or _looks_like_dicom(path):
         grey = read_dicom(path)
-        small = resize_picture(window_to_bytes(grey, done.window or _HU_WINDOW)[..., None], size=(height, width))
+        small = resize_picture(window_to_bytes(grey, done.window or HU_WINDOW)[..., None], size=(height, width))
         pixels = np.repeat(small, done.channels, axis=-1)
         grid = OwnGrid(shape=grey.shape)
     else:
         channels: Literal[1, 3] = 1 if done.channels == 1 else 3
-        pixels = decode_picture(path, size=(height, width), channels=channels, window=done.window or _DEEP_WINDOW)
+        pixels = decode_picture(path, size=(height, width), channels=channels, window=done.window or DEEP_WINDOW)
         grid = picture_grid(path)
     if done.full_scale is None:
         return Decoded(values=pixels.astype(done.stored_as), grid=grid)

@@ -5,11 +5,11 @@ from typing import Literal
 
 from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Info
+from dpmed.data.image_files import HU_WINDOW
 from dpmed.inference.description import ModelDescription, Preprocessing, Target
 
 _BYTE = 255.0
 _DEFAULT_THRESHOLD = 0.5
-_HU_WINDOW = (-1024.0, 3071.0)
 _PERCENTILES = (0.5, 99.5)
 _VOLUME_AXES = 3
 _STORED: dict[str, Literal["uint8", "float16"]] = {"uint8": "uint8", "float16": "float16"}
@@ -47,9 +47,7 @@ def describe_model(config: Config, dataset: Dataset) -> ModelDescription:
 def _outputs(config: Config, info: Info) -> int:
     if info.task == "classification" and config.loss.name == "binary_cross_entropy":
         return 1
-    if info.task == "reconstruction":
-        return info.input_shape[-1]
-    return len(info.class_names) or len(info.target_names)
+    return len(info.output_names) or info.input_shape[-1]
 
 
 def _preprocessing(config: Config, dataset: Dataset) -> Preprocessing:
@@ -59,8 +57,7 @@ def _preprocessing(config: Config, dataset: Dataset) -> Preprocessing:
     stored = dataset[0].input.dtype.name
     spacing = getattr(config.data, "spacing_mm", None)
     window = _window(config, info)
-    by_modality = info.name == "radimagenet" and stored != "uint8"
-    has_other_range = not is_volume and not by_modality and info.scale != _BYTE
+    arrays_only = _arrays_only(config, info, stored)
     return Preprocessing(
         kind="volume" if is_volume else "picture",
         size=tuple(size),
@@ -70,8 +67,8 @@ def _preprocessing(config: Config, dataset: Dataset) -> Preprocessing:
         window=window,
         percentiles=_PERCENTILES if is_volume and window is None else None,
         stored_as=_STORED.get(stored, "float32"),
-        full_scale=info.scale if has_other_range else None,
-        by_modality=by_modality,
+        full_scale=None if is_volume or arrays_only or info.scale == _BYTE else info.scale,
+        arrays_only=arrays_only,
         scale=info.scale,
         mean=info.mean,
         std=info.std,
@@ -85,9 +82,23 @@ def _window(config: Config, info: Info) -> tuple[float, float] | None:
     if info.scale == _BYTE:
         return (0.0, _BYTE)
     if info.value_range is None:
-        return _HU_WINDOW
-    # Of the decathlon's tasks on MR: percentiles become 0 and 1.
+        return HU_WINDOW
+    # Values without a unit (MR): percentiles become 0 and 1.
     return None if info.value_range == (0.0, 1.0) else info.value_range
+
+
+def _arrays_only(config: Config, info: Info, stored: str) -> str | None:
+    """Why one file does not become a sample by size and window alone."""
+    data, channels = config.data, info.input_shape[-1]
+    if data.name == "custom":
+        return f"{data.factory} makes samples in its own way"
+    if data.name == "radimagenet" and stored != "uint8":
+        return "pictures were normalised by their modality, which a file does not tell"
+    if data.name == "table" and isinstance(data.image, tuple) and len(data.image) > 1:
+        return "each channel of a sample was a file of its own"
+    if data.name == "nnunet" and channels > 1 and data.window is None and info.value_range != (0.0, 1.0):
+        return "each channel of a sample was a file of its own, with a window of its own"
+    return None
 
 
 def _choices(config: Config) -> list[str]:

@@ -56,8 +56,9 @@ class Preprocessing(_Part):
     """Type of the values as training stored them; values are rounded to it."""
     full_scale: Positive | None = None
     """Pictures of 0 to 255 are mapped to 0 to this, for data whose values have another range; None leaves them."""
-    by_modality: bool = False
-    """Values were normalised by the picture's modality before they were stored: files cannot be read without it."""
+    arrays_only: Annotated[str, Field(max_length=1000)] | None = None
+    """Why files cannot be read as training read them, so that only arrays of stored values can be given; None if they
+    can."""
     scale: Positive
     """The network's input is (values / scale - mean) / std,"""
     mean: tuple[float, ...]

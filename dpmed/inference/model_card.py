@@ -213,8 +213,8 @@ def _risks(ledger: ReadLedger) -> list[str]:
         f"- Reconstruction, relaxed adversary (who does not know the direction of that {unit}'s gradient): at most "
         f"{_up(relaxed.upper)} at the same κ. That is an assumption on the attacker, not a guarantee of differential "
         "privacy (Ziller et al., 2024).",
-        f"- Membership inference, worst-case adversary: advantage (TPR - FPR) at most {_up(worst.advantage)}; at an FPR "
-        f"of {REPORTED_FPR:g} a TPR of at most {_up(worst.tpr)}.",
+        f"- Membership inference, worst-case adversary: advantage (TPR - FPR) at most {_up(worst.advantage)}; at an "
+        f"FPR of {REPORTED_FPR:g} a TPR of at most {_up(worst.tpr)}.",
     ]
 
 

@@ -4,7 +4,8 @@ import hashlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import equinox as eqx
@@ -14,6 +15,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree, Shaped
 
 from dpmed.errors import InputError
+from dpmed.factories import load_factory
 from dpmed.inference.description import ModelDescription
 from dpmed.models.build import build_model
 
@@ -112,19 +114,15 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _check_factory(description: ModelDescription, where: str) -> None:
-    """A file may name a function to call; only one that is made for it is called, and nothing is looked up by file."""
+    """A file may name a function to call: one of an installed package, and made for this purpose by its parameters."""
     factory = getattr(description.architecture, "factory", None)
     if factory is None:
         return
-    module, _, name = str(factory).partition(":")
+    loaded = load_factory(str(factory), where=f"{where}: architecture.factory", not_below=[Path(where).parent])
     try:
-        function = getattr(import_module(module), name)
-        parameters = inspect.signature(function).parameters
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        remedy = "Install the package that holds it, as on the machine that trained the model."
-        raise InputError(
-            f"needs the factory {factory!r}, which is not there ({error})", where=where, remedy=remedy
-        ) from error
+        parameters = inspect.signature(loaded.function).parameters
+    except (ValueError, TypeError):
+        parameters = MappingProxyType({})  # a function that does not tell them is none of ours
     if not all(name in parameters for name in _FACTORY_TAKES):
         taken = ", ".join(_FACTORY_TAKES)
         raise InputError(f"names {factory!r}, which is no factory of models: it must take {taken}", where=where)
