@@ -131,6 +131,8 @@ class ModelDescription(_Part):
         single = self.task == "classification" and len(self.classes) == _BINARY and self.outputs == 1
         if named and not single and len(self.classes) != self.outputs:
             raise ValueError(f"{len(self.classes)} classes for {self.outputs} outputs")
+        if self.architecture.pretrained is not None:
+            raise ValueError("architecture.pretrained names a file, which belongs to training")
         if named and len(set(self.classes)) != len(self.classes):
             raise ValueError("two classes have the same name")
         if self.task == "regression" and len(self.targets) != self.outputs:

@@ -1,5 +1,7 @@
 """Small networks with their descriptions, made without training."""
 
+import json
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -63,3 +65,31 @@ def logits_of(network, description, images):
         one = jax.vmap(lambda x: network.module(x, network.state)[0], axis_name="batch")
         found.append(np.asarray(one(x[None].astype(np.float32)))[0])
     return np.stack(found)
+
+
+def ledger_bytes(**changes):
+    """A ledger of a release run."""
+    facts = {
+        "private": True,
+        "status": "finished",
+        "epsilon": 2.5,
+        "delta": 1e-5,
+        "accountant": "pld",
+        "noise_multiplier": 2.0,
+        "clipping_norm": 1.0,
+        "sampling_rate": 0.1,
+        "steps": 100,
+        "train_size": 100,
+        "unit_of_privacy": "image",
+        "data": "digits: classification, 8x8x1",
+        "noise_source": "os-entropy",
+        "outside_accounting": ["Something."],
+        "notes": ["A note."],
+        "siblings": [],
+        "model_sha256": "0" * 64,
+        "config_sha256": "0" * 64,
+        "version": "0",
+        "created": "2026-01-01T00:00:00+00:00",
+        **changes,
+    }
+    return json.dumps(facts).encode()
