@@ -28,7 +28,13 @@ MASKS = make_description(UnetModel(name="unet", channels=(2, 2)), (4, 4, 1), cla
 
 @pytest.mark.parametrize(
     ("probability", "threshold", "said"),
-    [(0.5, None, "malignant"), (0.499, None, "benign"), (0.3, 0.3, "malignant"), (0.299, 0.3, "benign"), (0.9, 0.95, "benign")],
+    [
+        (0.5, None, "malignant"),
+        (0.499, None, "benign"),
+        (0.3, 0.3, "malignant"),
+        (0.299, 0.3, "benign"),
+        (0.9, 0.95, "benign"),
+    ],
 )
 def test_of_two_classes_the_second_is_said_from_the_threshold_on(probability, threshold, said):
     settled = settle_threshold(BINARY, threshold)
@@ -39,7 +45,12 @@ def test_of_two_classes_the_second_is_said_from_the_threshold_on(probability, th
 
 def test_of_more_classes_the_most_probable_is_said_and_the_first_of_equals():
     row = answer_row(np.array([0.25, 0.375, 0.375], np.float32), THREE, threshold=settle_threshold(THREE, None))
-    assert row == {"prediction": "ill", "probability_healthy": "0.25", "probability_ill": "0.375", "probability_unsure": "0.375"}
+    assert row == {
+        "prediction": "ill",
+        "probability_healthy": "0.25",
+        "probability_ill": "0.375",
+        "probability_unsure": "0.375",
+    }
 
 
 def test_labels_are_each_said_from_the_threshold_on():

@@ -13,9 +13,7 @@ from dpmed.inference.own_grid import OwnGrid, picture_grid, volume_grid, write_m
 
 SHAPE = (5, 6, 7)
 AFFINES = [
-    (order, signs)
-    for order in itertools.permutations(range(3))
-    for signs in itertools.product((1, -1), repeat=3)
+    (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)
 ]
 
 

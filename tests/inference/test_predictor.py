@@ -173,7 +173,11 @@ def test_without_model_json_the_data_set_tells_the_same(digits_run, tmp_path):
 
 @pytest.mark.parametrize(
     ("remove", "words"),
-    [("config.toml", "neither a training run nor a bundle"), ("model.eqx", "has not finished"), ("privacy.json", "cannot be read")],
+    [
+        ("config.toml", "neither a training run nor a bundle"),
+        ("model.eqx", "has not finished"),
+        ("privacy.json", "cannot be read"),
+    ],
 )
 def test_half_a_run_is_refused(digits_run, tmp_path, remove, words):
     import shutil
