@@ -27,7 +27,7 @@ class Bounds:
         epsilon_pld: ε at δ by privacy-loss distributions, tight.
         epsilon_rdp: ε at δ by Rényi accounting.
         worst_case: bounds on what an adversary who knows all but one record can do.
-        relaxed: the same for one who does not know the direction of that record's gradient: an assumption, no guarantee.
+        relaxed: the same for one who does not know the direction of that record's gradient, an assumption.
     """
 
     noise_multiplier: float

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from dpmed.config.model import ModelConfig
 from dpmed.data.base import Scaling
 from dpmed.errors import InputError
-from dpmed.files import write_text
 
 MODEL_FILE = "model.json"
 MAX_JSON_BYTES = 1 << 20
@@ -186,4 +185,4 @@ def description_schema() -> str:
 
 
 if __name__ == "__main__":
-    write_text(Path(sys.argv[1]) / "model.schema.json", description_schema())
+    Path(sys.argv[1], "model.schema.json").write_text(description_schema(), encoding="utf-8")

@@ -29,7 +29,7 @@ def test_normalisation_may_differ_all_else_may_not():
         predictor(MLP, (4, 5, 1), task="multi-label"),
         predictor(MLP, (4, 5, 1), preprocessing={"full_scale": 16.0}),
     ):
-        with pytest.raises(InputError, match="has another .* so they cannot be averaged"):
+        with pytest.raises(InputError, match=r"has another .* so they cannot be averaged"):
             Committee([first, other])
 
 

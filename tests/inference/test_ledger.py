@@ -54,7 +54,7 @@ def test_a_ledger_that_states_less_than_its_noise_costs_is_refused():
     cost = epsilon(SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100), 1e-5)
     check_epsilon(ledger(epsilon=cost), where="made")
     check_epsilon(ledger(epsilon=cost + 1), where="made")
-    with pytest.raises(InputError, match="states ε = .* cost 2.33"):
+    with pytest.raises(InputError, match=r"states ε = .* cost 2\.33"):
         check_epsilon(ledger(epsilon=cost * 0.99), where="made")
 
 
