@@ -1,4 +1,4 @@
-"""`dpmed predict` as a workflow: rows in order, damaged files among good ones, resuming, masks on the scans' own grid."""
+"""`dpmed predict` as a workflow: rows in order, damaged files among good ones, resuming, masks on a scan's own grid."""
 
 import csv
 import json
