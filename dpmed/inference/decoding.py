@@ -28,20 +28,21 @@ class Decoded:
     Attributes:
         values: `(*space, channel)` as training stored them: of the network's size, or larger where a volume is
             predicted in windows.
-        grid: leads back to the file's own voxels; None for arrays, which have no other grid.
+        grid: leads back to the file's own voxels; None for arrays, which have no other, and where nobody asked.
     """
 
     values: Shaped[np.ndarray, "*space channel"]
     grid: OwnGrid | None
 
 
-def decode_input(path: Path, done: Preprocessing, *, windows: bool = False) -> Decoded:
+def decode_input(path: Path, done: Preprocessing, *, windows: bool = False, needs_grid: bool = True) -> Decoded:
     """Read a file as training would have read it.
 
     Args:
         path: a picture, a volume, or an `.npy` array of stored values.
         done: what was done at training.
         windows: keep the whole of a volume that was resampled by spacing, where training cut out its middle.
+        needs_grid: whether masks are to go back; a picture's header is read once more for it.
 
     Raises:
         InputError: the file is missing, damaged, too large or of another kind than the model was trained on.
@@ -59,10 +60,10 @@ def decode_input(path: Path, done: Preprocessing, *, windows: bool = False) -> D
         raise InputError(
             f"is a {'volume' if is_volume else 'picture'}, but the model takes {done.kind}s", where=str(path)
         )
-    return _read_volume(path, done, windows=windows) if is_volume else _read_picture(path, done)
+    return _read_volume(path, done, windows=windows) if is_volume else _read_picture(path, done, needs_grid)
 
 
-def _read_picture(path: Path, done: Preprocessing) -> Decoded:
+def _read_picture(path: Path, done: Preprocessing, needs_grid: bool) -> Decoded:
     height, width = done.size
     if done.channels not in (1, 3):
         raise InputError(f"the model takes {done.channels} channels, which no picture has", where=str(path))
@@ -70,11 +71,11 @@ def _read_picture(path: Path, done: Preprocessing) -> Decoded:
         grey = read_dicom(path)
         small = resize_picture(window_to_bytes(grey, done.window or HU_WINDOW)[..., None], size=(height, width))
         pixels = np.repeat(small, done.channels, axis=-1)
-        grid = OwnGrid(shape=grey.shape)
+        grid: OwnGrid | None = OwnGrid(shape=grey.shape)
     else:
         channels: Literal[1, 3] = 1 if done.channels == 1 else 3
         pixels = decode_picture(path, size=(height, width), channels=channels, window=done.window or DEEP_WINDOW)
-        grid = picture_grid(path)
+        grid = picture_grid(path) if needs_grid else None
     if done.full_scale is None:
         return Decoded(values=pixels.astype(done.stored_as), grid=grid)
     scaled = pixels * np.float32(done.full_scale / _BYTE)

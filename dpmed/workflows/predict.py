@@ -159,7 +159,12 @@ class _Work:
     def blocks(self, entries: Sequence[Entry]) -> Iterator[list[dict[str, object]]]:
         """Rows of one batch after the other."""
         size = 1 if self._committee.uses_windows else self._committee.batch_size
-        decode = partial(decode_input, done=self._description.preprocessing, windows=self._committee.uses_windows)
+        decode = partial(
+            decode_input,
+            done=self._description.preprocessing,
+            windows=self._committee.uses_windows,
+            needs_grid=self._description.task == "segmentation",
+        )
         workers = min(_MAX_WORKERS, os.cpu_count() or 1)
         with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(_WRITERS) as writers:
             # Two batches ahead at most: what waits in memory does not grow with the number of files.
