@@ -78,7 +78,7 @@ def write_bundle(
         RunError: the files cannot be written.
     """
     # Rows of memory as NumPy has them; the library sorts by type and name.
-    arrays = {name: np.ascontiguousarray(array) for name, array in named_arrays(network).items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in named_arrays(network).items()}
     write_bytes(folder / WEIGHTS_FILE, save(arrays, {"format": "dpmed"}))
     write_text(folder / MODEL_FILE, to_json(description.to_json()))
     write_bytes(folder / LEDGER_FILE, ledger)

@@ -25,7 +25,8 @@ _TASKS = {
     "reconstruction": "an image for an image",
 }
 _LARGEST_SAID = 20.0
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f<>|`*_\[\]#\\]")
+# An underscore within a word is no markup.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f<>|`*\[\]#\\]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _LONGEST = 2000
 
 
@@ -189,7 +190,6 @@ def _in_words(epsilon: float, delta: float, unit: str) -> str:
         f"whatever somebody concludes from the model about one {unit}, had that {unit} not been in the training set, "
         "they "
     )
-    failure = f"but for a chance of {delta:g}"
     if epsilon > _LARGEST_SAID:
         return (
             f"{start}would have concluded it with a probability that may be smaller by a factor of e^{epsilon:.4g}: "
@@ -197,7 +197,7 @@ def _in_words(epsilon: float, delta: float, unit: str) -> str:
         )
     return (
         f"{start}would have concluded it with a probability at most {math.exp(epsilon):.4g} times smaller or larger, "
-        f"{failure}. At ε = 0.1 that factor is 1.1, at 1 it is 2.7, at 8 it is 2981."
+        f"and a further {delta:g} at most. At ε = 0.1 that factor is 1.1, at 1 it is 2.7, at 8 it is 2981."
     )
 
 

@@ -133,7 +133,7 @@ class Predictor:
 
     def logits(
         self, images: Shaped[np.ndarray, "sample *space channel"], *, full: bool = False
-    ) -> Float[np.ndarray, "sample *space outputs"]:
+    ) -> Float[np.ndarray, "sample *positions outputs"]:
         """The network's own output, float32; `full` as for `mean_scale`."""
         self._check(images)
         outputs = (self.description.outputs,)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpmed.inference.windows import corners, gaussian_weights, predict_windows
@@ -10,6 +10,7 @@ from dpmed.inference.windows import corners, gaussian_weights, predict_windows
 SIDES = st.integers(1, 9)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(SIDES, st.integers(0, 15)), min_size=3, max_size=3))
 def test_windows_cover_all_and_lie_inside_at_most_half_a_window_apart(sides):
     window = tuple(wide for wide, _ in sides)
