@@ -58,11 +58,11 @@ def make_network(config, shape, *, seed=0, **changes):
 def logits_of(network, description, images):
     """One image after the other, normalised by hand: nothing of the predictor's own batching."""
     done = description.preprocessing
+    # Batch norm wants to know the name of its axis.
+    one = jax.jit(jax.vmap(lambda x: network.module(x, network.state)[0], axis_name="batch"))
     found = []
     for image in images:
         x = (np.asarray(image, np.float64) / done.scale - np.array(done.mean)) / np.array(done.std)
-        # Batch norm wants to know the name of its axis.
-        one = jax.vmap(lambda x: network.module(x, network.state)[0], axis_name="batch")
         found.append(np.asarray(one(x[None].astype(np.float32)))[0])
     return np.stack(found)
 

@@ -30,6 +30,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_onnxruntime_computes_what_we_compute(name):
     network, description = make_network(*NETWORKS[name])
@@ -37,7 +38,7 @@ def test_onnxruntime_computes_what_we_compute(name):
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
     assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(float)", list(description.input_shape))
-    for count in (1, 4):
+    for count in (1, 3):
         images = np.random.default_rng(count).uniform(0, 255, (count, *description.input_shape)).astype(np.float32)
         (found,) = session.run(["logits"], {"image": images})
         wanted = logits_of(network, description, images)
@@ -77,4 +78,4 @@ def test_a_conversion_that_computes_something_else_is_refused():
     network, description = make_network(*NETWORKS["mlp"])
     forward = onnx.forward_function(network, description)
     with pytest.raises(RunError, match="differs from ours by"):
-        onnx._compare(forward, lambda images: np.asarray(forward(images)) + 1e-2, description)
+        onnx._compare(forward, lambda images: np.asarray(jax.jit(forward)(images)) + 1e-2, description)
