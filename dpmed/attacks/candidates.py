@@ -20,7 +20,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 from scipy.linalg.blas import dsyrk
-from scipy.stats import beta
 
 from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
 from dpmed.dpsgd.gradients import per_sample_gradients
@@ -202,40 +201,3 @@ def step_evidence(
             exponent = (np.abs(inner) - 0.5 * squares) / variance + np.log1p(np.exp(-2.0 * size)) - np.log(2.0)
     rate = channel.sampling_rate
     return exponent if rate >= 1 else np.logaddexp(np.log1p(-rate), np.log(rate) + exponent)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Interval:
-    """Where a success rate lies.
-
-    Attributes:
-        low: lower end.
-        high: upper end.
-    """
-
-    low: float
-    high: float
-
-
-def success_interval(successes: int, trials: int, *, confidence: float = 0.99) -> Interval:
-    """The exact two-sided interval of a success rate.
-
-    It holds for trials along several trainings too, as many along each: a sum of independent indicators with different
-    rates spreads less than one with equal rates (Hoeffding, 1956).
-
-    Args:
-        successes: 0 to `trials`.
-        trials: at least 1.
-        confidence: in (0, 1).
-
-    Raises:
-        ValueError: there are more successes than trials, or no trials.
-
-    Source: Clopper & Pearson (1934).
-    """
-    if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(f"Expected 0 <= {successes=} <= {trials=} and a trial.")
-    tail = (1 - confidence) / 2
-    low = float(beta.ppf(tail, successes, trials - successes + 1)) if successes else 0.0
-    high = float(beta.ppf(1 - tail, successes + 1, trials - successes)) if successes < trials else 1.0
-    return Interval(low=low, high=high)

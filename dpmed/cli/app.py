@@ -14,6 +14,8 @@ from dpmed.errors import DpmedError, RunError
 from dpmed.runtime.distributed import has_company, leave
 from dpmed.runtime.malloc import keep_freed_memory
 
+_HELP = {"--help", "-h", "--version"}
+
 
 class _Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # the click that typer carries inside is not for others to import
@@ -68,7 +70,7 @@ def dpmed(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors and the result.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors, no plan or progress.")] = False,
 ) -> None:
     """Train on medical images with differential privacy, attack the training, and state the risk that remains."""
     del version
@@ -102,7 +104,8 @@ def main() -> None:
         sys.stderr.close()
         sys.exit(1)
     except SystemExit as end:
-        leave(end.code)
+        # Typer ends with 1 when the reader of its help has left, as `head` does: that is no failure.
+        leave(0 if _HELP & set(sys.argv) and end.code == 1 else end.code)
     except Exception:
         # Only --debug lets one through.
         traceback.print_exc()

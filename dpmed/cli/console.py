@@ -15,13 +15,14 @@ from dpmed.files import to_json
 from dpmed.progress import Silent, Task
 
 _SECONDS_BETWEEN_LINES = 5.0
+_NO_END = 10_000
 
 
 class Console:
     """Says everything that a command says, and is its `Progress`.
 
     Args:
-        quiet: nothing but errors, the JSON object and the last line.
+        quiet: no plan, remarks or progress; only results, errors and the last line.
         debug: tracebacks for every error.
     """
 
@@ -39,7 +40,7 @@ class Console:
     @property
     def silent(self) -> bool:
         """Whether results in words are left out."""
-        return self.quiet or self.json
+        return self.json or self._speaker != "dpmed"
 
     def say(self, message: str) -> None:
         """One remark about the work under way, on standard error."""
@@ -47,22 +48,51 @@ class Console:
             print(message, file=sys.stderr, flush=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table of results on standard output; the first column is left-aligned, the others to the right."""
+        """A table of results on standard output; the first column is left-aligned, the others to the right.
+
+        Words and numbers are never broken: in a pipe lines are as long as they need to be, and on a terminal too narrow
+        for the table each row becomes a block of names and values.
+        """
         if self.silent:
             return
         from rich.box import SIMPLE_HEAD
+        from rich.measure import Measurement
         from rich.table import Table
 
-        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, show_header=any(columns))
+        table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
         for index, column in enumerate(columns):
-            table.add_column(column, justify="left" if index == 0 or not any(columns) else "right", overflow="fold")
+            table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
         for row in rows:
             table.add_row(*row)
-        _rich(stderr=False).print(table)
+        out = _rich(stderr=False)
+        if Measurement.get(out, out.options.update(max_width=_NO_END), table).maximum <= out.width:
+            out.print(table)
+            return
+        for row in rows:
+            # Pairs rather than a dictionary: two columns may have one name.
+            self._pairs(f"{title}: {columns[0]} {row[0]}", list(zip(columns[1:], row[1:], strict=True)))
 
     def facts(self, title: str, facts: Mapping[str, str]) -> None:
-        """Names and values, a line each, on standard output."""
-        self.table(title, ["", ""], [list(fact) for fact in facts.items()])
+        """Names and values, a line each, on standard output; on a terminal long values go on below their beginning."""
+        if not self.silent:
+            self._pairs(title, list(facts.items()))
+
+    def _pairs(self, title: str, pairs: Sequence[tuple[str, str]]) -> None:
+        from rich.table import Table
+
+        grid = Table.grid(padding=(0, 2))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for name, value in pairs:
+            grid.add_row(f"  {name}", value)
+        out = _rich(stderr=False)
+        out.print(title, style="bold")
+        out.print(grid)
+
+    def plan(self, title: str, facts: Mapping[str, str]) -> None:
+        """What is about to be done; left out when quiet."""
+        if not self.quiet:
+            self.facts(title, facts)
 
     def text(self, message: str) -> None:
         """A result in words, on standard output."""
@@ -93,8 +123,8 @@ def _rich(*, stderr: bool) -> Any:
     from rich.console import Console as RichConsole
 
     stream = sys.stderr if stderr else sys.stdout
-    # Without a terminal rich assumes 80 columns and folds; lines in a log file are better left whole.
-    return RichConsole(stderr=stderr, width=None if stream.isatty() else 120, highlight=False, markup=False)
+    # Without a terminal rich assumes 80 columns and folds; lines in a pipe or a log file are left whole.
+    return RichConsole(stderr=stderr, width=None if stream.isatty() else _NO_END, highlight=False, markup=False)
 
 
 @contextmanager

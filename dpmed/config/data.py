@@ -27,6 +27,7 @@ MsdTask = Literal[
 ]
 MedMnistSet = Literal[
     "pathmnist",
+    "chestmnist",
     "dermamnist",
     "octmnist",
     "pneumoniamnist",

@@ -8,11 +8,12 @@ names of its samples, or their content where a data set has no names for them.
 
 import hashlib
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Int, UInt32
 
-from dpmed.data.base import Dataset
+from dpmed.data.base import Dataset, Sample
 
 KEY_WORDS = 2
 _DIGEST_BYTES = 16
@@ -46,20 +47,26 @@ def record_keys(
         members: for each record the numbers of its samples.
         secret: 1 to 64 bytes; of a release run, drawn from the operating system and never stored.
     """
-    names = names_of(dataset)
+    numbers = np.concatenate([np.zeros(0, np.int64), *members])
+    identities = iter(_identities(dataset, numbers))
     keys = np.empty((len(members), KEY_WORDS), "<u4")
     for record, samples in enumerate(members):
         digest = hashlib.blake2b(key=secret, digest_size=4 * KEY_WORDS, person=b"dpmed record")
-        for sample in sorted(_identity(dataset, names, int(number)) for number in samples):
-            digest.update(sample)
+        for identity in sorted(islice(identities, len(samples))):
+            digest.update(identity)
         keys[record] = np.frombuffer(digest.digest(), "<u4")
     return keys.astype(np.uint32, copy=False)
 
 
-def _identity(dataset: Dataset, names: Sequence[str] | None, number: int) -> bytes:
-    if names is not None:
-        return hashlib.blake2b(names[number].encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
-    sample = dataset[number]
+def _identities(dataset: Dataset, numbers: Int[np.ndarray, " sample"]) -> list[bytes]:
+    names = names_of(dataset)
+    if names is None:
+        return [_identity_by_content(dataset[number]) for number in numbers.tolist()]
+    named = (names[number].encode("utf-8", "surrogatepass") for number in numbers.tolist())
+    return [hashlib.blake2b(name, digest_size=_DIGEST_BYTES).digest() for name in named]
+
+
+def _identity_by_content(sample: Sample) -> bytes:
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
     for part in (sample.input, sample.target):
         digest.update(np.ascontiguousarray(part).tobytes())

@@ -31,7 +31,7 @@ from dpmed.models.wide_resnet import WideResnet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Built:
+class BuiltModel:
     """A model and what must be known of it.
 
     Attributes:
@@ -53,7 +53,7 @@ class Built:
 
 def build_model(
     config: ModelConfig, input_shape: tuple[int, ...], *, outputs: int, task: str, key: PRNGKeyArray
-) -> Built:
+) -> BuiltModel:
     """The model that `config` describes.
 
     Args:
@@ -74,7 +74,7 @@ def build_model(
     stages = stages_from_head(module)
     trained = jax.tree.map(lambda stage: config.train_only == "all" or stage == 0, stages)
     sizes = jax.tree.map(lambda leaf: leaf.size, eqx.filter(module, eqx.is_inexact_array))
-    return Built(
+    return BuiltModel(
         module=module,
         state=state if mixes else None,
         mixes_samples=mixes,

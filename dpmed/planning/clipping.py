@@ -67,7 +67,7 @@ def _adaptive(privacy: PrivacyConfig, budget: Budget) -> AdaptiveClipping:
         raise InputError(
             f"σ_b = {clipping.count_noise:g} on the counts alone spends more than the whole budget, whose noise "
             f"multiplier is {budget.noise_multiplier:.4g}: nothing is left for gradients",
-            where="[privacy] clipping_count_noise",
+            where="privacy.clipping_count_noise",
             remedy=f"Choose a value well above {least:.4g}, or a larger training.batch_size.",
         )
     return clipping

@@ -28,7 +28,8 @@ def ledger_facts(
     """
     privacy, info = config.privacy, dataset.info
     split = split_note(dataset, config.data)
-    outside = (*info.outside_accounting, *uses_of_data(config), *(() if split is None else (split,)))
+    outside = (*info.outside_accounting, *uses_of_data(config), *_choices(config, info.unit, unit))
+    outside = outside if split is None else (*outside, split)
     data = f"{info.name}: {info.task}, {'x'.join(map(str, info.input_shape))}"
     installed = version("dpmed")
     if privacy is None or budget is None or clipping is None:
@@ -69,6 +70,16 @@ def uses_of_data(config: Config) -> list[str]:
             "were trained on."
         )
     return found
+
+
+def _choices(config: Config, known: str, unit: str) -> list[str]:
+    if config.data.max_samples_per_unit is None or unit == known:
+        return []
+    # By its unit as a whole the choice is that unit's own affair; an image more or less lets another one in.
+    return [
+        f"data.max_samples_per_unit chose the first images of each {known}; ε holds given that choice, which would be "
+        "another one if an image were added or removed."
+    ]
 
 
 def _unit_notes(data: str, known: str, unit: str, budget: Budget) -> list[str]:

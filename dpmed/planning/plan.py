@@ -15,11 +15,11 @@ from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
-from dpmed.data.units import UnitSummary, members_by_unit, summarise_units
+from dpmed.data.units import UnitSummary, members_by_unit, summarise_units, unit_remedy
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
 from dpmed.metrics.evaluate import check_metrics, main_metric
-from dpmed.models.build import Built, build_model
+from dpmed.models.build import BuiltModel, build_model
 from dpmed.planning.clipping import build_clipping, describe_clipping
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
@@ -56,7 +56,7 @@ class Plan:
     dataset: Dataset
     split: Split
     members: list[Int[np.ndarray, " _"]]
-    model: Built
+    model: BuiltModel
     budget: Budget | None
     clipping: Clipping | None
     facts: LedgerFacts
@@ -174,7 +174,12 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=steps_per_epoch,
         microbatches=_microbatches(config, len(members)),
-        warnings=(*_warnings(config, len(members)), *_class_warnings(dataset, split), *precision_warnings(config)),
+        warnings=(
+            *_warnings(config, len(members)),
+            *_unit_warnings(config, dataset.info),
+            *_class_warnings(dataset, split),
+            *precision_warnings(config),
+        ),
     )
 
 
@@ -193,7 +198,7 @@ def _check_column(column: str | None, dataset: Dataset) -> None:
     if column is not None and column not in known:
         remedy = f"It has {', '.join(known)}." if known else "It has none."
         problem = f"the data set has no column {column!r}"
-        raise InputError(problem, where="[evaluation] break_down_by", remedy=remedy)
+        raise InputError(problem, where="evaluation.break_down_by", remedy=remedy)
 
 
 def _check_sizes(config: Config, train_size: int) -> None:
@@ -201,7 +206,7 @@ def _check_sizes(config: Config, train_size: int) -> None:
     if batch_size > train_size:
         raise InputError(
             f"the expected batch size is {batch_size}, but the training set has only {train_size} records",
-            where="[training] batch_size",
+            where="training.batch_size",
             remedy=f"Choose at most {train_size}.",
         )
     known = config.data.train_size
@@ -209,7 +214,7 @@ def _check_sizes(config: Config, train_size: int) -> None:
     if known is not None and abs(known - train_size) > _size_tolerance(config, known):
         raise InputError(
             f"says {known}, but the training split has {train_size} records: is this the right data set?",
-            where="[data] train_size",
+            where="data.train_size",
             remedy=f"Set it to {train_size} or leave it out.",
         )
 
@@ -223,7 +228,7 @@ def _size_tolerance(config: Config, train_size: int) -> float:
     return max(_TRAIN_SIZE_TOLERANCE * train_size, 4 * (train_size * kept_out) ** 0.5)
 
 
-def _build(config: Config, dataset: Dataset) -> Built:
+def _build(config: Config, dataset: Dataset) -> BuiltModel:
     info = dataset.info
     key = jax.random.key(config.training.seed)
     outputs = len(info.output_names) or info.input_shape[-1]
@@ -234,7 +239,7 @@ def _build(config: Config, dataset: Dataset) -> Built:
         raise InputError(
             "batch normalisation computes its statistics over the batch, so that one patient's image changes the "
             "gradients of all others and no clipping bounds its influence; it cannot be trained with privacy",
-            where="[model]",
+            where="model",
             remedy='Use group norm: normalisation = "group".',
         )
     return model
@@ -281,7 +286,7 @@ def _full_microbatches(config: Config, batch_size: int) -> tuple[int, ...]:
     if batch_size % asked:
         raise InputError(
             f"{asked} does not divide the batch size {batch_size}",
-            where="[training] microbatch",
+            where="training.microbatch",
             remedy="Without privacy every microbatch must be full, since padding would enter batch norm's statistics.",
         )
     return (asked,)
@@ -300,18 +305,27 @@ def _class_warnings(dataset: Dataset, split: Split) -> tuple[str, ...]:
     return tuple(found)
 
 
+def _unit_warnings(config: Config, info: Info) -> tuple[str, ...]:
+    if config.privacy is None or config.privacy.unit == "patient" or not info.patients_unknown:
+        return ()
+    return (
+        f"Nobody knows which samples of {info.name} share a patient: ε protects one {config.privacy.unit}, and a "
+        "patient with several is protected less. " + unit_remedy(info.name, "patient"),
+    )
+
+
 def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
     privacy = config.privacy
     warnings = []
     known = config.data.train_size
     if known is not None and known != train_size:
         warnings.append(
-            f"[data] train_size = {known}, but the training split has {train_size} records; σ and ε are those of "
+            f"data.train_size = {known}, but the training split has {train_size} records; σ and ε are those of "
             f"{train_size}."
         )
     if privacy is not None and privacy.delta >= 1 / train_size:
         warnings.append(
-            f"[privacy] delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a "
+            f"privacy.delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a "
             "mechanism that publishes one random patient in the clear would satisfy it. Choose a smaller δ."
         )
     if privacy is not None and privacy.noise_source == "seeded":

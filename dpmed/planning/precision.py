@@ -32,5 +32,5 @@ def gains_from_bfloat16(device: Any) -> bool:
 def precision_warnings(config: Config) -> list[str]:
     """What the plan says of a precision that gains nothing here."""
     if config.training.precision == "bfloat16" and not gains_from_bfloat16(jax.local_devices()[0]):
-        return ['[training] precision = "bfloat16" is no faster on this device; results are less precise for nothing.']
+        return ['training.precision = "bfloat16" is no faster on this device; results are less precise for nothing.']
     return []

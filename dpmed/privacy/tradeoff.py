@@ -17,12 +17,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from dpmed.privacy.composition import Window, compose, fit_window
+from dpmed.privacy.composition import compose, lost_above
 from dpmed.privacy.grid import share_by_place, share_under_q
 from dpmed.privacy.losses import Adversary, Capped
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, participation
 from dpmed.privacy.quadrature import root
 from dpmed.privacy.summed import Repeated, SummedLoss, parts_of, summed_loss
+from dpmed.privacy.window import Window, fit_window
 
 Vector = Float[np.ndarray, " n"]
 
@@ -216,7 +217,7 @@ def _upper(summed: SummedLoss, window: Window, fpr: float) -> float:
     under_p = composed.untilted(-1.0)
     # A step above the cap or above the grid is a sure yes; so is a sum above the window, which is hardly ever.
     sure = summed.ever(summed.missing[1] + composed.above)
-    sure += _above_window(summed, float(composed.losses[-1]))
+    sure += _above_window(summed, float(composed.losses[-1])) + _lost(summed, window)
     return min(1.0, _tpr(under_p, under_q, fpr, sure=sure) + _ROUNDING * fpr)
 
 
@@ -227,11 +228,17 @@ def _above_window(summed: SummedLoss, place: float) -> float:
     return min(summed.chernoff_above(tilt=float(tilt), place=place) for tilt in tilts)
 
 
+def _lost(summed: SummedLoss, window: Window) -> float:
+    """What of Q was lost on the way to the coarse grid."""
+    return lost_above(summed, window) if window.ratio > 1 else 0.0
+
+
 def _lower(summed: SummedLoss, window: Window, fpr: float) -> float:
     """TPR at `fpr` of a real test: the sum of losses rounded at random to the grid, the same under P and Q."""
     under_p, under_q = (compose(summed, window, anchor=anchor, share=share_by_place) for anchor in (0.0, 1.0))
     alarms = summed.ever(summed.missing[0] + under_p.above_p)
-    sure = summed.ever(summed.missing[1] + under_q.above)
+    # What comes back above the window after it was below it is no more than what is lost above it.
+    sure = summed.ever(summed.missing[1] + under_q.above) - _lost(summed, window)
     allowed = max(fpr - alarms, 0.0)
     return max(0.0, _tpr(under_p.untilted(), under_q.untilted(), allowed, sure=sure) - _ROUNDING * fpr)
 

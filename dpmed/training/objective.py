@@ -24,7 +24,7 @@ SampleLoss = Callable[[Array, Array], Float[Array, ""]]
 Augment = Callable[[Key[Array, ""], Float[Array, "*space channel"], Array], tuple[Array, Array]]
 
 
-class Rest(eqx.Module):
+class NonTrainable(eqx.Module):
     """All of a model that is not trained.
 
     Attributes:
@@ -67,7 +67,7 @@ class Objective:
         normalised: Float[Array, "*space channel"] = self.scaling.apply(stored.astype(jnp.float32))
         return normalised
 
-    def record_loss(self, trainable: Parameters, rest: Rest, record: PyTree[Array]) -> Float[Array, ""]:
+    def record_loss(self, trainable: Parameters, rest: NonTrainable, record: PyTree[Array]) -> Float[Array, ""]:
         """The loss of one record by itself: what per-sample gradients are taken of.
 
         Args:
@@ -87,8 +87,8 @@ class Objective:
         return jnp.sum(losses * record["weights"])
 
     def batch_loss(
-        self, trainable: Parameters, rest: Rest, records: PyTree[Array], mask: Bool[Array, " batch"]
-    ) -> tuple[Float[Array, ""], Rest]:
+        self, trainable: Parameters, rest: NonTrainable, records: PyTree[Array], mask: Bool[Array, " batch"]
+    ) -> tuple[Float[Array, ""], NonTrainable]:
         """The sum of the losses of a microbatch, and the model's running statistics after it.
 
         Samples may meet here, in batch norm: all views of all records are one batch under the axis name `batch`.
@@ -103,10 +103,10 @@ class Objective:
             flat(records["inputs"]), flat(records["targets"]), flat(keys)
         )
         weights = jnp.where(mask[:, None], records["weights"], jnp.zeros_like(records["weights"]))
-        return jnp.sum(losses * weights.reshape(-1)), Rest(frozen=rest.frozen, state=state)
+        return jnp.sum(losses * weights.reshape(-1)), NonTrainable(frozen=rest.frozen, state=state)
 
     def predict(
-        self, trainable: Parameters, rest: Rest, inputs: Shaped[Array, "batch *space channel"]
+        self, trainable: Parameters, rest: NonTrainable, inputs: Shaped[Array, "batch *space channel"]
     ) -> Float[Array, "batch ..."]:
         """Predictions without augmentation, the model in inference mode."""
         model = eqx.nn.inference_mode(self._model(trainable, rest))
@@ -120,11 +120,7 @@ class Objective:
             return values
         return self.normalise(stored) if self.image_target else stored.astype(jnp.int32)
 
-    def sample_loss(self, prediction: Float[Array, "..."], stored: Shaped[Array, "..."]) -> Float[Array, ""]:
-        """The loss of one prediction, for evaluation."""
-        return self.loss(prediction, self.target(stored))
-
-    def _model(self, trainable: Parameters, rest: Rest) -> Any:
+    def _model(self, trainable: Parameters, rest: NonTrainable) -> Any:
         return eqx.combine(trainable, rest.frozen, self.static)
 
     def _thawed(self, trainable: Parameters, step: Int[Array, ""]) -> Parameters:
@@ -144,7 +140,7 @@ class Objective:
     def _view_loss(
         self,
         trainable: Parameters,
-        rest: Rest,
+        rest: NonTrainable,
         stored: Shaped[Array, "*space channel"],
         stored_target: Shaped[Array, "..."],
         key: Key[Array, ""],

@@ -20,7 +20,7 @@ def masks(count=6, seed=0, classes=3):
 
 
 def test_every_task_has_its_metrics_and_is_judged_by_one_of_them():
-    for task in ("classification", "segmentation", "reconstruction"):
+    for task in ("classification", "multi-label", "regression", "segmentation", "reconstruction"):
         assert main_metric(task) in metric_names(task)
         check_metrics((), None, task=task)
         check_metrics(metric_names(task)[:1], "loss", task=task)

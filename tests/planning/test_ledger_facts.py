@@ -72,3 +72,20 @@ def test_each_use_of_data_has_its_sentence(folders):
 def test_a_keyed_hash_needs_no_sentence_on_the_split(folders):
     _, text = ledger_of(folders[0], 'data.group_pattern="^(P[0-9]+)_"', 'data.split_by="keyed-hash"')
     assert "given the split" not in text
+
+
+def test_the_plan_too_says_that_nobody_knows_who_shares_a_patient(folders):
+    unnamed, _ = ledger_of(folders[0])
+    assert any("Nobody knows which images share a patient" in warning for warning in unnamed.warnings)
+    named, text = ledger_of(folders[0], 'data.group_pattern="^(P[0-9]+)_"', "privacy.unit=patient")
+    assert not any("share a patient" in warning for warning in named.warnings)
+    assert "share a patient" not in text
+
+
+def test_a_lesion_is_not_a_patient(tmp_path):
+    write_phantom("ham10000", tmp_path, num=40, seed=1, progress=Silent())
+    settings = ['data.name="ham10000"', "privacy.unit=lesion", "data.channels=", 'data.split_by="stratified"']
+    settings += ["data.test_fraction=0.25", "data.validation_fraction=0.25"]
+    plan, text = ledger_of(tmp_path, *settings)
+    assert "a patient with several lesions is protected less than ε says" in text
+    assert any("several lesions" in note for note in plan.facts.notes)

@@ -8,7 +8,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import jax
 import pytest
+
+from tests.workflows.neighbours import make_chests
 
 SMALL = [
     "--set", "data.limit=400",
@@ -93,3 +96,20 @@ def seeded_run(tmp_path_factory):
     done = call("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="module")
+def compiled_once(tmp_path_factory):
+    """Neighbours run the same programs: the second finds what the first has compiled."""
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
+    jax.config.update(names[1], 0.0)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def chests(tmp_path_factory):
+    return make_chests(tmp_path_factory.mktemp("chests"))

@@ -28,6 +28,7 @@ from dpmed.errors import InputError
 _LABELS = {"": -1, "-1": -1, "-1.0": -1, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _BAD_LABEL = -2
 _MAX_CLASSES = 1000
+_LARGEST_NUMBER = 1e18  # float32 can square it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,13 +193,20 @@ def _numbers(fields: list[str], column: str, problems: Problems) -> Float[np.nda
     values = np.full(len(fields), np.nan, np.float32)
     for row, field in enumerate(fields):
         if field:
-            try:
-                values[row] = float(field)
-            except ValueError:
-                pass
-            if not abs(float(values[row])) < 1e30:  # noqa: PLR2004 NaN, infinite, or beyond what float32 can square
+            value = _number(field)
+            if value is None:
                 problems.add(row, f"{column} = {field!r} is no finite number")
+            else:
+                values[row] = value
     return values
+
+
+def _number(field: str) -> float | None:
+    try:
+        value = float(field)
+    except ValueError:
+        return None
+    return value if abs(value) < _LARGEST_NUMBER and "_" not in field else None
 
 
 def _groups(config: TableData, table: TextTable, sources: list[Sources], root: Root, problems: Problems) -> list[str]:

@@ -5,8 +5,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpmed.data.readers.folder import read_folder
+from dpmed.data.readers import folder as reader
 from dpmed.errors import InputError
+from dpmed.progress import Silent
+
+
+def read_folder(config, progress=None):
+    return reader.read_folder(config, progress=progress or Silent())
+
+
+class Told(Silent):
+    def __init__(self):
+        self.said = []
+
+    def say(self, message):
+        self.said.append(message)
 
 
 def picture(path, value=128, side=24):
@@ -76,7 +89,7 @@ def test_a_patient_in_two_prescribed_parts_is_refused(tmp_path, data_config):
         ([], {}, "has 0 class folders"),
         (["a/1.png"], {}, "has 1 class folders"),
         (["a/1.png", "2.png"], {}, r"2\.png: lies in no class folder"),
-        (["a/1.png", "b/2.png"], {"size": [8, 8, 8]}, r"1\.png: is a picture among volumes"),
+        (["a/1.png", "b/2.png"], {"size": [8, 8, 8]}, r"1\.png: is no volume"),
         (["a/1.png", "b/2.png"], {"group_pattern": "("}, "is no regular expression"),
         (["a/1.png", "b/2.png"], {"group_pattern": "P"}, "has 0 groups in brackets"),
         (["a/1.png", "b/2.png"], {"group_pattern": "^(P)"}, r"does not fit '1\.png'"),
@@ -93,7 +106,7 @@ def test_what_is_wrong_is_said(tmp_path, data_config, names, keys, message):
 def test_a_volume_among_pictures_and_one_with_channels_are_refused(tmp_path, data_config):
     picture(tmp_path / "a" / "1.png")
     scan(tmp_path / "b" / "2.nii.gz")
-    with pytest.raises(InputError, match=r"2\.nii\.gz: is a volume, but size has two sides"):
+    with pytest.raises(InputError, match=r"2\.nii\.gz: is a volume, but data.size has two sides"):
         read_folder(data_config("folder", root=tmp_path, size=[8, 8]))
     (tmp_path / "a" / "1.png").unlink()
     image = nibabel.Nifti1Image(np.zeros((5, 5, 5, 2), np.float32), np.eye(4))
@@ -109,3 +122,67 @@ def test_a_link_out_of_the_root_is_refused(tmp_path, data_config):
     (tmp_path / "root" / "b" / "2.png").symlink_to(tmp_path / "outside.png")
     with pytest.raises(InputError, match=r"b/2\.png' is a link that leads out"):
         read_folder(data_config("folder", root=tmp_path / "root", size=[8, 8]))
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path, data_config):
+    for name in ("a/1.png", "b/2.png"):
+        picture(tmp_path / name)
+    for name in ("a/README", "a/.thumb.png", "b/x.txt", "b/y.txt", "b/z.doc", "b/zz.doc", ".git/config"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x")
+    told = Told()
+    read_folder(data_config("folder", root=tmp_path, size=[8, 8]), told)
+    assert told.said == [
+        "Files left out: 2 hidden (.git/, a/.thumb.png); 1 without an ending (a/README); "
+        "4 of other kinds (b/x.txt, b/y.txt, b/z.doc, …)."
+    ]
+
+
+@pytest.mark.parametrize("names", [("images", "labels"), ("images", "masks"), ("imagesTr", "labelsTr")])
+def test_images_and_labels_are_no_classes(tmp_path, data_config, names):
+    for name in names:
+        scan(tmp_path / name / "1.nii.gz")
+    with pytest.raises(InputError, match=r'read as two classes.*"nnunet".*"table" with the columns image and mask'):
+        read_folder(data_config("folder", root=tmp_path, size=[8, 8, 8]))
+
+
+FACTS = ["file,patient,sex,age,site", "a/1.png,P1,f,60,north", "a/2.png,P1,f,61,north", "b/3.png,P2,m,40,south"]
+
+
+def with_facts(root, lines):
+    for name in ("a/1.png", "a/2.png", "b/3.png"):
+        picture(root / name)
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    return root
+
+
+def test_facts_beside_the_folders_give_patients_and_columns(tmp_path, data_config):
+    root = with_facts(tmp_path, [FACTS[0], *FACTS[:0:-1]])
+    told = Told()
+    dataset = read_folder(data_config("folder", root=root, size=[8, 8]), told)
+    assert list(dataset.groups) == ["P1", "P1", "P2"] and dataset.info.unit == "patient"
+    assert dataset.columns() == {
+        "patient": ["P1", "P1", "P2"], "sex": ["f", "f", "m"], "age": ["60", "61", "40"],
+        "site": ["north", "north", "south"],
+    }  # fmt: skip
+    assert not told.said and not dataset.info.patients_unknown
+    without = read_folder(data_config("folder", root=with_facts(tmp_path, ["file,sex", *(f"{name},f" for name in
+                          ("a/1.png", "a/2.png", "b/3.png"))]), size=[8, 8]))  # fmt: skip
+    assert without.info.unit == "image" and without.info.patients_unknown
+
+
+@pytest.mark.parametrize(
+    ("lines", "keys", "message"),
+    [
+        (FACTS[:3], {}, r"metadata\.csv: has no row for 'b/3\.png'"),
+        ([*FACTS, "b/4.png,P1,f,1,x"], {}, r"metadata\.csv line 5: file = 'b/4\.png' is none of the files"),
+        ([*FACTS, FACTS[1]], {}, r"line 2: file = 'a/1\.png' occurs again on line 5"),
+        ([*FACTS[:3], "b/3.png,,m,4,x"], {}, "line 4: patient is empty"),
+        (["path,patient", "a/1.png,P1"], {}, "lacks the column file"),
+        (FACTS, {"group_pattern": "^(.)"}, r"group_pattern: metadata\.csv tells the patients already"),
+    ],
+)
+def test_facts_that_do_not_fit_the_files_are_refused(tmp_path, data_config, lines, keys, message):
+    root = with_facts(tmp_path, lines)
+    with pytest.raises(InputError, match=message):
+        read_folder(data_config("folder", root=root, size=[8, 8], **keys))

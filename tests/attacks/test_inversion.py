@@ -6,10 +6,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from dpmed.workflows.attack.inversion import InversionSettings, run
 
-from dpmed.attacks.inversion import Descent
-from dpmed.config.load import load_config
 from dpmed.data.build import build_dataset
 from dpmed.errors import InputError
 from dpmed.files import make_folder
@@ -19,9 +16,10 @@ from dpmed.planning.plan import make_plan
 from dpmed.privacy.accountant import calibrate_noise
 from dpmed.progress import Silent
 from dpmed.reconstructions.manifest import read_manifest
+from dpmed.workflows.attack.run import run
+from tests.attacks import asking
 
-SMALL = ["data.limit=300", "training.batch_size=48", "training.epochs=4"]
-QUICK = Descent(iterations=400, restarts=1)
+SMALL = ("data.limit=300", "training.batch_size=48", "training.epochs=4")
 
 
 @pytest.fixture(autouse=True)
@@ -31,9 +29,8 @@ def _as_a_user_runs_it():
         yield
 
 
-def asked(name="quickstart", overrides=SMALL, **changes):
-    facts = {"config": load_config(name, overrides).config, "config_name": name, "descent": QUICK}
-    return InversionSettings(**{**facts, **changes})
+def asked(*more, iterations=400, **changes):
+    return asking.asked("inversion", overrides=(*SMALL, *more), iterations=iterations, restarts=1, **changes)
 
 
 def images_of(folder, names, manifest):
@@ -58,11 +55,13 @@ def test_images_come_back_without_noise_and_not_with_much_of_it(tmp_path):
     # The average image of the data set is about 0.08 away.
     assert max(errors["non-private"]) < 0.01
     assert min(errors["eps=1e+00"]) > 0.05
-    assert max(summary.objectives["non-private"]) < 0.05 < min(summary.objectives["eps=1e+00"])
+    objectives = {name: facts["objective"] for name, facts in manifest.settings["levels"].items()}
+    assert max(objectives["non-private"]) < 0.05 < min(objectives["eps=1e+00"])
+    assert summary.table()[0] == ["level", "σ", "the attacker's objective (mean)"]
 
 
 def test_the_noise_is_that_of_the_levels_budget_and_is_written(tmp_path):
-    settings = asked(epsilons=(1e4, None), steps="one", accountant="rdp", descent=Descent(iterations=1, restarts=1))
+    settings = asked(epsilons=(1e4, None), steps="one", accountant="rdp", iterations=1)
     run(settings, tmp_path, Silent())
     rows = list(csv.DictReader((tmp_path / "noise_multipliers.csv").read_text().splitlines()))
     expected = calibrate_noise(epsilon=1e4, delta=1e-5, sampling_rate=48 / 216, steps=1, accountant="rdp")
@@ -76,7 +75,7 @@ def test_the_noise_is_that_of_the_levels_budget_and_is_written(tmp_path):
 
 
 def test_originals_are_those_of_the_training_split_unchanged(tmp_path):
-    settings = asked(batches=2, batch_size=3, descent=Descent(iterations=1, restarts=1))
+    settings = asked(batches=2, batch_size=3, iterations=1)
     run(settings, tmp_path, Silent())
     manifest = read_manifest(tmp_path)
     dataset = build_dataset(settings.config.data, progress=Silent())
@@ -90,40 +89,30 @@ def test_originals_are_those_of_the_training_split_unchanged(tmp_path):
 
 
 def test_trained_weights_are_read_from_a_run_folder(tmp_path):
-    settings = asked(descent=Descent(iterations=20, restarts=1))
+    settings = asked(iterations=20)
     plan = make_plan(settings.config, Silent())
     moved = jax.tree.map(lambda leaf: leaf + 0.1 if hasattr(leaf, "dtype") else leaf, plan.model.module)
     save_weights(make_folder(tmp_path / "run") / "model.eqx", (moved, plan.model.state))
     objectives = []
     for name, weights in (("fresh", None), ("trained", tmp_path / "run")):
-        found = run(asked(descent=settings.descent, weights=weights), make_folder(tmp_path / name), Silent())
-        objectives.append(found.objectives["non-private"])
+        found = run(asked(iterations=20, weights=weights), make_folder(tmp_path / name), Silent())
+        objectives.append(found.manifest.settings["levels"]["non-private"]["objective"])
         assert found.manifest.settings["weights"] == ("fresh" if weights is None else "run")
     assert objectives[0] != objectives[1]
 
 
-@pytest.mark.parametrize(
-    ("changes", "word"),
-    [
-        ({"epsilons": ()}, "no level"),
-        ({"epsilons": (0.0,)}, "not above 0"),
-        ({"epsilons": (1e6, 1e6)}, "twice"),
-        ({"batches": 0}, "not at least 1"),
-        ({"batch_size": 65}, "one or a few"),
-        ({"batches": 200, "batch_size": 2}, "training split has"),
-        ({"name": "quickstart_nonprivate", "overrides": [], "epsilons": (8.0,)}, "without privacy"),
-        ({"overrides": [*SMALL, "data.reconstruct=true"]}, None),
-    ],
-)
-def test_what_cannot_be_attacked_is_refused_and_nothing_is_written(tmp_path, changes, word):
-    with pytest.raises(InputError, match=word):
-        run(asked(**changes), tmp_path, Silent())
+def test_a_batch_more_changes_no_image_of_another(tmp_path):
+    found = {}
+    for batches in (1, 2):
+        folder = make_folder(tmp_path / str(batches))
+        manifest = run(asked(batches=batches, iterations=2), folder, Silent()).manifest
+        found[batches] = images_of(folder, manifest.reconstructions(manifest.levels[0], 0), manifest)
+    np.testing.assert_array_equal(found[1], found[2])
+
+
+def test_a_sample_whose_target_is_its_image_is_refused_and_nothing_is_written(tmp_path):
+    settings = asked("data.reconstruct=true", "loss.name=mse")
+    with pytest.raises(InputError, match="the target is the image itself") as refused:
+        run(settings, tmp_path, Silent())
+    assert refused.value.where == "data.reconstruct"
     assert not any(tmp_path.iterdir())
-
-
-def test_weights_of_another_model_are_refused(tmp_path):
-    plan = make_plan(asked(overrides=[*SMALL, "model.width=[8]"]).config, Silent())
-    save_weights(tmp_path / "model.eqx", (plan.model.module, plan.model.state))
-    with pytest.raises(InputError):
-        run(asked(weights=tmp_path), make_folder(tmp_path / "out"), Silent())
-    assert not any((tmp_path / "out").iterdir())

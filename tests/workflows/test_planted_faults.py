@@ -1,0 +1,135 @@
+"""Faults that broke the law of sensitivity, or would, are planted one by one: the law finds each of them."""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpmed.data.loader import Loader
+from dpmed.data.units import members_by_unit
+from dpmed.dpsgd.clipping import PerLayerClipping
+from dpmed.models.build import build_model
+from dpmed.planning import computation as computation_room
+from dpmed.planning import plan as plan_room
+from tests.workflows.neighbours import (
+    AUGMENTATIONS,
+    ONE_IMAGE,
+    SMALL,
+    THREE_IMAGES,
+    differences,
+    patients_in,
+    pictures_of,
+    start,
+    without,
+)
+
+pytestmark = pytest.mark.usefixtures("compiled_once")
+
+
+def by_position(dataset, members, *, secret):
+    """The fault: keys that follow a record's place among the others."""
+    del dataset
+    return np.stack([np.arange(len(members)), np.full(len(members), secret[0])], axis=1).astype(np.uint32)
+
+
+class Dropping(eqx.Module):
+    """A model that drops half of its input out."""
+
+    model: eqx.Module
+
+    def __call__(self, x, state, *, key):
+        return self.model(eqx.nn.Dropout(0.5)(x, key=key), state, key=key)
+
+
+def build_dropping(*arguments, **options):
+    built = build_model(*arguments, **options)
+    wrap = Dropping
+    return replace(built, module=wrap(built.module), stages=wrap(built.stages), trained=wrap(built.trained))
+
+
+def test_the_law_holds_for_a_model_that_drops_out(chests, tmp_path, monkeypatch):
+    monkeypatch.setattr(plan_room, "build_model", build_dropping)
+    one = pictures_of(chests, ONE_IMAGE)
+    assert differences(chests, SMALL, 0b1110111, one, tmp_path / "as-it-is", monkeypatch).lawful
+    monkeypatch.setattr(computation_room, "record_keys", by_position)
+    found = differences(chests, SMALL, 0b1110111, one, tmp_path / "as-it-was", monkeypatch)
+    assert found.drawn > 1.0
+    assert found.not_drawn > 0.01
+
+
+@pytest.mark.parametrize("key", sorted(AUGMENTATIONS))
+def test_the_law_finds_randomness_that_is_keyed_by_position(chests, tmp_path, monkeypatch, key):
+    monkeypatch.setattr(computation_room, "record_keys", by_position)
+    chosen = [*SMALL, f"{key}={AUGMENTATIONS[key]}"]
+    first = pictures_of(chests, patients_in(chests)[0])
+    found = differences(chests, chosen, 0b11111111, first, tmp_path, monkeypatch)
+    # The others' views have all changed: the target leaves its trace in steps that it takes no part in.
+    assert found.drawn > 1.0
+    assert found.not_drawn > 0.01
+
+
+def test_the_law_finds_a_split_that_deals_the_others_out_anew(chests, tmp_path, monkeypatch):
+    chosen = [*SMALL, 'data.split_by="stratified"']
+    found = differences(chests, chosen, 0b111, pictures_of(chests, ONE_IMAGE), tmp_path, monkeypatch)
+    assert found.moved
+    # So the ledger of such a run says that ε holds given the split.
+    assert "given the split" in " ".join(start(chests, chosen, monkeypatch).plan.facts.outside)
+
+
+def test_the_law_finds_that_a_choice_among_a_patients_images_moves_when_the_unit_is_the_image(
+    chests, tmp_path, monkeypatch
+):
+    chosen = [*SMALL, "privacy.unit=image", "data.max_samples_per_unit=2"]
+    first = pictures_of(chests, THREE_IMAGES)[:1]
+    root = without(chests, first, tmp_path / "root")
+    kept, others = (
+        {one.plan.dataset.names[int(samples[0])] for samples in one.plan.members}
+        for one in (start(place, chosen, monkeypatch) for place in (chests, root))
+    )
+    # The third image of the patient takes the place of the first: two records differ.
+    assert len(kept ^ others) == 2
+    plan = start(chests, chosen, monkeypatch).plan
+    assert "max_samples_per_unit" in " ".join(plan.facts.outside)
+    whole = start(chests, [*SMALL, "data.max_samples_per_unit=2"], monkeypatch).plan
+    assert "max_samples_per_unit" not in " ".join(whole.facts.outside)
+
+
+def each_image_by_itself(dataset, numbers, *, unit, max_samples):
+    """The fault: the ledger says patient, but what is clipped is the image."""
+    del unit
+    return members_by_unit(dataset, numbers, unit="image", max_samples=max_samples)
+
+
+class FillsUp(Loader):
+    """The fault: a microbatch that is not full is filled up with its own records once more."""
+
+    def collect(self, numbers):
+        return super().collect(np.resize(numbers, self.microbatch))
+
+
+def whole_norm_for_each_layer(clipping, squares, norm):
+    """The fault: each layer by itself is held to the norm that all together are accounted with."""
+    del norm
+    factors = [jnp.minimum(1.0, clipping.clipping_norm / jnp.sqrt(square)) for square in squares]
+    return factors, factors[0] < 1
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "fault", "chosen"),
+    [
+        (plan_room, "members_by_unit", each_image_by_itself, []),
+        (computation_room, "Loader", FillsUp, ["training.microbatch=8"]),
+        (PerLayerClipping, "factors", whole_norm_for_each_layer, ["privacy.clipping=per-layer"]),
+    ],
+)
+def test_the_law_finds_a_unit_a_padding_and_a_clipping_that_are_not_what_the_ledger_says(
+    chests, tmp_path, monkeypatch, place, name, fault, chosen
+):
+    three = pictures_of(chests, THREE_IMAGES)
+    # Eight others fill a microbatch.
+    assert differences(chests, [*SMALL, *chosen], 0xFF, three, tmp_path / "as-it-is", monkeypatch).lawful
+    monkeypatch.setattr(place, name, fault)
+    found = differences(chests, [*SMALL, *chosen], 0xFF, three, tmp_path / "faulty", monkeypatch)
+    assert found.drawn > 1.1
