@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Integer, Shaped
 
 from dpmed.data.base import Scaling
 from dpmed.errors import InputError
@@ -57,13 +57,15 @@ def settle_threshold(description: ModelDescription, given: float | None) -> floa
     return given
 
 
-def class_numbers(probabilities: Float[np.ndarray, "... classes"], threshold: float | None) -> Int[np.ndarray, "..."]:
+def class_numbers(
+    probabilities: Float[np.ndarray, "... classes"], threshold: float | None
+) -> Integer[np.ndarray, "..."]:
     """The predicted class: of two the second from the threshold on, else the most probable, the first of equals."""
     if threshold is not None:
         numbers = probabilities[..., 1] >= np.float32(threshold)
     else:
         numbers = np.argmax(probabilities, axis=-1)
-    return numbers.astype(np.uint8 if probabilities.shape[-1] <= _BYTE_CLASSES else np.int32)
+    return np.asarray(numbers, np.uint8 if probabilities.shape[-1] <= _BYTE_CLASSES else np.int32)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,6 +1,5 @@
 """What the user wants predicted: files, folders and tables as one list, each with a name for what is written of it."""
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -80,13 +79,12 @@ def _in_folder(folder: Path, endings: tuple[str, ...], kind: str) -> list[tuple[
 
 
 def _in_table(path: Path) -> list[tuple[str, Path]]:
-    csv.field_size_limit(1 << 20)
-    rows = read_table(path, [COLUMN])
+    table = read_table(path, [COLUMN])
     found = []
-    for line, row in enumerate(rows, start=2):
-        if not row[COLUMN] or "\0" in row[COLUMN]:
-            raise InputError(f"line {line} names no file in the column {COLUMN!r}", where=str(path))
-        found.append((row[COLUMN], path.parent / row[COLUMN]))
+    for row, name in enumerate(table.column(COLUMN)):
+        if not name or "\0" in name:
+            raise InputError(f"names no file in the column {COLUMN!r}", where=table.where(row))
+        found.append((name, path.parent / name))
     return found
 
 
