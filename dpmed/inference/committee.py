@@ -57,7 +57,7 @@ class Committee:
     def uses_windows(self) -> bool:
         """Whether volumes are predicted in windows: where training cut the middle out of volumes of one voxel size."""
         description = self.description
-        return description.task == "segmentation" and description.preprocessing.resize == "spacing"
+        return description.task == "segmentation" and description.preprocessing.spacing_mm is not None
 
     def ask(self, images: Shaped[np.ndarray, "sample *space channel"]) -> Answers:
         """What the models say of a batch, every one padded to the same size."""

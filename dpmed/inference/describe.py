@@ -5,14 +5,13 @@ from typing import Literal
 
 from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Info
-from dpmed.data.image_files import HU_WINDOW
+from dpmed.data.decode import preprocessing as decode
 from dpmed.inference.description import ModelDescription, Preprocessing, Target
 
 _BYTE = 255.0
 _DEFAULT_THRESHOLD = 0.5
-_PERCENTILES = (0.5, 99.5)
 _VOLUME_AXES = 3
-_STORED: dict[str, Literal["uint8", "float16"]] = {"uint8": "uint8", "float16": "float16"}
+_STORED: dict[str, Literal["uint8", "uint16", "float16"]] = {"uint8": "uint8", "uint16": "uint16", "float16": "float16"}
 
 
 def describe_model(config: Config, dataset: Dataset) -> ModelDescription:
@@ -53,21 +52,24 @@ def _outputs(config: Config, info: Info) -> int:
 def _preprocessing(config: Config, dataset: Dataset) -> Preprocessing:
     info = dataset.info
     *size, channels = info.input_shape
-    is_volume = len(size) == _VOLUME_AXES
-    stored = dataset[0].input.dtype.name
-    spacing = getattr(config.data, "spacing_mm", None)
-    window = _window(config, info)
-    arrays_only = _arrays_only(config, info, stored)
+    kind: Literal["picture", "volume"] = "volume" if len(size) == _VOLUME_AXES else "picture"
+    arrays_only = _arrays_only(config, info)
+    decoding = info.preprocessing
+    if decoding is None:
+        # Arrays of bytes, such as CIFAR-10's: pictures of any depth are brought to them, volumes hold 0 to 255.
+        window = (0.0, _BYTE) if kind == "volume" else None
+        decoding = decode.Preprocessing(size=tuple(size), channels=channels, window=window, narrow=True)
+    has_other_range = kind == "picture" and info.preprocessing is None and info.scale != _BYTE
     return Preprocessing(
-        kind="volume" if is_volume else "picture",
+        kind=kind,
         size=tuple(size),
         channels=channels,
-        resize="stretch" if spacing is None else "spacing",
-        spacing_mm=spacing,
-        window=window,
-        percentiles=_PERCENTILES if is_volume and window is None else None,
-        stored_as=_STORED.get(stored, "float32"),
-        full_scale=None if is_volume or arrays_only or info.scale == _BYTE else info.scale,
+        spacing_mm=decoding.spacing_mm,
+        window=decoding.window,
+        depth=decoding.depth,
+        narrow=decoding.narrow,
+        stored_as=_STORED.get(dataset[0].input.dtype.name, "float32"),
+        full_scale=info.scale if has_other_range and arrays_only is None else None,
         arrays_only=arrays_only,
         scale=info.scale,
         mean=info.mean,
@@ -75,29 +77,14 @@ def _preprocessing(config: Config, dataset: Dataset) -> Preprocessing:
     )
 
 
-def _window(config: Config, info: Info) -> tuple[float, float] | None:
-    given: tuple[float, float] | None = getattr(config.data, "window", None)
-    if given is not None or len(info.input_shape) != _VOLUME_AXES + 1:
-        return given
-    if info.scale == _BYTE:
-        return (0.0, _BYTE)
-    if info.value_range is None:
-        return HU_WINDOW
-    # Values without a unit (MR): percentiles become 0 and 1.
-    return None if info.value_range == (0.0, 1.0) else info.value_range
-
-
-def _arrays_only(config: Config, info: Info, stored: str) -> str | None:
-    """Why one file does not become a sample by size and window alone."""
-    data, channels = config.data, info.input_shape[-1]
-    if data.name == "custom":
-        return f"{data.factory} makes samples in its own way"
-    if data.name == "radimagenet" and stored != "uint8":
+def _arrays_only(config: Config, info: Info) -> str | None:
+    """Why one file does not become a sample by decoding alone."""
+    if config.data.name == "custom":
+        return "samples were made by code of one's own"
+    if config.data.name == "radimagenet" and info.preprocessing is None:
         return "pictures were normalised by their modality, which a file does not tell"
-    if data.name == "table" and isinstance(data.image, tuple) and len(data.image) > 1:
+    if info.preprocessing is not None and info.preprocessing.files > 1:
         return "each channel of a sample was a file of its own"
-    if data.name == "nnunet" and channels > 1 and data.window is None and info.value_range != (0.0, 1.0):
-        return "each channel of a sample was a file of its own, with a window of its own"
     return None
 
 

@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dpmed.config.model import ModelConfig
 from dpmed.data.base import Scaling
+from dpmed.data.decode import preprocessing as decode
+from dpmed.data.decode.window import Window
 from dpmed.errors import InputError
 
 MODEL_FILE = "model.json"
@@ -37,21 +39,23 @@ class Preprocessing(_Part):
     kind: Literal["picture", "volume"]
     """Pictures have height and width; volumes three axes, left to right, back to front and foot to head (RAS+)."""
     size: Annotated[tuple[Side, ...], Field(min_length=2, max_length=3)]
-    """Sides after resizing, without channels."""
+    """Sides after resizing, without channels. The shape of an image is not kept; the filter is an anti-aliased
+    triangle."""
     channels: Annotated[int, Field(ge=1, le=64)]
     """Of the input; pictures of one channel are grey, of three red, green, blue."""
-    resize: Literal["stretch", "spacing"]
-    """`stretch`: the whole image becomes `size`, by an anti-aliased triangle filter, its shape not kept. `spacing`: the
-    volume is resampled to `spacing_mm`, then cropped or padded about its centre."""
     spacing_mm: tuple[Positive, Positive, Positive] | None = None
-    """Sides of a voxel for `spacing`, mm."""
-    window: tuple[float, float] | None = None
-    """Values are clipped to this range before resizing. Pictures of 8 bits are not clipped; those of more bits and
-    DICOM then have this range mapped to 0 to 255. None: 0 to 65535 for pictures of more bits, -1024 to 3071 HU for
-    DICOM."""
-    percentiles: tuple[float, float] | None = None
-    """For values without a unit (MR): these percentiles of each resized volume become 0 and 1, in place of a window."""
-    stored_as: Literal["uint8", "float16", "float32"]
+    """Volumes are resampled to voxels of this size, mm, then cropped or padded about their centre to `size`; None
+    stretches them to `size`."""
+    window: Window = None
+    """Values are clipped to this range before resizing. Of pictures it becomes the whole range of `depth` and concerns
+    grey values of more than 8 bits and DICOM; None is what the bits can hold, for CT -1024 to 3071 HU. Of volumes the
+    values stay in their unit; None is -1024 to 3071. `header` is the window that the file proposes, `percentiles` the
+    0.5th to 99.5th of the file: volumes then have values from 0 to 1."""
+    depth: Literal[8, 16] = 8
+    """Bits per value of pictures."""
+    narrow: bool = False
+    """Whether pictures of more bits than `depth` are brought to it; else they are refused."""
+    stored_as: Literal["uint8", "uint16", "float16", "float32"]
     """Type of the values as training stored them; values are rounded to it."""
     full_scale: Positive | None = None
     """Pictures of 0 to 255 are mapped to 0 to this, for data whose values have another range; None leaves them."""
@@ -67,17 +71,30 @@ class Preprocessing(_Part):
 
     @model_validator(mode="after")
     def _check(self) -> "Preprocessing":
-        if (self.kind == "volume") != (len(self.size) == _VOLUME_AXES):
+        is_volume = len(self.size) == _VOLUME_AXES
+        if (self.kind == "volume") != is_volume:
             raise ValueError("size has two sides for pictures and three for volumes")
-        if (self.resize == "spacing") != (self.spacing_mm is not None):
-            raise ValueError("spacing_mm belongs to resize = spacing")
+        if self.spacing_mm is not None and not is_volume:
+            raise ValueError("spacing_mm belongs to volumes")
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError("mean and std need one value per channel")
         if math.prod(self.size) * self.channels > _MOST_VALUES:
             raise ValueError("the input is larger than any that can be computed with")
-        if self.window is not None and not self.window[0] < self.window[1]:
+        if isinstance(self.window, tuple) and not self.window[0] < self.window[1]:
             raise ValueError("window must be two rising values")
         return self
+
+    @property
+    def decoding(self) -> decode.Preprocessing:
+        """How a file is decoded, in the words of the room that does it."""
+        return decode.Preprocessing(
+            size=self.size,
+            channels=self.channels,
+            window=self.window,
+            spacing_mm=self.spacing_mm,
+            depth=self.depth,
+            narrow=self.narrow,
+        )
 
     @property
     def scaling(self) -> Scaling:

@@ -6,19 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpmed.data.decode.dicom import DICOM_ENDINGS
-from dpmed.data.decode.nifti import NIFTI_ENDINGS
-from dpmed.data.decode.pictures import PICTURE_ENDINGS
+from dpmed.data.decode.recognise import DICOM_ENDINGS, NIFTI_ENDINGS, PICTURE_ENDINGS, kind_of_name, recognise
 from dpmed.data.sources import read_table
 from dpmed.errors import InputError
 
 ARRAY_ENDINGS = (".npy",)
 COLUMN = "image"
 _TABLE_ENDINGS = (".csv",)
-_ENDINGS = {
-    "picture": PICTURE_ENDINGS + DICOM_ENDINGS + ARRAY_ENDINGS,
-    "volume": NIFTI_ENDINGS + ARRAY_ENDINGS,
-}
+_KINDS = {"picture": ("picture", "dicom"), "volume": ("nifti", "dicom")}
+_ENDINGS = PICTURE_ENDINGS + DICOM_ENDINGS + NIFTI_ENDINGS + ARRAY_ENDINGS
 _LONGEST_NAME = 120
 
 
@@ -42,8 +38,8 @@ def list_inputs(given: Sequence[Path], *, kind: str) -> list[Entry]:
 
     Args:
         given: files, folders (searched below, hidden files left out) and CSV tables with a column `image`, whose paths
-            are taken from the table's folder.
-        kind: `picture` or `volume`: which endings are looked for in folders.
+            are taken from the table's folder. For volumes a folder of DICOM files alone is one series, one input.
+        kind: `picture` or `volume`: what is looked for in folders.
 
     Raises:
         InputError: a path does not exist, a folder holds no file of the kind, or a table has no such column.
@@ -51,7 +47,7 @@ def list_inputs(given: Sequence[Path], *, kind: str) -> list[Entry]:
     found: list[tuple[str, Path]] = []
     for path in given:
         if path.is_dir():
-            found += _in_folder(path, _ENDINGS[kind], kind)
+            found += _in_folder(path, kind)
         elif path.name.lower().endswith(_TABLE_ENDINGS):
             found += _in_table(path)
         elif path.exists():
@@ -64,18 +60,28 @@ def list_inputs(given: Sequence[Path], *, kind: str) -> list[Entry]:
     return [Entry(input=text, path=path, name=name) for (text, path), name in zip(found, names, strict=True)]
 
 
-def _in_folder(folder: Path, endings: tuple[str, ...], kind: str) -> list[tuple[str, Path]]:
-    found = []
+def _in_folder(folder: Path, kind: str) -> list[tuple[str, Path]]:
+    found: list[Path] = []
     for below, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if name.lower().endswith(endings) and not name.startswith("."):
-                path = Path(below, name)
-                found.append((str(path), path))
+        names = [name for name in sorted(files) if not name.startswith(".")]
+        kinds = [_kind(Path(below), name) for name in names]
+        if kind == "volume" and len(names) > 1 and set(kinds) == {"dicom"}:
+            # The slices of one series: a volume together.
+            found.append(Path(below))
+            continue
+        wanted = (*_KINDS[kind], "array")
+        found += [Path(below, name) for name, one in zip(names, kinds, strict=True) if one in wanted]
     if not found:
-        listed = ", ".join(endings)
-        raise InputError(f"holds no {kind} that the model could be asked about ({listed})", where=str(folder))
-    return found
+        raise InputError(f"holds no {kind} that the model could be asked about", where=str(folder))
+    return [(str(path), path) for path in found]
+
+
+def _kind(folder: Path, name: str) -> str | None:
+    """By its ending; hospitals' files often have none, and are looked into."""
+    if name.lower().endswith(ARRAY_ENDINGS):
+        return "array"
+    return kind_of_name(name) if "." in name else recognise(folder / name)
 
 
 def _in_table(path: Path) -> list[tuple[str, Path]]:
@@ -110,7 +116,7 @@ def _names(inputs: Sequence[str]) -> list[str]:
 
 def _stem(text: str) -> str:
     name = Path(text).name
-    for ending in sorted((ending for endings in _ENDINGS.values() for ending in endings), key=len, reverse=True):
+    for ending in sorted(_ENDINGS, key=len, reverse=True):
         if name.lower().endswith(ending):
             return name[: -len(ending)]
     return name

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 from PIL import Image
 
 from dpmed.files import write_bytes
 
-_ORIENTATION_TAG = 0x0112
-_TURNED_SIDEWAYS = (5, 6, 7, 8)
 _BYTE_CLASSES = 256
 
 
@@ -21,50 +19,45 @@ class OwnGrid:
     """The pixels or voxels of one file.
 
     Attributes:
-        shape: `(height, width)` of a picture as it is shown, or the stored axes of a volume.
+        shape: `(height, width)` of a picture as it is looked at, or the stored axes of a volume.
         affine: from a volume's voxel indices to millimetres, RAS+; None for pictures.
-        orientation: for each stored axis the canonical axis it runs along, and 1 or -1 for its direction.
-        resampled: sides on canonical axes after resampling, before the middle was cut out or padded.
+        resampled: sides on canonical axes after resampling, before the middle was cut out or padded; None where nothing
+            was.
     """
 
     shape: tuple[int, ...]
     affine: Float[np.ndarray, "4 4"] | None = None
-    orientation: Int[np.ndarray, "3 2"] | None = None
     resampled: tuple[int, ...] | None = None
 
     def restore(self, mask: Shaped[np.ndarray, "*space"]) -> Shaped[np.ndarray, "*own"]:
         """A mask of class numbers on the file's own grid, by nearest neighbours; 0 where the network saw nothing."""
-        if self.orientation is None:
+        if self.affine is None:
             return _nearest(mask, self.shape)
-        from nibabel.orientations import apply_orientation, ornt_transform
+        from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
+        orientation = io_orientation(self.affine)
         whole = _unfit(mask, self.resampled or mask.shape)
-        canonical = np.zeros(3, int)
-        for axis, (place, _) in enumerate(self.orientation):
+        canonical = [0, 0, 0]
+        for axis, (place, _) in enumerate(orientation.astype(int)):
             canonical[place] = self.shape[axis]
-        near = _nearest(whole, tuple(int(side) for side in canonical))
+        near = _nearest(whole, tuple(canonical))
         standard = np.array([[0, 1], [1, 1], [2, 1]])
-        return np.ascontiguousarray(apply_orientation(near, ornt_transform(standard, self.orientation)))
+        return np.ascontiguousarray(apply_orientation(near, ornt_transform(standard, orientation)))
 
 
-def picture_grid(path: Path) -> OwnGrid:
-    """The grid of a picture that has been decoded before, upright as its EXIF says."""
-    with Image.open(path) as image:
-        width, height = image.size
-        if image.getexif().get(_ORIENTATION_TAG, 1) in _TURNED_SIDEWAYS:
-            width, height = height, width
-    return OwnGrid(shape=(height, width))
+def sides_at_spacing(
+    shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"], spacing_mm: tuple[float, float, float] | None
+) -> tuple[int, ...] | None:
+    """Sides on canonical axes of a volume that is resampled to a voxel size; None without one."""
+    if spacing_mm is None:
+        return None
+    from nibabel.orientations import io_orientation
 
-
-def volume_grid(
-    shape: tuple[int, ...],
-    affine: Float[np.ndarray, "4 4"],
-    orientation: Int[np.ndarray, "3 2"],
-    *,
-    resampled: tuple[int, ...],
-) -> OwnGrid:
-    """The grid of a volume: its stored sides, affine and orientation, and its sides after resampling."""
-    return OwnGrid(shape=tuple(shape), affine=affine, orientation=orientation, resampled=resampled)
+    sides = [0, 0, 0]
+    stored_mm = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    for axis, (place, _) in enumerate(io_orientation(affine).astype(int)):
+        sides[place] = max(1, round(shape[axis] * float(stored_mm[axis]) / spacing_mm[place]))
+    return tuple(sides)
 
 
 def write_mask(folder: Path, name: str, mask: Shaped[np.ndarray, "*own"], grid: OwnGrid | None) -> str:

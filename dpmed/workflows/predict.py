@@ -163,7 +163,6 @@ class _Work:
             decode_input,
             done=self._description.preprocessing,
             windows=self._committee.uses_windows,
-            needs_grid=self._description.task == "segmentation",
         )
         workers = min(_MAX_WORKERS, os.cpu_count() or 1)
         with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(_WRITERS) as writers:

@@ -23,7 +23,6 @@ def make_description(config, shape, *, task=None, classes=CLASSES, **changes):
         "kind": "volume" if is_volume else "picture",
         "size": tuple(size),
         "channels": channels,
-        "resize": "stretch",
         "window": (0.0, 255.0) if is_volume else None,
         "stored_as": "float32" if is_volume else "uint8",
         "scale": 255.0,

@@ -40,7 +40,7 @@ def test_flips_are_axes_of_the_image(flips):
 
 
 def test_volumes_of_one_voxel_size_are_predicted_in_windows():
-    changes = {"resize": "spacing", "spacing_mm": (1.0, 1.0, 1.0)}
+    changes = {"spacing_mm": (1.0, 1.0, 1.0)}
     model = predictor(UnetModel(name="unet", channels=(2, 2)), (4, 4, 4, 1), preprocessing=changes)
     committee = Committee([model, model])
     assert committee.uses_windows

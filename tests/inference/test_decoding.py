@@ -119,11 +119,11 @@ def test_files_of_the_other_kind_and_other_channels_are_refused(tmp_path):
     volume = make_description(MLP, (4, 5, 4, 1)).preprocessing
     nibabel.save(nibabel.Nifti1Image(np.zeros((6, 6, 6, 2), np.float32), np.eye(4)), tmp_path / "two.nii.gz")
     Image.new("L", (5, 4)).save(tmp_path / "picture.png")
-    with pytest.raises(InputError, match="is a volume, but the model takes pictures"):
+    with pytest.raises(InputError, match="is a volume, not a picture"):
         decode_input(tmp_path / "two.nii.gz", picture)
-    with pytest.raises(InputError, match="is a picture, but the model takes volumes"):
+    with pytest.raises(InputError, match="is a picture, not a volume"):
         decode_input(tmp_path / "picture.png", volume)
-    with pytest.raises(InputError, match="has 2 channels, but the model takes 1"):
+    with pytest.raises(InputError, match="has 2 channels, not 1"):
         decode_input(tmp_path / "two.nii.gz", volume)
     with pytest.raises(InputError, match="no such file"):
         decode_input(tmp_path / "missing.png", picture)

@@ -5,6 +5,7 @@ import pytest
 
 from dpmed.config.load import config_from_toml
 from dpmed.data.base import Info
+from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.stored import ArrayDataset, Listing
 from dpmed.inference.describe import describe_model
 
@@ -71,18 +72,25 @@ def test_outputs_and_thresholds_follow_from_task_and_loss(facts, outputs, thresh
     assert (found.outputs, found.threshold) == (outputs, threshold)
 
 
-@pytest.mark.parametrize(
-    ("facts", "window", "percentiles"),
-    [
-        ({"value_range": (-150.0, 200.0), "scale": 1.0}, (-150.0, 200.0), None),
-        ({"value_range": (0.0, 1.0), "scale": 1.0}, None, (0.5, 99.5)),
-        ({"scale": 1.0}, (-1024.0, 3071.0), None),
-        ({"scale": 255.0}, (0.0, 255.0), None),
-    ],
-)
-def test_volumes_have_the_window_of_their_values(facts, window, percentiles):
-    found = described(shape=(4, 4, 4, 1), dtype=np.float16, **facts).preprocessing
-    assert (found.kind, found.window, found.percentiles, found.stored_as) == ("volume", window, percentiles, "float16")
+def test_files_are_decoded_as_the_data_set_says():
+    decoding = Preprocessing(size=(4, 4, 4), window="percentiles", spacing_mm=(1.0, 1.0, 2.0))
+    found = described(shape=(4, 4, 4, 1), dtype=np.float16, scale=1.0, preprocessing=decoding).preprocessing
+    assert found.decoding == decoding
+    assert (found.kind, found.stored_as) == ("volume", "float16")
+    deep = Preprocessing(size=(4, 4), depth=16)
+    found = described(dtype=np.uint16, scale=65535.0, preprocessing=deep).preprocessing
+    assert found.decoding == deep
+    assert (found.kind, found.stored_as, found.full_scale) == ("picture", "uint16", None)
+
+
+def test_samples_of_several_files_cannot_be_read_from_one():
+    decoding = Preprocessing(size=(4, 4), channels=2, files=2)
+    found = described(shape=(4, 4, 2), preprocessing=decoding, mean=(0.5, 0.5), std=(0.2, 0.2)).preprocessing
+    assert found.arrays_only == "each channel of a sample was a file of its own"
+
+
+def test_volumes_of_bytes_hold_0_to_255():
+    assert described(shape=(4, 4, 4, 1)).preprocessing.window == (0.0, 255.0)
 
 
 def test_pictures_of_another_range_are_mapped_to_it():

@@ -38,7 +38,7 @@ def test_the_schema_in_docs_is_current():
         {"classes": ("a", "b")},
         {"threshold": 0.5},
         {"preprocessing": {"mean": (0.0, 0.0)}},
-        {"preprocessing": {"resize": "spacing"}},
+        {"preprocessing": {"spacing_mm": (1.0, 1.0, 1.0)}},
         {"preprocessing": {"window": (3.0, 1.0)}},
         {"preprocessing": {"kind": "volume"}},
         {"task": "regression"},

@@ -39,6 +39,14 @@ def test_tables_name_files_from_their_own_folder(tmp_path):
     assert [entry.path.exists() for entry in found] == [True, False]
 
 
+def test_a_folder_of_slices_is_one_volume_and_files_without_endings_are_looked_into(tmp_path):
+    touch(tmp_path, "series/1.dcm", "series/2.dcm", "alone/1.dcm")
+    (tmp_path / "series" / "IM3").write_bytes(b"\0" * 128 + b"DICM")
+    found = list_inputs([tmp_path], kind="volume")
+    assert [entry.path.relative_to(tmp_path).as_posix() for entry in found] == ["alone/1.dcm", "series"]
+    assert len(list_inputs([tmp_path], kind="picture")) == 4
+
+
 def test_names_are_unique_and_safe_whatever_the_paths_are(tmp_path):
     touch(tmp_path, "p1/scan.nii.gz", "p2/scan.nii.gz", "p2/Scan.nii", "other.nii")
     names = [entry.name for entry in list_inputs([tmp_path], kind="volume")]

@@ -7,14 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpmed.config.model import MlpModel
 from dpmed.data.decode.nifti import read_nifti
-from dpmed.data.decode.volume import orientation_of
-from dpmed.inference.own_grid import OwnGrid, picture_grid, volume_grid, write_mask
+from dpmed.inference.decoding import decode_input
+from dpmed.inference.own_grid import OwnGrid, sides_at_spacing, write_mask
+from tests.inference.made import make_description
 
 SHAPE = (5, 6, 7)
 AFFINES = [
     (order, signs) for order in itertools.permutations(range(3)) for signs in itertools.product((1, -1), repeat=3)
 ]
+
+
+def as_canonical(image):
+    return nibabel.as_closest_canonical(image).affine
 
 
 def affine_of(order, signs):
@@ -34,7 +40,8 @@ def test_a_mask_on_canonical_axes_lands_on_the_voxels_that_it_was_made_of(order,
     nibabel.save(image, path)
     volume = read_nifti(path)
     canonical = np.asarray(nibabel.as_closest_canonical(image).dataobj)
-    grid = volume_grid(SHAPE, volume.affine, orientation_of(volume), resampled=canonical.shape)
+    grid = OwnGrid(shape=SHAPE, affine=volume.affine, resampled=canonical.shape)
+    assert sides_at_spacing(SHAPE, volume.affine, nibabel.affines.voxel_sizes(as_canonical(image))) == canonical.shape
     np.testing.assert_array_equal(grid.restore(canonical), stored)
     name = write_mask(tmp_path, "mask", grid.restore(canonical), grid)
     back = nibabel.load(tmp_path / name)
@@ -54,19 +61,19 @@ def test_nearest_is_the_cell_that_a_middle_lies_in():
 
 
 def test_what_was_cut_off_is_background_and_what_was_padded_is_dropped():
-    orientation = np.array([[0, 1], [1, 1], [2, 1]])
-    grid = OwnGrid(shape=(8, 2, 4), affine=np.eye(4), orientation=orientation, resampled=(8, 2, 4))
+    grid = OwnGrid(shape=(8, 2, 4), affine=np.eye(4), resampled=(8, 2, 4))
     mask = np.ones((4, 4, 4), np.uint8)
     found = grid.restore(mask)
     np.testing.assert_array_equal(found[2:6], np.ones((4, 2, 4)))
     assert found[:2].sum() == found[6:].sum() == 0
 
 
-def test_pictures_are_upright_as_they_are_shown(tmp_path):
+def test_masks_of_pictures_are_upright_as_they_are_shown(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(np.zeros((4, 9, 3), np.uint8)).save(tmp_path / "turned.jpg", exif=exif)
-    grid = picture_grid(tmp_path / "turned.jpg")
+    done = make_description(MlpModel(name="mlp", width=()), (3, 2, 3)).preprocessing
+    grid = decode_input(tmp_path / "turned.jpg", done).grid
     assert grid.shape == (9, 4)
     name = write_mask(tmp_path, "mask", grid.restore(np.arange(6, dtype=np.uint8).reshape(3, 2)), grid)
     back = np.asarray(Image.open(tmp_path / name))
