@@ -59,6 +59,28 @@ def computing_in(precision: Precision) -> Iterator[None]:
         _precision.reset(token)
 
 
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
+
+
+@contextmanager
+def plain_programs() -> Iterator[None]:
+    """Networks are traced as programs of common operations within this context: for converters to other formats.
+
+    Products are not announced, and what a converter does not know is written with what it knows. The results are the
+    same but for rounding.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def is_plain() -> bool:
+    """Whether `plain_programs` are asked for."""
+    return _plain.get()
+
+
 @partial(jax.jit, static_argnums=(2, 3))
 def tagged_product(x: Array, weight: Array, product: Product, precision: Precision = "float32") -> Array:
     """The layer's output, its input and output tagged; its name is `NAME`.
@@ -78,6 +100,9 @@ def tagged_product(x: Array, weight: Array, product: Product, precision: Precisi
 
 def multiply(x: Float[Array, "..."], weight: Float[Array, "..."], product: Product) -> Float[Array, "..."]:
     """The output of the layer `product` for one sample."""
+    if is_plain():
+        lowered = x.astype(jnp.bfloat16) if _precision.get() == "bfloat16" else x
+        return product.apply(lowered, weight).astype(jnp.float32)
     found: Array = tagged_product(x, weight, product, _precision.get())
     return found
 
