@@ -15,6 +15,7 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.spread import plot_seeds, plot_sweep
 from dpmed.files import exclusive_lock, make_folder, read_json, write_csv, write_json
+from dpmed.planning.enrolment import enrol
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.precision import with_settled_precision
 from dpmed.planning.run_ledger import run_ledger, with_siblings
@@ -32,7 +33,7 @@ from dpmed.workflows.train.composed_ledger import (
     require_outermost,
     spending,
 )
-from dpmed.workflows.train.run_folder import CONFIG_FILE, SUMMARY_FILE, load_run_config
+from dpmed.workflows.train.run_folder import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, load_run_config
 
 LOCK_FILE = "lock"
 
@@ -197,6 +198,7 @@ def run(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> RepeatsS
     require_outermost(folder)
     names = [repeat.name for repeat in repeats]
     with exclusive_lock(folder / LOCK_FILE):
+        _enrol_together(repeats, folder, progress)
         for repeat in repeats:
             progress.say(f"{repeat.name}:")
             _run_one(repeat, folder, names, progress)
@@ -223,6 +225,13 @@ def _levels(config: Config, epsilons: Sequence[float]) -> list[tuple[str, float 
 
 def _changed(config: Config, **training: Any) -> Config:
     return config.model_copy(update={"training": config.training.model_copy(update=training)})
+
+
+def _enrol_together(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> None:
+    """Enter all runs into their cohort file before the first begins: all fit into its limit, or none is made."""
+    missing = [repeat for repeat in repeats if not (folder / repeat.name / SUMMARY_FILE).is_file()]
+    entering = [repeat for repeat in missing if repeat.config.privacy is not None and repeat.config.privacy.cohort]
+    enrol([(make_plan(repeat.config, progress), folder / repeat.name / CHECKPOINTS) for repeat in entering])
 
 
 def _run_one(repeat: Repeat, folder: Path, names: Sequence[str], progress: Progress) -> None:
