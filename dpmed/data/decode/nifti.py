@@ -17,7 +17,6 @@ from jaxtyping import Float, Shaped
 
 from dpmed.errors import InputError
 
-NIFTI_ENDINGS = (".nii", ".nii.gz")
 # The largest scans of the decathlon take half of this.
 MAX_BYTES = 1 << 31
 _MAX_OFFSET = 1 << 24
@@ -37,6 +36,7 @@ class Volume:
         affine: from voxel indices to millimetres, RAS+.
         slope: stored values times this,
         intercept: plus this, are the values meant.
+        display: the range of values that the header proposes to look at, if it does.
     """
 
     path: Path
@@ -44,6 +44,7 @@ class Volume:
     affine: Float[np.ndarray, "4 4"]
     slope: float
     intercept: float
+    display: tuple[float, float] | None = None
 
 
 def read_nifti(path: Path) -> Volume:
@@ -94,8 +95,10 @@ class _Header:
             slope, intercept = header.get_slope_inter()
             self.affine = np.asarray(header.get_best_affine(), np.float64)
             offset = float(header["vox_offset"])
+            display = float(header["cal_min"]), float(header["cal_max"])
         except Exception as error:  # nibabel raises many kinds on hostile headers; all mean the same here
             raise InputError(f"has a damaged NIfTI header ({error})", where=str(path)) from error
+        self.display = display if np.isfinite(display).all() and display[0] < display[1] else None
         self.slope = 1.0 if slope is None else float(slope)
         self.intercept = 0.0 if intercept is None else float(intercept)
         if not _HEADER_BYTES[size] <= offset <= _MAX_OFFSET:
@@ -138,7 +141,14 @@ class _Header:
             )
 
     def volume(self, voxels: Shaped[np.ndarray, "..."]) -> Volume:
-        return Volume(path=self.path, voxels=voxels, affine=self.affine, slope=self.slope, intercept=self.intercept)
+        return Volume(
+            path=self.path,
+            voxels=voxels,
+            affine=self.affine,
+            slope=self.slope,
+            intercept=self.intercept,
+            display=self.display,
+        )
 
 
 def _read_compressed(path: Path, size: int) -> Volume:
