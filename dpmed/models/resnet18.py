@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from dpmed.layer_tags import is_plain
 from dpmed.models.blocks import Style, Unit
 from dpmed.models.convolution import pad_first
 from dpmed.models.layers import ACTIVATIONS, Linear
-from dpmed.layer_tags import is_plain
 
 _BLOCKS_PER_STAGE = 2
 
