@@ -102,9 +102,7 @@ def decode_volumes(volumes: Sequence[Volume], preprocessing: Preprocessing) -> D
     parts = [_resampled(volume, preprocessing, file) for file, volume in enumerate(volumes)]
     values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     shape = tuple(map(int, volumes[0].voxels.shape[:_SPACE]))
-    return Decoded(
-        values=values.astype(preprocessing.dtype), geometry=Geometry(shape=shape, affine=volumes[0].affine)
-    )
+    return Decoded(values=values.astype(preprocessing.dtype), geometry=Geometry(shape=shape, affine=volumes[0].affine))
 
 
 def grid_of(preprocessing: Preprocessing) -> Grid:
@@ -190,7 +188,9 @@ def _resampled(volume: Volume, wanted: Preprocessing, number: int) -> Float[np.n
         values = read_intensities(volume, grid, window=None)
     elif window == "header":
         if volume.display is None:
-            raise InputError("has no window in its header", where=str(volume.path), remedy="Set data.window to a range.")
+            raise InputError(
+                "has no window in its header", where=str(volume.path), remedy="Set data.window to a range."
+            )
         values = to_unit(read_intensities(volume, grid, window=volume.display), volume.display)
     else:
         values = read_intensities(volume, grid, window=(float(window[0]), float(window[1])))

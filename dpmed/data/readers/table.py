@@ -246,7 +246,9 @@ def _split(fields: list[str], groups: list[str], problems: Problems) -> Split:
 
 def _info(config: TableData, preprocessing: Preprocessing, learnt: _Learnt) -> Info:
     default_mean, default_std = preprocessing.constants
-    mean, std, outside = normalisation(config, mean=default_mean, std=default_std, channels=preprocessing.channels, note=None)
+    mean, std, outside = normalisation(
+        config, mean=default_mean, std=default_std, channels=preprocessing.channels, note=None
+    )
     outside = (*outside, *depth_notes(config))
     if config.patient is None:
         outside = (*outside, unnamed_patients("Without data.patient the table names"))
