@@ -8,8 +8,6 @@ Source: DICOM PS3.3 (image pixel module) and PS3.5 (encodings).
 """
 
 import io
-import logging
-import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from jaxtyping import Shaped
 
 from dpmed.data.decode.codestream import declared_size
 from dpmed.data.decode.pictures import MAX_PIXELS
+from dpmed.data.decode.quiet import ignore_logs, ignore_warnings
 from dpmed.errors import InputError
 
 _MAX_BYTES = 1 << 30
@@ -199,7 +198,8 @@ def guarded(path: Path, action: Callable[[], T]) -> T:
     """
     failure = InputError("cannot be decoded as DICOM, it is damaged or incomplete", where=str(path))
     try:
-        _quieten()
+        ignore_warnings([*_NOISY, "dpmed.data.decode"])
+        ignore_logs(_NOISY)
         return action()
     except InputError as error:
         failure = InputError(error.problem, where=error.where, remedy=error.remedy)
@@ -212,15 +212,6 @@ def guarded(path: Path, action: Callable[[], T]) -> T:
         pass
     # Not within the handler, and not the error itself: either would carry pydicom's text along as its context.
     raise failure
-
-
-def _quieten() -> None:
-    """Let no warning or log record of the decoders through: they quote headers."""
-    pattern = rf"({'|'.join(_NOISY)}|dpmed\.data\.decode)(\.|$)"
-    if not any(entry[0] == "ignore" and entry[3] and entry[3].pattern == pattern for entry in warnings.filters):  # type: ignore[union-attr]
-        warnings.filterwarnings("ignore", module=pattern)
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _open(path: Path) -> DicomFile:

@@ -8,6 +8,7 @@ Source: NIfTI-1 and NIfTI-2 data formats, https://nifti.nimh.nih.gov/.
 """
 
 import io
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,8 +129,9 @@ class _Header:
             raise InputError(
                 f"declares {text} voxels of {self.dtype}; over {MAX_BYTES:,} bytes are refused", where=where
             )
-        determinant = float(np.linalg.det(self.affine[:3, :3])) if np.isfinite(self.affine).all() else 0.0
-        if abs(determinant) < 1e-9 or not np.isfinite([self.slope, self.intercept]).all():  # noqa: PLR2004 mm³
+        with np.errstate(over="ignore", invalid="ignore"):
+            determinant = float(np.linalg.det(self.affine[:3, :3])) if np.isfinite(self.affine).all() else 0.0
+        if not 1e-9 <= abs(determinant) < math.inf or not np.isfinite([self.slope, self.intercept]).all():  # noqa: PLR2004 mm³
             raise InputError("has no usable affine, so up and left are unknown", where=where)
 
     def check_fits(self, size: int, ratio: int = 1) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dpmed.data.decode.quiet import ignore_warnings
 from dpmed.data.decode.window import Depth, Window, deepen, percentile_window, to_depth, to_unit
 from dpmed.errors import InputError
 
@@ -130,6 +131,7 @@ def to_channels(unit: Float[np.ndarray, "height width channel"], channels: int) 
 
 def _opened(path: Path, action: Callable[[Image.Image], T]) -> T:
     """What `action` gives of the opened picture, every failure an `InputError` with the file's name."""
+    ignore_warnings(["PIL"])
     try:
         # Opened here: given a path, Pillow maps some TIFF files into memory, and then turns those wrongly that lie on
         # their side; and a mapped file that is cut short meanwhile ends the process.
