@@ -21,7 +21,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 from scipy.linalg.blas import dsyrk
 
-from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
+from dpmed.dpsgd.clipped_sum import clip_and_sum
+from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.gradients import per_sample_gradients
 from dpmed.privacy.losses import Adversary
 
@@ -72,7 +73,8 @@ def clipped_gradients(
         return clip_and_sum(single, is_real[None], clipping=clipping).gradients
 
     clipped = jax.vmap(alone)(gradients, mask)
-    return jnp.concatenate([leaf.reshape(len(mask), -1) for leaf in jax.tree.leaves(clipped)], axis=1)
+    flat = [leaf.reshape(len(mask), -1).astype(jnp.float32) for leaf in jax.tree.leaves(clipped)]
+    return jnp.concatenate(flat, axis=1)
 
 
 class Contest:

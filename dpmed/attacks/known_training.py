@@ -51,6 +51,10 @@ class KnownTraining:
         self._candidates = self._loader(members, min(microbatch, len(members)))
         self._clipped = jax.jit(self._clip)
 
+    def noise_std(self, noise_multiplier: float) -> float:
+        """The standard deviation of the noise on each entry of a step's sum."""
+        return noise_multiplier * self._clipping.sensitivity(None)
+
     def step(self, noise_multiplier: float, generator: np.random.Generator) -> PrivateStep:
         """The training's step; made once per σ, since it is compiled for it.
 
@@ -63,6 +67,7 @@ class KnownTraining:
             clipping=self._clipping,
             noise_multiplier=noise_multiplier,
             expected_batch_size=self._budget.expected_batch_size,
+            most_records=self._budget.train_size,
             optimizer=self._optimizer,
             key=NoiseKey(generator.integers(1 << 32, size=8, dtype=np.uint32)),
         )

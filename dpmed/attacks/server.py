@@ -66,8 +66,9 @@ class Answers:
     def send(self, attack: AttackName, level: Level, generator: np.random.Generator) -> NoisyUpdate:
         """The update at a level, with fresh noise from `generator`."""
         norm = self.clipping_norm if level.is_private else None
-        noise_std = level.noise_multiplier * (norm or 0.0)
-        rows = self.update(attack, clipping_norm=norm).send(noise_std=noise_std, generator=generator)
+        update = self.update(attack, clipping_norm=norm)
+        noise_std = update.noise_std(level.noise_multiplier)
+        rows = update.send(noise_std=noise_std, generator=generator)
         return NoisyUpdate(block=self.server.block(attack), rows=rows, noise_std=noise_std, batch_size=len(self.images))
 
     def update(self, attack: AttackName, *, clipping_norm: float | None) -> Update:

@@ -237,6 +237,7 @@ def build_step(
         clipping=clipping,
         noise_multiplier=budget.noise_multiplier,
         expected_batch_size=budget.expected_batch_size,
+        most_records=budget.train_size,
         optimizer=optimizer,
         key=secrets.noise,
         devices=devices,

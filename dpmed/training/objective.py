@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from dpmed.data.base import Scaling
-from dpmed.products import Precision, computing_in
+from dpmed.layer_tags import Precision, computing_in
 
 Parameters = PyTree[Float[Array, "..."]]
 SampleLoss = Callable[[Array, Array], Float[Array, ""]]

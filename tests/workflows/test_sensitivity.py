@@ -73,6 +73,7 @@ DECLARED = {
             (
                 "epsilon", "noise_multiplier", "max_reconstruction_risk", "adversary", "prior", "delta", "accountant",
                 "noise_source", "clipping_stability", "clipping_quantile", "clipping_rate", "clipping_count_noise",
+                "cohort", "cohort_epsilon",
             ),
             "given",
         ),

@@ -15,7 +15,7 @@ _SHOWN = 32
 def run(dataset: Dataset, split: Split, *, seed: int, folder: Path | None) -> Description:
     """Describe a data set, and write a contact sheet of random training samples.
 
-    The sheet shows patients' images: it stays in the house, as the data themselves.
+    The sheet shows patients' images: like the data themselves, it stays within your institution.
 
     Args:
         dataset: to describe.

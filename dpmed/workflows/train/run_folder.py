@@ -19,6 +19,7 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.curves import plot_curves
 from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
+from dpmed.inference.run_folder import write_description
 from dpmed.models.weights import save_weights
 from dpmed.planning.computation import Computation
 from dpmed.planning.plan import Plan
@@ -161,6 +162,7 @@ class RunFolder:
         scores, intervals = write_test(plan, predictions, self.path)
         # On the disk before the model that it covers, and once more when it can be bound to the model's bytes.
         self._write_ledger(run.draws, "finished")
+        write_description(self.path, plan.config, plan.dataset)
         save_weights(self.path / MODEL_FILE, model)
         ledger = self._write_ledger(run.draws, "finished", model=digest_of(self.path / MODEL_FILE))
         test = {"epoch": run.step / plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
@@ -171,6 +173,7 @@ class RunFolder:
         summary = TrainSummary(
             folder=self.path,
             test=scores,
+            main_metric=plan.main_metric,
             intervals=intervals,
             epsilon=ledger.epsilon,
             delta=ledger.delta,
