@@ -32,8 +32,8 @@ class Product(Protocol):
     def columns(self, x: Float[Array, "..."]) -> Float[Array, "positions inputs"] | None:
         """A matrix A with ‖Aᵀ g‖ = ‖gradient by the weight‖ for each output gradient g `(positions, channels)`.
 
-        None where there is none, as for standardised filters. Each number of `x` stands in A at most inputs / channels
-        of `x` times, before means over rows are taken off: bounds of rounding rest on that. Computed in the type of `x`.
+        None where there is none, as for standardised filters. Before means over rows are taken off, each number of `x`
+        stands in A at most inputs / channels of `x` times: bounds of rounding rest on that. In the type of `x`.
         """
         ...
 
