@@ -136,12 +136,8 @@ def noise_by_curve(
     """
 
     def is_rejected(noise: float) -> bool:
-        mechanism = SampledGaussian(
-            noise_multiplier=noise, sampling_rate=claimed.sampling_rate, steps=claimed.steps
-        )
-        return rejects(
-            of_mechanism(mechanism), canaries=canaries, guesses=guesses, correct=correct, level=level
-        )
+        mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=claimed.sampling_rate, steps=claimed.steps)
+        return rejects(of_mechanism(mechanism), canaries=canaries, guesses=guesses, correct=correct, level=level)
 
     # From much more noise than claimed downwards: the bracket is closed where the answer lies, near the claim.
     high = _MOST_NOISE * claimed.noise_multiplier

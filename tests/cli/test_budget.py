@@ -8,7 +8,14 @@ from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.several import composed_epsilon
 
 # Its training is not optax's Nadam, whose own promotion the tests' strictness forbids.
-SMALL = ["optimizer.name=sgd", "model.width=[4]", "data.limit=200", "training.batch_size=40", "training.epochs=2", "privacy.epsilon=2"]
+SMALL = [
+    "optimizer.name=sgd",
+    "model.width=[4]",
+    "data.limit=200",
+    "training.batch_size=40",
+    "training.epochs=2",
+    "privacy.epsilon=2",
+]
 
 
 @pytest.fixture
