@@ -25,8 +25,8 @@ from dpmed.progress import Progress
 Kind = Literal["gradient", "input"]
 
 _REHEARSAL = (
-    "A rehearsal for an audit: canaries took part in this training. Nothing of it may be released, and its ε is that of "
-    "the training that it rehearses."
+    "A rehearsal for an audit: canaries took part in this training. Nothing of it may be released, and its ε is that "
+    "of the training that it rehearses."
 )
 # Guesses are made for the surest canaries; this share of them gives the highest limits at ε from 1 to 16.
 _GUESSED = 0.3
@@ -109,12 +109,13 @@ class AuditSummary:
         highest = max(max(one.epsilon_lower, one.epsilon_lower_by_guesses) for one in self.results)
         if self.is_contradicted:
             return (
-                f"The claim does not hold: with {self.confidence:.0%} confidence ε is at least {highest:.3g}, above the "
-                f"claimed {self.epsilon_claimed:.4g}. Release nothing that was trained this way."
+                f"The claim does not hold: with {self.confidence:.0%} confidence ε is at least {highest:.3g}, above "
+                f"the claimed {self.epsilon_claimed:.4g}. Release nothing that was trained this way."
             )
         return (
-            f"Nothing contradicts the claim: the strongest test found ε to be at least {highest:.3g}, below the claimed "
-            f"{self.epsilon_claimed:.4g}. A test can show a fault, never that there is none; the bound is the claim."
+            f"Nothing contradicts the claim: the strongest test found ε to be at least {highest:.3g}, below the "
+            f"claimed {self.epsilon_claimed:.4g}. A test can show a fault, never that there is none; the bound is the "
+            "claim."
         )
 
     def to_json(self) -> dict[str, Any]:
