@@ -10,7 +10,9 @@ import contextlib
 import difflib
 import hashlib
 import importlib
+import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,11 +122,17 @@ def guarded(action: Callable[[], Any], *, where: str) -> Any:
 
 @contextlib.contextmanager
 def _path_of_the_installation() -> Iterator[None]:
-    """The Python path without the folder that Python put in front of it by itself (`python -m` in any folder)."""
-    before = list(sys.path)
-    if not sys.flags.safe_path and before and before[0] in ("", str(Path.cwd())):
-        sys.path[:] = before[1:]
-    sys.path[:] = [entry for entry in sys.path if entry != ""]
+    """The Python path without the current folder, unless PYTHONPATH names it or it was installed (as editable).
+
+    Python puts it in front by itself for `python -m`, and wherever PYTHONPATH has an empty entry.
+    """
+    before, here = list(sys.path), Path.cwd().resolve()
+    named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    if here not in [Path(entry).resolve() for entry in named]:
+        # What was installed stands behind the standard library.
+        library = sysconfig.get_path("stdlib")
+        ahead = before.index(library) if library in before else len(before)
+        sys.path[:] = [entry for place, entry in enumerate(before) if place > ahead or Path(entry).resolve() != here]
     cleaned = list(sys.path)
     try:
         yield

@@ -75,6 +75,7 @@ class Work:
     unit: str
 
 
+@runtime_checkable
 class Attack(Protocol[Observation]):
     """An attack that has been prepared against a target.
 

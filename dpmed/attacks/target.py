@@ -12,7 +12,7 @@ from dpmed.models.weights import load_weights
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.progress import Progress
 from dpmed.training.build import build_objective
-from dpmed.training.objective import Objective, Rest
+from dpmed.training.objective import NonTrainable, Objective
 
 _WEIGHTS_FILE = "model.eqx"
 
@@ -68,6 +68,6 @@ def with_weights(plan: Plan, path: Path | None) -> Plan:
     return replace(plan, model=replace(plan.model, module=module, state=state))
 
 
-def target_objective(plan: Plan) -> tuple[Objective, PyTree, Rest]:
+def target_objective(plan: Plan) -> tuple[Objective, PyTree, NonTrainable]:
     """The plan's objective, the leaves that it trains and all others."""
     return build_objective(plan.config, plan.dataset.info, plan.model, class_counts=plan.class_counts)

@@ -1,8 +1,22 @@
 """Errors name the field that is wrong; here it becomes the option that the user typed."""
 
+from collections.abc import Callable
 from typing import Any
 
-from dpmed.errors import DpmedError
+import typer
+
+from dpmed.errors import DpmedError, InputError
+
+
+def one_of(*valid: str) -> Callable[[typer.CallbackParam, str | None], str | None]:
+    """A callback for options: refuses a value that is not one of these."""
+
+    def check(param: typer.CallbackParam, value: str | None) -> str | None:
+        if value is not None and value not in valid:
+            raise InputError(f"{value!r} is not one of {', '.join(valid)}", where=param.name or "")
+        return value
+
+    return check
 
 
 def name_options(error: DpmedError, command: Any) -> None:

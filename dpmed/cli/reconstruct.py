@@ -6,13 +6,20 @@ from typing import Annotated, Any
 import typer
 
 from dpmed.attacks.table import ATTACKS
+from dpmed.cli.fields import one_of
 from dpmed.cli.options import Json, Out, Overrides, complete_config, console_of, time_stamp
 
 CONFIG = typer.Argument(
     metavar="CONFIG", help="The training to attack; default: quickstart.", autocompletion=complete_config
 )
 LEVELS = "Levels ε = 10^n; also a single n or a comma list, decimals allowed."
+NON_PRIVATE = "Also attack the training without privacy; default: yes, but for prior-aware."
 IMAGES = "Images per update; default: the expected batch size, for inversion 1."
+ROWS = "Of blocks: rows; default: two per image."
+ITERATIONS = "Of inversion: iterations; default: 1000."
+CANDIDATES = "Of prior-aware: the prior is 1 / N; default: 100."
+TRIALS = "Of prior-aware: per level and adversary; default: 1000."
+WHOSE, PART = one_of("pld", "rdp"), one_of("all", "one")
 
 
 def register(app: typer.Typer) -> None:
@@ -29,30 +36,21 @@ def reconstruct(
     exponents: Annotated[
         str | None, typer.Option("--eps-exp", metavar="FIRST:LAST:STEP", help=LEVELS, show_default="6:18:2")
     ] = None,
-    non_private: Annotated[
-        bool | None,
-        typer.Option("--non-private/--no-non-private", help="Also attack without privacy.", show_default="non-private"),
-    ] = None,
+    non_private: Annotated[bool | None, typer.Option("--non-private/--no-non-private", help=NON_PRIVATE)] = None,
     attack: Annotated[str, typer.Option(help=f"{', '.join(ATTACKS)}.")] = "auto",
-    batches: Annotated[int | None, typer.Option(metavar="N", help="Updates to attack.", show_default="1")] = None,
+    batches: Annotated[int | None, typer.Option(metavar="N", help="Updates to attack; default: 1.")] = None,
     batch_size: Annotated[int | None, typer.Option(metavar="N", help=IMAGES)] = None,
-    rows: Annotated[
-        int | None, typer.Option("--bins", metavar="N", help="Rows of the block; default: two per image.")
+    rows: Annotated[int | None, typer.Option("--bins", metavar="N", help=ROWS)] = None,
+    accountant: Annotated[
+        str | None, typer.Option(help="Whose ε is meant, pld or rdp; default: the config's.", callback=WHOSE)
     ] = None,
-    accountant: Annotated[str | None, typer.Option(help="Which ε is meant, pld or rdp; default: the config's.")] = None,
-    steps: Annotated[str, typer.Option(help="σ of the whole training (all) or of a single step (one).")] = "all",
+    steps: Annotated[str, typer.Option(help="σ of the whole training (all) or one step (one).", callback=PART)] = "all",
     weights: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Attack the weights of this run folder rather than fresh ones.")
     ] = None,
-    iterations: Annotated[
-        int | None, typer.Option("--inversion-steps", metavar="N", help="Of each inversion.", show_default="1000")
-    ] = None,
-    candidates: Annotated[
-        int | None, typer.Option(metavar="N", help="Of prior-aware: the prior is 1 / N.", show_default="100")
-    ] = None,
-    trials: Annotated[
-        int | None, typer.Option(metavar="N", help="Of prior-aware: per level and adversary.", show_default="1000")
-    ] = None,
+    iterations: Annotated[int | None, typer.Option("--inversion-steps", metavar="N", help=ITERATIONS)] = None,
+    candidates: Annotated[int | None, typer.Option(metavar="N", help=CANDIDATES)] = None,
+    trials: Annotated[int | None, typer.Option(metavar="N", help=TRIALS)] = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -68,10 +66,8 @@ def reconstruct(
     asked = levels.choose_epsilons(
         chosen, loaded.config, epsilons=epsilons or (), exponents=exponents, non_private=non_private
     )
-    common: dict[str, Any] = {"accountant": accountant, "steps": steps, "weights": weights}
-    job = settings.ReconstructSettings(
-        config=loaded.config, config_name=loaded.name, attack=chosen, epsilons=asked, **common
-    )
+    facts: dict[str, Any] = {"accountant": accountant, "steps": steps, "weights": weights, "epsilons": asked}
+    job = settings.ReconstructSettings(config=loaded.config, config_name=loaded.name, attack=chosen, **facts)
     folder = unfinished.open_folder(out, digest=job.digest, config_name=loaded.name, time=time_stamp())
     summary = run.run(job, folder, console)
     console.table(summary.title, *summary.table())

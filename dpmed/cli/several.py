@@ -1,15 +1,44 @@
 """Several runs of `dpmed train`: over seeds, over budgets, or both."""
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dpmed.cli.console import Console
 from dpmed.cli.options import time_stamp
 from dpmed.errors import InputError
 
-if TYPE_CHECKING:
-    from dpmed.workflows.train.seeds import SeedsSummary
-    from dpmed.workflows.train.sweep import SweepSummary
+_LARGEST_SEED = 2**32
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds from a comma list such as `10,11,100`.
+
+    Raises:
+        InputError: a part is no seed, or a seed is given twice.
+    """
+    try:
+        seeds = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{text!r} is not a list of whole numbers such as 10,11,100", where="--seeds") from error
+    if len(set(seeds)) < len(seeds) or not all(0 <= seed < _LARGEST_SEED for seed in seeds):
+        raise InputError(f"{text!r} holds a seed twice, or one outside 0 to 2^32 - 1", where="--seeds")
+    return seeds
+
+
+def parse_epsilons(text: str) -> tuple[float, ...]:
+    """Budgets from a comma list such as `1,8,20`.
+
+    Raises:
+        InputError: a part is not a finite number above 0, or one is given twice.
+    """
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(f"{text!r} is not a list of numbers such as 1,8,20", where="--epsilons") from error
+    # Twice as their folders are named.
+    if len({f"{epsilon:g}" for epsilon in found}) < len(found) or not all(0 < epsilon < math.inf for epsilon in found):
+        raise InputError(f"{text!r} holds an ε twice, or one that is not above 0", where="--epsilons")
+    return found
 
 
 def split_sweep(overrides: list[str], epsilons: str | None) -> tuple[list[str], str | None]:
@@ -26,28 +55,27 @@ def split_sweep(overrides: list[str], epsilons: str | None) -> tuple[list[str], 
 def start_several(
     console: Console, config: str, overrides: list[str], out: Path | None, *, seeds: str | None, epsilons: str | None
 ) -> None:
-    """Train once per seed and budget, and show table and folder.
+    """Train once per seed and budget, and show table, cost and folder.
 
     Raises:
         InputError: a list or the config is wrong.
     """
     from dpmed.config.load import load_config
     from dpmed.files import make_folder, new_run_folder
-    from dpmed.workflows.train import seeds as of_seeds
-    from dpmed.workflows.train import sweep as of_budgets
+    from dpmed.workflows.train import repeats as workflow
 
     loaded = load_config(config, overrides)
-    chosen = () if seeds is None else of_seeds.parse_seeds(seeds)
-    budgets = None if epsilons is None else of_budgets.parse_epsilons(epsilons)
-    begun = "seed=*" if budgets is None else f"{of_budgets.LEVEL_FOLDER}*"
-    if out is not None and out.is_dir() and any(out.glob(begun)):
-        folder = make_folder(out)
-    else:
-        folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
-    summary: "SeedsSummary | SweepSummary"
-    if budgets is None:
-        summary = of_seeds.run(loaded.config, chosen, folder, console)
-    else:
-        summary = of_budgets.run(loaded.config, budgets, chosen, folder, console)
+    with loaded.locating():
+        repeats = workflow.repeats_of(
+            loaded.config,
+            seeds=() if seeds is None else parse_seeds(seeds),
+            epsilons=() if epsilons is None else parse_epsilons(epsilons),
+        )
+        if out is not None and workflow.holds_repeats(out):
+            folder = make_folder(out)
+        else:
+            folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
+        summary = workflow.run(repeats, folder, console)
     console.table("Test metrics", *summary.table())
+    console.text(summary.cost())
     console.result(summary.to_json(), folder)

@@ -42,7 +42,7 @@ def train(
         ),
     ] = None,
     out: Out = None,
-    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume the run in this folder.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show plan, data found and a contact sheet; train nothing.")
     ] = False,
@@ -54,9 +54,9 @@ def train(
     overrides, swept = split_sweep(overrides, epsilons)
     for option, given in (("--seeds", seeds), ("--epsilons", swept)):
         if given is not None and (seed is not None or resume is not None or dry_run):
-            raise InputError("goes without --seed, --resume and --dry-run", where=option)
+            raise InputError("cannot be combined with --seed, --resume or --dry-run", where=option)
     if resume is not None and (config is not None or overrides or out is not None or dry_run):
-        raise InputError("goes alone: the run in the folder knows its config", where="--resume")
+        raise InputError("takes no other options: the run in the folder has its config", where="--resume")
     launch = _launch(several=seeds is not None or swept is not None, dry_run=dry_run)
     if resume is not None:
         _resume(console, resume, launch)
@@ -77,7 +77,7 @@ def _launch(*, several: bool, dry_run: bool) -> "Launch | None":
     if launch is not None and (several or dry_run):
         remedy = "Start it once, or start a job for each run."
         option = "--dry-run" if dry_run else "--seeds and --epsilons"
-        raise InputError(f"cannot be shared by {launch.count} processes", where=option, remedy=remedy)
+        raise InputError(f"cannot be shared by {launch.world_size} processes", where=option, remedy=remedy)
     return launch
 
 
@@ -88,10 +88,11 @@ def _dry_run(console: Console, config: str, overrides: list[str], out: Path | No
     from dpmed.workflows.train import run as workflow
 
     loaded = load_config(config, overrides)
-    plan = make_plan(loaded.config, console)
-    _show_plan(console, plan)
-    folder = new_run_folder(out, command="plan", config_name=loaded.name, time=time_stamp())
-    content = workflow.dry_run(plan, folder)
+    with loaded.locating():
+        plan = make_plan(loaded.config, console)
+        _show_plan(console, plan)
+        folder = new_run_folder(out, command="plan", config_name=loaded.name, time=time_stamp())
+        content = workflow.dry_run(plan, folder)
     console.facts("Found", content.pop("facts"))
     console.result({"folder": str(folder), **content}, folder)
 
@@ -105,29 +106,35 @@ def _start(console: Console, config: str, overrides: list[str], out: Path | None
 
     loaded = load_config(config, overrides)
     processes = join(launch)
-    console.mute(processes.number)
-    with processes.together():
+    console.mute(processes.index)
+    with loaded.locating(), processes.together():
         plan = make_plan(loaded.config, console)
         _show_plan(console, plan)
         folder = None
         if processes.is_first:
             folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
     shared = Path(processes.first(str(folder)))
-    _show_summary(console, workflow.run(plan, shared, console, processes=processes))
+    with loaded.locating():
+        summary = workflow.run(plan, shared, console, processes=processes)
+    _show_summary(console, summary)
 
 
 def _resume(console: Console, folder: Path, launch: "Launch | None") -> None:
+    from dpmed.config.load import LoadedConfig
     from dpmed.planning.plan import make_plan
     from dpmed.runtime.distributed import join
     from dpmed.workflows.train import run as workflow
-    from dpmed.workflows.train.run_folder import load_run_config
+    from dpmed.workflows.train.run_folder import CONFIG_FILE, load_run_config
 
     processes = join(launch)
-    console.mute(processes.number)
-    with processes.together():
-        plan = make_plan(load_run_config(folder), console)
-        _show_plan(console, plan)
-    _show_summary(console, workflow.resume(folder, console, plan=plan, processes=processes))
+    console.mute(processes.index)
+    loaded = LoadedConfig(config=load_run_config(folder), name=folder.name, source=str(folder / CONFIG_FILE))
+    with loaded.locating():
+        with processes.together():
+            plan = make_plan(loaded.config, console)
+            _show_plan(console, plan)
+        summary = workflow.resume(folder, console, plan=plan, processes=processes)
+    _show_summary(console, summary)
 
 
 def _show_plan(console: Console, plan: "Plan") -> None:

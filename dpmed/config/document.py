@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel
+from pydantic import BaseModel, JsonValue
 from pydantic_core import PydanticUndefined
 
 from dpmed.config.keys import models_in, tag_of
@@ -59,7 +59,7 @@ def type_name(annotation: Any, metadata: Any = ()) -> str:
     if origin is tuple:
         return f"list of {type_name(arguments[0])}"
     if origin is dict:
-        return f"table of {type_name(arguments[1])}"
+        return "table" if arguments[1] is JsonValue else f"table of {type_name(arguments[1])}"
     if hasattr(annotation, "__metadata__"):
         return type_name(arguments[0], annotation.__metadata__)
     if arguments:

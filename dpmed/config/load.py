@@ -3,7 +3,8 @@
 import difflib
 import json
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,34 @@ class LoadedConfig:
         config: the checked config.
         name: the file's name without ending, for run folders and titles.
         source: what messages call it: a path, or `shipped config NAME`.
+        overridden: keys that `--set` gave, such as `privacy.epsilon`.
     """
 
     config: Config
     name: str
     source: str
+    overridden: tuple[str, ...] = ()
+
+    def place_of(self, field: str) -> str:
+        """Where a field of the config, such as `privacy.epsilon`, was given; any other text is returned as it is.
+
+        What follows the field's name after a blank, such as ` = 4`, is kept.
+        """
+        key, blank, rest = field.partition(" ")
+        path = key.split(".")
+        if path[0] not in Config.model_fields or any(name not in keys_at(path[:n], {}) for n, name in enumerate(path)):
+            return field
+        was_set = any(key == given or key.startswith(f"{given}.") for given in self.overridden)
+        return f"{'--set' if was_set else self.source}: {_place(path)}{blank}{rest}"
+
+    @contextmanager
+    def locating(self) -> Iterator[None]:
+        """Work within which errors about a field of the config say where that field was given."""
+        try:
+            yield
+        except InputError as error:
+            error.where = ", ".join(map(self.place_of, error.where.split(", ")))
+            raise
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedConfig:
@@ -55,7 +79,8 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedConfi
         config = _validate(table)
     except ValidationError as error:
         config = _validate_with_text(table, parsed, error, source)
-    return LoadedConfig(config=config, name=path.stem, source=source)
+    overridden = tuple(".".join(keys) for keys, _ in parsed)
+    return LoadedConfig(config=config, name=path.stem, source=source, overridden=overridden)
 
 
 def config_from_toml(text: str, source: str) -> Config:

@@ -15,8 +15,11 @@ from dpmed.errors import InputError
 
 # How the user can say which samples belong together.
 _UNIT_REMEDIES = {
-    "folder": "Set data.group_pattern to a regular expression that finds the {unit} in the file names, and data.unit.",
+    "folder": "Set data.group_pattern to a regular expression that finds the {unit} in the file names, and data.unit; "
+    "or list the files with their patients in metadata.csv.",
     "table": "Name the column that tells the {unit} as data.patient.",
+    "nnunet": "Set data.group_pattern to a regular expression that finds the {unit} in the names of the cases.",
+    "custom": "Let the factory's data set say which samples belong together: info.unit and groups.",
     "ham10000": 'HAM10000 tells lesions only: unit = "lesion" protects a lesion; a patient may have several.',
 }
 
@@ -68,8 +71,7 @@ def members_by_unit(
             f"{unit!r} asked for, but nothing in the data set {dataset.info.name} tells which images share a {unit}"
             + (f", only which share a {known}" if known != "image" else ""),
             where="privacy.unit",
-            remedy=_UNIT_REMEDIES.get(dataset.info.name, "").format(unit=unit)
-            or f"These files do not tell; protecting less than the {unit} is a decision to be made knowingly.",
+            remedy=unit_remedy(dataset.info.name, unit),
         )
     gathered: dict[str, list[int]] = {}
     for number in np.sort(numbers).tolist():
@@ -78,6 +80,12 @@ def members_by_unit(
     if unit == known != "image":
         return kept
     return [np.asarray([number], np.int64) for number in np.sort(np.concatenate(kept or [np.zeros(0, np.int64)]))]
+
+
+def unit_remedy(name: str, unit: str) -> str:
+    """How the user can say which samples of a data set of this name share a unit."""
+    fallback = "These files do not tell; protecting less than the {unit} is a decision to be made knowingly."
+    return _UNIT_REMEDIES.get(name, fallback).format(unit=unit)
 
 
 def summarise_units(dataset: Dataset, numbers: Int[np.ndarray, " sample"]) -> UnitSummary:

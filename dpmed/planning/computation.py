@@ -29,9 +29,9 @@ from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.evaluate import Evaluator, Predictions
 from dpmed.training.loop import Parts, RunState
-from dpmed.training.objective import Objective, Rest
+from dpmed.training.objective import NonTrainable, Objective
 from dpmed.training.stopping import has_stopped
-from dpmed.training.validation_monitor import Watcher, build_watcher
+from dpmed.training.validation_monitor import ValidationMonitor, build_monitor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -40,7 +40,7 @@ class Computation:
 
     Attributes:
         plan: what is trained.
-        objective: what training makes small.
+        objective: what training minimises.
         initial: weights and optimizer before the first step; never used up, since `begin` copies it.
         step: of the training.
         sampler: gives each step's records.
@@ -58,7 +58,7 @@ class Computation:
     sampler: Sampler
     record_keys: UInt32[np.ndarray, "record 2"]
     evaluator: Evaluator
-    monitor: Watcher
+    monitor: ValidationMonitor
     devices: Devices | None
     processes: Processes
 
@@ -91,9 +91,9 @@ class Computation:
         """
         plan, processes = self.plan, self.processes
         has_batch_norm = bool(jax.tree.leaves(self.initial.rest.state))
-        if processes.count > 1 and has_batch_norm and microbatch % jax.device_count():
+        if processes.world_size > 1 and has_batch_norm and microbatch % jax.device_count():
             raise InputError(
-                f"is {microbatch}, which is no multiple of the {jax.device_count()} devices: batch norm needs that",
+                f"is {microbatch}, which is not a multiple of the {jax.device_count()} devices: batch norm needs that",
                 where="training.batch_size",
                 remedy="Choose a multiple of the number of devices, or a model with group norm.",
             )
@@ -103,7 +103,7 @@ class Computation:
             plan.dataset,
             plan.members,
             microbatch=microbatch,
-            share=(processes.number, processes.count),
+            share=(processes.index, processes.world_size),
             keys=self.record_keys,
             views=plan.config.data.max_samples_per_unit if is_grouped else None,
         )
@@ -114,7 +114,7 @@ class Computation:
         Raises:
             RunError: there is none, or other processes would not know of it.
         """
-        if self.processes.count > 1:
+        if self.processes.world_size > 1:
             # The others may have had memory enough, and wait for a sum that will not come.
             raise RunError(
                 f"out of memory in one process, with {loader.microbatch} records at once in all of them",
@@ -159,7 +159,7 @@ class Computation:
         scores = self.processes.first({"loss": float(result.losses.mean()), **scores})
         return {name: float(score) for name, score in scores.items()}
 
-    def final_weights(self, run: RunState) -> tuple[PyTree, Rest]:
+    def final_weights(self, run: RunState) -> tuple[PyTree, NonTrainable]:
         """The trained leaves and all others that a run ends with: the best, or the averaged, or the last."""
         if run.best is not None:
             return run.best
@@ -203,7 +203,7 @@ def build_computation(plan: Plan, secrets: Secrets, *, processes: Processes = AL
             devices=devices,
             processes=processes,
         ),
-        monitor=build_watcher(plan.config, metric=plan.main_metric),
+        monitor=build_monitor(plan.config, metric=plan.main_metric),
         devices=devices,
         processes=processes,
     )
@@ -237,6 +237,7 @@ def build_step(
         clipping=clipping,
         noise_multiplier=budget.noise_multiplier,
         expected_batch_size=budget.expected_batch_size,
+        most_records=budget.train_size,
         optimizer=optimizer,
         key=secrets.noise,
         devices=devices,

@@ -12,7 +12,7 @@ from dpmed.training.optim import build_optimizer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Beginning:
+class InitialState:
     """A training before its first step.
 
     Attributes:
@@ -26,7 +26,7 @@ class Beginning:
     state: StepState
 
 
-def begin_training(plan: Plan) -> Beginning:
+def begin_training(plan: Plan) -> InitialState:
     """The beginning of a plan's training.
 
     Raises:
@@ -51,4 +51,4 @@ def begin_training(plan: Plan) -> Beginning:
         optimizer=optimizer.init(trainable),
         clipping_norm=None if plan.clipping is None else plan.clipping.begin(),
     )
-    return Beginning(objective=objective, optimizer=optimizer, state=state)
+    return InitialState(objective=objective, optimizer=optimizer, state=state)

@@ -15,12 +15,12 @@ from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
-from dpmed.data.units import UnitSummary, members_by_unit, summarise_units
+from dpmed.data.units import UnitSummary, members_by_unit, summarise_units, unit_remedy
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
 from dpmed.metrics.evaluate import check_metrics, main_metric
-from dpmed.models.build import Built, build_model
-from dpmed.planning.clipping import build_clipping, describe_clipping
+from dpmed.models.build import BuiltModel, build_model
+from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
 from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget
@@ -56,7 +56,7 @@ class Plan:
     dataset: Dataset
     split: Split
     members: list[Int[np.ndarray, " _"]]
-    model: Built
+    model: BuiltModel
     budget: Budget | None
     clipping: Clipping | None
     facts: LedgerFacts
@@ -157,7 +157,8 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     _check_sizes(config, len(members))
     model = _build(config, dataset)
     budget = None if config.privacy is None else _solve(config, config.privacy, len(members))
-    if budget is not None:
+    if budget is not None and config.privacy is not None:
+        require_noise(config.privacy, budget)
         budget.require_agreement()
     clipping = None if config.privacy is None or budget is None else build_clipping(config.privacy, budget)
     steps_per_epoch = len(members) // config.training.batch_size
@@ -175,7 +176,8 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         steps_per_epoch=steps_per_epoch,
         microbatches=_microbatches(config, len(members)),
         warnings=(
-            *_warnings(config, dataset, len(members)),
+            *_warnings(config, len(members)),
+            *_unit_warnings(config, dataset.info),
             *_class_warnings(dataset, split),
             *precision_warnings(config),
         ),
@@ -197,7 +199,7 @@ def _check_column(column: str | None, dataset: Dataset) -> None:
     if column is not None and column not in known:
         remedy = f"It has {', '.join(known)}." if known else "It has none."
         problem = f"the data set has no column {column!r}"
-        raise InputError(problem, where="[evaluation] break_down_by", remedy=remedy)
+        raise InputError(problem, where="evaluation.break_down_by", remedy=remedy)
 
 
 def _check_sizes(config: Config, train_size: int) -> None:
@@ -205,7 +207,7 @@ def _check_sizes(config: Config, train_size: int) -> None:
     if batch_size > train_size:
         raise InputError(
             f"the expected batch size is {batch_size}, but the training set has only {train_size} records",
-            where="[training] batch_size",
+            where="training.batch_size",
             remedy=f"Choose at most {train_size}.",
         )
     known = config.data.train_size
@@ -213,7 +215,7 @@ def _check_sizes(config: Config, train_size: int) -> None:
     if known is not None and abs(known - train_size) > _size_tolerance(config, known):
         raise InputError(
             f"says {known}, but the training split has {train_size} records: is this the right data set?",
-            where="[data] train_size",
+            where="data.train_size",
             remedy=f"Set it to {train_size} or leave it out.",
         )
 
@@ -227,7 +229,7 @@ def _size_tolerance(config: Config, train_size: int) -> float:
     return max(_TRAIN_SIZE_TOLERANCE * train_size, 4 * (train_size * kept_out) ** 0.5)
 
 
-def _build(config: Config, dataset: Dataset) -> Built:
+def _build(config: Config, dataset: Dataset) -> BuiltModel:
     info = dataset.info
     key = jax.random.key(config.training.seed)
     outputs = len(info.output_names) or info.input_shape[-1]
@@ -238,7 +240,7 @@ def _build(config: Config, dataset: Dataset) -> Built:
         raise InputError(
             "batch normalisation computes its statistics over the batch, so that one patient's image changes the "
             "gradients of all others and no clipping bounds its influence; it cannot be trained with privacy",
-            where="[model]",
+            where="model",
             remedy='Use group norm: normalisation = "group".',
         )
     return model
@@ -285,7 +287,7 @@ def _full_microbatches(config: Config, batch_size: int) -> tuple[int, ...]:
     if batch_size % asked:
         raise InputError(
             f"{asked} does not divide the batch size {batch_size}",
-            where="[training] microbatch",
+            where="training.microbatch",
             remedy="Without privacy every microbatch must be full, since padding would enter batch norm's statistics.",
         )
     return (asked,)
@@ -304,23 +306,28 @@ def _class_warnings(dataset: Dataset, split: Split) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _warnings(config: Config, dataset: Dataset, train_size: int) -> tuple[str, ...]:
+def _unit_warnings(config: Config, info: Info) -> tuple[str, ...]:
+    if config.privacy is None or config.privacy.unit == "patient" or not info.patients_unknown:
+        return ()
+    return (
+        f"Nobody knows which samples of {info.name} share a patient: ε protects one {config.privacy.unit}, and a "
+        "patient with several is protected less. " + unit_remedy(info.name, "patient"),
+    )
+
+
+def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
     privacy = config.privacy
     warnings = []
     known = config.data.train_size
     if known is not None and known != train_size:
         warnings.append(
-            f"[data] train_size = {known}, but the training split has {train_size} records; σ and ε are those of "
+            f"data.train_size = {known}, but the training split has {train_size} records; σ and ε are those of "
             f"{train_size}."
         )
     if privacy is not None and privacy.delta >= 1 / train_size:
         warnings.append(
-            f"[privacy] delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a "
+            f"privacy.delta = {privacy.delta:g} is not below 1 / training records = {1 / train_size:.2g}: a "
             "mechanism that publishes one random patient in the clear would satisfy it. Choose a smaller δ."
-        )
-    if privacy is not None and dataset.info.patients_unknown:
-        warnings.append(
-            "Nobody knows which images share a patient: a patient with several images is protected less than ε says."
         )
     if privacy is not None and privacy.noise_source == "seeded":
         warnings.append("Noise and batches come from the seed: for research only, nothing of this run may be released.")

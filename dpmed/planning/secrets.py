@@ -45,6 +45,6 @@ def draw_secrets(plan: Plan, processes: Processes = ALONE) -> Secrets:
     return Secrets(
         noise=key_of(drawn[:_BYTES]),
         # One process asks the operating system anew for every batch.
-        sampling=drawn[_BYTES : 2 * _BYTES] if processes.count > 1 else None,
+        sampling=drawn[_BYTES : 2 * _BYTES] if processes.world_size > 1 else None,
         augmentation=drawn[2 * _BYTES :],
     )

@@ -12,11 +12,12 @@ import numpy as np
 from jaxtyping import Float
 from scipy import signal
 
-from dpmed.privacy.composition import Composed, Side, compose, fit_window
+from dpmed.privacy.composition import Composed, compose, lost_above, lost_below
 from dpmed.privacy.grid import OffGridError, share_under_p, share_under_q
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.quadrature import root
 from dpmed.privacy.summed import SummedLoss, parts_of, summed_loss
+from dpmed.privacy.window import Side, fit_window
 
 # The grid may raise ε by this share; what rounding may take away is far less and is added on top.
 _GRID_ERROR = 2e-4
@@ -131,6 +132,8 @@ def _solve(
         return _NOT_FOUND
     end = composed.losses[-1] if sign > 0 else composed.losses[0]
     beyond = summed.chernoff_above(tilt=tilt, place=float(end)) if not 0 <= tilt <= 1 else 0.0
+    if window.ratio > 1:
+        beyond += lost_above(summed, window) if sign > 0 else lost_below(summed, window)
     rounded = summed.steps * _LOST_BY_ROUNDING if 0 <= tilt <= 1 else 0.0
     off_grid = summed.ever(composed.above) if sign > 0 else summed.ever(composed.below + composed.above_p)
     lost = rounded + beyond + off_grid

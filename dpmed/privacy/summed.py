@@ -111,13 +111,15 @@ class SummedLoss:
         log_mass = self.log_mass_p + anchor * self.losses
         matters = log_mass + np.maximum(exponent, 0) > -NOTHING
         is_near = (np.abs(exponent) * matters).max(axis=1) < 1
-        counted = matters & is_near[:, None]
-        gained = np.exp(np.where(counted, log_mass, -np.inf)) * np.expm1(np.where(counted, exponent, 0.0))
-        both = log_mass + exponent
-        largest = both.max(axis=1)
-        far = largest + np.log(np.exp(both - largest[:, None]).sum(axis=1))
-        near = np.log1p(np.where(is_near, gained.sum(axis=1) - self.missing[anchor], 0.0))
-        return np.where(is_near, near, far)
+        found = np.zeros(len(self.parts))
+        if is_near.any():
+            gained = np.exp(log_mass[is_near]) * np.expm1(np.where(matters[is_near], exponent[is_near], 0.0))
+            found[is_near] = np.log1p(gained.sum(axis=1) - self.missing[anchor, is_near])
+        if not is_near.all():
+            both = (log_mass + exponent)[~is_near]
+            largest = both.max(axis=1)
+            found[~is_near] = largest + np.log(np.exp(both - largest[:, None]).sum(axis=1))
+        return found
 
     def tilt_for_mean(self, target: float, *, low: float = -_LARGEST_TILT, high: float = _LARGEST_TILT) -> float:
         """The θ whose tilted mean is `target`, within [low, high]."""

@@ -1,8 +1,8 @@
 """Several processes, on one host or on many, that train one model together.
 
-All run the same program on their own devices. The first alone speaks, draws secrets and writes; whatever could differ
-between them, such as a wish to stop, is agreed on. `jax.distributed` joins them: what they tell each other travels over
-the cluster's own network, unencrypted.
+All run the same program on their own devices. Only the first prints, draws secrets and writes files; they agree on
+whatever could differ between them, such as a request to stop. `jax.distributed` connects them: what they exchange
+travels over the cluster's own network, unencrypted.
 """
 
 import json
@@ -27,26 +27,26 @@ _OMPI_COUNT, _OMPI_NUMBER, _OMPI_URI = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_
 _SLURM_STEP, _SLURM_COUNTS = "SLURM_STEP_NODELIST", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 _SLURM_NUMBER = "SLURM_PROCID"
 _OMPI_LOCAL, _LOCAL_DEVICES = "OMPI_COMM_WORLD_LOCAL_RANK", "JAX_LOCAL_DEVICE_IDS"
-# The last process waits at its end for the first, which still tests and draws.
+# At its end a process waits for the first one, which still scores the test and draws figures.
 _LONGEST_END = 24 * 3600
 _LAST_WORDS = 1.0
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What the environment says of the processes that were started together.
+    """What the environment says about processes that were started together.
 
     Attributes:
         launcher: who started them.
-        count: how many they are, at least 2.
-        number: which of them this is, from 0.
-        address: `host:port` at which the first is met; None where JAX finds it out.
+        world_size: how many they are, at least 2.
+        index: which of them this is, from 0.
+        address: `host:port` at which the first is met; None where JAX finds it.
         device: which of its host's devices this process uses; None where JAX decides.
     """
 
     launcher: Launcher
-    count: int
-    number: int
+    world_size: int
+    index: int
     address: str | None
     device: int | None = None
 
@@ -56,21 +56,21 @@ class Processes:
     """The processes of a run.
 
     Attributes:
-        count: how many they are.
-        number: which of them this is, from 0.
+        world_size: how many they are.
+        index: which of them this is, from 0.
     """
 
-    count: int = 1
-    number: int = 0
+    world_size: int = 1
+    index: int = 0
 
     @property
     def is_first(self) -> bool:
-        """Whether this one speaks and writes."""
-        return self.number == 0
+        """Whether this one prints and writes."""
+        return self.index == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is true in any of them. To be asked by all at the same place, as all that follows."""
-        if self.count == 1:
+        """Whether `flag` is true in any of them. All must call this at the same point, as everything below."""
+        if self.world_size == 1:
             return flag
         return bool(_gathered([flag]).any())
 
@@ -79,14 +79,14 @@ class Processes:
         return min(self._told(value))
 
     def first(self, value: Any) -> Any:
-        """The first one's value, made of what JSON knows."""
+        """The first process's value, which JSON can express."""
         return self._told(value if self.is_first else None)[0]
 
     def require_alike(self, what: str, value: str) -> None:
-        """See that all have the same value.
+        """Check that all processes hold the same value.
 
         Raises:
-            RunError: they have not.
+            RunError: they do not.
         """
         if len(set(self._told(value))) > 1:
             remedy = "All processes of a run need the same dpmed, the same command and the same data."
@@ -94,10 +94,10 @@ class Processes:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Work within which nothing is agreed on; if it fails in one process, all end.
+        """A block that the processes do not communicate in; if it fails in one of them, all end.
 
         Raises:
-            RunError: it failed in another one.
+            RunError: it failed in another process.
         """
         failed = True
         try:
@@ -106,10 +106,10 @@ class Processes:
         finally:
             failed_somewhere = self.any(failed)
         if failed_somewhere:
-            raise RunError("another process of this run could not begin", remedy="Its own message says why.")
+            raise RunError("another process of this run could not start", remedy="Its own message says why.")
 
     def _told(self, value: Any) -> list[Any]:
-        if self.count == 1:
+        if self.world_size == 1:
             return [value]
         content = json.dumps(value).encode()
         longest = int(_gathered([len(content)]).max())
@@ -123,13 +123,13 @@ _joined = ALONE
 
 
 def launch_of(environment: Mapping[str, str]) -> Launch | None:
-    """What `environment` says of processes started together; None when this process is alone.
+    """What `environment` says about processes started together; None if this process is alone.
 
-    Known are `srun`, Open MPI's `mpirun`, and the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID, which go first.
+    Understands `srun`, Open MPI's `mpirun`, and the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID, which take precedence.
 
     Raises:
-        InputError: the variables are incomplete or no numbers.
+        InputError: the variables are incomplete or not numbers.
     """
     address = environment.get(_ADDRESS)
     if _COUNT in environment or _NUMBER in environment:
@@ -148,10 +148,10 @@ def launch_of(environment: Mapping[str, str]) -> Launch | None:
 
 
 def join(launch: Launch | None) -> Processes:
-    """Meet the other processes; to be called before JAX computes anything.
+    """Connect to the other processes; must be called before JAX computes anything.
 
     Raises:
-        RunError: they do not meet.
+        RunError: the connection fails.
     """
     global _joined  # noqa: PLW0603 a process joins once, and its end must know
     if launch is None:
@@ -161,32 +161,32 @@ def join(launch: Launch | None) -> Processes:
     try:
         jax.distributed.initialize(
             launch.address,
-            launch.count,
-            launch.number,
+            launch.world_size,
+            launch.index,
             launch.device,
             cluster_detection_method="deactivate" if launch.launcher == "explicit" else launch.launcher,
             shutdown_timeout_seconds=_LONGEST_END,
         )
     except (RuntimeError, ValueError) as error:
-        remedy = f"Set {_ADDRESS}=host:port, with a free port of the first process's host that all can reach."
-        raise RunError(f"the {launch.count} processes did not meet ({error})", remedy=remedy) from error
-    _joined = Processes(launch.count, launch.number)
-    # Gloo tells on standard output who has met whom, where results alone belong.
+        remedy = f"Set {_ADDRESS}=host:port, with a free port on the first process's host that all can reach."
+        raise RunError(f"the {launch.world_size} processes could not connect ({error})", remedy=remedy) from error
+    _joined = Processes(launch.world_size, launch.index)
+    # Gloo reports its connections on standard output, where only results belong.
     _keep_output_to_ourselves()
     return _joined
 
 
 def has_company() -> bool:
     """Whether this process has joined others."""
-    return _joined.count > 1
+    return _joined.world_size > 1
 
 
 def leave(code: int | str | None) -> NoReturn:
-    """End this process as `sys.exit` does, after an error at once: the others would be waited for in vain."""
+    """End this process as `sys.exit` does, but at once after an error: the others would never arrive."""
     if code and has_company():
         sys.stdout.flush()
         sys.stderr.flush()
-        # The first one's end would make JAX in the others cry out before they have said what they have to say.
+        # When the first process ends, JAX aborts the others, perhaps before they have printed their own message.
         time.sleep(_LAST_WORDS if _joined.is_first else 0)
         os._exit(code if isinstance(code, int) else 1)
     sys.exit(code)
@@ -196,27 +196,27 @@ def _launch(
     environment: Mapping[str, str], launcher: Launcher, count: str, number: str, address: str | None
 ) -> Launch | None:
     found = Launch(launcher, _number(environment, count), _number(environment, number), address)
-    if not 0 <= found.number < found.count:
-        raise InputError(f"{found.number} is no number of one of {found.count} processes", where=number)
-    return found if found.count > 1 else None
+    if not 0 <= found.index < found.world_size:
+        raise InputError(f"{found.index} is not the index of one of {found.world_size} processes", where=number)
+    return found if found.world_size > 1 else None
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:
     text = _required(environment, name)
     if not (text.isascii() and text.isdigit()):
-        raise InputError(f"{text!r} is no whole number", where=name)
+        raise InputError(f"{text!r} is not a whole number", where=name)
     return int(text)
 
 
 def _required(environment: Mapping[str, str], name: str) -> str:
     if not environment.get(name):
         remedy = f"Set {_ADDRESS}=host:port, {_COUNT} and {_NUMBER} in every process, or start them with srun."
-        raise InputError("is missing in the environment, and the processes cannot meet", where=name, remedy=remedy)
+        raise InputError("is missing in the environment, so the processes cannot connect", where=name, remedy=remedy)
     return environment[name]
 
 
 def _keep_output_to_ourselves() -> None:
-    """From here on only Python writes to standard output; what libraries print there goes to standard error."""
+    """From here on, only Python writes to standard output; what libraries print there goes to standard error."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)

@@ -23,7 +23,7 @@ def build_augmentation(config: AugmentationConfig, *, dimensions: int, moves_tar
     """The random change that `config` describes; None when it changes nothing.
 
     Args:
-        config: the `[augmentation]` table.
+        config: the augmentation.
         dimensions: spatial dimensions of an image.
         moves_target: whether the target lies on the image's grid and is moved along with it.
 
@@ -31,7 +31,7 @@ def build_augmentation(config: AugmentationConfig, *, dimensions: int, moves_tar
         InputError: there are more chances of flipping than axes.
     """
     if len(config.flip) > dimensions:
-        raise InputError(f"has {len(config.flip)} chances for {dimensions} axes", where="[augmentation] flip")
+        raise InputError(f"has {len(config.flip)} chances for {dimensions} axes", where="augmentation.flip")
     if not config.is_active:
         return None
 

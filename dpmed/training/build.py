@@ -7,24 +7,24 @@ from jaxtyping import Int, PyTree
 
 from dpmed.config.schema import Config
 from dpmed.data.base import Info
-from dpmed.models.build import Built
+from dpmed.models.build import BuiltModel
 from dpmed.training.augment import build_augmentation
 from dpmed.training.losses import build_loss
-from dpmed.training.objective import Objective, Rest
+from dpmed.training.objective import NonTrainable, Objective
 
 
 def build_objective(
     config: Config,
     info: Info,
-    model: Built,
+    model: BuiltModel,
     *,
     begins: PyTree[int] | None = None,
     class_counts: Int[np.ndarray, " classes"] | None = None,
-) -> tuple[Objective, PyTree, Rest]:
-    """What training makes small, the leaves that are trained, and all others.
+) -> tuple[Objective, PyTree, NonTrainable]:
+    """What training minimises, the leaves that are trained, and all others.
 
     Args:
-        config: `[loss]`, `[augmentation]` and precision are used.
+        config: its loss, augmentation and precision are used.
         info: the data set's constants.
         model: freshly initialised.
         begins: for each trained leaf the step at which its training begins, as `unfreezing` gives them.
@@ -50,10 +50,10 @@ def build_objective(
         begins=begins,
         precision="bfloat16" if config.training.precision == "bfloat16" else "float32",
     )
-    return objective, trained, Rest(frozen=frozen, state=model.state)
+    return objective, trained, NonTrainable(frozen=frozen, state=model.state)
 
 
-def unfreezing(model: Built, *, epochs_per_stage: float, steps_per_epoch: int) -> PyTree[int] | None:
+def unfreezing(model: BuiltModel, *, epochs_per_stage: float, steps_per_epoch: int) -> PyTree[int] | None:
     """For each trained leaf the step at which its training begins: the head at once, then stage by stage.
 
     Args:

@@ -13,7 +13,7 @@ from dpmed.data.loader import Loader
 from dpmed.dpsgd.devices import Devices
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.runtime.jit import Compiled
-from dpmed.training.objective import Objective, Parameters, Rest
+from dpmed.training.objective import NonTrainable, Objective, Parameters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Evaluator:
         self._batch_size = batch_size
         task = dataset.info.task
 
-        def evaluate(trainable: Parameters, rest: Rest, inputs: Array, targets: Array, mask: Array) -> PyTree:
+        def evaluate(trainable: Parameters, rest: NonTrainable, inputs: Array, targets: Array, mask: Array) -> PyTree:
             predictions = objective.predict(trainable, rest, inputs)
             wanted = jax.vmap(objective.target)(targets)
             losses = jax.vmap(objective.loss)(predictions, wanted)
@@ -74,14 +74,14 @@ class Evaluator:
     def __call__(
         self,
         trainable: Parameters,
-        rest: Rest,
+        rest: NonTrainable,
         indices: Int[np.ndarray, " sample"],
         *,
         advance: Callable[[int], None] = lambda _: None,
     ) -> Predictions:
         """Predictions for the samples `indices`, in that order; `advance` is told how many samples are done."""
         parts = []
-        batch_size, share = min(self._batch_size, len(indices)), (self._processes.number, self._processes.count)
+        batch_size, share = min(self._batch_size, len(indices)), (self._processes.index, self._processes.world_size)
         loader = Loader(self._dataset, list(indices[:, None]), microbatch=batch_size, share=share)
         # One step of the loader: its microbatches are prepared ahead.
         for microbatches in loader.stream([np.arange(len(indices))]):

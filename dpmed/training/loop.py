@@ -92,7 +92,7 @@ class Hooks:
     Attributes:
         before_draw: puts the number of draws begun on record.
         save: writes ledger, metrics and checkpoint.
-        watch: looks at the scores of an evaluation and answers with the run's state and whether to stop.
+        after_evaluation: is given the scores, and returns the run after what follows from them, and whether to stop.
         should_stop: whether the user asked to stop after this step.
         after_running_out: a loader of smaller microbatches than the one under which the device had no memory left.
         progress: shows how far the run is.
@@ -100,7 +100,7 @@ class Hooks:
 
     before_draw: Callable[[int], None]
     save: Callable[[RunState], None]
-    watch: Callable[[RunState, Mapping[str, float]], tuple[RunState, bool]]
+    after_evaluation: Callable[[RunState, Mapping[str, float]], tuple[RunState, bool]]
     should_stop: Callable[[], bool]
     after_running_out: Callable[[Loader], Loader]
     progress: Progress
@@ -128,7 +128,7 @@ class _Clock:
 
 
 def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
-    """Train until the planned draws are spent, a watcher has seen enough, or the user stops.
+    """Train until the planned draws are spent, early stopping ends the run, or the user stops.
 
     A release run that redid steps after a crash has fewer draws left for updates than planned: it stops by draws, so
     that ε never passes the planned value.
@@ -275,7 +275,7 @@ def _evaluate(parts: Parts, run: RunState, hooks: Hooks) -> tuple[RunState, bool
     run = replace(run, rows=(*run.rows, training, {**common, "split": "validation", **scores}), losses=(0.0, 0, 0, 0))
     if rejected:
         hooks.progress.say(f"{rejected} gradients up to step {run.step} were not finite and counted as zero.")
-    return hooks.watch(run, scores)
+    return hooks.after_evaluation(run, scores)
 
 
 def _show(task: Task, parts: Parts, run: RunState, *, records: int, loss: float) -> None:

@@ -38,7 +38,7 @@ def build_loss(  # noqa: PLR0911 one per name
     """The loss that `config` describes.
 
     Args:
-        config: the `[loss]` table.
+        config: the loss.
         task: of the data set.
         classes: how many classes or labels the data set has.
         class_counts: training samples of each class, for `class_weights = "balanced"`; None where samples have no
@@ -50,7 +50,7 @@ def build_loss(  # noqa: PLR0911 one per name
     if task not in _TASKS[config.name]:
         fitting = [name for name, tasks in _TASKS.items() if task in tasks]
         remedy = f"Use one of {', '.join(fitting)}."
-        raise InputError(f"{config.name} is no loss for {task}", where="[loss] name", remedy=remedy)
+        raise InputError(f"{config.name} is not a loss for {task}", where="loss.name", remedy=remedy)
     match config:
         case CrossEntropyLoss():
             weights = _weights(config.class_weights, classes, class_counts)
@@ -61,7 +61,7 @@ def build_loss(  # noqa: PLR0911 one per name
                 return lambda logits, target: _labels_cross_entropy(logits, target, label_weights)
             if classes != _BINARY:
                 remedy = 'Use name = "cross_entropy".'
-                raise InputError(f"needs two classes, the data set has {classes}", where="[loss] name", remedy=remedy)
+                raise InputError(f"needs two classes, the data set has {classes}", where="loss.name", remedy=remedy)
             weights = _weights(config.class_weights, classes, class_counts)
             return lambda logits, target: _binary_cross_entropy(logits, target, weights)
         case DiceLoss():
@@ -83,12 +83,12 @@ def _weights(
     if isinstance(given, str):
         if counts is None:
             remedy = "Give one number per class."
-            raise InputError(f"{given} needs one class per sample", where="[loss] class_weights", remedy=remedy)
+            raise InputError(f"{given} needs one class per sample", where="loss.class_weights", remedy=remedy)
         # A class without training samples has no loss to weigh.
         return (counts.sum() / (classes * np.maximum(counts, 1))).astype(np.float32)
     if len(given) != classes or not any(given):
         raise InputError(
-            f"must be {classes} numbers, one per class, not all zero (got {len(given)})", where="[loss] class_weights"
+            f"must be {classes} numbers, one per class, not all zero (got {len(given)})", where="loss.class_weights"
         )
     return np.asarray(given, np.float32)
 

@@ -17,14 +17,14 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from dpmed.data.base import Scaling
-from dpmed.products import Precision, computing_in
+from dpmed.layer_tags import Precision, computing_in
 
 Parameters = PyTree[Float[Array, "..."]]
 SampleLoss = Callable[[Array, Array], Float[Array, ""]]
 Augment = Callable[[Key[Array, ""], Float[Array, "*space channel"], Array], tuple[Array, Array]]
 
 
-class Rest(eqx.Module):
+class NonTrainable(eqx.Module):
     """All of a model that is not trained.
 
     Attributes:
@@ -38,7 +38,7 @@ class Rest(eqx.Module):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Objective:
-    """What training makes small, for one data set and one model.
+    """What training minimises, for one data set and one model.
 
     Attributes:
         static: the part of the model that holds no numbers.
@@ -67,8 +67,8 @@ class Objective:
         normalised: Float[Array, "*space channel"] = self.scaling.apply(stored.astype(jnp.float32))
         return normalised
 
-    def record_loss(self, trainable: Parameters, rest: Rest, record: PyTree[Array]) -> Float[Array, ""]:
-        """The loss of one record by itself: what per-sample gradients are taken of.
+    def record_loss(self, trainable: Parameters, rest: NonTrainable, record: PyTree[Array]) -> Float[Array, ""]:
+        """The loss of one record by itself: what per-sample gradients are computed from.
 
         Args:
             trainable: trained leaves.
@@ -76,7 +76,7 @@ class Objective:
             record: `inputs (view, *space, channel)`, `targets (view, ...)`, `weights (view,)`, `key (2,)` uint32 from
                 which all randomness of the record is made, and `step ()` int32.
         """
-        trainable = self._thawed(trainable, record["step"])
+        trainable = self._frozen_until_begun(trainable, record["step"])
         view_loss = partial(self._view_loss, trainable, rest)
         views = (record["inputs"], record["targets"], self._view_keys(record))
         if record["weights"].shape == (1,):
@@ -87,13 +87,13 @@ class Objective:
         return jnp.sum(losses * record["weights"])
 
     def batch_loss(
-        self, trainable: Parameters, rest: Rest, records: PyTree[Array], mask: Bool[Array, " batch"]
-    ) -> tuple[Float[Array, ""], Rest]:
+        self, trainable: Parameters, rest: NonTrainable, records: PyTree[Array], mask: Bool[Array, " batch"]
+    ) -> tuple[Float[Array, ""], NonTrainable]:
         """The sum of the losses of a microbatch, and the model's running statistics after it.
 
         Samples may meet here, in batch norm: all views of all records are one batch under the axis name `batch`.
         """
-        trainable = self._thawed(trainable, records["step"][0])
+        trainable = self._frozen_until_begun(trainable, records["step"][0])
         keys = jax.vmap(self._view_keys)(records)
 
         def flat(leaf: Array) -> Array:
@@ -103,10 +103,10 @@ class Objective:
             flat(records["inputs"]), flat(records["targets"]), flat(keys)
         )
         weights = jnp.where(mask[:, None], records["weights"], jnp.zeros_like(records["weights"]))
-        return jnp.sum(losses * weights.reshape(-1)), Rest(frozen=rest.frozen, state=state)
+        return jnp.sum(losses * weights.reshape(-1)), NonTrainable(frozen=rest.frozen, state=state)
 
     def predict(
-        self, trainable: Parameters, rest: Rest, inputs: Shaped[Array, "batch *space channel"]
+        self, trainable: Parameters, rest: NonTrainable, inputs: Shaped[Array, "batch *space channel"]
     ) -> Float[Array, "batch ..."]:
         """Predictions without augmentation, the model in inference mode."""
         model = eqx.nn.inference_mode(self._model(trainable, rest))
@@ -120,15 +120,11 @@ class Objective:
             return values
         return self.normalise(stored) if self.image_target else stored.astype(jnp.int32)
 
-    def sample_loss(self, prediction: Float[Array, "..."], stored: Shaped[Array, "..."]) -> Float[Array, ""]:
-        """The loss of one prediction, for evaluation."""
-        return self.loss(prediction, self.target(stored))
-
-    def _model(self, trainable: Parameters, rest: Rest) -> Any:
+    def _model(self, trainable: Parameters, rest: NonTrainable) -> Any:
         return eqx.combine(trainable, rest.frozen, self.static)
 
-    def _thawed(self, trainable: Parameters, step: Int[Array, ""]) -> Parameters:
-        """The leaves with no gradient for those whose time has not come: clipping then sees only what is trained."""
+    def _frozen_until_begun(self, trainable: Parameters, step: Int[Array, ""]) -> Parameters:
+        """The leaves, without gradients for those that are not trained yet: clipping then sees only what is trained."""
         if self.begins is None:
             return trainable
         return jax.tree.map(
@@ -144,7 +140,7 @@ class Objective:
     def _view_loss(
         self,
         trainable: Parameters,
-        rest: Rest,
+        rest: NonTrainable,
         stored: Shaped[Array, "*space channel"],
         stored_target: Shaped[Array, "..."],
         key: Key[Array, ""],

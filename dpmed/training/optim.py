@@ -50,8 +50,8 @@ def build_optimizer(
     """The optimizer with its schedule and weight decay.
 
     Args:
-        optimizer: the `[optimizer]` table.
-        schedule: the `[schedule]` table.
+        optimizer: the optimizer.
+        schedule: the schedule.
         steps: updates planned.
         steps_per_epoch: updates that make an epoch.
         begins: for each trained leaf the update at which it begins to move; None if all move from the start.

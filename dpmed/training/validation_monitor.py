@@ -38,7 +38,7 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watcher:
+class ValidationMonitor:
     """Looks at one score of every evaluation.
 
     Attributes:
@@ -83,41 +83,41 @@ class Watcher:
         return Finding(watched={**own, **kept}, improved=improved, stop=stop, reduce_rate=reduce_rate)
 
 
-def build_watcher(config: Config, *, metric: str) -> Watcher:
-    """The watcher that `[training.early_stopping]` and `[schedule]` ask for."""
+def build_monitor(config: Config, *, metric: str) -> ValidationMonitor:
+    """The monitor that early stopping and the schedule ask for."""
     asked, schedule = config.training.early_stopping, config.schedule
     stopping = None
     if asked is not None:
         stopping = EarlyStopping(metric=metric, patience=asked.patience, min_delta=asked.min_delta)
     if not isinstance(schedule, PlateauSchedule):
-        return Watcher(metric=metric, stopping=stopping, plateau=None, factor=1.0, smallest_rate=0.0)
+        return ValidationMonitor(metric=metric, stopping=stopping, plateau=None, factor=1.0, smallest_rate=0.0)
     plateau = EarlyStopping(metric=metric, patience=schedule.patience, min_delta=schedule.min_delta)
-    return Watcher(
+    return ValidationMonitor(
         metric=metric, stopping=stopping, plateau=plateau, factor=schedule.factor, smallest_rate=schedule.smallest
     )
 
 
 def follow_up(
-    watcher: Watcher, run: RunState, scores: Mapping[str, float], progress: Progress
+    monitor: ValidationMonitor, run: RunState, scores: Mapping[str, float], progress: Progress
 ) -> tuple[RunState, bool]:
     """Do what follows from an evaluation: keep the best weights, reduce the learning rate.
 
     Args:
-        watcher: judges the scores.
+        monitor: judges the scores.
         run: that was evaluated.
         scores: of the validation split.
-        progress: hears of a reduced learning rate.
+        progress: is told when the learning rate is reduced.
 
     Returns:
         The run after it, and whether it is to stop.
     """
-    finding = watcher.observe(run.watched, scores)
-    if finding.improved and watcher.keeps_best:
+    finding = monitor.observe(run.watched, scores)
+    if finding.improved and monitor.keeps_best:
         current = (run.state.trainable if run.ema is None else run.ema, run.state.rest)
         # Copied: the next step uses up the buffers of its state.
         run = replace(run, best=jax.tree.map(jnp.array, current))
     if finding.reduce_rate is not None:
-        optimizer = reduce_rate(run.state.optimizer, finding.reduce_rate, smallest=watcher.smallest_rate)
+        optimizer = reduce_rate(run.state.optimizer, finding.reduce_rate, smallest=monitor.smallest_rate)
         progress.say(f"Learning rate now {rate_factor(optimizer):.3g} of the first, at step {run.step}.")
         run = replace(run, state=replace(run.state, optimizer=optimizer))
     return replace(run, watched=finding.watched), finding.stop

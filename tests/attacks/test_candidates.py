@@ -15,9 +15,9 @@ from dpmed.attacks.candidates import (
     gram_matrix,
     gram_root,
     step_evidence,
-    success_interval,
 )
 from dpmed.dpsgd.clipping import FlatClipping
+from dpmed.metrics.intervals import binomial_interval
 from dpmed.privacy.tradeoff import Composition
 
 BOTH = ("worst-case", "relaxed")
@@ -41,7 +41,7 @@ def test_two_candidates_in_one_sure_step_are_told_apart_by_their_distance(noise)
     gradients = np.array([[0.6, 0.8, 0.0], [0.0, 0.5, -0.5]])
     contest = played(gradients, steps=1, trials=20_000, noise=noise, rate=1.0)
     exact = norm.cdf(np.linalg.norm(gradients[0] - gradients[1]) / (2 * noise))
-    interval = success_interval(contest.successes("worst-case"), 20_000, confidence=0.9999)
+    interval = binomial_interval(contest.successes("worst-case"), 20_000, confidence=0.9999)
     assert interval.low <= exact <= interval.high
 
 
@@ -52,7 +52,7 @@ def test_orthogonal_gradients_of_full_length_in_one_sure_step_reach_the_integral
     contest = played(np.eye(count), steps=1, trials=20_000, noise=noise, rate=1.0, seed=seed)
     grid = np.linspace(-10, 10, 20_001)
     exact = float(np.sum(norm.pdf(grid) * norm.cdf(grid + 1 / noise) ** (count - 1)) * (grid[1] - grid[0]))
-    interval = success_interval(contest.successes("worst-case"), 20_000, confidence=0.9999)
+    interval = binomial_interval(contest.successes("worst-case"), 20_000, confidence=0.9999)
     assert interval.low <= exact <= interval.high
 
 
@@ -64,7 +64,7 @@ def test_success_stays_under_the_bound_at_the_same_noise_steps_rate_and_prior(ad
     contest = played(np.eye(count), steps=0, trials=trials, noise=noise, rate=rate)
     contest.play_ideal(1.0, steps=steps)
     bound = Composition(adversary=adversary, noise_multiplier=noise, sampling_rate=rate, steps=steps).power(1 / count)
-    interval = success_interval(contest.successes(adversary), trials)
+    interval = binomial_interval(contest.successes(adversary), trials, confidence=0.99)
     assert interval.low <= bound.upper
     if 0.1 < bound.upper < 0.9:
         # Not by being weak: in the middle it succeeds far more often than guessing does.
@@ -177,16 +177,6 @@ def test_gradients_are_clipped_as_in_training():
     assert np.linalg.norm(found.astype(np.float64), axis=1).max() <= 0.5
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (10, 10), (3, 10), (500, 1000)])
-def test_the_interval_holds_what_the_binomial_says(successes, trials):
-    interval = success_interval(successes, trials)
-    if successes:
-        assert binom.sf(successes - 1, trials, interval.low) == pytest.approx(0.005, rel=1e-6)
-    if successes < trials:
-        assert binom.cdf(successes, trials, interval.high) == pytest.approx(0.005, rel=1e-6)
-    assert 0 <= interval.low <= successes / trials <= interval.high <= 1
-
-
 def test_what_has_no_meaning_is_an_error():
     with pytest.raises(ValueError, match="noise_std"):
         Channel(noise_std=0.0, sampling_rate=0.5)
@@ -194,5 +184,3 @@ def test_what_has_no_meaning_is_an_error():
         Channel(noise_std=1.0, sampling_rate=0.0)
     with pytest.raises(ValueError, match="candidates"):
         played(np.eye(1), steps=1, trials=1, noise=1.0, rate=1.0)
-    with pytest.raises(ValueError, match="successes"):
-        success_interval(3, 2)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.attacks.inversion import Descent, Inversion, cosine_distance, total_variation
+from dpmed.attacks.descent import Descent, Inversion, cosine_distance, total_variation
 
 
 @pytest.fixture(autouse=True)

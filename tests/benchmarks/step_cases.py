@@ -22,7 +22,7 @@ from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
 from dpmed.models.build import build_model
 from dpmed.runtime.malloc import limit_kept_memory
 from dpmed.training.losses import build_loss
-from dpmed.training.objective import Objective, Rest
+from dpmed.training.objective import NonTrainable, Objective
 from dpmed.training.optim import build_optimizer
 
 CASES: dict[str, tuple[Any, tuple[int, ...], int]] = {
@@ -93,7 +93,7 @@ def trainings(case: str, *, microbatches: int = 1) -> dict[str, Training]:
     task: Any = "segmentation" if isinstance(model, UnetModel) else "classification"
     built = build_model(model, shape, outputs=CLASSES, task=task, key=jax.random.key(0))
     trained, static = eqx.partition(built.module, eqx.is_inexact_array)
-    rest = Rest(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
+    rest = NonTrainable(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
     objective = _objective(static, shape, task)
     optimizer = build_optimizer(
         NadamOptimizer(name="nadam", learning_rate=0.001),
@@ -106,6 +106,7 @@ def trainings(case: str, *, microbatches: int = 1) -> dict[str, Training]:
         clipping=FlatClipping(1.0),
         noise_multiplier=1.0,
         expected_batch_size=batch * microbatches,
+        most_records=45_000,
         optimizer=optimizer,
         key=seeded_key(0),
         devices=all_devices(),

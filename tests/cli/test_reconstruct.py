@@ -89,11 +89,14 @@ def test_what_it_writes_can_be_matched_and_drawn(written, dpmed, tmp_path):
 
 
 def test_json_is_one_object_and_nothing_else(dpmed, tmp_path):
-    call = ["reconstruct", *SMALL, "--batch-size", "4", "--eps-exp", "6", "--attack", "imprint", "--json"]
+    call = ["reconstruct", *SMALL, "--batch-size", "4", "--eps", "8", "--eps-exp", "6"]
+    call += ["--attack", "imprint", "--json"]
     result = dpmed(*call, "--out", tmp_path / "X")
     assert result.returncode == 0, result.stderr
     summary = json.loads(result.stdout)
-    assert [level["name"] for level in summary["levels"]] == ["eps=1e+06", "non-private"]
+    assert [level["name"] for level in summary["levels"]] == ["eps=8", "eps=1e+06", "non-private"]
+    rows = list(csv.DictReader((tmp_path / "X" / "noise_multipliers.csv").read_text().splitlines()))
+    assert [row["epsilon"] for row in rows] == ["8.0", "1000000.0", ""]
     assert summary["folder"] == str(tmp_path / "X") and summary["attack"] == "imprint"
 
 
@@ -110,24 +113,28 @@ def test_a_finished_folder_is_refused_and_left_as_it_is(written, dpmed):
     ("arguments", "message"),
     [
         (["--eps-exp", "six"], "--eps-exp: 'six' is not FIRST:LAST:STEP"),
-        (["--eps-exp", "6:18:0"], "--eps-exp: '6:18:0' is not FIRST:LAST:STEP"),
-        (["--eps-exp", "18:6:2"], "--eps-exp: '18:6:2' is not FIRST:LAST:STEP"),
-        (["--eps-exp", "6:8:1:1"], "--eps-exp: '6:8:1:1' is not FIRST:LAST:STEP"),
         (["--eps-exp", "6,6"], "--eps-exp: '6,6' holds an exponent twice"),
-        (["--eps-exp", "400"], "--eps-exp: '400' holds an exponent that is not from"),
-        (["--eps-exp", ""], "--eps-exp: '' is not FIRST:LAST:STEP"),
-        (["--attack", "guess"], "--attack guess: must be one of auto, trap-weights"),
-        (["--accountant", "gdp"], "--accountant gdp: must be one of pld, rdp"),
-        (["--steps", "two"], "--steps two: must be one of one, all"),
-        (["--batch-size", "0"], "--batch-size: 0 is not at least 1"),
-        (["--batches", "-1"], "--batches: -1 is not at least 1"),
-        (["--batches", "0"], "--batches: 0 is not at least 1"),
-        (["--attack", "inversion", "--batch-size", "0"], "--batch-size: 0 is not at least 1"),
-        (["--bins", "2"], "--bins: 2 is not at least"),
+        (["--eps", "8", "--eps", "8"], "--eps: the level eps=8 is given twice"),
+        (["--eps", "100", "--eps-exp", "2"], "--eps: the level eps=1e+02 is given twice"),
+        (["--eps", "-8"], "--eps: ε = -8 is not above 0"),
+        (["--eps", "nan"], "--eps: ε = nan is not above 0"),
+        (["--attack", "guess"], "--attack: 'guess' is not one of auto, trap-weights"),
+        (["--accountant", "gdp"], "--accountant: 'gdp' is not one of pld, rdp"),
+        (["--steps", "two"], "--steps: 'two' is not one of all, one"),
+        (["--batch-size", "0"], "--batch-size: must be above 0 (got 0)"),
+        (["--batches", "-1"], "--batches: must be above 0 (got -1)"),
+        (["--attack", "inversion", "--batch-size", "0"], "--batch-size: must be at least 1 (got 0)"),
+        (["--bins", "2"], "--bins: must be at least 10 (got 2)"),
         (["--batch-size", "200", "--batches", "2"], "--batches, --batch-size: 2 batches of 200 images"),
         (["--weights", "nowhere"], "nowhere: cannot be read"),
         (["--set", "privacy.sigma=1"], "privacy"),
-        (["--attack", "inversion", "--batch-size", "1000"], "--batch-size: 1000 is not from 1 to"),
+        (["--attack", "inversion", "--batch-size", "1000"], "--batch-size: must be at most 64 (got 1000)"),
+        (["--attack", "inversion", "--bins", "20"], "--bins: is not used by the attack inversion"),
+        (["--attack", "prior-aware", "--bins", "20"], "--bins: is not used by the attack prior-aware"),
+        (["--attack", "prior-aware", "--batches", "1"], "--batches: is not used by the attack prior-aware"),
+        (["--attack", "prior-aware", "--non-private"], "--non-private: is not used by the attack prior-aware"),
+        (["--inversion-steps", "9"], "--inversion-steps: is not used by the attack auto"),
+        (["--attack", "peeling", "--trials", "9"], "--trials: is not used by the attack peeling"),
     ],
 )
 def test_wrong_usage_exits_2_with_one_message(dpmed, tmp_path, arguments, message):
@@ -148,7 +155,7 @@ def test_a_config_without_privacy_has_only_the_level_without_it(dpmed, tmp_path)
 
 def test_inversion_and_prior_aware_are_reached_by_name(dpmed, tmp_path):
     # Only that the options arrive; what the attacks do is tested with their workflows.
-    common = ["reconstruct", "quickstart", *SMALL, "--eps-exp", "1"]
+    common = ["reconstruct", "quickstart", *SMALL, "--eps", "10"]
     quick = ["--inversion-steps", "2", "--out", tmp_path / "I"]
     # optax does not bear the strictness of the other tests.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):

@@ -3,7 +3,7 @@ import pytest
 
 from dpmed.data.base import Info
 from dpmed.data.stored import ArrayDataset, Listing
-from dpmed.data.units import members_by_unit, summarise_units
+from dpmed.data.units import members_by_unit, summarise_units, unit_remedy
 from dpmed.errors import InputError
 
 GROUPS = ["a", "b", "a", "c", "b", "a"]
@@ -47,6 +47,21 @@ def test_the_cap_holds_for_patients_whatever_the_unit():
 def test_a_unit_that_the_data_do_not_know_is_refused(known, asked):
     with pytest.raises(InputError, match=f"privacy.unit: '{asked}' asked for, but nothing in the data set made tells"):
         members_by_unit(make(known), np.arange(6), unit=asked)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("folder", "data.group_pattern"),
+        ("table", "data.patient"),
+        ("nnunet", "data.group_pattern"),
+        ("custom", "groups"),
+    ],
+)
+def test_advice_says_how_to_name_patients_and_never_to_protect_less(name, words):
+    advice = unit_remedy(name, "patient")
+    assert words in advice
+    assert "image" not in advice
 
 
 def test_summary_counts_the_training_split_only():

@@ -20,7 +20,7 @@ def masks(count=6, seed=0, classes=3):
 
 
 def test_every_task_has_its_metrics_and_is_judged_by_one_of_them():
-    for task in ("classification", "segmentation", "reconstruction"):
+    for task in ("classification", "multi-label", "regression", "segmentation", "reconstruction"):
         assert main_metric(task) in metric_names(task)
         check_metrics((), None, task=task)
         check_metrics(metric_names(task)[:1], "loss", task=task)
@@ -29,9 +29,9 @@ def test_every_task_has_its_metrics_and_is_judged_by_one_of_them():
 @pytest.mark.parametrize(
     ("names", "main", "task", "words"),
     [
-        (("dice",), None, "classification", r"\[evaluation\] metrics.*'dice' is unknown.*mcc"),
+        (("dice",), None, "classification", r"evaluation\.metrics.*'dice' is unknown.*mcc"),
         (("accuracy",), None, "segmentation", "valid: dice"),
-        (("accuracy",), "mcc", "classification", r"\[evaluation\] main_metric.*'mcc' is not among"),
+        (("accuracy",), "mcc", "classification", r"evaluation\.main_metric.*'mcc' is not among"),
         ((), "dice", "reconstruction", "psnr"),
     ],
 )

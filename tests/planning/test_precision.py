@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from dpmed.attacks.target import attacked_plan
+from dpmed.attacks.target import target_plan
 from dpmed.config.load import load_config
 from dpmed.planning.precision import gains_from_bfloat16, precision_warnings, with_settled_precision
 from dpmed.progress import Silent
@@ -38,4 +38,4 @@ def test_an_attack_computes_in_float32(precision):
     config = load_config(
         "quickstart", ["data.limit=100", "training.batch_size=32", f"training.precision={precision}"]
     ).config
-    assert attacked_plan(config, Silent()).config.training.precision == "float32"
+    assert target_plan(config, Silent()).config.training.precision == "float32"

@@ -14,7 +14,7 @@ from dpmed.data.base import Info, Sample
 from dpmed.models.build import build_model
 from dpmed.training.evaluate import Evaluator
 from dpmed.training.losses import build_loss
-from dpmed.training.objective import Objective, Rest
+from dpmed.training.objective import NonTrainable, Objective
 
 SHAPE, COUNT, CLASSES = (4, 5, 1), 11, 3
 MODELS = {
@@ -73,7 +73,7 @@ def make(task):
         image_target=task == "reconstruction",
         scaling=info.scaling,
     )
-    return dataset, objective, trained, Rest(frozen=jax.tree.map(lambda _: None, trained), state=None)
+    return dataset, objective, trained, NonTrainable(frozen=jax.tree.map(lambda _: None, trained), state=None)
 
 
 @pytest.mark.parametrize("task", MODELS)
@@ -89,7 +89,7 @@ def test_each_sample_has_its_own_prediction_target_and_loss(task, batch_size):
     assert len(told) == -(-len(order) // min(batch_size, len(order)))
     for place, number in enumerate(order):
         prediction = alone(dataset.inputs[number])
-        loss = objective.sample_loss(prediction, jnp.asarray(dataset.targets[number]))
+        loss = objective.loss(prediction, objective.target(jnp.asarray(dataset.targets[number])))
         assert found.losses[place] == pytest.approx(float(loss), rel=1e-4)
         if task == "segmentation":
             np.testing.assert_array_equal(found.predictions[place], np.argmax(prediction, axis=-1))

@@ -96,6 +96,7 @@ def run(wrap, *, microbatch, sampler=None):
         clipping=FlatClipping(0.5),
         noise_multiplier=0.7,
         expected_batch_size=18,
+        most_records=1000,
         optimizer=optimizer,
         key=seeded_key(1),
     )
@@ -122,7 +123,7 @@ def run(wrap, *, microbatch, sampler=None):
     hooks = Hooks(
         before_draw=draws.append,
         save=lambda run: None,
-        watch=lambda run, scores: (run, False),
+        after_evaluation=lambda run, scores: (run, False),
         should_stop=lambda: False,
         after_running_out=smaller,
         progress=Silent(),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
-from dpmed.config.loss import BinaryCrossEntropyLoss, CrossEntropyLoss, DiceLoss, L1Loss, MseLoss
+from dpmed.config.loss import BinaryCrossEntropyLoss, CrossEntropyLoss, DiceLoss, HuberLoss, L1Loss, MseLoss
 from dpmed.errors import InputError
 from dpmed.training.losses import build_loss
 
@@ -152,17 +152,65 @@ def test_image_losses_are_scikit_learns():
         assert float(loss(jnp.asarray(image), jnp.asarray(target))) == pytest.approx(wanted, rel=1e-5)
 
 
+def test_labels_that_are_unknown_have_neither_loss_nor_gradient():
+    loss = build_loss(BinaryCrossEntropyLoss(name="binary_cross_entropy"), task="multi-label", classes=3)
+    logits, target = jnp.asarray(LOGITS[0]), jnp.asarray([1, -1, 0])
+    chances = 1 / (1 + np.exp(-np.float64(LOGITS[0])))
+    wanted = -(np.log(chances[0]) + np.log(1 - chances[2])) / 2
+    value, gradient = jax.value_and_grad(loss)(logits, target)
+    assert float(value) == pytest.approx(wanted, rel=1e-5)
+    np.testing.assert_allclose(gradient, [(chances[0] - 1) / 2, 0, chances[2] / 2], rtol=1e-5)
+    nothing, flat = jax.value_and_grad(loss)(logits, jnp.full(3, -1))
+    assert float(nothing) == 0 and not np.asarray(flat).any()
+
+
+def test_label_weights_multiply_the_loss_of_their_label():
+    config = BinaryCrossEntropyLoss(name="binary_cross_entropy", class_weights=(1.0, 0.0, 4.0))
+    loss = build_loss(config, task="multi-label", classes=3)
+    chances = 1 / (1 + np.exp(-np.float64(LOGITS[0])))
+    wanted = -(np.log(chances[0]) + 4 * np.log(1 - chances[2])) / 3
+    assert float(loss(jnp.asarray(LOGITS[0]), jnp.asarray([1, 1, 0]))) == pytest.approx(wanted, rel=1e-5)
+    balanced = BinaryCrossEntropyLoss(name="binary_cross_entropy", class_weights="balanced")
+    with pytest.raises(InputError, match="one class per sample"):
+        build_loss(balanced, task="multi-label", classes=3)
+
+
+def slow_huber(error, delta):
+    return 0.5 * error**2 if abs(error) <= delta else delta * (abs(error) - 0.5 * delta)
+
+
+@pytest.mark.parametrize(
+    ("config", "measure"),
+    [
+        (L1Loss(name="l1"), abs),
+        (MseLoss(name="mse"), lambda error: error**2),
+        (HuberLoss(name="huber", delta=0.7), lambda error: slow_huber(error, 0.7)),
+    ],
+)
+def test_numbers_that_are_unknown_have_neither_loss_nor_gradient(config, measure):
+    loss = build_loss(config, task="regression", classes=3)
+    values, target = jnp.asarray([0.5, 2.0, -1.0]), jnp.asarray([0.3, jnp.nan, 1.5])
+    value, gradient = jax.value_and_grad(loss)(values, target)
+    assert float(value) == pytest.approx((measure(0.2) + measure(-2.5)) / 2, rel=1e-5)
+    assert np.isfinite(gradient).all() and gradient[1] == 0 and gradient[0] > 0 > gradient[2]
+    nothing, flat = jax.value_and_grad(loss)(values, jnp.full(3, jnp.nan))
+    assert float(nothing) == 0 and not np.asarray(flat).any()
+
+
 LOSSES = [
     CrossEntropyLoss(name="cross_entropy"),
     BinaryCrossEntropyLoss(name="binary_cross_entropy"),
     DiceLoss(name="dice"),
     L1Loss(name="l1"),
     MseLoss(name="mse"),
+    HuberLoss(name="huber"),
 ]
 FITTING = {
     "classification": {"cross_entropy", "binary_cross_entropy"},
     "segmentation": {"cross_entropy", "dice"},
-    "reconstruction": {"l1", "mse"},
+    "reconstruction": {"l1", "mse", "huber"},
+    "regression": {"l1", "mse", "huber"},
+    "multi-label": {"binary_cross_entropy"},
 }
 
 
@@ -172,7 +220,7 @@ def test_a_loss_for_another_task_is_refused_and_fitting_ones_are_named(config, t
     if config.name in FITTING[task]:
         assert callable(build_loss(config, task=task, classes=2))
         return
-    with pytest.raises(InputError, match=rf"\[loss\] name.*{config.name} is no loss for {task}") as refusal:
+    with pytest.raises(InputError, match=rf"loss\.name.*{config.name} is not a loss for {task}") as refusal:
         build_loss(config, task=task, classes=2)
     for name in FITTING[task]:
         assert name in str(refusal.value)

@@ -14,7 +14,7 @@ from dpmed.models.build import build_model
 from dpmed.training.augment import build_augmentation
 from dpmed.training.build import unfreezing
 from dpmed.training.losses import build_loss
-from dpmed.training.objective import Objective, Rest, device_records
+from dpmed.training.objective import NonTrainable, Objective, device_records
 
 SHAPE, CLASSES = (6, 5, 2), 3
 KEYS = np.random.default_rng(3).integers(1 << 32, size=(8, 2), dtype=np.uint32)
@@ -41,7 +41,7 @@ def make(changes=None, *, multiplicity=1, begins=False, model=None, shape=SHAPE)
         scaling=Scaling(scale=255.0, mean=(0.4, 0.6), std=(0.2, 0.3)),
         begins=unfreezing(built, epochs_per_stage=1.0, steps_per_epoch=2) if begins else None,
     )
-    return objective, trained, Rest(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
+    return objective, trained, NonTrainable(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
 
 
 def draw(records=3, views=1, *, step=4, shape=SHAPE):
@@ -200,11 +200,11 @@ def test_denoising_has_a_clean_target_in_the_normalised_unit():
         scaling=Scaling(scale=2.0, mean=(1.0,), std=(3.0,)),
     )
     image = np.arange(16, dtype=np.float32).reshape(4, 4, 1)
-    rest = Rest(frozen=jax.tree.map(lambda _: None, trained), state=None)
+    rest = NonTrainable(frozen=jax.tree.map(lambda _: None, trained), state=None)
     np.testing.assert_allclose(objective.target(jnp.asarray(image)), (image / 2 - 1) / 3, rtol=1e-5, atol=1e-6)
     prediction = jax.jit(objective.predict)(trained, rest, jnp.asarray(image)[None])[0]
     wanted = np.mean(np.square(prediction - (image / 2 - 1) / 3))
-    assert float(objective.sample_loss(prediction, jnp.asarray(image))) == pytest.approx(wanted, rel=1e-4)
+    assert float(objective.loss(prediction, objective.target(jnp.asarray(image)))) == pytest.approx(wanted, rel=1e-4)
     record = {
         "inputs": jnp.asarray(image)[None],
         "targets": jnp.asarray(image)[None],

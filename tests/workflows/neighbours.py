@@ -101,10 +101,10 @@ class Differences:
         return self.drawn <= 1.0 and self.not_drawn == 0.0 and not self.moved
 
 
-def differences(root, settings, drawn, removed, scratch, monkeypatch, *, step=1):
+def differences(root, settings, drawn, removed, scratch, monkeypatch, *, step=1, remove=without):
     """What the pictures `removed` change, when of the other records those are drawn whose bit is set in `drawn`."""
     run = start(root, settings, monkeypatch)
-    other = start(without(root, removed, scratch / "less"), settings, monkeypatch)
+    other = start(remove(root, removed, scratch / "less"), settings, monkeypatch)
     parts, other_parts = (
         {(dataset.names[number], part) for part, numbers in plan.split.parts().items() for number in numbers.tolist()}
         for dataset, plan in ((one.plan.dataset, one.plan) for one in (run, other))

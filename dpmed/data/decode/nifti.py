@@ -8,6 +8,7 @@ Source: NIfTI-1 and NIfTI-2 data formats, https://nifti.nimh.nih.gov/.
 """
 
 import io
+import math
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,6 @@ from jaxtyping import Float, Shaped
 
 from dpmed.errors import InputError
 
-NIFTI_ENDINGS = (".nii", ".nii.gz")
 # The largest scans of the decathlon take half of this.
 MAX_BYTES = 1 << 31
 _MAX_OFFSET = 1 << 24
@@ -37,6 +37,7 @@ class Volume:
         affine: from voxel indices to millimetres, RAS+.
         slope: stored values times this,
         intercept: plus this, are the values meant.
+        display: the range of values that the header proposes to look at, if it does.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Volume:
     affine: Float[np.ndarray, "4 4"]
     slope: float
     intercept: float
+    display: tuple[float, float] | None = None
 
 
 def read_nifti(path: Path) -> Volume:
@@ -94,8 +96,10 @@ class _Header:
             slope, intercept = header.get_slope_inter()
             self.affine = np.asarray(header.get_best_affine(), np.float64)
             offset = float(header["vox_offset"])
+            display = float(header["cal_min"]), float(header["cal_max"])
         except Exception as error:  # nibabel raises many kinds on hostile headers; all mean the same here
             raise InputError(f"has a damaged NIfTI header ({error})", where=str(path)) from error
+        self.display = display if np.isfinite(display).all() and display[0] < display[1] else None
         self.slope = 1.0 if slope is None else float(slope)
         self.intercept = 0.0 if intercept is None else float(intercept)
         if not _HEADER_BYTES[size] <= offset <= _MAX_OFFSET:
@@ -125,8 +129,9 @@ class _Header:
             raise InputError(
                 f"declares {text} voxels of {self.dtype}; over {MAX_BYTES:,} bytes are refused", where=where
             )
-        determinant = float(np.linalg.det(self.affine[:3, :3])) if np.isfinite(self.affine).all() else 0.0
-        if abs(determinant) < 1e-9 or not np.isfinite([self.slope, self.intercept]).all():  # noqa: PLR2004 mm³
+        with np.errstate(over="ignore", invalid="ignore"):
+            determinant = float(np.linalg.det(self.affine[:3, :3])) if np.isfinite(self.affine).all() else 0.0
+        if not 1e-9 <= abs(determinant) < math.inf or not np.isfinite([self.slope, self.intercept]).all():  # noqa: PLR2004 mm³
             raise InputError("has no usable affine, so up and left are unknown", where=where)
 
     def check_fits(self, size: int, ratio: int = 1) -> None:
@@ -138,7 +143,14 @@ class _Header:
             )
 
     def volume(self, voxels: Shaped[np.ndarray, "..."]) -> Volume:
-        return Volume(path=self.path, voxels=voxels, affine=self.affine, slope=self.slope, intercept=self.intercept)
+        return Volume(
+            path=self.path,
+            voxels=voxels,
+            affine=self.affine,
+            slope=self.slope,
+            intercept=self.intercept,
+            display=self.display,
+        )
 
 
 def _read_compressed(path: Path, size: int) -> Volume:

@@ -25,7 +25,7 @@ _SITES = ("north", "south")
 # Each finding is a spot of its own: place (from -1 to 1, down and right), radius and brightness. Real findings are
 # neither so regular nor so independent of each other.
 _SPOTS = tuple(
-    (-0.65 + 0.43 * (number // 4), -0.66 + 0.44 * (number % 4), 0.19, 0.34 if number % 2 == 0 else -0.3)
+    (-0.65 + 0.43 * (number // 4), -0.66 + 0.44 * (number % 4), 0.19, 0.13 if number % 2 == 0 else -0.11)
     for number in range(len(FINDINGS))
 )
 
@@ -108,9 +108,9 @@ def _draw(light: np.random.Generator, present: np.ndarray) -> Float[np.ndarray, 
     picture = np.full(_SIDES, 0.5, np.float32)
     for (down, right, radius, brightness), there in zip(_SPOTS, present.tolist(), strict=True):
         if there:
-            centre = (down + float(light.normal(0, 0.03)), right + float(light.normal(0, 0.03)))
+            centre = (down + float(light.normal(0, 0.05)), right + float(light.normal(0, 0.05)))
             spot = blob(light, _SIDES, centre=centre, radius=radius, irregularity=0.1)
             picture += np.float32(brightness) * np.clip(spot * 3, 0, 1)
-    picture += np.float32(0.03) * smooth_field(light, _SIDES, cells=4)
+    picture += np.float32(0.07) * smooth_field(light, _SIDES, cells=4)
     drawn: Float[np.ndarray, "y x"] = picture * np.float32(light.uniform(0.93, 1.07))
-    return drawn + np.float32(0.03) * light.standard_normal(_SIDES, np.float32)
+    return drawn + np.float32(0.05) * light.standard_normal(_SIDES, np.float32)

@@ -2,7 +2,7 @@
 
 Source: J. Yang et al., MedMNIST v2, Scientific Data 10 (2023), doi 10.1038/s41597-022-01721-8. Layout: arrays
 `{train,val,test}_{images,labels}`; pictures `(n, side, side)` or `(n, side, side, 3)`, volumes `(n, side, side, side)`,
-labels `(n, 1)`. The sets name no patients.
+labels `(n, 1)`, of ChestMNIST `(n, 14)` with 0 and 1. The sets name no patients.
 """
 
 from pathlib import Path
@@ -40,6 +40,24 @@ CLASSES = {
     "vesselmnist3d": 2,
     "synapsemnist3d": 2,
 }
+# The findings of ChestMNIST, of which a picture may have several, in the order of its source.
+CHEST_LABELS = (
+    "atelectasis",
+    "cardiomegaly",
+    "effusion",
+    "infiltration",
+    "mass",
+    "nodule",
+    "pneumonia",
+    "pneumothorax",
+    "consolidation",
+    "edema",
+    "emphysema",
+    "fibrosis",
+    "pleural",
+    "hernia",
+)
+_MULTI_LABEL = "chestmnist"
 COLOURED = ("pathmnist", "dermamnist", "retinamnist", "bloodmnist")
 PARTS = {"train": "train", "validation": "val", "test": "test"}
 _IN_MEMORY_BYTES = 1 << 30
@@ -58,7 +76,9 @@ def read_medmnist(config: MedMnistData, *, progress: Progress) -> ArrayDataset:
     path = _locate(config)
     file = NpzFile(path)
     pixels, split = _read_pictures(file, config, progress)
-    labels = np.concatenate([_read_labels(file, config, part) for part in PARTS.values()])
+    several = config.dataset == _MULTI_LABEL
+    read = _read_several if several else _read_labels
+    labels = np.concatenate([read(file, config, part) for part in PARTS.values()])
     if len(labels) != len(pixels):
         raise InputError(f"holds {len(pixels)} pictures but {len(labels)} labels", where=str(path))
     shape = pixels.shape[1:] if config.dataset in COLOURED else (*pixels.shape[1:], 1)
@@ -67,16 +87,22 @@ def read_medmnist(config: MedMnistData, *, progress: Progress) -> ArrayDataset:
     )
     info = Info(
         name="medmnist",
-        task="classification",
+        task="multi-label" if several else "classification",
         input_shape=shape,
-        class_names=tuple(f"class {number}" for number in range(CLASSES[config.dataset])),
+        class_names=CHEST_LABELS if several else tuple(f"class {number}" for number in range(CLASSES[config.dataset])),
         scale=255.0,
         mean=mean,
         std=std,
         unit="image",
         outside_accounting=(*outside, unnamed_patients("MedMNIST's files name")),
+        patients_unknown=True,
     )
-    listing = Listing(labels=labels, groups=[str(number) for number in range(len(labels))], official_split=split)
+    listing = Listing(
+        labels=None if several else labels,
+        groups=[str(number) for number in range(len(labels))],
+        official_split=split,
+        targets=labels if several else None,
+    )
     return ArrayDataset(info, listing, inputs=pixels.reshape(-1, *shape), targets=labels)
 
 
@@ -126,6 +152,17 @@ def _read_pictures(
 
 def _place(rows: Shaped[np.ndarray, "sample *space"]) -> Allocate:
     return lambda shape, dtype: rows
+
+
+def _read_several(file: NpzFile, config: MedMnistData, part: str) -> Int[np.ndarray, "sample label"]:
+    member = file.members.get(f"{part}_labels")
+    wanted = len(CHEST_LABELS)
+    if member is not None and (member.dtype.kind not in "iu" or member.shape[1:] != (wanted,)):
+        raise InputError(f"holds '{part}_labels' that are not {wanted} columns of 0 and 1", where=str(file.path))
+    labels = file.read(f"{part}_labels")
+    if len(labels) and not (labels.min() >= 0 and labels.max() <= 1):
+        raise InputError(f"holds labels in '{part}_labels' that are not 0 or 1", where=str(file.path))
+    return labels.astype(np.int8)
 
 
 def _read_labels(file: NpzFile, config: MedMnistData, part: str) -> Int[np.ndarray, " sample"]:

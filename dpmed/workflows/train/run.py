@@ -4,7 +4,7 @@ import hashlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,17 @@ from dpmed.config.load import config_to_toml
 from dpmed.errors import RunError
 from dpmed.files import exclusive_lock, make_folder, to_json, write_json
 from dpmed.planning.computation import build_computation
+from dpmed.planning.enrolment import enrol, settle
 from dpmed.planning.plan import Plan
+from dpmed.planning.run_ledger import with_siblings
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.loop import Hooks, Outcome, train
+from dpmed.training.tracking import CAUTION, TENSORBOARD_FOLDER, check_trackers
 from dpmed.training.validation_monitor import follow_up
 from dpmed.workflows.train import inspection
-from dpmed.workflows.train.run_folder import CHECKPOINTS, check_split, create_run_folder, open_run_folder
+from dpmed.workflows.train.run_folder import CHECKPOINTS, check_split, create_run_folder, open_run_folder, siblings_of
 from dpmed.workflows.train.summary import TrainSummary, versions
 
 
@@ -39,8 +42,12 @@ def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = 
     Raises:
         RunError: the user stopped the run, or the disk is full; the message says how to resume.
     """
-    if processes.is_first:
-        create_run_folder(folder, plan)
+    check_trackers(plan.config.training.track)
+    with processes.together():
+        if processes.is_first:
+            # Before anything that a resume would find: a run that is refused leaves nothing to resume.
+            enrol([(plan, folder / CHECKPOINTS)])
+            create_run_folder(folder, plan)
     return _train(plan, folder, progress, processes)
 
 
@@ -53,9 +60,14 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
         InputError: a checkpoint is damaged or belongs to another config, or the data set has changed.
         RunError: as `run`.
     """
+    check_trackers(plan.config.training.track)
     if processes.is_first:
         make_folder(folder / CHECKPOINTS)
     check_split(folder, plan)
+    plan = replace(plan, facts=with_siblings(plan.facts, siblings_of(folder)))
+    with processes.together():
+        if processes.is_first:
+            enrol([(plan, folder / CHECKPOINTS)])
     return _train(plan, folder, progress, processes)
 
 
@@ -76,13 +88,17 @@ def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:
 
 
 def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> TrainSummary | None:
-    with _held(path, processes), _stop_politely() as wants_to_stop:
+    with ExitStack() as held:
+        held.enter_context(_locked(path, processes))
+        wants_to_stop = held.enter_context(_stop_politely())
         processes.require_alike("the plan, its data or dpmed's version", _fingerprint(plan))
         computation = build_computation(plan, draw_secrets(plan, processes), processes=processes)
-        folder = open_run_folder(path, plan, progress, processes=processes)
+        folder = held.enter_context(closing(open_run_folder(path, plan, progress, processes=processes)))
         state = folder.restore(computation)
         if folder.checkpoint is not None:
             progress.say(f"Resuming from step {state.step} ({folder.checkpoint.name}).")
+        if plan.config.training.track:
+            progress.say(f"Watch it with: tensorboard --logdir {path / TENSORBOARD_FOLDER}. {CAUTION}")
         state = replace(state, draws=max(state.draws, processes.first(folder.draws)))
         outcome = Outcome(run=state, finished=True)
         if not computation.is_over(state):
@@ -90,13 +106,17 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
             hooks = Hooks(
                 before_draw=folder.before_draw,
                 save=folder.save,
-                watch=lambda run, scores: follow_up(computation.monitor, run, scores, progress),
+                after_evaluation=lambda run, scores: follow_up(computation.monitor, run, scores, progress),
                 should_stop=lambda: processes.any(wants_to_stop()),
                 after_running_out=computation.smaller_loader,
                 progress=progress,
             )
             outcome = train(computation.parts(state.microbatch), state, hooks)
-        folder.close(outcome)
+        folder.settle(outcome)
+        if processes.is_first:
+            settle(
+                plan, path / CHECKPOINTS, steps=outcome.run.draws, status="finished" if outcome.finished else "stopped"
+            )
         if not outcome.finished:
             remedy = f"Resume it with: dpmed train --resume {path}"
             raise RunError(f"stopped after step {outcome.run.step}; nothing is lost", remedy=remedy)
@@ -107,7 +127,7 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
 
 
 @contextmanager
-def _held(path: Path, processes: Processes) -> Iterator[None]:
+def _locked(path: Path, processes: Processes) -> Iterator[None]:
     """The run folder locked against other runs, by the process that writes."""
     with ExitStack() as lock:
         with processes.together():

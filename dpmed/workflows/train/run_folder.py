@@ -19,10 +19,12 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.curves import plot_curves
 from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
+from dpmed.inference.run_folder import write_description
 from dpmed.models.weights import save_weights
 from dpmed.planning.computation import Computation
 from dpmed.planning.plan import Plan
-from dpmed.privacy.ledger import Digests, Ledger, describe_release, plain_ledger, private_ledger
+from dpmed.planning.run_ledger import run_ledger
+from dpmed.privacy.ledger import Digests, Ledger, describe_release
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.checkpoint import (
@@ -35,6 +37,7 @@ from dpmed.training.checkpoint import (
 )
 from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import Outcome, RunState
+from dpmed.training.tracking import Tracker, open_tracker
 from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import write_test
 from dpmed.workflows.train.summary import TrainSummary
@@ -59,9 +62,10 @@ class RunFolder:
         path: the folder.
         plan: of the run.
         config_digest: SHA-256 of config.toml, by which checkpoints know their run.
-        checkpoint: from which the run goes on; None where it begins anew.
+        checkpoint: from which the run resumes; None where it starts afresh.
         is_writer: whether this process writes.
         journal: of draws; None where a lost draw reveals nothing new, since the seed repeats it.
+        tracker: is given the rows of metrics.csv too.
         notes: for the ledger, beyond the plan's.
     """
 
@@ -71,6 +75,7 @@ class RunFolder:
     checkpoint: Path | None
     is_writer: bool
     journal: DrawJournal | None
+    tracker: Tracker
     notes: tuple[str, ...]
 
     @property
@@ -141,7 +146,7 @@ class RunFolder:
         if self.is_writer:
             save_checkpoint(self.path / CHECKPOINTS, position, (run.state, run.ema, run.best))
 
-    def close(self, outcome: Outcome) -> None:
+    def settle(self, outcome: Outcome) -> None:
         """After the last draw: the ledger of exactly what was spent."""
         self._write_ledger(outcome.run.draws, "running" if outcome.finished else "stopped")
 
@@ -155,8 +160,9 @@ class RunFolder:
         """
         plan = self.plan
         scores, intervals = write_test(plan, predictions, self.path)
-        # On the disk before the model that it covers, and once more when it can be bound to the model's bytes.
+        # On the disk before the model that it covers, and again once it can be bound to the model's bytes.
         self._write_ledger(run.draws, "finished")
+        write_description(self.path, plan.config, plan.dataset)
         save_weights(self.path / MODEL_FILE, model)
         ledger = self._write_ledger(run.draws, "finished", model=digest_of(self.path / MODEL_FILE))
         test = {"epoch": run.step / plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
@@ -167,6 +173,7 @@ class RunFolder:
         summary = TrainSummary(
             folder=self.path,
             test=scores,
+            main_metric=plan.main_metric,
             intervals=intervals,
             epsilon=ledger.epsilon,
             delta=ledger.delta,
@@ -179,31 +186,25 @@ class RunFolder:
         write_json(self.path / SUMMARY_FILE, summary.to_json())
         return summary
 
+    def close(self) -> None:
+        """Close the files that stay open while the run trains."""
+        self.tracker.close()
+        if self.journal is not None:
+            self.journal.close()
+
     def _write_rows(self, rows: tuple[Mapping[str, Any], ...]) -> None:
         first = ["epoch", "step", "epsilon", "split", "loss"]
         others = dict.fromkeys(name for row in rows for name in row if name not in first)
         if self.is_writer:
             write_csv(self.path / "metrics.csv", rows, [*first, *others])
+            self.tracker.write(rows)
 
     def _write_ledger_ahead(self, run: RunState) -> None:
         self._write_ledger(min(run.draws + self.plan.steps_per_checkpoint, self.plan.steps), "running")
 
     def _write_ledger(self, draws: int, status: str, *, model: str | None = None) -> Ledger:
-        plan = self.plan
         digests = Digests(config=self.config_digest, model=model)
-        if plan.budget is None:
-            ledger = plain_ledger(
-                plan.facts,
-                train_size=plan.train_size,
-                batch_size=plan.config.training.batch_size,
-                steps=draws,
-                steps_planned=plan.steps,
-                status=status,
-                digests=digests,
-            )
-        else:
-            facts = replace(plan.facts, notes=(*plan.facts.notes, *self.notes))
-            ledger = private_ledger(plan.budget, facts, steps=draws, status=status, digests=digests)
+        ledger = run_ledger(self.plan, draws=draws, status=status, notes=self.notes, digests=digests)
         if self.is_writer:
             write_json(self.path / LEDGER_FILE, ledger.to_json())
         return ledger
@@ -217,7 +218,7 @@ def create_run_folder(path: Path, plan: Plan) -> None:
 
 
 def check_split(path: Path, plan: Plan) -> None:
-    """Compare the split of a run that is to go on with the one that it began with.
+    """Compare the split of a run that resumes with the one that it began with.
 
     Raises:
         InputError: they differ.
@@ -230,13 +231,24 @@ def check_split(path: Path, plan: Plan) -> None:
         )
 
 
+def siblings_of(path: Path) -> tuple[str, ...]:
+    """The siblings that the ledger of a run names; none without a ledger that can be read."""
+    try:
+        content = read_json(path / LEDGER_FILE)
+    except InputError:
+        # Whether the run can resume without its ledger is decided where draws are counted.
+        return ()
+    siblings = content.get("siblings") if isinstance(content, dict) else None
+    return tuple(map(str, siblings)) if isinstance(siblings, list) else ()
+
+
 def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Processes = ALONE) -> RunFolder:
-    """The folder of a run that begins or goes on; the caller holds its lock.
+    """The folder of a run that starts or resumes; the caller holds its lock.
 
     Args:
         path: a folder that `create_run_folder` has written.
         plan: of the run.
-        progress: hears of a journal that cannot be relied on.
+        progress: is told of a journal that cannot be trusted.
         processes: that train together; all call this together.
 
     Raises:
@@ -245,13 +257,15 @@ def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Pr
     config = path / CONFIG_FILE
     digest = processes.first(hashlib.sha256(config.read_bytes()).hexdigest() if processes.is_first else None)
     checkpoint = next(iter(list_checkpoints(path / CHECKPOINTS)), None)
+    position = None if checkpoint is None else read_position(checkpoint, config_digest=digest)
     journal: DrawJournal | None = None
     notes: tuple[str, ...] = ()
     # A seeded run repeats the very draws that it lost, which reveals nothing new; a release run cannot.
     if processes.is_first and plan.budget is not None and plan.facts.source != "seeded":
-        saved = None if checkpoint is None else read_position(checkpoint, config_digest=digest).draws
+        saved = None if position is None else position.draws
         counted = count_draws(path, saved=saved, planned=plan.steps, progress=progress)
         journal, notes = counted.journal, counted.notes
+    track = plan.config.training.track if processes.is_first else ()
     return RunFolder(
         path=path,
         plan=plan,
@@ -259,6 +273,7 @@ def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Pr
         checkpoint=checkpoint,
         is_writer=processes.is_first,
         journal=journal,
+        tracker=open_tracker(track, path, rows=() if position is None else position.rows),
         notes=notes,
     )
 

@@ -79,4 +79,33 @@ def test_every_set_of_the_config_has_its_classes():
 
     from dpmed.config.data import MedMnistSet
 
-    assert set(CLASSES) == set(get_args(MedMnistSet)) >= set(COLOURED)
+    assert {*CLASSES, "chestmnist"} == set(get_args(MedMnistSet)) >= set(COLOURED)
+
+
+def chest(side, **changes):
+    labels = np.random.default_rng(0).integers(0, 2, (4, 14)).astype(np.uint8)
+    return arrays(side, **{**{f"{part}_labels": labels for part in ("train", "val", "test")}, **changes})
+
+
+@pytest.mark.parametrize("side", [28, 64, 128, 224])
+def test_chestmnist_has_several_labels_at_every_size(tmp_path, data_config, side):
+    name = "chestmnist" if side == 28 else f"chestmnist_{side}"
+    np.savez(tmp_path / f"{name}.npz", **chest(side))
+    dataset = read(data_config("medmnist", root=tmp_path, dataset="chestmnist", size=side))
+    assert dataset.info.task == "multi-label" and len(dataset.info.class_names) == 14
+    assert dataset.info.input_shape == (side, side, 1) == dataset[0].input.shape
+    assert dataset.labels is None and dataset[5].target.tolist() == chest(28)["val_labels"][1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros((4, 13), np.uint8), "14 columns of 0 and 1"),
+        (np.full((4, 14), 2, np.uint8), "are not 0 or 1"),
+        (np.zeros((4, 14), np.float32), "14 columns of 0 and 1"),
+    ],
+)
+def test_labels_that_are_not_chestmnists_are_refused(tmp_path, data_config, labels, message):
+    np.savez(tmp_path / "chestmnist.npz", **chest(28, val_labels=labels))
+    with pytest.raises(InputError, match=rf"chestmnist\.npz.*{message}"):
+        read(data_config("medmnist", root=tmp_path, dataset="chestmnist"))

@@ -1,0 +1,129 @@
+"""Layers whose output is a matrix product of their weights, tagged for whoever reads the program of a loss.
+
+A model computes such a layer by `multiply`. For the model that is all; under `jax.make_jaxpr` the layer is found again
+as one equation of the name `NAME`, with the layer's input, its weight and its `Product`, also after `vmap`
+over views of a record. `dpmed.dpsgd.bookkeeping` reads it there; models and private steps need not know each other.
+
+Within `computing_in("bfloat16")` the products, and those of their backward pass that lead to inputs, are computed in
+bfloat16; weights, what is tagged, and all else stay float32 (Micikevicius et al., 2018, "Mixed precision training").
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+
+@runtime_checkable
+class Product(Protocol):
+    """What must be known of a layer. Equal layers are equal values: frozen and hashable."""
+
+    def apply(self, x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The layer's output for one sample; channels come last. It is computed in the type of `x`."""
+        ...
+
+    def columns(self, x: Float[Array, "..."]) -> Float[Array, "positions inputs"] | None:
+        """A matrix A with ‖Aᵀ g‖ = ‖gradient by the weight‖ for each output gradient g `(positions, channels)`.
+
+        None where there is none, as for standardised filters. Before means over rows are taken off, each number of `x`
+        stands in A at most inputs / channels of `x` times: bounds of rounding rest on that. In the type of `x`.
+        """
+        ...
+
+    def gradients(
+        self, x: Float[Array, "batch view ..."], gradient: Float[Array, "batch view ..."], weight: Float[Array, "..."]
+    ) -> Float[Array, "batch ..."]:
+        """For each record the gradient by the weight, summed over its views; computed in the type of its arguments."""
+        ...
+
+
+NAME = "tagged_product"
+
+Precision = Literal["float32", "bfloat16"]
+_precision: ContextVar[Precision] = ContextVar("precision", default="float32")
+
+
+@contextmanager
+def computing_in(precision: Precision) -> Iterator[None]:
+    """Products of layers are traced in `precision` within this context."""
+    token = _precision.set(precision)
+    try:
+        yield
+    finally:
+        _precision.reset(token)
+
+
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
+
+
+@contextmanager
+def plain_programs() -> Iterator[None]:
+    """Networks are traced as programs of common operations within this context: for converters to other formats.
+
+    Products are not announced, and what a converter does not know is written with what it knows. The results are the
+    same but for rounding.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def is_plain() -> bool:
+    """Whether `plain_programs` are asked for."""
+    return _plain.get()
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def tagged_product(x: Array, weight: Array, product: Product, precision: Precision = "float32") -> Array:
+    """The layer's output, its input and output tagged; its name is `NAME`.
+
+    What is tagged is float32 also where the product is not: the input as it was multiplied, whose numbers float32
+    holds exactly, and the output whose gradient is not yet rounded. Norm and sum of per-record gradients are made of
+    the same float32 numbers, so that rounding parts them no more than ever.
+    """
+    if precision == "bfloat16":
+        rounded = x.astype(jnp.bfloat16)
+        x, y = rounded.astype(jnp.float32), product.apply(rounded, weight).astype(jnp.float32)
+    else:
+        y = product.apply(x, weight)
+    found: Array = tag_p.bind(y, x, product=product, axes=(y.ndim, x.ndim))
+    return found
+
+
+def multiply(x: Float[Array, "..."], weight: Float[Array, "..."], product: Product) -> Float[Array, "..."]:
+    """The output of the layer `product` for one sample."""
+    if is_plain():
+        lowered = x.astype(jnp.bfloat16) if _precision.get() == "bfloat16" else x
+        return product.apply(lowered, weight).astype(jnp.float32)
+    found: Array = tagged_product(x, weight, product, _precision.get())
+    return found
+
+
+# The identity of its first operand. Under `vmap` the axes of views come first in both operands, whatever XLA prefers,
+# so that a reader can tell them from the sample's own.
+tag_p: Any = Primitive("layer_tag")  # type: ignore[no-untyped-call] # jax's
+tag_p.def_impl(lambda y, x, **_: y)
+tag_p.def_abstract_eval(lambda y, x, **_: y)
+
+
+def _batched(values: Any, places: Any, **params: Any) -> tuple[Array, int]:
+    (size,) = {value.shape[place] for value, place in zip(values, places, strict=True) if place is not None}
+    moved = [
+        jnp.broadcast_to(value, (size, *value.shape)) if place is None else jnp.moveaxis(value, place, 0)
+        for value, place in zip(values, places, strict=True)
+    ]
+    return tag_p.bind(*moved, **params), 0
+
+
+batching.primitive_batchers[tag_p] = _batched
+ad.primitive_jvps[tag_p] = lambda primals, tangents, **params: (tag_p.bind(*primals, **params), tangents[0])
+mlir.register_lowering(tag_p, lambda _, y, x, **__: [y])

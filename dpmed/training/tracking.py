@@ -1,0 +1,101 @@
+"""Metrics of a run for tools that draw them while it trains: the rows of metrics.csv, written beside it.
+
+They are exact numbers of private data, which ε does not cover, as metrics.csv itself. Nothing is sent anywhere.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from numbers import Real
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from dpmed.errors import InputError
+from dpmed.files import make_folder
+
+TENSORBOARD_FOLDER = "tensorboard"
+CAUTION = (
+    "Exact numbers of private data, as in metrics.csv, which ε does not cover: this folder stays within your "
+    "institution."
+)
+_NOT_SCALARS = ("epoch", "step", "split")
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Takes the rows of metrics.csv as they come."""
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write those of all rows so far that have not been written yet."""
+        ...
+
+    def close(self) -> None:
+        """End the files."""
+        ...
+
+
+class NoTracker:
+    """Writes nothing."""
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Do nothing."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+class TensorBoard:
+    """Event files for TensorBoard, one curve per split and column.
+
+    Args:
+        folder: where to write; made if missing.
+        done: rows that an earlier process has written.
+        last_step: step of the last of them; events behind it are of steps that a crash has undone.
+    """
+
+    def __init__(self, folder: Path, *, done: int = 0, last_step: int = 0) -> None:
+        from tensorboardX import SummaryWriter
+
+        self._writer = SummaryWriter(str(make_folder(folder)), purge_step=last_step + 1 if done else None)
+        self._done = done
+        self._writer.add_text("caution", CAUTION)
+
+    def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write every number of the rows that are new."""
+        for row in rows[self._done :]:
+            for name, value in row.items():
+                if name not in _NOT_SCALARS and isinstance(value, Real):
+                    self._writer.add_scalar(f"{row['split']}/{name}", float(value), int(row["step"]))
+        self._done = max(self._done, len(rows))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """End the event file."""
+        self._writer.close()
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Check that what tracking needs is installed, before anything is trained.
+
+    Raises:
+        InputError: it is not.
+    """
+    if "tensorboard" in names and find_spec("tensorboardX") is None:
+        raise InputError(
+            "tensorboard needs the package tensorboardX, which is not installed",
+            where="training.track",
+            remedy="Install it with: pip install 'dpmed[tensorboard]'.",
+        )
+
+
+def open_tracker(names: Sequence[str], folder: Path, *, rows: Sequence[Mapping[str, Any]] = ()) -> Tracker:
+    """The tracker of a run.
+
+    Args:
+        names: as in the config.
+        folder: the run folder.
+        rows: of metrics.csv that the run has behind it.
+    """
+    if "tensorboard" not in names:
+        return NoTracker()
+    last_step = max((int(row["step"]) for row in rows), default=0)
+    return TensorBoard(folder / TENSORBOARD_FOLDER, done=len(rows), last_step=last_step)

@@ -1,0 +1,249 @@
+"""What several runs on the same patients spend together: `privacy.json` of the folder that holds them.
+
+Whoever sees all of them, or the best one chosen among them, learns no more than their composed ε allows. It is computed
+from the ledgers in the folder, so that runs of earlier calls count too. A run that has not finished counts with all
+its planned draws, whatever it has made of them: at no time does the folder's ledger claim less than was spent.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from dpmed.errors import InputError
+from dpmed.files import read_json, write_json
+from dpmed.planning.run_ledger import with_siblings_note
+from dpmed.privacy.accountant import AccountantName
+from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.several import composed_epsilon
+
+LEDGER_FILE = "privacy.json"
+NON_PRIVATE, LEVEL_FOLDER, SEED_FOLDER = "non-private", "epsilon=", "seed="
+_PLACES = tuple(f"{level}{SEED_FOLDER}*/{LEDGER_FILE}" for level in ("", f"{LEVEL_FOLDER}*/", f"{NON_PRIVATE}/"))
+_SEEDED = (
+    "Noise and batches of some of these runs come from a seed: anyone who knows the seed can remove the noise, and "
+    "then ε is void. For research only; release none of them."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spending:
+    """What one run spends, by its own ledger.
+
+    Attributes:
+        name: its folder, relative to the folder that holds all.
+        ledger: the content of its privacy.json.
+        steps: draws that are counted.
+    """
+
+    name: str
+    ledger: Mapping[str, Any]
+    steps: int
+
+    @property
+    def is_private(self) -> bool:
+        """Whether ε bounds anything of it."""
+        return self.ledger["private"] is True
+
+    @property
+    def mechanism(self) -> SampledGaussian:
+        """Its steps."""
+        return SampledGaussian(
+            noise_multiplier=self.ledger["noise_multiplier"],
+            sampling_rate=self.ledger["sampling_rate"],
+            steps=self.steps,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of `runs`."""
+        names = ("private", "status", "epsilon", "delta", "noise_multiplier", "sampling_rate", "train_size")
+        return {"folder": self.name, **{name: self.ledger.get(name) for name in names}, "steps_counted": self.steps}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposedLedger:
+    """The content of a folder's `privacy.json`.
+
+    Attributes:
+        runs: all that were found, by name.
+        epsilon_pld: tight ε of all private runs together, at `delta`; None where none is private.
+        epsilon_rdp: the same by Rényi accounting.
+        accountant: `rdp` if all private runs say so, else `pld`.
+        delta: the smallest δ of the private runs.
+    """
+
+    runs: tuple[Spending, ...]
+    epsilon_pld: float | None
+    epsilon_rdp: float | None
+    accountant: AccountantName
+    delta: float | None
+
+    @property
+    def epsilon(self) -> float | None:
+        """The ε that the accountant means."""
+        return self.epsilon_pld if self.accountant == "pld" else self.epsilon_rdp
+
+    def to_json(self) -> dict[str, Any]:
+        """The ledger as JSON's types."""
+        private = [run for run in self.runs if run.is_private]
+        exposed = [run.name for run in self.runs if not run.is_private]
+        outside = [
+            f"Everything in {name}: that run is not private, and no ε bounds what it reveals." for name in exposed
+        ]
+        for run in private:
+            outside += [sentence for sentence in run.ledger["outside_accounting"] if sentence not in outside]
+        finished = all(run.ledger["status"] == "finished" for run in self.runs)
+        return {
+            "private": not exposed,
+            "status": "finished" if finished else "running",
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "accountant": self.accountant if private else None,
+            "epsilon_pld": self.epsilon_pld,
+            "epsilon_rdp": self.epsilon_rdp,
+            "adjacency": "add-or-remove-one" if private else None,
+            "unit_of_privacy": (private or self.runs)[0].ledger["unit_of_privacy"],
+            "noise_source": _source(private),
+            "outside_accounting": outside,
+            "notes": self._notes(private, exposed),
+            "runs": [run.to_json() for run in self.runs],
+            "version": version("dpmed"),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+
+    def _notes(self, private: Sequence[Spending], exposed: Sequence[str]) -> list[str]:
+        notes = []
+        if _source(private) == "seeded":
+            notes.append(_SEEDED)
+        if private:
+            deltas = {run.ledger["delta"] for run in private}
+            chosen = "" if len(deltas) == 1 else ", the smallest of theirs"
+            notes.append(
+                f"ε is that of all {len(private)} private runs together at δ = {self.delta:g}{chosen}: it bounds what "
+                "can be learned from all of them, and from the best one chosen among them."
+            )
+        if private and exposed:
+            notes.append("ε leaves out the runs without privacy: keep them within your institution.")
+        if any(run.ledger["status"] != "finished" for run in self.runs):
+            notes.append("Runs that have not finished are counted with all their planned steps.")
+        return notes
+
+
+def compose(spendings: Iterable[Spending]) -> ComposedLedger:
+    """The ledger of several runs.
+
+    Raises:
+        InputError: they protect different units, for which no common ε is defined.
+    """
+    runs = tuple(sorted(spendings, key=lambda run: run.name))
+    private = [run for run in runs if run.is_private]
+    units = {run.ledger["unit_of_privacy"]: run.name for run in private}
+    if len(units) > 1:
+        found = ", ".join(f"{unit} ({name})" for unit, name in units.items())
+        raise InputError(f"the runs protect different units: {found}", where="privacy.unit", remedy="Use two folders.")
+    mechanisms = [run.mechanism for run in private]
+    delta = min((run.ledger["delta"] for run in private), default=None)
+    by_rdp = bool(private) and all(run.ledger["accountant"] == "rdp" for run in private)
+    return ComposedLedger(
+        runs=runs,
+        epsilon_pld=None if delta is None else composed_epsilon(mechanisms, delta),
+        epsilon_rdp=None if delta is None else composed_epsilon(mechanisms, delta, accountant="rdp"),
+        accountant="rdp" if by_rdp else "pld",
+        delta=delta,
+    )
+
+
+def read_spendings(folder: Path) -> dict[str, Spending]:
+    """What all runs in a folder spend, by the name of their own folders.
+
+    Raises:
+        InputError: a ledger is damaged, so that nobody knows what was spent.
+    """
+    found = {}
+    for path in sorted(path for place in _PLACES for path in folder.glob(place)):
+        name = path.parent.relative_to(folder).as_posix()
+        found[name] = spending(name, read_json(path), where=str(path))
+    return found
+
+
+def spending(name: str, ledger: Any, *, where: str) -> Spending:
+    """What a run spends by its ledger: the draws made by a finished one, all that are planned by any other.
+
+    Args:
+        name: of the run.
+        ledger: the content of its privacy.json.
+        where: for the message.
+
+    Raises:
+        InputError: the ledger does not say.
+    """
+    try:
+        _check(ledger)
+    except (KeyError, TypeError, ValueError) as error:
+        remedy = "Put it back as it was: without it nobody knows what the run has spent."
+        raise InputError(f"is not the ledger of a run ({error})", where=where, remedy=remedy) from error
+    made, planned = ledger["steps"], ledger["steps_planned"]
+    return Spending(name=name, ledger=ledger, steps=made if ledger["status"] == "finished" else max(made, planned))
+
+
+def name_siblings(folder: Path, names: Iterable[str]) -> None:
+    """Name in the ledger of each run in a folder all others.
+
+    Args:
+        folder: that holds them.
+        names: of runs that are still to be made.
+
+    Raises:
+        InputError: a ledger is damaged.
+    """
+    found = read_spendings(folder)
+    every = sorted({*found, *names})
+    for name, run in found.items():
+        siblings = [other for other in every if other != name]
+        if run.ledger.get("siblings") != siblings:
+            notes = list(with_siblings_note(run.ledger["notes"], siblings))
+            write_json(folder / name / LEDGER_FILE, {**run.ledger, "notes": notes, "siblings": siblings})
+
+
+def require_outermost(folder: Path) -> None:
+    """Refuse to add runs to a part of a sweep, whose ledger would not count them.
+
+    Raises:
+        InputError: the folder above holds the ledger of several runs, some of them in this one.
+    """
+    above = folder.parent / LEDGER_FILE
+    content = read_json(above) if above.is_file() else {}
+    runs = content.get("runs", []) if isinstance(content, dict) else []
+    if any(str(run.get("folder", "")).startswith(f"{folder.name}/") for run in runs if isinstance(run, dict)):
+        raise InputError(
+            "is part of a sweep, whose ledger would not count further runs in here",
+            where=str(folder),
+            remedy=f"Add runs to {folder.parent}, or use another folder.",
+        )
+
+
+def _source(private: Sequence[Spending]) -> str | None:
+    if not private:
+        return None
+    return "seeded" if any(run.ledger["noise_source"] != "os-entropy" for run in private) else "os-entropy"
+
+
+def _check(ledger: Any) -> None:
+    if type(ledger["private"]) is not bool or not isinstance(ledger["status"], str):
+        raise TypeError("private and status are no flag and no word")
+    if not all(type(ledger[name]) is int and ledger[name] >= 0 for name in ("steps", "steps_planned")):
+        raise TypeError("steps are no counts")
+    if not all(isinstance(ledger[name], list) for name in ("notes", "outside_accounting")):
+        raise TypeError("notes are no list")
+    if not isinstance(ledger["unit_of_privacy"], str):
+        raise TypeError("the unit is no word")
+    if ledger["private"]:
+        if not 0 < ledger["delta"] < 1 or ledger["accountant"] not in ("pld", "rdp"):
+            raise ValueError("delta or accountant is out of range")
+        SampledGaussian(
+            noise_multiplier=ledger["noise_multiplier"], sampling_rate=ledger["sampling_rate"], steps=ledger["steps"]
+        )
+        if not isinstance(ledger["noise_source"], str):
+            raise TypeError("the source of the noise is no word")

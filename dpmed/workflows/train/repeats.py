@@ -1,0 +1,319 @@
+"""One config several times: over seeds, over ε with a run without privacy beside them, or both.
+
+Runs that are missing are made, runs that broke off are resumed, finished ones are kept. Before a run begins, the
+folder's ledger counts it with all its planned steps, so that it never claims less than was spent.
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dpmed.config.schema import Config
+from dpmed.errors import InputError
+from dpmed.figures.spread import plot_seeds, plot_sweep
+from dpmed.files import exclusive_lock, make_folder, read_json, write_csv, write_json
+from dpmed.planning.enrolment import enrol
+from dpmed.planning.plan import Plan, make_plan
+from dpmed.planning.precision import with_settled_precision
+from dpmed.planning.run_ledger import run_ledger, with_siblings
+from dpmed.progress import Progress
+from dpmed.workflows.train import run as train
+from dpmed.workflows.train.composed_ledger import (
+    LEDGER_FILE,
+    LEVEL_FOLDER,
+    NON_PRIVATE,
+    SEED_FOLDER,
+    ComposedLedger,
+    compose,
+    name_siblings,
+    read_spendings,
+    require_outermost,
+    spending,
+)
+from dpmed.workflows.train.run_folder import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, load_run_config
+
+LOCK_FILE = "lock"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Repeat:
+    """One of several runs.
+
+    Attributes:
+        level: the folder of its ε below the common folder; empty where ε is not varied.
+        epsilon: that was asked for; None where it is not varied, and without privacy.
+        seed: of the run.
+        config: of the run.
+    """
+
+    level: str
+    epsilon: float | None
+    seed: int
+    config: Config
+
+    @property
+    def name(self) -> str:
+        """Its folder below the common folder."""
+        return f"{self.level}/{SEED_FOLDER}{self.seed}" if self.level else f"{SEED_FOLDER}{self.seed}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """What the runs of one ε reached over their seeds.
+
+    Attributes:
+        folder: holds `seed=10` and so on, `seeds.csv`, `seeds.json` and the figure.
+        epsilon: that was asked for; None where it was not varied, and without privacy.
+        tests: test metrics of each seed.
+        largest_spent: the largest ε that any one of the runs spent; None without privacy.
+    """
+
+    folder: Path
+    epsilon: float | None
+    tests: Mapping[int, Mapping[str, float]]
+    largest_spent: float | None
+
+    @property
+    def name(self) -> str:
+        """Its label in a sweep."""
+        return NON_PRIVATE if self.epsilon is None else f"{self.epsilon:g}"
+
+    def columns(self) -> dict[str, list[float]]:
+        """For each metric its value in every run; a metric that is not defined in each of them is left out."""
+        first, *others = self.tests.values()
+        names = [name for name in first if all(name in test for test in others)]
+        return {name: [test[name] for test in self.tests.values()] for name in names}
+
+    def spread(self) -> dict[str, tuple[float, float]]:
+        """Mean and standard deviation (of the sample) of each metric; the latter NaN for a single seed."""
+        return {
+            name: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
+            for name, values in self.columns().items()
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """The level as JSON's types."""
+        spread = {name: {"mean": mean, "std": std} for name, (mean, std) in self.spread().items()}
+        tests = {str(seed): dict(test) for seed, test in self.tests.items()}
+        return {"folder": str(self.folder), "epsilon_per_run": self.largest_spent, "test": spread, "seeds": tests}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatsSummary:
+    """What all runs reached and what they cost together.
+
+    Attributes:
+        folder: holds them.
+        levels: from the smallest ε on, the one without privacy last; a single one where ε is not varied.
+        is_sweep: whether ε is varied.
+        metric: the main metric.
+        composed: what all runs in the folder spend together.
+    """
+
+    folder: Path
+    levels: tuple[Level, ...]
+    is_sweep: bool
+    metric: str
+    composed: ComposedLedger
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `sweep.json`, or of `seeds.json` where ε is not varied."""
+        cost = {
+            "epsilon_composed": self.composed.epsilon,
+            "delta": self.composed.delta,
+            "runs_composed": sum(run.is_private for run in self.composed.runs),
+        }
+        if not self.is_sweep:
+            return {**self.levels[0].to_json(), **cost}
+        levels = [{"epsilon": level.epsilon, **level.to_json()} for level in self.levels]
+        return {"folder": str(self.folder), "main_metric": self.metric, **cost, "levels": levels}
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows for the terminal."""
+        names = list(self.levels[0].spread())
+        missing = (math.nan, math.nan)
+        rows = []
+        for level in self.levels:
+            spread = level.spread()
+            if not self.is_sweep:
+                rows += [[str(seed), *(f"{test[name]:.4f}" for name in names)] for seed, test in level.tests.items()]
+            label = level.name if self.is_sweep else "mean ± std"
+            rows.append([label, *(_with_spread(*spread.get(name, missing)) for name in names)])
+        return ["ε" if self.is_sweep else "seed", *names], rows
+
+    def cost(self) -> str:
+        """What the runs spend together, in words."""
+        composed = self.composed
+        count = sum(run.is_private for run in composed.runs)
+        if composed.epsilon is None:
+            return "None of these runs is private: keep all of them within your institution."
+        return (
+            f"Together the {count} private runs in this folder spend ε = {composed.epsilon:.4g} at δ = "
+            f"{composed.delta:g}. That is the cost of choosing the best of them, or of releasing several."
+        )
+
+
+def holds_repeats(folder: Path) -> bool:
+    """Whether several runs were begun in a folder, so that more may be added; an empty folder holds none."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    begun = [name for name in names if name.startswith((SEED_FOLDER, LEVEL_FOLDER)) or name == NON_PRIVATE]
+    return bool(begun) or names == {LOCK_FILE}
+
+
+def repeats_of(config: Config, *, seeds: Sequence[int] = (), epsilons: Sequence[float] = ()) -> tuple[Repeat, ...]:
+    """The runs of one config over seeds and ε, level by level.
+
+    Args:
+        config: whose seed and ε are replaced.
+        seeds: of every level; none for the config's own.
+        epsilons: each a level, followed by one without privacy; none to leave the config's privacy as it is.
+
+    Raises:
+        InputError: ε is to be varied, but the config has no privacy, or no fixed number of epochs to compare at.
+    """
+    config = with_settled_precision(config)
+    levels = [("", None, config)] if not epsilons else _levels(config, epsilons)
+    return tuple(
+        Repeat(level=name, epsilon=epsilon, seed=seed, config=_changed(level, seed=seed))
+        for name, epsilon, level in levels
+        for seed in seeds or (config.training.seed,)
+    )
+
+
+def run(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> RepeatsSummary:
+    """Make what is missing of several runs, and sum them up.
+
+    Args:
+        repeats: of one config, as `repeats_of` gives them.
+        folder: that holds them, and perhaps runs of earlier calls.
+        progress: tells the user.
+
+    Raises:
+        InputError: a run in the folder has another config or a damaged ledger.
+        RunError: as a single run.
+    """
+    require_outermost(folder)
+    names = [repeat.name for repeat in repeats]
+    with exclusive_lock(folder / LOCK_FILE):
+        _enrol_together(repeats, folder, progress)
+        for repeat in repeats:
+            progress.say(f"{repeat.name}:")
+            _run_one(repeat, folder, names, progress)
+        name_siblings(folder, names)
+        composed = _write_composed(folder)
+    summary = _sum_up(repeats, folder, composed)
+    _write(summary, repeats[0].config)
+    return summary
+
+
+def _levels(config: Config, epsilons: Sequence[float]) -> list[tuple[str, float | None, Config]]:
+    privacy = config.privacy
+    if privacy is None or config.training.epochs is None or privacy.max_reconstruction_risk is not None:
+        remedy = "Use a config that sets privacy.epsilon and training.epochs."
+        raise InputError("a sweep over ε needs a private config of a fixed length", where="epsilons", remedy=remedy)
+    levels: list[tuple[str, float | None, Config]] = []
+    for epsilon in sorted(epsilons):
+        table = privacy.model_copy(update={"epsilon": epsilon, "noise_multiplier": None})
+        levels.append((f"{LEVEL_FOLDER}{epsilon:g}", epsilon, config.model_copy(update={"privacy": table})))
+    # The microbatch is sized for per-sample gradients; without privacy it would have to divide the batch.
+    without = _changed(config.model_copy(update={"privacy": None}), microbatch="auto")
+    return [*levels, (NON_PRIVATE, None, without)]
+
+
+def _changed(config: Config, **training: Any) -> Config:
+    return config.model_copy(update={"training": config.training.model_copy(update=training)})
+
+
+def _enrol_together(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> None:
+    """Enter all runs into their cohort file before the first begins: all fit into its limit, or none is made."""
+    missing = [repeat for repeat in repeats if not (folder / repeat.name / SUMMARY_FILE).is_file()]
+    entering = [repeat for repeat in missing if repeat.config.privacy is not None and repeat.config.privacy.cohort]
+    enrol([(make_plan(repeat.config, progress), folder / repeat.name / CHECKPOINTS) for repeat in entering])
+
+
+def _run_one(repeat: Repeat, folder: Path, names: Sequence[str], progress: Progress) -> None:
+    path = folder / repeat.name
+    is_new = not (path / CONFIG_FILE).is_file()
+    if not is_new and load_run_config(path) != repeat.config:
+        raise InputError("holds a run with another config", where=str(path), remedy="Choose another folder.")
+    if (path / SUMMARY_FILE).is_file():
+        return
+    plan = make_plan(repeat.config, progress)
+    others = sorted({*names, *read_spendings(folder)} - {repeat.name})
+    plan = replace(plan, facts=with_siblings(plan.facts, others))
+    name_siblings(folder, names)
+    _write_composed(folder, (repeat.name, plan))
+    if is_new:
+        train.run(plan, make_folder(path), progress)
+    else:
+        train.resume(path, progress, plan=plan)
+
+
+def _write_composed(folder: Path, begun: tuple[str, Plan] | None = None) -> ComposedLedger:
+    """The folder's ledger, with a run that is about to begin."""
+    spendings = read_spendings(folder)
+    if begun is not None:
+        name, plan = begun
+        planned = run_ledger(plan, draws=plan.steps, status="planned").to_json()
+        known = spendings.get(name) or spending(name, planned, where=name)
+        spendings[name] = replace(known, steps=max(known.steps, plan.steps))
+    composed = compose(spendings.values())
+    write_json(folder / LEDGER_FILE, composed.to_json())
+    return composed
+
+
+def _sum_up(repeats: Sequence[Repeat], folder: Path, composed: ComposedLedger) -> RepeatsSummary:
+    summaries = {repeat.name: read_json(folder / repeat.name / SUMMARY_FILE) for repeat in repeats}
+    levels = []
+    for name in dict.fromkeys(repeat.level for repeat in repeats):
+        found = {repeat.seed: summaries[repeat.name] for repeat in repeats if repeat.level == name}
+        spent = [summary["epsilon"] for summary in found.values() if summary["epsilon"] is not None]
+        levels.append(
+            Level(
+                folder=folder / name,
+                epsilon=next(repeat.epsilon for repeat in repeats if repeat.level == name),
+                tests={seed: dict(summary["test"]) for seed, summary in found.items()},
+                largest_spent=max(spent, default=None),
+            )
+        )
+    return RepeatsSummary(
+        folder=folder,
+        levels=tuple(levels),
+        is_sweep=any(repeat.level for repeat in repeats),
+        metric=summaries[repeats[0].name]["main_metric"],
+        composed=composed,
+    )
+
+
+def _write(summary: RepeatsSummary, config: Config) -> None:
+    for level in summary.levels:
+        rows = [{"seed": seed, **test} for seed, test in level.tests.items()]
+        write_csv(level.folder / "seeds.csv", rows, list(dict.fromkeys(name for row in rows for name in row)))
+        write_json(level.folder / "seeds.json", level.to_json() if summary.is_sweep else summary.to_json())
+        plot_seeds(level.columns(), level.folder)
+    if summary.is_sweep:
+        _write_sweep(summary, title=f"{config.data.name}, {config.model.name}")
+
+
+def _write_sweep(summary: RepeatsSummary, *, title: str) -> None:
+    rows = [
+        {"level": level.name, "epsilon": level.epsilon, "seed": seed, **test}
+        for level in summary.levels
+        for seed, test in level.tests.items()
+    ]
+    write_csv(summary.folder / "sweep.csv", rows, list(dict.fromkeys(name for row in rows for name in row)))
+    write_json(summary.folder / "sweep.json", summary.to_json())
+    values = {
+        level.epsilon: [test[summary.metric] for test in level.tests.values() if summary.metric in test]
+        for level in summary.levels
+    }
+    private = [(epsilon, found) for epsilon, found in values.items() if epsilon is not None and found]
+    if private:
+        plot_sweep(private, values.get(None, []), summary.folder, metric=summary.metric, title=title)
+
+
+def _with_spread(mean: float, spread: float) -> str:
+    return f"{mean:.4f}" if math.isnan(spread) else f"{mean:.4f} ± {spread:.4f}"

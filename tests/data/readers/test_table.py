@@ -1,0 +1,263 @@
+"""Own files by a table: what is read, and that everything wrong is told by line before a file is opened."""
+
+import gzip
+import time
+
+import nibabel
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dpmed.data.build import build_dataset
+from dpmed.data.layouts import FINDINGS, data_table
+from dpmed.data.readers.table import read_table_data
+from dpmed.data.sources import read_table
+from dpmed.errors import InputError
+from dpmed.progress import Silent
+
+
+def picture(path, value=128, side=24, mode="L"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (side, side), value).save(path)
+
+
+def scan(path, voxels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(nibabel.Nifti1Image(voxels, np.eye(4)).to_bytes()))
+
+
+def write(root, lines, files=("a.png", "b.png", "c.png")):
+    root.mkdir(parents=True, exist_ok=True)
+    for value, name in enumerate(files):
+        picture(root / name, 10 * (value + 1))
+    (root / "t.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return root
+
+
+def read(data_config, root, **keys):
+    keys = {"table": "t.csv", "size": [8, 8], "channels": 1, **keys}
+    return read_table_data(data_config("table", root=root, **keys))
+
+
+@pytest.mark.parametrize("layout", ["table", "table-dicom"])
+def test_a_phantom_reads_as_it_was_written(phantom, data_config, layout):
+    root = phantom(layout)
+    dataset = read_table_data(data_config(**{**data_table(layout, root), "size": [96, 96]}))
+    table = read_table(root / "table.csv", ["image", *FINDINGS])
+    assert dataset.info.task == "multi-label" and dataset.info.class_names == FINDINGS and len(dataset) == 40
+    assert dataset.info.unit == "patient" and list(dataset.groups) == table.column("patient")
+    assert dataset.labels is None and dataset.columns()["site"] == table.column("site")
+    meaning = {"1": 1, "0": 0, "": -1, "-1": -1}
+    for number in (0, 19, 39):
+        sample = dataset[number]
+        assert sample.target.tolist() == [meaning[table.column(name)[number]] for name in FINDINGS]
+        assert sample.input.shape == (96, 96, 1)
+    if layout == "table":
+        with Image.open(root / table.column("image")[7]) as image:
+            assert np.array_equal(dataset[7].input[..., 0], np.asarray(image))
+
+
+def test_one_column_is_classes_in_order_of_their_names_or_as_given(tmp_path, data_config):
+    root = write(tmp_path, ["image,dx", "a.png,mel", "b.png,nv", "c.png,mel"])
+    dataset = read(data_config, root, labels="dx")
+    assert dataset.info.class_names == ("mel", "nv") and dataset.labels.tolist() == [0, 1, 0]
+    assert any("classes were read from the data set" in note for note in dataset.info.outside_accounting)
+    given_names = read(data_config, root, labels=["dx"], class_names=["nv", "mel", "bcc"])
+    assert given_names.labels.tolist() == [1, 0, 1] and given_names.info.class_names == ("nv", "mel", "bcc")
+    assert not any("classes were read" in note for note in given_names.info.outside_accounting)
+    assert dataset.info.patients_unknown and dataset.info.unit == "image"
+
+
+def test_targets_are_numbers_and_empty_is_unknown(tmp_path, data_config):
+    root = write(tmp_path, ["image,age,height", "a.png,12.5,150", "b.png,,160", "c.png,7,"])
+    keys = {"targets": ["age", "height"], "target_mean": [9, 140], "target_std": [4, 20]}
+    dataset = read(data_config, root, **keys)
+    assert dataset.info.task == "regression" and dataset.info.target_names == ("age", "height")
+    assert np.array_equal(dataset[1].target, np.array([np.nan, 160], np.float32), equal_nan=True)
+    assert dataset.info.target_scaling.apply(dataset[0].target).tolist() == [0.875, 0.5]
+    assert any("target_mean" in note for note in dataset.info.outside_accounting)
+
+
+def test_several_files_of_a_sample_are_its_channels(tmp_path, data_config):
+    lines = ["t1,t2,dx", "a.png,b.png,x", "c.png,d.png,y"]
+    root = write(tmp_path, lines, files=("a.png", "b.png", "c.png", "d.png"))
+    dataset = read(data_config, root, image=["t1", "t2"], labels="dx", channels=3)
+    assert dataset.info.input_shape == (8, 8, 2) == dataset[0].input.shape
+    assert dataset[1].input[0, 0].tolist() == [30, 40]
+
+
+def test_masks_of_pictures_and_of_volumes_are_paired(tmp_path, data_config):
+    root = write(tmp_path / "flat", ["image,mask", "a.png,ma.png", "b.png,mb.png"])
+    for name in ("ma.png", "mb.png"):
+        Image.fromarray(np.repeat(np.arange(24) // 12, 24).reshape(24, 24).astype(np.uint8)).save(root / name)
+    dataset = read(data_config, root, mask="mask", class_names=["background", "lesion"])
+    assert dataset.info.task == "segmentation"
+    assert dataset[0].target[:4].max() == 0 and dataset[0].target[4:].min() == 1
+    deep = tmp_path / "deep"
+    for name in ("a", "b"):
+        scan(deep / f"{name}0.nii.gz", np.full((6, 6, 6), 50, np.int16))
+        scan(deep / f"{name}1.nii.gz", np.full((6, 6, 6), 70, np.int16))
+        scan(deep / f"{name}m.nii.gz", np.repeat(np.arange(6) // 3, 36).reshape(6, 6, 6).astype(np.uint8))
+    write(deep, ["x,y,m", "a0.nii.gz,a1.nii.gz,am.nii.gz", "b0.nii.gz,b1.nii.gz,bm.nii.gz"], files=())
+    dataset = read(
+        data_config, deep, image=["x", "y"], mask="m", class_names=["background", "organ"], size=[6, 6, 6],
+        window=[0, 100],
+    )  # fmt: skip
+    assert dataset.info.input_shape == (6, 6, 6, 2) and dataset[1].input[0, 0, 0].tolist() == [50, 70]
+    assert dataset[0].target[:3].max() == 0 and dataset[0].target[3:].min() == 1
+    assert dataset.info.value_range == (0.0, 100.0)
+
+
+def test_a_corrected_table_needs_no_new_cache_and_is_believed(tmp_path, data_config):
+    root = write(tmp_path / "data", ["image,x,y", "a.png,1,0", "b.png,0,", "c.png,1,1"])
+    keys = {"table": "t.csv", "size": [8, 8], "channels": 1, "labels": ["x", "y"], "cache_folder": tmp_path / "cache"}
+    config = data_config("table", root=root, **keys)
+    before = build_dataset(config, progress=Silent())
+    assert before[1].target.tolist() == [0, -1]
+    (root / "t.csv").write_text("image,x,y\na.png,1,0\nb.png,1,1\nc.png,1,1\n")
+    after = build_dataset(config, progress=Silent())
+    assert after[1].target.tolist() == [1, 1] and after.gather(np.array([1]))[1].tolist() == [[1, 1]]
+    assert len(list((tmp_path / "cache" / "samples").iterdir())) == 1
+
+
+def test_the_split_column_is_the_split(tmp_path, data_config):
+    root = write(tmp_path, ["image,dx,p,s", "a.png,u,P1,train", "b.png,v,P2,val", "c.png,u,P3,TEST"])
+    split = read(data_config, root, labels="dx", patient="p", split="s").official_split
+    assert {name: part.tolist() for name, part in split.parts().items()} == {
+        "train": [0], "validation": [1], "test": [2],
+    }  # fmt: skip
+
+
+ROWS = ["a.png,u,P1,train,1", "b.png,v,P2,val,0", "c.png,u,P3,test,"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "keys", "message"),
+    [
+        (["d.png,u,P1,train,1", *ROWS], {}, r"t\.csv line 2: image = 'd.png' is missing: there is no such file below"),
+        ([*ROWS, ",u,P1,train,1"], {}, "line 5: image is empty"),
+        ([*ROWS, "../x.png,u,P1,train,1"], {}, r"line 5: image = '../x.png' the name .* leads out of the folder"),
+        ([*ROWS, "/etc/passwd,u,P1,train,1"], {}, "line 5: .*leads out of the folder"),
+        ([*ROWS, "a.png,u,P1,train,1"], {}, r"line 5: image = 'a\.png' stands on line 2 already"),
+        ([*ROWS, "./a.png,u,P1,train,1"], {}, r"line 5: image = './a\.png' stands on line 2 already"),
+        (ROWS, {"image": ["image", "again"]}, "lacks the column again"),
+        (["a.png,,P1,train,1", *ROWS[1:]], {}, "line 2: dx is empty"),
+        (ROWS, {"class_names": ["v", "w"]}, "2 problems: line 2: dx = 'u' is none of data.class_names; line 4: dx"),
+        (["a.png,v,P1,train,1", "b.png,v,P2,train,1"], {}, "'dx' has 1 classes; two are needed"),
+        (["a.png,u,,train,1", *ROWS[1:]], {"patient": "p"}, "line 2: p is empty"),
+        (["a.png,u,P2,train,1", *ROWS[1:]], {"patient": "p", "split": "s"},
+         "line 3: 'P2' is in validation here, but in train on line 2"),
+        (["a.png,u,P1,training,1", *ROWS[1:], "a.nii,u,P1,train,1"], {"split": "s"},
+         "2 problems: line 2: the split 'training' is not train, val or test; line 5: image = 'a.nii' is missing"),
+        (ROWS[1:], {"split": "s"}, "no row is in the training part"),
+        (["a.png,u,P1,train,2", *ROWS[1:]], {"labels": ["y", "dx"]}, "4 problems: line 2: y = '2' is not 0, 1, or"),
+        (["a.png,u,P1,train,nan", *ROWS[1:]], {"labels": None, "targets": "y", "target_mean": [0], "target_std": [1]},
+         "line 2: y = 'nan' is no finite number"),
+        (["a.png,u,P1,train,1e39", *ROWS[1:]], {"labels": None, "targets": "y", "target_mean": [0], "target_std": [1]},
+         "line 2: y = '1e39' is no finite number"),
+        (ROWS, {"labels": "diagnosis"}, r"lacks the column diagnosis; it has: image, dx, p, s, y"),
+        (ROWS, {"columns": ["dy"]}, r"lacks the column dy; .*Did you mean"),
+        (ROWS, {"labels": ["dx", "y"], "class_names": ["a", "b"]}, "several labels are named by their columns"),
+        (ROWS, {"size": [8, 8, 8]}, "3 problems: line 2: image = 'a.png' is no volume"),
+        (ROWS, {"table": "../t.csv"}, "leads out of the folder"),
+        (ROWS, {"table": "u.csv"}, r"u\.csv: there is no such file"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_by_line_before_a_file_is_opened(tmp_path, data_config, rows, keys, message):
+    root = write(tmp_path / "root", ["image,dx,p,s,y", *rows])
+    for path in root.glob("*.png"):
+        path.write_bytes(b"no picture, and nobody looks")
+    with pytest.raises(InputError, match=message):
+        read(data_config, root, **{"labels": "dx", **keys})
+
+
+def test_a_channel_or_a_mask_that_two_rows_share_is_refused(tmp_path, data_config):
+    root = write(tmp_path, ["t1,t2,dx", "a.png,b.png,x", "c.png,./b.png,y"])
+    with pytest.raises(InputError, match=r"line 3: t2 = '\./b\.png' stands on line 2 already"):
+        read(data_config, root, image=["t1", "t2"], labels="dx")
+    write(tmp_path, ["image,mask", "a.png,c.png", "b.png,c.png"])
+    with pytest.raises(InputError, match=r"line 3: mask = 'c\.png' stands on line 2 already"):
+        read(data_config, root, mask="mask", class_names=["u", "v"])
+
+
+def test_ten_problems_are_named_and_the_rest_counted(tmp_path, data_config):
+    root = write(tmp_path, ["image,dx", *(f"{number}.png,u" for number in range(25)), "a.png,v"])
+    with pytest.raises(InputError, match=r"^[^;]*t\.csv: 25 problems: line 2: (.*; ){10}and 15 more$") as refusal:
+        read(data_config, root, labels="dx")
+    assert "'9.png'" in str(refusal.value) and "'10.png'" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((24, 23), np.uint8), r"m\.png: has 23 x 24 pixels, but its image a\.png has 24 x 24"),
+        (np.full((24, 24), 2, np.uint8), r"m\.png: holds the value 2, but the classes are 0 to 1"),
+        (np.repeat([0, 255], 288).reshape(24, 24).astype(np.uint8), "of 0 and 255 must be stored as 0 and 1"),
+        (np.zeros((24, 24, 3), np.uint8), "is no mask: it has colours"),
+        (None, r"m\.png: is no PNG or TIFF mask"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused_by_name(tmp_path, data_config, mask, message):
+    root = write(tmp_path, ["image,mask", "a.png,m.png"])
+    if mask is None:
+        (root / "m.png").write_bytes(b"nothing")
+    else:
+        Image.fromarray(mask).save(root / "m.png")
+    dataset = read(data_config, root, mask="mask", class_names=["background", "lesion"])
+    with pytest.raises(InputError, match=message):
+        dataset[0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, "exactly one of data.labels, data.targets and data.mask.*given are none"),
+        ({"labels": "a", "mask": "m", "class_names": ["x", "y"]}, "given are labels, mask"),
+        ({"labels": ["a", "a"]}, "data.labels names one thing twice"),
+        ({"labels": "a", "class_names": ["x", "x"]}, "data.class_names names one thing twice"),
+        ({"mask": "m"}, "data.mask needs data.class_names"),
+        ({"targets": "a"}, r"data.target_mean needs one public constant per column of data.targets \(1\)"),
+        ({"labels": "a", "target_std": [1.0]}, r"data.target_std needs .*\(0\)"),
+        ({"labels": "a", "window": [3, 1]}, "two rising values"),
+    ],
+)
+def test_keys_that_do_not_go_together_are_refused(data_config, keys, message):
+    with pytest.raises(ValueError, match=message):
+        data_config("table", root="x", table="t.csv", **keys)
+
+
+def test_a_hundred_thousand_rows_are_read_in_seconds(tmp_path, data_config):
+    # A tenth of them here; the full number and its memory are measured in docs/your-data.md.
+    names = [f"x{number}" for number in range(10_000)]
+    (tmp_path / "f").mkdir()
+    for name in names:
+        (tmp_path / "f" / name).touch()
+    rows = [f"f/{name},P{number // 3}," + ",".join("01"[number % 2] * 14) for number, name in enumerate(names)]
+    labels = [f"label{number}" for number in range(14)]
+    (tmp_path / "t.csv").write_text("image,p," + ",".join(labels) + "\n" + "\n".join(rows) + "\n")
+    begun = time.process_time()
+    dataset = read(data_config, tmp_path, labels=labels, patient="p")
+    assert len(dataset) == 10_000 and time.process_time() - begun < 5
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(st.binary(max_size=200) | st.text(alphabet='ab.png,"\n\r01\x00;é', max_size=120).map(str.encode))
+def test_any_bytes_are_read_or_refused_with_the_tables_name(tmp_path_factory, data_config, content):
+    root = tmp_path_factory.mktemp("fuzz")
+    for name in ("a.png", "b.png"):
+        (root / name).touch()
+    (root / "t.csv").write_bytes(b"image,dx\na.png,0\n" + content)
+    for keys in ({"labels": "dx"}, {"targets": "dx", "target_mean": [0], "target_std": [1]}):
+        try:
+            dataset = read(data_config, root, **keys)
+        except InputError as error:
+            assert "t.csv" in str(error) or "[data]" in str(error)
+        else:
+            assert len(dataset) == len(dataset.groups) >= 1

@@ -1,0 +1,103 @@
+"""What a plan settles before anything is trained, and what it refuses by the field that is wrong."""
+
+import json
+
+import numpy as np
+import pytest
+
+from dpmed.config.load import load_config
+from dpmed.errors import InputError
+from dpmed.planning.plan import make_plan
+from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.progress import Silent
+
+SMALL = ["data.limit=200", "training.batch_size=16", "training.epochs=3", "model.width=[4]"]
+
+
+def plan_of(*settings, name="quickstart"):
+    return make_plan(load_config(name, [*SMALL, *settings]).config, Silent())
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return plan_of()
+
+
+def test_steps_rate_and_noise_are_of_the_records_that_are_there(plan):
+    records = len(plan.split.train)
+    assert plan.train_size == records
+    assert plan.steps_per_epoch == records // 16
+    assert plan.steps == 3 * plan.steps_per_epoch == plan.budget.steps
+    mechanism = SampledGaussian(
+        noise_multiplier=plan.budget.noise_multiplier, sampling_rate=16 / records, steps=plan.steps
+    )
+    assert 0.99 * 8 < epsilon(mechanism, 1e-5) <= 8
+    assert plan.steps_per_checkpoint == plan.steps_per_epoch
+    assert plan_of("training.checkpoint_steps=2").steps_per_checkpoint == 2
+
+
+def test_its_json_and_its_words_agree(plan):
+    content = json.loads(json.dumps(plan.to_json()))
+    assert content["steps"] == plan.steps
+    assert content["epsilon"] == plan.budget.epsilon_pld
+    assert content["epsilon_dp_accounting"] == pytest.approx(content["epsilon_pld"], rel=1e-2)
+    words = plan.describe()
+    assert f"ε = {plan.budget.epsilon:.4g}" in words["privacy"]
+    assert words["samples"].startswith(f"{content['samples']['train']} train")
+    plain = plan_of(name="quickstart_nonprivate")
+    assert (plain.budget, plain.to_json()["epsilon"], plain.steps) == (None, None, plan.steps)
+    assert plain.describe()["privacy"].startswith("none")
+
+
+def test_class_counts_are_those_of_the_training_split(plan):
+    labels = np.asarray(plan.dataset.labels)[plan.split.train]
+    assert plan.class_counts.tolist() == [int((labels == number).sum()) for number in range(10)]
+
+
+def test_the_main_metric_is_the_tasks_own_or_the_one_asked_for(plan):
+    assert plan.main_metric == "accuracy"
+    assert plan_of("evaluation.main_metric=mcc", 'evaluation.metrics=["mcc"]').main_metric == "mcc"
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [
+        (["training.batch_size=5000"], "training.batch_size"),
+        (["data.train_size=7"], "data.train_size"),
+        (["evaluation.break_down_by=sex"], "evaluation.break_down_by"),
+        (["privacy=", "training.microbatch=5"], "training.microbatch"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_by_the_fields_name(settings, field):
+    with pytest.raises(InputError) as caught:
+        plan_of(*settings)
+    assert caught.value.where == field
+
+
+def test_batch_norm_cannot_be_trained_with_privacy():
+    network = ["model.name=resnet9", "model.width=", "model.activation=", 'model.normalisation="batch"']
+    with pytest.raises(InputError, match="batch normalisation") as caught:
+        plan_of(*network)
+    assert caught.value.where == "model"
+
+
+def test_warnings_name_the_field():
+    warnings = plan_of("privacy.delta=0.01", "privacy.noise_source=seeded").warnings
+    assert any(text.startswith("privacy.delta = 0.01 is not below") for text in warnings)
+    assert any("research only" in text for text in warnings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "wanted"),
+    [(["training.microbatch=5"], (5,)), (["training.microbatch=1000"], None), (["privacy="], (16, 8, 4, 2, 1))],
+)
+def test_microbatches_are_as_asked_at_most_all_records_and_whole_without_privacy(settings, wanted):
+    found = plan_of(*settings)
+    assert found.microbatches == ((found.train_size,) if wanted is None else wanted)
+
+
+def test_automatic_microbatches_have_room_for_a_large_poisson_batch(plan):
+    largest, *others = plan.microbatches
+    rate = 16 / plan.train_size
+    assert 16 + 4 * (16 * (1 - rate)) ** 0.5 <= largest <= plan.train_size
+    assert others == sorted(others, reverse=True) and others[-1] == 1

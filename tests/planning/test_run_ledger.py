@@ -1,0 +1,43 @@
+"""The ledger of a run follows its plan, with and without privacy, and names siblings once."""
+
+import pytest
+
+from dpmed.config.load import load_config
+from dpmed.planning.plan import make_plan
+from dpmed.planning.run_ledger import SIBLINGS_NOTE, run_ledger, with_siblings, with_siblings_note
+from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.progress import Silent
+
+SMALL = ["data.limit=100", "training.batch_size=20", "training.epochs=2", "model.width=[4]"]
+
+
+@pytest.fixture(scope="module")
+def plans():
+    return {
+        name: make_plan(load_config(name, SMALL).config, Silent()) for name in ("quickstart", "quickstart_nonprivate")
+    }
+
+
+def test_a_private_run_states_the_epsilon_of_the_draws_that_are_counted(plans):
+    plan = plans["quickstart"]
+    found = run_ledger(plan, draws=3, status="stopped", notes=("Said here.",))
+    mechanism = SampledGaussian(
+        noise_multiplier=plan.budget.noise_multiplier, sampling_rate=20 / plan.train_size, steps=3
+    )
+    assert found.epsilon == epsilon(mechanism, 1e-5)
+    assert (found.steps, found.steps_planned, found.private) == (3, plan.steps, True)
+    assert found.notes == (*plan.facts.notes, "Said here.")
+
+
+def test_a_run_without_privacy_promises_nothing(plans):
+    found = run_ledger(plans["quickstart_nonprivate"], draws=3, status="finished")
+    assert (found.private, found.epsilon, found.steps, found.expected_batch_size) == (False, None, 3, 20)
+
+
+def test_siblings_are_named_and_the_note_on_them_stands_once(plans):
+    facts = plans["quickstart"].facts
+    named = with_siblings(with_siblings(facts, ["seed=1"]), ["seed=1", "seed=2"])
+    assert named.siblings == ("seed=1", "seed=2")
+    assert named.notes == (*facts.notes, SIBLINGS_NOTE)
+    assert with_siblings(named, []) == facts
+    assert with_siblings_note((SIBLINGS_NOTE, "a"), ["x"]) == ("a", SIBLINGS_NOTE)

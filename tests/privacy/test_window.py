@@ -1,0 +1,57 @@
+"""Where a sum is looked at: it holds the tilted mass, finely enough, with few points however many the steps."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dpmed.privacy.composition import compose
+from dpmed.privacy.grid import share_by_place
+from dpmed.privacy.losses import Gaussian, Relaxed, WorstCase
+from dpmed.privacy.summed import Repeated, summed_loss
+from dpmed.privacy.window import fit_window
+
+
+@pytest.mark.parametrize("tilt", [-0.5, 0.5, 2.0])
+def test_the_window_holds_a_normal_loss(tilt):
+    summed = summed_loss((Repeated(Gaussian(1.5), 1),))
+    window = fit_window(summed, tilt=tilt, variance_error=1e-4, side="both")
+    mean = (tilt - 0.5) * 1.5**2
+    outside = stats.norm.sf((window.high - mean) / 1.5) + stats.norm.cdf((window.low - mean) / 1.5)
+    assert 1e-22 < outside < 2e-18
+
+
+@pytest.mark.parametrize("side", ["above", "below", "both"])
+@pytest.mark.parametrize("parts", [
+    (Repeated(WorstCase(0.3, 0.8), 30),),
+    (Repeated(WorstCase(0.01, 1.2), 4000), Repeated(Relaxed(1.0, 0.1), 300)),
+])  # fmt: skip
+def test_the_grids_add_as_little_variance_as_asked_for(parts, side):
+    summed = summed_loss(parts)
+    tilt = {"above": 1.5, "below": -0.5, "both": 0.5}[side]
+    true = summed.cumulants(tilt)[2]
+    for error in (1e-3, 1e-5):
+        window = fit_window(summed, tilt=tilt, variance_error=error, side=side)
+        composed = compose(summed, window, anchor=tilt, share=share_by_place)
+        mean = float(composed.masses @ composed.losses)
+        added = float(composed.masses @ np.square(composed.losses - mean)) - true
+        assert -1e-6 * true <= added <= error + 1e-6 * true
+
+
+def test_ten_million_steps_need_hardly_more_points_than_a_thousand():
+    sizes = []
+    for steps in (10**3, 10**7):
+        summed = summed_loss((Repeated(WorstCase(1e-3, 0.5), steps),))
+        # As much as a ten-thousandth of the spread moves the answer.
+        window = fit_window(summed, tilt=1.5, variance_error=1e-4 * summed.cumulants(1.5)[2], side="both")
+        fine = max(bundle.high - bundle.low for bundle in window.bundles) / window.fine
+        sizes.append(max(fine, (window.high - window.low) / window.spacing))
+    assert sizes[1] < 20 * sizes[0]
+    assert sizes[1] < 0.1 * sizes[0] * math.sqrt(10**4)
+
+
+def test_where_next_to_all_mass_is_in_one_point_its_rounding_is_not_the_scale():
+    summed = summed_loss((Repeated(WorstCase(1e-9, 1e-3), 10),))
+    window = fit_window(summed, tilt=0.5, variance_error=1e-30, side="both")
+    assert window.high - window.low >= 0.9e-7 * abs(summed.base)

@@ -1,0 +1,175 @@
+"""What runs spend together, against the closed form of composed Gaussian mechanisms, and from ledgers on the disk."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import brentq
+from scipy.stats import norm
+
+from dpmed.errors import InputError
+from dpmed.planning.run_ledger import SIBLINGS_NOTE
+from dpmed.workflows.train.composed_ledger import (
+    compose,
+    name_siblings,
+    read_spendings,
+    require_outermost,
+    spending,
+)
+
+LEDGER = {
+    "private": True,
+    "status": "finished",
+    "epsilon": 1.0,
+    "delta": 1e-5,
+    "accountant": "pld",
+    "noise_multiplier": 4.0,
+    "sampling_rate": 1.0,
+    "steps": 10,
+    "steps_planned": 20,
+    "train_size": 100,
+    "unit_of_privacy": "patient",
+    "noise_source": "os-entropy",
+    "outside_accounting": ["Validation scores are exact."],
+    "notes": ["A note."],
+    "siblings": [],
+}
+NOT_PRIVATE = {
+    **LEDGER,
+    "private": False,
+    "epsilon": None,
+    "delta": None,
+    "accountant": None,
+    "noise_multiplier": None,
+    "noise_source": None,
+    "outside_accounting": ["Everything: this run is not private."],
+}
+
+
+def of(name="seed=1", **changed):
+    return spending(name, {**LEDGER, **changed}, where=name)
+
+
+def gaussian_epsilon(mechanisms, delta):
+    """Full batches compose to one Gaussian mechanism. Source: Balle & Wang (2018), Theorem 8."""
+    mu = math.sqrt(sum(steps / sigma**2 for sigma, steps in mechanisms))
+
+    def missing(epsilon):
+        first = norm.cdf(mu / 2 - epsilon / mu)
+        return first - math.exp(epsilon + norm.logcdf(-mu / 2 - epsilon / mu)) - delta
+
+    return brentq(missing, 0, 500) if missing(0) > 0 else 0.0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.floats(1, 20), st.integers(1, 30)), min_size=1, max_size=4), st.sampled_from([1e-5, 1e-3]))
+def test_full_batches_of_different_noise_compose_as_the_closed_form_says(mechanisms, delta):
+    runs = [
+        of(f"seed={n}", noise_multiplier=sigma, steps=steps, steps_planned=steps, delta=delta)
+        for n, (sigma, steps) in enumerate(mechanisms)
+    ]
+    found = compose(runs)
+    wanted = gaussian_epsilon(mechanisms, delta)
+    assert wanted * (1 - 1e-9) <= found.epsilon <= wanted * 1.002 + 1e-6
+    assert found.epsilon_rdp >= found.epsilon_pld
+    assert found.delta == delta
+
+
+@pytest.mark.parametrize("status", ["planned", "running", "stopped"])
+def test_a_run_that_has_not_finished_counts_with_all_its_planned_steps(status):
+    assert of(status="finished").steps == 10
+    assert of(status=status).steps == 20
+    content = compose([of(status=status)]).to_json()
+    assert content["status"] == "running"
+    assert any("all their planned steps" in note for note in content["notes"])
+
+
+def test_a_run_without_privacy_leaves_the_folder_without_a_bound_and_the_others_with_theirs():
+    exposed = spending("non-private/seed=1", NOT_PRIVATE, where="")
+    content = compose([of(), exposed]).to_json()
+    assert content["private"] is False
+    assert content["epsilon"] == compose([of()]).epsilon
+    assert content["outside_accounting"][0].startswith("Everything in non-private/seed=1")
+    assert any("leaves out the runs without privacy" in note for note in content["notes"])
+    assert [run["folder"] for run in content["runs"]] == ["non-private/seed=1", "seed=1"]
+    alone = compose([exposed]).to_json()
+    assert (alone["private"], alone["epsilon"], alone["delta"], alone["accountant"]) == (False, None, None, None)
+
+
+def test_the_smallest_delta_is_that_of_all():
+    found = compose([of("seed=1", delta=1e-3), of("seed=2", delta=1e-6)])
+    assert found.delta == 1e-6
+    assert found.epsilon >= compose([of("seed=2", delta=1e-6)]).epsilon
+    assert any("δ = 1e-06, the smallest of theirs" in note for note in found.to_json()["notes"])
+
+
+def test_the_accountant_is_the_one_that_all_runs_mean():
+    assert compose([of(accountant="rdp")]).epsilon == compose([of()]).epsilon_rdp
+    assert compose([of("seed=1", accountant="rdp"), of("seed=2")]).accountant == "pld"
+
+
+def test_seeded_noise_in_one_run_is_said_of_all():
+    content = compose([of("seed=1"), of("seed=2", noise_source="seeded")]).to_json()
+    assert content["noise_source"] == "seeded"
+    assert "then ε is void" in content["notes"][0]
+
+
+def test_runs_that_protect_different_units_have_no_common_epsilon():
+    with pytest.raises(InputError, match="different units: patient"):
+        compose([of("seed=1"), of("seed=2", unit_of_privacy="image")])
+
+
+@pytest.mark.parametrize(
+    "ledger",
+    [
+        None, [], {}, {**LEDGER, "steps": -1}, {**LEDGER, "steps": True}, {**LEDGER, "steps_planned": None},
+        {**LEDGER, "noise_multiplier": 0}, {**LEDGER, "noise_multiplier": "4"}, {**LEDGER, "sampling_rate": 2},
+        {**LEDGER, "delta": None}, {**LEDGER, "delta": 0}, {**LEDGER, "accountant": "none"}, {**LEDGER, "private": 1},
+        {**LEDGER, "notes": None}, {**LEDGER, "noise_source": None}, {**LEDGER, "noise_multiplier": math.inf},
+    ],
+)  # fmt: skip
+def test_a_ledger_that_does_not_say_what_was_spent_is_refused(ledger):
+    with pytest.raises(InputError, match="nobody knows"):
+        spending("seed=1", ledger, where="seed=1/privacy.json")
+
+
+def written(folder, **ledgers):
+    for name, ledger in ledgers.items():
+        place = folder / name.replace("__", "/").replace("_", "=")
+        place.mkdir(parents=True)
+        (place / "privacy.json").write_text(json.dumps(ledger))
+    return folder
+
+
+def test_all_runs_below_a_folder_are_found_and_nothing_else(tmp_path):
+    folder = written(tmp_path, seed_1=LEDGER, epsilon_8__seed_2=LEDGER, seed_1__bundle=LEDGER, other=LEDGER)
+    (folder / "privacy.json").write_text("{}")
+    assert sorted(read_spendings(folder)) == ["epsilon=8/seed=2", "seed=1"]
+    (folder / "seed=1" / "privacy.json").write_text("{")
+    with pytest.raises(InputError, match=r"seed=1/privacy\.json"):
+        read_spendings(folder)
+
+
+def test_each_run_names_all_others_and_says_once_what_choosing_costs(tmp_path):
+    folder = written(tmp_path, seed_1=LEDGER, seed_2=LEDGER)
+    for _ in range(2):
+        name_siblings(folder, ["seed=3"])
+        content = json.loads((folder / "seed=1" / "privacy.json").read_text())
+        assert content == {**LEDGER, "siblings": ["seed=2", "seed=3"], "notes": ["A note.", SIBLINGS_NOTE]}
+    alone = written(tmp_path / "alone", seed_1=LEDGER)
+    name_siblings(alone, [])
+    assert json.loads((alone / "seed=1" / "privacy.json").read_text()) == LEDGER
+
+
+def test_no_run_is_added_to_a_part_of_a_sweep_behind_its_ledgers_back(tmp_path):
+    level = tmp_path / "epsilon=8"
+    level.mkdir()
+    require_outermost(level)
+    (tmp_path / "privacy.json").write_text(json.dumps({"runs": [{"folder": "epsilon=8/seed=1"}]}))
+    with pytest.raises(InputError, match="part of a sweep"):
+        require_outermost(level)
+    require_outermost(tmp_path)
+    (tmp_path / "privacy.json").write_text(json.dumps(LEDGER))
+    require_outermost(level)
