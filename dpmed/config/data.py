@@ -247,6 +247,10 @@ class TableData(NamedUnitsTable):
                 f"exactly one of data.labels, data.targets and data.mask says what is to be learnt, but given are "
                 f"{', '.join(given) or 'none'}"
             )
+        for key in ("image", "labels", "targets", "class_names"):
+            names = names_in(getattr(self, key) or ())
+            if len(set(names)) != len(names):
+                raise ValueError(f"data.{key} names one thing twice")
         if self.mask is not None and (self.class_names is None or len(self.class_names) < 2):  # noqa: PLR2004
             raise ValueError("data.mask needs data.class_names: names of the mask's values 0, 1, …, at least two")
         count = 0 if self.targets is None else len(names_in(self.targets))

@@ -7,11 +7,16 @@ from dpmed.config.schema import Config
 from dpmed.data.base import Dataset
 from dpmed.data.split import split_note
 from dpmed.dpsgd.clipping import Clipping
-from dpmed.planning.clipping import clipping_notes, count_noise
+from dpmed.planning.clipping import clipping_notes, count_noise, noise_notes
 from dpmed.privacy.budget import Budget
 from dpmed.privacy.ledger import LedgerFacts, several_images_note
 from dpmed.privacy.rero import assumption_notes
 from dpmed.privacy.tradeoff import Composition
+
+_COHORT_NOTE = (
+    "ε is that of this run. It entered a cohort file, in which all runs on the same units are counted together: "
+    "`dpmed budget` says what each has spent."
+)
 
 
 def ledger_facts(
@@ -35,13 +40,15 @@ def ledger_facts(
     if privacy is None or budget is None or clipping is None:
         return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, version=installed)
     notes = [*_unit_notes(info.name, info.unit, unit, budget), *_risk_notes(privacy, budget)]
+    if privacy.cohort is not None:
+        notes.append(_COHORT_NOTE)
     return LedgerFacts(
         unit=unit,
         source=privacy.noise_source,
         clipping=privacy.clipping,
         clipping_count_noise=count_noise(clipping),
         outside=outside,
-        notes=(*notes, *clipping_notes(clipping, budget)),
+        notes=(*notes, *clipping_notes(clipping, budget), *noise_notes(budget)),
         data=data,
         version=installed,
     )

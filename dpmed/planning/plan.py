@@ -20,7 +20,7 @@ from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
 from dpmed.metrics.evaluate import check_metrics, main_metric
 from dpmed.models.build import BuiltModel, build_model
-from dpmed.planning.clipping import build_clipping, describe_clipping
+from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
 from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget
@@ -157,7 +157,8 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     _check_sizes(config, len(members))
     model = _build(config, dataset)
     budget = None if config.privacy is None else _solve(config, config.privacy, len(members))
-    if budget is not None:
+    if budget is not None and config.privacy is not None:
+        require_noise(config.privacy, budget)
         budget.require_agreement()
     clipping = None if config.privacy is None or budget is None else build_clipping(config.privacy, budget)
     steps_per_epoch = len(members) // config.training.batch_size

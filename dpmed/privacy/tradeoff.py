@@ -44,6 +44,19 @@ class Power:
     lower: float
 
 
+@dataclass(frozen=True)
+class BestTest:
+    """The best test of a dominating pair at one FPR.
+
+    Attributes:
+        tpr: its TPR, at least that of any test of the true pair.
+        log_threshold: the privacy loss above which it says yes; at it, a coin decides.
+    """
+
+    tpr: float
+    log_threshold: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Composition:
     """T steps as one adversary sees them, alone or together with other steps on the same target.
@@ -104,6 +117,14 @@ class Composition:
         summed = self.capped(fpr)
         return _bounded_upper(self, summed, _fitted_window(summed, fpr), fpr)
 
+    def best_test(self, fpr: float) -> BestTest:
+        """The best test of the dominating pair; where noise is small, its TPR may be above `upper_power`."""
+        if self.is_gaussian:
+            place = -float(special.ndtri(fpr))
+            return BestTest(self.power(fpr).upper, self.shift * (place - 0.5 * self.shift))
+        summed = self.capped(fpr)
+        return _upper(summed, _fitted_window(summed, fpr), fpr)
+
     def advantage(self) -> float:
         """The largest TPR - FPR of any test, from above: the membership inference advantage, total variation."""
         if self.is_gaussian:
@@ -161,7 +182,7 @@ def _fitted_window(summed: SummedLoss, fpr: float) -> Window:
 
 
 def _bounded_upper(composition: Composition, summed: SummedLoss, window: Window, fpr: float) -> float:
-    return max(fpr, min(_upper(summed, window, fpr), _ceiling(composition, fpr)))
+    return max(fpr, min(_upper(summed, window, fpr).tpr, _ceiling(composition, fpr)))
 
 
 def _ceiling(composition: Composition, fpr: float) -> float:
@@ -210,15 +231,15 @@ def _window(summed: SummedLoss, tilt: float) -> Window:
     )
 
 
-def _upper(summed: SummedLoss, window: Window, fpr: float) -> float:
-    """TPR at `fpr` of the best test of the dominating pair."""
+def _upper(summed: SummedLoss, window: Window, fpr: float) -> BestTest:
     composed = compose(summed, window, anchor=1.0, share=share_under_q)
     under_q = composed.untilted()
     under_p = composed.untilted(-1.0)
     # A step above the cap or above the grid is a sure yes; so is a sum above the window, which is hardly ever.
     sure = summed.ever(summed.missing[1] + composed.above)
     sure += _above_window(summed, float(composed.losses[-1])) + _lost(summed, window)
-    return min(1.0, _tpr(under_p, under_q, fpr, sure=sure) + _ROUNDING * fpr)
+    tpr, at = _tpr(under_p, under_q, fpr, sure=sure)
+    return BestTest(min(1.0, tpr + _ROUNDING * fpr), float(composed.losses[at]) if at >= 0 else -math.inf)
 
 
 def _above_window(summed: SummedLoss, place: float) -> float:
@@ -240,29 +261,32 @@ def _lower(summed: SummedLoss, window: Window, fpr: float) -> float:
     # What comes back above the window after it was below it is no more than what is lost above it.
     sure = summed.ever(summed.missing[1] + under_q.above) - _lost(summed, window)
     allowed = max(fpr - alarms, 0.0)
-    return max(0.0, _tpr(under_p.untilted(), under_q.untilted(), allowed, sure=sure) - _ROUNDING * fpr)
+    return max(0.0, _tpr(under_p.untilted(), under_q.untilted(), allowed, sure=sure)[0] - _ROUNDING * fpr)
 
 
-def _tpr(under_p: Vector, under_q: Vector, fpr: float, *, sure: float) -> float:
-    """TPR of the test that says yes above a threshold, and by a coin at it, so that its FPR is `fpr`.
+def _tpr(under_p: Vector, under_q: Vector, fpr: float, *, sure: float) -> tuple[float, int]:
+    """TPR and threshold of the test that says yes above a threshold, and by a coin at it, so that its FPR is `fpr`.
 
     Args:
         under_p: masses of the sums under P, in rising order of the loss.
         under_q: likewise under Q.
         fpr: the rate.
         sure: what of Q stands not in `under_q`, because one step alone says yes.
+
+    Returns:
+        TPR, and the threshold's place on the grid; -1 for a test that always says yes.
     """
     tail = np.cumsum(under_p[::-1])[::-1]
     if tail[0] <= fpr:
-        return 1.0
+        return 1.0, -1
     # The last grid point whose upper tail is still above the rate: there the coin decides.
     at = max(int(np.searchsorted(-tail, -fpr, side="left")) - 1, 0)
     beyond = float(tail[at + 1]) if at + 1 < len(tail) else 0.0
     share = min(max((fpr - beyond) / float(under_p[at]), 0.0), 1.0) if under_p[at] > 0 else 1.0
     missed = float(under_q[:at].sum()) + (1 - share) * float(under_q[at])
     if missed < 0.5:  # noqa: PLR2004 of two complements the smaller keeps more digits
-        return 1.0 - missed
-    return sure + float(under_q[at + 1 :].sum()) + share * float(under_q[at])
+        return 1.0 - missed, at
+    return sure + float(under_q[at + 1 :].sum()) + share * float(under_q[at]), at
 
 
 def _advantage(composition: Composition) -> float:

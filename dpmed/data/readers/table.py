@@ -102,8 +102,9 @@ class _Decoder:
         wanted, classes = self.preprocessing, len(self.learnt.names)
         if not wanted.volumes:
             size = (wanted.size[0], wanted.size[1])
-            target = read_mask(mask, size=size, classes=classes, image=images[0])
-            return Sample(input=decode_sample(images, wanted).values, target=target)
+            decoded = decode_sample(images, wanted)
+            target = read_mask(mask, size=size, classes=classes, image=images[0].name, sides=decoded.geometry.shape)
+            return Sample(input=decoded.values, target=target)
         volumes, label = [open_volume(path) for path in images], open_volume(mask)
         check_pair(volumes[0], label)
         values = decode_volumes(volumes, wanted).values
@@ -136,9 +137,11 @@ def _find_sources(
                     paths.append(path)
             if problem:
                 problems.add(row, f"{columns[place]} = {name!r} {problem}" if name else f"{columns[place]} is empty")
-        key = posixpath.normpath("\n".join(names[:images]))
-        if first.setdefault(key, row) != row:
-            problems.add(row, f"{columns[0]} = {names[0]!r} stands on line {table.lines[first[key]]} already")
+        for place, name in enumerate(names):
+            # A file in two rows would let one patient into two records, and ε would protect neither as a whole.
+            other = first.setdefault(posixpath.normpath(name), row) if name else row
+            if other != row:
+                problems.add(row, f"{columns[place]} = {name!r} stands on line {problems.line_of(other)} already")
         sources.append(tuple(paths))
     return sources
 

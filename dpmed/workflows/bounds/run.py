@@ -14,6 +14,7 @@ from dpmed.figures.bounds import measured_point, plot_risks, plot_tradeoffs
 from dpmed.files import write_csv, write_json
 from dpmed.privacy.accountant import AccountantName
 from dpmed.privacy.calibrated import assess_noise, calibrate
+from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.losses import Adversary
 from dpmed.privacy.rero import Risk, assess, noise_for_risk
 from dpmed.privacy.tradeoff import Composition
@@ -38,6 +39,7 @@ COLUMNS = (
     "relaxed_advantage",
     "worst_case_tpr_at_fpr_0.001",
     "relaxed_tpr_at_fpr_0.001",
+    "relaxed_constant_sign_upper",
 )
 TRADEOFF_COLUMNS = ("epsilon", "noise_multiplier", "adversary", "fpr", "tpr_upper")
 _FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 0.6)
@@ -139,24 +141,23 @@ def check(settings: BoundsSettings) -> None:
     """Refuse settings that have no meaning.
 
     Raises:
-        InputError: names the option and why.
+        InputError: names the field and why.
     """
     rules = [
-        (settings.train_size >= 2, "--train-size", f"{settings.train_size} is fewer than 2 records"),  # noqa: PLR2004
-        (settings.batch_size >= 1, "--batch-size", f"{settings.batch_size} is not at least 1"),
+        (settings.train_size >= 2, "train_size", f"{settings.train_size} is fewer than 2 records"),  # noqa: PLR2004
+        (settings.batch_size >= 1, "batch_size", f"{settings.batch_size} is not at least 1"),
         (
             settings.batch_size <= settings.train_size,
-            "--batch-size",
+            "batch_size",
             f"{settings.batch_size} samples in a batch, but only {settings.train_size} in the training set",
         ),
-        (settings.steps >= 1, "--steps", f"{settings.steps} is not at least 1"),
-        (0 < settings.delta < 1, "--delta", f"{settings.delta:g} is not between 0 and 1"),
-        (0 < settings.prior < 1, "--prior", f"{settings.prior:g} is not between 0 and 1"),
+        (settings.steps >= 1, "steps", f"{settings.steps} is not at least 1"),
+        (0 < settings.delta < 1, "delta", f"{settings.delta:g} is not between 0 and 1"),
+        (0 < settings.prior < 1, "prior", f"{settings.prior:g} is not between 0 and 1"),
     ]
-    rules += [(0 < value < math.inf, "--eps", f"{value:g} is not above 0") for value in settings.epsilons]
+    rules += [(0 < value < math.inf, "epsilons", f"{value:g} is not above 0") for value in settings.epsilons]
     rules += [
-        (0 < value < math.inf, "--noise-multiplier", f"{value:g} is not above 0")
-        for value in settings.noise_multipliers
+        (0 < value < math.inf, "noise_multipliers", f"{value:g} is not above 0") for value in settings.noise_multipliers
     ]
     for holds, where, problem in rules:
         if not holds:
@@ -176,11 +177,11 @@ def spaced(low: float, high: float, *, count: int, spacing: Literal["log", "line
         InputError: the range is empty or not above 0.
     """
     if not 0 < low < math.inf or not 0 < high < math.inf:
-        raise InputError(f"the range {low:g} to {high:g} is not above 0", where="--eps-min, --eps-max")
+        raise InputError(f"the range {low:g} to {high:g} is not above 0", where="eps_min, eps_max")
     if low > high:
-        raise InputError(f"--eps-min {low:g} is above --eps-max {high:g}", where="--eps-min, --eps-max")
+        raise InputError(f"{low:g} is above {high:g}", where="eps_min, eps_max")
     if count < 1:
-        raise InputError(f"{count} is not at least 1", where="--num")
+        raise InputError(f"{count} is not at least 1", where="num")
     if count == 1:
         return (low,)
     values = np.geomspace(low, high, count) if spacing == "log" else np.linspace(low, high, count)
@@ -251,6 +252,8 @@ def _row(settings: BoundsSettings, asked_epsilon: float | None, asked_noise: flo
             adversary=adversary, noise_multiplier=found.noise_multiplier, sampling_rate=rate, steps=steps
         )
         row |= _risk_columns(adversary, assess(composition, prior=settings.prior))
+        if adversary == "relaxed":
+            row["relaxed_constant_sign_upper"] = constant_sign_upper(composition, settings.prior)
     return row
 
 
@@ -269,7 +272,7 @@ def _monotone(rows: Sequence[Row]) -> list[Row]:
 
     An upper bound at less noise holds at more noise too, and a lower bound at more noise holds at less. So the last
     digits, which depend on each row's grid, never make the columns go up and down. The relaxed adversary knows less
-    than the worst case, so that its bound is never above.
+    than the worst case, and less than one who knows that the sign stays the same, so that its bound is never above.
     """
     order = sorted(range(len(rows)), key=lambda index: rows[index]["noise_multiplier"])
     sharpened = [dict(row) for row in rows]
@@ -286,6 +289,8 @@ def _monotone(rows: Sequence[Row]) -> list[Row]:
             worst, relaxed = f"worst_case_{suffix}", f"relaxed_{suffix}"
             if worst in row and relaxed in row:
                 row[relaxed] = min(row[relaxed], row[worst])
+        if "relaxed_constant_sign_upper" in row:
+            row["relaxed_upper"] = min(row["relaxed_upper"], row["relaxed_constant_sign_upper"])
     return sharpened
 
 

@@ -42,10 +42,10 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
         source += ", changed by options"
     missing = [name for name in ("train_size", "batch_size", "steps", "delta") if facts.get(name) is None]
     if missing:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
-        raise InputError(f"the config does not determine {flags}", where=source, remedy=f"Give {flags}.")
+        remedy = "Give what is missing beside the config."
+        raise InputError(f"not determined by {source}", where=", ".join(missing), remedy=remedy)
     if facts["accountant"] not in ("pld", "rdp"):
-        raise InputError(f"{facts['accountant']!r} is not pld or rdp", where="--accountant")
+        raise InputError(f"{facts['accountant']!r} is not pld or rdp", where="accountant")
     if "prior" not in facts:
         facts["prior"] = 1 / max(facts["train_size"], 1)
     return facts, source

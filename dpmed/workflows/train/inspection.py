@@ -15,7 +15,7 @@ _SHOWN = 32
 def run(dataset: Dataset, split: Split, *, seed: int, folder: Path | None) -> Description:
     """Describe a data set, and write a contact sheet of random training samples.
 
-    The sheet shows patients' images: it stays in the house, as the data themselves.
+    The sheet shows patients' images: like the data themselves, it stays within your institution.
 
     Args:
         dataset: to describe.
@@ -47,6 +47,13 @@ def run(dataset: Dataset, split: Split, *, seed: int, folder: Path | None) -> De
 
 
 def _title(dataset: Dataset, number: int, sample: Sample) -> str:
-    if dataset.info.task != "classification":
-        return f"sample {number}"
-    return dataset.info.class_names[int(sample.target)]
+    info = dataset.info
+    if info.task == "classification":
+        return info.class_names[int(sample.target)]
+    if info.task == "multi-label":
+        return (
+            ", ".join(name for name, value in zip(info.class_names, sample.target, strict=True) if value == 1) or "none"
+        )
+    if info.task == "regression":
+        return ", ".join(f"{name} {value:g}" for name, value in zip(info.target_names, sample.target, strict=True))
+    return f"sample {number}"

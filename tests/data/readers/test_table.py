@@ -142,6 +142,7 @@ ROWS = ["a.png,u,P1,train,1", "b.png,v,P2,val,0", "c.png,u,P3,test,"]
         ([*ROWS, "/etc/passwd,u,P1,train,1"], {}, "line 5: .*leads out of the folder"),
         ([*ROWS, "a.png,u,P1,train,1"], {}, r"line 5: image = 'a\.png' stands on line 2 already"),
         ([*ROWS, "./a.png,u,P1,train,1"], {}, r"line 5: image = './a\.png' stands on line 2 already"),
+        (ROWS, {"image": ["image", "again"]}, "lacks the column again"),
         (["a.png,,P1,train,1", *ROWS[1:]], {}, "line 2: dx is empty"),
         (ROWS, {"class_names": ["v", "w"]}, "2 problems: line 2: dx = 'u' is none of data.class_names; line 4: dx"),
         (["a.png,v,P1,train,1", "b.png,v,P2,train,1"], {}, "'dx' has 1 classes; two are needed"),
@@ -170,6 +171,15 @@ def test_what_is_wrong_is_told_by_line_before_a_file_is_opened(tmp_path, data_co
         path.write_bytes(b"no picture, and nobody looks")
     with pytest.raises(InputError, match=message):
         read(data_config, root, **{"labels": "dx", **keys})
+
+
+def test_a_channel_or_a_mask_that_two_rows_share_is_refused(tmp_path, data_config):
+    root = write(tmp_path, ["t1,t2,dx", "a.png,b.png,x", "c.png,./b.png,y"])
+    with pytest.raises(InputError, match=r"line 3: t2 = '\./b\.png' stands on line 2 already"):
+        read(data_config, root, image=["t1", "t2"], labels="dx")
+    write(tmp_path, ["image,mask", "a.png,c.png", "b.png,c.png"])
+    with pytest.raises(InputError, match=r"line 3: mask = 'c\.png' stands on line 2 already"):
+        read(data_config, root, mask="mask", class_names=["u", "v"])
 
 
 def test_ten_problems_are_named_and_the_rest_counted(tmp_path, data_config):
@@ -205,6 +215,8 @@ def test_masks_that_do_not_fit_are_refused_by_name(tmp_path, data_config, mask, 
     [
         ({}, "exactly one of data.labels, data.targets and data.mask.*given are none"),
         ({"labels": "a", "mask": "m", "class_names": ["x", "y"]}, "given are labels, mask"),
+        ({"labels": ["a", "a"]}, "data.labels names one thing twice"),
+        ({"labels": "a", "class_names": ["x", "x"]}, "data.class_names names one thing twice"),
         ({"mask": "m"}, "data.mask needs data.class_names"),
         ({"targets": "a"}, r"data.target_mean needs one public constant per column of data.targets \(1\)"),
         ({"labels": "a", "target_std": [1.0]}, r"data.target_std needs .*\(0\)"),
