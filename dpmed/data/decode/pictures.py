@@ -10,6 +10,7 @@ what is transparent is laid over black; the camera's orientation is honoured.
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -68,32 +69,8 @@ def decode_sized(
     path: Path, *, size: tuple[int, int], channels: Literal[1, 3], window: Window, depth: Depth, narrow: bool
 ) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
     """As `decode_picture`, and the height and width that the picture has when it is looked at."""
-
-    def convert(image: Image.Image) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
-        bits = _bits(image)  # first of all: once the pixels are loaded, nothing tells any more
-        # Pillow turns TIFF by itself, and gives the size after that.
-        turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION_TAG, 1) in _ON_THEIR_SIDE
-        shape = (image.width, image.height) if turned else (image.height, image.width)
-        return values(image, bits), shape
-
-    def values(image: Image.Image, bits: int) -> Shaped[np.ndarray, "height width channel"]:
-        if bits > _EIGHT_BITS and depth == _EIGHT_BITS and not narrow:
-            raise InputError(
-                f"has {bits} bits per value, of which 8 would be kept",
-                where=str(path),
-                remedy="Set data.depth = 16 to keep them, or 8 to bring all pictures to 8 bits.",
-            )
-        if image.mode in _DEEP_MODES:
-            ends = _ends(path, image, bits, window)
-            return np.repeat(to_depth(_read_deep(image, ends, size), depth), channels, axis=-1)
-        if bits > _EIGHT_BITS and depth > _EIGHT_BITS:
-            raise InputError(
-                f"has {bits} bits per colour, which are not read in full",
-                where=str(path),
-                remedy="Save it with 8 bits per colour, or set data.depth = 8 to use the upper 8.",
-            )
-        return deepen(_convert(path, image, size=size, channels=channels), depth)
-
+    # No function within this one: the annotations of its shapes would be made anew for every picture.
+    convert = partial(_convert_any, path, size=size, channels=channels, window=window, depth=depth, narrow=narrow)
     return _opened(path, convert)
 
 
@@ -162,6 +139,38 @@ def _unidentified(path: Path) -> str:
 def _check_size(path: Path, width: int, height: int) -> None:
     if width * height > MAX_PIXELS or width < 1 or height < 1:
         raise InputError(f"declares {width} x {height} pixels; over {MAX_PIXELS:,} are refused", where=str(path))
+
+
+def _convert_any(
+    path: Path,
+    image: Image.Image,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    window: Window,
+    depth: Depth,
+    narrow: bool,
+) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
+    bits = _bits(image)  # first of all: once the pixels are loaded, nothing tells any more
+    # Pillow turns TIFF by itself, and gives the size after that.
+    turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION_TAG, 1) in _ON_THEIR_SIDE
+    shape = (image.width, image.height) if turned else (image.height, image.width)
+    if bits > _EIGHT_BITS and depth == _EIGHT_BITS and not narrow:
+        raise InputError(
+            f"has {bits} bits per value, of which 8 would be kept",
+            where=str(path),
+            remedy="Set data.depth = 16 to keep them, or 8 to bring all pictures to 8 bits.",
+        )
+    if image.mode in _DEEP_MODES:
+        unit = _read_deep(image, _ends(path, image, bits, window), size)
+        return np.repeat(to_depth(unit, depth), channels, axis=-1), shape
+    if bits > _EIGHT_BITS and depth > _EIGHT_BITS:
+        raise InputError(
+            f"has {bits} bits per colour, which are not read in full",
+            where=str(path),
+            remedy="Save it with 8 bits per colour, or set data.depth = 8 to use the upper 8.",
+        )
+    return deepen(_convert(path, image, size=size, channels=channels), depth), shape
 
 
 def _bits(image: Image.Image) -> int:
