@@ -245,3 +245,9 @@ def test_the_margin_grows_with_the_number_of_records_and_is_refused_where_float6
     assert margins[0] < margins[1] < margins[2] < 1e-5
     with pytest.raises(ValueError, match="most_records"):
         rounding_margin(2**27, norm_error=0.0, summation_error=0.0)
+
+
+def test_one_record_less_leaves_the_room_for_rounding_as_it_is():
+    # Else every record's share would change when one goes.
+    kept, gone = (rounding_margin(count, norm_error=1e-9, summation_error=1e-11) for count in (1293, 1292))
+    assert kept == gone > rounding_margin(1024, norm_error=1e-9, summation_error=1e-11)

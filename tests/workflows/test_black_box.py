@@ -32,6 +32,7 @@ from dpmed.planning.plan import make_plan
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Silent
 from dpmed.runtime.jit import Compiled
+from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import accumulate
 from dpmed.workflows.train import run as run_room
 from dpmed.workflows.train import run_folder as folder_room
@@ -135,7 +136,8 @@ def quick(monkeypatch, programs, request):
     monkeypatch.setattr(folder_room, "plot_curves", lambda *_, **__: None)
     monkeypatch.setattr(folder_room, "write_test", lambda *_: ({}, {}))
     monkeypatch.setattr(Computation, "validate", lambda *_: {})
-    monkeypatch.setattr(Computation, "test", lambda *_: None)
+    nothing = Predictions(predictions=np.zeros((1, 2)), targets=np.zeros(1), losses=np.zeros(1))
+    monkeypatch.setattr(Computation, "test", lambda *_: nothing)
     monkeypatch.setattr(run_room, "_fingerprint", lambda _: "")
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr(importlib.metadata, "version", cache(importlib.metadata.version))
