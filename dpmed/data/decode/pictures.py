@@ -33,6 +33,12 @@ _EIGHT_BITS, _SIXTEEN_BITS, _MORE_BITS = 8, 16, 32
 _TWELVE_BITS, _SIXTEEN = "12", "16"
 _RANGES = {12: (0.0, 4095.0), 16: (0.0, 65535.0)}
 
+# What Pillow raises on damaged files. Memory is on the list: some formats ask for what the file says before it is read.
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, MemoryError, OverflowError, IndexError,
+    struct.error, zlib.error,
+)  # fmt: skip
+
 T = TypeVar("T")
 
 
@@ -124,7 +130,7 @@ def _opened(path: Path, action: Callable[[Image.Image], T]) -> T:
         raise InputError("there is no such file", where=str(path)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"declares over {MAX_PIXELS:,} pixels, which is refused", where=str(path)) from error
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error, zlib.error) as error:
+    except _DAMAGE as error:
         raise InputError(f"cannot be decoded, it is damaged or incomplete ({error})", where=str(path)) from error
 
 

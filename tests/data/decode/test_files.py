@@ -1,3 +1,5 @@
+import random
+
 import nibabel
 import numpy as np
 import pytest
@@ -114,3 +116,46 @@ def test_pictures_of_several_files_must_have_the_same_pixels(tmp_path):
     Image.fromarray(RAMP[:5]).save(tmp_path / "c.png")
     with pytest.raises(InputError, match=r"c\.png: has 8 x 5 pixels, but a\.png has 8 x 6"):
         decode_sample([tmp_path / "a.png", tmp_path / "c.png"], wanted)
+
+
+def mutated(content, rng):
+    content = bytearray(content)
+    for _ in range(rng.choice((1, 2, 8))):
+        place = rng.randrange(len(content))
+        kind = rng.randrange(4)
+        if kind == 0:
+            content[place] = rng.randrange(256)
+        elif kind == 1:
+            content[place : place + 4] = rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"))
+        elif kind == 2:
+            del content[place : place + rng.randrange(1, 20)]
+        else:
+            content[place:place] = content[: rng.randrange(1, 20)]
+        if not content:
+            break
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["picture", "deep", "dicom", "frames", "nifti"])
+def test_any_damage_is_read_or_refused_by_name(tmp_path, kind):
+    bases = {"picture": tmp_path / "a.jpg", "deep": tmp_path / "b.png", "nifti": tmp_path / "c.nii.gz"}
+    Image.fromarray(RAMP.astype(np.uint8)).save(bases["picture"])
+    Image.fromarray(RAMP).save(bases["deep"])
+    nibabel.Nifti1Image(BODY, np.eye(4)).to_filename(bases["nifti"])
+    bases["dicom"] = write_dicom(tmp_path / "d.dcm", RAMP, WindowCenter=5, WindowWidth=9)
+    bases["frames"] = write_dicom(tmp_path / "e.dcm", BODY)
+    rng, content = random.Random(kind), bases[kind].read_bytes()
+    wanted = [Preprocessing(size=(4, 4), depth=16, window=window) for window in (None, "percentiles", "header")]
+    wanted.append(Preprocessing(size=(4, 4, 4)))
+    path = tmp_path / ("x" + "".join(bases[kind].suffixes))
+    refused = 0
+    for number in range(200):
+        path.write_bytes(mutated(content, rng))
+        try:
+            found = decode_file(path, wanted[number % len(wanted)])
+        except InputError as error:
+            refused += 1
+            assert error.where == str(path)
+        else:
+            assert found.values.shape == wanted[number % len(wanted)].input_shape
+    assert refused > 20
