@@ -79,10 +79,23 @@ def dpmed(
 
 def _register() -> None:
     # In the order of work. Each module only declares options; real work is imported when its command runs.
-    from dpmed.cli import audit, bounds, budget, export, match, phantom, predict, reconstruct, train, visualize
+    from dpmed.cli import (
+        audit,
+        bounds,
+        budget,
+        evaluate,
+        export,
+        match,
+        phantom,
+        predict,
+        reconstruct,
+        train,
+        visualize,
+    )
 
     train.register(app)
     predict.register(app)
+    evaluate.register(app)
     export.register(app)
     reconstruct.register(app)
     match.register(app)
