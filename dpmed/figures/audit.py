@@ -39,13 +39,12 @@ def plot_audit(bars: Sequence[Bar], folder: Path, *, claimed: float, confidence:
     for place, bar in enumerate(bars):
         is_above = bar.lower > claimed
         axis.barh(place, bar.lower, height=0.5, color=PALETTE[1] if is_above else PALETTE[0])
-        axis.text(bar.lower, place, f" ≥ {bar.lower:.3g}", va="center", ha="left")
         if bar.best is not None:
             label = "reached if all is as claimed" if place == 0 else None
             axis.plot([bar.best], [place], marker="|", markersize=16, linestyle="none", color=PALETTE[2], label=label)
     axis.axvline(claimed, linestyle="--", color="0.3", label=f"claimed: ε = {claimed:.4g}")
     axis.set(
-        yticks=range(len(bars)), yticklabels=[bar.name for bar in bars], xlabel=f"ε at δ = {delta:g}",
+        yticks=range(len(bars)), yticklabels=[f"{bar.name}\nε ≥ {bar.lower:.3g}" for bar in bars], xlabel=f"ε at δ = {delta:g}",
         title=f"Measured: ε is at least this, with {confidence:.0%} confidence",
         xlim=(0, 1.25 * max(claimed, *(bar.lower for bar in bars))), ylim=(len(bars) - 0.4, -0.6),
     )  # fmt: skip
