@@ -44,7 +44,8 @@ def plot_audit(bars: Sequence[Bar], folder: Path, *, claimed: float, confidence:
             axis.plot([bar.best], [place], marker="|", markersize=16, linestyle="none", color=PALETTE[2], label=label)
     axis.axvline(claimed, linestyle="--", color="0.3", label=f"claimed: ε = {claimed:.4g}")
     axis.set(
-        yticks=range(len(bars)), yticklabels=[f"{bar.name}\nε ≥ {bar.lower:.3g}" for bar in bars], xlabel=f"ε at δ = {delta:g}",
+        yticks=range(len(bars)), yticklabels=[f"{bar.name}\nε ≥ {bar.lower:.3g}" for bar in bars],
+        xlabel=f"ε at δ = {delta:g}",
         title=f"Measured: ε is at least this, with {confidence:.0%} confidence",
         xlim=(0, 1.25 * max(claimed, *(bar.lower for bar in bars))), ylim=(len(bars) - 0.4, -0.6),
     )  # fmt: skip

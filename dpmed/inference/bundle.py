@@ -97,6 +97,12 @@ def read_bundle(folder: Path) -> StoredModel:
     """
     contents = _read_checked(folder)
     description = parse_description(contents[MODEL_FILE], where=str(folder / MODEL_FILE))
+    if description.architecture.name == "custom":
+        raise InputError(
+            "its network is made by code that the bundle names, and reading a bundle runs no code",
+            where=str(folder / MODEL_FILE),
+            remedy="Use model.onnx, or the run folder.",
+        )
     ledger = parse_ledger(contents[LEDGER_FILE], where=str(folder / LEDGER_FILE))
     empty = shapes_of(description, where=str(folder / MODEL_FILE))
     arrays = _read_weights(folder / WEIGHTS_FILE, named_shapes(empty))

@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from dpmed.config.model import (
     ConvolutionalTable,
+    CustomModel,
     MlpModel,
     ModelConfig,
     Resnet9Model,
@@ -20,6 +21,7 @@ from dpmed.config.model import (
 )
 from dpmed.errors import InputError
 from dpmed.models.blocks import Style
+from dpmed.models.custom import make_custom
 from dpmed.models.ensemble import Ensemble
 from dpmed.models.pretrained import load_pretrained
 from dpmed.models.resnet9 import Resnet9
@@ -28,6 +30,8 @@ from dpmed.models.small import Mlp, SmallCnn
 from dpmed.models.stages import stages_from_head
 from dpmed.models.unet import Unet
 from dpmed.models.wide_resnet import WideResnet
+
+ShippedModel = MlpModel | SmallCnnModel | Resnet9Model | WideResnetModel | Resnet18Model | UnetModel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,8 +70,12 @@ def build_model(
     Raises:
         InputError: the model does not fit the task or the input, or its pretrained weights cannot be used.
     """
-    _check_task(config, task)
-    module, state = eqx.nn.make_with_state(_make_members)(config, input_shape, outputs, key)
+    if isinstance(config, CustomModel):
+        gives_image = task in ("segmentation", "reconstruction")
+        module, state = _make_custom(config, input_shape, outputs, key, gives_image=gives_image), None
+    else:
+        _check_task(config, task)
+        module, state = eqx.nn.make_with_state(_make_members)(config, input_shape, outputs, key)
     mixes = isinstance(config, ConvolutionalTable) and config.normalisation == "batch"
     if config.pretrained is not None:
         module = load_pretrained(module, config.pretrained)
@@ -84,7 +92,15 @@ def build_model(
     )
 
 
-def _check_task(config: ModelConfig, task: str) -> None:
+def _make_custom(
+    config: CustomModel, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray, *, gives_image: bool
+) -> eqx.Module:
+    keys = [key] if config.members == 1 else list(jax.random.split(key, config.members))
+    made = [make_custom(config, input_shape, outputs, one, gives_image=gives_image) for one in keys]
+    return made[0] if len(made) == 1 else Ensemble(made)
+
+
+def _check_task(config: ShippedModel, task: str) -> None:
     wants_vector = task in ("classification", "multi-label", "regression")
     if isinstance(config, UnetModel) == wants_vector:
         gives = "an image" if isinstance(config, UnetModel) else "one vector"
@@ -94,14 +110,14 @@ def _check_task(config: ModelConfig, task: str) -> None:
         )
 
 
-def _make_members(config: ModelConfig, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> eqx.Module:
+def _make_members(config: ShippedModel, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> eqx.Module:
     if config.members == 1:
         return _make(config, input_shape, outputs, key)
     keys = jax.random.split(key, config.members)
     return Ensemble([_make(config, input_shape, outputs, one) for one in keys])
 
 
-def _make(config: ModelConfig, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> eqx.Module:
+def _make(config: ShippedModel, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> eqx.Module:
     match config:
         case MlpModel():
             return Mlp(math.prod(input_shape), config.width, outputs, activation=config.activation, key=key)

@@ -7,6 +7,7 @@ from dpmed.config.schema import Config
 from dpmed.data.base import Dataset
 from dpmed.data.split import split_note
 from dpmed.dpsgd.clipping import Clipping
+from dpmed.factories import load_factory
 from dpmed.planning.clipping import clipping_notes, count_noise, noise_notes
 from dpmed.privacy.budget import Budget
 from dpmed.privacy.ledger import LedgerFacts, several_images_note
@@ -71,6 +72,13 @@ def uses_of_data(config: Config) -> list[str]:
         found.append("Validation scores, computed exactly, chose when to reduce the learning rate.")
     if getattr(config.loss, "class_weights", None) == "balanced":
         found.append("The loss weighs classes by their counts in the training set, computed exactly.")
+    for table, what in ((config.model, "network"), (config.loss, "loss")):
+        if table.name == "custom":
+            loaded = load_factory(table.factory, where="model.factory" if what == "network" else "loss.factory")
+            found.append(
+                f"The {what} came by custom code, {loaded.describe()}: that constants in it owe nothing to private "
+                "data is unchecked."
+            )
     if config.model.pretrained is not None:
         found.append(
             f"Training began with the weights in {config.model.pretrained.name}; ε does not cover the data that those "
