@@ -1,8 +1,8 @@
 """From guesses about who took part to a lower confidence limit of ε.
 
 Of m canaries each is put into one training or left out by a fair coin. An auditor who has seen the training guesses for
-r of them and is right v times. If the training is as private as claimed, more than so many right guesses are improbable,
-whatever the auditor does; from how improbable, a limit follows.
+r of them and is right v times. If the training is as private as claimed, so many right guesses are improbable, whatever
+the auditor does; from how improbable, a limit follows.
 
 Two ways. By (ε, δ) alone: the number of right guesses is dominated by a binomial with success rate e^ε / (1 + e^ε), but
 for δ (Steinke, Nasr & Jagielski, 2023, Theorem 5.2). By the whole trade-off curve: let f̄(x) be the largest TPR at FPR
