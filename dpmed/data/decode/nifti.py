@@ -131,7 +131,9 @@ class _Header:
                 f"declares {text} voxels of {self.dtype}; over {MAX_BYTES:,} bytes are refused", where=where
             )
         usable = np.isfinite([self.slope, self.intercept]).all() and np.abs(self.affine).max() < _LARGEST_MM
-        if not usable or abs(float(np.linalg.det(self.affine[:3, :3]))) < _SMALLEST_VOXEL:
+        first, second, third = self.affine[:3, :3].T
+        # The volume of a voxel as a product of its edges: a determinant by elimination divides by what may be nothing.
+        if not usable or abs(float(first @ np.cross(second, third))) < _SMALLEST_VOXEL:
             raise InputError("has no usable affine, so up and left are unknown", where=where)
 
     def check_fits(self, size: int, ratio: int = 1) -> None:
