@@ -32,14 +32,15 @@ class Product(Protocol):
     def columns(self, x: Float[Array, "..."]) -> Float[Array, "positions inputs"] | None:
         """A matrix A with ‖Aᵀ g‖ = ‖gradient by the weight‖ for each output gradient g `(positions, channels)`.
 
-        None where there is none, as for standardised filters.
+        None where there is none, as for standardised filters. Before means over rows are taken off, each number of `x`
+        stands in A at most inputs / channels of `x` times: bounds of rounding rest on that. In the type of `x`.
         """
         ...
 
     def gradients(
         self, x: Float[Array, "batch view ..."], gradient: Float[Array, "batch view ..."], weight: Float[Array, "..."]
     ) -> Float[Array, "batch ..."]:
-        """For each record the gradient by the weight, summed over its views."""
+        """For each record the gradient by the weight, summed over its views; computed in the type of its arguments."""
         ...
 
 

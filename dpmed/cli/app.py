@@ -79,7 +79,7 @@ def dpmed(
 
 def _register() -> None:
     # In the order of work. Each module only declares options; real work is imported when its command runs.
-    from dpmed.cli import bounds, budget, export, match, phantom, predict, reconstruct, train, visualize
+    from dpmed.cli import audit, bounds, budget, export, match, phantom, predict, reconstruct, train, visualize
 
     train.register(app)
     predict.register(app)
@@ -88,6 +88,7 @@ def _register() -> None:
     match.register(app)
     visualize.register(app)
     bounds.register(app)
+    audit.register(app)
     budget.register(app)
     phantom.register(app)
 

@@ -1,4 +1,4 @@
-"""What the user's own files are brought to: as the config says and, for the depth of pictures, as the first file does.
+"""What the user's own files are brought to: as the config says, and for the depth of pictures as the first file does.
 
 How files are read at all stands in `dpmed.data.decode.files`.
 """
@@ -10,6 +10,8 @@ from dpmed.config.data import FolderData, TableData
 from dpmed.data.decode.files import depth_for
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.recognise import Kind
+from dpmed.data.decode.window import Depth
+from dpmed.errors import InputError
 
 _VOLUME = 3  # sides
 DEPTH_READ = "The depth of the pictures, 8 or 16 bits, is that of the first file; data.depth fixes it."
@@ -22,9 +24,6 @@ def preprocessing_of(config: FolderData | TableData, *, files: int, first: Path)
         config: of the data set.
         files: of a sample; each of several is a grey channel.
         first: one of the files, whose depth is taken where the config leaves it open.
-
-    Raises:
-        InputError: the first file cannot be read.
     """
     if is_volume(config.size):
         return Preprocessing(size=config.size, channels=files, files=files, window=config.window)
@@ -33,9 +32,16 @@ def preprocessing_of(config: FolderData | TableData, *, files: int, first: Path)
         channels=config.channels if files == 1 else files,
         files=files,
         window=config.window,
-        depth=config.depth or depth_for(first),
+        depth=config.depth or _depth_of(first),
         narrow=config.depth is not None,
     )
+
+
+def _depth_of(first: Path) -> Depth:
+    try:
+        return depth_for(first)
+    except InputError:
+        return 8  # of no account: it is refused as soon as it is decoded, with all others that are damaged
 
 
 def depth_notes(config: FolderData | TableData) -> tuple[str, ...]:

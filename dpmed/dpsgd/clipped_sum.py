@@ -127,6 +127,10 @@ def rounding_margin(most_records: int, *, norm_error: float, summation_error: fl
 
         c (1 + norm_error + 2 n (summation_error + n u)) <= C.
 
+    This asks for the same c with a record and without it. Were m a function of n itself, every record's share would
+    change by a hair when one comes or goes, in steps too that it takes no part in. So n is rounded up to a power of
+    two: then m changes only where n passes one, as the sampling rate changes with the (public) number of records.
+
     Args:
         most_records: n >= 1.
         norm_error: of the squares, see `GradientNorms.norm_error`.
@@ -138,7 +142,8 @@ def rounding_margin(most_records: int, *, norm_error: float, summation_error: fl
     Raises:
         ValueError: m is above 0.01: n is beyond what float64 sums bear.
     """
-    found = norm_error + 2.0 * most_records * (summation_error + most_records * UNIT_ROUNDOFF) + _FEW_OPERATIONS
+    rounded = 2.0 ** (most_records - 1).bit_length()
+    found = norm_error + 2.0 * rounded * (summation_error + rounded * UNIT_ROUNDOFF) + _FEW_OPERATIONS
     if not found <= _LARGEST_MARGIN:
         raise ValueError(f"Expected {most_records=} for which rounding takes at most {_LARGEST_MARGIN} of C: {found=}.")
     return _SECOND_ORDER * found

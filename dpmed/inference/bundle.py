@@ -1,4 +1,4 @@
-"""Bundles: a model in one folder that may leave the house it was trained in.
+"""Bundles: a model in one folder that may leave the institution it was trained in.
 
 `model.safetensors` (weights), `model.json` (what they are), `privacy.json` (what the training promises),
 `MODEL_CARD.md` (what a reader should know) and `checksums.sha256`; on demand `model.onnx` or `model.stablehlo`. Reading

@@ -49,9 +49,9 @@ def check_metrics(names: Sequence[str], main: str | None, *, task: str) -> None:
     for name in asked:
         if name not in known:
             problem = f"{name!r} is unknown for {task}; valid: {', '.join(known)}"
-            raise InputError(problem, where="[evaluation] metrics")
+            raise InputError(problem, where="evaluation.metrics")
     if main is not None and main not in (*asked, "loss"):
-        raise InputError(f"{main!r} is not among the metrics {', '.join(asked)}", where="[evaluation] main_metric")
+        raise InputError(f"{main!r} is not among the metrics {', '.join(asked)}", where="evaluation.main_metric")
 
 
 def evaluate(

@@ -57,7 +57,7 @@ def build_model(
     """The model that `config` describes.
 
     Args:
-        config: the `[model]` table.
+        config: the model.
         input_shape: `(*space, channel)` of one sample.
         outputs: logits, predicted numbers, or channels of the predicted image.
         task: of the data set.
@@ -90,7 +90,7 @@ def _check_task(config: ModelConfig, task: str) -> None:
         gives = "an image" if isinstance(config, UnetModel) else "one vector"
         remedy = 'Use name = "resnet9".' if wants_vector else 'Use name = "unet".'
         raise InputError(
-            f"{config.name} gives {gives} per sample and cannot do {task}", where="[model] name", remedy=remedy
+            f"{config.name} gives {gives} per sample and cannot do {task}", where="model.name", remedy=remedy
         )
 
 
@@ -147,7 +147,7 @@ def _check_groups(config: SmallCnnModel) -> None:
         if channels % config.groups:
             raise InputError(
                 f"{config.groups} does not divide {channels} channels",
-                where="[model] groups",
+                where="model.groups",
                 remedy=f"Try {math.gcd(*config.channels)}.",
             )
 
@@ -157,7 +157,7 @@ def _check_halvings(input_shape: tuple[int, ...], halvings: int) -> None:
     if smallest < 2**halvings:
         raise InputError(
             f"it halves the image {halvings} times, which leaves too little of a side of {smallest}",
-            where="[model] channels",
+            where="model.channels",
             remedy=f"Give images of side {2**halvings} or more, or choose a network with fewer levels.",
         )
 
@@ -165,4 +165,4 @@ def _check_halvings(input_shape: tuple[int, ...], halvings: int) -> None:
 def _check_depth(depth: int) -> None:
     if depth % 6 != 4:  # noqa: PLR2004 the network's own rule
         below = depth - (depth - 4) % 6
-        raise InputError(f"{depth} is not 6 n + 4", where="[model] depth", remedy=f"Try {below} or {below + 6}.")
+        raise InputError(f"{depth} is not 6 n + 4", where="model.depth", remedy=f"Try {below} or {below + 6}.")

@@ -23,7 +23,7 @@ from dpmed.models.build import BuiltModel, build_model
 from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
-from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget
+from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget, steps_per_epoch
 from dpmed.privacy.ledger import LedgerFacts
 from dpmed.progress import Progress
 
@@ -161,7 +161,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         require_noise(config.privacy, budget)
         budget.require_agreement()
     clipping = None if config.privacy is None or budget is None else build_clipping(config.privacy, budget)
-    steps_per_epoch = len(members) // config.training.batch_size
+    epoch = steps_per_epoch(len(members), config.training.batch_size)
     return Plan(
         config=config,
         dataset=dataset,
@@ -172,8 +172,8 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         clipping=clipping,
         facts=ledger_facts(config, dataset, unit, budget=budget, clipping=clipping),
         units=summarise_units(dataset, split.train),
-        steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
-        steps_per_epoch=steps_per_epoch,
+        steps=epoch * (config.training.epochs or 0) if budget is None else budget.steps,
+        steps_per_epoch=epoch,
         microbatches=_microbatches(config, len(members)),
         warnings=(
             *_warnings(config, len(members)),

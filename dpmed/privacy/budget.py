@@ -107,6 +107,11 @@ def _spent(budget: Budget, steps: int) -> Spent:
     )
 
 
+def steps_per_epoch(train_size: int, expected_batch_size: int) -> int:
+    """Steps that make an epoch, in expectation: floor(N / expected batch size)."""
+    return train_size // expected_batch_size
+
+
 @dataclass(frozen=True, kw_only=True)
 class BudgetRequest:
     """What the user asked for.
@@ -144,8 +149,8 @@ class BudgetRequest:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that make an epoch: floor(N / expected batch size)."""
-        return self.train_size // self.expected_batch_size
+        """Steps that make an epoch."""
+        return steps_per_epoch(self.train_size, self.expected_batch_size)
 
 
 def solve_budget(request: BudgetRequest) -> Budget:

@@ -7,12 +7,13 @@ of Kaissis et al. (2023); the relaxed adversary is that of Ziller et al. (2024).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from scipy import optimize
 
 from dpmed.errors import InputError
+from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.losses import Adversary
 from dpmed.privacy.tradeoff import Composition, Power
 
@@ -111,22 +112,19 @@ def _smallest_noise(risk: Callable[[float], float], target: float) -> float:
 
 def assumption_notes(composition: Composition, *, prior: float, max_risk: float) -> tuple[str, ...]:
     """What a ledger must say of a run whose noise was calibrated to a reconstruction risk."""
-    worst = Composition(
-        adversary="worst-case",
-        noise_multiplier=composition.noise_multiplier,
-        sampling_rate=composition.sampling_rate,
-        steps=composition.steps,
-    )
-    bound = reconstruction(worst, prior).upper
+    bound = reconstruction(replace(composition, adversary="worst-case"), prior).upper
     first = (
         f"The noise was calibrated to a reconstruction risk of at most {max_risk:g} at prior κ = {prior:.4g} for the "
         f"{composition.adversary} adversary."
     )
     if composition.adversary == "worst-case":
         return (first,)
+    constant = constant_sign_upper(composition, prior)
     return (
         first,
         "That rests on an assumption about the attacker, who is taken not to know the direction of the patient's "
         "gradient (a χ² test in each step): it is no differential-privacy guarantee. ε as stated holds without it.",
+        "The direction is taken as unknown anew in each step. An attacker who does not know it, but that it stays the "
+        f"same over the whole training, can do more: at most {constant:.4g} at the same κ.",
         f"Without the assumption, the worst-case adversary's bound at the same κ is {bound:.4g}.",
     )

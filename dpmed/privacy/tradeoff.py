@@ -265,13 +265,16 @@ def _lower(summed: SummedLoss, window: Window, fpr: float) -> float:
 
 
 def _tpr(under_p: Vector, under_q: Vector, fpr: float, *, sure: float) -> tuple[float, int]:
-    """TPR and threshold (a place on the grid, or -1) of the test that says yes above a threshold, and by a coin at it, so that its FPR is `fpr`.
+    """TPR and threshold of the test that says yes above a threshold, and by a coin at it, so that its FPR is `fpr`.
 
     Args:
         under_p: masses of the sums under P, in rising order of the loss.
         under_q: likewise under Q.
         fpr: the rate.
         sure: what of Q stands not in `under_q`, because one step alone says yes.
+
+    Returns:
+        TPR, and the threshold's place on the grid; -1 for a test that always says yes.
     """
     tail = np.cumsum(under_p[::-1])[::-1]
     if tail[0] <= fpr:

@@ -50,7 +50,7 @@ def build_loss(  # noqa: PLR0911 one per name
     if task not in _TASKS[config.name]:
         fitting = [name for name, tasks in _TASKS.items() if task in tasks]
         remedy = f"Use one of {', '.join(fitting)}."
-        raise InputError(f"{config.name} is no loss for {task}", where="loss.name", remedy=remedy)
+        raise InputError(f"{config.name} is not a loss for {task}", where="loss.name", remedy=remedy)
     match config:
         case CrossEntropyLoss():
             weights = _weights(config.class_weights, classes, class_counts)

@@ -1,4 +1,4 @@
-"""`dpmed export`: from a run folder to a bundle that may leave the house, or a refusal."""
+"""`dpmed export`: from a run folder to a bundle that may leave the institution, or a refusal."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -10,7 +10,7 @@ from tests.cli.test_train import refused
 COLUMNS = (
     "epsilon,delta,noise_multiplier,sampling_rate,steps,train_size,prior,epsilon_pld,epsilon_rdp,worst_case_upper,"
     "worst_case_lower,relaxed_upper,relaxed_lower,worst_case_advantage,relaxed_advantage,worst_case_tpr_at_fpr_0.001,"
-    "relaxed_tpr_at_fpr_0.001"
+    "relaxed_tpr_at_fpr_0.001,relaxed_constant_sign_upper"
 )
 
 
@@ -29,7 +29,7 @@ def test_a_sweep_writes_tables_and_pictures(dpmed, tmp_path):
     for row in rows:
         assert 0.999 * row["epsilon"] <= row["epsilon_pld"] <= row["epsilon"] * (1 + 1e-9)
         assert row["prior"] == 1 / 8012
-        assert row["relaxed_upper"] <= row["worst_case_upper"] <= 1
+        assert row["relaxed_upper"] <= row["relaxed_constant_sign_upper"] <= row["worst_case_upper"] <= 1
     found = json.loads((tmp_path / "b" / "bounds.json").read_text())
     assert len(found["rows"]) == 4
     assert found["settings"]["steps"] == 300
@@ -56,7 +56,8 @@ def test_single_budgets_and_noise_over_a_config(dpmed, tmp_path):
 def test_extreme_budgets_are_monotone(dpmed, tmp_path):
     done = dpmed("bounds", "--eps-min", 1e6, "--eps-max", 1e18, "--num", 5, "--json", "--out", tmp_path / "b")
     rows = json.loads(done.stdout)["rows"]
-    for column in ("epsilon_pld", "epsilon_rdp", "worst_case_upper", "relaxed_upper", "worst_case_lower"):
+    uppers = ("worst_case_upper", "relaxed_upper", "relaxed_constant_sign_upper")
+    for column in ("epsilon_pld", "epsilon_rdp", *uppers, "worst_case_lower"):
         values = [row[column] for row in rows]
         assert values == sorted(values), column
     assert all(2.5 < row["epsilon_rdp"] / row["epsilon_pld"] < 2.9 for row in rows)

@@ -149,7 +149,7 @@ def test_a_delta_of_one_over_n_is_warned_about(dpmed):
 
 def test_resume_of_a_folder_without_a_run_is_explained(dpmed, tmp_path):
     refused(dpmed("train", "--resume", tmp_path), "holds no training run")
-    refused(dpmed("train", "quickstart", "--resume", tmp_path), "--resume", "goes alone")
+    refused(dpmed("train", "quickstart", "--resume", tmp_path), "--resume", "takes no other options")
 
 
 def test_an_epsilon_that_needs_no_privacy_key_can_be_swapped_for_noise(dpmed):

@@ -113,7 +113,7 @@ def test_two_gaussians_composed_have_the_epsilon_of_the_one():
     noise, steps = 1.5, 4
     clipping = adaptive(count_noise=1.0)
     left = clipping.gradient_noise(noise)
-    parameter = np.sqrt(steps * (1 / left**2 + 1 / 4.0))
+    parameter = float(np.sqrt(steps * (1 / left**2 + 1 / 4.0)))
     found = epsilon(SampledGaussian(noise_multiplier=1 / parameter, sampling_rate=1.0, steps=1), 1e-5)
     wanted = epsilon(SampledGaussian(noise_multiplier=noise, sampling_rate=1.0, steps=steps), 1e-5)
     assert found == pytest.approx(wanted, rel=2e-3)

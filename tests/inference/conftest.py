@@ -16,6 +16,7 @@ SCANS = """
 name = "msd"
 root = "{root}"
 task = "liver"
+split_by = "stratified"
 shape = [16, 12, 8]
 cache = false
 [model]

@@ -19,7 +19,7 @@ def test_folders_are_searched_below_in_order_and_other_files_left_out(tmp_path):
     touch(tmp_path, "b.png", "a/c.JPG", "a/.hidden.png", ".git/x.png", "notes.txt", "z.dcm", "v.nii.gz")
     found = list_inputs([tmp_path], kind="picture")
     assert [Path(entry.input).relative_to(tmp_path).as_posix() for entry in found] == ["b.png", "z.dcm", "a/c.JPG"]
-    assert [entry.name for entry in list_inputs([tmp_path], kind="volume")] == ["v"]
+    assert [entry.name for entry in list_inputs([tmp_path], kind="volume")] == ["v", "z"]
 
 
 def test_files_keep_their_order_and_any_ending(tmp_path):

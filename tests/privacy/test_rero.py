@@ -3,6 +3,8 @@
 import pytest
 
 from dpmed.errors import InputError
+from dpmed.privacy.constant_sign import constant_sign_upper
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rero import assess, assumption_notes, noise_for_risk, reconstruction
 from dpmed.privacy.tradeoff import Composition
 from tests.privacy.reference import IDS, ROWS
@@ -63,6 +65,22 @@ def test_a_ledger_says_that_the_relaxed_adversary_is_an_assumption():
         "no differential-privacy guarantee",
         "0.001",
         f"{reconstruction(worst, 0.001).upper:.4g}",
+        f"{constant_sign_upper(relaxed, 0.001):.4g}",
+        "stays the same",
     ):
         assert word in text
     assert "assumption" not in " ".join(assumption_notes(worst, prior=0.001, max_risk=0.05))
+
+
+def test_different_runs_on_one_patient_are_assessed_together():
+    kinds = [
+        SampledGaussian(noise_multiplier=n, sampling_rate=q, steps=t) for n, q, t in ((3.0, 0.2, 50), (9, 0.5, 90))
+    ]
+    for adversary in ("worst-case", "relaxed"):
+        together = assess(Composition.of(kinds, adversary), prior=0.01)
+        for kind in kinds:
+            alone = assess(Composition.of([kind], adversary), prior=0.01)
+            assert together.lower >= alone.lower * (1 - 1e-3)
+            assert together.upper >= alone.upper * (1 - 1e-3)
+            assert together.tpr >= alone.tpr * (1 - 1e-3)
+            assert together.advantage >= alone.advantage * (1 - 1e-3)

@@ -3,7 +3,10 @@
 A decoder allocates what the codestream says, not what the file's header says around it: so the codestream is looked at
 before the decoder is.
 
-Sources: ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annexes A and I (JPEG 2000 and its boxes).
+RLE has no such size; there the runs are counted, since its decoder trusts that they fill a frame and no more.
+
+Sources: ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annexes A and I (JPEG 2000 and its boxes); DICOM PS3.5
+annex G (RLE).
 """
 
 import struct
@@ -21,6 +24,8 @@ _JP2_MARK = b"\0\0\0\x0cjP  "
 _CODESTREAM_BOX = b"jp2c"
 _LONG_BOX = 1
 _BOX_BYTES, _LONG_BOX_BYTES = 8, 16
+_RLE_HEADER_BYTES, _RLE_SEGMENTS = 64, 15
+_NO_RUN = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +53,39 @@ def declared_size(content: bytes) -> Declared | None:
         return _jpeg2000(content) if content.startswith(_J2K_MARK) else None
     except (struct.error, IndexError):
         return None
+
+
+def rle_lengths(content: bytes, *, most: int) -> list[int] | None:
+    """How many bytes each segment of an RLE frame unfolds to, or None where it is none.
+
+    Args:
+        content: the frame.
+        most: counting stops where a segment is longer than this.
+    """
+    if len(content) < _RLE_HEADER_BYTES:
+        return None
+    count, *starts = struct.unpack_from("<16I", content)
+    if not 1 <= count <= _RLE_SEGMENTS:
+        return None
+    ends = [*starts[1:count], len(content)]
+    pairs = list(zip(starts[:count], ends, strict=True))
+    if any(not _RLE_HEADER_BYTES <= start <= end <= len(content) for start, end in pairs):
+        return None
+    return [_unfolded(content, start, end, most) for start, end in pairs]
+
+
+def _unfolded(content: bytes, place: int, end: int, most: int) -> int:
+    total = 0
+    while place < end and total <= most:
+        sign = content[place]
+        place += 1
+        if sign < _NO_RUN:  # so many bytes as they are, and one more
+            total += min(sign + 1, end - place)
+            place += sign + 1
+        elif sign > _NO_RUN:  # one byte, repeated
+            total += 257 - sign if place < end else 0
+            place += 1
+    return total
 
 
 def _jpeg(content: bytes) -> Declared | None:

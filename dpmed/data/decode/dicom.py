@@ -8,8 +8,6 @@ Source: DICOM PS3.3 (image pixel module) and PS3.5 (encodings).
 """
 
 import io
-import logging
-import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Shaped
 
-from dpmed.data.decode.codestream import declared_size
+from dpmed.data.decode.codestream import declared_size, rle_lengths
 from dpmed.data.decode.pictures import MAX_PIXELS
+from dpmed.data.decode.quiet import ignore_logs, ignore_warnings
 from dpmed.errors import InputError
 
 _MAX_BYTES = 1 << 30
@@ -37,6 +36,8 @@ _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
 _BITS = (1, 8, 16, 32, 64)
 _PIXEL_ELEMENTS = {0x0010: "PixelData", 0x0008: "FloatPixelData", 0x0009: "DoubleFloatPixelData"}
 _PIXEL_TYPES = (b"OB", b"OW", b"OF", b"OD", b"UN")
+_SPARE_RUN = 128  # the longest run of RLE: padding beyond the end of a frame
+_PANIC = "PanicException"
 _NOISY = ("pydicom", "pylibjpeg", "libjpeg", "openjpeg", "rle")
 
 _PIXEL_TAGS = (
@@ -126,9 +127,8 @@ class DicomFile:
         with self._open() as file:
             file.seek(self.pixels_at)
             self._skip_element_header(file, options)
-            if syntax.is_encapsulated:
-                self._check_codestream(file, frame, options)
-            values = decoder.as_array(file, index=frame, validate=True, raw=False, **options)[0]
+            plugin = self._check_frame(file, frame, options) if syntax.is_encapsulated else ""
+            values = decoder.as_array(file, index=frame, validate=True, raw=False, decoding_plugin=plugin, **options)[0]
         wanted = (self.rows, self.columns) if self.samples == 1 else (self.rows, self.columns, self.samples)
         if values.shape != wanted:
             raise InputError("is damaged: its pixels do not fit its header", where=str(self.path))
@@ -146,21 +146,35 @@ class DicomFile:
             options["pixel_vr"] = start[4:6].decode("ascii")
             file.read(4)
 
-    def _check_codestream(self, file: io.BufferedIOBase, frame: int, options: dict[str, Any]) -> None:
+    def _check_frame(self, file: io.BufferedIOBase, frame: int, options: dict[str, Any]) -> str:
+        """Look at a compressed frame before its decoder does; the name of the decoder to use, empty for the usual."""
         from pydicom.encaps import get_frame
         from pydicom.uid import RLELossless
 
-        if self.syntax == RLELossless:
-            return  # its decoder fills a frame of the size that the header declares, and no more
         place = file.tell()
         # The very call that the decoder makes, so that what is checked is what is decoded.
         content = get_frame(file, frame, number_of_frames=self.frames, extended_offsets=options.get("extended_offsets"))
         file.seek(place)
+        if self.syntax == RLELossless:
+            return self._check_runs(content, options["bits_allocated"] // 8)
         found = declared_size(content)
         if found is None or (found.rows, found.columns, found.samples) != (self.rows, self.columns, self.samples):
             raise InputError(
                 "is damaged: a compressed frame is not of the size that the header declares", where=str(self.path)
             )
+        return ""
+
+    def _check_runs(self, content: bytes, bytes_per_sample: int) -> str:
+        size = self.rows * self.columns
+        lengths = rle_lengths(content, most=size + _SPARE_RUN)
+        if lengths is None or len(lengths) != self.samples * bytes_per_sample:
+            raise InputError("is damaged: a compressed frame has other parts than it should", where=str(self.path))
+        if not size <= min(lengths) <= max(lengths) <= size + _SPARE_RUN:
+            raise InputError(
+                "is damaged: a compressed frame is not of the size that the header declares", where=str(self.path)
+            )
+        # pylibjpeg's decoder ends in a panic where a last run is too long; pydicom's slower one cuts it off.
+        return "" if max(lengths) == size else "pydicom"
 
 
 def open_dicom(path: Path) -> DicomFile:
@@ -199,7 +213,8 @@ def guarded(path: Path, action: Callable[[], T]) -> T:
     """
     failure = InputError("cannot be decoded as DICOM, it is damaged or incomplete", where=str(path))
     try:
-        _quieten()
+        ignore_warnings([*_NOISY, "dpmed.data.decode"])
+        ignore_logs(_NOISY)
         return action()
     except InputError as error:
         failure = InputError(error.problem, where=error.where, remedy=error.remedy)
@@ -210,17 +225,11 @@ def guarded(path: Path, action: Callable[[], T]) -> T:
         failure = InputError("needs pydicom to be read", where=str(path), remedy=remedy)
     except Exception:  # noqa: S110 pydicom and its decoders raise many kinds on damaged files; all mean the same here
         pass
+    except BaseException as error:  # what a decoder written in Rust gives up with is no `Exception`
+        if type(error).__name__ != _PANIC:
+            raise
     # Not within the handler, and not the error itself: either would carry pydicom's text along as its context.
     raise failure
-
-
-def _quieten() -> None:
-    """Let no warning or log record of the decoders through: they quote headers."""
-    pattern = rf"({'|'.join(_NOISY)}|dpmed\.data\.decode)(\.|$)"
-    if not any(entry[0] == "ignore" and entry[3] and entry[3].pattern == pattern for entry in warnings.filters):  # type: ignore[union-attr]
-        warnings.filterwarnings("ignore", module=pattern)
-    for name in _NOISY:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 def _open(path: Path) -> DicomFile:

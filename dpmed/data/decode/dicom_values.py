@@ -46,7 +46,15 @@ def read_dicom_picture(file: DicomFile, *, window: Window = None) -> Float[np.nd
 
 
 def bits_of(file: DicomFile) -> int:
-    """How many bits a value of the picture has: 8 where that is enough for all that the file says, else more."""
+    """How many bits a value of the picture has: 8 where that is enough for all that the file says, else more.
+
+    Raises:
+        InputError: the header is damaged.
+    """
+    return guarded(file.path, lambda: _bits_of(file))
+
+
+def _bits_of(file: DicomFile) -> int:
     plain = "RescaleSlope" not in file.dataset or float(file.dataset.RescaleSlope or 1) == 1
     if file.real or not plain or "ModalityLUTSequence" in file.dataset:
         return max(file.bits, _SIXTEEN_BITS)

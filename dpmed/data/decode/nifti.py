@@ -24,6 +24,8 @@ _HEADER_BYTES = {348: 352, 540: 544}
 # Deflate cannot shrink further than this (zlib manual): a declared size beyond it is a lie.
 _DEFLATE_RATIO = 1032
 _GZIP = 16 + zlib.MAX_WBITS
+# A scanner fits into a kilometre, and a voxel is larger than this, mm³.
+_LARGEST_MM, _SMALLEST_VOXEL = 1e6, 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -128,8 +130,8 @@ class _Header:
             raise InputError(
                 f"declares {text} voxels of {self.dtype}; over {MAX_BYTES:,} bytes are refused", where=where
             )
-        determinant = float(np.linalg.det(self.affine[:3, :3])) if np.isfinite(self.affine).all() else 0.0
-        if abs(determinant) < 1e-9 or not np.isfinite([self.slope, self.intercept]).all():  # noqa: PLR2004 mm³
+        usable = np.isfinite([self.slope, self.intercept]).all() and np.abs(self.affine).max() < _LARGEST_MM
+        if not usable or abs(float(np.linalg.det(self.affine[:3, :3]))) < _SMALLEST_VOXEL:
             raise InputError("has no usable affine, so up and left are unknown", where=where)
 
     def check_fits(self, size: int, ratio: int = 1) -> None:

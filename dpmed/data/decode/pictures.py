@@ -10,6 +10,7 @@ what is transparent is laid over black; the camera's orientation is honoured.
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -17,6 +18,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dpmed.data.decode.quiet import ignore_warnings
 from dpmed.data.decode.window import Depth, Window, deepen, percentile_window, to_depth, to_unit
 from dpmed.errors import InputError
 
@@ -30,6 +32,12 @@ _EIGHT_BITS, _SIXTEEN_BITS, _MORE_BITS = 8, 16, 32
 # How much of what is stored Pillow hands on is told by the name of the raw pixels; 12 bits are handed on as they are.
 _TWELVE_BITS, _SIXTEEN = "12", "16"
 _RANGES = {12: (0.0, 4095.0), 16: (0.0, 65535.0)}
+
+# What Pillow raises on damaged files. Memory is on the list: some formats ask for what the file says before it is read.
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, MemoryError, OverflowError, IndexError,
+    struct.error, zlib.error,
+)  # fmt: skip
 
 T = TypeVar("T")
 
@@ -67,32 +75,8 @@ def decode_sized(
     path: Path, *, size: tuple[int, int], channels: Literal[1, 3], window: Window, depth: Depth, narrow: bool
 ) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
     """As `decode_picture`, and the height and width that the picture has when it is looked at."""
-
-    def convert(image: Image.Image) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
-        bits = _bits(image)  # first of all: once the pixels are loaded, nothing tells any more
-        # Pillow turns TIFF by itself, and gives the size after that.
-        turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION_TAG, 1) in _ON_THEIR_SIDE
-        shape = (image.width, image.height) if turned else (image.height, image.width)
-        return values(image, bits), shape
-
-    def values(image: Image.Image, bits: int) -> Shaped[np.ndarray, "height width channel"]:
-        if bits > _EIGHT_BITS and depth == _EIGHT_BITS and not narrow:
-            raise InputError(
-                f"has {bits} bits per value, of which 8 would be kept",
-                where=str(path),
-                remedy="Set data.depth = 16 to keep them, or 8 to bring all pictures to 8 bits.",
-            )
-        if image.mode in _DEEP_MODES:
-            ends = _ends(path, image, bits, window)
-            return np.repeat(to_depth(_read_deep(image, ends, size), depth), channels, axis=-1)
-        if bits > _EIGHT_BITS and depth > _EIGHT_BITS:
-            raise InputError(
-                f"has {bits} bits per colour, which are not read in full",
-                where=str(path),
-                remedy="Save it with 8 bits per colour, or set data.depth = 8 to use the upper 8.",
-            )
-        return deepen(_convert(path, image, size=size, channels=channels), depth)
-
+    # No function within this one: the annotations of its shapes would be made anew for every picture.
+    convert = partial(_convert_any, path, size=size, channels=channels, window=window, depth=depth, narrow=narrow)
     return _opened(path, convert)
 
 
@@ -130,6 +114,7 @@ def to_channels(unit: Float[np.ndarray, "height width channel"], channels: int) 
 
 def _opened(path: Path, action: Callable[[Image.Image], T]) -> T:
     """What `action` gives of the opened picture, every failure an `InputError` with the file's name."""
+    ignore_warnings(["PIL"])
     try:
         # Opened here: given a path, Pillow maps some TIFF files into memory, and then turns those wrongly that lie on
         # their side; and a mapped file that is cut short meanwhile ends the process.
@@ -145,7 +130,7 @@ def _opened(path: Path, action: Callable[[Image.Image], T]) -> T:
         raise InputError("there is no such file", where=str(path)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"declares over {MAX_PIXELS:,} pixels, which is refused", where=str(path)) from error
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error, zlib.error) as error:
+    except _DAMAGE as error:
         raise InputError(f"cannot be decoded, it is damaged or incomplete ({error})", where=str(path)) from error
 
 
@@ -160,6 +145,38 @@ def _unidentified(path: Path) -> str:
 def _check_size(path: Path, width: int, height: int) -> None:
     if width * height > MAX_PIXELS or width < 1 or height < 1:
         raise InputError(f"declares {width} x {height} pixels; over {MAX_PIXELS:,} are refused", where=str(path))
+
+
+def _convert_any(
+    path: Path,
+    image: Image.Image,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    window: Window,
+    depth: Depth,
+    narrow: bool,
+) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
+    bits = _bits(image)  # first of all: once the pixels are loaded, nothing tells any more
+    # Pillow turns TIFF by itself, and gives the size after that.
+    turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION_TAG, 1) in _ON_THEIR_SIDE
+    shape = (image.width, image.height) if turned else (image.height, image.width)
+    if bits > _EIGHT_BITS and depth == _EIGHT_BITS and not narrow:
+        raise InputError(
+            f"has {bits} bits per value, of which 8 would be kept",
+            where=str(path),
+            remedy="Set data.depth = 16 to keep them, or 8 to bring all pictures to 8 bits.",
+        )
+    if image.mode in _DEEP_MODES:
+        unit = _read_deep(image, _ends(path, image, bits, window), size)
+        return np.repeat(to_depth(unit, depth), channels, axis=-1), shape
+    if bits > _EIGHT_BITS and depth > _EIGHT_BITS:
+        raise InputError(
+            f"has {bits} bits per colour, which are not read in full",
+            where=str(path),
+            remedy="Save it with 8 bits per colour, or set data.depth = 8 to use the upper 8.",
+        )
+    return deepen(_convert(path, image, size=size, channels=channels), depth), shape
 
 
 def _bits(image: Image.Image) -> int:

@@ -66,18 +66,20 @@ class Preprocessing:
     @property
     def value_range(self) -> tuple[float, float]:
         """The lowest and the highest value that there can be."""
-        ranges = [self._range_of(file) for file in range(self.files)]
-        return min(low for low, _ in ranges), max(high for _, high in ranges)
+        return min(low for low, _ in self.channel_ranges), max(high for _, high in self.channel_ranges)
+
+    @property
+    def channel_ranges(self) -> tuple[tuple[float, float], ...]:
+        """The lowest and the highest value that each channel can have."""
+        shared = self.channels if self.files == 1 else 1
+        return tuple(self._range_of(file) for file in range(self.files) for _ in range(shared))
 
     @property
     def constants(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Mean and std per channel that owe nothing to data: the middle and a quarter of the channel's range."""
-        shared = self.channels if self.files == 1 else 1
-        ranges = [self._range_of(file) for file in range(self.files) for _ in range(shared)]
-        return (
-            tuple((low + high) / 2 / self.scale for low, high in ranges),
-            tuple((high - low) / 4 / self.scale for low, high in ranges),
-        )
+        ranges, scale = self.channel_ranges, self.scale
+        middles = tuple((low + high) / 2 / scale for low, high in ranges)
+        return middles, tuple((high - low) / 4 / scale for low, high in ranges)
 
     @property
     def dtype(self) -> np.dtype:

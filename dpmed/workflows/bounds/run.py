@@ -14,6 +14,7 @@ from dpmed.figures.bounds import measured_point, plot_risks, plot_tradeoffs
 from dpmed.files import write_csv, write_json
 from dpmed.privacy.accountant import AccountantName
 from dpmed.privacy.calibrated import assess_noise, calibrate
+from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.losses import Adversary
 from dpmed.privacy.rero import Risk, assess, noise_for_risk
 from dpmed.privacy.tradeoff import Composition
@@ -38,6 +39,7 @@ COLUMNS = (
     "relaxed_advantage",
     "worst_case_tpr_at_fpr_0.001",
     "relaxed_tpr_at_fpr_0.001",
+    "relaxed_constant_sign_upper",
 )
 TRADEOFF_COLUMNS = ("epsilon", "noise_multiplier", "adversary", "fpr", "tpr_upper")
 _FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 0.6)
@@ -250,6 +252,8 @@ def _row(settings: BoundsSettings, asked_epsilon: float | None, asked_noise: flo
             adversary=adversary, noise_multiplier=found.noise_multiplier, sampling_rate=rate, steps=steps
         )
         row |= _risk_columns(adversary, assess(composition, prior=settings.prior))
+        if adversary == "relaxed":
+            row["relaxed_constant_sign_upper"] = constant_sign_upper(composition, settings.prior)
     return row
 
 
@@ -268,7 +272,7 @@ def _monotone(rows: Sequence[Row]) -> list[Row]:
 
     An upper bound at less noise holds at more noise too, and a lower bound at more noise holds at less. So the last
     digits, which depend on each row's grid, never make the columns go up and down. The relaxed adversary knows less
-    than the worst case, so that its bound is never above.
+    than the worst case, and less than one who knows that the sign stays the same, so that its bound is never above.
     """
     order = sorted(range(len(rows)), key=lambda index: rows[index]["noise_multiplier"])
     sharpened = [dict(row) for row in rows]
@@ -285,6 +289,8 @@ def _monotone(rows: Sequence[Row]) -> list[Row]:
             worst, relaxed = f"worst_case_{suffix}", f"relaxed_{suffix}"
             if worst in row and relaxed in row:
                 row[relaxed] = min(row[relaxed], row[worst])
+        if "relaxed_constant_sign_upper" in row:
+            row["relaxed_upper"] = min(row["relaxed_upper"], row["relaxed_constant_sign_upper"])
     return sharpened
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from dpmed.config.load import load_config
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
+from dpmed.privacy.budget import steps_per_epoch
 from dpmed.progress import Progress
 
 # Ziller et al. (2024): HAM10000 with differential privacy.
@@ -59,7 +60,7 @@ def _from_config(config: Config, options: dict[str, Any], progress: Progress) ->
     return {
         "train_size": train_size,
         "batch_size": batch_size,
-        "steps": None if epochs is None or not batch_size else train_size // batch_size * epochs,
+        "steps": None if epochs is None or not batch_size else steps_per_epoch(train_size, batch_size) * epochs,
         "delta": None if privacy is None else privacy.delta,
         "accountant": "pld" if privacy is None else privacy.accountant,
     }

@@ -3,21 +3,21 @@
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dpmed.errors import InputError
 from dpmed.figures.gallery import CURVES, GALLERY
 from dpmed.figures.report import Picture, Report, Table, write_report
 from dpmed.matching.rero import Share
-from dpmed.privacy.losses import Adversary
+from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.tradeoff import Composition
 from dpmed.reconstructions.manifest import Level, Manifest
 
 _FEW = 0.05
 _BOUND_COLUMNS = ("epsilon", "noise_multiplier", "sampling_rate", "steps", "prior", "worst_case_upper", "relaxed_upper")
+_RELAXED = ("bound, relaxed, sign stays the same", "bound, relaxed, sign unknown anew")
 _SAME = 1e-3
-_ADVERSARIES: tuple[Adversary, ...] = ("worst-case", "relaxed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,8 @@ class BoundRow:
         steps: T.
         prior: κ.
         worst_case_upper: bound for the adversary who knows all but the target; None if absent.
-        relaxed_upper: bound for the adversary who does not know the gradient's direction; None if absent.
+        relaxed_upper: bound for the adversary who does not know the gradient's sign, anew in each step; None if absent.
+        constant_sign_upper: bound for who does not know the sign, but that it is always the same; None if absent.
     """
 
     epsilon: float
@@ -60,6 +61,7 @@ class BoundRow:
     prior: float
     worst_case_upper: float | None
     relaxed_upper: float | None
+    constant_sign_upper: float | None = None
 
 
 def read_bounds(path: Path) -> tuple[BoundRow, ...]:
@@ -92,12 +94,9 @@ def compute_bounds(manifest: Manifest) -> tuple[BoundRow, ...]:
         if level.epsilon is None or not level.noise_multiplier:
             continue
         noise, rate = level.noise_multiplier, manifest.sampling_rate
-        worst, relaxed = (
-            Composition(
-                adversary=adversary, noise_multiplier=noise, sampling_rate=rate, steps=manifest.steps
-            ).upper_power(prior)
-            for adversary in _ADVERSARIES
-        )
+        composition = Composition(adversary="relaxed", noise_multiplier=noise, sampling_rate=rate, steps=manifest.steps)
+        worst = replace(composition, adversary="worst-case").upper_power(prior)
+        constant = constant_sign_upper(composition, prior)
         rows.append(
             BoundRow(
                 epsilon=level.epsilon,
@@ -107,7 +106,8 @@ def compute_bounds(manifest: Manifest) -> tuple[BoundRow, ...]:
                 prior=prior,
                 worst_case_upper=worst,
                 # Each is computed on a grid of its own; who knows less cannot do better, so the smaller holds for it.
-                relaxed_upper=min(relaxed, worst),
+                relaxed_upper=min(composition.upper_power(prior), constant),
+                constant_sign_upper=constant,
             )
         )
     return tuple(rows)
@@ -233,6 +233,8 @@ def _bound(record: dict[str, str]) -> BoundRow:
         prior=values["prior"],
         worst_case_upper=_finite(values["worst_case_upper"]),
         relaxed_upper=_finite(values["relaxed_upper"]),
+        # Tables of earlier versions lack it.
+        constant_sign_upper=_finite(float(record.get("relaxed_constant_sign_upper") or math.nan)),
     )
 
 
@@ -283,15 +285,17 @@ def _bound_table(manifest: Manifest, results: Sequence[LevelResult], bounds: Seq
     for result in results:
         bound = _find_bound(manifest, result.level, bounds)
         if bound is not None:
-            risks = [_cell(bound.prior), _cell(bound.worst_case_upper), _cell(bound.relaxed_upper)]
-            rows.append((result.level.name, f"{result.shares[0][1].share:.1%}", *risks))
+            risks = (bound.prior, bound.worst_case_upper, bound.constant_sign_upper, bound.relaxed_upper)
+            rows.append((result.level.name, f"{result.shares[0][1].share:.1%}", *map(_cell, risks)))
     note = (
         "The bounds hold for the whole training and any attack of their kind: the chance to pick the right image out "
-        "of 1/prior candidates. Above the measured share lies what better attacks might reach."
+        "of 1/prior candidates. Above the measured share lies what better attacks might reach. The relaxed attacker "
+        "does not know the sign of the patient's gradient: much less can be done if it is unknown anew in each step, "
+        "than if the attacker knows that it stays the same."
     )
     if not rows:
         note = "No row of the table of bounds has a level's noise, sampling rate and steps."
-    columns = ("level", "recovered (measured)", "prior", "bound, worst case", "bound, relaxed")
+    columns = ("level", "recovered (measured)", "prior", "bound, worst case", *_RELAXED)
     return Table(title="Beside the bounds", columns=columns, rows=rows, note=note)
 
 

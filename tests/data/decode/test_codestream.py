@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom.encaps import get_frame
 
-from dpmed.data.decode.codestream import Declared, declared_size
+from dpmed.data.decode.codestream import Declared, declared_size, rle_lengths
 
 BUNDLED = Path(pydicom.__file__).parent / "data" / "test_files"
 
@@ -68,3 +68,31 @@ def test_a_cut_codestream_declares_the_same_or_nothing(length):
     for kind in ("JPEG", "JPEG2000"):
         whole = encoded((16, 12), kind)
         assert declared_size(whole[:length]) in (None, declared_size(whole))
+
+
+def rle(*segments):
+    starts = np.cumsum([64, *map(len, segments)])[:-1].tolist()
+    return struct.pack("<16I", len(segments), *starts, *[0] * (15 - len(segments))) + b"".join(segments)
+
+
+def test_runs_are_counted_as_pydicom_unfolds_them():
+    from pydicom.pixels.decoders.rle import _rle_decode_segment
+
+    segments = [b"\x02abc\xfex\x80\x00z", b"\x81y\x00", b"", b"\x05ab"]
+    expected = [len(_rle_decode_segment(segment)) for segment in segments]
+    assert rle_lengths(rle(*segments), most=1000) == expected == [7, 128, 0, 2]
+    dataset = pydicom.dcmread(BUNDLED / "SC_rgb_rle_16bit.dcm")
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    assert rle_lengths(frame, most=10_000) == [10_000] * 6
+
+
+def test_counting_stops_where_there_is_too_much():
+    assert rle_lengths(rle(b"\x81y" * 10_000), most=100)[0] <= 256
+
+
+@given(st.binary(max_size=120))
+def test_what_is_no_frame_of_runs_is_told(content):
+    found = rle_lengths(content, most=1000)
+    assert found is None or 1 <= len(found) <= 15
+    assert rle_lengths(struct.pack("<16I", 1, 9999, *[0] * 14), most=10) is None
+    assert rle_lengths(struct.pack("<16I", 99, *[64] * 15), most=10) is None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from dpmed.data.decode.dicom import guarded, open_dicom, read_patient_id
@@ -81,14 +82,45 @@ def test_a_codestream_of_another_size_than_the_header_is_not_decoded(tmp_path):
         open_dicom(tmp_path / "lie.dcm").stored(0)
 
 
+def test_runs_that_do_not_fill_their_frame_are_not_given_to_a_decoder_that_trusts_them(tmp_path, capfd):
+    path = tmp_path / "x.dcm"
+    dataset = pydicom.dcmread(BUNDLED / "test_files" / "MR_small_RLE.dcm")
+    expected = dataset.pixel_array
+    frame = get_frame(dataset.PixelData, 0, number_of_frames=1)
+    # Behind the last run: padding of a few bytes is cut off, more is refused, and so is less.
+    for more, message in ((b"\xffxxx", None), (b"\x81x" * 9, "not of the size"), (b"", "not of the size")):
+        dataset.PixelData = encapsulate([frame[:-900] if message and not more else frame + more])
+        dataset.save_as(path)
+        if message is None:
+            assert np.array_equal(open_dicom(path).stored(0), expected)
+        else:
+            with pytest.raises(InputError, match=message):
+                open_dicom(path).stored(0)
+    dataset.PixelData = encapsulate([frame[:4] + b"\xff\xff\xff\xff" + frame[8:]])
+    dataset.save_as(path)
+    with pytest.raises(InputError, match="has other parts than it should"):
+        open_dicom(path).stored(0)
+    assert "panicked" not in capfd.readouterr().err
+
+
+def test_a_panic_of_a_decoder_is_a_message_and_other_ends_are_not(tmp_path):
+    def fail(kind):
+        raise kind("secret")
+
+    with pytest.raises(InputError, match="cannot be decoded as DICOM"):
+        guarded(tmp_path, lambda: fail(type("PanicException", (BaseException,), {})))
+    with pytest.raises(KeyboardInterrupt):
+        guarded(tmp_path, lambda: fail(KeyboardInterrupt))
+
+
 def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path, monkeypatch):
     path = write_dicom(tmp_path / "x.dcm", VALUES)
     dataset = pydicom.dcmread(path)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(path, enforce_file_format=True)
     assert np.array_equal(open_dicom(path).stored(0), VALUES)
-    monkeypatch.setattr("dpmed.data.decode.dicom._MAX_INFLATED_BYTES", 400)
-    with pytest.raises(InputError, match="inflates to over 400 bytes"):
+    monkeypatch.setattr("dpmed.data.decode.dicom._MAX_INFLATED_BYTES", 150)
+    with pytest.raises(InputError, match="inflates to over 150 bytes"):
         open_dicom(path)
 
 

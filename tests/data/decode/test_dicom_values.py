@@ -133,7 +133,13 @@ def test_the_depth_follows_what_the_header_says(tmp_path):
     assert bits_of(open_dicom(write_dicom(tmp_path / "a", eight))) == 8
     assert bits_of(open_dicom(write_dicom(tmp_path / "b", RAMP, **TWELVE))) == 12
     assert bits_of(open_dicom(write_dicom(tmp_path / "c", eight, RescaleSlope=2, RescaleIntercept=0))) == 16
-    assert bits_of(open_dicom(BUNDLED / "examples_palette.dcm")) in (8, 16)
+    palette = pydicom.dcmread(BUNDLED / "examples_palette.dcm").RedPaletteColorLookupTableDescriptor[2]
+    assert bits_of(open_dicom(BUNDLED / "examples_palette.dcm")) == palette
+    content = write_dicom(tmp_path / "d", eight, RescaleSlope="1234567", RescaleIntercept=0).read_bytes()
+    (tmp_path / "d").write_bytes(content.replace(b"1234567", b"Erika M"))
+    with pytest.raises(InputError, match="cannot be decoded as DICOM") as caught:
+        bits_of(open_dicom(tmp_path / "d"))
+    assert "Erika" not in str(caught.value) and caught.value.__context__ is None
 
 
 @pytest.mark.parametrize("slope", [0, float("inf"), float("nan")])

@@ -1,9 +1,11 @@
+import random
+
 import nibabel
 import numpy as np
 import pytest
 from PIL import Image
 
-from dpmed.data.decode.files import bits_per_value, decode_file, depth_for, open_volume
+from dpmed.data.decode.files import bits_per_value, decode_file, decode_sample, depth_for, grid_of, open_volume
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.errors import InputError
 from tests.written_dicom import write_dicom, write_series
@@ -87,3 +89,73 @@ def test_the_depth_of_a_file_is_read_from_its_header(tmp_path):
     write_dicom(tmp_path / "d", RAMP, BitsStored=12, HighBit=11)
     assert [bits_per_value(tmp_path / name) for name in ("deep.png", "plain.jpg", "d")] == [16, 8, 12]
     assert [depth_for(tmp_path / name) for name in ("deep.png", "plain.jpg", "d")] == [16, 8, 16]
+
+
+def test_several_files_become_channels_each_by_its_own_window(tmp_path):
+    for name, values in (("ct.nii", BODY), ("mr.nii", BODY + 5000)):
+        nibabel.Nifti1Image(values, np.eye(4)).to_filename(tmp_path / name)
+    wanted = Preprocessing(size=(5, 6, 7), channels=2, files=2, windows=((-100.0, 100.0), "percentiles"))
+    found = decode_sample([tmp_path / "ct.nii", tmp_path / "mr.nii"], wanted)
+    assert found.values.shape == (5, 6, 7, 2) and found.geometry.shape == (5, 6, 7)
+    assert np.array_equal(found.values[..., 0], np.clip(BODY, -100, 100)) and found.values[..., 1].max() == 1
+    assert wanted.value_range == (-100, 100) and wanted.constants == ((0, 0.5), (50, 0.25))
+    assert grid_of(wanted).shape == (5, 6, 7)
+    nibabel.Nifti1Image(BODY[:4], np.eye(4)).to_filename(tmp_path / "other.nii")
+    with pytest.raises(InputError, match=r"other\.nii: has 4x6x7 voxels, but its image ct\.nii"):
+        decode_sample([tmp_path / "ct.nii", tmp_path / "other.nii"], wanted)
+    with pytest.raises(ValueError, match="sources"):
+        decode_sample([tmp_path / "ct.nii"], wanted)
+
+
+def test_pictures_of_several_files_must_have_the_same_pixels(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "a.png")
+    Image.fromarray(RAMP[:, ::-1].copy()).save(tmp_path / "b.png")
+    wanted = Preprocessing(size=(6, 8), channels=2, files=2, depth=16)
+    found = decode_sample([tmp_path / "a.png", tmp_path / "b.png"], wanted).values
+    assert np.array_equal(found, np.stack([RAMP, RAMP[:, ::-1]], axis=-1))
+    Image.fromarray(RAMP[:5]).save(tmp_path / "c.png")
+    with pytest.raises(InputError, match=r"c\.png: has 8 x 5 pixels, but a\.png has 8 x 6"):
+        decode_sample([tmp_path / "a.png", tmp_path / "c.png"], wanted)
+
+
+def mutated(content, rng):
+    content = bytearray(content)
+    for _ in range(rng.choice((1, 2, 8))):
+        place = rng.randrange(len(content))
+        kind = rng.randrange(4)
+        if kind == 0:
+            content[place] = rng.randrange(256)
+        elif kind == 1:
+            content[place : place + 4] = rng.choice((b"\xff\xff\xff\xff", b"\0\0\0\0", b"\x7f\xff\xff\xff"))
+        elif kind == 2:
+            del content[place : place + rng.randrange(1, 20)]
+        else:
+            content[place:place] = content[: rng.randrange(1, 20)]
+        if not content:
+            break
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["picture", "deep", "dicom", "frames", "nifti"])
+def test_any_damage_is_read_or_refused_by_name(tmp_path, kind):
+    bases = {"picture": tmp_path / "a.jpg", "deep": tmp_path / "b.png", "nifti": tmp_path / "c.nii.gz"}
+    Image.fromarray(RAMP.astype(np.uint8)).save(bases["picture"])
+    Image.fromarray(RAMP).save(bases["deep"])
+    nibabel.Nifti1Image(BODY, np.eye(4)).to_filename(bases["nifti"])
+    bases["dicom"] = write_dicom(tmp_path / "d.dcm", RAMP, WindowCenter=5, WindowWidth=9)
+    bases["frames"] = write_dicom(tmp_path / "e.dcm", BODY)
+    rng, content = random.Random(kind), bases[kind].read_bytes()
+    wanted = [Preprocessing(size=(4, 4), depth=16, window=window) for window in (None, "percentiles", "header")]
+    wanted.append(Preprocessing(size=(4, 4, 4)))
+    path = tmp_path / ("x" + "".join(bases[kind].suffixes))
+    refused = 0
+    for number in range(200):
+        path.write_bytes(mutated(content, rng))
+        try:
+            found = decode_file(path, wanted[number % len(wanted)])
+        except InputError as error:
+            refused += 1
+            assert error.where == str(path)
+        else:
+            assert found.values.shape == wanted[number % len(wanted)].input_shape
+    assert refused > 20

@@ -11,6 +11,7 @@ SOME = [
     Preprocessing(size=(8, 9), depth=16, narrow=True, window="header"),
     Preprocessing(size=(8, 9, 7), window=(-100.0, 250.5), spacing_mm=(1.0, 2.0, 3.0), channels=4),
     Preprocessing(size=(8, 9, 7), window="percentiles"),
+    Preprocessing(size=(8, 9, 7), channels=2, files=2, windows=((0.0, 5.0), "header")),
 ]
 
 
@@ -24,6 +25,7 @@ def test_it_survives_json(one):
     [
         {"size": [8]}, {"size": [8, 0]}, {"size": [8, 10**9]}, {"size": "xy"}, {"channels": 0}, {"window": "other"},
         {"window": [1]}, {"window": {}}, {"depth": 12}, {"narrow": 3}, {"spacing_mm": [1]}, {"more": 1},
+        {"files": 2}, {"windows": ["header", "header"]}, {"window": [1, 2, 3]},
     ],
 )  # fmt: skip
 def test_what_is_no_description_is_refused(change):

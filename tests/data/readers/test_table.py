@@ -15,6 +15,7 @@ from dpmed.data.readers.table import read_table_data
 from dpmed.data.sources import read_table
 from dpmed.errors import InputError
 from dpmed.progress import Silent
+from tests.written_dicom import write_dicom, write_series
 
 
 def picture(path, value=128, side=24, mode="L"):
@@ -260,3 +261,23 @@ def test_any_bytes_are_read_or_refused_with_the_tables_name(tmp_path_factory, da
             assert "t.csv" in str(error) or "[data]" in str(error)
         else:
             assert len(dataset) == len(dataset.groups) >= 1
+
+
+def test_a_folder_with_a_series_is_a_volume_of_a_row(tmp_path, data_config):
+    body = np.arange(5 * 36, dtype=np.int16).reshape(5, 6, 6)
+    for name in ("P1", "P2"):
+        write_series(tmp_path / "scans" / name, body)
+    (tmp_path / "t.csv").write_text("image,y\nscans/P1,a\nscans/P2,b\n", encoding="utf-8")
+    dataset = read(data_config, tmp_path, size=[6, 6, 5], labels="y")
+    assert np.array_equal(dataset[1].input[..., 0], body.transpose(2, 1, 0)[::-1, ::-1])
+    assert dataset.info.preprocessing.volumes
+
+
+def test_deep_pictures_without_endings_keep_their_depth(tmp_path, data_config):
+    values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    for name in ("IM1", "IM2"):
+        write_dicom(tmp_path / name, values, BitsStored=12, HighBit=11)
+    (tmp_path / "t.csv").write_text("image,y\nIM1,a\nIM2,b\n", encoding="utf-8")
+    dataset = read(data_config, tmp_path, size=[64, 64], labels="y")
+    assert dataset[0].input.dtype == np.uint16 and len(np.unique(dataset[0].input)) == 4096
+    assert dataset.info.scale == 65535 and any("depth" in note for note in dataset.info.outside_accounting)

@@ -96,7 +96,7 @@ def test_the_ledger_is_on_the_disk_before_the_checkpoint_that_it_covers(path, pl
     assert seen == [4, 8, plan.steps]
 
 
-def test_gradients_by_another_method_are_not_gone_on_with(path, plan, computation, monkeypatch):
+def test_a_checkpoint_of_another_gradient_method_is_refused(path, plan, computation, monkeypatch):
     folder = open_run_folder(path, plan, Silent())
     folder.save(folder.restore(computation))
     monkeypatch.setattr(room, "METHOD", "another")

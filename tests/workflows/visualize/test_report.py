@@ -46,6 +46,20 @@ def test_bounds_of_one_sure_step_are_those_of_the_gaussian():
     exact = norm.sf(norm.isf(1e-3) - 1 / 0.5)
     assert row.worst_case_upper == pytest.approx(exact, rel=1e-2) and row.worst_case_upper >= exact
     assert row.prior < row.relaxed_upper < row.worst_case_upper and math.isclose(row.prior, 1e-3)
+    # In one step there is no telling whether the sign stays the same.
+    assert row.constant_sign_upper == pytest.approx(row.relaxed_upper, rel=1e-2)
+    (row,) = compute_bounds(dataclasses.replace(manifest, steps=4))
+    assert row.relaxed_upper < 0.9 * row.constant_sign_upper < row.worst_case_upper
+
+
+def test_a_table_of_bounds_of_an_earlier_version_is_read(tmp_path):
+    names = "epsilon,noise_multiplier,sampling_rate,steps,prior,worst_case_upper,relaxed_upper"
+    (tmp_path / "old.csv").write_text(f"{names}\n1,2,0.5,10,0.001,0.4,0.2\n")
+    (tmp_path / "new.csv").write_text(f"{names},relaxed_constant_sign_upper\n1,2,0.5,10,0.001,0.4,0.2,0.3\n")
+    ((old,), (new,)) = (read_bounds(tmp_path / name) for name in ("old.csv", "new.csv"))
+    assert old.constant_sign_upper is None
+    assert new.constant_sign_upper == 0.3
+    assert dataclasses.replace(new, constant_sign_upper=None) == old
 
 
 @pytest.mark.parametrize("facts", [{"train_size": None}, {"train_size": 1}, {"sampling_rate": 0.0}])
