@@ -92,4 +92,5 @@ def test_of_a_training_that_is_as_claimed_the_limits_hold_and_are_worth_somethin
         assert limits[-1] >= 0.9 * epsilon_by_guesses(**facts)
     # At 95 % one of six may fail by chance; three would by 0.2 %.
     assert sum(limit > epsilon for limit in limits) < 3
-    assert np.median(limits) > 0.3 * epsilon
+    # So few canaries cannot show more of an ε of 9.
+    assert np.median(limits) > 0.2 * epsilon
