@@ -26,7 +26,8 @@ from dpmed.matching.rero import Share, share_recovered
 from dpmed.matching.table import SETTINGS, UNRELATED, MatchRow, read_matches, read_unrelated
 from dpmed.progress import Progress
 from dpmed.reconstructions.manifest import MANIFEST_NAME, Level, Manifest, read_manifest
-from dpmed.workflows.visualize.report import BoundRow, LevelResult, compute_bounds, read_bounds, write_audit_report
+from dpmed.workflows.visualize.findings import LevelResult
+from dpmed.workflows.visualize.report import BoundRow, compute_bounds, read_bounds, write_audit_report
 
 FORMATS = ("png", "pdf", "svg")
 RERO = "rero.csv"
