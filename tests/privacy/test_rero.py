@@ -74,7 +74,7 @@ def test_a_ledger_says_that_the_relaxed_adversary_is_an_assumption():
 
 def test_different_runs_on_one_patient_are_assessed_together():
     kinds = [
-        SampledGaussian(noise_multiplier=n, sampling_rate=q, steps=t) for n, q, t in ((3.0, 0.2, 50), (9, 0.5, 90))
+        SampledGaussian(noise_multiplier=n, sampling_rate=q, steps=t) for n, q, t in ((3.0, 0.2, 50), (9.0, 0.5, 90))
     ]
     for adversary in ("worst-case", "relaxed"):
         together = assess(Composition.of(kinds, adversary), prior=0.01)

@@ -55,3 +55,22 @@ def test_where_next_to_all_mass_is_in_one_point_its_rounding_is_not_the_scale():
     summed = summed_loss((Repeated(WorstCase(1e-9, 1e-3), 10),))
     window = fit_window(summed, tilt=0.5, variance_error=1e-30, side="both")
     assert window.high - window.low >= 0.9e-7 * abs(summed.base)
+
+
+def test_bundles_hold_every_step_once_and_what_is_left_over_is_shared_out():
+    parts = tuple(Repeated(WorstCase(0.01 * (kind + 1), 1.0), 400 + 37 * kind) for kind in range(30))
+    summed = summed_loss(parts)
+    window = fit_window(summed, tilt=1.5, variance_error=1e-3, side="both")
+    assert window.ratio > 1
+    assert 3 < len(window.bundles) < 40
+    counts = sum(bundle.repeats * np.asarray(bundle.counts) for bundle in window.bundles)
+    assert counts.tolist() == [part.times for part in parts]
+    widths = [bundle.high - bundle.low for bundle in window.bundles]
+    assert max(widths) < 4 * widths[0]
+
+
+def test_a_number_of_bundles_that_divides_the_steps_leaves_none_over():
+    summed = summed_loss((Repeated(WorstCase(1e-3, 1.0), 10**6),))
+    window = fit_window(summed, tilt=1.5, variance_error=1e-4 * summed.cumulants(1.5)[2], side="both")
+    (bundle,) = window.bundles
+    assert bundle.repeats * bundle.counts[0] == 10**6
