@@ -39,6 +39,7 @@ format: .venv ## Format the code
 
 docs: .venv ## Generate docs/config.md and the JSON schema from the code
 	$(BIN)/python -m dpmed.config.document docs
+	$(BIN)/python -m dpmed.inference.description docs
 	$(BIN)/python -m dpmed.data.layouts docs
 
 bench: .venv ## Run all benchmarks; writes build/bench.json

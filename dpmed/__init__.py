@@ -1,5 +1,45 @@
-"""dpmed: differentially private training on medical images, and the risk that remains."""
+"""dpmed: differentially private training on medical images, and the risk that remains.
 
+Nothing heavy is imported before a name is used:
+
+>>> import dpmed
+>>> dpmed.bounds(noise_multiplier=2.0, sampling_rate=0.1, steps=100, delta=1e-5, prior=0.01).epsilon_pld
+2.337...
+"""
+
+import importlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dpmed.api import bounds, load, train
+    from dpmed.data.base import Dataset, Info, Sample, Split
+    from dpmed.inference.predictor import Predictor
 
 __version__ = version("dpmed")
+__all__ = ["Dataset", "Info", "Predictor", "Sample", "Split", "__version__", "bounds", "load", "train"]
+
+_HOMES = {
+    "bounds": "dpmed.api",
+    "load": "dpmed.api",
+    "train": "dpmed.api",
+    "Dataset": "dpmed.data.base",
+    "Info": "dpmed.data.base",
+    "Sample": "dpmed.data.base",
+    "Split": "dpmed.data.base",
+    "Predictor": "dpmed.inference.predictor",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """The names above, from the modules that hold them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dpmed' has no attribute {name!r}")
+    found = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    """What there is, for completion."""
+    return sorted(__all__)

@@ -17,7 +17,19 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 from jaxtyping import install_import_hook
 
 # Every room but the command line, whose context typer makes of a class of its own.
-ROOMS = ("privacy", "dpsgd", "data", "models", "training", "attacks", "matching", "figures", "workflows", "files")
+ROOMS = (
+    "privacy",
+    "dpsgd",
+    "data",
+    "models",
+    "training",
+    "attacks",
+    "matching",
+    "figures",
+    "inference",
+    "workflows",
+    "files",
+)
 install_import_hook([f"dpmed.{room}" for room in ROOMS], "beartype.beartype")
 
 

@@ -7,6 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from typer.testing import CliRunner
 
@@ -29,7 +30,9 @@ def call(line, monkeypatch):
             if name == "PYTHONPATH":
                 patch.setattr(sys, "path", [str(Path(value).resolve()), *sys.path])
         assert words.pop(0) == "dpmed", line
-        return CliRunner().invoke(app, words)
+        # optax does not bear the strictness of the tests.
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            return CliRunner().invoke(app, words)
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +66,9 @@ def test_the_page_has_files_and_commands():
 def test_the_table_begins_as_the_page_shows(followed):
     folder, _ = followed
     shown = re.search(r"^```\n(image,patient.*?)^```$", PAGE.read_text(), flags=re.MULTILINE | re.DOTALL)[1]
-    written = [line.split(",")[:8] for line in (folder / "cohort" / "table.csv").read_text().splitlines()[:3]]
-    assert [line.split(",") for line in shown.splitlines()] == written
+    written = [line.split(",")[:8] for line in (folder / "cohort" / "table.csv").read_text().splitlines()]
+    lines = [line.split(",") for line in shown.splitlines()]
+    assert len(lines) > 2 and lines == written[: len(lines)]
 
 
 def test_the_runs_are_private_by_patient_and_have_what_the_page_promises(followed):

@@ -52,12 +52,12 @@ Images = Float[np.ndarray, "image value"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Activations:
-    """How a block responds to a batch.
+    """How a block responds to a batch of images.
 
     Attributes:
         rows: K of the block.
-        firing: for each image the rows that fire for it, rising.
-        marks: of each image, the features beside its values.
+        firing: for each image the rows that fire for it, in ascending order.
+        marks: for each image the features besides its values.
     """
 
     rows: int
@@ -88,7 +88,7 @@ class Block:
     seed: int
 
     def activate(self, images: Images) -> Activations:
-        """Which rows fire for images, and their marks."""
+        """Which rows fire for each image, and the images' marks."""
         return Activations(rows=self.rows, firing=self.firing(images), marks=self.marks(images))
 
     def firing(self, images: Images) -> list[Int[np.ndarray, " _"]]:

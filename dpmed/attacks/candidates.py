@@ -1,12 +1,13 @@
 """The prior-aware attack: which of the candidates is the record that the training saw?
 
-The attacker holds m candidates, equally likely, one of them the target. He knows the training: all other records, who
-of them took part in which step, and the weights. So of each noisy sum he can take away all but the target's share, and
-sees the residual r = b·g + noise, where b says whether the target took part (with probability q, he does not know when)
-and g is the target's clipped gradient. He adds up, over the steps, how much better each candidate explains the
-residuals than nobody does, and names the best one.
+The attacker holds m equally likely candidates, one of which is the target, and knows everything else about the
+training: all other records, which of them took part in which step, and the weights. Subtracting all of that from each
+noisy sum leaves the residual r = b·g + noise, where g is the target's clipped gradient and b says whether the target
+took part (with probability q; the attacker does not know when). Over the steps the attacker adds up how much better
+each candidate explains the residuals than no candidate does, and names the best one.
 
-The worst case knows each candidate's gradient. The relaxed attacker does not know its sign, anew in each step.
+The worst-case attacker knows each candidate's gradient. The relaxed one does not know its sign, which changes at random
+from step to step.
 
 Source: Hayes, Mahloujifar & Balle (2023), "Bounding training data reconstruction in DP-SGD", the prior-aware attack;
 the relaxed adversary is that of Ziller et al. (2024).
@@ -21,7 +22,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree
 from scipy.linalg.blas import dsyrk
 
-from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
+from dpmed.dpsgd.clipped_sum import clip_and_sum
+from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.gradients import per_sample_gradients
 from dpmed.privacy.losses import Adversary
 
@@ -31,7 +33,7 @@ Evidence = Float[np.ndarray, "trial candidate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Channel:
-    """How a step hides a record.
+    """How a step hides a record: by noise and by sampling.
 
     Attributes:
         noise_std: σ·C > 0, in the gradients' unit.
@@ -60,10 +62,10 @@ def clipped_gradients(
 
     Args:
         loss: the loss of one record.
-        trainable: what the gradient is taken by.
+        trainable: the leaves to differentiate with respect to.
         records: records with one leading axis in every leaf.
         mask: true for real records; padding gives zeros.
-        clipping: the training's own; the same code clips here.
+        clipping: the training's own, carried out by the same code.
     """
     _, gradients = per_sample_gradients(loss, trainable, records)
 
@@ -72,13 +74,15 @@ def clipped_gradients(
         return clip_and_sum(single, is_real[None], clipping=clipping).gradients
 
     clipped = jax.vmap(alone)(gradients, mask)
-    return jnp.concatenate([leaf.reshape(len(mask), -1) for leaf in jax.tree.leaves(clipped)], axis=1)
+    flat = [leaf.reshape(len(mask), -1).astype(jnp.float32) for leaf in jax.tree.leaves(clipped)]
+    return jnp.concatenate(flat, axis=1)
 
 
 class Contest:
     """Many trials of the attack along one training.
 
-    Every trial has its own target, drawn evenly from the candidates, and in every step its own participation and noise.
+    Every trial has its own target, drawn uniformly from the candidates, and its own participation and noise in every
+    step.
     The trials share the weights at which gradients are taken: those of one real training. Given the weights, the steps
     are T Poisson-subsampled Gaussian mechanisms, each of sensitivity at most C whatever the weights are; so the bound
     on T compositions holds for the success rate along any training, and trials along one are independent.
@@ -88,7 +92,7 @@ class Contest:
 
     Attributes:
         targets: each trial's target.
-        evidence: for each adversary each trial's log-likelihood ratio of each candidate against nobody, so far.
+        evidence: for each adversary and trial the log-likelihood ratio of each candidate against none, so far.
 
     Args:
         candidates: how many, at least 2.
@@ -115,7 +119,7 @@ class Contest:
         self.evidence: dict[Adversary, Evidence] = {name: np.zeros((trials, candidates)) for name in adversaries}
 
     def step(self, gradients: Gradients) -> None:
-        """Play one step in every trial.
+        """Carry out one step in every trial.
 
         Args:
             gradients: the candidates' clipped gradients at the weights of this step.
@@ -124,9 +128,9 @@ class Contest:
         self._play(gram, gram_root(gram))
 
     def play_ideal(self, clipping_norm: float, *, steps: int) -> None:
-        """Play steps in which the candidates' gradients are orthogonal and as long as clipping lets them be.
+        """Carry out steps in which the candidates' gradients are orthogonal and as long as clipping allows.
 
-        No training has such gradients in every step; it shows what the attack reaches where they leave nothing to wish.
+        No training has such gradients in every step; they show what the attack reaches in the best case.
 
         Args:
             clipping_norm: C.
@@ -139,13 +143,13 @@ class Contest:
     def _play(
         self, gram: Float[np.ndarray, "candidate candidate"], root: Float[np.ndarray, "candidate candidate"]
     ) -> None:
-        seen = self._residuals(gram, root)
+        inner = self._residuals(gram, root)
         for adversary in self.evidence:
-            self.evidence[adversary] += step_evidence(seen, np.diag(gram), adversary=adversary, channel=self._channel)
+            self.evidence[adversary] += step_evidence(inner, np.diag(gram), adversary=adversary, channel=self._channel)
 
     def successes(self, adversary: Adversary) -> int:
         """In how many trials the candidate with the most evidence is the target."""
-        # Ties go to the first; since the target is drawn evenly, that is as good as a coin.
+        # Ties go to the first candidate; the target is drawn uniformly, so that this is as good as a coin.
         return int((self.evidence[adversary].argmax(axis=1) == self.targets).sum())
 
     def _residuals(
@@ -177,7 +181,7 @@ def gram_root(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
 def step_evidence(
     inner: Evidence, squares: Float[np.ndarray, " candidate"], *, adversary: Adversary, channel: Channel
 ) -> Evidence:
-    """One step's log-likelihood ratio of each candidate against nobody.
+    """One step's log-likelihood ratio of each candidate against none.
 
     With s = noise_std, for a candidate with gradient g and the residual r: in the worst case
     log(1 − q + q·exp(⟨g, r⟩/s² − ‖g‖²/2s²)), the optimal decoder's; relaxed, the mean over both signs,

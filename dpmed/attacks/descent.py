@@ -1,8 +1,8 @@
-"""Gradient inversion: images whose gradient points where the observed one does, found by descent; the model is honest.
+"""Descent on images until their gradient points where an observed update does.
 
-The attacker knows the weights and the labels, and sees one update. He changes made-up images until their gradient has
-the direction of the update, and prefers images without speckle. What he keeps is chosen by his own objective: he never
-sees the originals.
+The attacker knows the weights and the labels, and sees one update. Starting from random images, the descent changes
+them until their gradient has the direction of the update, and prefers images without speckle. Which result is kept is
+decided by the attacker's own objective: the originals are never seen.
 
 Source: Geiping, Bauermeister, Dröge & Moeller (2020), "Inverting gradients - how easy is it to break privacy in
 federated learning?", equation 4: one minus the cosine, total variation, signed gradients, Adam, values kept inside the
@@ -30,7 +30,7 @@ _TINY = 1e-20
 
 @dataclass(frozen=True, kw_only=True)
 class Descent:
-    """How images are looked for.
+    """How images are searched for.
 
     Attributes:
         iterations: steps of a descent, at least 1.
@@ -57,7 +57,7 @@ class Inverted:
 
     Attributes:
         images: normalised.
-        objective: the attacker's, of these images; the least that he came across.
+        objective: the attacker's, of these images: the smallest that was found.
     """
 
     images: Float[np.ndarray, "image *space channel"]
@@ -91,7 +91,7 @@ class Inversion:
         update_of: the update of images, differentiable in them.
         low: smallest valid value of a normalised image, per channel.
         high: largest valid value, per channel.
-        descent: how images are looked for.
+        descent: how images are searched for.
     """
 
     def __init__(
@@ -122,10 +122,10 @@ class Inversion:
 
         Args:
             observed: the update; its length does not matter.
-            known: handed on to the update function.
+            known: passed to the update function.
             shape: `(image, *space, channel)`.
             key: fixes the first images.
-            advance: told of every iteration.
+            advance: called after every iteration.
         """
         found = [self._descend(observed, known, shape, one, advance) for one in _split(key, self._descent.restarts)]
         return min(found, key=lambda inverted: inverted.objective)
@@ -136,7 +136,7 @@ class Inversion:
         images = self._inside(jax.random.normal(key, shape, jnp.float32))
         state = self._adam.init(images)
         best = (images, jnp.float32(jnp.inf))
-        # Stepped from the host: inside a loop of its own XLA runs convolutions on one processor.
+        # Stepped from the host: inside its own loops, XLA on a CPU runs convolutions on one core only.
         for _ in range(self._descent.iterations):
             images, state, best = self._move(images, state, best, observed, known)
             advance()

@@ -17,7 +17,8 @@ from pydantic import Field, PositiveInt
 from dpmed.attacks.base import Advance, AttackSettings, Facts, Finding, Target, Work, choose_batches
 from dpmed.attacks.descent import Descent, Inversion
 from dpmed.attacks.target import target_objective
-from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
+from dpmed.dpsgd.clipped_sum import clip_and_sum
+from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.gradients import per_sample_gradients
 from dpmed.dpsgd.noise import gaussian_like, seeded_key
 from dpmed.errors import InputError
@@ -93,7 +94,8 @@ class _Client:
         _, gradients = per_sample_gradients(loss, trainable, {"image": images, "target": targets})
         if self.clipping is None:
             return jax.tree.map(lambda leaf: leaf.sum(axis=0), gradients)
-        return clip_and_sum(gradients, jnp.ones(len(images), bool), clipping=self.clipping).gradients
+        clipped = clip_and_sum(gradients, jnp.ones(len(images), bool), clipping=self.clipping)
+        return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), clipped.gradients)
 
 
 class InversionAttack:
@@ -138,7 +140,7 @@ class InversionAttack:
         draw = self._target.levels.index(level) * self.batches + batch
         clipping = self._clients[level.is_private].clipping
         if clipping is not None:
-            std = level.noise_multiplier * clipping.clipping_norm
+            std = level.noise_multiplier * clipping.sensitivity(None)
             noise = gaussian_like(seeded_key(self._seed), draw, update, std=std)
             update = jax.tree.map(jnp.add, update, noise)
         key = jax.random.fold_in(jax.random.key(self._seed), draw)

@@ -1,7 +1,7 @@
-"""A training as the informed attacker follows it: he knows all records but the candidates, and the weights throughout.
+"""A training as the informed attacker follows it, knowing all records but the candidates, and the weights throughout.
 
-The weights move by the config's own private steps over the known records. The target's own push on them is left out,
-since many trials with different targets share one training; no bound rests on how the weights came about.
+The weights move by the config's own private steps over the known records. The target's own influence on them is left
+out, since many trials with different targets share one training; no bound rests on how the weights came about.
 """
 
 import time
@@ -33,7 +33,7 @@ class KnownTraining:
 
     Args:
         plan: with a budget.
-        candidates: numbers of training records that the attacker chooses from; all others are known.
+        candidates: indices of the training records that the attacker chooses from; all others are known.
     """
 
     def __init__(self, plan: Plan, candidates: Int[np.ndarray, " candidate"]) -> None:
@@ -51,18 +51,23 @@ class KnownTraining:
         self._candidates = self._loader(members, min(microbatch, len(members)))
         self._clipped = jax.jit(self._clip)
 
+    def noise_std(self, noise_multiplier: float) -> float:
+        """The standard deviation of the noise on each entry of a step's sum."""
+        return noise_multiplier * self._clipping.sensitivity(None)
+
     def step(self, noise_multiplier: float, generator: np.random.Generator) -> PrivateStep:
-        """The training's step; made once per σ, since it is compiled for it.
+        """The training's step; built once per σ, for which it is compiled.
 
         Args:
             noise_multiplier: σ > 0.
-            generator: gives the noise's key.
+            generator: draws the key of the noise.
         """
         return PrivateStep(
             self._objective.record_loss,
             clipping=self._clipping,
             noise_multiplier=noise_multiplier,
             expected_batch_size=self._budget.expected_batch_size,
+            most_records=self._budget.train_size,
             optimizer=self._optimizer,
             key=NoiseKey(generator.integers(1 << 32, size=8, dtype=np.uint32)),
         )
@@ -73,10 +78,10 @@ class KnownTraining:
         """The candidates' clipped gradients at the weights before each of the first `count` steps.
 
         Args:
-            step: how weights move.
-            generator: seeds the batches.
+            step: moves the weights.
+            generator: draws the seed of the batches.
             count: how many steps.
-            first_draw: number of the first draw of noise; other trainings with the same step use other numbers.
+            first_draw: index of the first draw of noise; other trainings with the same step use other indices.
         """
         seed = int(generator.integers(1 << 31))
         sampler = PoissonSampler(len(self._known.members), self._budget.sampling_rate, "seeded", seed)
@@ -86,13 +91,13 @@ class KnownTraining:
         for number, microbatches in enumerate(batches):
             yield self._gradients(state, number)
             if number + 1 == count:
-                # Where the weights end, nobody takes a gradient.
+                # No gradient is taken at the final weights.
                 return
             state, total = accumulate(step, state, microbatches, number)
             state = step.update(state, total, draw=first_draw + number)
 
     def time_gradient(self) -> float:
-        """Seconds for one record's gradient, once compiled, from one microbatch of candidates."""
+        """Seconds for one record's gradient, compilation left out, from one microbatch of candidates."""
         numbers = np.arange(min(self._candidates.microbatch, len(self._candidates.members)))
         records = self._candidates.collect(numbers)
         self._one(self._initial, records, 0)

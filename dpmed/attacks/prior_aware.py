@@ -180,7 +180,7 @@ class PriorAwareAttack:
             self._settings.candidates,
             trials,
             channel=Channel(
-                noise_std=level.noise_multiplier * self._budget.clipping_norm,
+                noise_std=self._training.noise_std(level.noise_multiplier),
                 sampling_rate=self._budget.sampling_rate,
             ),
             adversaries=self._settings.adversaries,

@@ -19,10 +19,10 @@ from dpmed.progress import Progress
 from dpmed.reconstructions.images import ImageFiles
 from dpmed.reconstructions.manifest import Level
 
-# Images that the server has learnt its block from, and the bytes that they may take.
+# Images from which the server learns its block, and the bytes that they may take.
 _PUBLIC_IMAGES, _PUBLIC_BYTES = 2048, 256 << 20
 _TRIED_IMAGES, _LOOKED_AT = 8, 64
-# How much longer the block's gradient is made than that of the model behind it, which clipping would else favour.
+# How much longer the block's gradient is made than that of the model behind it, which clipping would favour otherwise.
 _DOMINANCE = 1000.0
 _MICROBATCH_BYTES = 256 << 20
 _BYTES_PER_VALUE = 400
@@ -66,8 +66,9 @@ class Answers:
     def send(self, attack: AttackName, level: Level, generator: np.random.Generator) -> NoisyUpdate:
         """The update at a level, with fresh noise from `generator`."""
         norm = self.clipping_norm if level.is_private else None
-        noise_std = level.noise_multiplier * (norm or 0.0)
-        rows = self.update(attack, clipping_norm=norm).send(noise_std=noise_std, generator=generator)
+        update = self.update(attack, clipping_norm=norm)
+        noise_std = update.noise_std(level.noise_multiplier)
+        rows = update.send(noise_std=noise_std, generator=generator)
         return NoisyUpdate(block=self.server.block(attack), rows=rows, noise_std=noise_std, batch_size=len(self.images))
 
     def update(self, attack: AttackName, *, clipping_norm: float | None) -> Update:
@@ -83,7 +84,7 @@ class MaliciousServer:
     """A server that puts blocks in front of a plan's model.
 
     Args:
-        plan: of the training that is attacked.
+        plan: of the target training.
         rows: of each block.
         batch_size: images in an update.
     """
@@ -110,7 +111,7 @@ class MaliciousServer:
         self.scale = self._choose_scale(outside[:_TRIED_IMAGES])
 
     def facts(self) -> dict[str, Any]:
-        """What the manifest says of the server's choices."""
+        """The server's choices, for the manifest."""
         return {
             "scale": self.scale,
             "pattern": "random signs, one per value of the image",
@@ -119,7 +120,7 @@ class MaliciousServer:
         }
 
     def block(self, attack: AttackName) -> Block:
-        """The block of a kind, made once."""
+        """The block of a kind, built once."""
         if attack not in self._blocks:
             self._blocks[attack] = make_block(
                 attack, self._public, rows=self._rows, batch_size=self._batch_size, seed=self._seed
@@ -127,7 +128,7 @@ class MaliciousServer:
         return self._blocks[attack]
 
     def predict(self, attack: AttackName, level: Level, files: ImageFiles) -> Prediction:
-        """What it expects to recover at a level, from the noise and its public images alone."""
+        """What the server expects to recover at a level, judging by the noise and its public images alone."""
         noise = pixel_noise(attack, values=self._public.shape[1], noise_multiplier=level.noise_multiplier)
         low, high = files.limits()
         some = self._public[:_LOOKED_AT].reshape(-1, *self._plan.dataset.info.input_shape)
@@ -135,7 +136,7 @@ class MaliciousServer:
         return predict(attack, similarities, rows=self._rows, batch_size=self._batch_size, pixel_noise=noise)
 
     def answer(self, numbers: Int[np.ndarray, " image"], progress: Progress) -> Answers:
-        """What the client computes for a batch, but for what depends on block and level."""
+        """What the client computes from a batch, apart from what depends on block and level."""
         images, targets = self._load(numbers)
         with progress.task("client's gradients", total=len(numbers), unit="images") as task:
             responses = self._client.respond(self._trainable, images, targets, advance=task.advance)

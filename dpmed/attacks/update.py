@@ -7,16 +7,17 @@ gradient only the norm is kept. Noise of a row is drawn when the row is looked a
 at every level anew.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, Int, PyTree
 
 from dpmed.attacks.blocks import Activations, Images
-from dpmed.dpsgd.clipping import MARGIN
+from dpmed.dpsgd.clipping import FlatClipping
+from dpmed.dpsgd.float64 import float64
 
 # Weights behind the block, its output for one sample (as an image), the sample's target -> loss.
 ImageLoss = Callable[[PyTree[Float[Array, "..."]], Float[Array, "*space channel"], Array], Float[Array, ""]]
@@ -43,11 +44,17 @@ class Update:
         images: flattened and normalised.
         activations: what the block makes of them.
         weights: c_i a_i, what each image is multiplied by in every row that it fires.
+        sensitivity: no image moves the whole gradient by more than this in L2 norm; None where nothing is clipped.
     """
 
     images: Images
     activations: Activations
     weights: Float[np.ndarray, " image"]
+    sensitivity: float | None
+
+    def noise_std(self, noise_multiplier: float) -> float:
+        """The standard deviation of private training's noise on each entry; 0 where nothing is clipped."""
+        return noise_multiplier * (self.sensitivity or 0.0)
 
     def send(self, *, noise_std: float, generator: np.random.Generator) -> Float[np.ndarray, "row feature"]:
         """The rows as the server receives them: float32, with fresh noise of that standard deviation.
@@ -59,12 +66,13 @@ class Update:
         if noise_std > 0:
             generator.standard_normal(out=sums, dtype=np.float32)
             sums *= np.float32(noise_std)
-        for number, (weight, fires) in enumerate(
-            zip(self.weights.astype(np.float32), self.activations.firing, strict=True)
-        ):
-            for row in fires:
-                sums[row, :values] += weight * self.images[number]
-                sums[row, values:] += weight * marks[number]
+        for row, members in _by_row(self.activations.firing).items():
+            # In float64 and rounded once, with the noise in it, as in the training.
+            held = np.zeros(sums.shape[1])
+            for number in members:
+                held[:values] += self.weights[number] * self.images[number]
+                held[values:] += self.weights[number] * marks[number]
+            sums[row] = sums[row] + held
         return sums
 
 
@@ -73,7 +81,7 @@ def clipped_update(
 ) -> Update:
     """The noiseless update of the block.
 
-    Guarantee: as `dpmed.dpsgd.clipping.clip_and_sum` over the whole gradient of block and model would give it.
+    Guarantee: as `dpmed.dpsgd.clipped_sum.clip_and_sum` over the whole gradient of block and model would give it.
 
     Args:
         images: flattened and normalised.
@@ -85,15 +93,28 @@ def clipped_update(
     # As in the training, a gradient that is not finite counts as zero.
     finite = np.isfinite(responses.slopes) & np.isfinite(responses.norms)
     weights = np.where(finite, scale / activations.rows * responses.slopes, 0.0)
+    sensitivity = None
     if clipping_norm is not None:
+        clipping = FlatClipping(clipping_norm)
+        sensitivity = clipping.sensitivity(None)
         squares = np.array([np.sum(np.square(image, dtype=np.float64)) for image in images])
         squares += np.sum(np.square(activations.marks, dtype=np.float64), axis=1)
         rows = np.array([len(fires) for fires in activations.firing])
         behind = np.where(finite, responses.norms, 0.0)
-        norms = np.sqrt(np.square(weights) * rows * squares + np.square(behind))
-        bound = clipping_norm / (1 + MARGIN)
-        weights = weights * np.minimum(1.0, bound / np.maximum(norms, 1e-300))
-    return Update(images=images, activations=activations, weights=weights)
+        whole = np.square(weights) * rows * squares + np.square(behind)
+        with float64():
+            (factors,), _ = clipping.factors([jnp.asarray(whole)], None)
+        weights = weights * np.asarray(factors)
+    return Update(images=images, activations=activations, weights=weights, sensitivity=sensitivity)
+
+
+def _by_row(firing: Sequence[Int[np.ndarray, " _"]]) -> dict[int, list[int]]:
+    """The images that fire in each row."""
+    found: dict[int, list[int]] = {}
+    for number, rows in enumerate(firing):
+        for row in rows.tolist():
+            found.setdefault(row, []).append(number)
+    return found
 
 
 class Client:

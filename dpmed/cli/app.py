@@ -79,13 +79,30 @@ def dpmed(
 
 def _register() -> None:
     # In the order of work. Each module only declares options; real work is imported when its command runs.
-    from dpmed.cli import bounds, match, phantom, reconstruct, train, visualize
+    from dpmed.cli import (
+        audit,
+        bounds,
+        budget,
+        evaluate,
+        export,
+        match,
+        phantom,
+        predict,
+        reconstruct,
+        train,
+        visualize,
+    )
 
     train.register(app)
+    predict.register(app)
+    evaluate.register(app)
+    export.register(app)
     reconstruct.register(app)
     match.register(app)
     visualize.register(app)
     bounds.register(app)
+    audit.register(app)
+    budget.register(app)
     phantom.register(app)
 
 

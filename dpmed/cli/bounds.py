@@ -32,8 +32,12 @@ def bounds(
     eps_max: Annotated[float | None, typer.Option(help="Largest ε of a sweep (default 1e6).")] = None,
     num: Annotated[int, typer.Option(help="Budgets in the sweep.")] = 50,
     spacing: Annotated[str, typer.Option(help="log or linear.")] = "log",
-    eps: Annotated[list[float] | None, typer.Option(help="One ε in place of a sweep; repeatable.")] = None,
-    noise_multiplier: Annotated[list[float] | None, typer.Option(help="One σ in place of ε; repeatable.")] = None,
+    epsilons: Annotated[
+        list[float] | None, typer.Option("--eps", help="One ε in place of a sweep; repeatable.")
+    ] = None,
+    noise_multipliers: Annotated[
+        list[float] | None, typer.Option("--noise-multiplier", help="One σ in place of ε; repeatable.")
+    ] = None,
     train_size: Annotated[int | None, typer.Option(help="Training records N.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Expected batch size.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps T.")] = None,
@@ -63,8 +67,8 @@ def bounds(
     )
     given, measured = adopt(attack_results, given, console)
     facts, source = gather(config, given, console)
-    swept = not (eps or noise_multiplier or max_risk is not None) or eps_min is not None or eps_max is not None
-    if swept and (eps or noise_multiplier):
+    swept = not (epsilons or noise_multipliers or max_risk is not None) or eps_min is not None or eps_max is not None
+    if swept and (epsilons or noise_multipliers):
         raise InputError("a sweep and single values exclude each other", where="--eps-min, --eps-max")
     if spacing not in ("log", "linear"):
         raise InputError(f"{spacing!r} is not log or linear", where="--spacing")
@@ -75,8 +79,8 @@ def bounds(
     settings = workflow.BoundsSettings(
         **facts,
         adversaries=("worst-case", "relaxed") if adversary == "both" else (adversary,),  # type: ignore[arg-type]
-        epsilons=workflow.spaced(low, high, count=num, spacing=kind) if swept else tuple(eps or ()),
-        noise_multipliers=tuple(noise_multiplier or ()),
+        epsilons=workflow.spaced(low, high, count=num, spacing=kind) if swept else tuple(epsilons or ()),
+        noise_multipliers=tuple(noise_multipliers or ()),
         max_risk=max_risk,
         log_axis=spacing == "log",
         source=source,

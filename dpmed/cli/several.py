@@ -29,7 +29,7 @@ def parse_epsilons(text: str) -> tuple[float, ...]:
     """Budgets from a comma list such as `1,8,20`.
 
     Raises:
-        InputError: a part is no finite number above 0, or one is given twice.
+        InputError: a part is not a finite number above 0, or one is given twice.
     """
     try:
         found = tuple(float(part) for part in text.split(","))

@@ -42,7 +42,7 @@ def train(
         ),
     ] = None,
     out: Out = None,
-    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Go on with the run in this folder.")] = None,
+    resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume the run in this folder.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show plan, data found and a contact sheet; train nothing.")
     ] = False,
@@ -54,9 +54,9 @@ def train(
     overrides, swept = split_sweep(overrides, epsilons)
     for option, given in (("--seeds", seeds), ("--epsilons", swept)):
         if given is not None and (seed is not None or resume is not None or dry_run):
-            raise InputError("goes without --seed, --resume and --dry-run", where=option)
+            raise InputError("cannot be combined with --seed, --resume or --dry-run", where=option)
     if resume is not None and (config is not None or overrides or out is not None or dry_run):
-        raise InputError("goes alone: the run in the folder knows its config", where="--resume")
+        raise InputError("takes no other options: the run in the folder has its config", where="--resume")
     launch = _launch(several=seeds is not None or swept is not None, dry_run=dry_run)
     if resume is not None:
         _resume(console, resume, launch)

@@ -10,6 +10,7 @@ from dpmed.config.base import Arguments, Factory, Table
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=4, le=4096)]
 Positive = Annotated[float, Field(gt=0)]
+Window = tuple[float, float] | Literal["header", "percentiles"] | None
 SplitRule = Literal["keyed-hash", "stratified"]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4096)]
 
@@ -207,9 +208,13 @@ class TableData(NamedUnitsTable):
     """Height and width of pictures, or three sides of volumes, after resizing; pixels."""
     channels: Literal[1, 3] = 3
     """Of pictures, 1: grey, 3: colour. Volumes, and samples of several files, have a grey channel per file."""
-    window: tuple[float, float] | None = None
-    """Values of 16-bit pictures, NIfTI and DICOM are clipped to this range; left out, that of 16-bit pictures is
-    0 to 65535 and that of volumes and DICOM is -1024 to 3071 (HU)."""
+    window: Window = None
+    """Grey values of more than 8 bits, DICOM and volumes are clipped to this range. `header`: to the window that the
+    file proposes; `percentiles`: to the 0.5th to 99.5th of the file. Left out, -1024 to 3071 (HU) for CT and volumes,
+    else all that the stored bits can hold."""
+    depth: Literal[8, 16] | None = None
+    """Bits per value that are kept of pictures. Left out, those of the first file, 8 or 16, and a later file of more is
+    refused; given, all files are brought to it."""
     image: str | Names = "image"
     """The column that holds the path of each sample's file below `root`; several columns for several files, each a
     channel (such as T1, T2, FLAIR)."""
@@ -242,6 +247,10 @@ class TableData(NamedUnitsTable):
                 f"exactly one of data.labels, data.targets and data.mask says what is to be learnt, but given are "
                 f"{', '.join(given) or 'none'}"
             )
+        for key in ("image", "labels", "targets", "class_names"):
+            names = names_in(getattr(self, key) or ())
+            if len(set(names)) != len(names):
+                raise ValueError(f"data.{key} names one thing twice")
         if self.mask is not None and (self.class_names is None or len(self.class_names) < 2):  # noqa: PLR2004
             raise ValueError("data.mask needs data.class_names: names of the mask's values 0, 1, …, at least two")
         count = 0 if self.targets is None else len(names_in(self.targets))
@@ -292,18 +301,26 @@ class FolderData(NamedUnitsTable):
     """Height and width, or for volumes three sides, after resizing; pixels."""
     channels: Literal[1, 3] = 3
     """1: grey, 3: colour. Volumes are always grey."""
-    window: tuple[float, float] | None = None
-    """Values of 16-bit pictures, NIfTI and DICOM are clipped to this range; left out, that of 16-bit pictures is
-    0 to 65535 and that of volumes and DICOM is -1024 to 3071 (HU)."""
+    window: Window = None
+    """Grey values of more than 8 bits, DICOM and volumes are clipped to this range. `header`: to the window that the
+    file proposes; `percentiles`: to the 0.5th to 99.5th of the file. Left out, -1024 to 3071 (HU) for CT and volumes,
+    else all that the stored bits can hold."""
+    depth: Literal[8, 16] | None = None
+    """Bits per value that are kept of pictures. Left out, those of the first file, 8 or 16, and a later file of more is
+    refused; given, all files are brought to it."""
     group_pattern: str | None = None
     """A regular expression with one group that finds the patient in the file's path below its class folder, such as
     `^(P[0-9]+)_`; left out, every file is a unit by itself."""
+    patient: Literal["header"] | None = None
+    """`header`: the patient is the one that each DICOM file's header names; the name goes nowhere."""
     unit: Literal["image", "lesion", "patient", "scan"] = "patient"
-    """What `group_pattern` finds."""
+    """What `group_pattern` or `patient` finds."""
 
     @model_validator(mode="after")
     def _check_folder(self) -> Self:
         _check_window(self.window)
+        if self.patient is not None and self.group_pattern is not None:
+            raise ValueError("data.patient and data.group_pattern cannot both say who the patient is")
         return self
 
 
@@ -312,8 +329,8 @@ def names_in(given: str | tuple[str, ...]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else given
 
 
-def _check_window(window: tuple[float, float] | None) -> None:
-    if window is not None and window[0] >= window[1]:
+def _check_window(window: Window) -> None:
+    if isinstance(window, tuple) and window[0] >= window[1]:
         raise ValueError("data.window must be two rising values")
 
 

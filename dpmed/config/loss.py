@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dpmed.config.base import Table
+from dpmed.config.base import Arguments, Factory, Table
 
 ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_length=1)]
 
@@ -67,6 +67,20 @@ class HuberLoss(Table):
     """Where the loss becomes linear, in scaled units."""
 
 
+class CustomLoss(Table):
+    """A loss by your own code, in JAX.
+
+    `factory(**arguments)` gives a function `loss(prediction, target) -> scalar` of one sample.
+    """
+
+    name: Literal["custom"]
+    factory: Factory
+    """What makes it, such as `mypackage.losses:make`, imported from the Python path and from nowhere else."""
+    arguments: Arguments = Field(default_factory=dict)
+    """Passed to the factory by name."""
+
+
 LossConfig = Annotated[
-    CrossEntropyLoss | BinaryCrossEntropyLoss | DiceLoss | L1Loss | MseLoss | HuberLoss, Field(discriminator="name")
+    CrossEntropyLoss | BinaryCrossEntropyLoss | DiceLoss | L1Loss | MseLoss | HuberLoss | CustomLoss,
+    Field(discriminator="name"),
 ]

@@ -1,11 +1,11 @@
 """`[model]`: the network. One table per architecture, chosen by `name`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from dpmed.config.base import Table
+from dpmed.config.base import Arguments, Factory, Table
 
 Activation = Literal["mish", "relu", "elu", "selu", "leaky_relu", "gelu", "tanh"]
 ConvolutionKind = Literal["plain", "standardised", "centred"]
@@ -112,7 +112,30 @@ class UnetModel(ConvolutionalTable):
     """How the image is halved."""
 
 
+class CustomModel(ModelTable):
+    """A network by your own code.
+
+    `factory(input_shape=…, outputs=…, key=…, **arguments)` gives an Equinox module, which is called as
+    `module(x, key=key)` for one normalised sample `(*space, channel)` and gives logits `(outputs,)`, or
+    `(*space, outputs)` for masks and images.
+    """
+
+    name: Literal["custom"]
+    factory: Factory
+    """What makes it, such as `mypackage.models:make`, imported from the Python path and from nowhere else."""
+    arguments: Arguments = Field(default_factory=dict)
+    """Passed to the factory by name."""
+
+    @model_validator(mode="after")
+    def _check_custom(self) -> Self:
+        if self.train_only != "all" or self.unfreeze_epochs or self.pretrained is not None:
+            raise ValueError(
+                "train_only, unfreeze_epochs and pretrained need a network whose parts are known; let the factory do it"
+            )
+        return self
+
+
 ModelConfig = Annotated[
-    MlpModel | SmallCnnModel | Resnet9Model | WideResnetModel | Resnet18Model | UnetModel,
+    MlpModel | SmallCnnModel | Resnet9Model | WideResnetModel | Resnet18Model | UnetModel | CustomModel,
     Field(discriminator="name"),
 ]

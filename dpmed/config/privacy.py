@@ -1,5 +1,6 @@
 """`[privacy]`: the budget, how it is counted, and what it protects. Left out, training is not private."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -48,3 +49,9 @@ class PrivacyConfig(Table):
     the noise."""
     unit: Literal["image", "lesion", "patient", "scan"] = "image"
     """What one record is: what is sampled, clipped and protected as a whole."""
+    cohort: Path | None = None
+    """A cohort file, made if missing: the run enters it before its first step, and `dpmed budget` says what each unit
+    has spent over all runs that entered. It holds keyed hashes of the units' names; only its owner can read it."""
+    cohort_epsilon: Annotated[float | None, Field(gt=0)] = None
+    """The most that any unit in the cohort file may spend over all its runs, this one included; a run that would pass
+    it is refused before it starts. The file's own limit (`dpmed budget`) holds beside it."""

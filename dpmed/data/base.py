@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.errors import InputError
 
 TaskName = Literal["classification", "multi-label", "segmentation", "regression", "reconstruction"]
@@ -23,7 +24,7 @@ class Sample:
     """One sample.
 
     Attributes:
-        input: `(*space, channel)`, uint8, int16, float16 or float32; as stored, not normalised.
+        input: `(*space, channel)`, uint8, uint16, int16, float16 or float32; as stored, not normalised.
         target: a class number `()` int32 for classification; `(label,)` int8 of 0, 1 or -1 (unknown) for multi-label; a
             mask `(*space)` of class numbers, int32 or uint8, for segmentation; `(target,)` float32 in the targets' own
             units, NaN for unknown, for regression; an image `(*space, channel)` for reconstruction.
@@ -83,6 +84,7 @@ class Info:
         target_std: public constants that then divide them, one each.
         patients_unknown: whether samples may share a patient without anybody knowing.
         value_range: the lowest and highest stored value there can be, where that is known, such as a CT window.
+        preprocessing: how any other file is decoded like the samples, where one can be.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Info:
     unit: UnitName
     outside_accounting: tuple[str, ...] = ()
     value_range: tuple[float, float] | None = None
+    preprocessing: Preprocessing | None = None
     target_names: tuple[str, ...] = ()
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()

@@ -28,20 +28,20 @@ from jaxtyping import Int, Shaped
 
 from dpmed.config.data import FilesTable
 from dpmed.data.base import Dataset, Sample
+from dpmed.data.file_state import NAMED_FILES, stat_all, summarise
 from dpmed.data.reserve import allocate, waiting_lock
 from dpmed.data.stored import FileDataset, Listed, Listing
 from dpmed.errors import DpmedError, InputError, RunError
 from dpmed.files import make_folder, read_json, write_atomically, write_json
 from dpmed.progress import Progress, Task
 
-_VERSION = 1
+_VERSION = 2  # of the layout, and of what decoding makes of a file
 _BLOCK = 64  # samples that are handed to the threads at once: so many may have to end before Ctrl-C does
 _COPY_BYTES = 1 << 22
 # Mapped pages count as resident memory although the system can drop them; past this much we let them go ourselves.
 _RESIDENT_BYTES = 1 << 24
 _SPARE_BYTES = 1 << 30
 _SECONDS_BETWEEN_MARKS = 10.0  # what a crash costs at most; marking a million samples is no small write
-_NAMED_FILES = 10
 _MAX_WORKERS = 8
 _VOLUME_WORKERS = 2  # a volume takes over a hundred megabytes while it is decoded
 
@@ -66,7 +66,7 @@ def cached(dataset: FileDataset, folder: Path, *, progress: Progress) -> Dataset
         InputError: a file is missing or cannot be decoded (all such files are looked for, and up to ten named).
         RunError: the cache cannot be written.
     """
-    wanted = _stat_all(dataset.sources)
+    wanted = stat_all(dataset.sources)
     place = _make_place(folder / "samples") / _key(dataset)
     layout = _read_layout(place / "layout.json")
     if layout is not None:
@@ -206,7 +206,7 @@ class _Builder:
             ):
                 for start in range(0, len(missing), _BLOCK):
                     self._build_block(missing[start : start + _BLOCK], descriptor, pool, failures, task)
-                    if len(failures) >= _NAMED_FILES:
+                    if len(failures) >= NAMED_FILES:
                         break
         except OSError as error:
             raise RunError(f"cannot be written ({error.strerror})", where=str(self._data)) from error
@@ -215,7 +215,7 @@ class _Builder:
                 self._mark(descriptor)
             os.close(descriptor)
         if failures:
-            raise _summarise(failures)
+            raise summarise(failures)
         self._publish()
 
     def _build_block(
@@ -320,31 +320,6 @@ def _key(dataset: FileDataset) -> str:
     for files in dataset.sources:
         digest.update("\0".join([*map(str, files), ""]).encode() + b"\n")
     return digest.hexdigest()[:32]
-
-
-def _stat_all(sources: Sequence[tuple[Path, ...]]) -> Int[np.ndarray, "sample stat"]:
-    """Size and time of change of every file."""
-    rows = np.empty((len(sources), 2 * len(sources[0])), np.int64)
-    missing: list[DpmedError] = []
-    for row, files in zip(rows, sources, strict=True):
-        for place, path in enumerate(files):
-            try:
-                stat = path.stat()
-                row[2 * place : 2 * place + 2] = stat.st_size, stat.st_mtime_ns
-            except OSError as error:
-                missing.append(InputError(f"cannot be opened ({error.strerror})", where=str(path)))
-    if missing:
-        raise _summarise(missing)
-    return rows
-
-
-def _summarise(failures: list[DpmedError]) -> InputError:
-    first = failures[0]
-    if len(failures) == 1:
-        return InputError(first.problem, where=first.where, remedy=first.remedy)
-    named = "; ".join(str(failure) for failure in failures[:_NAMED_FILES])
-    more = " and more" if len(failures) >= _NAMED_FILES else ""
-    return InputError(f"{len(failures)}{more} files cannot be used: {named}")
 
 
 def _open_complete(

@@ -48,7 +48,7 @@ def record_keys(
         secret: 1 to 64 bytes; of a release run, drawn from the operating system and never stored.
     """
     numbers = np.concatenate([np.zeros(0, np.int64), *members])
-    identities = iter(_identities(dataset, numbers))
+    identities = iter(sample_identities(dataset, numbers.tolist()))
     keys = np.empty((len(members), KEY_WORDS), "<u4")
     for record, samples in enumerate(members):
         digest = hashlib.blake2b(key=secret, digest_size=4 * KEY_WORDS, person=b"dpmed record")
@@ -58,11 +58,12 @@ def record_keys(
     return keys.astype(np.uint32, copy=False)
 
 
-def _identities(dataset: Dataset, numbers: Int[np.ndarray, " sample"]) -> list[bytes]:
+def sample_identities(dataset: Dataset, numbers: Sequence[int]) -> list[bytes]:
+    """What identifies each of these samples: a digest of its name, or of its content where it has none."""
     names = names_of(dataset)
     if names is None:
-        return [_identity_by_content(dataset[number]) for number in numbers.tolist()]
-    named = (names[number].encode("utf-8", "surrogatepass") for number in numbers.tolist())
+        return [_identity_by_content(dataset[number]) for number in numbers]
+    named = (names[number].encode("utf-8", "surrogatepass") for number in numbers)
     return [hashlib.blake2b(name, digest_size=_DIGEST_BYTES).digest() for name in named]
 
 

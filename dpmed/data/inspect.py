@@ -4,12 +4,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int, Shaped
 
-from dpmed.data.base import Dataset, Split
+from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.units import UnitSummary, summarise_units
 
 _LOOKED_AT = 32
+_SMALL_SHARE = 1 / 8  # of what there can be: 12 bits stored as 16 fill a sixteenth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,9 +27,10 @@ class Description:
         class_counts: per split, samples per class name; empty where samples have no single class.
         smallest: stored value among `looked_at` random training samples,
         largest: likewise,
+        share: of the range of values that there can be, how much lies between these two; 1 where it is not known,
         mean: after normalisation, likewise,
         std: likewise.
-        looked_at: samples that these four come from.
+        looked_at: samples that these five come from.
         units: how training samples are spread over patients, lesions or scans.
     """
 
@@ -41,6 +43,7 @@ class Description:
     class_counts: dict[str, dict[str, int]]
     smallest: float
     largest: float
+    share: float
     mean: float
     std: float
     looked_at: int
@@ -54,6 +57,7 @@ class Description:
             "input": f"{'x'.join(map(str, self.input_shape))}, {self.dtype}",
             "values": f"{self.smallest:g} to {self.largest:g} stored, then mean {self.mean:.3f}, std {self.std:.3f} "
             f"of {self.looked_at} random training samples",
+            **({"advice": self._advice} if self.share < _SMALL_SHARE else {}),
             "units": f"{units.units} {units.unit}s in the training split, at most {units.largest} samples each",
         }
         if self.target_shape:
@@ -61,6 +65,13 @@ class Description:
         for part, counts in self.class_counts.items():
             facts[f"{part} classes"] = ", ".join(f"{name}: {count}" for name, count in counts.items())
         return facts
+
+    @property
+    def _advice(self) -> str:
+        return (
+            f"the values fill {100 * self.share:.2g} % of what they could: the model sees almost the same everywhere. "
+            "Set data.window to the range that matters."
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The description as JSON's types."""
@@ -90,6 +101,7 @@ def describe(dataset: Dataset, split: Split, *, seed: int = 0) -> Description:
         class_counts=_class_counts(dataset, split),
         smallest=float(values.min()),
         largest=float(values.max()),
+        share=_share(info, float(values.min()), float(values.max())),
         mean=float(normalised.mean()),
         std=float(normalised.std()),
         looked_at=len(samples),
@@ -101,6 +113,29 @@ def choose_samples(split: Split, count: int, *, seed: int) -> Int[np.ndarray, " 
     """Numbers of at most `count` random training samples, rising."""
     generator = np.random.default_rng([0xC0117AC7, seed])
     return np.sort(generator.choice(split.train, min(count, len(split.train)), replace=False))
+
+
+def value_limits(
+    info: Info, shown: Shaped[np.ndarray, "..."]
+) -> tuple[Float[np.ndarray, " channel"], Float[np.ndarray, " channel"]]:
+    """The lowest and the highest stored value that each channel can have; that of some samples where it is not known.
+
+    Args:
+        info: of the data set.
+        shown: stored values of these samples.
+    """
+    channels = info.input_shape[-1]
+    if info.preprocessing is not None:
+        low, high = np.asarray(info.preprocessing.channel_ranges, np.float32).T
+        return low, high
+    known = info.value_range or ((0.0, info.scale) if info.scale != 1 else None)
+    low, high = known or (float(shown.min()), float(shown.max()))
+    return np.full(channels, low, np.float32), np.full(channels, high, np.float32)
+
+
+def _share(info: Info, smallest: float, largest: float) -> float:
+    low, high = value_limits(info, np.array([[smallest, largest]]))
+    return (largest - smallest) / max(float(high.max() - low.min()), 1e-6)
 
 
 def _class_counts(dataset: Dataset, split: Split) -> dict[str, dict[str, int]]:

@@ -11,27 +11,27 @@ from dpmed.errors import InputError
 
 _FORMATS = ("PNG", "TIFF")
 _MODES = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")
-_TURNED = (5, 6, 7, 8)  # orientations of EXIF that swap height and width
-_ORIENTATION_TAG = 0x0112
 
 
-def read_mask(path: Path, *, size: tuple[int, int], classes: int, image: Path) -> UInt8[np.ndarray, "height width"]:
+def read_mask(
+    path: Path, *, size: tuple[int, int], classes: int, image: str, sides: tuple[int, ...]
+) -> UInt8[np.ndarray, "height width"]:
     """A mask of a picture: each pixel gets the class that holds the largest share of it, the lower one where two tie.
 
     Args:
         path: a PNG or TIFF file of grey values (or of a palette's numbers): these are the class numbers.
         size: height and width to bring it to.
         classes: values are 0 to `classes` - 1, at most 256.
-        image: the picture that it belongs to; both must have the same number of pixels along each side.
+        image: name of the picture that it belongs to,
+        sides: height and width of that picture as it is looked at: the mask must have the same.
 
     Raises:
         InputError: the file is missing, damaged or too large, has another shape than its image or an unknown value.
     """
     values = _read_values(path)
-    sides = picture_sides(image)
-    if sides is not None and values.shape != sides:
+    if values.shape != sides:
         raise InputError(
-            f"has {values.shape[1]} x {values.shape[0]} pixels, but its image {image.name} has {sides[1]} x {sides[0]}",
+            f"has {values.shape[1]} x {values.shape[0]} pixels, but its image {image} has {sides[1]} x {sides[0]}",
             where=str(path),
         )
     found = np.unique(values)
@@ -52,16 +52,6 @@ def read_mask(path: Path, *, size: tuple[int, int], classes: int, image: Path) -
         better = part > share + np.float32(1e-5)
         best[better], share[better] = value, part[better]
     return best
-
-
-def picture_sides(path: Path) -> tuple[int, int] | None:
-    """Height and width of a picture as it is shown, by its header; None where Pillow does not know the format."""
-    try:
-        with Image.open(path) as image:
-            turned = image.getexif().get(_ORIENTATION_TAG, 1) in _TURNED
-            return (image.width, image.height) if turned else (image.height, image.width)
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
-        return None
 
 
 def _read_values(path: Path) -> Integer[np.ndarray, "height width"]:

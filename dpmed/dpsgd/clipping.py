@@ -1,7 +1,6 @@
-"""Clip each record's gradient and sum: the one place where sensitivity is made.
+"""Ways of clipping: how a record's factor follows from its norms, and what one record can do to the sum then.
 
-Nothing that a record's gradient holds can move the sum by more than the clipping norm: not its size, not infinity, not
-NaN. The result carries its sensitivity, so that nobody retypes it elsewhere.
+The sum itself is made in `dpmed.dpsgd.clipped_sum`.
 """
 
 import math
@@ -10,25 +9,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Float
 
 from dpmed.dpsgd.noise import shaped_like
 
-# Norm and sum are rounded apart: a gradient scaled to norm C in float32 can end a few ulps above C. Scaling to
-# C / (1 + MARGIN) leaves room for that rounding, so that the sensitivity stays C itself.
-MARGIN = 1e-5
-
-# Gradients are scaled by a unit within these limits: a device that flushes denormal numbers to zero would otherwise
-# divide by zero, or by a number whose reciprocal is zero.
-_SMALLEST_UNIT, _LARGEST_UNIT = 1e-30, 1e37
-
-# Squares of entries under 1e-19 vanish in float32. What a norm misses by that stays far below a bound of this size; a
-# smaller bound could be passed unseen, so it is refused.
+# Far from the ends of float32, whose numbers gradients and moving norms are.
 _SMALLEST_NORM = 1e-5
-# Where a bound moves or a gradient is divided by its norm, factors stay far from the ends of float32.
 LARGEST_NORM = 1e6
 
 
@@ -60,10 +47,18 @@ class Clipping(Protocol):
     def factors(
         self, squares: Sequence[Float[Array, " batch"]], norm: Float[Array, ""] | None
     ) -> tuple[list[Float[Array, " batch"]], Bool[Array, " batch"]]:
-        """What each record's gradient is multiplied by, leaf by leaf, and which records are scaled down."""
+        """What each record's gradient is multiplied by, leaf by leaf, and which records are scaled down.
+
+        Args:
+            squares: for each leaf the squared norm of each record's gradient, float64 in training.
+            norm: C of this step where it moves.
+
+        Returns:
+            Factors in the type of `squares`; with them no record is longer than C, but for their own rounding.
+        """
         ...
 
-    def follow(
+    def next_norm(
         self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " _"]]
     ) -> Float[Array, ""] | None:
         """C of the next step.
@@ -102,7 +97,7 @@ class _Constant:
         """The same: the sum is all that is released."""
         return noise_multiplier
 
-    def follow(
+    def next_norm(
         self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " _"]]
     ) -> None:
         """Nothing moves."""
@@ -140,8 +135,8 @@ class PerLayerClipping(_Constant):
         """min(1, C / (sqrt(L) length)) of each leaf; a record counts as scaled down if one of its leaves is."""
         del norm
         bounded = [_bounded(square, self.clipping_norm / math.sqrt(len(squares))) for square in squares]
-        shortened = jnp.any(jnp.stack([one for _, one in bounded]), axis=0)
-        return [factor for factor, _ in bounded], shortened
+        clipped = jnp.any(jnp.stack([one for _, one in bounded]), axis=0)
+        return [factor for factor, _ in bounded], clipped
 
 
 @dataclass(frozen=True)
@@ -168,7 +163,7 @@ class AutomaticClipping(_Constant):
         """C / (length + γ) for all leaves."""
         del norm
         length = jnp.sqrt(_total(squares))
-        factor = jnp.float32(self.clipping_norm / (1.0 + MARGIN)) / (length + jnp.float32(self.stability))
+        factor = jnp.asarray(self.clipping_norm, length.dtype) / (length + jnp.asarray(self.stability, length.dtype))
         return [factor] * len(squares), factor < 1
 
 
@@ -228,7 +223,7 @@ class AdaptiveClipping:
         """min(1, C / length) for all leaves."""
         return _flat(squares, _moving(norm))
 
-    def follow(
+    def next_norm(
         self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " _"]]
     ) -> Float[Array, ""]:
         """C exp(-η_C (b̃ - γ)) within the limits, b̃ the noisy share of records that were not scaled down."""
@@ -236,61 +231,6 @@ class AdaptiveClipping:
         share = noisy / self.expected_batch_size + 0.5
         moved = _moving(norm) * jnp.exp(-self.rate * (share - self.quantile))
         return jnp.clip(moved, _SMALLEST_NORM, LARGEST_NORM)
-
-
-class ClippedSum(eqx.Module):
-    """A sum of clipped gradients.
-
-    Attributes:
-        gradients: the sum, float32.
-        sensitivity: adding or removing one record moves `gradients` by at most this in L2 norm.
-        rejected: how many records counted as zero because their gradient was not finite.
-        clipped: how many records were scaled down.
-    """
-
-    gradients: PyTree[Float[Array, "..."]]
-    rejected: Int[Array, ""]
-    clipped: Int[Array, ""]
-    sensitivity: float = eqx.field(static=True)
-
-
-def clip_and_sum(
-    gradients: PyTree[Float[Array, "batch ..."]], mask: Bool[Array, " batch"], *, clipping: FlatClipping
-) -> ClippedSum:
-    """Sum per-record gradients, each scaled to an L2 norm of at most the clipping norm.
-
-    Guarantee: adding or removing one record moves the sum by at most `clipping.clipping_norm` in L2 norm, whatever the
-    gradients are; a non-finite gradient counts as zero and is counted in `rejected`.
-
-    Args:
-        gradients: one gradient per record, the same leading axis in every leaf.
-        mask: true for real records; padding contributes exactly zero.
-        clipping: the bound.
-
-    Returns:
-        The sum with its sensitivity.
-
-    Source: Abadi et al. (2016), Algorithm 1; sensitivity for add-or-remove-one adjacency.
-    """
-    # Scaled by the largest entry first, the sum of squares neither overflows for huge gradients nor vanishes for tiny
-    # ones. The largest entry also tells whether all are finite, since max passes NaN on.
-    largest = _largest(gradients)
-    finite = jnp.isfinite(largest)
-    keep = mask & finite
-    unit = jnp.where(keep & (largest > _SMALLEST_UNIT), jnp.minimum(largest, _LARGEST_UNIT), jnp.ones_like(largest))
-    scaled = jax.tree.map(lambda leaf: _rows(keep, leaf, leaf / _column(unit, leaf), jnp.zeros_like(leaf)), gradients)
-    norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf.reshape(len(leaf), -1)), axis=1) for leaf in jax.tree.leaves(scaled)))
-    bound = jnp.float32(clipping.clipping_norm / (1.0 + MARGIN))
-    # unit·norm may overflow to infinity, which is above any bound, as it should be.
-    too_long = unit * norm > bound
-    factor = jnp.where(too_long, bound / jnp.where(norm > 0, norm, jnp.ones_like(norm)), unit)
-    total = jax.tree.map(lambda leaf: jnp.tensordot(factor, leaf, axes=1, precision="highest"), scaled)
-    return ClippedSum(
-        gradients=total,
-        rejected=jnp.sum(mask & ~finite, dtype=jnp.int32),
-        clipped=jnp.sum(keep & too_long, dtype=jnp.int32),
-        sensitivity=clipping.clipping_norm,
-    )
 
 
 def _check_norm(clipping_norm: float, *, largest: float = sys.float_info.max) -> None:
@@ -311,32 +251,14 @@ def _total(squares: Sequence[Float[Array, " batch"]]) -> Float[Array, " batch"]:
 def _flat(
     squares: Sequence[Float[Array, " batch"]], clipping_norm: Float[Array, ""] | float
 ) -> tuple[list[Float[Array, " batch"]], Bool[Array, " batch"]]:
-    factor, shortened = _bounded(_total(squares), clipping_norm)
-    return [factor] * len(squares), shortened
+    factor, clipped = _bounded(_total(squares), clipping_norm)
+    return [factor] * len(squares), clipped
 
 
 def _bounded(
     square: Float[Array, " batch"], clipping_norm: Float[Array, ""] | float
 ) -> tuple[Float[Array, " batch"], Bool[Array, " batch"]]:
-    bound = jnp.float32(clipping_norm / (1.0 + MARGIN))
+    bound = jnp.asarray(clipping_norm, square.dtype)
     norm = jnp.sqrt(square)
     too_long = norm > bound
     return jnp.where(too_long, bound / jnp.where(too_long, norm, bound), jnp.ones_like(norm)), too_long
-
-
-def _largest(gradients: PyTree[Float[Array, "batch ..."]]) -> Float[Array, " batch"]:
-    per_leaf = [jnp.max(jnp.abs(leaf.reshape(len(leaf), -1)), axis=1) for leaf in jax.tree.leaves(gradients)]
-    largest = per_leaf[0]
-    for other in per_leaf[1:]:
-        largest = jnp.maximum(largest, other)
-    return largest
-
-
-def _column(values: Float[Array, " batch"], like: Float[Array, "batch ..."]) -> Float[Array, "batch ..."]:
-    return values.reshape(-1, *([1] * (like.ndim - 1)))
-
-
-def _rows(
-    keep: Bool[Array, " batch"], like: Float[Array, "batch ..."], yes: Float[Array, "..."], no: Float[Array, "..."]
-) -> Float[Array, "batch ..."]:
-    return jnp.where(keep.reshape(-1, *([1] * (like.ndim - 1))), yes, no)

@@ -16,6 +16,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
+from dpmed.dpsgd.float64 import float64
+
 _AXIS = "data"
 _EVERYWHERE, _DEALT = PartitionSpec(), PartitionSpec(_AXIS)  # type: ignore[no-untyped-call] # jax's
 
@@ -67,22 +69,22 @@ class Devices:
         everywhere = NamedSharding(self.mesh, _EVERYWHERE)
         return jax.lax.with_sharding_constraint(tree, everywhere)  # type: ignore[no-untyped-call] # jax's
 
-    def summed(self, accumulate: Callable[..., PyTree]) -> Callable[..., PyTree]:
-        """`accumulate(state, total, records, mask)`, each device with its own records, as one sum.
+    def summed(self, contribute: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tuple[PyTree, PyTree]]:
+        """`contribute(state, records, mask)` of all devices, each with its own records.
 
         Args:
-            accumulate: adds its records to a total; works on one device.
+            contribute: what the records of one device add, which is summed over devices, and what is the same for all.
         """
 
-        def of_one(state: PyTree, total: PyTree, records: PyTree, mask: Any) -> PyTree:
-            added = accumulate(state, jax.tree.map(jnp.zeros_like, total), records, mask)
-            everyones = jax.lax.psum(added, _AXIS)  # type: ignore[no-untyped-call] # jax's
-            return jax.tree.map(jnp.add, total, everyones)
+        def of_one(state: PyTree, records: PyTree, mask: Any) -> tuple[PyTree, PyTree]:
+            added, common = contribute(state, records, mask)
+            with float64():
+                return jax.lax.psum(added, _AXIS), common  # type: ignore[no-untyped-call] # jax's
 
         return jax.shard_map(
             of_one,
             mesh=self.mesh,
-            in_specs=(_EVERYWHERE, _EVERYWHERE, _DEALT, _DEALT),
+            in_specs=(_EVERYWHERE, _DEALT, _DEALT),
             out_specs=_EVERYWHERE,
             check_vma=False,
         )

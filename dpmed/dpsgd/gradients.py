@@ -8,8 +8,8 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Float, PyTree
 
-from dpmed.dpsgd.norms import instantiate
-from dpmed.dpsgd.recorded import record_pass
+from dpmed.dpsgd.bookkeeping import bookkeeping_pass
+from dpmed.dpsgd.ghost_norms import instantiate
 
 # The loss of one record: trainable leaves, record -> scalar.
 RecordLoss = Callable[[PyTree[Float[Array, "..."]], PyTree[Array]], Float[Array, ""]]
@@ -28,5 +28,5 @@ def per_sample_gradients(
     Returns:
         The losses, and the gradients with the same leading axis in front of the shapes of `trainable`.
     """
-    recorded = record_pass(loss, trainable, records)
-    return recorded.losses, jax.tree.unflatten(jax.tree.structure(trainable), instantiate(recorded))
+    books = bookkeeping_pass(loss, trainable, records)
+    return books.losses, jax.tree.unflatten(jax.tree.structure(trainable), instantiate(books))

@@ -91,7 +91,7 @@ def shaped_like(
     """Gaussian noise for every number of `tree`.
 
     Args:
-        tree: gives structure and shapes; leaves are float32.
+        tree: gives structure, shapes and types.
         normal: pieces of `standard_normal`, as many numbers as `tree` has or more.
         std: standard deviation σ·C, in the gradient's unit.
     """
@@ -99,7 +99,7 @@ def shaped_like(
     values = jnp.concatenate(list(normal))
     ends = np.cumsum([leaf.size for leaf in leaves]).tolist()
     scaled = [
-        values[end - leaf.size : end].reshape(leaf.shape) * jnp.asarray(std, leaf.dtype)
+        values[end - leaf.size : end].reshape(leaf.shape).astype(leaf.dtype) * jnp.asarray(std, leaf.dtype)
         for leaf, end in zip(leaves, ends, strict=True)
     ]
     return jax.tree.unflatten(structure, scaled)
@@ -110,6 +110,26 @@ def gaussian_like(
 ) -> PyTree[Float[Array, "..."]]:
     """Independent Gaussian noise of standard deviation `std` for every number of `tree`; see `standard_normal`."""
     return shaped_like(tree, standard_normal(key, draw, count=size_of(tree)), std=std)
+
+
+def smallest_noise_multiplier(most_records: int) -> float:
+    """The smallest σ at which the noise of a step is what accounting says, beside the largest sum there can be.
+
+    Accounting is of S + N in real numbers, S the sum and N the noise. S has its sensitivity as it stands in the
+    computer, in float64 (`dpmed.dpsgd.clipped_sum`). S + N is rounded: to float64 when added and when divided by the
+    public batch size, then once to float32. Each of these is a function of the one number S + N alone, that is
+    post-processing, at any σ. A sum that was rounded to float32 *before* noise was added would be another matter: S
+    itself would then move by more than C.
+
+    What would be lost at extreme ε is N itself. An entry of S is at most n C, next to which float64 numbers are at most
+    2⁻⁵² n C apart; where N is smaller than that, the entry shows none. Asked for are 2¹⁰ such steps within σ C, so that
+    noise has its own shape in every entry. Weights are float32: that they show only the leading digits of S + N, and
+    at ε = 10¹⁵ often none of N's, is rounding of the mechanism's result and takes nothing from it.
+
+    Args:
+        most_records: n, which no batch exceeds.
+    """
+    return 2.0**10 * 2.0**-52 * most_records
 
 
 def size_of(tree: PyTree[Float[Array, "..."]]) -> int:

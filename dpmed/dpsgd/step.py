@@ -17,11 +17,12 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 
+from dpmed.dpsgd.bookkeeping import bookkeeping_pass
+from dpmed.dpsgd.clipped_sum import sum_clipped
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.devices import Devices
+from dpmed.dpsgd.float64 import float64, require_float64
 from dpmed.dpsgd.noise import NoiseKey, shaped_like, size_of, standard_normal
-from dpmed.dpsgd.norms import measure
-from dpmed.dpsgd.recorded import record_pass
 from dpmed.runtime.jit import Compiled
 
 Parameters = PyTree[Float[Array, "..."]]
@@ -60,11 +61,12 @@ class Accumulated(eqx.Module):
     """Sums over the microbatches of a step.
 
     Attributes:
-        gradients: clipped when private, plain otherwise.
+        gradients: clipped when private, in float64; plain otherwise.
         loss: sum of the records' losses, not private.
         records: how many records took part, not private.
         rejected: how many of them had a gradient that was not finite, not private.
         clipped: how many of them were scaled down, not private.
+        sensitivity: adding or removing one record moves `gradients` by at most this in L2 norm; None without privacy.
     """
 
     gradients: Parameters
@@ -72,6 +74,7 @@ class Accumulated(eqx.Module):
     records: Int[Array, ""]
     rejected: Int[Array, ""]
     clipped: Int[Array, ""]
+    sensitivity: Float[Array, ""] | None = None
 
     @property
     def surplus(self) -> Float[Array, ""]:
@@ -106,17 +109,14 @@ class Step(Protocol):
         ...
 
 
-def begin(trainable: Parameters) -> Accumulated:
-    """An accumulator of zeros."""
+class _Sums(eqx.Module):
+    """What a microbatch adds; the same fields as `Accumulated`, but for what is no sum."""
 
-    # One buffer each: donated buffers must not be shared.
-    def none() -> Int[Array, ""]:
-        return jnp.zeros((), jnp.int32)
-
-    gradients = jax.tree.map(jnp.zeros_like, trainable)
-    return Accumulated(
-        gradients=gradients, loss=jnp.zeros((), jnp.float32), records=none(), rejected=none(), clipped=none()
-    )
+    gradients: Parameters
+    loss: Float[Array, ""]
+    records: Int[Array, ""]
+    rejected: Int[Array, ""]
+    clipped: Int[Array, ""]
 
 
 class PrivateStep:
@@ -130,12 +130,16 @@ class PrivateStep:
         expected_batch_size: what the noisy sum is divided by. It is a public constant; the realised size is private.
         optimizer: optax's transformation.
         key: of the noise.
+        most_records: what no batch exceeds, such as the number N of training records; a public number.
         devices: that share the records; None for the default device alone.
+
+    Raises:
+        RunError: the device has no float64 arithmetic.
 
     Source: Abadi et al. (2016), Algorithm 1.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 what makes a step, by keyword
         self,
         loss: PrivateLoss,
         *,
@@ -144,20 +148,23 @@ class PrivateStep:
         expected_batch_size: int,
         optimizer: optax.GradientTransformationExtraArgs,
         key: NoiseKey,
+        most_records: int,
         devices: Devices | None = None,
     ) -> None:
+        require_float64()
         noise = clipping.gradient_noise(noise_multiplier)
         self._key = key
         self._devices = devices
-        self._begin = Compiled(begin)
-        accumulate = partial(_accumulate_clipped, loss, clipping)
-        self._accumulate = Compiled(accumulate if devices is None else devices.summed(accumulate), donate=1)
+        self._begin = Compiled(partial(_begin_private, clipping))
+        of_one = partial(_contribute, loss, clipping, most_records)
+        contribute = of_one if devices is None else devices.summed(of_one)
+        self._accumulate = Compiled(partial(_accumulate_private, contribute), donate=1)
         update = partial(_noisy_update, optimizer, clipping, noise, float(expected_batch_size))
         self._update = Compiled(update, donate=0)
 
     def begin(self, state: StepState) -> Accumulated:
         """An empty accumulator; an empty batch is updated with it as it is: pure noise, and a step that counts."""
-        return self._begin(state.trainable)
+        return self._begin(state.trainable, state.clipping_norm)
 
     def accumulate(
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
@@ -173,7 +180,7 @@ class PrivateStep:
 
     def lower(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> Any:
         """The program of `accumulate` as JAX describes it before it is compiled; for benchmarks."""
-        return self._accumulate.lower(_without_optimizer(state), begin(state.trainable), records, mask)
+        return self._accumulate.lower(_without_optimizer(state), self.begin(state), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Add the noise of draw number `draw`, which must never be used twice with one key, and move."""
@@ -198,7 +205,7 @@ class PlainStep:
         self, loss: BatchLoss, *, optimizer: optax.GradientTransformationExtraArgs, devices: Devices | None = None
     ) -> None:
         self._devices = devices
-        self._begin = Compiled(begin)
+        self._begin = Compiled(_begin)
         self._accumulate = Compiled(partial(_accumulate_plain, loss), donate=2)
         self._update = Compiled(partial(_mean_update, optimizer), donate=0)
 
@@ -222,7 +229,7 @@ class PlainStep:
 
     def lower(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> Any:
         """The program of `accumulate` as JAX describes it before it is compiled; for benchmarks."""
-        return self._accumulate.lower(state.trainable, state.rest, begin(state.trainable), records, mask)
+        return self._accumulate.lower(state.trainable, state.rest, self.begin(state), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Move by the mean gradient."""
@@ -240,30 +247,68 @@ def _without_optimizer(state: StepState) -> StepState:
     return replace(state, optimizer=None)
 
 
-def _accumulate_clipped(
+def _begin(trainable: Parameters) -> Accumulated:
+    # One buffer each: donated buffers must not be shared.
+    def none() -> Int[Array, ""]:
+        return jnp.zeros((), jnp.int32)
+
+    gradients = jax.tree.map(jnp.zeros_like, trainable)
+    return Accumulated(
+        gradients=gradients, loss=jnp.zeros((), jnp.float32), records=none(), rejected=none(), clipped=none()
+    )
+
+
+def _begin_private(clipping: Clipping, trainable: Parameters, norm: Float[Array, ""] | None) -> Accumulated:
+    with float64():
+        total = _begin(jax.tree.map(lambda leaf: leaf.astype(jnp.float64), trainable))
+        return replace(total, sensitivity=jnp.asarray(clipping.sensitivity(norm), jnp.float64))
+
+
+def _contribute(
     loss: PrivateLoss,
     clipping: Clipping,
+    most_records: int,
+    state: StepState,
+    records: PyTree[Array],
+    mask: Bool[Array, " batch"],
+) -> tuple[_Sums, Float[Array, ""]]:
+    """What the records add to the sums of a step, and the sensitivity of these."""
+    books = bookkeeping_pass(
+        lambda leaves, record, rest: loss(leaves, rest, record), state.trainable, records, state.rest
+    )
+    found = sum_clipped(books, mask, state.clipping_norm, clipping=clipping, most_records=most_records)
+    losses = jnp.where(mask & jnp.isfinite(books.losses), books.losses, jnp.zeros_like(books.losses))
+    sums = _Sums(
+        gradients=jax.tree.unflatten(jax.tree.structure(state.trainable), found.gradients),
+        loss=jnp.sum(losses),
+        records=jnp.sum(mask, dtype=jnp.int32),
+        rejected=found.rejected,
+        clipped=found.clipped,
+    )
+    return sums, found.sensitivity
+
+
+def _accumulate_private(
+    contribute: Callable[..., tuple[_Sums, Float[Array, ""]]],
     state: StepState,
     total: Accumulated,
     records: PyTree[Array],
     mask: Bool[Array, " batch"],
 ) -> Accumulated:
-    recorded = record_pass(
-        lambda leaves, record, rest: loss(leaves, rest, record), state.trainable, records, state.rest
-    )
-    measured = measure(recorded)
-    keep = mask & measured.usable
-    factors, shortened = clipping.factors(measured.squares, state.clipping_norm)
-    zero = jnp.zeros_like(recorded.losses)
-    summed = measured.weighted_sum([jnp.where(mask, factor, zero) for factor in factors])
-    clipped = jax.tree.unflatten(jax.tree.structure(state.trainable), summed)
-    return Accumulated(
-        gradients=jax.tree.map(jnp.add, total.gradients, clipped),
-        loss=total.loss + jnp.sum(jnp.where(mask & jnp.isfinite(recorded.losses), recorded.losses, zero)),
-        records=total.records + jnp.sum(mask, dtype=jnp.int32),
-        rejected=total.rejected + jnp.sum(mask & ~measured.usable, dtype=jnp.int32),
-        clipped=total.clipped + jnp.sum(keep & shortened, dtype=jnp.int32),
-    )
+    added, sensitivity = contribute(state, records, mask)
+    return _plus(total, added, sensitivity=sensitivity)
+
+
+def _plus(total: Accumulated, added: _Sums, *, sensitivity: Float[Array, ""] | None) -> Accumulated:
+    with float64():
+        return Accumulated(
+            gradients=jax.tree.map(jnp.add, total.gradients, added.gradients),
+            loss=total.loss + added.loss,
+            records=total.records + added.records,
+            rejected=total.rejected + added.rejected,
+            clipped=total.clipped + added.clipped,
+            sensitivity=sensitivity,
+        )
 
 
 def _noisy_update(
@@ -275,11 +320,15 @@ def _noisy_update(
     total: Accumulated,
     normal: Normal,
 ) -> StepState:
+    """Sum and noise are added in float64 and rounded once: see `dpmed.dpsgd.noise.smallest_noise_multiplier`."""
     for_gradients, for_count = normal
-    std = noise_multiplier * clipping.sensitivity(state.clipping_norm)
-    noise = shaped_like(total.gradients, for_gradients, std=std)
-    gradient = jax.tree.map(lambda summed, extra: (summed + extra) / expected_batch_size, total.gradients, noise)
-    norm = clipping.follow(state.clipping_norm, total.surplus, for_count)
+    assert total.sensitivity is not None  # noqa: S101 a private step began it
+    with float64():
+        noise = shaped_like(total.gradients, for_gradients, std=noise_multiplier * total.sensitivity)
+        gradient = jax.tree.map(
+            lambda summed, extra: ((summed + extra) / expected_batch_size).astype(jnp.float32), total.gradients, noise
+        )
+    norm = clipping.next_norm(state.clipping_norm, total.surplus, for_count)
     return replace(_move(optimizer, state, gradient), clipping_norm=norm)
 
 
@@ -292,14 +341,10 @@ def _accumulate_plain(
     mask: Bool[Array, " batch"],
 ) -> tuple[PyTree, Accumulated]:
     (summed, rest), gradients = jax.value_and_grad(loss, has_aux=True)(trainable, rest, records, mask)
-    total = Accumulated(
-        gradients=jax.tree.map(jnp.add, total.gradients, gradients),
-        loss=total.loss + summed,
-        records=total.records + jnp.sum(mask, dtype=jnp.int32),
-        rejected=total.rejected,
-        clipped=total.clipped,
-    )
-    return rest, total
+    none = jnp.zeros((), jnp.int32)
+    count = jnp.sum(mask, dtype=jnp.int32)
+    added = _Sums(gradients=gradients, loss=summed, records=count, rejected=none, clipped=none)
+    return rest, _plus(total, added, sensitivity=None)
 
 
 def _mean_update(optimizer: optax.GradientTransformationExtraArgs, state: StepState, total: Accumulated) -> StepState:

@@ -1,7 +1,8 @@
-"""A contact sheet: samples side by side, as they are after preprocessing, to see by eye that they are what they should.
+"""A contact sheet: samples side by side as the model sees them, to see by eye that they are what they should.
 
-Volumes are shown by their middle slice from below, front at the top, the patient's right on the left, as radiologists
-look at them; label maps lie over them in colour.
+All samples share one scale, that of the values there can be, and a bar tells it: a set that is far too dark for its
+window looks far too dark. Volumes are shown by their middle slice from below, front at the top, the patient's right on
+the left, as radiologists look at them; label maps lie over them in colour.
 """
 
 import io
@@ -11,13 +12,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Shaped
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from dpmed.files import write_bytes
 
 _MAX_COLUMNS = 8
 _INCHES = 1.3
+_BAR_INCHES = 0.9
 _TITLE_LETTERS = 22
+_COLOURS = 3
+_SMALLEST_WIDTH = 1e-6
 
 
 def plot_contact_sheet(
@@ -25,45 +31,68 @@ def plot_contact_sheet(
     inputs: Float[np.ndarray, "sample *space channel"],
     titles: Sequence[str],
     *,
+    limits: tuple[Float[np.ndarray, " channel"], Float[np.ndarray, " channel"]],
+    stored: tuple[float, float],
     masks: Shaped[np.ndarray, "sample *space"] | None = None,
 ) -> None:
-    """Write a PNG with one small picture per sample.
+    """Write a PNG with one small picture per sample, and a bar of what its greys stand for.
 
     Args:
         path: the file.
-        inputs: as stored after decoding, resizing and windowing, not normalised (colours would be lost); grey or
-            coloured, two axes of space or three (left-right, back-front, foot-head).
+        inputs: normalised, as the model gets them; grey or coloured, two axes of space or three (left-right,
+            back-front, foot-head).
         titles: one per sample, such as its class.
+        limits: the lowest and highest value of each channel that there can be: black and white.
+        stored: what these are in files and cache.
         masks: class numbers per voxel, drawn over the picture where they are not 0.
     """
     if len(inputs) != len(titles) or not len(inputs):
         raise ValueError(f"Expected one title per sample, got {len(titles)=} and {len(inputs)=}.")
     columns = min(_MAX_COLUMNS, len(inputs))
     rows = -(-len(inputs) // columns)
-    figure = Figure(figsize=(_INCHES * columns, (_INCHES + 0.25) * rows), layout="constrained")
+    figure = Figure(figsize=(_INCHES * columns + _BAR_INCHES, (_INCHES + 0.25) * rows), layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False)
     for number, axes in enumerate(grid.flat):
         axes.set_axis_off()
         if number >= len(inputs):
             continue
-        axes.imshow(to_picture(inputs[number]), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        axes.imshow(to_picture(inputs[number], limits), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         if masks is not None:
             flat = _slice(masks[number][..., None])[..., 0]
             axes.imshow(np.ma.masked_equal(flat, 0), cmap="Set1", vmin=1, vmax=9, alpha=0.45, interpolation="nearest")
         # Class names come from folders and tables: a dollar sign in one is not mathematics.
         axes.set_title(titles[number][:_TITLE_LETTERS], fontsize=7, parse_math=False)
+    _draw_bar(figure, grid, limits, stored)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     write_bytes(path, buffer.getvalue())
 
 
-def to_picture(values: Float[np.ndarray, "*space channel"]) -> Float[np.ndarray, "height width *rgb"]:
-    """A stored sample as something to look at: stretched to 0 to 1, volumes by their middle slice."""
+def to_picture(
+    values: Float[np.ndarray, "*space channel"],
+    limits: tuple[Float[np.ndarray, " channel"], Float[np.ndarray, " channel"]],
+) -> Float[np.ndarray, "height width *rgb"]:
+    """A sample as something to look at: its limits are 0 and 1, volumes are shown by their middle slice."""
     flat = _slice(values)
-    low, high = float(flat.min()), float(flat.max())
-    stretched = (flat - low) / max(high - low, 1e-6)
-    return stretched if stretched.shape[-1] == 3 else stretched[..., 0]  # noqa: PLR2004 red, green, blue
+    low, high = limits
+    shares = np.clip((flat - low) / np.maximum(high - low, _SMALLEST_WIDTH), 0, 1)
+    return shares if shares.shape[-1] == _COLOURS else shares[..., 0]
+
+
+def _draw_bar(
+    figure: Figure,
+    grid: np.ndarray,
+    limits: tuple[Float[np.ndarray, " channel"], Float[np.ndarray, " channel"]],
+    stored: tuple[float, float],
+) -> None:
+    # Channels have limits of their own, but all have those of the first where one mean and std serves all.
+    low, high = (float(ends[0]) for ends in limits)
+    grey = ScalarMappable(Normalize(low, max(high, low + _SMALLEST_WIDTH)), cmap="gray")
+    bar = figure.colorbar(grey, ax=grid, fraction=0.06, aspect=30)
+    bar.ax.tick_params(labelsize=6)
+    channel = " of the first channel" if len(np.unique(np.stack(limits), axis=1).T) > 1 else ""
+    bar.set_label(f"what the model sees{channel} (stored: {stored[0]:g} to {stored[1]:g})", fontsize=7)
 
 
 def _slice(values: Shaped[np.ndarray, "*space channel"]) -> Shaped[np.ndarray, "height width channel"]:

@@ -54,6 +54,28 @@ def resample(
     return {name: np.concatenate(parts) for name, parts in found.items() if parts}
 
 
+def resample_weighted(
+    names: Sequence[str],
+    logits: Float[np.ndarray, "sample outputs"],
+    targets: Int[np.ndarray, " sample"],
+    *,
+    weights: Int[np.ndarray, "resample sample"],
+) -> dict[str, Float[np.ndarray, " resample"]]:
+    """Values of the metrics where each sample counts as often as `weights` says."""
+    classes = max(logits.shape[1], 2)
+    cells = np.asarray(targets) * classes + choose(logits)
+    matrices = np.zeros((len(weights), classes * classes))
+    for cell in np.unique(cells):
+        matrices[:, cell] = weights[:, cells == cell].sum(axis=1)
+    matrices = matrices.reshape(len(weights), classes, classes)
+    found = {name: _SCORES[name](matrices) for name in names if name != "auroc"}
+    if "auroc" in names and logits.size <= _MOST_SCORES:
+        curves = _curves(logits, targets)
+        areas = [weighted_auroc(scores, is_positive, weights) for scores, is_positive in curves]
+        found["auroc"] = _mean_of_numbers(np.stack(areas, axis=1))
+    return found
+
+
 def choose(logits: Float[np.ndarray, "sample outputs"]) -> Int[np.ndarray, " sample"]:
     """The class of the largest logit; with a single one, class 1 where it is positive."""
     if logits.shape[1] == 1:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from dpmed.errors import InputError
 from dpmed.metrics import classification as class_metrics
@@ -49,9 +49,9 @@ def check_metrics(names: Sequence[str], main: str | None, *, task: str) -> None:
     for name in asked:
         if name not in known:
             problem = f"{name!r} is unknown for {task}; valid: {', '.join(known)}"
-            raise InputError(problem, where="[evaluation] metrics")
+            raise InputError(problem, where="evaluation.metrics")
     if main is not None and main not in (*asked, "loss"):
-        raise InputError(f"{main!r} is not among the metrics {', '.join(asked)}", where="[evaluation] main_metric")
+        raise InputError(f"{main!r} is not among the metrics {', '.join(asked)}", where="evaluation.main_metric")
 
 
 def evaluate(
@@ -85,7 +85,7 @@ def evaluate(
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
-def bootstrap(
+def bootstrap(  # noqa: PLR0913 one question: these metrics, of these answers, resampled so
     names: Sequence[str],
     predictions: Shaped[np.ndarray, "sample ..."],
     targets: Shaped[np.ndarray, "sample ..."],
@@ -94,13 +94,29 @@ def bootstrap(
     class_names: Sequence[str],
     resamples: int,
     seed: int,
+    groups: Sequence[str] | None = None,
 ) -> dict[str, tuple[float, float]]:
-    """95 % percentile intervals of the same metrics over samples drawn with replacement (Efron, 1979)."""
+    """95 % percentile intervals of the same metrics over units drawn with replacement (Efron, 1979).
+
+    Args:
+        names: as for `evaluate`.
+        predictions: likewise.
+        targets: likewise.
+        task: likewise.
+        class_names: likewise.
+        resamples: how many times all units are drawn; 0 for no intervals.
+        seed: of the drawing.
+        groups: the unit (patient, lesion, scan) of each sample, all of whose samples are drawn together; None where
+            each sample is a unit.
+    """
     if resamples == 0 or len(targets) == 0:
         return {}
     wanted = tuple(names) or metric_names(task)
     generator = np.random.default_rng(seed)
-    if task == "classification":
+    if groups is not None and len(set(groups)) < len(groups):
+        weights = unit_weights(groups, resamples=resamples, generator=generator)
+        draws = _weighted(wanted, predictions, targets, weights, task=task, class_names=class_names)
+    elif task == "classification":
         draws = class_metrics.resample(wanted, predictions, targets, resamples=resamples, generator=generator)
     elif task in ("multi-label", "regression"):
         weights = generator.multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=resamples)
@@ -113,6 +129,39 @@ def bootstrap(
         rows = generator.integers(0, len(targets), (resamples, len(targets)))
         draws = {name: _means_of_rows(values[rows]) for name, values in table.items()}
     return {name: interval for name, values in draws.items() if (interval := _interval(values)) is not None}
+
+
+def unit_weights(
+    groups: Sequence[str], *, resamples: int, generator: np.random.Generator
+) -> Int[np.ndarray, "resample sample"]:
+    """How often each sample occurs when units are drawn with replacement, as many as there are."""
+    _, unit = np.unique(np.asarray(groups), return_inverse=True)
+    units = int(unit.max()) + 1
+    return generator.multinomial(units, np.full(units, 1 / units), size=resamples)[:, unit]
+
+
+def _weighted(
+    names: Sequence[str],
+    predictions: Shaped[np.ndarray, "sample ..."],
+    targets: Shaped[np.ndarray, "sample ..."],
+    weights: Int[np.ndarray, "resample sample"],
+    *,
+    task: str,
+    class_names: Sequence[str],
+) -> dict[str, Float[np.ndarray, " resample"]]:
+    if task == "classification":
+        return class_metrics.resample_weighted(names, predictions, targets, weights=weights)
+    if task == "multi-label":
+        return label_metrics.resample(names, predictions, targets, label_names=class_names, weights=weights)
+    if task == "regression":
+        return number_metrics.resample(names, predictions, targets, target_names=class_names, weights=weights)
+    found = {}
+    for name, values in by_sample(names, predictions, targets, task=task, class_names=class_names).items():
+        known = np.isfinite(values)
+        count = weights @ known.astype(np.float64)
+        total = weights @ np.where(known, values, 0.0)
+        found[name] = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    return found
 
 
 def by_sample(

@@ -10,6 +10,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 
 from dpmed.config.model import (
     ConvolutionalTable,
+    CustomModel,
     MlpModel,
     ModelConfig,
     Resnet9Model,
@@ -20,6 +21,7 @@ from dpmed.config.model import (
 )
 from dpmed.errors import InputError
 from dpmed.models.blocks import Style
+from dpmed.models.custom import make_custom
 from dpmed.models.ensemble import Ensemble
 from dpmed.models.pretrained import load_pretrained
 from dpmed.models.resnet9 import Resnet9
@@ -28,6 +30,8 @@ from dpmed.models.small import Mlp, SmallCnn
 from dpmed.models.stages import stages_from_head
 from dpmed.models.unet import Unet
 from dpmed.models.wide_resnet import WideResnet
+
+ShippedModel = MlpModel | SmallCnnModel | Resnet9Model | WideResnetModel | Resnet18Model | UnetModel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,7 +61,7 @@ def build_model(
     """The model that `config` describes.
 
     Args:
-        config: the `[model]` table.
+        config: the model.
         input_shape: `(*space, channel)` of one sample.
         outputs: logits, predicted numbers, or channels of the predicted image.
         task: of the data set.
@@ -66,8 +70,12 @@ def build_model(
     Raises:
         InputError: the model does not fit the task or the input, or its pretrained weights cannot be used.
     """
-    _check_task(config, task)
-    module, state = eqx.nn.make_with_state(_make_members)(config, input_shape, outputs, key)
+    if isinstance(config, CustomModel):
+        gives_image = task in ("segmentation", "reconstruction")
+        module, state = _make_custom(config, input_shape, outputs, key, gives_image=gives_image), None
+    else:
+        _check_task(config, task)
+        module, state = eqx.nn.make_with_state(_make_members)(config, input_shape, outputs, key)
     mixes = isinstance(config, ConvolutionalTable) and config.normalisation == "batch"
     if config.pretrained is not None:
         module = load_pretrained(module, config.pretrained)
@@ -84,24 +92,32 @@ def build_model(
     )
 
 
-def _check_task(config: ModelConfig, task: str) -> None:
+def _make_custom(
+    config: CustomModel, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray, *, gives_image: bool
+) -> eqx.Module:
+    keys = [key] if config.members == 1 else list(jax.random.split(key, config.members))
+    made = [make_custom(config, input_shape, outputs, one, gives_image=gives_image) for one in keys]
+    return made[0] if len(made) == 1 else Ensemble(made)
+
+
+def _check_task(config: ShippedModel, task: str) -> None:
     wants_vector = task in ("classification", "multi-label", "regression")
     if isinstance(config, UnetModel) == wants_vector:
         gives = "an image" if isinstance(config, UnetModel) else "one vector"
         remedy = 'Use name = "resnet9".' if wants_vector else 'Use name = "unet".'
         raise InputError(
-            f"{config.name} gives {gives} per sample and cannot do {task}", where="[model] name", remedy=remedy
+            f"{config.name} gives {gives} per sample and cannot do {task}", where="model.name", remedy=remedy
         )
 
 
-def _make_members(config: ModelConfig, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> eqx.Module:
+def _make_members(config: ShippedModel, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> eqx.Module:
     if config.members == 1:
         return _make(config, input_shape, outputs, key)
     keys = jax.random.split(key, config.members)
     return Ensemble([_make(config, input_shape, outputs, one) for one in keys])
 
 
-def _make(config: ModelConfig, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> eqx.Module:
+def _make(config: ShippedModel, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray) -> eqx.Module:
     match config:
         case MlpModel():
             return Mlp(math.prod(input_shape), config.width, outputs, activation=config.activation, key=key)
@@ -147,7 +163,7 @@ def _check_groups(config: SmallCnnModel) -> None:
         if channels % config.groups:
             raise InputError(
                 f"{config.groups} does not divide {channels} channels",
-                where="[model] groups",
+                where="model.groups",
                 remedy=f"Try {math.gcd(*config.channels)}.",
             )
 
@@ -157,7 +173,7 @@ def _check_halvings(input_shape: tuple[int, ...], halvings: int) -> None:
     if smallest < 2**halvings:
         raise InputError(
             f"it halves the image {halvings} times, which leaves too little of a side of {smallest}",
-            where="[model] channels",
+            where="model.channels",
             remedy=f"Give images of side {2**halvings} or more, or choose a network with fewer levels.",
         )
 
@@ -165,4 +181,4 @@ def _check_halvings(input_shape: tuple[int, ...], halvings: int) -> None:
 def _check_depth(depth: int) -> None:
     if depth % 6 != 4:  # noqa: PLR2004 the network's own rule
         below = depth - (depth - 4) % 6
-        raise InputError(f"{depth} is not 6 n + 4", where="[model] depth", remedy=f"Try {below} or {below + 6}.")
+        raise InputError(f"{depth} is not 6 n + 4", where="model.depth", remedy=f"Try {below} or {below + 6}.")

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from dpmed.products import multiply
+from dpmed.layer_tags import is_plain, multiply
 
 Kind = Literal["plain", "standardised", "centred"]
 
@@ -43,7 +43,7 @@ def convolve(
     Returns:
         `ceil(side / stride)` in each dimension: as torch's `padding = side // 2` gives for odd filters.
     """
-    if x.ndim == _VOLUME_AXES and jax.default_backend() == "cpu":
+    if x.ndim == _VOLUME_AXES and (is_plain() or jax.default_backend() == "cpu"):
         return _by_planes(x, weight, stride)
     return _by_xla(x[None], weight, stride)[0]
 
@@ -66,7 +66,7 @@ def _by_planes(
     """A volume's convolution as those of its planes: XLA on the CPU is two to ten times as fast in two dimensions."""
     size = weight.shape[0]
     planes = -(-x.shape[0] // stride)
-    padded = jnp.pad(x, [(size // 2, size // 2), (0, 0), (0, 0), (0, 0)])
+    padded = pad_first(x, size // 2, 0.0) if is_plain() else jnp.pad(x, [(size // 2,) * 2, (0, 0), (0, 0), (0, 0)])
     shifted = [padded[first : first + stride * (planes - 1) + 1 : stride] for first in range(size)]
     if x.shape[-1] > _FEW_CHANNELS:
         first, *others = [_by_xla(part, weight[place], stride) for place, part in enumerate(shifted)]
@@ -74,6 +74,12 @@ def _by_planes(
     # Few channels make thin matrices: all planes that meet in one are put side by side as channels.
     side_by_side = jnp.moveaxis(weight, 0, 2).reshape(*weight.shape[1:3], size * weight.shape[3], weight.shape[4])
     return _by_xla(jnp.concatenate(shifted, axis=-1), side_by_side, stride)
+
+
+def pad_first(x: Float[Array, "first *others"], width: int, value: float) -> Float[Array, "padded *others"]:
+    """`x` between `width` layers of a constant along its first axis; joined, since converters know that better."""
+    layers = jnp.full((width, *x.shape[1:]), value, x.dtype)
+    return jnp.concatenate([layers, x, layers]) if width else x
 
 
 def _patches(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from dpmed.products import multiply
+from dpmed.layer_tags import multiply
 
 # From here on Mish and its derivative are those of the identity, to float32.
 _MISH_IS_LINEAR = 20.0

@@ -5,7 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from dpmed.layer_tags import is_plain
 from dpmed.models.blocks import Style, Unit
+from dpmed.models.convolution import pad_first
 from dpmed.models.layers import ACTIVATIONS, Linear
 
 _BLOCKS_PER_STAGE = 2
@@ -107,6 +109,17 @@ class Resnet18(eqx.Module):
 
 def _overlapping_max_pool(x: Float[Array, "*space channels"]) -> Float[Array, "*half channels"]:
     dimensions = x.ndim - 1
+    if is_plain():
+        for axis in range(dimensions):
+            x = jnp.moveaxis(_pool_first(jnp.moveaxis(x, axis, 0)), 0, axis)
+        return x
     window, stride = (3,) * dimensions + (1,), (2,) * dimensions + (1,)
     padding = ((1, 1),) * dimensions + ((0, 0),)
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, stride, padding)
+
+
+def _pool_first(x: Float[Array, "side *others"]) -> Float[Array, "half *others"]:
+    half = -(-x.shape[0] // 2)
+    padded = pad_first(x, 1, float("-inf"))
+    first, *others = [padded[begin : begin + 2 * half - 1 : 2] for begin in range(3)]
+    return jnp.maximum(jnp.maximum(first, others[0]), others[1])

@@ -2,6 +2,7 @@
 
 from dpmed.config.privacy import PrivacyConfig
 from dpmed.dpsgd.clipping import AdaptiveClipping, AutomaticClipping, Clipping, FlatClipping, PerLayerClipping
+from dpmed.dpsgd.noise import smallest_noise_multiplier
 from dpmed.errors import InputError
 from dpmed.privacy.budget import Budget
 
@@ -51,6 +52,33 @@ def clipping_notes(clipping: Clipping, budget: Budget) -> tuple[str, ...]:
         f"inside ε: gradients have noise of {noise:.6g} times the clipping norm of "
         f"their step, and both together cost what noise_multiplier = {budget.noise_multiplier:.6g} costs (Andrew et "
         "al., 2021, Theorem 1).",
+    )
+
+
+def require_noise(privacy: PrivacyConfig, budget: Budget) -> None:
+    """Check that the noise of a run that may be released is there beside the sum it is added to.
+
+    Raises:
+        InputError: σ is too small for float64 arithmetic; a seeded run, of which nothing may be released, goes on.
+    """
+    least = smallest_noise_multiplier(budget.train_size)
+    if privacy.noise_source == "os-entropy" and budget.noise_multiplier < least:
+        raise InputError(
+            f"ε = {budget.epsilon:.4g} asks for noise of σ = {budget.noise_multiplier:.3g}; beside a sum of up to "
+            f"{budget.train_size} gradients float64 arithmetic needs {least:.3g}, or entries carry no noise",
+            where="privacy.epsilon",
+            remedy='Choose a smaller ε, or set privacy.noise_source = "seeded" for a simulation that is not released.',
+        )
+
+
+def noise_notes(budget: Budget) -> tuple[str, ...]:
+    """What the ledger says of noise that arithmetic swallows."""
+    if budget.noise_multiplier >= smallest_noise_multiplier(budget.train_size):
+        return ()
+    return (
+        f"Noise of σ = {budget.noise_multiplier:.3g} is below what float64 arithmetic resolves beside a sum of up to "
+        f"{budget.train_size} gradients: entries of the sum may carry none, and the run simulates training without "
+        "noise.",
     )
 
 

@@ -40,7 +40,7 @@ class Computation:
 
     Attributes:
         plan: what is trained.
-        objective: what training makes small.
+        objective: what training minimises.
         initial: weights and optimizer before the first step; never used up, since `begin` copies it.
         step: of the training.
         sampler: gives each step's records.
@@ -93,7 +93,7 @@ class Computation:
         has_batch_norm = bool(jax.tree.leaves(self.initial.rest.state))
         if processes.world_size > 1 and has_batch_norm and microbatch % jax.device_count():
             raise InputError(
-                f"is {microbatch}, which is no multiple of the {jax.device_count()} devices: batch norm needs that",
+                f"is {microbatch}, which is not a multiple of the {jax.device_count()} devices: batch norm needs that",
                 where="training.batch_size",
                 remedy="Choose a multiple of the number of devices, or a model with group norm.",
             )
@@ -237,6 +237,7 @@ def build_step(
         clipping=clipping,
         noise_multiplier=budget.noise_multiplier,
         expected_batch_size=budget.expected_batch_size,
+        most_records=budget.train_size,
         optimizer=optimizer,
         key=secrets.noise,
         devices=devices,

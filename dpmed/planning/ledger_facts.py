@@ -7,11 +7,17 @@ from dpmed.config.schema import Config
 from dpmed.data.base import Dataset
 from dpmed.data.split import split_note
 from dpmed.dpsgd.clipping import Clipping
-from dpmed.planning.clipping import clipping_notes, count_noise
+from dpmed.factories import load_factory
+from dpmed.planning.clipping import clipping_notes, count_noise, noise_notes
 from dpmed.privacy.budget import Budget
 from dpmed.privacy.ledger import LedgerFacts, several_images_note
 from dpmed.privacy.rero import assumption_notes
 from dpmed.privacy.tradeoff import Composition
+
+_COHORT_NOTE = (
+    "ε is that of this run. It entered a cohort file, in which all runs on the same units are counted together: "
+    "`dpmed budget` says what each has spent."
+)
 
 
 def ledger_facts(
@@ -35,13 +41,15 @@ def ledger_facts(
     if privacy is None or budget is None or clipping is None:
         return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, version=installed)
     notes = [*_unit_notes(info.name, info.unit, unit, budget), *_risk_notes(privacy, budget)]
+    if privacy.cohort is not None:
+        notes.append(_COHORT_NOTE)
     return LedgerFacts(
         unit=unit,
         source=privacy.noise_source,
         clipping=privacy.clipping,
         clipping_count_noise=count_noise(clipping),
         outside=outside,
-        notes=(*notes, *clipping_notes(clipping, budget)),
+        notes=(*notes, *clipping_notes(clipping, budget), *noise_notes(budget)),
         data=data,
         version=installed,
     )
@@ -64,6 +72,13 @@ def uses_of_data(config: Config) -> list[str]:
         found.append("Validation scores, computed exactly, chose when to reduce the learning rate.")
     if getattr(config.loss, "class_weights", None) == "balanced":
         found.append("The loss weighs classes by their counts in the training set, computed exactly.")
+    for table, what in ((config.model, "network"), (config.loss, "loss")):
+        if table.name == "custom":
+            loaded = load_factory(table.factory, where="model.factory" if what == "network" else "loss.factory")
+            found.append(
+                f"The {what} came by custom code, {loaded.describe()}: that constants in it owe nothing to private "
+                "data is unchecked."
+            )
     if config.model.pretrained is not None:
         found.append(
             f"Training began with the weights in {config.model.pretrained.name}; ε does not cover the data that those "

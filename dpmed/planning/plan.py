@@ -20,10 +20,10 @@ from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
 from dpmed.metrics.evaluate import check_metrics, main_metric
 from dpmed.models.build import BuiltModel, build_model
-from dpmed.planning.clipping import build_clipping, describe_clipping
+from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
-from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget
+from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget, steps_per_epoch
 from dpmed.privacy.ledger import LedgerFacts
 from dpmed.progress import Progress
 
@@ -157,10 +157,11 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     _check_sizes(config, len(members))
     model = _build(config, dataset)
     budget = None if config.privacy is None else _solve(config, config.privacy, len(members))
-    if budget is not None:
+    if budget is not None and config.privacy is not None:
+        require_noise(config.privacy, budget)
         budget.require_agreement()
     clipping = None if config.privacy is None or budget is None else build_clipping(config.privacy, budget)
-    steps_per_epoch = len(members) // config.training.batch_size
+    epoch = steps_per_epoch(len(members), config.training.batch_size)
     return Plan(
         config=config,
         dataset=dataset,
@@ -171,8 +172,8 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         clipping=clipping,
         facts=ledger_facts(config, dataset, unit, budget=budget, clipping=clipping),
         units=summarise_units(dataset, split.train),
-        steps=steps_per_epoch * (config.training.epochs or 0) if budget is None else budget.steps,
-        steps_per_epoch=steps_per_epoch,
+        steps=epoch * (config.training.epochs or 0) if budget is None else budget.steps,
+        steps_per_epoch=epoch,
         microbatches=_microbatches(config, len(members)),
         warnings=(
             *_warnings(config, len(members)),

@@ -1,4 +1,4 @@
-"""Which precision a training computes in on this machine."""
+"""Which precision training computes in on this machine."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import jax
 
 from dpmed.config.schema import Config
 
-# NVIDIA's first generation (Ampere) whose matrix units take bfloat16.
+# The first NVIDIA generation (Ampere) whose matrix units support bfloat16.
 _FIRST_WITH_BFLOAT16 = 8.0
 
 
 def with_settled_precision(config: Config) -> Config:
-    """The config with `auto` replaced by what the default device gains from; a run keeps it when it is resumed."""
+    """The config with `auto` replaced by what suits the default device; a resumed run keeps it."""
     if config.training.precision != "auto":
         return config
     settled = "bfloat16" if gains_from_bfloat16(jax.local_devices()[0]) else "float32"
@@ -25,12 +25,12 @@ def gains_from_bfloat16(device: Any) -> bool:
     try:
         return device.platform == "gpu" and float(device.compute_capability) >= _FIRST_WITH_BFLOAT16
     except (AttributeError, ValueError):
-        # Another maker's GPU, which names no such number: float32 is right everywhere.
+        # Another vendor's GPU, which reports no such number: float32 works everywhere.
         return False
 
 
 def precision_warnings(config: Config) -> list[str]:
-    """What the plan says of a precision that gains nothing here."""
+    """What the plan says about a precision that brings no gain here."""
     if config.training.precision == "bfloat16" and not gains_from_bfloat16(jax.local_devices()[0]):
-        return ['training.precision = "bfloat16" is no faster on this device; results are less precise for nothing.']
+        return ['training.precision = "bfloat16" is no faster on this device: results lose precision and gain nothing.']
     return []

@@ -11,11 +11,10 @@ from functools import lru_cache
 from dpmed.errors import InputError
 from dpmed.privacy.accountant import (
     AccountantName,
-    SampledGaussian,
     calibrate_noise,
     calibrate_steps,
-    epsilon,
 )
+from dpmed.privacy.calibrated import assess_noise
 from dpmed.privacy.losses import Adversary
 from dpmed.privacy.rero import noise_for_risk
 from dpmed.privacy.second_opinion import SecondOpinion, second_opinion
@@ -99,12 +98,18 @@ class Budget:
 
 @lru_cache(maxsize=4096)
 def _spent(budget: Budget, steps: int) -> Spent:
-    mechanism = SampledGaussian(
-        noise_multiplier=budget.noise_multiplier, sampling_rate=budget.sampling_rate, steps=steps
+    found = assess_noise(budget.noise_multiplier, delta=budget.delta, sampling_rate=budget.sampling_rate, steps=steps)
+    return Spent(
+        steps=steps,
+        epsilon_pld=found.epsilon_pld,
+        epsilon_rdp=found.epsilon_rdp,
+        epsilon=found.epsilon(budget.accountant),
     )
-    pld = epsilon(mechanism, budget.delta)
-    rdp = epsilon(mechanism, budget.delta, accountant="rdp")
-    return Spent(steps=steps, epsilon_pld=pld, epsilon_rdp=rdp, epsilon=pld if budget.accountant == "pld" else rdp)
+
+
+def steps_per_epoch(train_size: int, expected_batch_size: int) -> int:
+    """Steps that make an epoch, in expectation: floor(N / expected batch size)."""
+    return train_size // expected_batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,8 +149,8 @@ class BudgetRequest:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that make an epoch: floor(N / expected batch size)."""
-        return self.train_size // self.expected_batch_size
+        """Steps that make an epoch."""
+        return steps_per_epoch(self.train_size, self.expected_batch_size)
 
 
 def solve_budget(request: BudgetRequest) -> Budget:
@@ -161,10 +166,9 @@ def solve_budget(request: BudgetRequest) -> Budget:
             remedy=f"Choose 1 to {request.train_size}.",
         )
     steps = _steps(request)
-    noise = _noise(request, steps)
-    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=request.sampling_rate, steps=steps)
+    found = assess_noise(_noise(request, steps), delta=request.delta, sampling_rate=request.sampling_rate, steps=steps)
     return Budget(
-        noise_multiplier=noise,
+        noise_multiplier=found.noise_multiplier,
         sampling_rate=request.sampling_rate,
         steps=steps,
         delta=request.delta,
@@ -172,8 +176,8 @@ def solve_budget(request: BudgetRequest) -> Budget:
         train_size=request.train_size,
         expected_batch_size=request.expected_batch_size,
         accountant=request.accountant,
-        epsilon_pld=epsilon(mechanism, request.delta),
-        epsilon_rdp=epsilon(mechanism, request.delta, accountant="rdp"),
+        epsilon_pld=found.epsilon_pld,
+        epsilon_rdp=found.epsilon_rdp,
     )
 
 

@@ -52,6 +52,28 @@ def rdp_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> float:
     return max(0.0, min(float(found.fun), values[best]))
 
 
+def rdp_epsilons(histories: Sequence[Sequence[SampledGaussian]], delta: float) -> Float[np.ndarray, " history"]:
+    """`rdp_epsilon` of many compositions of few kinds of steps, over a grid of orders: up to a few percent above it.
+
+    Args:
+        histories: each with any number of mechanisms; 0 for one without steps.
+        delta: δ in (0, 1).
+    """
+    kinds = sorted({(one.sampling_rate, one.noise_multiplier) for history in histories for one in history})
+    column = {kind: place for place, kind in enumerate(kinds)}
+    counts = np.zeros((len(histories), len(kinds)))
+    for row, history in enumerate(histories):
+        for one in history:
+            counts[row, column[one.sampling_rate, one.noise_multiplier]] += one.steps
+    excesses = 10.0 ** np.arange(_LOWEST, _HIGHEST, 1 / _PER_DECADE)
+    steps = [WorstCase(rate, 1.0 / noise) for rate, noise in kinds]
+    moments = np.array([[rdp_moment(step, float(excess)) for excess in excesses] for step in steps])
+    orders = 1 + excesses
+    constant = np.log1p(-1 / orders) - (np.log(delta) + np.log(orders)) / excesses
+    found = (counts @ moments.reshape(len(kinds), len(excesses))) / excesses + constant
+    return np.where(counts.any(axis=1), np.maximum(found.min(axis=1), 0.0), 0.0)
+
+
 @lru_cache(maxsize=1 << 16)
 def rdp_moment(step: WorstCase, excess: float) -> float:
     """K(1 + excess) = log E_Q exp(excess · L) of one step, excess = α - 1 > 0."""

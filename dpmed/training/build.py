@@ -21,7 +21,7 @@ def build_objective(
     begins: PyTree[int] | None = None,
     class_counts: Int[np.ndarray, " classes"] | None = None,
 ) -> tuple[Objective, PyTree, NonTrainable]:
-    """What training makes small, the leaves that are trained, and all others.
+    """What training minimises, the leaves that are trained, and all others.
 
     Args:
         config: its loss, augmentation and precision are used.

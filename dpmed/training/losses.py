@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int
 from dpmed.config.loss import (
     BinaryCrossEntropyLoss,
     CrossEntropyLoss,
+    CustomLoss,
     DiceLoss,
     HuberLoss,
     L1Loss,
@@ -18,6 +19,7 @@ from dpmed.config.loss import (
     MseLoss,
 )
 from dpmed.errors import InputError
+from dpmed.factories import guarded, load_factory
 
 SampleLoss = Callable[[Array, Array], Float[Array, ""]]
 
@@ -32,7 +34,7 @@ _TASKS = {
 }
 
 
-def build_loss(  # noqa: PLR0911 one per name
+def build_loss(  # noqa: C901, PLR0911 one per name
     config: LossConfig, *, task: str, classes: int, class_counts: Int[np.ndarray, " classes"] | None = None
 ) -> SampleLoss:
     """The loss that `config` describes.
@@ -47,10 +49,12 @@ def build_loss(  # noqa: PLR0911 one per name
     Raises:
         InputError: the loss does not fit the task or the classes.
     """
+    if isinstance(config, CustomLoss):
+        return _custom(config)
     if task not in _TASKS[config.name]:
         fitting = [name for name, tasks in _TASKS.items() if task in tasks]
         remedy = f"Use one of {', '.join(fitting)}."
-        raise InputError(f"{config.name} is no loss for {task}", where="loss.name", remedy=remedy)
+        raise InputError(f"{config.name} is not a loss for {task}", where="loss.name", remedy=remedy)
     match config:
         case CrossEntropyLoss():
             weights = _weights(config.class_weights, classes, class_counts)
@@ -73,6 +77,24 @@ def build_loss(  # noqa: PLR0911 one per name
             return _mean_error(jnp.square, task)
         case HuberLoss():
             return _mean_error(lambda error: optax.losses.huber_loss(error, delta=config.delta), task)
+
+
+def _custom(config: CustomLoss) -> SampleLoss:
+    loaded = load_factory(config.factory, where="loss.factory")
+    made = loaded.call(**config.arguments)
+    where = f"loss.factory = {loaded.name!r}"
+    if not callable(made):
+        raise InputError(f"gave a {type(made).__name__}, not a function of prediction and target", where=where)
+
+    def loss(prediction: Array, target: Array) -> Float[Array, ""]:
+        found = guarded(lambda: made(prediction, target), where=where)
+        shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
+        if shape != () or dtype != jnp.float32:
+            raise InputError(f"gives {dtype} of shape {shape}; one float32 number per sample is needed", where=where)
+        scalar: Float[Array, ""] = found
+        return scalar
+
+    return loss
 
 
 def _weights(

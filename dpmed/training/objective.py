@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
 
 from dpmed.data.base import Scaling
-from dpmed.products import Precision, computing_in
+from dpmed.layer_tags import Precision, computing_in
 
 Parameters = PyTree[Float[Array, "..."]]
 SampleLoss = Callable[[Array, Array], Float[Array, ""]]
@@ -38,7 +38,7 @@ class NonTrainable(eqx.Module):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Objective:
-    """What training makes small, for one data set and one model.
+    """What training minimises, for one data set and one model.
 
     Attributes:
         static: the part of the model that holds no numbers.
@@ -68,7 +68,7 @@ class Objective:
         return normalised
 
     def record_loss(self, trainable: Parameters, rest: NonTrainable, record: PyTree[Array]) -> Float[Array, ""]:
-        """The loss of one record by itself: what per-sample gradients are taken of.
+        """The loss of one record by itself: what per-sample gradients are computed from.
 
         Args:
             trainable: trained leaves.
@@ -76,7 +76,7 @@ class Objective:
             record: `inputs (view, *space, channel)`, `targets (view, ...)`, `weights (view,)`, `key (2,)` uint32 from
                 which all randomness of the record is made, and `step ()` int32.
         """
-        trainable = self._thawed(trainable, record["step"])
+        trainable = self._frozen_until_begun(trainable, record["step"])
         view_loss = partial(self._view_loss, trainable, rest)
         views = (record["inputs"], record["targets"], self._view_keys(record))
         if record["weights"].shape == (1,):
@@ -93,7 +93,7 @@ class Objective:
 
         Samples may meet here, in batch norm: all views of all records are one batch under the axis name `batch`.
         """
-        trainable = self._thawed(trainable, records["step"][0])
+        trainable = self._frozen_until_begun(trainable, records["step"][0])
         keys = jax.vmap(self._view_keys)(records)
 
         def flat(leaf: Array) -> Array:
@@ -123,8 +123,8 @@ class Objective:
     def _model(self, trainable: Parameters, rest: NonTrainable) -> Any:
         return eqx.combine(trainable, rest.frozen, self.static)
 
-    def _thawed(self, trainable: Parameters, step: Int[Array, ""]) -> Parameters:
-        """The leaves with no gradient for those whose time has not come: clipping then sees only what is trained."""
+    def _frozen_until_begun(self, trainable: Parameters, step: Int[Array, ""]) -> Parameters:
+        """The leaves, without gradients for those that are not trained yet: clipping then sees only what is trained."""
         if self.begins is None:
             return trainable
         return jax.tree.map(

@@ -30,7 +30,7 @@ class EarlyStopping:
 
     Attributes:
         metric: the score's name; losses are better when smaller, all else when larger.
-        patience: evaluations without improvement that are borne.
+        patience: evaluations without improvement before training stops.
         min_delta: smallest change that counts.
     """
 

@@ -74,7 +74,7 @@ class TensorBoard:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """See that what tracking needs is installed, before anything is trained.
+    """Check that what tracking needs is installed, before anything is trained.
 
     Raises:
         InputError: it is not.

@@ -106,7 +106,7 @@ def follow_up(
         monitor: judges the scores.
         run: that was evaluated.
         scores: of the validation split.
-        progress: hears of a reduced learning rate.
+        progress: is told when the learning rate is reduced.
 
     Returns:
         The run after it, and whether it is to stop.

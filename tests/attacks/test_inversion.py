@@ -111,7 +111,8 @@ def test_a_batch_more_changes_no_image_of_another(tmp_path):
 
 
 def test_a_sample_whose_target_is_its_image_is_refused_and_nothing_is_written(tmp_path):
-    settings = asked("data.reconstruct=true", "loss.name=mse")
+    model = 'model={name = "unet", channels = [4, 8], groups = 4}'
+    settings = asked("data.reconstruct=true", 'loss={name = "mse"}', model)
     with pytest.raises(InputError, match="the target is the image itself") as refused:
         run(settings, tmp_path, Silent())
     assert refused.value.where == "data.reconstruct"

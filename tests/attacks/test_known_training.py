@@ -22,7 +22,8 @@ def test_candidates_do_not_train_and_their_gradients_are_clipped():
     for gradients in steps:
         assert gradients.shape == (3, plan.model.parameters)
         norms = np.linalg.norm(gradients.astype(np.float64), axis=1)
-        assert norms.max() <= plan.budget.clipping_norm
+        # Clipped in float64, then rounded to float32.
+        assert norms.max() <= plan.budget.clipping_norm * (1 + 2**-23)
         assert norms.min() > 0
     again = list(training.steps(step, np.random.default_rng(1), count=3))
     assert all(np.array_equal(a, b) for a, b in zip(steps, again, strict=True))

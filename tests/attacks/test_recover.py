@@ -25,7 +25,7 @@ def block_of(attack, count, seed=1):
 
 
 def sent_by(block, images, weights, *, noise_std=0.0, seed=0):
-    update = Update(images=images, activations=block.activate(images), weights=weights)
+    update = Update(images=images, activations=block.activate(images), weights=weights, sensitivity=1.0)
     return update.send(noise_std=noise_std, generator=np.random.default_rng(seed))
 
 
@@ -83,7 +83,7 @@ def test_a_mixture_does_not_pass_for_an_image(weights, noise_std):
     block, images = block_of("imprint", 20), images_of(2, 3)
     firing = [np.array([4]), np.array([4])]
     activations = Activations(rows=block.rows, firing=firing, marks=block.marks(images))
-    update = Update(images=images, activations=activations, weights=np.array(weights))
+    update = Update(images=images, activations=activations, weights=np.array(weights), sensitivity=1.0)
     rows = update.send(noise_std=noise_std, generator=np.random.default_rng(1))
     found = recover(block, rows, noise_std=noise_std, batch_size=1)
     assert found.single == 0

@@ -7,7 +7,8 @@ import pytest
 
 from dpmed.attacks.blocks import Activations, make_block, pattern
 from dpmed.attacks.update import Client, Responses, Update, clipped_update
-from dpmed.dpsgd.clipping import FlatClipping, clip_and_sum
+from dpmed.dpsgd.clipped_sum import clip_and_sum
+from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.gradients import per_sample_gradients
 
 SHAPE = (4, 4, 1)
@@ -142,7 +143,7 @@ def test_a_gradient_that_is_not_finite_counts_as_zero():
 def test_noise_has_the_standard_deviation_of_the_level_and_no_pattern():
     images = images_of(2, values=500)
     activations = Activations(rows=400, firing=[np.array([0]), np.array([1])], marks=np.ones((2, 7), np.float32))
-    update = Update(images=images, activations=activations, weights=np.zeros(2))
+    update = Update(images=images, activations=activations, weights=np.zeros(2), sensitivity=1.0)
     noise = update.send(noise_std=3.0, generator=np.random.default_rng(5)).astype(np.float64)
     count = noise.size
     assert abs(noise.mean()) < 5 * 3 / np.sqrt(count)
@@ -157,7 +158,7 @@ def test_noise_has_the_standard_deviation_of_the_level_and_no_pattern():
 def test_noise_is_added_to_the_noiseless_sum():
     block = make_block("peeling", images_of(60, seed=1), rows=24, batch_size=5, seed=7)
     images = images_of(5)
-    update = Update(images=images, activations=block.activate(images), weights=np.full(5, 1e3))
+    update = Update(images=images, activations=block.activate(images), weights=np.full(5, 1e3), sensitivity=1.0)
     clean = update.send(noise_std=0.0, generator=np.random.default_rng(0))
     noisy = update.send(noise_std=2.0, generator=np.random.default_rng(0))
     assert abs((noisy - clean).std() - 2.0) < 0.2

@@ -106,6 +106,7 @@ def trainings(case: str, *, microbatches: int = 1) -> dict[str, Training]:
         clipping=FlatClipping(1.0),
         noise_multiplier=1.0,
         expected_batch_size=batch * microbatches,
+        most_records=45_000,
         optimizer=optimizer,
         key=seeded_key(0),
         devices=all_devices(),

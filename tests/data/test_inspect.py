@@ -1,7 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
+from PIL import Image
 
 from dpmed.data.build import build_dataset
-from dpmed.data.inspect import choose_samples, describe
+from dpmed.data.decode.preprocessing import Preprocessing
+from dpmed.data.inspect import choose_samples, describe, value_limits
 from dpmed.data.split import split_dataset
 from dpmed.progress import Silent
 
@@ -20,7 +24,8 @@ def test_counts_shapes_and_values_are_those_of_the_data(data_config):
 
 
 def test_segmentation_has_a_target_shape_and_no_class_counts(phantom, data_config, tmp_path):
-    config = data_config("msd", root=phantom("msd-liver"), shape=[8, 8, 8], cache_folder=tmp_path)
+    shares = {"test_fraction": 0.3, "validation_fraction": 0.4}  # by hash: of twelve units some fall to every part
+    config = data_config("msd", root=phantom("msd-liver"), shape=[8, 8, 8], cache_folder=tmp_path, **shares)
     dataset = build_dataset(config, progress=Silent())
     found = describe(dataset, split_dataset(dataset, config, seed=0))
     assert found.class_counts == {} and found.facts()["target"] == "8x8x8"
@@ -35,3 +40,29 @@ def test_chosen_samples_are_training_samples_and_follow_the_seed(data_config):
     assert set(chosen) <= set(split.train) and len(set(chosen)) == 20
     assert np.array_equal(chosen, choose_samples(split, 20, seed=1))
     assert not np.array_equal(chosen, choose_samples(split, 20, seed=2))
+
+
+def test_pictures_that_fill_little_of_their_range_are_told_of(tmp_path, data_config):
+    rng = np.random.default_rng(0)
+    for number in range(40):
+        folder = tmp_path / "data" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 4096, (8, 8)).astype(np.uint16)).save(folder / f"{number}.png")
+    for window, told in ((None, True), ((0, 4095), False)):
+        config = data_config("folder", root=tmp_path / "data", size=[8, 8], channels=1, window=window, cache=False)
+        dataset = build_dataset(config, progress=Silent())
+        found = describe(dataset, split_dataset(dataset, config, seed=0))
+        assert found.dtype == "uint16" and ("data.window" in found.facts().get("advice", "")) == told
+        assert found.share > 0.9 or abs(found.share - 1 / 16) < 0.01
+
+
+def test_limits_are_those_that_there_can_be(data_config):
+    info = build_dataset(data_config("digits"), progress=Silent()).info
+    low, high = value_limits(info, np.zeros((1, 2, 2, 1)))
+    assert (low.tolist(), high.tolist()) == ([0], [16])
+    unknown = replace(info, scale=1.0, value_range=None, input_shape=(2, 2, 2))
+    low, high = value_limits(unknown, np.arange(8.0).reshape(1, 2, 2, 2))
+    assert (low.tolist(), high.tolist()) == ([0, 0], [7, 7])
+    two = Preprocessing(size=(2, 2, 2), channels=2, files=2, windows=((-5.0, 5.0), "percentiles"))
+    low, high = value_limits(replace(info, preprocessing=two), np.zeros((1, 2, 2, 2, 2)))
+    assert (low.tolist(), high.tolist()) == ([-5, 0], [5, 1])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpmed.data.masks import picture_sides, read_mask
+from dpmed.data.masks import read_mask
 from dpmed.errors import InputError
 
 
@@ -16,18 +16,12 @@ def slow_majority(values, size, classes):
     return out
 
 
-@pytest.fixture
-def folder(tmp_path):
-    Image.new("L", (24, 16)).save(tmp_path / "image.png")
-    return tmp_path
-
-
-def test_blocks_of_one_class_stay_what_they_are_at_any_size(folder):
+def test_blocks_of_one_class_stay_what_they_are_at_any_size(tmp_path):
     coarse = np.random.default_rng(0).integers(0, 4, (4, 6))
     values = np.kron(coarse, np.ones((4, 4), int))
-    Image.fromarray(values.astype(np.uint8)).save(folder / "m.png")
+    Image.fromarray(values.astype(np.uint8)).save(tmp_path / "m.png")
     read = {
-        size: read_mask(folder / "m.png", size=size, classes=4, image=folder / "image.png")
+        size: read_mask(tmp_path / "m.png", size=size, classes=4, image="image.png", sides=(16, 24))
         for size in ((16, 24), (4, 6), (32, 48))
     }
     assert np.array_equal(read[16, 24], values)
@@ -37,33 +31,24 @@ def test_blocks_of_one_class_stay_what_they_are_at_any_size(folder):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "I;16"])
-def test_every_way_to_store_whole_numbers_is_read(folder, mode):
+def test_every_way_to_store_whole_numbers_is_read(tmp_path, mode):
     values = np.zeros((16, 24), np.uint16 if mode == "I;16" else np.uint8)
     values[:8] = 1
     image = Image.fromarray(values.astype(bool)) if mode == "1" else Image.fromarray(values)
     if mode == "P":
         image.putpalette([0, 0, 0, 255, 0, 0])
-    image.save(folder / "m.png")
+    image.save(tmp_path / "m.png")
     assert np.array_equal(
-        read_mask(folder / "m.png", size=(16, 24), classes=2, image=folder / "image.png"), values.astype(np.uint8)
+        read_mask(tmp_path / "m.png", size=(16, 24), classes=2, image="image.png", sides=(16, 24)),
+        values.astype(np.uint8),
     )
 
 
-def test_a_missing_and_a_truncated_mask_are_said(folder):
+def test_a_missing_and_a_truncated_mask_are_said(tmp_path):
     with pytest.raises(InputError, match="there is no such file"):
-        read_mask(folder / "none.png", size=(4, 4), classes=2, image=folder / "image.png")
-    Image.fromarray(np.random.default_rng(0).integers(0, 2, (16, 24)).astype(np.uint8)).save(folder / "m.png")
-    content = (folder / "m.png").read_bytes()
-    (folder / "m.png").write_bytes(content[: len(content) // 2])
+        read_mask(tmp_path / "none.png", size=(4, 4), classes=2, image="image.png", sides=(16, 24))
+    Image.fromarray(np.random.default_rng(0).integers(0, 2, (16, 24)).astype(np.uint8)).save(tmp_path / "m.png")
+    content = (tmp_path / "m.png").read_bytes()
+    (tmp_path / "m.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"m\.png: cannot be decoded"):
-        read_mask(folder / "m.png", size=(4, 4), classes=2, image=folder / "image.png")
-
-
-def test_the_sides_of_a_turned_photograph_are_those_it_is_shown_with(tmp_path):
-    image = Image.new("L", (24, 16))
-    exif = image.getexif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "turned.jpg", exif=exif)
-    assert picture_sides(tmp_path / "turned.jpg") == (24, 16)
-    (tmp_path / "x").write_bytes(b"nothing")
-    assert picture_sides(tmp_path / "x") is None
+        read_mask(tmp_path / "m.png", size=(4, 4), classes=2, image="image.png", sides=(16, 24))

@@ -40,7 +40,7 @@ def run(private, count):
     step = PlainStep(batch_loss, **common)
     if private:
         step = PrivateStep(record_loss, clipping=FlatClipping(0.5), noise_multiplier=0.3, expected_batch_size=13,
-                           key=seeded_key(2), **common)
+                           most_records=24, key=seeded_key(2), **common)
     state = StepState(trainable=trainable, rest=jnp.float32(0.7), optimizer=optimizer.init(trainable))
     state = jax.tree.map(jnp.array, state) if devices is None else devices.copy(state)
     records = []

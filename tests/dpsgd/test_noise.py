@@ -6,7 +6,16 @@ import numpy as np
 from scipy import stats
 
 from dpmed.dpsgd.cipher import Keystream
-from dpmed.dpsgd.noise import _on_circle, entropy_key, gaussian_like, seeded_key, standard_normal
+from dpmed.dpsgd.float64 import float64
+from dpmed.dpsgd.noise import (
+    _on_circle,
+    entropy_key,
+    gaussian_like,
+    seeded_key,
+    shaped_like,
+    smallest_noise_multiplier,
+    standard_normal,
+)
 
 SHAPES = {"weight": (40, 50), "bias": (500,), "scalar": ()}
 TREE = {name: jnp.zeros(shape, jnp.float32) for name, shape in SHAPES.items()}
@@ -97,3 +106,22 @@ def test_points_on_the_circle_are_cosine_and_sine_of_every_turn():
     angle = words.astype(np.float64) * (2 * np.pi / 2**32)
     np.testing.assert_allclose(cosine, np.cos(angle), atol=2e-7)
     np.testing.assert_allclose(sine, np.sin(angle), atol=2e-7)
+
+
+def test_at_the_smallest_multiplier_noise_keeps_its_law_beside_the_largest_sum():
+    count, norm = 8012, 1.0
+    std = smallest_noise_multiplier(count) * norm
+    with float64():
+        total = jnp.full(100_000, count * norm, jnp.float64)
+    normal = standard_normal(seeded_key(9), 0, count=total.size)
+
+    def added(std):
+        with float64():
+            return total + shaped_like(total, normal, std=std)
+
+    noise = np.asarray(jax.jit(added)(std)) - count * norm
+    # A step of float64 there is a thousandth of the noise: next to no entry is left without.
+    assert np.mean(noise == 0) < 1e-3
+    assert stats.kstest(noise / std, "norm").pvalue > 1e-3
+    # In float32 every entry would have been.
+    assert not np.any(np.float32(count * norm) + (noise * 1e4).astype(np.float32) != np.float32(count * norm))

@@ -42,6 +42,7 @@ def private_step(noise_multiplier, optimizer, loss=record_loss, clipping=None):
         clipping=clipping or FlatClipping(CLIP),
         noise_multiplier=noise_multiplier,
         expected_batch_size=EXPECTED,
+        most_records=100,
         optimizer=optimizer,
         key=seeded_key(3),
     )
@@ -152,7 +153,7 @@ def lengths(weights, records):
     return np.linalg.norm(np.asarray(gradients, np.float64).reshape(len(gradients), -1), axis=1)
 
 
-def follow(step, weights, counts, microbatch=4, clipping=ADAPTIVE):
+def states_of(step, weights, counts, microbatch=4, clipping=ADAPTIVE):
     """The states of a few steps with batches of these sizes."""
     state = fresh(weights, sgd(), clipping)
     for draw, count in enumerate(counts):
@@ -215,7 +216,7 @@ def test_noise_on_gradients_follows_the_norm_of_the_step_and_leaves_room_for_the
 def test_noise_on_the_count_has_the_right_size_and_is_not_that_of_the_gradients():
     # 400 empty batches: the standard deviation of the moves within 5 standard errors; no correlation with gradients.
     weights, _ = problem(0)
-    states = list(follow(private_step(1.0, sgd(), clipping=ADAPTIVE), weights, [0] * 400))
+    states = list(states_of(private_step(1.0, sgd(), clipping=ADAPTIVE), weights, [0] * 400))
     norms = np.log([CLIP, *(float(state.clipping_norm) for state in states)])
     noise = -np.diff(norms) / 0.2 * EXPECTED
     assert abs(np.std(noise) / 3.0 - 1) < 5 / np.sqrt(2 * 400)
@@ -231,7 +232,7 @@ def test_the_microbatch_makes_no_difference_to_the_norm_and_one_key_gives_one_co
     courses = [
         [
             float(state.clipping_norm)
-            for state in follow(private_step(1.0, sgd(), clipping=ADAPTIVE), weights, counts, m)
+            for state in states_of(private_step(1.0, sgd(), clipping=ADAPTIVE), weights, counts, m)
         ]
         for m in (4, 4, 1, 9)
     ]

@@ -29,9 +29,9 @@ def test_every_task_has_its_metrics_and_is_judged_by_one_of_them():
 @pytest.mark.parametrize(
     ("names", "main", "task", "words"),
     [
-        (("dice",), None, "classification", r"\[evaluation\] metrics.*'dice' is unknown.*mcc"),
+        (("dice",), None, "classification", r"evaluation\.metrics.*'dice' is unknown.*mcc"),
         (("accuracy",), None, "segmentation", "valid: dice"),
-        (("accuracy",), "mcc", "classification", r"\[evaluation\] main_metric.*'mcc' is not among"),
+        (("accuracy",), "mcc", "classification", r"evaluation\.main_metric.*'mcc' is not among"),
         ((), "dice", "reconstruction", "psnr"),
     ],
 )

@@ -1,11 +1,21 @@
 """From config to clipping: the kind that was asked for, its defaults, and what must be left for gradients."""
 
+from dataclasses import replace
+
 import pytest
 
 from dpmed.config.load import load_config
 from dpmed.dpsgd.clipping import AdaptiveClipping, AutomaticClipping, FlatClipping, PerLayerClipping
+from dpmed.dpsgd.noise import smallest_noise_multiplier
 from dpmed.errors import InputError
-from dpmed.planning.clipping import build_clipping, clipping_notes, count_noise, describe_clipping
+from dpmed.planning.clipping import (
+    build_clipping,
+    clipping_notes,
+    count_noise,
+    describe_clipping,
+    noise_notes,
+    require_noise,
+)
 from dpmed.privacy.budget import Budget
 
 BUDGET = Budget(
@@ -61,3 +71,15 @@ def test_notes_state_the_noise_that_gradients_have_left():
     left = (2.0**-2 - (2 * 2.0) ** -2) ** -0.5
     assert f"noise of {left:.6g} times" in note
     assert f"= {BUDGET.noise_multiplier:.6g} costs" in note
+
+
+def test_a_release_run_whose_noise_arithmetic_swallows_is_refused_and_a_seeded_one_says_so():
+    least = smallest_noise_multiplier(BUDGET.train_size)
+    below, above = (replace(BUDGET, noise_multiplier=share * least) for share in (0.99, 1.01))
+    with pytest.raises(InputError, match="carry no noise") as caught:
+        require_noise(privacy("noise_source=os-entropy"), below)
+    assert caught.value.where == "privacy.epsilon"
+    require_noise(privacy("noise_source=os-entropy"), above)
+    require_noise(privacy("noise_source=seeded"), below)
+    assert noise_notes(above) == ()
+    assert "simulates training without noise" in " ".join(noise_notes(below))

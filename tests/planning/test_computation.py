@@ -139,6 +139,6 @@ def test_batch_norm_on_several_processes_needs_whole_microbatches(monkeypatch):
     found = replace(build_computation(plan, draw_secrets(plan)), processes=Processes(2, 0))
     monkeypatch.setattr(jax, "device_count", lambda: 2)
     found.loader(16)
-    with pytest.raises(InputError, match="no multiple of the 2 devices") as caught:
+    with pytest.raises(InputError, match="not a multiple of the 2 devices") as caught:
         found.loader(3)
     assert caught.value.where == "training.batch_size"

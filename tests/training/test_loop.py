@@ -96,6 +96,7 @@ def run(wrap, *, microbatch, sampler=None):
         clipping=FlatClipping(0.5),
         noise_multiplier=0.7,
         expected_batch_size=18,
+        most_records=1000,
         optimizer=optimizer,
         key=seeded_key(1),
     )

@@ -220,7 +220,7 @@ def test_a_loss_for_another_task_is_refused_and_fitting_ones_are_named(config, t
     if config.name in FITTING[task]:
         assert callable(build_loss(config, task=task, classes=2))
         return
-    with pytest.raises(InputError, match=rf"\[loss\] name.*{config.name} is no loss for {task}") as refusal:
+    with pytest.raises(InputError, match=rf"loss\.name.*{config.name} is not a loss for {task}") as refusal:
         build_loss(config, task=task, classes=2)
     for name in FITTING[task]:
         assert name in str(refusal.value)

@@ -26,16 +26,16 @@ from dpmed.data.split import split_dataset
 from dpmed.dpsgd import step as step_room
 from dpmed.models.weights import read_arrays
 from dpmed.planning import computation as computation_room
-from dpmed.planning.computation import build_computation
+from dpmed.planning.computation import Computation, build_computation
 from dpmed.planning.initial_state import begin_training
 from dpmed.planning.plan import make_plan
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Silent
 from dpmed.runtime.jit import Compiled
-from dpmed.training import evaluate as evaluate_room
+from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import accumulate
+from dpmed.workflows.train import run as run_room
 from dpmed.workflows.train import run_folder as folder_room
-from dpmed.workflows.train.run import run as train
 
 LESIONS = 250
 TRAININGS = 32
@@ -128,15 +128,17 @@ def quick(monkeypatch, programs, request):
 
     def shared(function, **options):
         name = getattr(function, "func", function).__name__
-        # Of all programs one alone knows of augmentation.
-        key = (name, request.node.name if name == "_accumulate_clipped" else "")
+        # What adds the noise knows nothing of augmentation: one for all tests.
+        key = (name, "" if name == "_noisy_update" else request.node.name)
         return programs.setdefault(key, Compiled(function, **options))
 
     monkeypatch.setattr(step_room, "Compiled", shared)
-    monkeypatch.setattr(evaluate_room, "Compiled", shared)
     monkeypatch.setattr(folder_room, "plot_curves", lambda *_, **__: None)
     monkeypatch.setattr(folder_room, "write_test", lambda *_: ({}, {}))
-    monkeypatch.setattr(computation_room, "evaluate", lambda *_, **__: {})
+    monkeypatch.setattr(Computation, "validate", lambda *_: {})
+    nothing = Predictions(predictions=np.zeros((1, 2)), targets=np.zeros(1), losses=np.zeros(1))
+    monkeypatch.setattr(Computation, "test", lambda *_: nothing)
+    monkeypatch.setattr(run_room, "_fingerprint", lambda _: "")
     monkeypatch.setattr("os.fsync", lambda _: None)
     monkeypatch.setattr(importlib.metadata, "version", cache(importlib.metadata.version))
 
@@ -155,11 +157,10 @@ def sum_without_noise(plan):
     return flat(jax.tree.leaves(total.gradients))
 
 
-def released(plan, folder):
-    """The move of the weights that a training releases, as the sum that it was made of."""
+def released(plan, before, folder):
+    """The move of the weights that a training releases, as the noisy sum that it was made of."""
     folder.mkdir(parents=True)
-    train(plan, folder, Silent())
-    before = flat(jax.tree.leaves(begin_training(plan).state.trainable))
+    run_room.run(plan, folder, Silent())
     after = flat(read_arrays(folder / "model.eqx", at_least=1))
     return (before - after) * plan.budget.expected_batch_size
 
@@ -172,8 +173,12 @@ def attack(plans, folder):
     direction = (whole - less) / np.linalg.norm(whole - less)
     # Half-way between what he expects of either, from trainings of his own.
     expected = [np.mean([sum_without_noise(plan) @ direction for _ in range(4)]) for plan in plans]
+    before = flat(jax.tree.leaves(begin_training(plans[0]).state.trainable))
     found = [
-        [released(plan, folder / f"{name}-{number}") @ direction > np.mean(expected) for number in range(TRAININGS)]
+        [
+            released(plan, before, folder / f"{name}-{number}") @ direction > np.mean(expected)
+            for number in range(TRAININGS)
+        ]
         for name, plan in zip(("whole", "less"), plans, strict=True)
     ]
     return epsilon_lower_limit(sum(found[0]), sum(found[1]), TRAININGS, delta=plans[0].budget.delta)

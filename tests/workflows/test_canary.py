@@ -40,6 +40,7 @@ def epsilon_lower_limit(budget, *, noise_share=1.0, reuse_noise=False):
         clipping=FlatClipping(budget.clipping_norm),
         noise_multiplier=noise_share * budget.noise_multiplier,
         expected_batch_size=budget.expected_batch_size,
+        most_records=CANARIES,
         optimizer=optimizer,
         key=seeded_key(1),
     )

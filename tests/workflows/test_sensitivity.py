@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import jax
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -62,7 +63,7 @@ DECLARED = {
             "given",
         ),
         # Of the user's own code: that its constants owe nothing to private data is unchecked.
-        **dict.fromkeys(("limit", "factory", "arguments"), "ledger"),
+        **dict.fromkeys(("limit", "factory", "arguments", "depth"), "ledger"),
     },
     "augmentation": dict.fromkeys(
         ("multiplicity", "flip", "shift", "rotation", "crop", "brightness", "contrast", "noise"), "law"
@@ -73,6 +74,7 @@ DECLARED = {
             (
                 "epsilon", "noise_multiplier", "max_reconstruction_risk", "adversary", "prior", "delta", "accountant",
                 "noise_source", "clipping_stability", "clipping_quantile", "clipping_rate", "clipping_count_noise",
+                "cohort", "cohort_epsilon",
             ),
             "given",
         ),

@@ -17,7 +17,6 @@ from jaxtyping import Float, Shaped
 
 from dpmed.errors import InputError
 
-NIFTI_ENDINGS = (".nii", ".nii.gz")
 # The largest scans of the decathlon take half of this.
 MAX_BYTES = 1 << 31
 _MAX_OFFSET = 1 << 24
@@ -25,6 +24,8 @@ _HEADER_BYTES = {348: 352, 540: 544}
 # Deflate cannot shrink further than this (zlib manual): a declared size beyond it is a lie.
 _DEFLATE_RATIO = 1032
 _GZIP = 16 + zlib.MAX_WBITS
+# A scanner fits into a kilometre, and a voxel is larger than this, mm³.
+_LARGEST_MM, _SMALLEST_VOXEL = 1e6, 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +38,7 @@ class Volume:
         affine: from voxel indices to millimetres, RAS+.
         slope: stored values times this,
         intercept: plus this, are the values meant.
+        display: the range of values that the header proposes to look at, if it does.
     """
 
     path: Path
@@ -44,6 +46,7 @@ class Volume:
     affine: Float[np.ndarray, "4 4"]
     slope: float
     intercept: float
+    display: tuple[float, float] | None = None
 
 
 def read_nifti(path: Path) -> Volume:
@@ -94,8 +97,10 @@ class _Header:
             slope, intercept = header.get_slope_inter()
             self.affine = np.asarray(header.get_best_affine(), np.float64)
             offset = float(header["vox_offset"])
+            display = float(header["cal_min"]), float(header["cal_max"])
         except Exception as error:  # nibabel raises many kinds on hostile headers; all mean the same here
             raise InputError(f"has a damaged NIfTI header ({error})", where=str(path)) from error
+        self.display = display if np.isfinite(display).all() and display[0] < display[1] else None
         self.slope = 1.0 if slope is None else float(slope)
         self.intercept = 0.0 if intercept is None else float(intercept)
         if not _HEADER_BYTES[size] <= offset <= _MAX_OFFSET:
@@ -125,8 +130,10 @@ class _Header:
             raise InputError(
                 f"declares {text} voxels of {self.dtype}; over {MAX_BYTES:,} bytes are refused", where=where
             )
-        determinant = float(np.linalg.det(self.affine[:3, :3])) if np.isfinite(self.affine).all() else 0.0
-        if abs(determinant) < 1e-9 or not np.isfinite([self.slope, self.intercept]).all():  # noqa: PLR2004 mm³
+        usable = np.isfinite([self.slope, self.intercept]).all() and np.abs(self.affine).max() < _LARGEST_MM
+        first, second, third = self.affine[:3, :3].T
+        # The volume of a voxel as a product of its edges: a determinant by elimination divides by what may be nothing.
+        if not usable or abs(float(first @ np.cross(second, third))) < _SMALLEST_VOXEL:
             raise InputError("has no usable affine, so up and left are unknown", where=where)
 
     def check_fits(self, size: int, ratio: int = 1) -> None:
@@ -138,7 +145,14 @@ class _Header:
             )
 
     def volume(self, voxels: Shaped[np.ndarray, "..."]) -> Volume:
-        return Volume(path=self.path, voxels=voxels, affine=self.affine, slope=self.slope, intercept=self.intercept)
+        return Volume(
+            path=self.path,
+            voxels=voxels,
+            affine=self.affine,
+            slope=self.slope,
+            intercept=self.intercept,
+            display=self.display,
+        )
 
 
 def _read_compressed(path: Path, size: int) -> Volume:

@@ -1,33 +1,57 @@
-"""Pictures from files that nobody vouches for: PNG, JPEG and TIFF to pixels of a wanted size.
+"""Pictures from files that nobody vouches for: PNG, JPEG and TIFF to pixels of a wanted size and depth.
 
 The size in the header is checked before any pixel is decoded, so that a bomb costs nothing. Every failure is an
 `InputError` with the file's name. Pillow decodes and resizes outside Python's lock, so threads run side by side.
+
+Rules: colour becomes grey by 0.299 R + 0.587 G + 0.114 B, grey becomes colour by repeating it; palettes are looked up;
+what is transparent is laid over black; the camera's orientation is honoured.
 """
 
 import struct
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
-from jaxtyping import Float, Shaped, UInt8
+from jaxtyping import Float, Shaped
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from dpmed.data.decode.quiet import ignore_warnings
+from dpmed.data.decode.window import Depth, Window, deepen, percentile_window, to_depth, to_unit
 from dpmed.errors import InputError
 
 # 8192 × 8192: above every radiograph and skin picture, and a few hundred MB at most while decoding.
 MAX_PIXELS = 1 << 26
 _FORMATS = ("JPEG", "PNG", "TIFF")
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
-_ORIENTATION_TAG = 0x0112
+_KNOWN_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr")
+_ORIENTATION_TAG, _ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)
+_EIGHT_BITS, _SIXTEEN_BITS, _MORE_BITS = 8, 16, 32
+# How much of what is stored Pillow hands on is told by the name of the raw pixels; 12 bits are handed on as they are.
+_TWELVE_BITS, _SIXTEEN = "12", "16"
+_RANGES = {12: (0.0, 4095.0), 16: (0.0, 65535.0)}
 
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+# What Pillow raises on damaged files. Memory is on the list: some formats ask for what the file says before it is read.
+_DAMAGE = (
+    OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, MemoryError, OverflowError, IndexError,
+    struct.error, zlib.error,
+)  # fmt: skip
+
+T = TypeVar("T")
 
 
 def decode_picture(
-    path: Path, *, size: tuple[int, int], channels: Literal[1, 3], window: tuple[float, float] = (0.0, 65535.0)
-) -> UInt8[np.ndarray, "height width channel"]:
-    """Read one picture, resize it with anti-aliasing and bring it to 8 bits.
+    path: Path,
+    *,
+    size: tuple[int, int],
+    channels: Literal[1, 3],
+    window: Window = None,
+    depth: Depth = 8,
+    narrow: bool = False,
+) -> Shaped[np.ndarray, "height width channel"]:
+    """Read one picture, resize it with anti-aliasing and bring it to a depth.
 
     Large JPEGs are decoded at a half, a quarter or an eighth of their size where that is still at least the wanted one:
     the decoder then averages whole blocks in the frequency domain, which is several times as fast.
@@ -36,45 +60,86 @@ def decode_picture(
         path: a PNG, JPEG or TIFF file, whatever its ending says.
         size: height and width to bring it to, pixels; the shape is not kept, as in the paper.
         channels: 1 for grey, 3 for red, green, blue.
-        window: pictures of more than 8 bits are clipped to this range, which becomes 0 to 255.
+        window: grey pictures of more than 8 bits are clipped to this range, which becomes the whole range of the depth;
+            None is all that their bits can hold.
+        depth: bits per value of the result: uint8 or uint16. Pictures of 8 bits keep their range in both.
+        narrow: whether pictures of more than 8 bits may be brought to 8; else they are refused where `depth` is 8.
 
     Raises:
-        InputError: the file is missing, damaged, truncated, too large or has values that are not finite.
+        InputError: the file is missing, damaged, truncated, too large or too deep, or has values that are not finite.
     """
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            _check_size(path, image.width, image.height)
-            pages = getattr(image, "n_frames", 1)
-            if pages > 1:
-                raise InputError(f"holds {pages} pages, not one picture", where=str(path))
-            return _convert(path, image, size=size, channels=channels, window=window)
-    except UnidentifiedImageError as error:
-        empty = path.exists() and path.stat().st_size == 0
-        problem = "is empty" if empty else "is no PNG, JPEG or TIFF picture"
-        raise InputError(problem, where=str(path)) from error
-    except FileNotFoundError as error:
-        raise InputError("there is no such file", where=str(path)) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"declares over {MAX_PIXELS:,} pixels, which is refused", where=str(path)) from error
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error, zlib.error) as error:
-        raise InputError(f"cannot be decoded, it is damaged or incomplete ({error})", where=str(path)) from error
+    return decode_sized(path, size=size, channels=channels, window=window, depth=depth, narrow=narrow)[0]
+
+
+def decode_sized(
+    path: Path, *, size: tuple[int, int], channels: Literal[1, 3], window: Window, depth: Depth, narrow: bool
+) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
+    """As `decode_picture`, and the height and width that the picture has when it is looked at."""
+    # No function within this one: the annotations of its shapes would be made anew for every picture.
+    convert = partial(_convert_any, path, size=size, channels=channels, window=window, depth=depth, narrow=narrow)
+    return _opened(path, convert)
+
+
+def picture_bits(path: Path) -> int:
+    """Bits per value of a picture, by its header: 8 (or less), 12, 16 or 32.
+
+    Raises:
+        InputError: it is missing, too large or no such picture.
+    """
+    return _opened(path, _bits)
 
 
 def resize_picture(
     pixels: Shaped[np.ndarray, "height width channel"], *, size: tuple[int, int]
 ) -> Shaped[np.ndarray, "new_height new_width channel"]:
-    """Resize uint8 pixels with the same anti-aliased filter as `decode_picture`."""
+    """Resize uint8 or float32 pixels with the same anti-aliased filter as `decode_picture`."""
     if pixels.shape[:2] == size:
         return pixels
+    if pixels.dtype == np.float32:
+        layers = [Image.fromarray(np.ascontiguousarray(pixels[..., layer])) for layer in range(pixels.shape[-1])]
+        return np.stack([np.asarray(layer.resize(size[::-1], Image.Resampling.BILINEAR)) for layer in layers], axis=-1)
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     resized = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
     return resized.reshape(*size, pixels.shape[-1])
 
 
-def window_to_bytes(values: Float[np.ndarray, "*shape"], window: tuple[float, float]) -> UInt8[np.ndarray, "*shape"]:
-    """Clip to a window and map it to 0 to 255, rounded."""
-    low, high = window
-    return np.rint((np.clip(values, low, high) - low) * (255.0 / (high - low))).astype(np.uint8)
+def to_channels(unit: Float[np.ndarray, "height width channel"], channels: int) -> Float[np.ndarray, "height width c"]:
+    """Values from 0 to 1 with one or three channels, by the rules of this module."""
+    if unit.shape[-1] == channels:
+        return unit
+    if channels == 1:
+        return (unit @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+    return np.repeat(unit, channels, axis=-1)
+
+
+def _opened(path: Path, action: Callable[[Image.Image], T]) -> T:
+    """What `action` gives of the opened picture, every failure an `InputError` with the file's name."""
+    ignore_warnings(["PIL"])
+    try:
+        # Opened here: given a path, Pillow maps some TIFF files into memory, and then turns those wrongly that lie on
+        # their side; and a mapped file that is cut short meanwhile ends the process.
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            _check_size(path, image.width, image.height)
+            pages = getattr(image, "n_frames", 1)
+            if pages > 1:
+                raise InputError(f"holds {pages} pages, not one picture", where=str(path))
+            return action(image)
+    except UnidentifiedImageError as error:
+        raise InputError(_unidentified(path), where=str(path)) from error
+    except FileNotFoundError as error:
+        raise InputError("there is no such file", where=str(path)) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise InputError(f"declares over {MAX_PIXELS:,} pixels, which is refused", where=str(path)) from error
+    except _DAMAGE as error:
+        raise InputError(f"cannot be decoded, it is damaged or incomplete ({error})", where=str(path)) from error
+
+
+def _unidentified(path: Path) -> str:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if not start:
+        return "is empty"
+    return "is a GIF, not one PNG, JPEG or TIFF picture" if start == b"GIF8" else "is no PNG, JPEG or TIFF picture"
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -82,32 +147,97 @@ def _check_size(path: Path, width: int, height: int) -> None:
         raise InputError(f"declares {width} x {height} pixels; over {MAX_PIXELS:,} are refused", where=str(path))
 
 
-def _convert(
-    path: Path, image: Image.Image, *, size: tuple[int, int], channels: int, window: tuple[float, float]
-) -> UInt8[np.ndarray, "height width channel"]:
-    mode = "L" if channels == 1 else "RGB"
+def _convert_any(
+    path: Path,
+    image: Image.Image,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    window: Window,
+    depth: Depth,
+    narrow: bool,
+) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
+    bits = _bits(image)  # first of all: once the pixels are loaded, nothing tells any more
+    # Pillow turns TIFF by itself, and gives the size after that.
+    turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION_TAG, 1) in _ON_THEIR_SIDE
+    shape = (image.width, image.height) if turned else (image.height, image.width)
+    if bits > _EIGHT_BITS and depth == _EIGHT_BITS and not narrow:
+        raise InputError(
+            f"has {bits} bits per value, of which 8 would be kept",
+            where=str(path),
+            remedy="Set data.depth = 16 to keep them, or 8 to bring all pictures to 8 bits.",
+        )
     if image.mode in _DEEP_MODES:
-        return _convert_deep(path, image, size=size, channels=channels, window=window)
+        unit = _read_deep(image, _ends(path, image, bits, window), size)
+        return np.repeat(to_depth(unit, depth), channels, axis=-1), shape
+    if bits > _EIGHT_BITS and depth > _EIGHT_BITS:
+        raise InputError(
+            f"has {bits} bits per colour, which are not read in full",
+            where=str(path),
+            remedy="Save it with 8 bits per colour, or set data.depth = 8 to use the upper 8.",
+        )
+    return deepen(_convert(path, image, size=size, channels=channels), depth), shape
+
+
+def _bits(image: Image.Image) -> int:
+    """Bits per value as stored; 32 for floating-point numbers and all that has no range of its own."""
+    if image.mode in _DEEP_MODES and not image.mode.startswith("I;16"):
+        return _MORE_BITS
+    raw = _raw_mode(image)
+    if _TWELVE_BITS in raw:
+        return 12
+    return _SIXTEEN_BITS if _SIXTEEN in raw or image.mode.startswith("I;16") else _EIGHT_BITS
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """Pillow's name of the pixels as stored, such as `RGB;16B`."""
+    tiles = getattr(image, "tile", None) or []
+    arguments = tiles[0][3] if tiles else ""
+    first = arguments[0] if isinstance(arguments, tuple) and arguments else arguments
+    return first if isinstance(first, str) else ""
+
+
+def _convert(
+    path: Path, image: Image.Image, *, size: tuple[int, int], channels: int
+) -> Shaped[np.ndarray, "height width channel"]:
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode not in _KNOWN_MODES:
+        raise InputError(f"has colours of the kind {image.mode}, which is not read", where=str(path))
     turned: Image.Image = image
     if image.getexif().get(_ORIENTATION_TAG, 1) != 1:
         turned = ImageOps.exif_transpose(image)
     elif image.format == "JPEG":
         image.draft(mode, size[::-1])
+    if turned.has_transparency_data:
+        whole = turned.convert("RGBA")
+        turned = Image.alpha_composite(Image.new("RGBA", whole.size, (0, 0, 0, 255)), whole)
     if turned.mode != mode:
-        turned = turned.convert(mode)
+        turned = turned.convert("RGB").convert(mode) if turned.mode == "RGBA" else turned.convert(mode)
     if turned.size != size[::-1]:
         turned = turned.resize(size[::-1], Image.Resampling.BILINEAR)
     return np.asarray(turned, np.uint8).reshape(*size, channels)
 
 
-def _convert_deep(
-    path: Path, image: Image.Image, *, size: tuple[int, int], channels: int, window: tuple[float, float]
-) -> UInt8[np.ndarray, "height width channel"]:
-    values = np.asarray(image).astype(np.float32)
-    if not np.isfinite(values).all():
+def _ends(path: Path, image: Image.Image, bits: int, window: Window) -> tuple[float, float]:
+    """The window of a deep picture: the one asked for, or all that its bits can hold."""
+    if bits > _SIXTEEN_BITS and not np.isfinite(np.asarray(image)).all():
         raise InputError("holds values that are not finite", where=str(path))
+    if window == "percentiles":
+        return percentile_window(np.asarray(image).astype(np.float32))
+    if window == "header":
+        raise InputError("has no window in its header", where=str(path), remedy="Set data.window to a range.")
+    if window is None and bits not in _RANGES:
+        raise InputError(
+            "holds values of more than 16 bits, whose range nobody knows",
+            where=str(path),
+            remedy="Set data.window to the range that matters, or to 'percentiles'.",
+        )
+    return window or _RANGES[bits]
+
+
+def _read_deep(
+    image: Image.Image, ends: tuple[float, float], size: tuple[int, int]
+) -> Float[np.ndarray, "height width 1"]:
+    turned = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION_TAG, 1) != 1 else image
     # Clipped first: otherwise one bright artefact would bleed over its neighbours.
-    clipped = Image.fromarray(np.clip(values, *window).astype(np.float32))
-    resized = np.asarray(clipped.resize(size[::-1], Image.Resampling.BILINEAR))
-    grey = window_to_bytes(resized, window)[..., None]
-    return np.repeat(grey, channels, axis=-1)
+    return resize_picture(to_unit(np.asarray(turned).astype(np.float32), ends)[..., None], size=size)

@@ -15,11 +15,10 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from PIL import Image
 
 from dpmed.data.decode.nifti import Volume
+from dpmed.data.decode.window import PERCENTILES
 from dpmed.errors import InputError
 
 Shape3 = tuple[int, int, int]
-# Share of the voxels below and above the range to which volumes without a unit (MR) are mapped.
-_PERCENTILES = (0.5, 99.5)
 _SPACING_TOLERANCE = 0.01
 _COUNTABLE = 256
 _MAX_CHANNELS = 64
@@ -86,7 +85,7 @@ def read_intensities(
     for channel in range(channels.shape[-1]):
         values = _resample(channels[..., channel], volume, grid, prepare)
         if window is None:
-            low, high = np.percentile(values, _PERCENTILES).astype(np.float32)
+            low, high = np.percentile(values, PERCENTILES).astype(np.float32)
             values = (np.clip(values, low, high) - low) / max(high - low, np.float32(1e-6))
         out[..., channel] = _fit(values, grid.shape, fill=float(values.min()) if window is None else window[0])
     return out

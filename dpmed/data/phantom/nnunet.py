@@ -52,7 +52,7 @@ def _write_case(folder: Path, number: int, seed: int, *, labelled: bool) -> None
     radii = np.array([0.5, 0.45, 0.55]) * random.uniform(0.8, 1.1, 3)
     label = np.zeros(sides, np.uint8)
     label[ellipsoid(axes, centre, radii) > 0] = 1
-    label[ellipsoid(axes, centre + radii * random.uniform(-0.3, 0.3, 3), radii * 0.45) > 0] = 2
+    label[ellipsoid(axes, centre + radii * random.uniform(-0.25, 0.25, 3), radii * 0.62) > 0] = 2
     body = ellipsoid(axes, np.zeros(3), np.array([0.95, 0.9, 1.6])) > 0
     name = f"organ_{number:04d}"
     place = "imagesTr" if labelled else "imagesTs"

@@ -65,7 +65,7 @@ class CheckedDataset:
             lacks = [name for name in _MEMBERS if not hasattr(made, name)]
             self._refuse(f"gave a {type(made).__name__}, which is no data set: it lacks {', '.join(lacks)}")
         if not isinstance(made.info, Info):
-            self._refuse(f"gave a data set whose info is a {type(made.info).__name__}, not a dpmed.data.base.Info")
+            self._refuse(f"gave a data set whose info is a {type(made.info).__name__}, not a dpmed.Info")
         _check_info(made.info, self._refuse)
         size = len(made)
         if size < 3:  # noqa: PLR2004 one for each part
@@ -107,7 +107,7 @@ class CheckedDataset:
         if split is None:
             return None
         if not isinstance(split, Split):
-            self._refuse(f"gave an official_split that is a {type(split).__name__}, not a dpmed.data.base.Split")
+            self._refuse(f"gave an official_split that is a {type(split).__name__}, not a dpmed.Split")
         checked = Split.from_json(split.to_json(), where=self._where)
         highest = max((int(part[-1]) for part in checked.parts().values() if len(part)), default=-1)
         if highest >= size or len(checked.train) == 0:
@@ -122,7 +122,7 @@ class CheckedDataset:
     def _look_at(self, index: int) -> tuple[np.dtype, np.dtype]:
         sample = self._made[index]
         if not isinstance(sample, Sample):
-            self._refuse(f"gave a {type(sample).__name__} as sample {index}, not a dpmed.data.base.Sample")
+            self._refuse(f"gave a {type(sample).__name__} as sample {index}, not a dpmed.Sample")
         if np.asarray(sample.input).dtype.name not in _INPUT_TYPES:
             self._refuse(
                 f"gave sample {index} as {np.asarray(sample.input).dtype}, which is none of {', '.join(_INPUT_TYPES)}"

@@ -1,9 +1,12 @@
 """Your own pictures: a folder per class, optionally below `train`, `val` and `test`.
 
-A class folder may hold PNG, JPEG, TIFF and DICOM files (pictures) or NIfTI files (volumes), in folders of any depth. A
-table `metadata.csv` beside the class folders may say more of each file.
+A class folder may hold PNG, JPEG, TIFF and DICOM files (pictures), or NIfTI and DICOM files (volumes), in folders of
+any depth; DICOM files need no ending. Of volumes, the DICOM files of one folder are the slices of one series; those
+right in the class folder are volumes of many frames. A table `metadata.csv` beside the class folders may say more of
+each file.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,9 +16,14 @@ import numpy as np
 
 from dpmed.config.data import FolderData
 from dpmed.data.base import Info, Sample, Split, UnitName
-from dpmed.data.image_files import FILE_ENDINGS, ImageReader
+from dpmed.data.decode.dicom import read_patient_id
+from dpmed.data.decode.files import decode_file
+from dpmed.data.decode.preprocessing import Preprocessing
+from dpmed.data.decode.recognise import recognise
+from dpmed.data.image_files import depth_notes, is_volume, preprocessing_of, problem_with
 from dpmed.data.normalise import CLASSES_READ, normalisation, unnamed_patients
 from dpmed.data.problems import Problems
+from dpmed.data.readers.found import find_files, group_series
 from dpmed.data.sources import Root, read_table
 from dpmed.data.split import PART_NAMES
 from dpmed.data.stored import FileDataset, Listing, Sources
@@ -31,9 +39,9 @@ _PAIRS = ({"images", "labels"}, {"images", "masks"}, {"imagestr", "labelstr"})
 
 @dataclass(frozen=True, kw_only=True)
 class _File:
-    """One picture: its path, its place below the root, below its class, its class, and part (empty: no split given)."""
+    """One sample: its files, its place below the root, below its class, its class, and part (empty: no split given)."""
 
-    path: Path
+    paths: tuple[Path, ...]
     place: str
     name: str
     class_name: str
@@ -52,8 +60,7 @@ def read_folder(config: FolderData, *, progress: Progress) -> FileDataset:
             `metadata.csv` does not fit the files.
     """
     root = Root(config.root)
-    reader = ImageReader(size=config.size, colours=config.channels, files=1, window=config.window)
-    files = _find_files(root, reader, progress)
+    files = _find_files(root, config.size, progress)
     names = tuple(sorted({file.class_name for file in files}))
     _check_classes(names, config)
     labels = np.array([names.index(file.class_name) for file in files], np.int32)
@@ -62,19 +69,20 @@ def read_folder(config: FolderData, *, progress: Progress) -> FileDataset:
     if parts.any():
         split = Split(**{part: np.flatnonzero(parts == part) for part in ("train", "validation", "test")})
     facts = _read_facts(root, files)
-    groups, has_patients = _groups(files, config.group_pattern, facts.get("patient"))
-    _check_parts(groups, parts)
+    groups, has_patients = _groups(files, config, facts.get("patient"))
+    _check_parts(groups, parts, shown=config.patient is None)
+    preprocessing = preprocessing_of(config, files=1, first=files[0].paths[0])
 
     def decode(sources: Sources, number: int) -> Sample:
-        return Sample(input=reader.read(sources), target=np.asarray(labels[number]))
+        return Sample(input=decode_file(sources, preprocessing).values, target=np.asarray(labels[number]))
 
     return FileDataset(
-        _info(config, reader, names, unit=config.unit if has_patients else "image"),
+        _info(config, preprocessing, names, unit=config.unit if has_patients else "image"),
         Listing(labels=labels, groups=groups, official_split=split, columns=facts),
         root=root.path,
-        sources=[(file.path,) for file in files],
+        sources=[file.paths for file in files],
         decode=decode,
-        preprocessing={"reader": "folder", **reader.preprocessing},
+        preprocessing={"reader": "folder", **preprocessing.to_json()},
     )
 
 
@@ -94,47 +102,52 @@ def _check_classes(names: tuple[str, ...], config: FolderData) -> None:
         )
 
 
-def _info(config: FolderData, reader: ImageReader, names: tuple[str, ...], *, unit: UnitName) -> Info:
-    default_mean, default_std = reader.constants
-    mean, std, outside = normalisation(config, mean=default_mean, std=default_std, channels=reader.channels, note=None)
+def _info(config: FolderData, preprocessing: Preprocessing, names: tuple[str, ...], *, unit: UnitName) -> Info:
+    default_mean, default_std = preprocessing.constants
+    channels = preprocessing.channels
+    mean, std, outside = normalisation(config, mean=default_mean, std=default_std, channels=channels, note=None)
     if unit == "image":
         outside = (*outside, unnamed_patients("Without data.group_pattern or metadata.csv the files name"))
     return Info(
         name="folder",
         task="classification",
-        input_shape=reader.input_shape,
+        input_shape=preprocessing.input_shape,
         class_names=names,
-        scale=reader.scale,
+        scale=preprocessing.scale,
         mean=mean,
         std=std,
         unit=unit,
-        outside_accounting=(*outside, CLASSES_READ),
+        outside_accounting=(*outside, CLASSES_READ, *depth_notes(config)),
         patients_unknown=unit == "image",
+        value_range=preprocessing.value_range,
+        preprocessing=preprocessing,
     )
 
 
-def _find_files(root: Root, reader: ImageReader, progress: Progress) -> list[_File]:
-    hidden: list[str] = []
-    everything = [name for name in root.walk(hidden=hidden) if name != METADATA]
-    names = [name for name in everything if name.lower().endswith(FILE_ENDINGS)]
-    _tell_left_out(everything, hidden, progress)
-    prescribed = bool(names) and all(name.split("/")[0] in PART_NAMES for name in names)
-    files = []
-    for name in names:
-        path = root.locate(name, source=str(root.path))
-        problem = reader.problem_with(name)
+def _find_files(root: Root, size: Sequence[int], progress: Progress) -> list[_File]:
+    found = find_files(root, ignored=(METADATA,))
+    _tell_left_out(found.left_out, found.hidden, progress)
+    for name, kind in found.files.items():
+        problem = problem_with(kind, size)
         if problem is not None:
+            path = root.locate(name, source=str(root.path))
             raise InputError(problem, where=str(path), remedy="Give data.size three sides for volumes, else two.")
-        parts = PurePosixPath(name).parts
+    prescribed = bool(found.files) and all(name.split("/")[0] in PART_NAMES for name in found.files)
+    samples = {name: [name] for name in found.files}
+    if is_volume(size):
+        samples = group_series(found.files, own_depth=2 if prescribed else 1)
+    files = []
+    for place, members in samples.items():
+        paths = tuple(root.locate(member, source=str(root.path)) for member in members)
+        parts = PurePosixPath(place).parts
         part, parts = (PART_NAMES[parts[0]], parts[1:]) if prescribed else ("", parts)
         if len(parts) < 2:  # noqa: PLR2004 class folder and file
-            raise InputError("lies in no class folder", where=str(path))
-        files.append(_File(path=path, place=name, name="/".join(parts[1:]), class_name=parts[0], part=part))
+            raise InputError("lies in no class folder", where=str(paths[0]))
+        files.append(_File(paths=paths, place=place, name="/".join(parts[1:]), class_name=parts[0], part=part))
     return files
 
 
-def _tell_left_out(everything: Sequence[str], hidden: Sequence[str], progress: Progress) -> None:
-    others = [name for name in everything if not name.lower().endswith(FILE_ENDINGS)]
+def _tell_left_out(others: Sequence[str], hidden: Sequence[str], progress: Progress) -> None:
     kinds = {
         "hidden": hidden,
         "without an ending": [name for name in others if "." not in PurePosixPath(name).name],
@@ -173,18 +186,39 @@ def _read_facts(root: Root, files: Sequence[_File]) -> dict[str, list[str]]:
     return {name: [column[rows[file.place]] for file in files] for name, column in known.items()}
 
 
-def _groups(files: Sequence[_File], pattern: str | None, patients: list[str] | None) -> tuple[list[str], bool]:
+def _groups(files: Sequence[_File], config: FolderData, patients: list[str] | None) -> tuple[list[str], bool]:
     """The unit of every file, and whether it is more than the file itself."""
-    if patients is not None and pattern is not None:
+    pattern = config.group_pattern
+    if patients is not None and (pattern is not None or config.patient is not None):
+        key = "patient" if pattern is None else "group_pattern"
         raise InputError(
-            f"{METADATA} tells the patients already", where="[data] group_pattern", remedy="Leave one of the two out."
+            f"{METADATA} tells the patients already", where=f"[data] {key}", remedy="Leave one of the two out."
         )
     if patients is not None:
         return patients, True
+    if config.patient == "header":
+        return _groups_by_header(files), True
     if pattern is None:
         # Every file is a unit by itself, and its path is its name.
         return [f"{file.class_name}/{file.name}" for file in files], False
     return groups_by_pattern([file.name for file in files], pattern), True
+
+
+def _groups_by_header(files: Sequence[_File]) -> list[str]:
+    """The patient of each file by its header, as a digest: the numbers themselves go no further."""
+    groups = []
+    for file in files:
+        if recognise(file.paths[0]) != "dicom":
+            remedy = "Only DICOM files do; name patients by data.group_pattern or metadata.csv."
+            raise InputError("has no patient's id in its header", where=str(file.paths[0]), remedy=remedy)
+        groups.append(hashlib.sha256(read_patient_id(file.paths[0]).encode()).hexdigest()[:32])
+    if len(files) > 1 and len(set(groups)) == 1:
+        raise InputError(
+            "is 'header', but all files name the same patient, as files do whose names were taken out",
+            where="[data] patient",
+            remedy="Name patients by data.group_pattern or metadata.csv.",
+        )
+    return groups
 
 
 def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
@@ -211,12 +245,13 @@ def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
     return groups
 
 
-def _check_parts(groups: list[str], parts: np.ndarray) -> None:
+def _check_parts(groups: list[str], parts: np.ndarray, *, shown: bool) -> None:
     part_of: dict[str, str] = {}
     for group, part in zip(groups, parts.tolist(), strict=True):
         if part_of.setdefault(group, part) != part:
+            unit = f"the unit {group!r}" if shown else "a patient"
             raise InputError(
-                f"the unit {group!r} has pictures in {part_of[group]} and in {part}, so the test would measure memory",
-                where="[data] group_pattern",
+                f"{unit} has pictures in {part_of[group]} and in {part}, so the test would measure memory",
+                where="[data] group_pattern" if shown else "[data] patient",
                 remedy="Move all its pictures into one part.",
             )

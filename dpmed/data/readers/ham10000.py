@@ -12,7 +12,8 @@ from jaxtyping import Int
 
 from dpmed.config.data import Ham10000Data
 from dpmed.data.base import Info, Sample
-from dpmed.data.decode.pictures import decode_picture
+from dpmed.data.decode.files import decode_file
+from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.normalise import CODE_CONSTANTS, normalisation
 from dpmed.data.sources import Root, TextTable, read_table
 from dpmed.data.stored import FileDataset, Listing, Sources
@@ -39,6 +40,7 @@ def read_ham10000(config: Ham10000Data) -> FileDataset:
     rows = read_table(table, ["lesion_id", "image_id", "dx"])
     sources = _find_sources(root, rows)
     names, labels = _classify(rows.column("dx"), config)
+    preprocessing = Preprocessing(size=config.size, channels=3)
     mean, std, outside = normalisation(config, mean=_MEAN, std=_STD, channels=3, note=CODE_CONSTANTS)
     info = Info(
         name="ham10000",
@@ -50,11 +52,12 @@ def read_ham10000(config: Ham10000Data) -> FileDataset:
         std=std,
         unit="lesion",
         outside_accounting=outside,
+        preprocessing=preprocessing,
     )
     columns = {name: rows.column(name) for name in _FACTS if name in rows.names}
 
     def decode(files: Sources, number: int) -> Sample:
-        return Sample(input=decode_picture(files[0], size=config.size, channels=3), target=np.asarray(labels[number]))
+        return Sample(input=decode_file(files[0], preprocessing).values, target=np.asarray(labels[number]))
 
     return FileDataset(
         info,
@@ -62,7 +65,7 @@ def read_ham10000(config: Ham10000Data) -> FileDataset:
         root=root.path,
         sources=sources,
         decode=decode,
-        preprocessing={"reader": "ham10000", "size": list(config.size)},
+        preprocessing={"reader": "ham10000", **preprocessing.to_json()},
     )
 
 

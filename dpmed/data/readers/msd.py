@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dpmed.config.data import MsdData
 from dpmed.data.base import Info, Sample
+from dpmed.data.decode.files import decode_volumes, grid_of
 from dpmed.data.decode.nifti import read_nifti
-from dpmed.data.decode.volume import Grid, check_pair, read_intensities, read_labels
+from dpmed.data.decode.preprocessing import Preprocessing
+from dpmed.data.decode.volume import check_pair, read_labels
 from dpmed.data.normalise import CODE_CONSTANTS, normalisation
 from dpmed.data.sources import Root
 from dpmed.data.stored import FileDataset, Listing, Sources
@@ -23,7 +23,6 @@ from dpmed.errors import InputError
 
 _MAX_JSON_BYTES = 1 << 24
 _LIVER_WINDOW, _LIVER_CONSTANTS = (-150.0, 200.0), (-81.91, 8.736)  # of the paper (Ziller et al., 2024)
-_HALF_EXACT = 2048.0  # whole HU up to here are exact in float16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,37 +75,35 @@ def read_msd(config: MsdData) -> FileDataset:
     described = _read_description(root)
     classes = config.class_names or described.class_names
     window = config.window or facts.window
-    channels = described.channels
-    grid = Grid(shape=config.shape, spacing_mm=config.spacing_mm)
-    exact = window is None or max(map(abs, window)) <= _HALF_EXACT
+    preprocessing = Preprocessing(
+        size=config.shape,
+        channels=described.channels,
+        window=window or "percentiles",
+        spacing_mm=config.spacing_mm,
+    )
+    grid = grid_of(preprocessing)
 
     def decode(files: Sources, number: int) -> Sample:
         del number
         image, label = read_nifti(files[0]), read_nifti(files[1])
         check_pair(image, label)
-        values = read_intensities(image, grid, window=window)
-        if values.shape[-1] != channels:
-            raise InputError(f"has {values.shape[-1]} channels, dataset.json says {channels}", where=str(files[0]))
-        target = read_labels(label, grid, classes=len(classes))
-        return Sample(input=values.astype(np.float16 if exact else np.float32), target=target)
+        values = decode_volumes([image], preprocessing).values
+        return Sample(input=values, target=read_labels(label, grid, classes=len(classes)))
 
     return FileDataset(
-        _info(config, window, classes, channels),
+        _info(config, window, classes, preprocessing),
         Listing(labels=None, groups=[image for image, _ in described.pairs]),
         root=root.path,
         sources=[(_find(root, image), _find(root, label)) for image, label in described.pairs],
         decode=decode,
-        preprocessing={
-            "reader": "msd",
-            "shape": list(config.shape),
-            "spacing": config.spacing_mm and list(config.spacing_mm),
-            "window": window and list(window),
-            "classes": len(classes),
-        },
+        preprocessing={"reader": "msd", "classes": len(classes), **preprocessing.to_json()},
     )
 
 
-def _info(config: MsdData, window: tuple[float, float] | None, classes: tuple[str, ...], channels: int) -> Info:
+def _info(
+    config: MsdData, window: tuple[float, float] | None, classes: tuple[str, ...], preprocessing: Preprocessing
+) -> Info:
+    channels = preprocessing.channels
     centre, spread, note = _constants(window)
     mean, std, outside = normalisation(
         config, mean=(centre,) * channels, std=(spread,) * channels, channels=channels, note=note
@@ -121,7 +118,8 @@ def _info(config: MsdData, window: tuple[float, float] | None, classes: tuple[st
         std=std,
         unit="scan",
         outside_accounting=outside,
-        value_range=window or (0.0, 1.0),
+        value_range=preprocessing.value_range,
+        preprocessing=preprocessing,
     )
 
 

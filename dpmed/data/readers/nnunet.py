@@ -11,13 +11,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from dpmed.config.data import NnunetData
 from dpmed.data.base import Info, Sample
-from dpmed.data.decode.nifti import NIFTI_ENDINGS, read_nifti
-from dpmed.data.decode.volume import Grid, check_pair, read_intensities, read_labels
-from dpmed.data.image_files import HU_WINDOW
+from dpmed.data.decode.files import decode_volumes, grid_of
+from dpmed.data.decode.nifti import read_nifti
+from dpmed.data.decode.preprocessing import Preprocessing
+from dpmed.data.decode.recognise import NIFTI_ENDINGS
+from dpmed.data.decode.volume import check_pair, read_labels
+from dpmed.data.decode.window import HU_WINDOW, Window
 from dpmed.data.normalise import normalisation, unnamed_patients
 from dpmed.data.readers.folder import groups_by_pattern
 from dpmed.data.sources import Root
@@ -29,9 +30,6 @@ DESCRIPTION = "dataset.json"
 _MAX_JSON_BYTES = 1 << 24
 _MAX_CLASSES, _MAX_CHANNELS = 255, 64
 _NAMED = 10
-_HALF_EXACT = 2048.0  # whole HU up to here are exact in float16
-
-Window = tuple[float, float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,68 +61,59 @@ def read_nnunet(config: NnunetData, *, progress: Progress) -> FileDataset:
             "values of the label maps are learnt."
         )
     cases = _find_cases(root, described)
-    windows = [_window(name, config) for name in described.channels]
-    grid = Grid(shape=config.shape, spacing_mm=config.spacing_mm)
-    exact = all(window is None or max(map(abs, window)) <= _HALF_EXACT for window in windows)
+    preprocessing = Preprocessing(
+        size=config.shape,
+        channels=len(described.channels),
+        files=len(described.channels),
+        windows=tuple(_window(name, config) for name in described.channels),
+        spacing_mm=config.spacing_mm,
+    )
+    grid = grid_of(preprocessing)
 
     def decode(files: Sources, number: int) -> Sample:
         del number
         volumes, label = [read_nifti(path) for path in files[:-1]], read_nifti(files[-1])
         for volume in volumes:
             check_pair(volume, label)
-        parts = [read_intensities(volume, grid, window=window) for volume, window in zip(volumes, windows, strict=True)]
-        for volume, part in zip(volumes, parts, strict=True):
-            if part.shape[-1] != 1:
-                raise InputError(f"has {part.shape[-1]} channels; each has a file of its own", where=str(volume.path))
-        values = np.concatenate(parts, axis=-1).astype(np.float16 if exact else np.float32)
+        values = decode_volumes(volumes, preprocessing).values
         return Sample(input=values, target=read_labels(label, grid, classes=len(described.class_names)))
 
     names = list(cases)
     pattern = config.group_pattern
     return FileDataset(
-        _info(config, described, windows),
+        _info(config, described, preprocessing),
         Listing(labels=None, groups=names if pattern is None else groups_by_pattern(names, pattern)),
         root=root.path,
         sources=list(cases.values()),
         decode=decode,
-        preprocessing={
-            "reader": "nnunet",
-            "shape": list(config.shape),
-            "spacing": config.spacing_mm and list(config.spacing_mm),
-            "windows": [window and list(window) for window in windows],
-            "classes": len(described.class_names),
-        },
+        preprocessing={"reader": "nnunet", "classes": len(described.class_names), **preprocessing.to_json()},
     )
 
 
 def _window(channel: str, config: NnunetData) -> Window:
     if config.window is not None:
         return config.window
-    return HU_WINDOW if channel.upper() == "CT" else None
+    return HU_WINDOW if channel.upper() == "CT" else "percentiles"
 
 
-def _info(config: NnunetData, described: _Description, windows: list[Window]) -> Info:
-    ranges = [window or (0.0, 1.0) for window in windows]
-    mean, std, outside = normalisation(
-        config,
-        mean=tuple((low + high) / 2 for low, high in ranges),
-        std=tuple((high - low) / 4 for low, high in ranges),
-        channels=len(windows),
-        note=None,
-    )
+def _info(config: NnunetData, described: _Description, preprocessing: Preprocessing) -> Info:
+    default_mean, default_std = preprocessing.constants
+    channels = preprocessing.channels
+    mean, std, outside = normalisation(config, mean=default_mean, std=default_std, channels=channels, note=None)
     if config.group_pattern is None:
         outside = (*outside, unnamed_patients("Without data.group_pattern nnU-Net's files name"))
     return Info(
         name="nnunet",
         task="segmentation",
-        input_shape=(*config.shape, len(windows)),
+        input_shape=preprocessing.input_shape,
         class_names=described.class_names,
         scale=1.0,
         mean=mean,
         std=std,
         unit="scan" if config.group_pattern is None else "patient",
         outside_accounting=outside,
-        value_range=(min(low for low, _ in ranges), max(high for _, high in ranges)),
+        value_range=preprocessing.value_range,
+        preprocessing=preprocessing,
         patients_unknown=config.group_pattern is None,
     )
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from dpmed.config.data import RadImageNetData
 from dpmed.data.base import Info, Sample, Split
-from dpmed.data.decode.pictures import decode_picture
+from dpmed.data.decode.files import decode_file
+from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.normalise import CODE_CONSTANTS, normalisation, unnamed_patients
 from dpmed.data.sources import Root, read_table
 from dpmed.data.stored import FileDataset, Listing, Sources
@@ -38,10 +39,11 @@ def read_radimagenet(config: RadImageNetData) -> FileDataset:
     parts = np.array([part for _, _, part in rows])
     modalities = [name.split("/")[0] for name, _, _ in rows]
     mixed = config.normalisation == "modality" and config.mean is None and len(set(modalities)) > 1
+    preprocessing = Preprocessing(size=config.size)
     info = _info(config, names, modalities, mixed=mixed)
 
     def decode(files: Sources, number: int) -> Sample:
-        pixels = decode_picture(files[0], size=config.size, channels=1)
+        pixels = decode_file(files[0], preprocessing).values
         target = np.asarray(labels[number])
         if not mixed:
             return Sample(input=pixels, target=target)
@@ -58,7 +60,7 @@ def read_radimagenet(config: RadImageNetData) -> FileDataset:
         root=root.path,
         sources=[(root.locate(name, source=LISTS[part]),) for name, _, part in rows],
         decode=decode,
-        preprocessing={"reader": "radimagenet", "size": list(config.size), "by modality": mixed},
+        preprocessing={"reader": "radimagenet", "by modality": mixed, **preprocessing.to_json()},
     )
 
 
@@ -115,4 +117,6 @@ def _info(config: RadImageNetData, names: tuple[str, ...], modalities: list[str]
         unit="image",
         outside_accounting=(*outside, unnamed_patients("RadImageNet's lists name")),
         patients_unknown=True,
+        # Samples of several modalities are stored normalised, and a file alone does not tell by which constants.
+        preprocessing=None if mixed else Preprocessing(size=config.size),
     )

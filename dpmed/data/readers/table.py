@@ -7,6 +7,7 @@ import os
 import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ from jaxtyping import Float, Int, Int8
 
 from dpmed.config.data import TableData, names_in
 from dpmed.data.base import Info, Sample, Split, TaskName
-from dpmed.data.decode.nifti import read_nifti
+from dpmed.data.decode.files import decode_sample, decode_volumes, grid_of, open_volume
+from dpmed.data.decode.preprocessing import Preprocessing
+from dpmed.data.decode.recognise import kind_of_name
 from dpmed.data.decode.volume import check_pair, read_labels
-from dpmed.data.image_files import ImageReader
+from dpmed.data.image_files import depth_notes, is_volume, preprocessing_of, problem_with
 from dpmed.data.masks import read_mask
 from dpmed.data.normalise import CLASSES_READ, TARGET_CONSTANTS, normalisation, unnamed_patients
 from dpmed.data.problems import Problems
@@ -53,15 +56,15 @@ def read_table_data(config: TableData) -> FileDataset:
     wanted = [*files, *_optional(config.labels), *_optional(config.targets), *config.columns]
     wanted += [name for name in (config.patient, config.split) if name is not None]
     table = read_table(root.locate(config.table, source="[data] table"), list(dict.fromkeys(wanted)))
-    reader = ImageReader(size=config.size, colours=config.channels, files=len(images), window=config.window)
     problems = Problems(table.lines)
-    sources = _find_sources(root, table, files, problems=problems, reader=reader, masks=config.mask is not None)
+    sources = _find_sources(root, table, files, problems=problems, size=config.size, masks=config.mask is not None)
     learnt = _learnt(config, table, problems)
     groups = _groups(config, table, sources, root, problems)
     split = None if config.split is None else _split(table.column(config.split), groups, problems)
     problems.settle(str(table.path))
+    preprocessing = preprocessing_of(config, files=len(images), first=sources[0][0])
     return FileDataset(
-        _info(config, reader, learnt),
+        _info(config, preprocessing, learnt),
         Listing(
             labels=learnt.labels,
             groups=groups,
@@ -71,11 +74,11 @@ def read_table_data(config: TableData) -> FileDataset:
         ),
         root=root.path,
         sources=sources,
-        decode=_Decoder(reader=reader, learnt=learnt),
+        decode=_Decoder(preprocessing=preprocessing, learnt=learnt),
         preprocessing={
             "reader": "table",
             "classes": len(learnt.names) if learnt.task == "segmentation" else None,
-            **reader.preprocessing,
+            **preprocessing.to_json(),
         },
     )
 
@@ -84,7 +87,7 @@ def read_table_data(config: TableData) -> FileDataset:
 class _Decoder:
     """From the files of a sample to the sample."""
 
-    reader: ImageReader
+    preprocessing: Preprocessing
     learnt: _Learnt
 
     def __call__(self, files: Sources, number: int) -> Sample:
@@ -93,17 +96,19 @@ class _Decoder:
             return self._segmentation(files[:-1], files[-1])
         known = learnt.labels if learnt.targets is None else learnt.targets
         assert known is not None  # noqa: S101 only masks stand in files
-        return Sample(input=self.reader.read(files), target=np.asarray(known[number]))
+        return Sample(input=decode_sample(files, self.preprocessing).values, target=np.asarray(known[number]))
 
     def _segmentation(self, images: Sources, mask: Any) -> Sample:
-        reader, classes = self.reader, len(self.learnt.names)
-        if not reader.is_volume:
-            size = (reader.size[0], reader.size[1])
-            target = read_mask(mask, size=size, classes=classes, image=images[0])
-            return Sample(input=reader.read(images), target=target)
-        volumes, label = [read_nifti(path) for path in images], read_nifti(mask)
+        wanted, classes = self.preprocessing, len(self.learnt.names)
+        if not wanted.volumes:
+            size = (wanted.size[0], wanted.size[1])
+            decoded = decode_sample(images, wanted)
+            target = read_mask(mask, size=size, classes=classes, image=images[0].name, sides=decoded.geometry.shape)
+            return Sample(input=decoded.values, target=target)
+        volumes, label = [open_volume(path) for path in images], open_volume(mask)
         check_pair(volumes[0], label)
-        return Sample(input=reader.read_volumes(volumes), target=read_labels(label, reader.grid, classes=classes))
+        values = decode_volumes(volumes, wanted).values
+        return Sample(input=values, target=read_labels(label, grid_of(wanted), classes=classes))
 
 
 def _optional(columns: str | tuple[str, ...] | None) -> tuple[str, ...]:
@@ -111,7 +116,7 @@ def _optional(columns: str | tuple[str, ...] | None) -> tuple[str, ...]:
 
 
 def _find_sources(
-    root: Root, table: TextTable, columns: Sequence[str], *, problems: Problems, reader: ImageReader, masks: bool
+    root: Root, table: TextTable, columns: Sequence[str], *, problems: Problems, size: Sequence[int], masks: bool
 ) -> list[Sources]:
     """The files of every row, once it is certain that they are there and in no other row."""
     fields = [table.column(name) for name in columns]
@@ -128,23 +133,28 @@ def _find_sources(
                 except InputError as error:
                     problem = error.problem
                 else:
-                    problem = _problem_with(name, os.path.isfile(path), reader, is_picture_mask=place >= images)
+                    problem = _problem_with(path, size, is_picture_mask=place >= images)
                     paths.append(path)
             if problem:
                 problems.add(row, f"{columns[place]} = {name!r} {problem}" if name else f"{columns[place]} is empty")
-        key = posixpath.normpath("\n".join(names[:images]))
-        if first.setdefault(key, row) != row:
-            problems.add(row, f"{columns[0]} = {names[0]!r} stands on line {table.lines[first[key]]} already")
+        for place, name in enumerate(names):
+            # A file in two rows would let one patient into two records, and ε would protect neither as a whole.
+            other = first.setdefault(posixpath.normpath(name), row) if name else row
+            if other != row:
+                problems.add(row, f"{columns[place]} = {name!r} stands on line {problems.line_of(other)} already")
         sources.append(tuple(paths))
     return sources
 
 
-def _problem_with(name: str, exists: bool, reader: ImageReader, *, is_picture_mask: bool) -> str:
-    if not exists:
+def _problem_with(path: Path, size: Sequence[int], *, is_picture_mask: bool) -> str:
+    volume = is_volume(size)
+    if not os.path.isfile(path):
+        if volume and os.path.isdir(path):
+            return ""  # a series of DICOM files
         return "is missing: there is no such file below data.root"
-    if is_picture_mask and not reader.is_volume:
+    if is_picture_mask and not volume:
         return ""
-    return reader.problem_with(name) or ""
+    return problem_with(kind_of_name(path.name), size) or ""
 
 
 def _learnt(config: TableData, table: TextTable, problems: Problems) -> _Learnt:
@@ -237,9 +247,12 @@ def _split(fields: list[str], groups: list[str], problems: Problems) -> Split:
     return Split(**{part: np.asarray(rows, np.int64) for part, rows in numbers.items()})
 
 
-def _info(config: TableData, reader: ImageReader, learnt: _Learnt) -> Info:
-    default_mean, default_std = reader.constants
-    mean, std, outside = normalisation(config, mean=default_mean, std=default_std, channels=reader.channels, note=None)
+def _info(config: TableData, preprocessing: Preprocessing, learnt: _Learnt) -> Info:
+    default_mean, default_std = preprocessing.constants
+    mean, std, outside = normalisation(
+        config, mean=default_mean, std=default_std, channels=preprocessing.channels, note=None
+    )
+    outside = (*outside, *depth_notes(config))
     if config.patient is None:
         outside = (*outside, unnamed_patients("Without data.patient the table names"))
     if learnt.task == "classification" and config.class_names is None:
@@ -249,14 +262,15 @@ def _info(config: TableData, reader: ImageReader, learnt: _Learnt) -> Info:
     return Info(
         name="table",
         task=learnt.task,
-        input_shape=reader.input_shape,
+        input_shape=preprocessing.input_shape,
         class_names=() if learnt.task == "regression" else learnt.names,
-        scale=reader.scale,
+        scale=preprocessing.scale,
         mean=mean,
         std=std,
         unit="image" if config.patient is None else "patient",
         outside_accounting=outside,
-        value_range=reader.value_range,
+        value_range=preprocessing.value_range,
+        preprocessing=preprocessing,
         target_names=learnt.names if learnt.task == "regression" else (),
         target_mean=config.target_mean or (),
         target_std=config.target_std or (),

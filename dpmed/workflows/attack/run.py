@@ -9,6 +9,7 @@ from pathlib import Path
 from dpmed.attacks.base import ImageAttack, Target
 from dpmed.attacks.prior_aware import PriorAwareAttack
 from dpmed.attacks.target import target_plan
+from dpmed.files import make_folder
 from dpmed.progress import Progress
 from dpmed.workflows.attack.images import ImageFolder, ImageSummary
 from dpmed.workflows.attack.levels import make_level
@@ -24,7 +25,7 @@ def run(settings: ReconstructSettings, folder: Path, progress: Progress) -> Summ
 
     Args:
         settings: what to attack.
-        folder: empty, or that of the same attack, interrupted.
+        folder: new or empty, or that of the same attack, interrupted.
         progress: is told of every piece of work.
 
     Raises:
@@ -41,7 +42,7 @@ def run(settings: ReconstructSettings, folder: Path, progress: Progress) -> Summ
     else:
         assert isinstance(attack, PriorAwareAttack)  # noqa: S101 the only other kind
         results = SuccessFolder(folder=folder, settings=settings, attack=attack)
-    done = read_unfinished(folder, settings.digest)
+    done = read_unfinished(make_folder(folder), settings.digest)
     if attack.obstacle is not None and not done.finished:
         progress.say(f"Planned, not run: {attack.obstacle}")
         return results.finish({})

@@ -141,24 +141,23 @@ def check(settings: BoundsSettings) -> None:
     """Refuse settings that have no meaning.
 
     Raises:
-        InputError: names the option and why.
+        InputError: names the field and why.
     """
     rules = [
-        (settings.train_size >= 2, "--train-size", f"{settings.train_size} is fewer than 2 records"),  # noqa: PLR2004
-        (settings.batch_size >= 1, "--batch-size", f"{settings.batch_size} is not at least 1"),
+        (settings.train_size >= 2, "train_size", f"{settings.train_size} is fewer than 2 records"),  # noqa: PLR2004
+        (settings.batch_size >= 1, "batch_size", f"{settings.batch_size} is not at least 1"),
         (
             settings.batch_size <= settings.train_size,
-            "--batch-size",
+            "batch_size",
             f"{settings.batch_size} samples in a batch, but only {settings.train_size} in the training set",
         ),
-        (settings.steps >= 1, "--steps", f"{settings.steps} is not at least 1"),
-        (0 < settings.delta < 1, "--delta", f"{settings.delta:g} is not between 0 and 1"),
-        (0 < settings.prior < 1, "--prior", f"{settings.prior:g} is not between 0 and 1"),
+        (settings.steps >= 1, "steps", f"{settings.steps} is not at least 1"),
+        (0 < settings.delta < 1, "delta", f"{settings.delta:g} is not between 0 and 1"),
+        (0 < settings.prior < 1, "prior", f"{settings.prior:g} is not between 0 and 1"),
     ]
-    rules += [(0 < value < math.inf, "--eps", f"{value:g} is not above 0") for value in settings.epsilons]
+    rules += [(0 < value < math.inf, "epsilons", f"{value:g} is not above 0") for value in settings.epsilons]
     rules += [
-        (0 < value < math.inf, "--noise-multiplier", f"{value:g} is not above 0")
-        for value in settings.noise_multipliers
+        (0 < value < math.inf, "noise_multipliers", f"{value:g} is not above 0") for value in settings.noise_multipliers
     ]
     for holds, where, problem in rules:
         if not holds:
@@ -178,11 +177,11 @@ def spaced(low: float, high: float, *, count: int, spacing: Literal["log", "line
         InputError: the range is empty or not above 0.
     """
     if not 0 < low < math.inf or not 0 < high < math.inf:
-        raise InputError(f"the range {low:g} to {high:g} is not above 0", where="--eps-min, --eps-max")
+        raise InputError(f"the range {low:g} to {high:g} is not above 0", where="eps_min, eps_max")
     if low > high:
-        raise InputError(f"--eps-min {low:g} is above --eps-max {high:g}", where="--eps-min, --eps-max")
+        raise InputError(f"{low:g} is above {high:g}", where="eps_min, eps_max")
     if count < 1:
-        raise InputError(f"{count} is not at least 1", where="--num")
+        raise InputError(f"{count} is not at least 1", where="num")
     if count == 1:
         return (low,)
     values = np.geomspace(low, high, count) if spacing == "log" else np.linspace(low, high, count)

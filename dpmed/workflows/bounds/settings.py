@@ -6,6 +6,7 @@ from typing import Any
 from dpmed.config.load import load_config
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
+from dpmed.privacy.budget import steps_per_epoch
 from dpmed.progress import Progress
 
 # Ziller et al. (2024): HAM10000 with differential privacy.
@@ -42,10 +43,10 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
         source += ", changed by options"
     missing = [name for name in ("train_size", "batch_size", "steps", "delta") if facts.get(name) is None]
     if missing:
-        flags = ", ".join(f"--{name.replace('_', '-')}" for name in missing)
-        raise InputError(f"the config does not determine {flags}", where=source, remedy=f"Give {flags}.")
+        remedy = "Give what is missing beside the config."
+        raise InputError(f"not determined by {source}", where=", ".join(missing), remedy=remedy)
     if facts["accountant"] not in ("pld", "rdp"):
-        raise InputError(f"{facts['accountant']!r} is not pld or rdp", where="--accountant")
+        raise InputError(f"{facts['accountant']!r} is not pld or rdp", where="accountant")
     if "prior" not in facts:
         facts["prior"] = 1 / max(facts["train_size"], 1)
     return facts, source
@@ -59,7 +60,7 @@ def _from_config(config: Config, options: dict[str, Any], progress: Progress) ->
     return {
         "train_size": train_size,
         "batch_size": batch_size,
-        "steps": None if epochs is None or not batch_size else train_size // batch_size * epochs,
+        "steps": None if epochs is None or not batch_size else steps_per_epoch(train_size, batch_size) * epochs,
         "delta": None if privacy is None else privacy.delta,
         "accountant": "pld" if privacy is None else privacy.accountant,
     }

@@ -208,7 +208,7 @@ def name_siblings(folder: Path, names: Iterable[str]) -> None:
 
 
 def require_outermost(folder: Path) -> None:
-    """Refuse to add runs to a part of a sweep, whose ledger would not hear of them.
+    """Refuse to add runs to a part of a sweep, whose ledger would not count them.
 
     Raises:
         InputError: the folder above holds the ledger of several runs, some of them in this one.

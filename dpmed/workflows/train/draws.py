@@ -1,4 +1,4 @@
-"""How many draws of noise a run has begun, found out when it is resumed: never fewer than were made."""
+"""How many draws of noise a run has begun, established when it is resumed: never fewer than were made."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ COUNTED_FROM_LEDGER = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CountedDraws:
-    """The draws of a run that begins or goes on.
+    """The draws of a run that starts or resumes.
 
     Attributes:
         journal: whose count covers every draw that was made.
@@ -34,13 +34,13 @@ class _OldLedger:
 
 
 def count_draws(folder: Path, *, saved: int | None, planned: int, progress: Progress) -> CountedDraws:
-    """Open the journal, and let it count the largest of what journal, checkpoint and ledger know.
+    """Open the journal at the largest count that journal, checkpoint or ledger has on record.
 
     Args:
         folder: the run folder.
         saved: draws of the newest checkpoint; None without one.
         planned: draws that the budget was made for; no run makes more.
-        progress: hears of a journal that cannot be relied on.
+        progress: is told of a journal that cannot be trusted.
 
     Raises:
         InputError: the journal is missing or damaged, and the ledger does not say how many draws were made.
@@ -56,7 +56,7 @@ def count_draws(folder: Path, *, saved: int | None, planned: int, progress: Prog
     if damage is not None:
         if old.steps is None:
             raise InputError(
-                f"{damage}, and {ledger.name} does not say how many steps were made: what was spent is not known",
+                f"{damage}, and {ledger.name} does not say how many steps were made: what was spent is unknown",
                 where=str(path),
                 remedy="Put back one of the two files, or start a new run.",
             )

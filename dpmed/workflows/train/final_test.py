@@ -45,6 +45,7 @@ def write_test(
         **common,
         resamples=config.evaluation.bootstrap,
         seed=config.training.seed,
+        groups=[plan.dataset.groups[number] for number in plan.split.test.tolist()],
     )
     if info.task == "classification":
         _write_classes(result, info.class_names, folder)

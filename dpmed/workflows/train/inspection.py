@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from dpmed.data.base import Dataset, Sample, Split
-from dpmed.data.inspect import Description, choose_samples, describe
+from dpmed.data.inspect import Description, choose_samples, describe, value_limits
 from dpmed.figures.contact_sheet import plot_contact_sheet
 
 CONTACT_SHEET = "contact_sheet.png"
@@ -15,7 +15,7 @@ _SHOWN = 32
 def run(dataset: Dataset, split: Split, *, seed: int, folder: Path | None) -> Description:
     """Describe a data set, and write a contact sheet of random training samples.
 
-    The sheet shows patients' images: it stays in the house, as the data themselves.
+    The sheet shows patients' images: like the data themselves, it stays within your institution.
 
     Args:
         dataset: to describe.
@@ -32,16 +32,28 @@ def run(dataset: Dataset, split: Split, *, seed: int, folder: Path | None) -> De
         numbers = choose_samples(split, _SHOWN, seed=seed)
         samples = [dataset[int(number)] for number in numbers]
         segmented = dataset.info.task == "segmentation"
+        stored = np.stack([sample.input for sample in samples]).astype(np.float32)
+        low, high = value_limits(dataset.info, stored)
+        scaling = dataset.info.scaling
         plot_contact_sheet(
             folder / CONTACT_SHEET,
-            np.stack([sample.input for sample in samples]).astype(np.float32),
+            scaling.apply(stored),
             [_title(dataset, int(number), sample) for number, sample in zip(numbers, samples, strict=True)],
+            limits=(scaling.apply(low), scaling.apply(high)),
+            stored=(float(low[0]), float(high[0])),
             masks=np.stack([sample.target for sample in samples]) if segmented else None,
         )
     return description
 
 
 def _title(dataset: Dataset, number: int, sample: Sample) -> str:
-    if dataset.info.task != "classification":
-        return f"sample {number}"
-    return dataset.info.class_names[int(sample.target)]
+    info = dataset.info
+    if info.task == "classification":
+        return info.class_names[int(sample.target)]
+    if info.task == "multi-label":
+        return (
+            ", ".join(name for name, value in zip(info.class_names, sample.target, strict=True) if value == 1) or "none"
+        )
+    if info.task == "regression":
+        return ", ".join(f"{name} {value:g}" for name, value in zip(info.target_names, sample.target, strict=True))
+    return f"sample {number}"

@@ -15,7 +15,7 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.spread import plot_seeds, plot_sweep
 from dpmed.files import exclusive_lock, make_folder, read_json, write_csv, write_json
-from dpmed.metrics.evaluate import main_metric
+from dpmed.planning.enrolment import enrol
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.precision import with_settled_precision
 from dpmed.planning.run_ledger import run_ledger, with_siblings
@@ -33,7 +33,7 @@ from dpmed.workflows.train.composed_ledger import (
     require_outermost,
     spending,
 )
-from dpmed.workflows.train.run_folder import CONFIG_FILE, SUMMARY_FILE, load_run_config
+from dpmed.workflows.train.run_folder import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, load_run_config
 
 LOCK_FILE = "lock"
 
@@ -198,6 +198,7 @@ def run(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> RepeatsS
     require_outermost(folder)
     names = [repeat.name for repeat in repeats]
     with exclusive_lock(folder / LOCK_FILE):
+        _enrol_together(repeats, folder, progress)
         for repeat in repeats:
             progress.say(f"{repeat.name}:")
             _run_one(repeat, folder, names, progress)
@@ -224,6 +225,13 @@ def _levels(config: Config, epsilons: Sequence[float]) -> list[tuple[str, float 
 
 def _changed(config: Config, **training: Any) -> Config:
     return config.model_copy(update={"training": config.training.model_copy(update=training)})
+
+
+def _enrol_together(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> None:
+    """Enter all runs into their cohort file before the first begins: all fit into its limit, or none is made."""
+    missing = [repeat for repeat in repeats if not (folder / repeat.name / SUMMARY_FILE).is_file()]
+    entering = [repeat for repeat in missing if repeat.config.privacy is not None and repeat.config.privacy.cohort]
+    enrol([(make_plan(repeat.config, progress), folder / repeat.name / CHECKPOINTS) for repeat in entering])
 
 
 def _run_one(repeat: Repeat, folder: Path, names: Sequence[str], progress: Progress) -> None:
@@ -258,11 +266,10 @@ def _write_composed(folder: Path, begun: tuple[str, Plan] | None = None) -> Comp
 
 
 def _sum_up(repeats: Sequence[Repeat], folder: Path, composed: ComposedLedger) -> RepeatsSummary:
+    summaries = {repeat.name: read_json(folder / repeat.name / SUMMARY_FILE) for repeat in repeats}
     levels = []
     for name in dict.fromkeys(repeat.level for repeat in repeats):
-        found = {
-            repeat.seed: read_json(folder / repeat.name / SUMMARY_FILE) for repeat in repeats if repeat.level == name
-        }
+        found = {repeat.seed: summaries[repeat.name] for repeat in repeats if repeat.level == name}
         spent = [summary["epsilon"] for summary in found.values() if summary["epsilon"] is not None]
         levels.append(
             Level(
@@ -272,20 +279,13 @@ def _sum_up(repeats: Sequence[Repeat], folder: Path, composed: ComposedLedger) -
                 largest_spent=max(spent, default=None),
             )
         )
-    asked = repeats[0].config.evaluation.main_metric
     return RepeatsSummary(
         folder=folder,
         levels=tuple(levels),
         is_sweep=any(repeat.level for repeat in repeats),
-        metric=asked or _main_metric(levels[0]),
+        metric=summaries[repeats[0].name]["main_metric"],
         composed=composed,
     )
-
-
-def _main_metric(level: Level) -> str:
-    names = next(iter(level.tests.values()))
-    mains = [main_metric(task) for task in ("classification", "segmentation", "reconstruction")]
-    return next(name for name in mains if name in names)
 
 
 def _write(summary: RepeatsSummary, config: Config) -> None:

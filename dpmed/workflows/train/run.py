@@ -13,6 +13,7 @@ from dpmed.config.load import config_to_toml
 from dpmed.errors import RunError
 from dpmed.files import exclusive_lock, make_folder, to_json, write_json
 from dpmed.planning.computation import build_computation
+from dpmed.planning.enrolment import enrol, settle
 from dpmed.planning.plan import Plan
 from dpmed.planning.run_ledger import with_siblings
 from dpmed.planning.secrets import draw_secrets
@@ -42,8 +43,11 @@ def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = 
         RunError: the user stopped the run, or the disk is full; the message says how to resume.
     """
     check_trackers(plan.config.training.track)
-    if processes.is_first:
-        create_run_folder(folder, plan)
+    with processes.together():
+        if processes.is_first:
+            # Before anything that a resume would find: a run that is refused leaves nothing to resume.
+            enrol([(plan, folder / CHECKPOINTS)])
+            create_run_folder(folder, plan)
     return _train(plan, folder, progress, processes)
 
 
@@ -61,6 +65,9 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
         make_folder(folder / CHECKPOINTS)
     check_split(folder, plan)
     plan = replace(plan, facts=with_siblings(plan.facts, siblings_of(folder)))
+    with processes.together():
+        if processes.is_first:
+            enrol([(plan, folder / CHECKPOINTS)])
     return _train(plan, folder, progress, processes)
 
 
@@ -106,6 +113,10 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
             )
             outcome = train(computation.parts(state.microbatch), state, hooks)
         folder.settle(outcome)
+        if processes.is_first:
+            settle(
+                plan, path / CHECKPOINTS, steps=outcome.run.draws, status="finished" if outcome.finished else "stopped"
+            )
         if not outcome.finished:
             remedy = f"Resume it with: dpmed train --resume {path}"
             raise RunError(f"stopped after step {outcome.run.step}; nothing is lost", remedy=remedy)

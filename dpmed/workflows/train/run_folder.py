@@ -19,6 +19,7 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.curves import plot_curves
 from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
+from dpmed.inference.run_folder import write_description
 from dpmed.models.weights import save_weights
 from dpmed.planning.computation import Computation
 from dpmed.planning.plan import Plan
@@ -61,7 +62,7 @@ class RunFolder:
         path: the folder.
         plan: of the run.
         config_digest: SHA-256 of config.toml, by which checkpoints know their run.
-        checkpoint: from which the run goes on; None where it begins anew.
+        checkpoint: from which the run resumes; None where it starts afresh.
         is_writer: whether this process writes.
         journal: of draws; None where a lost draw reveals nothing new, since the seed repeats it.
         tracker: is given the rows of metrics.csv too.
@@ -159,8 +160,9 @@ class RunFolder:
         """
         plan = self.plan
         scores, intervals = write_test(plan, predictions, self.path)
-        # On the disk before the model that it covers, and once more when it can be bound to the model's bytes.
+        # On the disk before the model that it covers, and again once it can be bound to the model's bytes.
         self._write_ledger(run.draws, "finished")
+        write_description(self.path, plan.config, plan.dataset)
         save_weights(self.path / MODEL_FILE, model)
         ledger = self._write_ledger(run.draws, "finished", model=digest_of(self.path / MODEL_FILE))
         test = {"epoch": run.step / plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
@@ -171,6 +173,7 @@ class RunFolder:
         summary = TrainSummary(
             folder=self.path,
             test=scores,
+            main_metric=plan.main_metric,
             intervals=intervals,
             epsilon=ledger.epsilon,
             delta=ledger.delta,
@@ -215,7 +218,7 @@ def create_run_folder(path: Path, plan: Plan) -> None:
 
 
 def check_split(path: Path, plan: Plan) -> None:
-    """Compare the split of a run that is to go on with the one that it began with.
+    """Compare the split of a run that resumes with the one that it began with.
 
     Raises:
         InputError: they differ.
@@ -233,19 +236,19 @@ def siblings_of(path: Path) -> tuple[str, ...]:
     try:
         content = read_json(path / LEDGER_FILE)
     except InputError:
-        # Whether the run can go on without its ledger is decided where draws are counted.
+        # Whether the run can resume without its ledger is decided where draws are counted.
         return ()
     siblings = content.get("siblings") if isinstance(content, dict) else None
     return tuple(map(str, siblings)) if isinstance(siblings, list) else ()
 
 
 def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Processes = ALONE) -> RunFolder:
-    """The folder of a run that begins or goes on; the caller holds its lock.
+    """The folder of a run that starts or resumes; the caller holds its lock.
 
     Args:
         path: a folder that `create_run_folder` has written.
         plan: of the run.
-        progress: hears of a journal that cannot be relied on.
+        progress: is told of a journal that cannot be trusted.
         processes: that train together; all call this together.
 
     Raises:

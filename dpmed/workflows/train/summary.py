@@ -14,6 +14,7 @@ class TrainSummary:
     Attributes:
         folder: the run folder.
         test: final test metrics.
+        main_metric: the one that the run is judged by.
         intervals: their 95 % bootstrap confidence intervals, where computed.
         epsilon: ε spent; None without privacy.
         delta: δ; None without privacy.
@@ -26,6 +27,7 @@ class TrainSummary:
 
     folder: Path
     test: Mapping[str, float]
+    main_metric: str
     intervals: Mapping[str, tuple[float, float]]
     epsilon: float | None
     delta: float | None
@@ -55,6 +57,7 @@ class TrainSummary:
         """The content of `summary.json`."""
         return {
             "test": dict(self.test),
+            "main_metric": self.main_metric,
             "test_interval": {name: list(interval) for name, interval in self.intervals.items()},
             "epsilon": self.epsilon,
             "delta": self.delta,

@@ -61,6 +61,15 @@ def test_a_scale_in_the_header_is_handed_on(tmp_path):
     assert np.allclose(values, nibabel.load(path).get_fdata())
 
 
+def test_what_the_header_proposes_to_look_at_is_handed_on(tmp_path):
+    stored = image()
+    path = tmp_path / "scan.nii"
+    for low, high, expected in ((-10, 250, (-10, 250)), (0, 0, None), (5, 1, None), (0, float("nan"), None)):
+        stored.header["cal_min"], stored.header["cal_max"] = low, high
+        stored.to_filename(path)
+        assert read_nifti(path).display == expected
+
+
 def test_gzip_files_of_several_members_are_read_whole(tmp_path):
     content = image().to_bytes()
     path = tmp_path / "scan.nii.gz"
@@ -104,6 +113,8 @@ HOSTILE = {
     "voxels inside the header": (with_field(108, "<f", 10.0), "no sane file|damaged"),
     "nowhere": (with_field(108, "<f", float("nan")), "no sane file|damaged"),
     "infinite intercept": (with_field(112, "<ff", 1.0, float("inf")), "damaged|no usable"),
+    "huge affine": (with_field(280, "<12f", *[1e30, 0, 0, 0, 0, 1e30, 0, 0, 0, 0, 1e30, 0]), "no usable affine"),
+    "tiny affine": (with_field(280, "<12f", *[1e-30, 0, 0, 0, 0, 1e-30, 0, 0, 0, 0, 1e-30, 0]), "no usable affine"),
     "flat affine": (with_field(280, "<12f", *[0.0] * 12), "no usable affine"),
     "NaN affine": (with_field(280, "<12f", *[float("nan")] * 12), "no usable affine"),
 }

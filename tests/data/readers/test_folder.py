@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpmed.data.decode.files import decode_file
 from dpmed.data.readers import folder as reader
 from dpmed.errors import InputError
 from dpmed.progress import Silent
+from tests.written_dicom import NUMBER, write_dicom, write_series
 
 
 def read_folder(config, progress=None):
@@ -60,8 +62,8 @@ def test_volumes_are_read_when_size_has_three_sides(tmp_path, data_config):
     scan(tmp_path / "a" / "1.nii.gz", 100.0)
     scan(tmp_path / "b" / "2.nii.gz", 5000.0)
     dataset = read_folder(data_config("folder", root=tmp_path, size=[6, 6, 5]))
-    assert dataset[0].input.shape == (6, 6, 5, 1) and dataset[0].input.dtype == np.float16
-    assert dataset[0].input.max() == 100 and dataset[1].input.max() == 3072  # the window's 3071, in float16
+    assert dataset[0].input.shape == (6, 6, 5, 1) and dataset[0].input.dtype == np.float32
+    assert dataset[0].input.max() == 100 and dataset[1].input.max() == 3071
     assert dataset.info.input_shape == (6, 6, 5, 1) and dataset.info.scale == 1.0
 
 
@@ -186,3 +188,96 @@ def test_facts_that_do_not_fit_the_files_are_refused(tmp_path, data_config, line
     root = with_facts(tmp_path, lines)
     with pytest.raises(InputError, match=message):
         read_folder(data_config("folder", root=root, size=[8, 8], **keys))
+
+
+def deep(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
+
+
+RAMP = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+
+
+def test_all_grey_levels_of_12_bit_pictures_reach_the_model(tmp_path, data_config):
+    for name in ("a/1.png", "b/2.png"):
+        deep(tmp_path / name, RAMP)
+    dataset = read_folder(data_config("folder", root=tmp_path, size=[64, 64], channels=1, window=[0, 4095]))
+    assert dataset[0].input.dtype == np.uint16 and len(np.unique(dataset[0].input)) == 4096
+    assert dataset.info.scale == 65535 and dataset[0].input.max() == 65535
+    plain = read_folder(data_config("folder", root=tmp_path, size=[64, 64], channels=1))
+    assert np.array_equal(plain[0].input[..., 0], RAMP)
+    eight = read_folder(data_config("folder", root=tmp_path, size=[64, 64], channels=1, depth=8))
+    assert eight[0].input.dtype == np.uint8 and eight.info.scale == 255
+
+
+def test_depths_that_are_mixed_are_refused_or_keep_their_own_range(tmp_path, data_config):
+    picture(tmp_path / "a" / "1.png", 51)
+    deep(tmp_path / "b" / "2.png", RAMP)
+    dataset = read_folder(data_config("folder", root=tmp_path, size=[8, 8]))
+    assert dataset[0].input.dtype == np.uint8
+    with pytest.raises(InputError, match=r"2\.png: has 16 bits per value.*data\.depth"):
+        dataset[1]
+    both = read_folder(data_config("folder", root=tmp_path, size=[8, 8], depth=16, window=[0, 4095]))
+    assert both[0].input.dtype == both[1].input.dtype == np.uint16
+    assert set(np.unique(both[0].input)) == {51 * 257} and both[1].input.max() > 60000
+
+
+def test_a_folder_of_dicom_pictures_without_endings_is_windowed(tmp_path, data_config):
+    write_dicom(tmp_path / "a" / "IM0001", np.full((12, 12), 100, np.int16))
+    write_dicom(tmp_path / "b" / "IM0002", np.full((12, 12), 900, np.int16))
+    config = data_config("folder", root=tmp_path, size=[6, 6], channels=3, window=[0, 1000])
+    dataset = read_folder(config)
+    assert dataset[0].input.shape == (6, 6, 3) and set(np.unique(dataset[0].input)) == {6554}
+    assert set(np.unique(dataset[1].input)) == {58982}
+
+
+def test_a_series_in_a_folder_of_its_own_is_one_volume(tmp_path, data_config):
+    body = np.arange(5 * 36, dtype=np.int16).reshape(5, 6, 6)
+    for name in ("a/P1", "a/P2", "b/P3"):
+        write_series(tmp_path / name, body)
+    scan(tmp_path / "b" / "4.nii.gz")
+    dataset = read_folder(data_config("folder", root=tmp_path, size=[6, 6, 5], group_pattern="^([^/.]+)"))
+    assert len(dataset) == 4 and [len(files) for files in dataset.sources] == [5, 5, 1, 5]
+    assert dataset.groups == ["P1", "P2", "4", "P3"] and dataset.labels.tolist() == [0, 0, 1, 1]
+    assert np.array_equal(dataset[0].input[..., 0], body.transpose(2, 1, 0)[::-1, ::-1])
+
+
+def test_the_patient_of_the_header_is_the_unit_and_is_shown_nowhere(tmp_path, data_config):
+    values = np.zeros((8, 8), np.int16)
+    for name, patient in (("a/0", "A-17"), ("a/1", "B-18"), ("b/2", "A-17"), ("b/3", "C-19")):
+        write_dicom(tmp_path / name, values, PatientID=patient)
+    config = data_config("folder", root=tmp_path, size=[8, 8], patient="header")
+    dataset = read_folder(config)
+    assert dataset.info.unit == "patient" and len(set(dataset.groups)) == 3
+    assert dataset.groups[0] == dataset.groups[2] and not any("-1" in group for group in dataset.groups)
+
+
+def test_a_header_that_names_no_patient_or_always_the_same_is_refused(tmp_path, data_config):
+    values = np.zeros((8, 8), np.int16)
+    write_dicom(tmp_path / "a" / "1", values)
+    write_dicom(tmp_path / "b" / "2", values)
+    config = data_config("folder", root=tmp_path, size=[8, 8], patient="header")
+    with pytest.raises(InputError, match="all files name the same patient") as caught:
+        read_folder(config)
+    assert NUMBER not in str(caught.value)
+    picture(tmp_path / "b" / "3.png")
+    with pytest.raises(InputError, match=r"3\.png: has no patient's id"):
+        read_folder(config)
+
+
+def test_a_patient_of_the_header_in_two_parts_is_refused_without_a_name(tmp_path, data_config):
+    values = np.zeros((8, 8), np.int16)
+    for part, patient in (("train", "A"), ("test", "B"), ("val", "B")):
+        for name in ("a", "b"):
+            write_dicom(tmp_path / part / name / "1", values, PatientID=f"X{patient}X")
+    with pytest.raises(InputError, match=r"\[data\] patient: a patient has pictures in") as caught:
+        read_folder(data_config("folder", root=tmp_path, size=[8, 8], patient="header"))
+    assert "XBX" not in str(caught.value)
+
+
+def test_the_recipe_decodes_another_file_as_the_samples_were(tmp_path, data_config):
+    for name in ("a/1.png", "b/2.png"):
+        deep(tmp_path / name, RAMP)
+    dataset = read_folder(data_config("folder", root=tmp_path, size=[9, 9], channels=3, window="percentiles"))
+    again = decode_file(tmp_path / "a" / "1.png", dataset.info.preprocessing)
+    assert np.array_equal(again.values, dataset[0].input)

@@ -133,5 +133,5 @@ def test_image_and_label_must_fit_and_labels_be_in_range(folder, data_config):
     with pytest.raises(InputError, match=rf"{image.name}.*not finite"):
         dataset[0]
     save(image, np.zeros((6, 6, 6, 2), np.int16))
-    with pytest.raises(InputError, match=rf"{image.name}: has 2 channels, dataset.json says 1"):
+    with pytest.raises(InputError, match=rf"{image.name}: has 2 channels, not 1"):
         dataset[0]

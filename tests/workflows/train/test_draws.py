@@ -36,7 +36,7 @@ def test_the_largest_count_wins_and_ignorance_is_refused(tmp_path_factory, journ
     begun = saved is not None or ledger is not None
     doubtful = begun and (journal is None or journal < (saved or 0))
     if doubtful and ledger is None:
-        with pytest.raises(InputError, match="not known"):
+        with pytest.raises(InputError, match="is unknown"):
             count(root, saved)
         return
     found = count(root, saved)
@@ -53,5 +53,5 @@ def test_no_run_makes_more_draws_than_it_planned(tmp_path):
 def test_a_ledger_without_a_count_is_no_way_out(tmp_path, content):
     root = folder_of(tmp_path, journal=None, ledger=None)
     (root / "privacy.json").write_text(content)
-    with pytest.raises(InputError, match="not known"):
+    with pytest.raises(InputError, match="is unknown"):
         count(root, 3)

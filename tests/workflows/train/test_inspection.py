@@ -1,20 +1,29 @@
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from pydantic import TypeAdapter
 
 from dpmed.config.data import DataConfig
+from dpmed.data.base import Info
 from dpmed.data.build import build_dataset
-from dpmed.data.layouts import write_phantom
+from dpmed.data.layouts import data_table, write_phantom
 from dpmed.data.split import split_dataset
+from dpmed.data.stored import ArrayDataset, Listing
 from dpmed.progress import Silent
+from dpmed.workflows.train import inspection
 from dpmed.workflows.train.inspection import CONTACT_SHEET, run
 
 
 @pytest.mark.parametrize(
     ("layout", "table"),
-    [("folder", {"name": "folder", "size": [32, 32]}), ("msd-liver", {"name": "msd", "shape": [16, 16, 8]})],
+    [
+        ("folder", {"name": "folder", "size": [32, 32]}),
+        ("msd-liver", {"name": "msd", "shape": [16, 16, 8]}),
+        ("table", {**data_table("table", Path("root")), "size": [32, 32], "split_by": "stratified"}),
+    ],
 )
 def test_it_describes_and_draws_what_training_would_read(tmp_path, layout, table):
     (tmp_path / "data").mkdir()
@@ -29,6 +38,23 @@ def test_it_describes_and_draws_what_training_would_read(tmp_path, layout, table
     with Image.open(tmp_path / CONTACT_SHEET) as image:
         assert image.width > 300
     assert (tmp_path / CONTACT_SHEET).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "target", "title"),
+    [
+        ("multi-label", {"class_names": ("mass", "edema", "hernia")}, np.array([1, -1, 1]), "mass, hernia"),
+        ("multi-label", {"class_names": ("mass", "edema")}, np.array([0, -1]), "none"),
+        ("regression", {"target_names": ("age", "size")}, np.array([12.5, np.nan]), "age 12.5, size nan"),
+        ("segmentation", {}, np.zeros((2, 2)), "sample 7"),
+    ],
+)
+def test_a_picture_is_titled_by_what_is_to_be_learnt(task, names, target, title):
+    keys = {"class_names": (), **names, "task": task}
+    info = Info(name="made", input_shape=(2, 2, 1), scale=1.0, mean=(0.0,), std=(1.0,), unit="image", **keys)
+    pictures = np.zeros((1, 2, 2, 1), np.uint8)
+    dataset = ArrayDataset(info, Listing(labels=None, groups=["a"]), inputs=pictures, targets=target[None])
+    assert inspection._title(dataset, 7, dataset[0]) == title
 
 
 def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):

@@ -113,7 +113,8 @@ def test_a_run_is_counted_before_it_begins_and_when_it_breaks_off(tmp_path, monk
         (folder / "privacy.json").write_text(json.dumps(ledger.to_json()))
         if not finished:
             raise Interrupted
-        (folder / "summary.json").write_text(json.dumps({"test": {"accuracy": 0.5}, "epsilon": ledger.epsilon}))
+        summary = {"test": {"accuracy": 0.5}, "epsilon": ledger.epsilon, "main_metric": "accuracy"}
+        (folder / "summary.json").write_text(json.dumps(summary))
 
     monkeypatch.setattr(room.train, "run", begin)
     with pytest.raises(Interrupted):

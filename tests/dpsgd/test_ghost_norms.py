@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpmed.dpsgd import norms
-from dpmed.dpsgd.norms import is_ghost_cheaper, measure
-from dpmed.dpsgd.recorded import record_pass
+from dpmed.dpsgd import ghost_norms
+from dpmed.dpsgd.bookkeeping import bookkeeping_pass
+from dpmed.dpsgd.float64 import float64
+from dpmed.dpsgd.ghost_norms import is_ghost_cheaper, measure
 from dpmed.models.convolution import Convolution, UpConvolution
 from dpmed.models.layers import GroupNorm, Linear
 
@@ -78,15 +79,16 @@ def one_at_a_time(loss, trainable, records, *others):
 @pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.parametrize("name", list(LAYERS))
 def test_norms_and_weighted_sums_are_those_of_single_gradients(name, views, price, monkeypatch):
-    monkeypatch.setattr(norms, "_PRICE_OF_MEMORY", price)
+    monkeypatch.setattr(ghost_norms, "_PRICE_OF_MEMORY", price)
     layer, shape = LAYERS[name]
     loss, trainable, records = problem(layer, shape, views=views)
     scale = jnp.float32(0.3)
-    factors = jnp.asarray([0.5, 0.0, 2.0], jnp.float32)
+    with float64():
+        factors = jnp.asarray([0.5, 0.0, 2.0], jnp.float64)
 
     @jax.jit
     def run(trainable, records, scale):
-        measured = measure(record_pass(loss, trainable, records, scale))
+        measured = measure(bookkeeping_pass(loss, trainable, records, scale))
         return measured.losses, measured.squares, measured.weighted_sum([factors] * len(measured.squares))
 
     losses, squares, sums = run(trainable, records, scale)
@@ -104,23 +106,13 @@ def test_norms_and_weighted_sums_are_those_of_single_gradients(name, views, pric
 @pytest.mark.parametrize("price", [0, 10**9], ids=["instantiated", "ghost"])
 @pytest.mark.parametrize("name", ["centred 2D stride 1 size 3", "linear"])
 def test_norms_are_exact_where_a_gradient_is_zero_tiny_or_huge(name, price, monkeypatch):
-    monkeypatch.setattr(norms, "_PRICE_OF_MEMORY", price)
+    monkeypatch.setattr(ghost_norms, "_PRICE_OF_MEMORY", price)
     loss, trainable, records = problem(*LAYERS[name], views=1)
     records = {**records, "weight": jnp.asarray([0.0, 1e-8, 1e8], jnp.float32)}
-    measured = jax.jit(lambda: measure(record_pass(loss, trainable, records, jnp.float32(1))).squares)()
+    measured = jax.jit(lambda: measure(bookkeeping_pass(loss, trainable, records, jnp.float32(1))).squares)()
     for square, gradients in zip(measured, one_at_a_time(loss, trainable, records, jnp.float32(1)), strict=True):
         size = np.square(gradients.astype(np.float64)).reshape(RECORDS, -1).sum(axis=1)
         np.testing.assert_allclose(square, size, rtol=2e-4)
-
-
-@pytest.mark.parametrize("name", ["plain 2D stride 1 size 3", "up 3D", "linear"])
-def test_books_are_kept_of_layers_and_not_of_weights_used_twice(name):
-    layer, shape = LAYERS[name]
-    loss, trainable, records = problem(layer, shape, views=1)
-    recorded = record_pass(loss, trainable, records, jnp.float32(1))
-    assert [recorded.layers[number].weight.shape for number in recorded.layers] == [layer.weight.shape]
-    loss, trainable, records = problem(*LAYERS["used twice"], views=1)
-    assert record_pass(loss, trainable, records, jnp.float32(1)).layers == {}
 
 
 @settings(max_examples=8, deadline=None)
@@ -139,9 +131,9 @@ def test_convolutions_of_any_shape_have_the_norms_of_single_gradients(sides, cha
 
     @jax.jit
     def run(trainable, records):
-        recorded = record_pass(loss, trainable, records, jnp.float32(1))
+        books = bookkeeping_pass(loss, trainable, records, jnp.float32(1))
         has_ghost = kind != "standardised"
-        return norms.instantiate(recorded), norms._ghost(recorded.layers[0])[0] if has_ghost else None
+        return ghost_norms.instantiate(books), ghost_norms._ghost(books.layers[0]) if has_ghost else None
 
     (found,), square = run(trainable, records)
     (wanted,) = one_at_a_time(loss, trainable, records, jnp.float32(1))
@@ -149,8 +141,8 @@ def test_convolutions_of_any_shape_have_the_norms_of_single_gradients(sides, cha
     # Few standardised weights have no gradient but for rounding, of inputs and outputs about 1.
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5 * max(1.0, np.abs(wanted).max()))
     if square is not None:
-        # Ghost norms may be too long by their allowance for rounding, a millionth of the products' magnitudes.
-        np.testing.assert_allclose(square, size_of_each, rtol=1e-3, atol=1e-4 * max(1e-4, size_of_each.max()))
+        # Ghost norms are no less than a share of the magnitudes.
+        np.testing.assert_allclose(square, size_of_each, rtol=1e-3, atol=1e-3 * max(1e-4, size_of_each.max()))
 
 
 def test_small_maps_of_many_channels_have_ghost_norms_and_large_maps_of_few_do_not():
@@ -158,22 +150,24 @@ def test_small_maps_of_many_channels_have_ghost_norms_and_large_maps_of_few_do_n
     for side, channels in ((4, 64), (32, 8)):
         layer = Convolution(channels, channels, dimensions=2, key=KEY)
         loss, trainable, records = problem(layer, (side, side, channels), views=1)
-        recorded = record_pass(loss, trainable, records, jnp.float32(1))
-        chosen[side] = is_ghost_cheaper(recorded.layers[0])
+        books = bookkeeping_pass(loss, trainable, records, jnp.float32(1))
+        chosen[side] = is_ghost_cheaper(books.layers[0])
     assert chosen == {4: True, 32: False}
 
 
 @pytest.mark.parametrize("price", [0, 10**9], ids=["instantiated", "ghost"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
 def test_a_record_beyond_float32_counts_as_zero_and_leaves_the_others_alone(bad, price, monkeypatch):
-    monkeypatch.setattr(norms, "_PRICE_OF_MEMORY", price)
+    monkeypatch.setattr(ghost_norms, "_PRICE_OF_MEMORY", price)
     layer, shape = LAYERS["centred 2D stride 1 size 3"]
     loss, trainable, records = problem(layer, shape, views=1)
     ruined = {**records, "weight": records["weight"].at[1].set(bad)}
-    measured = measure(record_pass(loss, trainable, ruined, jnp.float32(1e6)))
+    measured = measure(bookkeeping_pass(loss, trainable, ruined, jnp.float32(1e6)))
     assert list(np.asarray(measured.usable)) == [True, False, True]
-    sums = measured.weighted_sum([jnp.ones(RECORDS)] * len(measured.squares))
-    clean = measure(record_pass(loss, trainable, records, jnp.float32(1e6)))
-    without = clean.weighted_sum([jnp.asarray([1.0, 0.0, 1.0], jnp.float32)] * len(clean.squares))
+    with float64():
+        ones, others = (jnp.asarray(values, jnp.float64) for values in ([1.0, 1.0, 1.0], [1.0, 0.0, 1.0]))
+    sums = measured.weighted_sum([ones] * len(measured.squares))
+    clean = measure(bookkeeping_pass(loss, trainable, records, jnp.float32(1e6)))
+    without = clean.weighted_sum([others] * len(clean.squares))
     for found, wanted in zip(sums, without, strict=True):
-        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * float(jnp.abs(wanted).max()))
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * np.abs(np.asarray(wanted)).max())

@@ -1,11 +1,11 @@
-"""Layers whose output is a matrix product of their weights, announced to whoever reads the program of a loss.
+"""Layers whose output is a matrix product of their weights, tagged for whoever reads the program of a loss.
 
 A model computes such a layer by `multiply`. For the model that is all; under `jax.make_jaxpr` the layer is found again
 as one equation of the name `NAME`, with the layer's input, its weight and its `Product`, also after `vmap`
-over views of a record. `dpmed.dpsgd.recorded` reads it there; models and private steps need not know each other.
+over views of a record. `dpmed.dpsgd.bookkeeping` reads it there; models and private steps need not know each other.
 
 Within `computing_in("bfloat16")` the products, and those of their backward pass that lead to inputs, are computed in
-bfloat16; weights, what is announced, and all else stay float32 (Micikevicius et al., 2018, "Mixed precision training").
+bfloat16; weights, what is tagged, and all else stay float32 (Micikevicius et al., 2018, "Mixed precision training").
 """
 
 from collections.abc import Iterator
@@ -32,18 +32,19 @@ class Product(Protocol):
     def columns(self, x: Float[Array, "..."]) -> Float[Array, "positions inputs"] | None:
         """A matrix A with ‖Aᵀ g‖ = ‖gradient by the weight‖ for each output gradient g `(positions, channels)`.
 
-        None where there is none, as for standardised filters.
+        None where there is none, as for standardised filters. Before means over rows are taken off, each number of `x`
+        stands in A at most inputs / channels of `x` times: bounds of rounding rest on that. In the type of `x`.
         """
         ...
 
     def gradients(
         self, x: Float[Array, "batch view ..."], gradient: Float[Array, "batch view ..."], weight: Float[Array, "..."]
     ) -> Float[Array, "batch ..."]:
-        """For each record the gradient by the weight, summed over its views."""
+        """For each record the gradient by the weight, summed over its views; computed in the type of its arguments."""
         ...
 
 
-NAME = "announced_product"
+NAME = "tagged_product"
 
 Precision = Literal["float32", "bfloat16"]
 _precision: ContextVar[Precision] = ContextVar("precision", default="float32")
@@ -59,11 +60,33 @@ def computing_in(precision: Precision) -> Iterator[None]:
         _precision.reset(token)
 
 
-@partial(jax.jit, static_argnums=(2, 3))
-def announced_product(x: Array, weight: Array, product: Product, precision: Precision = "float32") -> Array:
-    """The layer's output, its input and output announced; its name is `NAME`.
+_plain: ContextVar[bool] = ContextVar("plain", default=False)
 
-    What is announced is float32 also where the product is not: the input as it was multiplied, whose numbers float32
+
+@contextmanager
+def plain_programs() -> Iterator[None]:
+    """Networks are traced as programs of common operations within this context: for converters to other formats.
+
+    Products are not announced, and what a converter does not know is written with what it knows. The results are the
+    same but for rounding.
+    """
+    token = _plain.set(True)
+    try:
+        yield
+    finally:
+        _plain.reset(token)
+
+
+def is_plain() -> bool:
+    """Whether `plain_programs` are asked for."""
+    return _plain.get()
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def tagged_product(x: Array, weight: Array, product: Product, precision: Precision = "float32") -> Array:
+    """The layer's output, its input and output tagged; its name is `NAME`.
+
+    What is tagged is float32 also where the product is not: the input as it was multiplied, whose numbers float32
     holds exactly, and the output whose gradient is not yet rounded. Norm and sum of per-record gradients are made of
     the same float32 numbers, so that rounding parts them no more than ever.
     """
@@ -72,21 +95,24 @@ def announced_product(x: Array, weight: Array, product: Product, precision: Prec
         x, y = rounded.astype(jnp.float32), product.apply(rounded, weight).astype(jnp.float32)
     else:
         y = product.apply(x, weight)
-    found: Array = announce_p.bind(y, x, product=product, axes=(y.ndim, x.ndim))
+    found: Array = tag_p.bind(y, x, product=product, axes=(y.ndim, x.ndim))
     return found
 
 
 def multiply(x: Float[Array, "..."], weight: Float[Array, "..."], product: Product) -> Float[Array, "..."]:
     """The output of the layer `product` for one sample."""
-    found: Array = announced_product(x, weight, product, _precision.get())
+    if is_plain():
+        lowered = x.astype(jnp.bfloat16) if _precision.get() == "bfloat16" else x
+        return product.apply(lowered, weight).astype(jnp.float32)
+    found: Array = tagged_product(x, weight, product, _precision.get())
     return found
 
 
 # The identity of its first operand. Under `vmap` the axes of views come first in both operands, whatever XLA prefers,
 # so that a reader can tell them from the sample's own.
-announce_p: Any = Primitive("announce")  # type: ignore[no-untyped-call] # jax's
-announce_p.def_impl(lambda y, x, **_: y)
-announce_p.def_abstract_eval(lambda y, x, **_: y)
+tag_p: Any = Primitive("layer_tag")  # type: ignore[no-untyped-call] # jax's
+tag_p.def_impl(lambda y, x, **_: y)
+tag_p.def_abstract_eval(lambda y, x, **_: y)
 
 
 def _batched(values: Any, places: Any, **params: Any) -> tuple[Array, int]:
@@ -95,9 +121,9 @@ def _batched(values: Any, places: Any, **params: Any) -> tuple[Array, int]:
         jnp.broadcast_to(value, (size, *value.shape)) if place is None else jnp.moveaxis(value, place, 0)
         for value, place in zip(values, places, strict=True)
     ]
-    return announce_p.bind(*moved, **params), 0
+    return tag_p.bind(*moved, **params), 0
 
 
-batching.primitive_batchers[announce_p] = _batched
-ad.primitive_jvps[announce_p] = lambda primals, tangents, **params: (announce_p.bind(*primals, **params), tangents[0])
-mlir.register_lowering(announce_p, lambda _, y, x, **__: [y])
+batching.primitive_batchers[tag_p] = _batched
+ad.primitive_jvps[tag_p] = lambda primals, tangents, **params: (tag_p.bind(*primals, **params), tangents[0])
+mlir.register_lowering(tag_p, lambda _, y, x, **__: [y])

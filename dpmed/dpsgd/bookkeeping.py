@@ -1,6 +1,6 @@
 """One forward and one backward pass for all records, from which norms and weighted sums of gradients follow.
 
-The loss of one record is traced once and read as a program. Layers announced in it (`dpmed.products`) are run so that
+The loss of one record is traced once and read as a program. Layers tagged in it (`dpmed.layer_tags`) are run so that
 their inputs and their output gradients come out, per record; weights of such layers are then not differentiated. All
 other leaves, among them every weight that is used twice or in an unknown way, get their per-record gradients by `vmap`
 as ever: what is not recognised is slower, never wrong.
@@ -19,12 +19,12 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array, Float, PyTree
 
-from dpmed.products import NAME, Product, announce_p
+from dpmed.layer_tags import NAME, Product, tag_p
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What a pass leaves of an announced layer.
+    """What a pass leaves of a tagged layer.
 
     Attributes:
         product: the layer.
@@ -40,7 +40,7 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class Recorded:
+class Bookkeeping:
     """What a pass over a microbatch leaves.
 
     Attributes:
@@ -54,9 +54,9 @@ class Recorded:
     gradients: dict[int, Float[Array, "batch ..."]]
 
 
-def record_pass(
+def bookkeeping_pass(
     loss: Callable[..., Float[Array, ""]], trainable: PyTree[Float[Array, "..."]], records: PyTree[Array], *others: Any
-) -> Recorded:
+) -> Bookkeeping:
     """Losses, layers and gradients of every record by itself.
 
     Args:
@@ -67,16 +67,16 @@ def record_pass(
     """
     leaves = jax.tree.leaves(trainable)
     program = jax.make_jaxpr(loss)(trainable, jax.tree.map(lambda leaf: leaf[0], records), *others)
-    announced = _announced(program.jaxpr, len(leaves))
-    tokens = [jnp.zeros(_announcement(program.jaxpr.eqns[place]).invars[0].aval.shape) for place in announced]
-    rest = [number for number in range(len(leaves)) if number not in announced.values()]
+    tagged = _tagged(program.jaxpr, len(leaves))
+    tokens = [jnp.zeros(_tag(program.jaxpr.eqns[place]).invars[0].aval.shape) for place in tagged]
+    rest = [number for number in range(len(leaves)) if number not in tagged.values()]
     shared = jax.tree.leaves(others)
 
     def of_one(free: list[Array], tokens: list[Array], record: PyTree[Array]) -> tuple[Array, list[Array]]:
         values = list(leaves)
         for number, leaf in zip(rest, free, strict=True):
             values[number] = leaf
-        run = _Run(dict(zip(announced, tokens, strict=True)))
+        run = _Run(dict(zip(tagged, tokens, strict=True)))
         (value,) = run.evaluate(program, [*values, *jax.tree.leaves(record), *shared])
         return value, run.inputs
 
@@ -85,45 +85,45 @@ def record_pass(
         [leaves[number] for number in rest], tokens, records
     )
     layers = {}
-    for (place, number), x, gradient in zip(announced.items(), inputs, output_gradients, strict=True):
-        params = _announcement(program.jaxpr.eqns[place]).params
+    for (place, number), x, gradient in zip(tagged.items(), inputs, output_gradients, strict=True):
+        params = _tag(program.jaxpr.eqns[place]).params
         after, before = params["axes"]
         layers[number] = Layer(params["product"], leaves[number], _views(x, before), _views(gradient, after))
-    return Recorded(losses, layers, dict(zip(rest, free, strict=True)))
+    return Bookkeeping(losses, layers, dict(zip(rest, free, strict=True)))
 
 
 def _views(values: Float[Array, "batch ..."], axes: int) -> Float[Array, "batch view ..."]:
     return values.reshape(values.shape[0], -1, *values.shape[values.ndim - axes :])
 
 
-def _announced(jaxpr: Jaxpr, leaves: int) -> dict[int, int]:
+def _tagged(jaxpr: Jaxpr, leaves: int) -> dict[int, int]:
     """From the place of an equation in the program to the leaf that is its weight and is used nowhere else."""
     numbers = {var: number for number, var in enumerate(jaxpr.invars[:leaves])}
     atoms = [atom for eqn in jaxpr.eqns for atom in eqn.invars] + list(jaxpr.outvars)
     uses = Counter(atom for atom in atoms if not isinstance(atom, Literal))
     found = {}
     for place, eqn in enumerate(jaxpr.eqns):
-        if eqn.params.get("name") == NAME and _announcement(eqn) is not None:
+        if eqn.params.get("name") == NAME and _tag(eqn) is not None:
             weight = eqn.invars[1]
             if not isinstance(weight, Literal) and weight in numbers and uses[weight] == 1:
                 found[place] = numbers[weight]
     return found
 
 
-def _announcement(eqn: Any) -> Any:
-    inner = [one for one in eqn.params["jaxpr"].jaxpr.eqns if one.primitive is announce_p]
+def _tag(eqn: Any) -> Any:
+    inner = [one for one in eqn.params["jaxpr"].jaxpr.eqns if one.primitive is tag_p]
     return inner[0] if len(inner) == 1 else None
 
 
 class _Run:
-    """One run of a program: `tokens` by the place of an announced layer; `inputs` of these layers, in order."""
+    """One run of a program: `tokens` by the place of a tagged layer; `inputs` of these layers, in order."""
 
     def __init__(self, tokens: dict[int, Array]) -> None:
         self._tokens = tokens
         self.inputs: list[Array] = []
 
     def evaluate(self, program: ClosedJaxpr, arguments: Sequence[Array], token: Array | None = None) -> list[Array]:
-        """The program's results. With a `token`, the announcement in it is recorded."""
+        """The program's results. With a `token`, the tag in it is read."""
         jaxpr = program.jaxpr
         known: dict[Any, Any] = dict(zip(jaxpr.constvars, program.consts, strict=True))
         known.update(zip(jaxpr.invars, arguments, strict=True))
@@ -133,7 +133,7 @@ class _Run:
 
         for place, eqn in enumerate(jaxpr.eqns):
             values = [value(atom) for atom in eqn.invars]
-            if token is not None and eqn.primitive is announce_p:
+            if token is not None and eqn.primitive is tag_p:
                 y, x = values
                 self.inputs.append(x)
                 results = [_marked(y, token)]

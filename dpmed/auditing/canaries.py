@@ -1,0 +1,273 @@
+"""Canaries: records whose taking part an auditor tries to tell from one training.
+
+A *gradient* canary has a gradient of its own direction, as long as clipping lets it be: a parameter beside the model's,
+one for each canary, that no other record moves. It is sampled, clipped, summed and noised by the code that does so to
+all records, and the auditor sees its noisy gradient in every step: what the strongest attacker sees of a target whose
+gradient is known to him. An *input* canary is an image of the held-out splits with a wrong label, as an outsider could
+plant it: the auditor sees the final model alone.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
+
+from dpmed.data.base import Dataset, Info, Sample, Split
+from dpmed.dpsgd.clipping import PerLayerClipping
+from dpmed.dpsgd.step import StepState
+from dpmed.errors import InputError
+from dpmed.planning.computation import Computation, build_computation, build_step
+from dpmed.planning.initial_state import begin_training
+from dpmed.planning.plan import Plan
+from dpmed.planning.secrets import Secrets, draw_secrets
+from dpmed.progress import Progress
+from dpmed.training.evaluate import Predictions
+from dpmed.training.loop import accumulate
+
+# How much longer a canary's gradient is than clipping lets it be, so that what is left is as long as it may be.
+_LONG = 1e3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Observed:
+    """What an auditor has seen of one training.
+
+    Attributes:
+        included: for each canary whether it was in.
+        scores: for each kind of score one number per canary, higher where it rather was in.
+    """
+
+    included: Bool[np.ndarray, " canary"]
+    scores: dict[str, Float[np.ndarray, " canary"]]
+
+
+def toss(count: int, generator: np.random.Generator) -> Bool[np.ndarray, " canary"]:
+    """A fair coin for each canary."""
+    return generator.random(count) < 0.5  # noqa: PLR2004 fair
+
+
+Predict = Callable[[Int[np.ndarray, " sample"]], Predictions]
+
+
+def observe_gradients(
+    plan: Plan, included: Bool[np.ndarray, " canary"], progress: Progress
+) -> tuple[Observed, Predict]:
+    """Train with gradient canaries, and see their noisy gradients.
+
+    Args:
+        plan: private; σ, q and the steps are its own.
+        included: which canaries are in.
+        progress: shows how far the training is.
+
+    Returns:
+        What was seen, with two scores: the log-likelihood ratio of all steps under the claim, and how much a canary's
+        noisy gradients vary, which noise that is used twice gives away. And the final model's predictions.
+
+    Raises:
+        InputError: the plan has no privacy, or its clipping norm moves.
+    """
+    budget, clipping = plan.budget, plan.clipping
+    if budget is None or clipping is None:
+        raise InputError("has no [privacy] table: there is no ε to be tested", where="privacy")
+    if clipping.begin() is not None:
+        raise InputError(
+            "moves the clipping norm, by which gradient canaries are measured",
+            where="privacy.clipping",
+            remedy='Audit with privacy.clipping = "flat", or with input canaries.',
+        )
+    secrets = draw_secrets(plan)
+    training = _WithCanaries(plan, included, secrets)
+    noise, rate = clipping.gradient_noise(budget.noise_multiplier), budget.sampling_rate
+    ratio = np.zeros(len(included))
+    seen = []
+    for gradient in training.gradients(progress):
+        x = gradient * budget.expected_batch_size / training.reach
+        # log(1 - q + q N(x; 1, σ²) / N(x; 0, σ²)), in units of a canary's reach.
+        spread = noise * float(clipping.sensitivity(None)) / training.reach
+        ratio += np.logaddexp(np.log1p(-min(rate, 1 - 1e-12)), np.log(rate) + (x - 0.5) / spread**2)
+        seen.append(x)
+    scores = {"likelihood": ratio, "variation": np.var(seen, axis=0)}
+    return Observed(included=included, scores=scores), training.predict
+
+
+class _WithCanaries:
+    """A plan's training with a parameter for each canary, and records that pull at these."""
+
+    def __init__(self, plan: Plan, included: Bool[np.ndarray, " canary"], secrets: Secrets) -> None:
+        assert plan.clipping is not None and plan.budget is not None  # noqa: S101 the caller looked
+        numbers = np.flatnonzero(included)
+        # Their images are those of other records; what they pull at is their own.
+        members = [*plan.members, *(plan.members[number % len(plan.members)] for number in numbers.tolist())]
+        budget = replace(plan.budget, train_size=len(members))
+        self._plan = replace(plan, members=members, budget=budget)
+        base = build_computation(self._plan, secrets)
+        begun = begin_training(plan)
+        mark = _free_mark(base.record_keys)
+        keys = np.concatenate(
+            [
+                base.record_keys[: len(plan.members)],
+                np.stack([np.full(len(numbers), mark), numbers], axis=1).astype(np.uint32),
+            ]
+        )
+        trainable = {"canaries": jnp.zeros(len(included), jnp.float32), "model": begun.state.trainable}
+        self.reach = plan.clipping.clipping_norm
+        if isinstance(plan.clipping, PerLayerClipping):
+            self.reach /= float(np.sqrt(len(jax.tree.leaves(trainable))))
+        pull = jnp.float32(_LONG * plan.clipping.clipping_norm)
+
+        def loss(leaves: PyTree, rest: PyTree, record: PyTree[Array]) -> Float[Array, ""]:
+            is_canary = record["key"][0] == jnp.uint32(mark)
+            place = jnp.where(is_canary, record["key"][1], jnp.uint32(0)).astype(jnp.int32)
+            own = begun.objective.record_loss(leaves["model"], rest, record)
+            return jnp.where(is_canary, pull * leaves["canaries"][place], own)
+
+        optimizer = optax.multi_transform(
+            {"canaries": optax.sgd(1.0), "model": begun.optimizer}, {"canaries": "canaries", "model": "model"}
+        )
+        state = StepState(
+            trainable=trainable,
+            rest=begun.state.rest,
+            optimizer=optax.with_extra_args_support(optimizer).init(trainable),
+        )
+        step = build_step(
+            self._plan,
+            begun.objective,
+            optax.with_extra_args_support(optimizer),
+            secrets=secrets,
+            devices=base.devices,
+            record_loss=loss,
+        )
+        self._computation = replace(base, step=step, initial=state, record_keys=keys)
+        self._canaries, self._last = len(included), state
+
+    def gradients(self, progress: Progress) -> Iterator[Float[np.ndarray, " canary"]]:
+        """The noisy gradient at each canary's parameter, step by step: what a step of rate 1 moves it by."""
+        before = np.zeros(self._canaries)
+        for state in steps(self._computation, progress):
+            leaves: Any = state.trainable
+            after = np.asarray(leaves["canaries"], np.float64)
+            yield before - after
+            before, self._last = after, state
+
+    def predict(self, numbers: Int[np.ndarray, " sample"]) -> Predictions:
+        """Of the model after the last step."""
+        leaves: Any = self._last.trainable
+        return self._computation.evaluator(leaves["model"], self._last.rest, numbers)
+
+
+def steps(computation: Computation, progress: Progress) -> Iterator[StepState]:
+    """The states after each of the plan's steps, by the code that `dpmed train` runs; nothing is written."""
+    plan, state = computation.plan, computation.copy(computation.initial)
+    loader = computation.loader(computation.fitting_microbatch())
+    batches = (computation.sampler.draw(number) for number in range(plan.steps))
+    with progress.task("training with canaries", total=plan.steps, unit="steps") as task:
+        for number, microbatches in enumerate(loader.stream(batches)):
+            state, total = accumulate(computation.step, state, microbatches, number)
+            state = computation.step.update(state, total, draw=number)
+            task.advance()
+            yield state
+
+
+def _free_mark(keys: UInt32[np.ndarray, "record 2"]) -> int:
+    """A first word that no record's key has."""
+    taken = set(keys[:, 0].tolist())
+    return next(mark for mark in range(len(taken) + 1) if mark not in taken)
+
+
+@dataclass(frozen=True, eq=False)
+class Mislabelled:
+    """A data set with further samples: images of its own under other labels.
+
+    Attributes:
+        whole: the data set.
+        sources: for each further sample the number of its image.
+        wrong: for each its label.
+    """
+
+    whole: Dataset
+    sources: Int[np.ndarray, " canary"]
+    wrong: Int[np.ndarray, " canary"]
+
+    @property
+    def info(self) -> Info:
+        """The data set's."""
+        return self.whole.info
+
+    @property
+    def labels(self) -> Int[np.ndarray, " sample"] | None:
+        """Of all samples."""
+        labels = self.whole.labels
+        return None if labels is None else np.concatenate([labels, self.wrong.astype(labels.dtype)])
+
+    @property
+    def groups(self) -> list[str]:
+        """Each further sample is a unit by itself."""
+        return [*self.whole.groups, *(f"canary {number}" for number in range(len(self.sources)))]
+
+    @property
+    def official_split(self) -> Split | None:
+        """None: the plan has split already."""
+        return None
+
+    def columns(self) -> dict[str, Any]:
+        """None."""
+        return {}
+
+    def __len__(self) -> int:
+        """All samples."""
+        return len(self.whole) + len(self.sources)
+
+    def __getitem__(self, index: int) -> Sample:
+        """A sample."""
+        if index < len(self.whole):
+            return self.whole[index]
+        canary = index - len(self.whole)
+        sample = self.whole[int(self.sources[canary])]
+        return Sample(input=sample.input, target=np.asarray(self.wrong[canary], sample.target.dtype))
+
+
+def observe_inputs(
+    plan: Plan, count: int, generator: np.random.Generator, progress: Progress
+) -> tuple[Observed, Predict]:
+    """Train with mislabelled images of the held-out splits, and see the final model's loss of each.
+
+    Args:
+        plan: of a classification, private.
+        count: canaries wanted; fewer where the held-out splits have fewer images.
+        generator: tosses coins and chooses images and labels.
+        progress: shows how far the training is.
+
+    Returns:
+        What was seen, and the final model's predictions for samples by number.
+
+    Raises:
+        InputError: the task is no classification, or nothing is held out.
+    """
+    info = plan.dataset.info
+    held_out = np.concatenate([plan.split.validation, plan.split.test])
+    if info.task != "classification" or plan.dataset.labels is None:
+        raise InputError(f"input canaries need a classification, not {info.task}", where="kind")
+    sources = generator.permutation(held_out)[:count]
+    others = generator.integers(1, len(info.class_names), len(sources))
+    wrong = (plan.dataset.labels[sources] + others) % len(info.class_names)
+    dataset = Mislabelled(plan.dataset, sources, wrong)
+    places = len(plan.dataset) + np.arange(len(sources))
+    included = toss(len(sources), generator)
+    members = [*plan.members, *(np.array([place]) for place in places[included])]
+    assert plan.budget is not None  # noqa: S101 the caller looked
+    budget = replace(plan.budget, train_size=len(members))
+    computation = build_computation(replace(plan, dataset=dataset, members=members, budget=budget), draw_secrets(plan))
+    state = computation.initial
+    for after in steps(computation, progress):
+        state = after
+
+    def predict(numbers: Int[np.ndarray, " sample"]) -> Predictions:
+        return computation.evaluator(state.trainable, state.rest, numbers)
+
+    losses = np.asarray(predict(places).losses, np.float64)
+    return Observed(included=included, scores={"loss": -losses}), predict

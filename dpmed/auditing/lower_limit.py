@@ -1,0 +1,181 @@
+"""From guesses about who took part to a lower confidence limit of ε.
+
+Of m canaries each is put into one training or left out by a fair coin. An auditor who has seen the training guesses for
+r of them and is right v times. If the training is as private as claimed, so many right guesses are improbable, whatever
+the auditor does; from how improbable, a limit follows.
+
+Two ways. By (ε, δ) alone: the number of right guesses is dominated by a binomial with success rate e^ε / (1 + e^ε), but
+for δ (Steinke, Nasr & Jagielski, 2023, Theorem 5.2). By the whole trade-off curve: let f̄(x) be the largest TPR at FPR
+x of any test for one canary, and p_i the chance of i right guesses. "The guess for canary j is right, and i guesses are
+right in all" becomes, when j's coin is turned over, "it is wrong, and i - 1 are right". Averaged over j and both coins,
+concavity of f̄ gives for every k
+
+    Σ_{i ≥ k} (i / m) p_i  ≤  f̄( Σ_{i ≥ k-1} ((r - i) / m) p_i ).
+
+(Mahloujifar, Melis & Chaudhuri, 2024, "Auditing f-differential privacy in one run"; derived here for abstentions.) A
+distribution with P(at least v) = α that obeys this for all k puts all of α on v, and below only as much as it must; if
+that is more than 1 in all, the claim is rejected at level α.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy import stats
+
+from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.several import composed_epsilon
+
+_DELTAS = np.array([1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.3, 0.42, 0.56, 0.72, 0.88])
+_LARGEST_EPSILON = 50.0
+_TURNS = 40
+_PRECISION = 1e-4
+_MOST_NOISE, _LEAST_NOISE, _STRIDE, _HALVINGS = 16.0, 0.05, 2.0, 6
+
+
+@dataclass(frozen=True, eq=False)
+class TradeOff:
+    """Lines above a trade-off curve: TPR <= offset + slope · FPR, in both directions.
+
+    Attributes:
+        slopes: above 0.
+        offsets: at FPR 0.
+    """
+
+    slopes: Float[np.ndarray, " line"]
+    offsets: Float[np.ndarray, " line"]
+
+    def smallest_fpr(self, tpr: float) -> float:
+        """The smallest FPR at which a test may have this TPR."""
+        return max(0.0, float(np.max((tpr - self.offsets) / self.slopes)))
+
+
+def of_epsilon(epsilon: float, delta: float) -> TradeOff:
+    """The curve of (ε, δ) and nothing else. Source: Kairouz, Oh & Viswanath (2015)."""
+    return _lines([epsilon], [delta])
+
+
+def of_mechanism(mechanism: SampledGaussian) -> TradeOff:
+    """The curve of subsampled Gaussian steps: an (ε, δ) for each of many δ, all of which hold."""
+    epsilons = [composed_epsilon((mechanism,), float(delta)) for delta in _DELTAS]
+    return _lines(epsilons, _DELTAS.tolist())
+
+
+def _lines(epsilons: Sequence[float], deltas: Sequence[float]) -> TradeOff:
+    growth = np.exp(np.minimum(epsilons, 700.0))
+    delta = np.asarray(deltas)
+    # TPR <= δ + e^ε FPR, and with the roles of present and absent exchanged 1 - FPR <= δ + e^ε (1 - TPR).
+    slopes = np.concatenate([growth, 1 / growth, [1e-300]])
+    offsets = np.concatenate([delta, 1 - (1 - delta) / growth, [1.0]])
+    return TradeOff(slopes, offsets)
+
+
+def rejects(curve: TradeOff, *, canaries: int, guesses: int, correct: int, level: float) -> bool:
+    """Whether so many right guesses are improbable, at most `level`, for every training within the curve.
+
+    Args:
+        curve: that is claimed.
+        canaries: m >= r.
+        guesses: r >= 1.
+        correct: v in 0 .. r.
+        level: α in (0, 1).
+    """
+    if correct == 0:
+        return False
+    mass = total = level
+    right = correct / canaries * level
+    wrong = (guesses - correct) / canaries * level
+    for count in range(correct - 1, -1, -1):
+        # The mass at `count` that the inequality for k = count + 1 needs.
+        needed = curve.smallest_fpr(right) - wrong
+        mass = max(0.0, needed * canaries / (guesses - count))
+        total += mass
+        if total > 1:
+            return True
+        right += count / canaries * mass
+        wrong += (guesses - count) / canaries * mass
+    return False
+
+
+def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
+    """The chance of so many right guesses, at most, if the training is (ε, δ)-differentially private.
+
+    Source: Steinke, Nasr & Jagielski (2023), Theorem 5.2.
+    """
+    rate = 1 / (1 + math.exp(-epsilon))
+    tail = float(stats.binom.sf(correct - 1, guesses, rate))
+    counts = np.arange(1, correct + 1)
+    # P(v - i <= Binomial < v), each divided by i, the largest.
+    below = np.cumsum(stats.binom.pmf(correct - counts, guesses, rate))
+    worst = float(np.max(below / counts, initial=0.0))
+    return min(1.0, tail + 2 * canaries * delta * worst)
+
+
+def epsilon_by_guesses(*, canaries: int, guesses: int, correct: int, delta: float, level: float) -> float:
+    """The largest ε that is rejected at `level`, by (ε, δ) alone; 0 if none is."""
+
+    def is_rejected(epsilon: float) -> bool:
+        return p_value(canaries=canaries, guesses=guesses, correct=correct, epsilon=epsilon, delta=delta) <= level
+
+    return _largest(is_rejected)
+
+
+def noise_by_curve(
+    claimed: SampledGaussian, *, canaries: int, guesses: int, correct: int, level: float
+) -> float | None:
+    """The smallest noise multiplier σ' for which "the same sampling and steps with σ'" is rejected; None if none is.
+
+    Args:
+        claimed: gives sampling rate and steps.
+        canaries: m.
+        guesses: r.
+        correct: v.
+        level: α.
+    """
+
+    def is_rejected(noise: float) -> bool:
+        mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=claimed.sampling_rate, steps=claimed.steps)
+        return rejects(of_mechanism(mechanism), canaries=canaries, guesses=guesses, correct=correct, level=level)
+
+    # From much more noise than claimed downwards: the bracket is closed where the answer lies, near the claim.
+    high = _MOST_NOISE * claimed.noise_multiplier
+    if not is_rejected(high):
+        return None
+    low = high / _STRIDE
+    while is_rejected(low):
+        low, high = low / _STRIDE, low
+        if low < _LEAST_NOISE * claimed.noise_multiplier:
+            return high
+    for _ in range(_HALVINGS):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if is_rejected(middle) else (middle, high)
+    return high
+
+
+def epsilon_by_curve(
+    claimed: SampledGaussian, *, canaries: int, guesses: int, correct: int, delta: float, level: float
+) -> float:
+    """A lower limit of ε at δ, for a training that is what it claims to be but for its noise; 0 if nothing is rejected.
+
+    The trade-off curve is that of the claimed sampling and steps with some noise multiplier σ': all σ' from a certain
+    one on are rejected at `level`, and the ε of that one is the limit.
+    """
+    noise = noise_by_curve(claimed, canaries=canaries, guesses=guesses, correct=correct, level=level)
+    if noise is None:
+        return 0.0
+    found = SampledGaussian(noise_multiplier=noise, sampling_rate=claimed.sampling_rate, steps=claimed.steps)
+    return composed_epsilon((found,), delta)
+
+
+def _largest(is_rejected: Callable[[float], bool]) -> float:
+    low, high = 0.0, _LARGEST_EPSILON
+    if not is_rejected(low):
+        return 0.0
+    for _ in range(_TURNS):
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if is_rejected(middle) else (low, middle)
+        if high - low < _PRECISION:
+            break
+    return low

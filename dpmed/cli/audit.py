@@ -1,0 +1,58 @@
+"""`dpmed audit`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dpmed.cli.options import Json, Out, Overrides, complete_config, console_of, time_stamp
+from dpmed.errors import InputError
+
+if TYPE_CHECKING:
+    from dpmed.workflows.audit import Kind
+
+_FEWEST = 20
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the app."""
+    app.command(rich_help_panel="Risk")(audit)
+
+
+def audit(
+    ctx: typer.Context,
+    config: Annotated[
+        str, typer.Argument(metavar="CONFIG", help="A TOML file or a shipped config.", autocompletion=complete_config)
+    ],
+    canaries: Annotated[int, typer.Option(metavar="M", help="Records whose taking part is guessed.")] = 1000,
+    kind: Annotated[
+        str, typer.Option(metavar="gradient|input|all", help="Directions of the gradient, or mislabelled images.")
+    ] = "gradient",
+    confidence: Annotated[float, typer.Option(metavar="C", help="Of each lower limit.")] = 0.95,
+    overrides: Overrides = None,
+    out: Out = None,
+    json: Json = False,
+) -> None:
+    """Test a training: how much ε is at least, by canaries that took part or not."""
+    from dpmed.config.load import load_config
+    from dpmed.files import new_run_folder
+    from dpmed.workflows import audit as workflow
+
+    console = console_of(ctx, json=json)
+    chosen: dict[str, tuple[Kind, ...]] = {
+        "gradient": ("gradient",), "input": ("input",), "all": ("gradient", "input")
+    }  # fmt: skip
+    if kind not in chosen:
+        raise InputError("must be gradient, input or all", where=f"--kind {kind}")
+    if canaries < _FEWEST:
+        raise InputError(f"must be at least {_FEWEST}", where=f"--canaries {canaries}")
+    if not 0.5 < confidence < 1:  # noqa: PLR2004 a limit that holds less often than a coin says nothing
+        raise InputError("must be above 0.5 and below 1", where=f"--confidence {confidence:g}")
+    loaded = load_config(config, overrides or [])
+    with loaded.locating():
+        folder = new_run_folder(out, command="audit", config_name=loaded.name, time=time_stamp())
+        summary = workflow.run(loaded.config, chosen[kind], folder, console, canaries=canaries, confidence=confidence)
+    console.table(f"ε at δ = {summary.delta:g}, with {confidence:.0%} confidence", *summary.table())
+    console.text(summary.sentence)
+    console.result(summary.to_json(), folder)
+    if summary.is_contradicted:
+        raise typer.Exit(1)

@@ -1,0 +1,38 @@
+"""Double precision where rounding decides about privacy: norms, clipping factors, sums and the noise on them.
+
+JAX computes in float32 unless told otherwise. Networks stay in float32; what is here runs in float64 within the same
+compiled program, and its results cross into programs that know only float32 as arrays of their own type.
+"""
+
+from contextlib import AbstractContextManager
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dpmed.errors import RunError
+
+# Of the largest relative error of one operation.
+UNIT_ROUNDOFF = 2.0**-53
+
+
+def float64() -> AbstractContextManager[None]:
+    """A context in which JAX computes in float64 what is given in float64."""
+    return jax.enable_x64(True)
+
+
+@cache
+def require_float64() -> None:
+    """Check that the default device adds in float64.
+
+    Raises:
+        RunError: it does not, so that sums would be rounded more coarsely than privacy allows.
+    """
+    with float64():
+        one, tiny = np.float64(1.0), np.float64(2.0**-52)
+        found = jax.jit(lambda x, y: (x + y) - x)(jnp.asarray(one), jnp.asarray(tiny))
+    if float(found) != tiny:
+        raise RunError(
+            f"the device {jax.local_devices()[0]} has no float64 arithmetic, in which private training sums gradients",
+        )

@@ -1,0 +1,95 @@
+"""Several models as one: they see the same images, their probabilities or values are averaged."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from dpmed.errors import InputError
+from dpmed.inference.answers import Answers, combine
+from dpmed.inference.description import ModelDescription
+from dpmed.inference.predictor import Predictor
+from dpmed.inference.windows import predict_windows
+
+_OWN = {"scale", "mean", "std"}
+
+
+class Committee:
+    """One or several models of one task.
+
+    Args:
+        members: the models; normalisation may differ, all else that is done to files may not.
+        flips: axes of space along which images are also mirrored.
+
+    Raises:
+        InputError: two models differ in task, classes or preprocessing, or there is no such axis.
+    """
+
+    def __init__(self, members: Sequence[Predictor], *, flips: Sequence[int] = ()) -> None:
+        if not members:
+            raise InputError("no model was given", where="MODEL")
+        first = members[0]
+        for other in members[1:]:
+            _check_alike(first, other)
+        axes = len(first.description.preprocessing.size)
+        if any(not 0 <= axis < axes for axis in flips) or len(set(flips)) != len(flips):
+            problem = f"are {list(flips)}, but the images have the axes 0 to {axes - 1}, each once"
+            raise InputError(problem, where="flips")
+        self._members = members
+        self._flips = tuple(flips)
+
+    @property
+    def members(self) -> Sequence[Predictor]:
+        """The models."""
+        return self._members
+
+    @property
+    def description(self) -> ModelDescription:
+        """Of the first model; the others agree in all that matters here."""
+        return self._members[0].description
+
+    @property
+    def batch_size(self) -> int:
+        """Images that go through the networks at once."""
+        return self._members[0].batch_size
+
+    @property
+    def uses_windows(self) -> bool:
+        """Whether volumes are predicted in windows: where training cut the middle out of volumes of one voxel size."""
+        description = self.description
+        return description.task == "segmentation" and description.preprocessing.spacing_mm is not None
+
+    def ask(self, images: Shaped[np.ndarray, "sample *space channel"]) -> Answers:
+        """What the models say of a batch, every one padded to the same size."""
+        answers = [member.mean_scale(images, flips=self._flips, full=True) for member in self._members]
+        return combine(answers, task=self.description.task)
+
+    def ask_in_windows(self, values: Shaped[np.ndarray, "x y z channel"]) -> Answers:
+        """What the models say of one volume that may be larger than their input; a batch of one."""
+        answers = [self._slide(member, values)[None] for member in self._members]
+        return combine(answers, task=self.description.task)
+
+    def _slide(
+        self, member: Predictor, values: Shaped[np.ndarray, "x y z channel"]
+    ) -> Float[np.ndarray, "x y z answer"]:
+        return predict_windows(
+            values,
+            self.description.preprocessing.size,
+            lambda windows: member.mean_scale(windows, flips=self._flips, full=True),
+            batch_size=member.batch_size,
+        )
+
+
+def _check_alike(first: Predictor, other: Predictor) -> None:
+    one, two = first.description, other.description
+    pairs = {
+        "task": (one.task, two.task),
+        "classes": (one.classes, two.classes),
+        "targets": ([target.name for target in one.targets], [target.name for target in two.targets]),
+        "preprocessing": (one.preprocessing.model_dump(exclude=_OWN), two.preprocessing.model_dump(exclude=_OWN)),
+    }
+    for name, (mine, others) in pairs.items():
+        if mine != others:
+            raise InputError(
+                f"has another {name} than {first.source}, so they cannot be averaged", where=str(other.source)
+            )

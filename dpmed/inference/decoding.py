@@ -1,0 +1,95 @@
+"""From one file to the values that the network was trained on, and back from its masks to the file's own grid."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from dpmed.data.decode.files import decode_file, decode_volumes, open_volume
+from dpmed.errors import InputError
+from dpmed.inference.description import Preprocessing
+from dpmed.inference.inputs import ARRAY_ENDINGS
+from dpmed.inference.own_grid import OwnGrid, sides_at_spacing
+
+_MAX_ARRAY_BYTES = 1 << 32
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Decoded:
+    """One input.
+
+    Attributes:
+        values: `(*space, channel)` as training stored them: of the network's size, or larger where a volume is
+            predicted in windows.
+        grid: leads back to the file's own voxels; None for arrays, which have no other.
+    """
+
+    values: Shaped[np.ndarray, "*space channel"]
+    grid: OwnGrid | None
+
+
+def decode_input(path: Path, done: Preprocessing, *, windows: bool = False) -> Decoded:
+    """Read a file as training would have read it.
+
+    Args:
+        path: a picture, a volume (also a folder with a series of DICOM files), or an `.npy` array of stored values.
+        done: what was done at training.
+        windows: keep the whole of a volume that was resampled by spacing, where training cut out its middle.
+
+    Raises:
+        InputError: the file is missing, damaged, too large or of another kind than the model was trained on.
+    """
+    if not path.exists():
+        raise InputError("there is no such file", where=str(path))
+    if path.name.lower().endswith(ARRAY_ENDINGS):
+        return Decoded(values=_read_array(path, done), grid=None)
+    if done.arrays_only is not None:
+        remedy = "Give .npy arrays of values as stored."
+        raise InputError(f"cannot be read as in training: {done.arrays_only}", where=str(path), remedy=remedy)
+    if done.kind == "volume":
+        return _read_volume(path, done, windows=windows)
+    found = decode_file(path, done.decoding)
+    values = found.values
+    if done.full_scale is not None:
+        scaled = values * np.float32(done.full_scale / done.decoding.scale)
+        values = np.rint(scaled) if done.stored_as == "uint8" else scaled
+    return Decoded(values=values.astype(done.stored_as), grid=OwnGrid(shape=found.geometry.shape))
+
+
+def _read_volume(path: Path, done: Preprocessing, *, windows: bool) -> Decoded:
+    volume = open_volume(path)
+    decoding = done.decoding
+    resampled = sides_at_spacing(volume.voxels.shape[:3], volume.affine, done.spacing_mm) or done.size
+    if windows:
+        # As large as the volume is at this spacing, and no smaller than a window.
+        decoding = replace(decoding, size=tuple(map(max, resampled, done.size)))
+    found = decode_volumes([volume], decoding)
+    values = np.rint(found.values) if done.stored_as == "uint8" else found.values
+    shape, affine = found.geometry.shape, found.geometry.affine
+    grid = OwnGrid(shape=shape, affine=affine, resampled=resampled)
+    return Decoded(values=values.astype(done.stored_as), grid=grid)
+
+
+def _read_array(path: Path, done: Preprocessing) -> Shaped[np.ndarray, "*space channel"]:
+    wanted = (*done.size, done.channels)
+    try:
+        if path.stat().st_size > _MAX_ARRAY_BYTES:
+            raise InputError("is far larger than the model's input", where=str(path))
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+            if version not in readers:
+                raise InputError(f"is an .npy file of unknown version {version}", where=str(path))
+            shape, is_fortran, dtype = readers[version](file)
+            if shape not in (wanted, wanted[:-1] if done.channels == 1 else wanted) or dtype.kind not in "uif":
+                raise InputError(
+                    f"is {dtype}{list(shape)}, but the model takes numbers {list(wanted)}", where=str(path)
+                )
+            values = np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype)
+            values = values.reshape(shape[::-1]).T if is_fortran else values.reshape(shape)
+    except (ValueError, SyntaxError, OSError, EOFError) as error:
+        raise InputError(f"is no readable .npy array ({error})", where=str(path)) from error
+    if not np.isfinite(values).all():
+        raise InputError("holds values that are not finite", where=str(path))
+    return np.ascontiguousarray(values.reshape(wanted), np.float32)

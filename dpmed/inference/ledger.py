@@ -1,0 +1,139 @@
+"""The privacy ledger of a model, read back from `privacy.json` and held against the model."""
+
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dpmed.errors import InputError
+from dpmed.files import digest_of
+from dpmed.privacy.accountant import SampledGaussian, epsilon
+
+LEDGER_FILE = "privacy.json"
+_MAX_BYTES = 1 << 22
+# ε in a ledger is right to this share, by the accountants' own tolerance.
+_TOLERANCE = 1e-3
+
+Positive = Annotated[float, Field(gt=0)]
+Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Sentences = tuple[str, ...]
+
+
+class ReadLedger(BaseModel):
+    """What a model's user needs of a `privacy.json`; other keys may stand beside these."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+    private: bool
+    status: str
+    epsilon: Annotated[float, Field(ge=0)] | None = None
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    accountant: Literal["pld", "rdp"] | None = None
+    epsilon_pld: float | None = None
+    epsilon_rdp: float | None = None
+    noise_multiplier: Positive | None = None
+    clipping_norm: Positive | None = None
+    sampling_rate: Annotated[float, Field(gt=0, le=1)]
+    steps: Annotated[int, Field(ge=0)]
+    train_size: Annotated[int, Field(ge=1)]
+    adjacency: str | None = None
+    unit_of_privacy: str
+    data: str
+    noise_source: Literal["os-entropy", "seeded"] | None = None
+    outside_accounting: Sentences
+    notes: Sentences
+    siblings: Sentences = ()
+    model_sha256: Digest | None = None
+    config_sha256: Digest | None = None
+    version: str
+    created: str
+
+    @property
+    def promises(self) -> bool:
+        """Whether the ledger states an ε, at whatever noise."""
+        return self.private and None not in (self.epsilon, self.delta, self.noise_multiplier)
+
+    @property
+    def reason_against_release(self) -> str | None:
+        """Why the model must not leave the institution; None for a model with an ε by noise that nobody knows."""
+        if not self.promises:
+            return "it was trained without differential privacy, so it may reveal any training sample"
+        if self.noise_source != "os-entropy":
+            return "its noise came from a seed: anyone who knows the seed can remove it, and then ε is void"
+        return None
+
+
+def parse_ledger(content: bytes, *, where: str) -> ReadLedger:
+    """The ledger that a file holds.
+
+    Args:
+        content: of the file.
+        where: the file, for the message.
+
+    Raises:
+        InputError: it is no ledger.
+    """
+    if len(content) > _MAX_BYTES:
+        raise InputError("is over 4 MiB, which no ledger is", where=where)
+    try:
+        return ReadLedger.model_validate_json(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise InputError(f"is no privacy ledger ({place}: {first['msg']})", where=where) from error
+
+
+def read_ledger(path: Path) -> ReadLedger:
+    """The ledger in a file.
+
+    Raises:
+        InputError: it is missing, too large or no ledger.
+    """
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise InputError("is over 4 MiB, which no ledger is", where=str(path))
+        return parse_ledger(path.read_bytes(), where=str(path))
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
+
+
+def check_finished(ledger: ReadLedger, *, folder: Path) -> None:
+    """Refuse the ledger of a run that has not finished, or that is not bound to the files beside it.
+
+    Raises:
+        InputError: names what does not fit.
+    """
+    where = str(folder / LEDGER_FILE)
+    if ledger.status != "finished":
+        remedy = f"Go on with it by `dpmed train --resume {folder}`."
+        raise InputError(f"says that the run is {ledger.status}, not finished", where=where, remedy=remedy)
+    for name, stated in (("model.eqx", ledger.model_sha256), ("config.toml", ledger.config_sha256)):
+        if stated is None:
+            raise InputError(f"names no SHA-256 of {name}, so nobody can tell what its ε is of", where=where)
+        if digest_of(folder / name) != stated:
+            raise InputError(
+                f"belongs to another {name}: its SHA-256 is not the one of the file beside it",
+                where=where,
+                remedy="One of the two was changed after the run; take both from the run as it finished.",
+            )
+
+
+def check_epsilon(ledger: ReadLedger, *, where: str) -> None:
+    """Refuse a ledger whose ε is below what its own noise, rate and steps cost.
+
+    Raises:
+        InputError: says what they cost.
+    """
+    if not ledger.promises or ledger.noise_multiplier is None or ledger.delta is None or ledger.epsilon is None:
+        return
+    mechanism = SampledGaussian(
+        noise_multiplier=ledger.noise_multiplier, sampling_rate=ledger.sampling_rate, steps=ledger.steps
+    )
+    cost = epsilon(mechanism, ledger.delta, accountant=ledger.accountant or "pld")
+    if not ledger.epsilon >= cost * (1 - _TOLERANCE) or not math.isfinite(ledger.epsilon):
+        raise InputError(
+            f"states ε = {ledger.epsilon:g}, but its noise multiplier, sampling rate and steps cost {cost:.6g}",
+            where=where,
+            remedy="The ledger was changed, or made by a version of dpmed with an error: nothing can be promised.",
+        )

@@ -1,0 +1,268 @@
+"""`MODEL_CARD.md`: what a reader should know of a model, after Mitchell et al. (2019), Model Cards for Model Reporting.
+
+The card may leave the institution with the model, so it holds no number that was computed from private data and that ε
+does not cover. Metrics of test patients are such numbers: they are left out unless whoever exports asks for them, and
+then they are marked.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dpmed.inference.description import ModelDescription
+from dpmed.inference.ledger import ReadLedger
+from dpmed.privacy.rero import REPORTED_FPR, Risk, assess
+from dpmed.privacy.tradeoff import Composition
+
+# Data sets that come with installed packages: everybody has them already.
+PUBLIC_DATA = ("digits", "patches")
+_TASKS = {
+    "classification": "one class per image",
+    "multi-label": "several labels per image, each present or not",
+    "segmentation": "a class for every pixel or voxel",
+    "regression": "numbers per image",
+    "reconstruction": "an image for an image",
+}
+_LARGEST_SAID = 20.0
+# An underscore within a word is no markup.
+_UNSAFE = re.compile(r"[\x00-\x1f\x7f<>|`*\[\]#\\]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_LONGEST = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """What a card is written of.
+
+    Attributes:
+        description: of the model.
+        ledger: of its training.
+        data_name: of the data set, as in the config.
+        training: settings of the training as names and values; public, from the config alone.
+        metrics: final test metrics; empty if they are to be left out.
+        intervals: their 95 % intervals.
+        files: names of the bundle's files.
+    """
+
+    description: ModelDescription
+    ledger: ReadLedger
+    data_name: str
+    training: Mapping[str, str]
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    files: Sequence[str] = ()
+
+
+def write_card(facts: CardFacts) -> str:
+    """The card as Markdown."""
+    sections = [
+        _title(facts),
+        _details(facts),
+        _use(facts),
+        _data(facts),
+        _metrics(facts),
+        _privacy(facts.ledger),
+        _outside(facts),
+        _recipients(facts.ledger),
+    ]
+    return "\n".join(line for section in sections for line in [*section, ""]).rstrip("\n") + "\n"
+
+
+def _title(facts: CardFacts) -> list[str]:
+    reason = facts.ledger.reason_against_release
+    lines = [f"# Model card: {plain(facts.description.architecture.name)} for {plain(facts.ledger.data)}"]
+    if reason is not None:
+        lines += [
+            "",
+            f"> **NOT PRIVATE. This model must not leave the institution that trained it: {reason}.**",
+            "> It was exported by the option that says so; whoever passes it on is responsible.",
+        ]
+    return lines
+
+
+def _details(facts: CardFacts) -> list[str]:
+    description, ledger = facts.description, facts.ledger
+    shape = " × ".join(map(str, description.input_shape))
+    names = description.classes or tuple(target.name for target in description.targets)
+    lines = [
+        "## Model details",
+        "",
+        f"- Task: {description.task} ({_TASKS[description.task]}).",
+        f"- Network: {plain(description.architecture.name)}; input {shape} (channels last), "
+        f"{description.outputs} outputs.",
+        f"- Trained with dpmed {plain(description.version)}, finished {plain(ledger.created)}.",
+        *(f"- {name}: {plain(value)}" for name, value in facts.training.items()),
+        f"- Files: {', '.join(facts.files)}.",
+    ]
+    if names:
+        kind = "Targets" if description.targets else "Classes"
+        lines.append(f"- {kind}, in the order of the outputs: {'; '.join(map(plain, names))}.")
+    if description.threshold is not None:
+        lines.append(
+            "- Threshold: the second class, or a label, is predicted from a probability of "
+            f"{description.threshold:g} on. It was not tuned on any data."
+        )
+    chosen = description.chosen or ("The weights are those after the last step; nothing chose them.",)
+    lines += ["", "How these weights were chosen:", "", *(f"- {plain(sentence)}" for sentence in chosen)]
+    if ledger.siblings:
+        lines.append(
+            f"- It is one of {len(ledger.siblings) + 1} runs of one call on the same data (the others: "
+            f"{plain(', '.join(ledger.siblings))}). Choosing among them by their scores is a use of data that ε does "
+            "not cover, and publishing several costs more than the ε of one."
+        )
+    return lines
+
+
+def _use(facts: CardFacts) -> list[str]:
+    return [
+        "## Intended use",
+        "",
+        f"- Predicting {_TASKS[facts.description.task]} for images of the kind it was trained on "
+        f"({plain(facts.ledger.data)}), in research.",
+        "- By `dpmed predict`, which repeats the preprocessing of training from `model.json`.",
+        "- Not a medical device: it was not tested or cleared for any decision about patients. Before any such use it "
+        "must be validated on data of the place where it is to be used (`dpmed evaluate`).",
+        "- Out of scope: images of other modalities, body regions, devices or populations; inputs prepared otherwise.",
+        "",
+        "## Factors",
+        "",
+        "- Training with differential privacy costs accuracy, and costs groups with few samples more than others "
+        "(Bagdasaryan et al., 2019). How it does for groups by sex, age, device or site has to be looked at where "
+        "it is to be used: `dpmed evaluate --break-down-by`.",
+    ]
+
+
+def _data(facts: CardFacts) -> list[str]:
+    ledger = facts.ledger
+    return [
+        "## Training data",
+        "",
+        f"- {plain(ledger.data)}; {ledger.train_size:,} training records (unit: {plain(ledger.unit_of_privacy)}). The "
+        "size is treated as public.",
+        "- Nothing else is said of the samples here: counts, shares and statistics of them would be numbers that ε "
+        "does not cover.",
+    ]
+
+
+def _metrics(facts: CardFacts) -> list[str]:
+    lines = ["## Metrics", ""]
+    is_public = facts.data_name in PUBLIC_DATA
+    if not facts.metrics:
+        return [
+            *lines,
+            "- Left out: metrics on test samples are exact numbers of private data, which ε does not cover. They stand "
+            "in `summary.json` of the run, which stays inside the institution.",
+        ]
+    if not is_public:
+        lines += [
+            "> **Marked: these numbers were computed from private test samples without noise; ε does not cover them.** "
+            "Whoever exported the model chose to state them.",
+            "",
+        ]
+    lines += ["| metric (test split) | value | 95 % interval |", "| --- | --- | --- |"]
+    for name, value in facts.metrics.items():
+        interval = facts.intervals.get(name)
+        shown = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval is not None else ""
+        lines.append(f"| {plain(name)} | {value:.4f} | {shown} |")
+    lines += ["", "- Intervals: bootstrap over samples. Subgroups are not part of this card; see Factors."]
+    return lines
+
+
+def _privacy(ledger: ReadLedger) -> list[str]:
+    lines = ["## Privacy", ""]
+    if not ledger.promises or ledger.epsilon is None or ledger.delta is None:
+        return [*lines, "- None: nothing bounds what this model reveals of any training sample. There is no ε."]
+    if ledger.noise_source != "os-entropy":
+        lines += ["- **The noise came from a seed: to anyone who knows it, nothing below holds.**"]
+    unit = plain(ledger.unit_of_privacy)
+    lines += [
+        f"- (ε, δ) = ({_up(ledger.epsilon)}, {ledger.delta:g}) by {(ledger.accountant or '').upper()}, for adding or "
+        f"removing one {unit}.",
+        f"- In plain words: {_in_words(ledger.epsilon, ledger.delta, unit)}",
+        f"- Noise multiplier {ledger.noise_multiplier:.6g}, sampling rate {ledger.sampling_rate:.6g} (Poisson), "
+        f"{ledger.steps} steps.",
+    ]
+    return [*lines, *_risks(ledger), *(f"- {plain(note)}" for note in ledger.notes)]
+
+
+def _in_words(epsilon: float, delta: float, unit: str) -> str:
+    start = (
+        f"whatever somebody concludes from the model about one {unit}, had that {unit} not been in the training set, "
+        "they "
+    )
+    if epsilon > _LARGEST_SAID:
+        return (
+            f"{start}would have concluded it with a probability that may be smaller by a factor of e^{epsilon:.4g}: "
+            "by itself this ε promises next to nothing, and what protects is what the bounds below say."
+        )
+    return (
+        f"{start}would have concluded it with a probability at most {math.exp(epsilon):.4g} times smaller or larger, "
+        f"and a further {delta:g} at most. At ε = 0.1 that factor is 1.1, at 1 it is 2.7, at 8 it is 2981."
+    )
+
+
+def _risks(ledger: ReadLedger) -> list[str]:
+    if ledger.noise_multiplier is None or ledger.steps == 0:
+        return []
+    prior = 1 / max(2, ledger.train_size)
+    worst, relaxed = (_risk(ledger, adversary, prior) for adversary in ("worst-case", "relaxed"))
+    unit = plain(ledger.unit_of_privacy)
+    return [
+        f"- Reconstruction, worst-case adversary (who knows everything but one {unit}): succeeds with probability at "
+        f"most {_up(worst.upper)}, where guessing without the model succeeds with κ = 1/N = {prior:.4g}.",
+        f"- Reconstruction, relaxed adversary (who does not know the direction of that {unit}'s gradient): at most "
+        f"{_up(relaxed.upper)} at the same κ. That is an assumption on the attacker, not a guarantee of differential "
+        "privacy (Ziller et al., 2024).",
+        f"- Membership inference, worst-case adversary: advantage (TPR - FPR) at most {_up(worst.advantage)}; at an "
+        f"FPR of {REPORTED_FPR:g} a TPR of at most {_up(worst.tpr)}.",
+    ]
+
+
+def _risk(ledger: ReadLedger, adversary: str, prior: float) -> Risk:
+    assert ledger.noise_multiplier is not None  # noqa: S101 the caller looked
+    composition = Composition(
+        adversary=adversary,  # type: ignore[arg-type] # one of two literals
+        noise_multiplier=ledger.noise_multiplier,
+        sampling_rate=ledger.sampling_rate,
+        steps=ledger.steps,
+    )
+    return assess(composition, prior=prior)
+
+
+def _outside(facts: CardFacts) -> list[str]:
+    return [
+        "## What ε does not cover",
+        "",
+        *(f"- {plain(sentence)}" for sentence in facts.ledger.outside_accounting),
+        "- Other models trained on the same patients: their ε add up to more than any one of them.",
+        "- What is true of patients who were not in the training set: a model that generalises tells of them too.",
+    ]
+
+
+def _recipients(ledger: ReadLedger) -> list[str]:
+    if ledger.reason_against_release is not None:
+        return ["## Who may receive it", "", "- Nobody outside the institution that trained it."]
+    return [
+        "## Who may receive it",
+        "",
+        "- Those to whom the institution grants what the stated (ε, δ) leaves open. Differential privacy holds against "
+        "any recipient, whatever else they know, now or later, and however often they look at the model; so the "
+        "decision is about ε, not about the recipient's good will.",
+        "- The files of this bundle alone: the run folder (metrics.csv, summary.json, curves, checkpoints, "
+        "internal.json) stays inside.",
+        "- `checksums.sha256` finds damage. It does not tell who made the bundle: get it over a channel that does.",
+    ]
+
+
+def plain(text: str) -> str:
+    """Text from elsewhere as one line that Markdown leaves alone."""
+    return " ".join(_UNSAFE.sub(" ", text).split())[:_LONGEST]
+
+
+def _up(value: float) -> str:
+    """Four digits, never below the value: bounds are not rounded down."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    power = 10.0 ** (3 - math.floor(math.log10(abs(value))))
+    rounded = math.ceil(value * power * (1 - 1e-12)) / power
+    return f"{max(rounded, value) if rounded < value else rounded:.4g}"

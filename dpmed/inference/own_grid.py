@@ -1,0 +1,126 @@
+"""Masks back in the grid of the file that they are of: its size, order of axes, directions and place in space."""
+
+import gzip
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from PIL import Image
+
+from dpmed.files import write_bytes
+
+_BYTE_CLASSES = 256
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OwnGrid:
+    """The pixels or voxels of one file.
+
+    Attributes:
+        shape: `(height, width)` of a picture as it is looked at, or the stored axes of a volume.
+        affine: from a volume's voxel indices to millimetres, RAS+; None for pictures.
+        resampled: sides on canonical axes after resampling, before the middle was cut out or padded; None where nothing
+            was.
+    """
+
+    shape: tuple[int, ...]
+    affine: Float[np.ndarray, "4 4"] | None = None
+    resampled: tuple[int, ...] | None = None
+
+    def restore(self, mask: Shaped[np.ndarray, "*space"]) -> Shaped[np.ndarray, "*own"]:
+        """A mask of class numbers on the file's own grid, by nearest neighbours; 0 where the network saw nothing."""
+        if self.affine is None:
+            return _nearest(mask, self.shape)
+        from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+        orientation = io_orientation(self.affine)
+        whole = _unfit(mask, self.resampled or mask.shape)
+        canonical = [0, 0, 0]
+        for axis, (place, _) in enumerate(orientation.astype(int)):
+            canonical[place] = self.shape[axis]
+        near = _nearest(whole, tuple(canonical))
+        standard = np.array([[0, 1], [1, 1], [2, 1]])
+        return np.ascontiguousarray(apply_orientation(near, ornt_transform(standard, orientation)))
+
+
+def sides_at_spacing(
+    shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"], spacing_mm: tuple[float, float, float] | None
+) -> tuple[int, ...] | None:
+    """Sides on canonical axes of a volume that is resampled to a voxel size; None without one."""
+    if spacing_mm is None:
+        return None
+    from nibabel.orientations import io_orientation
+
+    sides = [0, 0, 0]
+    stored_mm = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    for axis, (place, _) in enumerate(io_orientation(affine).astype(int)):
+        sides[place] = max(1, round(shape[axis] * float(stored_mm[axis]) / spacing_mm[place]))
+    return tuple(sides)
+
+
+def write_mask(folder: Path, name: str, mask: Shaped[np.ndarray, "*own"], grid: OwnGrid | None) -> str:
+    """Write class numbers beside each other: `.nii.gz` for volumes, PNG for pictures, `.npy` for arrays.
+
+    Args:
+        folder: where to.
+        name: without ending.
+        mask: on the file's own grid.
+        grid: of the file; None for an array.
+
+    Returns:
+        The file's name.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    small = mask.astype(np.uint8) if mask.max(initial=0) < _BYTE_CLASSES else mask.astype(np.int32)
+    if grid is None:
+        return write_array(folder, name, small)
+    if grid.affine is None:
+        buffer = io.BytesIO()
+        Image.fromarray(small if small.dtype == np.uint8 else small.astype(np.uint16)).save(buffer, "PNG")
+        write_bytes(folder / f"{name}.png", buffer.getvalue())
+        return f"{name}.png"
+    from nibabel.nifti1 import Nifti1Image
+
+    image = Nifti1Image(small, grid.affine)
+    image.header.set_xyzt_units("mm")
+    # No time and no name in the archive: the same mask gives the same bytes.
+    write_bytes(folder / f"{name}.nii.gz", gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
+    return f"{name}.nii.gz"
+
+
+def write_array(folder: Path, name: str, values: Shaped[np.ndarray, "..."]) -> str:
+    """Write an array as `.npy`; gives the file's name.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, values, allow_pickle=False)
+    write_bytes(folder / f"{name}.npy", buffer.getvalue())
+    return f"{name}.npy"
+
+
+def _nearest(mask: Shaped[np.ndarray, "*space"], shape: tuple[int, ...]) -> Shaped[np.ndarray, "*wanted"]:
+    """The value whose cell the middle of each new cell lies in."""
+    for axis, (have, want) in enumerate(zip(mask.shape, shape, strict=True)):
+        places = ((2 * np.arange(want) + 1) * have) // (2 * want)
+        mask = np.take(mask, places, axis=axis)
+    return mask
+
+
+def _unfit(mask: Shaped[np.ndarray, "x y z"], shape: tuple[int, ...]) -> Shaped[np.ndarray, "a b c"]:
+    """The inverse of cropping and padding about the centre."""
+    if mask.shape == shape:
+        return mask
+    out = np.zeros(shape, mask.dtype)
+    source, target = [], []
+    for have, want in zip(mask.shape, shape, strict=True):
+        size = min(have, want)
+        source.append(slice((have - size) // 2, (have - size) // 2 + size))
+        target.append(slice((want - size) // 2, (want - size) // 2 + size))
+    out[tuple(target)] = mask[tuple(source)]
+    return out

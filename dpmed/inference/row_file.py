@@ -1,0 +1,105 @@
+"""`predictions.csv` as it grows: rows are appended in blocks that are on the disk before the next begins."""
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from dpmed.errors import InputError, RunError
+from dpmed.files import FILE_MODE
+
+Row = Mapping[str, object]
+
+
+class RowFile:
+    r"""A CSV file that is written from its beginning to its end, in one go or several.
+
+    One row is one line: line breaks in cells are written as `\n`. A line that a crash cut off is removed.
+
+    Args:
+        path: the file; it may hold rows of an earlier go.
+        columns: the header.
+        first: what the first cell of each row is going to be, in order; rows that are there must agree.
+
+    Raises:
+        InputError: the file has other columns, or rows of other inputs.
+        RunError: it cannot be read or written.
+    """
+
+    def __init__(self, path: Path, columns: Sequence[str], *, first: Sequence[str]) -> None:
+        self._path = path
+        self._columns = list(columns)
+        self.rows, self.errors, self._end = self._read(first) if path.exists() else (0, 0, 0)
+
+    @contextmanager
+    def open(self) -> Iterator["Appender"]:
+        """Append rows within this context."""
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, FILE_MODE)
+            with os.fdopen(descriptor, "wb") as file:
+                file.truncate(self._end)
+                file.seek(self._end)
+                appender = Appender(file, self._columns)
+                if self._end == 0:
+                    appender.write_header()
+                yield appender
+        except OSError as error:
+            remedy = "What was predicted is kept; free some space and start the same command again."
+            raise RunError(
+                f"could not be written ({error.strerror or error})", where=str(self._path), remedy=remedy
+            ) from error
+
+    def _read(self, first: Sequence[str]) -> tuple[int, int, int]:
+        rows = errors = end = 0
+        where = str(self._path)
+        with self._path.open("rb") as file:
+            header = file.readline()
+            if not header.endswith(b"\n"):
+                return 0, 0, 0
+            if _cells(header) != [_one_line(name) for name in self._columns]:
+                raise InputError("was begun with other columns", where=where, remedy="Choose another folder.")
+            end = len(header)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                cells = _cells(line)
+                if rows >= len(first) or len(cells) != len(self._columns) or cells[0] != _one_line(first[rows]):
+                    remedy = "Give the same inputs in the same order, or choose another folder."
+                    raise InputError(f"row {rows + 1} is of another input", where=where, remedy=remedy)
+                rows, errors, end = rows + 1, errors + bool(cells[-1]), end + len(line)
+        return rows, errors, end
+
+
+class Appender:
+    """Appends blocks of rows to an open file."""
+
+    def __init__(self, file: BinaryIO, columns: Sequence[str]) -> None:
+        self._file = file
+        self._columns = columns
+
+    def write_header(self) -> None:
+        """The first line."""
+        self._append([self._columns])
+
+    def write(self, rows: Sequence[Row]) -> None:
+        """Rows, on the disk when this returns; a missing value stays empty."""
+        self._append([[row.get(name, "") for name in self._columns] for row in rows])
+
+    def _append(self, rows: Sequence[Sequence[object]]) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerows([_one_line(str(cell)) for cell in row] for row in rows)
+        self._file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _cells(line: bytes) -> list[str]:
+    return next(csv.reader([line.decode("utf-8", "surrogateescape")]), [])
+
+
+def _one_line(text: str) -> str:
+    return text.replace("\r", "\\r").replace("\n", "\\n")

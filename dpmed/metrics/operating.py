@@ -1,0 +1,157 @@
+"""What a probability is worth: operating points, curves over all thresholds, and calibration.
+
+Everything is for one question with the answers no and yes: one class against the rest, or one label. Curves come from
+scikit-learn.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from dpmed.metrics.intervals import binomial_interval
+
+BINS = 10
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatingPoint:
+    """A test at one threshold; NaN where nothing of the kind is in the data.
+
+    Attributes:
+        threshold: yes from this probability on.
+        sensitivity: share of the positives that are found, with its exact 95 % interval.
+        sensitivity_interval: of it.
+        specificity: share of the negatives that are left alone.
+        specificity_interval: of it.
+        ppv: share of the yes that are right, at the prevalence of these data.
+        npv: share of the no that are right.
+    """
+
+    threshold: float
+    sensitivity: float
+    sensitivity_interval: tuple[float, float]
+    specificity: float
+    specificity_interval: tuple[float, float]
+    ppv: float
+    npv: float
+
+    def at_prevalence(self, prevalence: float) -> tuple[float, float]:
+        """PPV and NPV where this share of people has the finding (Bayes)."""
+        hit, passed = self.sensitivity * prevalence, self.specificity * (1 - prevalence)
+        missed, alarm = (1 - self.sensitivity) * prevalence, (1 - self.specificity) * (1 - prevalence)
+        return hit / (hit + alarm) if hit + alarm else np.nan, passed / (passed + missed) if passed + missed else np.nan
+
+
+def operating_point(
+    probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"], threshold: float
+) -> OperatingPoint:
+    """What a threshold does on these samples."""
+    says_yes = probability >= threshold
+    hits, alarms = int((says_yes & positive).sum()), int((says_yes & ~positive).sum())
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    sensitivity, sensitivity_interval = _share(hits, positives)
+    specificity, specificity_interval = _share(negatives - alarms, negatives)
+    misses = positives - hits
+    return OperatingPoint(
+        threshold=float(threshold),
+        sensitivity=sensitivity,
+        sensitivity_interval=sensitivity_interval,
+        specificity=specificity,
+        specificity_interval=specificity_interval,
+        ppv=_share(hits, hits + alarms)[0],
+        npv=_share(negatives - alarms, negatives - alarms + misses)[0],
+    )
+
+
+def threshold_for_sensitivity(
+    probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"], sensitivity: float
+) -> float:
+    """The highest threshold that finds at least this share of the positives; 0 without any."""
+    scores = np.sort(probability[positive])[::-1]
+    return float(scores[int(np.ceil(sensitivity * len(scores))) - 1]) if len(scores) else 0.0
+
+
+def threshold_for_specificity(
+    probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"], specificity: float
+) -> float:
+    """The lowest threshold that leaves at least this share of the negatives alone."""
+    scores = np.sort(probability[~positive])
+    allowed = int(np.floor((1 - specificity) * len(scores) + 1e-9))
+    return float(np.nextafter(scores[len(scores) - 1 - allowed], np.inf)) if len(scores) else 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationBin:
+    """Samples of like probability.
+
+    Attributes:
+        low: lower end of the bin.
+        high: upper end.
+        samples: how many.
+        mean_probability: that was predicted.
+        share_positive: that was seen, with its exact 95 % interval.
+        interval: of it.
+    """
+
+    low: float
+    high: float
+    samples: int
+    mean_probability: float
+    share_positive: float
+    interval: tuple[float, float]
+
+
+def calibration(
+    probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"]
+) -> tuple[CalibrationBin, ...]:
+    """The reliability diagram: ten bins of equal width, empty ones left out (Guo et al., 2017)."""
+    edges = np.linspace(0, 1, BINS + 1)
+    place = np.minimum((probability * BINS).astype(int), BINS - 1)
+    found = []
+    for number in range(BINS):
+        here = place == number
+        if here.any():
+            share, interval = _share(int(positive[here].sum()), int(here.sum()))
+            found.append(
+                CalibrationBin(
+                    low=float(edges[number]),
+                    high=float(edges[number + 1]),
+                    samples=int(here.sum()),
+                    mean_probability=float(probability[here].mean()),
+                    share_positive=share,
+                    interval=interval,
+                )
+            )
+    return tuple(found)
+
+
+def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
+    """ECE: the mean distance between predicted and seen, weighed by the samples of each bin."""
+    total = sum(one.samples for one in bins)
+    return (
+        sum(one.samples * abs(one.mean_probability - one.share_positive) for one in bins) / total if total else np.nan
+    )
+
+
+def brier(probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"]) -> float:
+    """The Brier score: mean squared distance of probability from truth."""
+    from sklearn.metrics import brier_score_loss
+
+    return float(brier_score_loss(positive, np.clip(probability, 0.0, 1.0)))
+
+
+def average_precision(probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"]) -> float:
+    """The area under the precision-recall curve; NaN without positives."""
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(positive, probability)) if positive.any() else np.nan
+
+
+def _share(count: int, total: int) -> tuple[float, tuple[float, float]]:
+    if total == 0:
+        return np.nan, (0.0, 1.0)
+    interval = binomial_interval(count, total, confidence=_CONFIDENCE)
+    return count / total, (interval.low, interval.high)

@@ -1,0 +1,113 @@
+"""A network by the user's own code, looked at before it is trained.
+
+Per-record gradients are taken of one sample at a time, so that whatever the code does within a sample, a record's
+influence is clipped as a whole. What would let samples meet, statistics over a batch axis, is refused. That constants
+in the code owe nothing to private data cannot be seen from here: the ledger says so.
+"""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from dpmed.config.model import CustomModel
+from dpmed.errors import InputError
+from dpmed.factories import Loaded, guarded, load_factory
+
+_WHERE = "model.factory"
+
+
+class Custom(eqx.Module):
+    """The user's module in the form that training calls.
+
+    Attributes:
+        inner: called as `inner(x, key=key)`.
+    """
+
+    inner: Any
+
+    def __call__(
+        self, x: Float[Array, "*space channel"], state: PyTree, *, key: PRNGKeyArray | None = None
+    ) -> tuple[Float[Array, "..."], PyTree]:
+        """The prediction; there is no state."""
+        return self.inner(x, key=key), state
+
+    def parts(self) -> list[Any]:
+        """One: nothing is known of its inside."""
+        return [self.inner]
+
+
+def load_custom(config: CustomModel) -> Loaded:
+    """The factory of a custom model.
+
+    Raises:
+        InputError: there is none of this name on the Python path.
+    """
+    return load_factory(config.factory, where=_WHERE)
+
+
+def make_custom(
+    config: CustomModel, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray, *, gives_image: bool
+) -> Custom:
+    """What the factory makes, checked.
+
+    Args:
+        config: names the factory.
+        input_shape: `(*space, channel)`.
+        outputs: numbers of a prediction, or channels of a predicted image.
+        key: fixes the initial weights.
+        gives_image: whether a prediction is an image or mask.
+
+    Raises:
+        InputError: the factory raised, gave something else than a module of float32 weights, or its module mixes
+            samples, gives another shape, or numbers that are not finite.
+    """
+    loaded = load_custom(config)
+    made = loaded.call(input_shape=input_shape, outputs=outputs, key=key, **config.arguments)
+    where = f"{_WHERE} = {loaded.name!r}"
+    if not isinstance(made, eqx.Module):
+        raise InputError(f"gave a {type(made).__name__}, not an equinox.Module", where=where)
+    _check_leaves(made, where)
+    wanted = (*input_shape[:-1], outputs) if gives_image else (outputs,)
+    _check_call(made, input_shape, wanted, where)
+    return Custom(made)
+
+
+def _check_leaves(module: eqx.Module, where: str) -> None:
+    is_index = lambda leaf: isinstance(leaf, eqx.nn.StateIndex)  # noqa: E731 a predicate
+    if any(map(is_index, jax.tree.leaves(module, is_leaf=is_index))):
+        raise InputError(
+            "holds a layer with state, such as batch norm: its statistics mix the samples of a batch, so that no "
+            "clipping bounds what one patient does",
+            where=where,
+            remedy="Use a norm over one sample, such as equinox.nn.GroupNorm or LayerNorm.",
+        )
+    for path, leaf in jax.tree.leaves_with_path(eqx.filter(module, eqx.is_inexact_array)):
+        if leaf.dtype != jnp.float32:
+            name = jax.tree_util.keystr(path)
+            raise InputError(f"its weight {name} is {leaf.dtype}; weights must be float32", where=where)
+
+
+def _check_call(module: Any, input_shape: tuple[int, ...], wanted: tuple[int, ...], where: str) -> None:
+    sample, key = jnp.zeros(input_shape, jnp.float32), jax.random.key(0)
+    try:
+        found = guarded(lambda: module(sample, key=key), where=where)
+    except InputError as error:
+        if "unbound axis" in str(error):
+            raise InputError(
+                "uses an axis over the batch: samples would mix, so that no clipping bounds what one patient does",
+                where=where,
+                remedy="Compute each sample by itself.",
+            ) from error
+        raise
+    shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
+    if shape != wanted or dtype != jnp.float32:
+        raise InputError(
+            f"gives {dtype} of shape {shape} for one sample {input_shape}; float32 of shape {wanted} is needed",
+            where=where,
+        )
+    # Where only shapes are asked for, as when a trained model is read back, there are no numbers to look at.
+    if not isinstance(found, jax.core.Tracer) and not bool(jnp.isfinite(found).all()):
+        raise InputError("gives numbers that are not finite for a sample of zeros", where=where)

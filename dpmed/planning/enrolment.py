@@ -1,0 +1,136 @@
+"""A run of a plan and its cohort: it enters before its first step, and enters what it has spent when it ends."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+from dpmed.config.load import config_to_toml
+from dpmed.config.privacy import PrivacyConfig
+from dpmed.data.identity import sample_identities
+from dpmed.errors import DpmedError, InputError
+from dpmed.files import read_json, write_json
+from dpmed.planning.plan import Plan
+from dpmed.privacy.cohort import Cohort, Entry, Snapshot, Status
+from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.spending import require_within
+
+# Written before the entry is: a run that was killed in between finds its token, and enters under it.
+ENTRY_FILE = "cohort.json"
+
+
+def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
+    """Enter runs, all or none, into their cohort file; those that stand there already count as planned again.
+
+    Args:
+        plans: each run's plan and the folder in which it keeps what a resume needs. Runs whose config names no cohort
+            are passed over.
+
+    Raises:
+        InputError: a unit would pass the limit, or the file is of another unit of privacy. Nothing is left behind.
+        RunError: the file cannot be written.
+    """
+    entered = [(plan, folder, found) for plan, folder in plans if (found := _with_cohort(plan)) is not None]
+    if not entered:
+        return
+    _, _, (path, first) = entered[0]
+    if any(other != path for _, _, (other, _) in entered):
+        raise InputError("runs of one call enter one cohort file", where="privacy.cohort")
+    fresh = [folder for _, folder, _ in entered if not (folder / ENTRY_FILE).is_file()]
+    try:
+        with Cohort(path, create=(first.unit, first.delta)) as cohort:
+            for plan, _, (_, privacy) in entered:
+                _require_same_cohort(cohort, plan, privacy)
+            cohort.enter([_entry(plan, folder) for plan, folder, _ in entered], partial(_within, first))
+    except DpmedError:
+        for folder in fresh:
+            (folder / ENTRY_FILE).unlink(missing_ok=True)
+            with suppress(OSError):  # not empty, or never made
+                folder.rmdir()
+        raise
+
+
+def settle(plan: Plan, folder: Path, *, steps: int, status: Status) -> None:
+    """Enter what a run has spent, if its config names a cohort.
+
+    Args:
+        plan: of the run.
+        folder: as for `enrol`.
+        steps: draws made.
+        status: `stopped` or `finished`.
+    """
+    found = _with_cohort(plan)
+    if found is not None:
+        with Cohort(found[0]) as cohort:
+            cohort.settle(_token(folder), steps=steps, status=status)
+
+
+def _with_cohort(plan: Plan) -> tuple[Path, PrivacyConfig] | None:
+    privacy = plan.config.privacy
+    return None if privacy is None or privacy.cohort is None else (privacy.cohort, privacy)
+
+
+def unit_names(plan: Plan) -> list[str]:
+    """A name for the unit of each record: what the data set calls it, or a digest of its content."""
+    dataset = plan.dataset
+    if plan.facts.unit != "image":
+        return [dataset.groups[int(samples[0])] for samples in plan.members]
+    return [identity.hex() for identity in sample_identities(dataset, [int(samples[0]) for samples in plan.members])]
+
+
+def planned_mechanism(plan: Plan) -> SampledGaussian:
+    """All steps of a private plan."""
+    budget = plan.budget
+    if budget is None:
+        raise ValueError("Expected a plan with a budget.")
+    return SampledGaussian(
+        noise_multiplier=budget.noise_multiplier, sampling_rate=budget.sampling_rate, steps=budget.steps
+    )
+
+
+def _entry(plan: Plan, folder: Path) -> Entry:
+    return Entry(
+        token=_token(folder),
+        folder=str(folder.parent),
+        config_sha256=hashlib.sha256(config_to_toml(plan.config).encode()).hexdigest(),
+        data=plan.facts.data,
+        mechanism=planned_mechanism(plan),
+        units=unit_names(plan),
+    )
+
+
+def _token(folder: Path) -> str:
+    path = folder / ENTRY_FILE
+    if path.is_file():
+        content = read_json(path)
+        token = content.get("token") if isinstance(content, dict) else None
+        if isinstance(token, str):
+            return token
+        raise InputError("does not name the run's entry in its cohort file", where=str(path))
+    token = os.urandom(16).hex()
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(path, {"token": token})
+    return token
+
+
+def _require_same_cohort(cohort: Cohort, plan: Plan, privacy: PrivacyConfig) -> None:
+    if cohort.unit != plan.facts.unit:
+        raise InputError(
+            f"counts what each {cohort.unit} has spent, and this run protects each {plan.facts.unit}",
+            where="privacy.cohort",
+            remedy=f'Use privacy.unit = "{cohort.unit}", or another cohort file.',
+        )
+    if privacy.delta > cohort.delta:
+        raise InputError(
+            f"states ε at δ = {cohort.delta:g}, and this run's δ = {privacy.delta:g} is larger",
+            where="privacy.cohort",
+            remedy=f"Use privacy.delta = {cohort.delta:g} or less.",
+        )
+
+
+def _within(privacy: PrivacyConfig, snapshot: Snapshot, tokens: frozenset[str]) -> None:
+    limits = [limit for limit in (snapshot.limit, privacy.cohort_epsilon) if limit is not None]
+    if limits:
+        require_within(min(limits), snapshot, tokens)

@@ -1,0 +1,376 @@
+"""The cohort file: which units took part in which runs, so that all runs on the same patients are counted together.
+
+An SQLite file that only its owner can read. Units stand in it as keyed hashes of their names; the key is made with the
+file and never leaves it. A run enters, with all the steps it plans, before its first step; the steps that it made are
+entered when it ends. So a crash leaves the planned cost, never less than was spent. Every change is one transaction
+that is on the disk before the call returns, and two runs that enter at once are let in one after the other.
+"""
+
+import hmac
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Int, UInt64
+
+from dpmed.errors import InputError, RunError
+from dpmed.privacy.mechanism import SampledGaussian
+
+Status = Literal["running", "stopped", "finished"]
+
+_FORMAT = "dpmed cohort 1"
+_HASH_BYTES, _KEY_BYTES = 16, 32
+_OWNER_ONLY = 0o600
+_SECONDS_TO_WAIT = 60.0
+_TABLES = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE units (number INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE);
+CREATE TABLE runs (
+    number INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, entered TEXT NOT NULL, folder TEXT NOT NULL,
+    config_sha256 TEXT NOT NULL, data TEXT NOT NULL, noise_multiplier REAL NOT NULL, sampling_rate REAL NOT NULL,
+    planned INTEGER NOT NULL, steps INTEGER NOT NULL, status TEXT NOT NULL, members BLOB NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A run as it enters.
+
+    Attributes:
+        token: by which the run knows its entry again; random.
+        folder: of the run, for people.
+        config_sha256: of its config.
+        data: the data set in public terms.
+        mechanism: σ, q and all planned steps.
+        units: names of the units that it trains on; only their keyed hashes are kept.
+    """
+
+    token: str
+    folder: str
+    config_sha256: str
+    data: str
+    mechanism: SampledGaussian
+    units: Sequence[str] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EnteredRun:
+    """A run as it stands in the file.
+
+    Attributes:
+        number: in the order of entering, from 1.
+        token: of its entry.
+        entered: when, UTC.
+        folder: of the run.
+        data: the data set in public terms.
+        mechanism: σ, q and the steps that count: all planned ones until the run has ended.
+        planned: steps planned.
+        status: `running` (or broken off), `stopped` or `finished`.
+        members: for each unit of the file whether the run trains on it.
+    """
+
+    number: int
+    token: str
+    entered: str
+    folder: str
+    data: str
+    mechanism: SampledGaussian
+    planned: int
+    status: Status
+    members: Bool[np.ndarray, " unit"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Snapshot:
+    """All that the file holds, at one moment.
+
+    Attributes:
+        unit: what a unit is: image, patient, …
+        delta: δ at which ε is stated.
+        limit: the most that any unit may spend; None for no limit.
+        units: how many units ever took part.
+        runs: in the order of entering.
+    """
+
+    unit: str
+    delta: float
+    limit: float | None
+    units: int
+    runs: tuple[EnteredRun, ...]
+
+
+# Called with the file as it would be and the tokens of the runs that want to enter; raises an `InputError` to refuse.
+Check = Callable[[Snapshot, frozenset[str]], None]
+
+
+class Cohort:
+    """An open cohort file.
+
+    Args:
+        path: of the file.
+        create: unit and δ of a new file; None where the file must be there.
+
+    Raises:
+        InputError: the file is missing, is no cohort file or is damaged.
+        RunError: the disk is full, or another process holds the file for a minute.
+    """
+
+    def __init__(self, path: Path, *, create: tuple[str, float] | None = None) -> None:
+        self.path = path
+        if create is None and not path.is_file():
+            raise InputError(
+                "there is no such cohort file",
+                where=str(path),
+                remedy="A run whose config has privacy.cohort makes it before its first step.",
+            )
+        with _explained(path):
+            if create is not None and not path.exists():
+                _make(path, *create)
+            self._connection = _open(path)
+        self._facts = self._read_facts()
+
+    def __enter__(self) -> "Cohort":
+        """The open file."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @property
+    def unit(self) -> str:
+        """What a unit is."""
+        return self._facts["unit"]
+
+    @property
+    def delta(self) -> float:
+        """δ at which ε is stated."""
+        return float(self._facts["delta"])
+
+    def hash_of(self, name: str) -> bytes:
+        """The keyed hash under which a unit's name is kept."""
+        return hmac.digest(bytes.fromhex(self._facts["key"]), name.encode("utf-8", "surrogatepass"), "sha256")[
+            :_HASH_BYTES
+        ]
+
+    def snapshot(self) -> Snapshot:
+        """All runs and units, read at one moment."""
+        with self._transaction("DEFERRED"):
+            return self._snapshot()
+
+    def runs_of(self, name: str) -> tuple[EnteredRun, ...] | None:
+        """The runs that train on the unit of this name; None if it never took part."""
+        with self._transaction("DEFERRED"):
+            found = self._connection.execute("SELECT number FROM units WHERE hash = ?", (self.hash_of(name),))
+            row = found.fetchone()
+            if row is None:
+                return None
+            return tuple(run for run in self._snapshot().runs if run.members[row[0]])
+
+    def places_of(self, names: Sequence[str]) -> list[int | None]:
+        """The numbers of units by name; None for those that never took part."""
+        with self._transaction("DEFERRED"):
+            known = {bytes(code): number for number, code in self._connection.execute("SELECT number, hash FROM units")}
+        return [known.get(self.hash_of(name)) for name in names]
+
+    def set_limit(self, limit: float | None) -> None:
+        """Set the most that any unit may spend; None takes the limit away."""
+        with self._transaction("IMMEDIATE"):
+            self._connection.execute("DELETE FROM facts WHERE name = 'limit'")
+            if limit is not None:
+                self._connection.execute("INSERT INTO facts VALUES ('limit', ?)", (repr(limit),))
+        self._facts = self._read_facts()
+
+    def enter(self, entries: Sequence[Entry], check: Check | None = None) -> None:
+        """Enter runs, all or none; a run that stands in the file already, by its token, counts as planned again.
+
+        Args:
+            entries: the runs.
+            check: called within the transaction with the file as it would be, before anything is written; raises to
+                refuse.
+        """
+        with self._transaction("IMMEDIATE"):
+            self._facts = self._read_facts()
+            for entry in entries:
+                self._put(entry)
+            if check is not None:
+                check(self._snapshot(), frozenset(entry.token for entry in entries))
+
+    def settle(self, token: str, *, steps: int, status: Status) -> None:
+        """Enter the steps that a run has made; with status `running`, all planned ones count again."""
+        with self._transaction("IMMEDIATE"):
+            found = self._connection.execute("SELECT planned FROM runs WHERE token = ?", (token,)).fetchone()
+            if found is None:
+                raise InputError("does not know this run", where=str(self.path), remedy="Was the file replaced?")
+            counted = found[0] if status == "running" else steps
+            self._connection.execute("UPDATE runs SET steps = ?, status = ? WHERE token = ?", (counted, status, token))
+
+    def _put(self, entry: Entry) -> None:
+        connection, mechanism = self._connection, entry.mechanism
+        known = connection.execute("SELECT number FROM runs WHERE token = ?", (entry.token,)).fetchone()
+        if known is not None:
+            connection.execute("UPDATE runs SET steps = planned, status = 'running' WHERE token = ?", (entry.token,))
+            return
+        numbers = self._numbers(entry.units)
+        bits = np.zeros(int(numbers.max(initial=-1)) + 1, bool)
+        bits[numbers] = True
+        values = (
+            entry.token,
+            datetime.now(UTC).isoformat(timespec="seconds"),
+            entry.folder,
+            entry.config_sha256,
+            entry.data,
+            mechanism.noise_multiplier,
+            mechanism.sampling_rate,
+            mechanism.steps,
+            mechanism.steps,
+            "running",
+            np.packbits(bits).tobytes(),
+        )
+        names = (
+            "token, entered, folder, config_sha256, data, noise_multiplier, sampling_rate, planned, steps, status, "
+            "members"
+        )
+        marks = ", ".join("?" * len(values))
+        connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", values)  # noqa: S608 constants of ours
+
+    def _numbers(self, names: Sequence[str]) -> Int[np.ndarray, " unit"]:
+        """The numbers of units, new ones added at the end."""
+        known = {bytes(code): number for number, code in self._connection.execute("SELECT number, hash FROM units")}
+        hashes = [self.hash_of(name) for name in names]
+        new = [code for code in dict.fromkeys(hashes) if code not in known]
+        known.update({code: len(known) + place for place, code in enumerate(new)})
+        self._connection.executemany("INSERT INTO units VALUES (?, ?)", [(known[code], code) for code in new])
+        return np.array([known[code] for code in hashes], np.int64)
+
+    def _snapshot(self) -> Snapshot:
+        (units,) = self._connection.execute("SELECT COUNT(*) FROM units").fetchone()
+        columns = (
+            "number, token, entered, folder, data, noise_multiplier, sampling_rate, planned, steps, status, members"
+        )
+        rows = self._connection.execute(f"SELECT {columns} FROM runs ORDER BY number")  # noqa: S608 a constant
+        limit = self._facts.get("limit")
+        try:
+            runs = tuple(_run(row, units) for row in rows)
+            return Snapshot(
+                unit=self.unit,
+                delta=float(self._facts["delta"]),
+                limit=None if limit is None else float(limit),
+                units=units,
+                runs=runs,
+            )
+        except (ValueError, TypeError) as error:
+            raise InputError(f"is damaged ({error})", where=str(self.path)) from error
+
+    def _read_facts(self) -> Mapping[str, str]:
+        with _explained(self.path):
+            facts = dict(self._connection.execute("SELECT name, value FROM facts"))
+        if facts.get("format") != _FORMAT or not {"key", "unit", "delta"} <= set(facts):
+            raise InputError("is no cohort file of this version of dpmed", where=str(self.path))
+        return facts
+
+    @contextmanager
+    def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"]) -> Iterator[None]:
+        with _explained(self.path):
+            self._connection.execute(f"BEGIN {kind}")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+
+def equal_histories(snapshot: Snapshot) -> list[tuple[tuple[int, ...], int]]:
+    """Groups of units that took part in exactly the same runs.
+
+    Returns:
+        For each group the places of its runs in `snapshot.runs`, and how many units it has. A million units in a
+        thousand runs take seconds: each unit gets a signature of 128 random bits per run, joined by exclusive or.
+    """
+    signatures: UInt64[np.ndarray, "unit 2"] = np.zeros((snapshot.units, 2), np.uint64)
+    generator = np.random.default_rng(int.from_bytes(os.urandom(16), "big"))
+    for run in snapshot.runs:
+        signatures[run.members] ^= generator.integers(0, 2**64, size=2, dtype=np.uint64)
+    keys = np.ascontiguousarray(signatures).view([("", np.uint64)] * 2).ravel()
+    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
+    if len(first) == 0:
+        return []
+    table = np.stack([run.members[first] for run in snapshot.runs], axis=1) if snapshot.runs else np.zeros((1, 0), bool)
+    return [
+        (tuple(np.flatnonzero(row).tolist()), int(count)) for row, count in zip(table, counts.tolist(), strict=True)
+    ]
+
+
+def _run(row: Sequence[Any], units: int) -> EnteredRun:
+    number, token, entered, folder, data, noise, rate, planned, steps, status, members = row
+    if status not in ("running", "stopped", "finished") or not 0 <= steps:
+        raise ValueError(f"run {number}")
+    bits = np.unpackbits(np.frombuffer(members, np.uint8)).astype(bool)[:units]
+    return EnteredRun(
+        number=number,
+        token=token,
+        entered=entered,
+        folder=folder,
+        data=data,
+        mechanism=SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps),
+        planned=planned,
+        status=status,
+        members=np.pad(bits, (0, units - len(bits))),
+    )
+
+
+def _make(path: Path, unit: str, delta: float) -> None:
+    """Make the file whole or not at all: beside its place, then by a link, which fails if another was faster."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
+    os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY))
+    try:
+        connection = sqlite3.connect(beside, isolation_level=None)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript("BEGIN;" + _TABLES + "COMMIT;")
+        facts = {"format": _FORMAT, "key": os.urandom(_KEY_BYTES).hex(), "unit": unit, "delta": repr(delta)}
+        connection.execute("BEGIN")
+        connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+        connection.execute("COMMIT")
+        connection.close()
+        try:
+            os.link(beside, path)
+        except FileExistsError:
+            return
+    finally:
+        beside.unlink()
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    # The rollback journal, not the write-ahead log: its locks hold on shared file systems too.
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_SECONDS_TO_WAIT)
+    connection.isolation_level = None
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA synchronous = FULL")
+    return connection
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """SQLite's errors as messages for the user."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "no such" in str(error):
+            raise InputError("is no cohort file", where=str(path)) from error
+        raise RunError(f"cannot be used now ({error})", where=str(path)) from error
+    except sqlite3.DatabaseError as error:
+        raise InputError(
+            f"is no cohort file, or is damaged ({error})", where=str(path), remedy="Put back a copy, or name another."
+        ) from error
+    except OSError as error:
+        raise RunError(f"cannot be written ({error.strerror})", where=str(path)) from error

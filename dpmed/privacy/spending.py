@@ -1,0 +1,168 @@
+"""What the units of a cohort have spent: the composition of exactly the runs that each of them took part in.
+
+Units of equal histories are counted together, and so are histories with the same mechanisms. Where more of them differ
+than can be composed in a reasonable time, those that can hold the largest ε are composed tightly; the others are stated
+by Rényi accounting, which is never below the tight ε.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool
+
+from dpmed.errors import InputError
+from dpmed.privacy.accountant import calibrate_noise, calibrate_steps
+from dpmed.privacy.cohort import Snapshot, equal_histories
+from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted
+from dpmed.privacy.rdp import rdp_epsilons
+from dpmed.privacy.several import composed_epsilon
+
+# Histories that are composed tightly; one takes up to a few tenths of a second.
+_MOST_COMPOSED = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class History:
+    """What some units have in common.
+
+    Attributes:
+        mechanisms: of all their runs together; empty before the first.
+        units: how many units have them.
+        epsilon: ε at the cohort's δ, an upper bound.
+        epsilon_rdp: the same by Rényi accounting.
+    """
+
+    mechanisms: Mechanisms
+    units: int
+    epsilon: float
+    epsilon_rdp: float
+
+
+def spent(snapshot: Snapshot) -> tuple[History, ...]:
+    """What has been spent, the largest ε first.
+
+    Args:
+        snapshot: of a cohort file; runs that have not ended count with all steps they planned.
+    """
+    gathered: dict[Mechanisms, int] = {}
+    for places, units in equal_histories(snapshot):
+        mechanisms = counted(snapshot.runs[place].mechanism for place in places)
+        gathered[mechanisms] = gathered.get(mechanisms, 0) + units
+    return _histories(gathered, snapshot.delta)
+
+
+def _histories(gathered: dict[Mechanisms, int], delta: float) -> tuple[History, ...]:
+    mechanisms = list(gathered)
+    renyi = rdp_epsilons(mechanisms, delta)
+    order = np.argsort(-renyi, kind="stable").tolist()
+    tight = dict.fromkeys(mechanisms, np.inf)
+    for place in order[:_MOST_COMPOSED]:
+        tight[mechanisms[place]] = composed_epsilon(mechanisms[place], delta)
+    found = [
+        History(
+            mechanisms=one,
+            units=gathered[one],
+            epsilon=min(tight[one], float(bound)),
+            epsilon_rdp=float(bound),
+        )
+        for one, bound in zip(mechanisms, renyi, strict=True)
+    ]
+    return tuple(sorted(found, key=lambda history: -history.epsilon))
+
+
+def median(histories: Sequence[History]) -> float:
+    """The median unit's ε; 0 without units."""
+    values = np.array([history.epsilon for history in histories], np.float64)
+    units = np.array([history.units for history in histories], np.int64)
+    if units.sum() == 0:
+        return 0.0
+    order = np.argsort(values, kind="stable")
+    place = int(np.searchsorted(np.cumsum(units[order]), (units.sum() + 1) // 2))
+    return float(values[order][place])
+
+
+def require_within(limit: float, snapshot: Snapshot, tokens: frozenset[str]) -> None:
+    """Refuse runs that would take a unit past the limit.
+
+    Args:
+        limit: the largest ε that any unit may spend.
+        snapshot: of the cohort file, the runs that want to enter in it.
+        tokens: of these runs.
+
+    Raises:
+        InputError: a unit would pass the limit; the message says by how much, what would fit, and how many units could
+            still take part.
+    """
+    new = [place for place, run in enumerate(snapshot.runs) if run.token in tokens]
+    gathered: dict[tuple[Mechanisms, Mechanisms], int] = {}
+    for places, units in equal_histories(snapshot):
+        entering = counted(snapshot.runs[place].mechanism for place in places if place in new)
+        if entering:
+            before = counted(snapshot.runs[place].mechanism for place in places if place not in new)
+            gathered[before, entering] = gathered.get((before, entering), 0) + units
+    together = [counted((*before, *entering)) for before, entering in gathered]
+    # Rényi accounting is quick and never below the tight ε: only what it does not let pass is composed tightly.
+    costs = {
+        key: float(bound) if bound <= limit else composed_epsilon(mechanisms, snapshot.delta)
+        for key, mechanisms, bound in zip(gathered, together, rdp_epsilons(together, snapshot.delta), strict=True)
+    }
+    beyond = {key: cost for key, cost in costs.items() if cost > limit}
+    if not beyond:
+        return
+    (before, entering), most = max(beyond.items(), key=lambda item: item[1])
+    spent_before = composed_epsilon(before, snapshot.delta) if before else 0.0
+    able = sum(gathered[key] for key in costs if key not in beyond)
+    raise InputError(
+        f"its limit is ε = {limit:g} per {snapshot.unit} at δ = {snapshot.delta:g}; of {sum(gathered.values())} "
+        f"{snapshot.unit}s in this training {sum(gathered[key] for key in beyond)} would pass it, with up to "
+        f"ε = {most:.4g}, of which {spent_before:.4g} was spent before; {able} could still take part",
+        where="privacy.cohort",
+        remedy=_what_fits(before, entering, limit=limit, delta=snapshot.delta),
+    )
+
+
+def _what_fits(before: Mechanisms, entering: Mechanisms, *, limit: float, delta: float) -> str:
+    first = "Leave out who has no budget left, or plan a run that fits"
+    if len(entering) > 1:
+        return f"{first}: fewer runs, more noise, or fewer steps."
+    (one,) = entering
+    fits = []
+    try:
+        noise = calibrate_noise(
+            epsilon=limit, delta=delta, sampling_rate=one.sampling_rate, steps=one.steps, others=before
+        )
+        fits.append(f"privacy.noise_multiplier = {noise:.4g} in place of {one.noise_multiplier:.4g}")
+        steps = calibrate_steps(
+            epsilon=limit,
+            delta=delta,
+            sampling_rate=one.sampling_rate,
+            noise_multiplier=one.noise_multiplier,
+            others=before,
+        )
+        fits.append(f"{steps} steps in place of {one.steps}")
+    except InputError:
+        # Nothing of that kind fits; what does fit is said all the same.
+        pass
+    return f"{first}: {' or '.join(fits)}." if fits else f"{first.partition(',')[0]}: nothing else fits any more."
+
+
+def cost_of(snapshot: Snapshot, planned: SampledGaussian, members: Bool[np.ndarray, " unit"], *, new: int) -> float:
+    """The largest ε of any unit after one more run.
+
+    Args:
+        snapshot: of the cohort file.
+        planned: the run.
+        members: for each unit of the file whether the run trains on it.
+        new: units of the run that are not in the file yet.
+    """
+    worst = composed_epsilon((planned,), snapshot.delta) if new else 0.0
+    for places, _ in equal_histories(_only(snapshot, members)):
+        mechanisms = (*(snapshot.runs[place].mechanism for place in places), planned)
+        worst = max(worst, composed_epsilon(mechanisms, snapshot.delta))
+    return worst
+
+
+def _only(snapshot: Snapshot, members: Bool[np.ndarray, " unit"]) -> Snapshot:
+    runs = tuple(replace(run, members=run.members[members]) for run in snapshot.runs)
+    return replace(snapshot, units=int(members.sum()), runs=runs)

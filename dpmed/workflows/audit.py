@@ -1,0 +1,298 @@
+"""`dpmed audit`: the privacy of a training, measured from below, beside what is claimed and proven."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dpmed.auditing.canaries import Observed, Predict, observe_gradients, observe_inputs, toss
+from dpmed.auditing.lower_limit import epsilon_by_curve, epsilon_by_guesses
+from dpmed.auditing.scores import separate
+from dpmed.config.schema import Config
+from dpmed.errors import InputError
+from dpmed.figures.audit import Bar, plot_audit
+from dpmed.files import write_csv, write_json
+from dpmed.planning.enrolment import planned_mechanism
+from dpmed.planning.plan import Plan, make_plan
+from dpmed.planning.run_ledger import run_ledger
+from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.rero import Risk, assess
+from dpmed.privacy.tradeoff import Composition
+from dpmed.progress import Progress
+
+Kind = Literal["gradient", "input"]
+
+_REHEARSAL = (
+    "A rehearsal for an audit: canaries took part in this training. Nothing of it may be released, and its ε is that "
+    "of the training that it rehearses."
+)
+# Guesses are made for the surest canaries; this share of them gives the highest limits at ε from 1 to 16.
+_GUESSED = 0.3
+_FEWEST = 10
+_SIMULATIONS = 3
+_COLUMNS = (
+    "kind", "score", "epsilon_lower", "epsilon_lower_by_guesses", "epsilon_claimed", "canaries", "guesses", "correct",
+    "auc", "tpr_at_fpr_0.001",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditResult:
+    """What canaries of one kind say.
+
+    Attributes:
+        kind: gradient or input.
+        score: by which canaries were told apart: the one with the higher limit.
+        epsilon_lower: lower confidence limit of ε, by the trade-off curve.
+        epsilon_lower_by_guesses: the same by (ε, δ) alone, which assumes nothing of the mechanism.
+        canaries: m.
+        guesses: r.
+        correct: v.
+        auc: of the score.
+        tpr: at FPR 0.001.
+        epsilon_best: what `epsilon_lower` would be, about, with so many canaries of a training that is as claimed and
+            scores that are as good as they can be; None where it is not known.
+    """
+
+    kind: Kind
+    score: str
+    epsilon_lower: float
+    epsilon_lower_by_guesses: float
+    canaries: int
+    guesses: int
+    correct: int
+    auc: float
+    tpr: float
+    epsilon_best: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types."""
+        content = asdict(self)
+        content["tpr_at_fpr_0.001"] = content.pop("tpr")
+        return content
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSummary:
+    """What an audit found.
+
+    Attributes:
+        folder: where it was written.
+        epsilon_claimed: ε of the plan, by its accountant.
+        delta: δ.
+        confidence: of each limit.
+        results: one per kind.
+        membership: AUC and TPR of a loss-based attack on the run's own training set, with intervals.
+        bound: of the worst-case adversary on the same training, proven.
+        warnings: what must be known to read the results rightly.
+    """
+
+    folder: Path
+    epsilon_claimed: float
+    delta: float
+    confidence: float
+    results: tuple[AuditResult, ...]
+    membership: dict[str, Any]
+    bound: Risk
+    warnings: tuple[str, ...]
+
+    @property
+    def is_contradicted(self) -> bool:
+        """Whether a lower limit is above the claim."""
+        return any(max(one.epsilon_lower, one.epsilon_lower_by_guesses) > self.epsilon_claimed for one in self.results)
+
+    @property
+    def sentence(self) -> str:
+        """For a privacy officer."""
+        highest = max(max(one.epsilon_lower, one.epsilon_lower_by_guesses) for one in self.results)
+        if self.is_contradicted:
+            return (
+                f"The claim does not hold: with {self.confidence:.0%} confidence ε is at least {highest:.3g}, above "
+                f"the claimed {self.epsilon_claimed:.4g}. Release nothing that was trained this way."
+            )
+        return (
+            f"Nothing contradicts the claim: the strongest test found ε to be at least {highest:.3g}, below the "
+            f"claimed {self.epsilon_claimed:.4g}. A test can show a fault, never that there is none; the bound is the "
+            "claim."
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `audit.json`."""
+        bound = {
+            "bound_advantage": self.bound.advantage,
+            "bound_tpr_at_fpr_0.001": self.bound.tpr,
+            "bound_auc": 0.5 * (1 + self.bound.advantage),
+        }
+        return {
+            "folder": str(self.folder),
+            "epsilon_claimed": self.epsilon_claimed,
+            "delta": self.delta,
+            "confidence": self.confidence,
+            "results": [{**one.to_json(), **bound} for one in self.results],
+            "membership": {**self.membership, **bound},
+            "contradicted": self.is_contradicted,
+            "conclusion": self.sentence,
+            "warnings": list(self.warnings),
+        }
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """For the terminal."""
+        columns = ["canaries", "ε at least", "by (ε, δ) alone", "at best", "guesses", "right", "AUC", "TPR @ FPR 0.001"]
+        rows = [
+            [
+                f"{one.kind} ({one.canaries})",
+                f"{one.epsilon_lower:.3g}",
+                f"{one.epsilon_lower_by_guesses:.3g}",
+                "–" if one.epsilon_best is None else f"{one.epsilon_best:.3g}",
+                str(one.guesses),
+                str(one.correct),
+                f"{one.auc:.3f}",
+                f"{one.tpr:.3f}",
+            ]
+            for one in self.results
+        ]
+        rows.append(["claimed, proven", f"{self.epsilon_claimed:.4g}", "", "", "", "", "", f"{self.bound.tpr:.3f}"])
+        return columns, rows
+
+
+def run(
+    config: Config, kinds: Sequence[Kind], folder: Path, progress: Progress, *, canaries: int, confidence: float
+) -> AuditSummary:
+    """Audit a training.
+
+    Args:
+        config: with a `[privacy]` table.
+        kinds: of canaries; each costs a training.
+        folder: where to write.
+        progress: shows how far it is.
+        canaries: m >= 20.
+        confidence: of each lower limit, in (0.5, 1).
+
+    Raises:
+        InputError: the config has no privacy, or cannot be audited with these canaries.
+    """
+    plan = make_plan(config, progress)
+    if plan.budget is None:
+        raise InputError("has no [privacy] table: there is no ε to be tested", where="privacy")
+    # Coins and labels come from the operating system's entropy: who knew them could make a faulty training pass.
+    generator = np.random.default_rng()
+    results, predict = [], None
+    for kind in kinds:
+        if kind == "gradient":
+            observed, predict = observe_gradients(plan, toss(canaries, generator), progress)
+        else:
+            observed, predict = observe_inputs(plan, canaries, generator, progress)
+        results.append(_judge(kind, observed, plan, confidence=confidence, progress=progress))
+    assert predict is not None  # noqa: S101 at least one kind
+    mechanism = planned_mechanism(plan)
+    summary = AuditSummary(
+        folder=folder,
+        epsilon_claimed=plan.budget.epsilon,
+        delta=plan.budget.delta,
+        confidence=confidence,
+        results=tuple(results),
+        membership=_membership(plan, predict),
+        bound=assess(Composition.of((mechanism,), "worst-case"), prior=1 / max(plan.train_size, 2)),
+        warnings=plan.warnings,
+    )
+    _write(summary, plan)
+    return summary
+
+
+def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, progress: Progress) -> AuditResult:
+    assert plan.budget is not None  # noqa: S101 asked before
+    mechanism, delta = planned_mechanism(plan), plan.budget.delta
+    count = len(observed.included)
+    guesses = max(min(_FEWEST, count), int(_GUESSED * count)) // 2 * 2
+    # Several scores are tried: each at its part of what may go wrong.
+    level = (1 - confidence) / len(observed.scores)
+    found = []
+    with progress.task(f"limits by {kind} canaries", total=len(observed.scores) + 1) as task:
+        for name, scores in observed.scores.items():
+            correct = _right_guesses(scores, observed.included, guesses)
+            limits = _limits(mechanism, count, guesses, correct, delta=delta, level=level)
+            found.append((limits, name, correct, separate(scores, observed.included)))
+            task.advance()
+        (lower, by_guesses), score, correct, separation = max(found, key=lambda one: max(one[0]))
+        best = None if kind == "input" else _best(mechanism, count, guesses, delta=delta, level=level)
+        task.advance()
+    return AuditResult(
+        kind=kind,
+        score=score,
+        epsilon_lower=lower,
+        epsilon_lower_by_guesses=by_guesses,
+        canaries=count,
+        guesses=guesses,
+        correct=correct,
+        auc=separation.auc,
+        tpr=separation.tpr[0],
+        epsilon_best=best,
+    )
+
+
+def _limits(
+    mechanism: SampledGaussian, canaries: int, guesses: int, correct: int, *, delta: float, level: float
+) -> tuple[float, float]:
+    facts = {"canaries": canaries, "guesses": guesses, "correct": correct}
+    by_curve = epsilon_by_curve(mechanism, **facts, delta=delta, level=level)
+    return by_curve, epsilon_by_guesses(**facts, delta=delta, level=level)
+
+
+def _right_guesses(scores: np.ndarray, included: np.ndarray, guesses: int) -> int:
+    """How many of the surest guesses are right: half say in, for the highest scores, half out."""
+    order = np.argsort(scores, kind="stable")
+    half = guesses // 2
+    return int(included[order[len(order) - half :]].sum() + (~included[order[:half]]).sum())
+
+
+def _best(mechanism: SampledGaussian, canaries: int, guesses: int, *, delta: float, level: float) -> float:
+    """The limit of the best score on a training that is as claimed, by the median of some simulations."""
+    generator = np.random.default_rng(0)
+    rate, noise = mechanism.sampling_rate, mechanism.noise_multiplier
+    counts = []
+    for _ in range(_SIMULATIONS):
+        included = toss(canaries, generator)
+        ratio = np.zeros(canaries)
+        for _ in range(mechanism.steps):
+            x = (included & (generator.random(canaries) < rate)) + noise * generator.standard_normal(canaries)
+            ratio += np.logaddexp(np.log1p(-min(rate, 1 - 1e-12)), np.log(rate) + (x - 0.5) / noise**2)
+        counts.append(_right_guesses(ratio, included, guesses))
+    typical = int(np.median(counts))
+    return _limits(mechanism, canaries, guesses, typical, delta=delta, level=level)[0]
+
+
+def _membership(plan: Plan, predict: Predict) -> dict[str, Any]:
+    """A loss-based attack on the training set itself, the test split being non-members."""
+    train, test = plan.split.train, plan.split.test
+    losses = [np.asarray(predict(numbers).losses, np.float64) for numbers in (train, test)]
+    member = np.concatenate([np.ones(len(train), bool), np.zeros(len(test), bool)])
+    found = separate(-np.concatenate(losses), member)
+    return {
+        "members": len(train),
+        "non_members": len(test),
+        "auc": found.auc,
+        "tpr_at_fpr_0.001": found.tpr[0],
+        "tpr_at_fpr_0.01": found.tpr[1],
+        "tpr_at_fpr_0.001_interval": list(found.intervals[0]),
+        "tpr_at_fpr_0.01_interval": list(found.intervals[1]),
+    }
+
+
+def _write(summary: AuditSummary, plan: Plan) -> None:
+    folder, content = summary.folder, summary.to_json()
+    rows = [{**one, "epsilon_claimed": summary.epsilon_claimed} for one in content["results"]]
+    write_csv(folder / "audit.csv", [{name: row[name] for name in _COLUMNS} for row in rows], _COLUMNS)
+    bars = [
+        Bar(
+            name=f"{one.kind} canaries",
+            lower=max(one.epsilon_lower, one.epsilon_lower_by_guesses),
+            best=one.epsilon_best,
+        )
+        for one in summary.results
+    ]
+    plot_audit(bars, folder, claimed=summary.epsilon_claimed, confidence=summary.confidence, delta=summary.delta)
+    ledger = run_ledger(plan, draws=plan.steps, status="planned", notes=(_REHEARSAL,))
+    write_json(folder / "privacy.json", ledger.to_json())
+    write_json(folder / "audit.json", content)

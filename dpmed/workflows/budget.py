@@ -1,0 +1,198 @@
+"""`dpmed budget`: what the units of a cohort have spent over all their runs, and what a further run would cost."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dpmed.config.schema import Config
+from dpmed.errors import InputError
+from dpmed.planning.enrolment import planned_mechanism, unit_names
+from dpmed.planning.plan import make_plan
+from dpmed.privacy.cohort import Cohort, EnteredRun, Snapshot
+from dpmed.privacy.rero import Risk, assess
+from dpmed.privacy.spending import History, cost_of, median, spent
+from dpmed.privacy.tradeoff import Composition
+from dpmed.progress import Progress
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetSummary:
+    """What a cohort file says.
+
+    Attributes:
+        path: of the file.
+        snapshot: its runs.
+        histories: what units have spent, the largest ε first.
+        worst_case: what an adversary who knows all else can do to the unit that has spent most; None before any run.
+        relaxed: the same for one who does not know the gradient's direction.
+        prior: κ of these bounds, 1 / units.
+        planned: ε of the unit that would have spent most of those in a further run; None if not asked.
+        who: the runs of the unit that was asked for; None if not asked.
+    """
+
+    path: Path
+    snapshot: Snapshot
+    histories: tuple[History, ...]
+    worst_case: Risk | None
+    relaxed: Risk | None
+    prior: float | None
+    planned: float | None = None
+    who: tuple[EnteredRun, ...] | None = None
+
+    @property
+    def largest(self) -> float:
+        """The largest ε that any unit has spent."""
+        return max((history.epsilon for history in self.histories), default=0.0)
+
+    @property
+    def left(self) -> float | None:
+        """What the unit that has spent most may still spend; None without a limit."""
+        return None if self.snapshot.limit is None else max(self.snapshot.limit - self.largest, 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        content: dict[str, Any] = {
+            "cohort": str(self.path),
+            "unit": self.snapshot.unit,
+            "units": self.snapshot.units,
+            "runs": len(self.snapshot.runs),
+            "delta": self.snapshot.delta,
+            "epsilon_largest": self.largest,
+            "epsilon_largest_rdp": max((history.epsilon_rdp for history in self.histories), default=0.0),
+            "epsilon_median": median(self.histories),
+            "limit": self.snapshot.limit,
+            "epsilon_left": self.left,
+            "prior": self.prior,
+            "worst_case_upper": None if self.worst_case is None else self.worst_case.upper,
+            "worst_case_advantage": None if self.worst_case is None else self.worst_case.advantage,
+            "relaxed_upper": None if self.relaxed is None else self.relaxed.upper,
+            "history": [_described(run) for run in self.snapshot.runs],
+        }
+        if self.planned is not None:
+            content["check"] = {"epsilon_largest": self.planned, "fits": self.fits}
+        if self.who is not None:
+            content["unit_runs"] = [run.number for run in self.who]
+        return content
+
+    @property
+    def fits(self) -> bool:
+        """Whether the further run would keep to the limit; true without one."""
+        return self.planned is None or self.snapshot.limit is None or self.planned <= self.snapshot.limit
+
+    def facts(self) -> dict[str, str]:
+        """For the terminal."""
+        snapshot = self.snapshot
+        facts = {
+            f"{snapshot.unit}s": f"{snapshot.units:,}",
+            "runs": str(len(snapshot.runs)),
+            "largest ε spent": f"{self.largest:.4g} at δ = {snapshot.delta:g}",
+            "median ε spent": f"{median(self.histories):.4g}",
+            "limit": "none" if snapshot.limit is None else f"{snapshot.limit:g}, of which {self.left:.4g} is left",
+        }
+        if self.worst_case is not None and self.relaxed is not None and self.prior is not None:
+            facts["reconstruction"] = (
+                f"at most {self.worst_case.upper:.3g} (worst case), {self.relaxed.upper:.3g} (relaxed adversary), for "
+                f"the {snapshot.unit} that has spent most, at prior {self.prior:.2g}"
+            )
+        if self.planned is not None:
+            verdict = "" if snapshot.limit is None else ", within the limit" if self.fits else ", past the limit"
+            facts["after this run"] = f"up to ε = {self.planned:.4g}{verdict}"
+        if self.who is not None:
+            numbers = ", ".join(str(run.number) for run in self.who) or "none"
+            facts[f"runs of this {snapshot.unit}"] = numbers
+        return facts
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The runs, for the terminal."""
+        columns = ["run", "entered", "status", f"{self.snapshot.unit}s", "σ", "rate", "steps", "folder"]
+        rows = [
+            [
+                str(run.number),
+                run.entered,
+                run.status,
+                str(int(run.members.sum())),
+                f"{run.mechanism.noise_multiplier:.4g}",
+                f"{run.mechanism.sampling_rate:.4g}",
+                f"{run.mechanism.steps} of {run.planned}",
+                run.folder,
+            ]
+            for run in self.snapshot.runs
+        ]
+        return columns, rows
+
+
+def run(
+    path: Path,
+    progress: Progress,
+    *,
+    limit: float | None = None,
+    check: Config | None = None,
+    who: str | None = None,
+) -> BudgetSummary:
+    """Read a cohort file, and set its limit if one is given.
+
+    Args:
+        path: of the file.
+        progress: hears of the plan that is checked.
+        limit: the most that any unit may spend from now on; None leaves it as it is.
+        check: a run to be priced; nothing is entered.
+        who: the name of a unit, as its data set has it.
+
+    Raises:
+        InputError: the file is missing or damaged, or the run to be priced is of another unit.
+    """
+    with Cohort(path) as cohort:
+        if limit is not None:
+            cohort.set_limit(limit)
+        snapshot = cohort.snapshot()
+        summary = _summary(path, snapshot)
+        if check is not None:
+            summary = replace(summary, planned=_price(cohort, snapshot, check, progress))
+        if who is not None:
+            found = cohort.runs_of(who)
+            if found is None:
+                raise InputError(f"no run has trained on a {snapshot.unit} of this name", where=str(path))
+            summary = replace(summary, who=found)
+    return summary
+
+
+def _summary(path: Path, snapshot: Snapshot) -> BudgetSummary:
+    histories = spent(snapshot)
+    worst_case = relaxed = prior = None
+    if snapshot.units > 1 and histories and histories[0].mechanisms:
+        prior = 1 / snapshot.units
+        mechanisms = histories[0].mechanisms
+        worst_case = assess(Composition.of(mechanisms, "worst-case"), prior=prior)
+        relaxed = assess(Composition.of(mechanisms, "relaxed"), prior=prior)
+    return BudgetSummary(
+        path=path, snapshot=snapshot, histories=histories, worst_case=worst_case, relaxed=relaxed, prior=prior
+    )
+
+
+def _price(cohort: Cohort, snapshot: Snapshot, config: Config, progress: Progress) -> float:
+    plan = make_plan(config, progress)
+    if plan.budget is None:
+        raise InputError("has no privacy table: no limit bounds what it reveals", where="privacy")
+    if plan.facts.unit != snapshot.unit:
+        raise InputError(f"is {plan.facts.unit}, but the file counts {snapshot.unit}s", where="privacy.unit")
+    known = cohort.places_of(unit_names(plan))
+    members = np.zeros(snapshot.units, bool)
+    members[[place for place in known if place is not None]] = True
+    return cost_of(snapshot, planned_mechanism(plan), members, new=sum(place is None for place in known))
+
+
+def _described(run: EnteredRun) -> dict[str, Any]:
+    return {
+        "run": run.number,
+        "entered": run.entered,
+        "status": run.status,
+        "units": int(run.members.sum()),
+        "noise_multiplier": run.mechanism.noise_multiplier,
+        "sampling_rate": run.mechanism.sampling_rate,
+        "steps": run.mechanism.steps,
+        "steps_planned": run.planned,
+        "data": run.data,
+        "folder": run.folder,
+    }

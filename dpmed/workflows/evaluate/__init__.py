@@ -1,0 +1,1 @@
+"""`dpmed evaluate`."""

@@ -1,0 +1,172 @@
+"""`dpmed export`: from a run folder to a bundle that may leave the institution, or a refusal."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dpmed.config.schema import Config
+from dpmed.errors import InputError
+from dpmed.files import read_json
+from dpmed.inference.bundle import CHECKSUMS_FILE, NEEDED, StoredModel, is_bundle, write_bundle
+from dpmed.inference.ledger import LEDGER_FILE, check_epsilon, check_finished
+from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, write_card
+from dpmed.inference.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
+from dpmed.inference.run_folder import read_config, read_run
+from dpmed.progress import Progress
+
+Format = Literal["safetensors", "onnx", "stablehlo"]
+FORMATS: tuple[Format, ...] = ("safetensors", "onnx", "stablehlo")
+_CONVERT = {"onnx": (ONNX_FILE, to_onnx), "stablehlo": (STABLEHLO_FILE, to_stablehlo)}
+_SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSummary:
+    """What was exported.
+
+    Attributes:
+        folder: the bundle.
+        files: its files.
+        epsilon: ε that the model promises; None without.
+        delta: δ.
+        warning: why the bundle must stay inside; None if it need not.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    epsilon: float | None
+    delta: float | None
+    warning: str | None
+
+    def describe(self) -> dict[str, str]:
+        """The summary as names and values, for the user."""
+        promise = "none" if self.epsilon is None else f"ε = {self.epsilon:.4g} at δ = {self.delta:g}"
+        return {"files": ", ".join(self.files), "privacy": promise}
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as JSON's types."""
+        return {
+            "folder": str(self.folder),
+            "files": list(self.files),
+            "epsilon": self.epsilon,
+            "delta": self.delta,
+            "private": self.warning is None,
+            "warning": self.warning,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What is to be exported.
+
+    Attributes:
+        run: the run folder.
+        formats: beyond safetensors, which is always written.
+        not_private: export although the model promises nothing.
+        include_metrics: state test metrics of private data on the card, marked.
+    """
+
+    run: Path
+    formats: tuple[Format, ...] = ()
+    not_private: bool = False
+    include_metrics: bool = False
+
+
+def check(settings: ExportSettings, progress: Progress) -> StoredModel:
+    """The model of a run that may be exported; nothing is written.
+
+    Raises:
+        InputError: the run has not finished, its ledger belongs to other files or promises less than it says, or it is
+            not private and nobody said that this is known.
+    """
+    folder = settings.run
+    if is_bundle(folder):
+        remedy = "Copy the folder, or export its run."
+        raise InputError("is a bundle already", where=str(folder), remedy=remedy)
+    read_config(folder)
+    stored = read_run(folder, progress=progress)
+    check_finished(stored.ledger, folder=folder)
+    check_epsilon(stored.ledger, where=str(folder / LEDGER_FILE))
+    reason = stored.ledger.reason_against_release
+    if reason is not None and not settings.not_private:
+        raise InputError(
+            f"must not leave the institution: {reason}",
+            where=str(folder),
+            remedy="If the bundle stays inside, say that it is known to be not private; its card then says so on top.",
+        )
+    return stored
+
+
+def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: Progress) -> ExportSummary:
+    """Write the bundle.
+
+    Args:
+        settings: what is to be exported.
+        stored: what `check` gave.
+        folder: an empty folder.
+        progress: tells the user.
+
+    Raises:
+        InputError: the extra for a format is not installed.
+        RunError: a network cannot be converted, or a file cannot be written.
+    """
+    more: dict[str, bytes] = {}
+    for name in dict.fromkeys(settings.formats):
+        if name == "safetensors":
+            continue
+        progress.say(f"Converting to {name} …")
+        file, convert = _CONVERT[name]
+        more[file] = convert(stored.network, stored.description)
+    files = (*sorted((*NEEDED, *more)), CHECKSUMS_FILE)
+    config = read_config(settings.run)
+    metrics, intervals = _metrics(settings, config)
+    facts = CardFacts(
+        description=stored.description,
+        ledger=stored.ledger,
+        data_name=config.data.name,
+        training=_training(config),
+        metrics=metrics,
+        intervals=intervals,
+        files=files,
+    )
+    write_bundle(
+        folder,
+        description=stored.description,
+        network=stored.network,
+        ledger=(settings.run / LEDGER_FILE).read_bytes(),
+        card=write_card(facts),
+        more=more,
+    )
+    promises = stored.ledger.promises
+    return ExportSummary(
+        folder=folder,
+        files=files,
+        epsilon=stored.ledger.epsilon if promises else None,
+        delta=stored.ledger.delta if promises else None,
+        warning=stored.ledger.reason_against_release,
+    )
+
+
+def _training(config: Config) -> dict[str, str]:
+    """What the config says of the training, in public terms."""
+    training = config.training
+    rate = f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}, schedule {config.schedule.name}"
+    length = "as many epochs as ε and noise allow" if training.epochs is None else f"{training.epochs} epochs"
+    return {
+        "Loss": config.loss.name,
+        "Optimizer": rate,
+        "Length": f"{length}, expected batch size {training.batch_size}",
+    }
+
+
+def _metrics(settings: ExportSettings, config: Config) -> tuple[dict[str, float], dict[str, list[float]]]:
+    if config.data.name not in PUBLIC_DATA and not settings.include_metrics:
+        return {}, {}
+    path = settings.run / _SUMMARY
+    summary = read_json(path)
+    try:
+        metrics = {str(name): float(value) for name, value in summary["test"].items() if value is not None}
+        intervals = {str(name): [float(low), float(high)] for name, (low, high) in summary["test_interval"].items()}
+    except (TypeError, KeyError, ValueError, AttributeError) as error:
+        raise InputError(f"holds no test metrics ({error!r})", where=str(path)) from error
+    return metrics, intervals

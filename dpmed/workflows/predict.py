@@ -1,0 +1,286 @@
+"""`dpmed predict`: what a model says of files, in any number, with a table that grows and can be gone on with.
+
+Files are decoded in threads while the network works on the batch before. A batch's rows, and the masks they speak of,
+are on the disk before the next batch begins; the same command in the same folder goes on after the last row.
+"""
+
+import hashlib
+import itertools
+import os
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from dpmed.errors import DpmedError, InputError
+from dpmed.files import exclusive_lock, make_folder, read_json, write_json
+from dpmed.inference.answers import Answers, answer_columns, answer_row, class_numbers, settle_threshold, text
+from dpmed.inference.committee import Committee
+from dpmed.inference.decoding import Decoded, decode_input
+from dpmed.inference.inputs import Entry, list_inputs
+from dpmed.inference.own_grid import write_array, write_mask
+from dpmed.inference.predictor import load_model
+from dpmed.inference.row_file import RowFile
+from dpmed.progress import Progress
+
+PREDICTIONS = "predictions.csv"
+SETTINGS = "predict.json"
+MASKS, IMAGES = "masks", "images"
+_MAX_WORKERS = 8
+_WRITERS = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings:
+    """What is to be predicted.
+
+    Attributes:
+        models: run folders or bundles; several are averaged.
+        inputs: files, folders, CSV tables.
+        threshold: for two classes or labels; None takes the model's own.
+        batch_size: images at once; None takes what suits their size.
+        flips: axes of space along which images are also mirrored.
+    """
+
+    models: tuple[Path, ...]
+    inputs: tuple[Path, ...]
+    threshold: float | None = None
+    batch_size: int | None = None
+    flips: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSummary:
+    """What was predicted.
+
+    Attributes:
+        folder: that was written.
+        inputs: files asked about.
+        errors: of these, files that could not be read.
+        resumed: rows that were there before.
+        seconds: spent on the others.
+        notes: what must be known of the models.
+    """
+
+    folder: Path
+    inputs: int
+    errors: int
+    resumed: int
+    seconds: float
+    notes: tuple[str, ...]
+
+    def describe(self) -> dict[str, str]:
+        """The summary as names and values, for the user."""
+        done = self.inputs - self.resumed
+        facts = {"inputs": str(self.inputs), "could not be read": str(self.errors)}
+        if self.resumed:
+            facts["were there before"] = str(self.resumed)
+        return {**facts, "time": f"{self.seconds:.1f} s, {done / self.seconds:.1f} files/s" if self.seconds else "0 s"}
+
+    def to_json(self) -> dict[str, Any]:
+        """The summary as JSON's types."""
+        return {
+            "folder": str(self.folder),
+            "predictions": str(self.folder / PREDICTIONS),
+            "inputs": self.inputs,
+            "errors": self.errors,
+            "resumed": self.resumed,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
+
+
+def run(settings: PredictSettings, folder: Path, progress: Progress) -> PredictSummary:
+    """Predict all inputs, or those that an earlier go has left.
+
+    Args:
+        settings: what is to be predicted.
+        folder: where to write; made if missing.
+        progress: tells the user.
+
+    Raises:
+        InputError: models or inputs cannot be used, or the folder holds other predictions.
+        RunError: the disk is full; what was predicted is kept.
+    """
+    members = [load_model(path, batch_size=settings.batch_size, progress=progress) for path in settings.models]
+    committee = Committee(members, flips=settings.flips)
+    threshold = settle_threshold(committee.description, settings.threshold)
+    entries = list_inputs(settings.inputs, kind=committee.description.preprocessing.kind)
+    make_folder(folder)
+    with exclusive_lock(folder / ".lock"):
+        _settle_folder(folder, _fingerprint(committee, settings, threshold, entries))
+        work = _Work(committee, folder, threshold)
+        rows = RowFile(folder / PREDICTIONS, work.columns, first=[entry.input for entry in entries])
+        begun = time.monotonic()
+        errors = rows.errors
+        with (
+            rows.open() as appender,
+            progress.task("predicting", total=len(entries), unit="files", done=rows.rows) as task,
+        ):
+            for block in work.blocks(entries[rows.rows :]):
+                appender.write(block)
+                errors += sum("error" in row for row in block)
+                task.advance(len(block))
+        seconds = time.monotonic() - begun
+    return PredictSummary(
+        folder=folder,
+        inputs=len(entries),
+        errors=errors,
+        resumed=rows.rows,
+        seconds=seconds,
+        notes=tuple(_notes(committee)),
+    )
+
+
+class _Work:
+    """Blocks of rows from entries, in their order."""
+
+    def __init__(self, committee: Committee, folder: Path, threshold: float | None) -> None:
+        self._committee = committee
+        self._description = committee.description
+        self._folder = folder
+        self._threshold = threshold
+        is_ensemble = len(committee.members) > 1
+        self.columns = ["input", *answer_columns(self._description, ensemble=is_ensemble), "error"]
+        self._answer = {"segmentation": self._write_mask, "reconstruction": self._write_image}.get(
+            self._description.task, self._tell
+        )
+        for task, name in (("segmentation", MASKS), ("reconstruction", IMAGES)):
+            if self._description.task == task:
+                make_folder(folder / name)
+
+    def blocks(self, entries: Sequence[Entry]) -> Iterator[list[dict[str, object]]]:
+        """Rows of one batch after the other."""
+        size = 1 if self._committee.uses_windows else self._committee.batch_size
+        decode = partial(
+            decode_input,
+            done=self._description.preprocessing,
+            windows=self._committee.uses_windows,
+        )
+        workers = min(_MAX_WORKERS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(_WRITERS) as writers:
+            # Two batches ahead at most: what waits in memory does not grow with the number of files.
+            ahead = _ahead(readers, (partial(_try, decode, entry.path) for entry in entries), window=2 * size)
+            for batch in _batched(zip(entries, ahead, strict=True), size):
+                yield self._block(batch, writers)
+
+    def _block(
+        self, batch: Sequence[tuple[Entry, Decoded | str]], writers: ThreadPoolExecutor
+    ) -> list[dict[str, object]]:
+        good = [(entry, found) for entry, found in batch if isinstance(found, Decoded)]
+        cells: dict[int, dict[str, object]] = {}
+        if good:
+            answers = self._ask([found.values for _, found in good])
+            jobs = zip(good, answers.mean, strict=True)
+            found_cells = list(writers.map(lambda job: self._answer(job[0][0], job[0][1], job[1]), jobs))
+            if answers.disagreement is not None:
+                for one, value in zip(found_cells, answers.disagreement, strict=True):
+                    one["disagreement"] = text(value)
+            cells = dict(zip((id(entry) for entry, _ in good), found_cells, strict=True))
+        return [
+            {"input": entry.input, **({"error": found} if isinstance(found, str) else cells[id(entry)])}
+            for entry, found in batch
+        ]
+
+    def _ask(self, values: list[Shaped[np.ndarray, "..."]]) -> Answers:
+        if self._committee.uses_windows:
+            return self._committee.ask_in_windows(values[0])
+        return self._committee.ask(np.stack(values))
+
+    def _tell(self, entry: Entry, found: Decoded, mean: Shaped[np.ndarray, "..."]) -> dict[str, object]:
+        del entry, found
+        return answer_row(mean, self._description, threshold=self._threshold)
+
+    def _write_mask(self, entry: Entry, found: Decoded, mean: Shaped[np.ndarray, "..."]) -> dict[str, object]:
+        numbers = class_numbers(mean, self._threshold)
+        mask = numbers if found.grid is None else found.grid.restore(numbers)
+        name = write_mask(self._folder / MASKS, entry.name, mask, found.grid)
+        counts = np.bincount(mask.reshape(-1), minlength=len(self._description.classes))
+        voxels = {f"voxels_{name}": int(n) for name, n in zip(self._description.classes, counts, strict=True)}
+        return {"mask": f"{MASKS}/{name}", **voxels}
+
+    def _write_image(self, entry: Entry, found: Decoded, mean: Shaped[np.ndarray, "..."]) -> dict[str, object]:
+        del found
+        return {"image": f"{IMAGES}/{write_array(self._folder / IMAGES, entry.name, mean)}"}
+
+
+def _try(decode: Any, path: Path) -> Decoded | str:
+    """What was read, or why it could not be."""
+    try:
+        return decode(path)
+    except DpmedError as error:
+        return error.problem
+    except MemoryError:
+        return "does not fit the memory of this machine"
+    except Exception as error:  # one hostile file must not end the work on all others
+        return f"cannot be read (unexpected {type(error).__name__}: {error})"
+
+
+def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[Any], *, window: int) -> Iterator[Any]:
+    """Results in the order of jobs, of which at most `window` are under way or wait."""
+    waiting: deque[Future[Any]] = deque()
+    source = iter(jobs)
+    waiting.extend(pool.submit(job) for job in itertools.islice(source, window))
+    try:
+        while waiting:
+            found = waiting.popleft().result()
+            waiting.extend(pool.submit(job) for job in itertools.islice(source, 1))
+            yield found
+    finally:
+        for future in waiting:
+            future.cancel()
+
+
+def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    source = iter(items)
+    while batch := list(itertools.islice(source, size)):
+        yield batch
+
+
+def _fingerprint(
+    committee: Committee, settings: PredictSettings, threshold: float | None, entries: Sequence[Entry]
+) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(os.fsencode(entry.input) + b"\0")
+    return {
+        "models": [member.ledger.model_sha256 or str(member.source) for member in committee.members],
+        "threshold": threshold,
+        "flips": list(settings.flips),
+        "batch_size": committee.batch_size,
+        "inputs": len(entries),
+        "inputs_sha256": digest.hexdigest(),
+    }
+
+
+def _settle_folder(folder: Path, fingerprint: dict[str, Any]) -> None:
+    """Begin a folder, or make sure that what is in it are the same predictions."""
+    path = folder / SETTINGS
+    if path.exists():
+        known = read_json(path)
+        if known == fingerprint:
+            return
+        changed = [key for key in fingerprint if not isinstance(known, dict) or known.get(key) != fingerprint[key]]
+        raise InputError(
+            f"holds predictions that were begun with other {', '.join(changed)}",
+            where=str(folder),
+            remedy="Choose another folder, or repeat the command that began this one.",
+        )
+    others = [other.name for other in folder.iterdir() if other.name != ".lock"]
+    if others:
+        raise InputError("the folder already holds files, and nothing is overwritten", where=str(folder))
+    write_json(path, fingerprint)
+
+
+def _notes(committee: Committee) -> Iterator[str]:
+    for member in committee.members:
+        reason = member.ledger.reason_against_release
+        if reason is not None:
+            yield f"{member.source}: the model must stay within your institution, since {reason}."

@@ -1,0 +1,76 @@
+"""Canaries go the way of all records, and show the faults that they are there to show."""
+
+import jax
+import numpy as np
+import pytest
+
+from dpmed.auditing.canaries import Mislabelled, observe_gradients, observe_inputs
+from dpmed.config.load import load_config
+from dpmed.dpsgd import step as step_room
+from dpmed.errors import InputError
+from dpmed.planning.plan import make_plan
+from dpmed.progress import Silent
+
+SETTINGS = [
+    "optimizer.name=sgd", "model.width=[4]", "data.limit=400", "training.batch_size=140", "training.epochs=3",
+    "privacy.epsilon=3",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _optax_promotes():
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def plan(*settings):
+    return make_plan(load_config("quickstart", [*SETTINGS, *settings]).config, Silent())
+
+
+INCLUDED = np.arange(80) % 2 == 0
+
+
+@pytest.mark.parametrize("clipping", ["flat", "per-layer", "automatic"])
+def test_noisy_gradients_are_those_that_the_claim_says(clipping):
+    audited = plan(f"privacy.clipping={clipping}")
+    observed, predict = observe_gradients(audited, INCLUDED, Silent())
+    # Σ over steps of x has mean q T for those who are in, 0 for others; here by the ratio, whose sign is the same.
+    ratio = observed.scores["likelihood"]
+    assert ratio[INCLUDED].mean() > ratio[~INCLUDED].mean()
+    assert len(predict(np.arange(5)).losses) == 5
+
+
+def test_without_noise_every_canary_is_told_apart(monkeypatch):
+    monkeypatch.setattr(
+        step_room, "shaped_like", lambda tree, normal, *, std: jax.tree.map(lambda leaf: 0 * leaf, tree)
+    )
+    observed, _ = observe_gradients(plan("training.epochs=12"), INCLUDED, Silent())
+    ratio = observed.scores["likelihood"]
+    assert ratio[INCLUDED].min() > ratio[~INCLUDED].max()
+
+
+def test_noise_that_is_used_twice_is_given_away_by_variation(monkeypatch):
+    real = step_room.standard_normal
+    monkeypatch.setattr(step_room, "standard_normal", lambda key, draw, **keys: real(key, 0, **keys))
+    observed, _ = observe_gradients(plan("training.epochs=12"), INCLUDED, Silent())
+    variation = observed.scores["variation"]
+    assert variation[INCLUDED].min() > variation[~INCLUDED].max()
+
+
+def test_what_cannot_be_audited_is_refused():
+    with pytest.raises(InputError, match="moves the clipping norm"):
+        observe_gradients(plan("privacy.clipping=adaptive"), INCLUDED, Silent())
+
+
+def test_mislabelled_images_are_further_samples_under_other_labels():
+    audited = plan()
+    observed, predict = observe_inputs(audited, 20, np.random.default_rng(0), Silent())
+    assert observed.scores["loss"].shape == (20,) and len(predict(np.arange(3)).losses) == 3
+    sources = audited.split.test[:4]
+    wrong = (audited.dataset.labels[sources] + 1) % 10
+    dataset = Mislabelled(audited.dataset, sources, wrong)
+    assert len(dataset) == len(audited.dataset) + 4
+    for place, source in enumerate(sources):
+        sample = dataset[len(audited.dataset) + place]
+        assert np.array_equal(sample.input, audited.dataset[int(source)].input)
+        assert int(sample.target) == wrong[place] != int(audited.dataset[int(source)].target)

@@ -1,0 +1,82 @@
+"""`dpmed evaluate` as a user runs it, on a run and on a bundle, with other data and bad input."""
+
+import csv
+import json
+
+import jax
+import numpy as np
+import pytest
+
+SETTINGS = "optimizer.name=sgd model.width=[8] data.limit=400 training.batch_size=140 training.epochs=2".split()
+ARGUMENTS = [part for pair in SETTINGS for part in ("--set", pair)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    from typer.testing import CliRunner
+
+    from dpmed.cli.app import app
+
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        done = CliRunner().invoke(app, ["-q", "train", "quickstart", *ARGUMENTS, "--out", str(folder)])
+    assert done.exit_code == 0, done.output
+    return folder
+
+
+def test_the_test_split_of_the_runs_own_data_gives_the_runs_own_numbers(dpmed, trained, tmp_path):
+    out = tmp_path / "e"
+    done = dpmed("evaluate", trained, "--sensitivity", 0.8, "--json", "--out", out)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    wanted = json.loads((trained / "summary.json").read_text())["test"]
+    for name, value in found["metrics"].items():
+        assert value == pytest.approx(wanted[name], abs=1e-6)
+    for name, (low, high) in found["intervals"].items():
+        assert low <= found["metrics"][name] <= high
+    assert found["part"] == "test" and found["n_samples"] == found["n_units"]
+    assert json.loads((out / "metrics.json").read_text()) == found
+    with (out / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = np.mean([row["target"] == row["prediction"] for row in rows])
+    assert right == pytest.approx(found["metrics"]["accuracy"])
+    with (out / "operating_points.csv").open(newline="") as file:
+        points = [row for row in csv.DictReader(file) if row["rule"] == "sensitivity 0.8"]
+    assert len(points) == 10 and all(float(point["sensitivity"]) >= 0.8 for point in points)
+    page = (out / "report.html").read_text()
+    assert "stays within your institution" in page and "95 % interval" in page
+
+
+def test_other_data_is_evaluated_whole_and_a_bundle_needs_it(dpmed, trained, tmp_path):
+    bundle = tmp_path / "bundle"
+    assert dpmed("export", trained, "--out", bundle).returncode == 0
+    refused = dpmed("evaluate", bundle)
+    assert refused.returncode == 2 and "--data CONFIG" in refused.stderr
+    done = dpmed("evaluate", bundle, "--data", "quickstart", "--set", "data.limit=100", "--json")
+    assert json.loads(done.stdout)["n_samples"] == 100
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "half"], "--split half: must be one of"),
+        (["--sensitivity", "2"], "--sensitivity 2"),
+        (["--set", "data.limit=3"], "--set: goes with --data"),
+        (["--break-down-by", "age"], "no column 'age'"),
+        (["--data", "ham10000_phantom"], "no such folder"),
+    ],
+)
+def test_wrong_use_is_one_line(dpmed, trained, arguments, message):
+    done = dpmed("evaluate", trained, *arguments)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_data_set_that_has_changed_is_noticed(dpmed, trained, tmp_path):
+    import shutil
+
+    other = shutil.copytree(trained, tmp_path / "other")
+    split = json.loads((other / "split.json").read_text())
+    split["test"].pop()
+    (other / "split.json").write_text(json.dumps(split))
+    done = dpmed("evaluate", other)
+    assert done.returncode == 2 and "has changed since" in done.stderr

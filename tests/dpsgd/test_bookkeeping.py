@@ -1,0 +1,58 @@
+"""Which layers a pass keeps book of, and that what it keeps is each record's own."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpmed.dpsgd.bookkeeping import bookkeeping_pass
+from dpmed.models.convolution import Convolution, UpConvolution
+from dpmed.models.layers import Linear
+
+KEY = jax.random.key(0)
+LAYERS = {
+    "convolution": (Convolution(2, 3, dimensions=2, key=KEY, bias=True), (5, 4, 2)),
+    "up": (UpConvolution(2, 3, dimensions=3, key=KEY), (2, 3, 2, 2)),
+    "linear": (Linear(7, 4, key=KEY), (7,)),
+}
+
+
+def run(model, shape):
+    trainable, static = eqx.partition(model, eqx.is_inexact_array)
+
+    def loss(trainable, record):
+        return jnp.sum(jnp.sin(eqx.combine(trainable, static)(record)))
+
+    records = jnp.asarray(np.random.default_rng(0).normal(size=(3, *shape)), jnp.float32)
+    return bookkeeping_pass(loss, trainable, records), loss, trainable, records
+
+
+@pytest.mark.parametrize("name", list(LAYERS))
+def test_books_are_kept_of_tagged_layers_with_each_records_input(name):
+    layer, shape = LAYERS[name]
+    books, loss, trainable, records = run(layer, shape)
+    (kept,) = books.layers.values()
+    assert kept.weight.shape == layer.weight.shape
+    np.testing.assert_array_equal(kept.x[:, 0], records)
+    np.testing.assert_allclose(books.losses, [loss(trainable, record) for record in records], rtol=1e-4)
+    # The others, here a bias, have gradients of their own.
+    (bias,) = books.gradients.values()
+    for number, record in enumerate(records):
+        np.testing.assert_allclose(bias[number], jax.grad(loss)(trainable, record).bias, rtol=1e-4, atol=1e-5)
+
+
+class Doubled(eqx.Module):
+    layer: Linear
+
+    def __call__(self, x):
+        return self.layer(jnp.tanh(self.layer(x)))
+
+
+def test_no_books_are_kept_of_a_weight_that_is_used_twice():
+    books, loss, trainable, records = run(Doubled(Linear(5, 5, key=KEY)), (5,))
+    assert books.layers == {}
+    for number, record in enumerate(records):
+        wanted = jax.tree.leaves(jax.grad(loss)(trainable, record))
+        for leaf, gradient in enumerate(wanted):
+            np.testing.assert_allclose(books.gradients[leaf][number], gradient, rtol=1e-4, atol=1e-5)

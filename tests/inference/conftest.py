@@ -1,0 +1,65 @@
+"""Tiny trained runs, made once by the command itself."""
+
+import pytest
+
+from tests.workflows.conftest import call
+
+DIGITS = [
+    "--set", "data.limit=300",
+    "--set", "model.width=[8]",
+    "--set", "training.batch_size=64",
+    "--set", "training.epochs=1",
+    "--set", "evaluation.bootstrap=20",
+]  # fmt: skip
+SCANS = """
+[data]
+name = "msd"
+root = "{root}"
+task = "liver"
+split_by = "stratified"
+shape = [16, 12, 8]
+cache = false
+[model]
+name = "unet"
+channels = [2, 4]
+[loss]
+name = "cross_entropy"
+[optimizer]
+name = "nadam"
+learning_rate = 0.01
+[training]
+epochs = 1
+batch_size = 2
+[evaluation]
+batch_size = 2
+bootstrap = 0
+"""
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """A finished release run on digits."""
+    folder = tmp_path_factory.mktemp("inference") / "digits"
+    done = call("train", "quickstart", *DIGITS, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scans(tmp_path_factory):
+    """Phantoms of the decathlon's liver task."""
+    folder = tmp_path_factory.mktemp("phantoms") / "scans"
+    done = call("phantom", "msd-liver", "--num", 10, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def scans_run(tmp_path_factory, scans):
+    """A finished run without privacy that segments them."""
+    folder = tmp_path_factory.mktemp("inference")
+    config = folder / "scans.toml"
+    config.write_text(SCANS.format(root=scans))
+    done = call("train", config, "--out", folder / "run")
+    assert done.returncode == 0, done.stderr
+    return folder / "run"

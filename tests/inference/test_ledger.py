@@ -1,0 +1,88 @@
+"""Ledgers that are read back: what they promise, and lies about their files and their ε."""
+
+import json
+import shutil
+
+import pytest
+
+from dpmed.errors import InputError
+from dpmed.inference.ledger import check_epsilon, check_finished, parse_ledger, read_ledger
+from dpmed.privacy.accountant import SampledGaussian, epsilon
+from tests.inference.made import ledger_bytes
+
+
+def ledger(**changes):
+    return parse_ledger(ledger_bytes(**changes), where="made")
+
+
+def test_a_release_run_promises_and_may_leave():
+    found = ledger()
+    assert found.promises
+    assert found.reason_against_release is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"private": False, "epsilon": None}, "without differential privacy"),
+        ({"epsilon": None}, "without differential privacy"),
+        ({"noise_source": "seeded"}, "came from a seed"),
+        ({"noise_source": None}, "came from a seed"),
+    ],
+)
+def test_others_must_stay_inside(changes, reason):
+    assert reason in ledger(**changes).reason_against_release
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"private": "yes"},
+        {"epsilon": -1},
+        {"epsilon": float("inf")},
+        {"model_sha256": "abc"},
+        {"sampling_rate": 2.0},
+        {"steps": 1.5},
+    ],
+)
+def test_what_is_no_ledger_is_refused(changes):
+    with pytest.raises(InputError, match="is no privacy ledger"):
+        ledger(**changes)
+
+
+def test_a_ledger_that_states_less_than_its_noise_costs_is_refused():
+    cost = epsilon(SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100), 1e-5)
+    check_epsilon(ledger(epsilon=cost), where="made")
+    check_epsilon(ledger(epsilon=cost + 1), where="made")
+    with pytest.raises(InputError, match=r"states ε = .* cost 2\.33"):
+        check_epsilon(ledger(epsilon=cost * 0.99), where="made")
+
+
+def test_a_finished_run_belongs_together(digits_run, tmp_path):
+    found = read_ledger(digits_run / "privacy.json")
+    check_finished(found, folder=digits_run)
+    check_epsilon(found, where="privacy.json")
+    folder = tmp_path / "run"
+    shutil.copytree(digits_run, folder)
+    for name in ("model.eqx", "config.toml"):
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content + b" ")
+        with pytest.raises(InputError, match=f"belongs to another {name}"):
+            check_finished(found, folder=folder)
+        (folder / name).write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"status": "running"}, "is running, not finished"),
+        ({"status": "stopped"}, "is stopped, not finished"),
+        ({"model_sha256": None}, "names no SHA-256 of model.eqx"),
+        ({"config_sha256": None}, "names no SHA-256 of config.toml"),
+    ],
+)
+def test_an_unfinished_or_unbound_ledger_is_refused(digits_run, changes, words):
+    facts = json.loads((digits_run / "privacy.json").read_text())
+    changed = parse_ledger(json.dumps({**facts, **changes}).encode(), where="made")
+    with pytest.raises(InputError, match=words):
+        check_finished(changed, folder=digits_run)

@@ -1,0 +1,110 @@
+"""What a card says of ε and the bounds, against the rooms that compute them; and what it leaves out."""
+
+import math
+
+import pytest
+
+from dpmed.config.model import MlpModel
+from dpmed.inference.ledger import parse_ledger
+from dpmed.inference.model_card import CardFacts, _up, plain, write_card
+from dpmed.privacy.rero import assess
+from dpmed.privacy.tradeoff import Composition
+from tests.inference.made import ledger_bytes, make_description
+
+HEADINGS = (
+    "Model details",
+    "Intended use",
+    "Factors",
+    "Training data",
+    "Metrics",
+    "Privacy",
+    "What ε does not cover",
+    "Who may receive it",
+)
+
+
+def card(*, data_name="folder", metrics=None, intervals=None, description=None, **ledger):
+    return write_card(
+        CardFacts(
+            description=description or make_description(MlpModel(name="mlp", width=(5,)), (4, 5, 1)),
+            ledger=parse_ledger(ledger_bytes(**ledger), where="made"),
+            data_name=data_name,
+            training={"Loss": "cross_entropy"},
+            metrics=metrics or {},
+            intervals=intervals or {},
+            files=("model.json",),
+        )
+    )
+
+
+def test_a_card_has_the_sections_that_readers_look_for():
+    text = card()
+    assert [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")] == list(HEADINGS)
+    assert "NOT PRIVATE" not in text
+    for name in ("healthy", "ill", "unsure"):
+        assert name in text
+
+
+def test_epsilon_and_both_bounds_are_those_of_the_accountant_and_never_rounded_down():
+    text = card(epsilon=2.33771, train_size=400)
+    assert "(ε, δ) = (2.338, 1e-05)" in text
+    for adversary in ("worst-case", "relaxed"):
+        risk = assess(
+            Composition(adversary=adversary, noise_multiplier=2.0, sampling_rate=0.1, steps=100), prior=1 / 400
+        )
+        shown = float(_up(risk.upper))
+        assert risk.upper <= shown < risk.upper * 1.001
+        assert f"{shown:.4g}" in text
+    worst = assess(
+        Composition(adversary="worst-case", noise_multiplier=2.0, sampling_rate=0.1, steps=100), prior=1 / 400
+    )
+    assert f"at most {_up(worst.advantage)}" in text
+    assert f"a TPR of at most {_up(worst.tpr)}" in text
+    assert f"{math.exp(2.33771):.4g} times" in text
+
+
+@pytest.mark.parametrize("value", [0.1234501, 1e-9 + 1e-14, 0.99995, 12345.6, 1.0, 0.5])
+def test_bounds_are_rounded_up(value):
+    assert value * (1 - 1e-12) <= float(_up(value)) <= value * 1.002
+
+
+def test_a_model_without_privacy_says_so_on_top_and_has_no_bounds():
+    text = card(private=False, epsilon=None, delta=None, noise_multiplier=None, noise_source=None)
+    assert text.splitlines()[2].startswith("> **NOT PRIVATE")
+    assert "There is no ε" in text
+    assert "Nobody outside the institution" in text
+    assert "at most" not in text
+
+
+def test_seeded_noise_is_said_on_top():
+    assert card(noise_source="seeded").splitlines()[2].startswith("> **NOT PRIVATE")
+
+
+def test_an_epsilon_that_promises_nothing_is_said_to():
+    assert "promises next to nothing" in card(epsilon=1000.0)
+
+
+def test_numbers_of_private_data_are_left_out_or_marked():
+    numbers = {"metrics": {"accuracy": 0.8125}, "intervals": {"accuracy": (0.75, 0.875)}}
+    assert "Left out" in card()
+    private = card(**numbers)
+    assert "**Marked: these numbers were computed from private test samples" in private
+    assert "| accuracy | 0.8125 | 0.7500 to 0.8750 |" in private
+    assert "Marked" not in card(data_name="digits", **numbers)
+
+
+def test_sentences_of_the_ledger_choices_and_siblings_are_named():
+    chosen = make_description(MlpModel(name="mlp", width=()), (4, 5, 1), chosen=("Early stopping chose.",))
+    text = card(outside_accounting=["A secret use."], notes=["A note."], siblings=["seed=11"], description=chosen)
+    for words in ("A secret use.", "A note.", "Early stopping chose.", "one of 2 runs", "seed=11"):
+        assert words in text
+
+
+def test_names_from_elsewhere_cannot_write_markdown():
+    evil = "x\n# Approved by\n<script>[a](b)|`*_"
+    text = card(
+        description=make_description(MlpModel(name="mlp", width=()), (4, 5, 1), classes=(evil, "b", "c")), data=evil
+    )
+    assert "\n# Approved" not in text
+    assert "<script>" not in text
+    assert plain(evil) == "x Approved by script a (b)"

@@ -1,0 +1,55 @@
+"""A table that grows: what a crash leaves behind, and what does not belong to it."""
+
+import csv
+
+import pytest
+
+from dpmed.errors import InputError
+from dpmed.inference.row_file import RowFile
+
+COLUMNS = ["input", "value", "error"]
+NAMES = ["a", 'b,"c"', "d\ne", "é\udcff", "f"]
+
+
+def write(path, names=NAMES, upto=None):
+    rows = RowFile(path, COLUMNS, first=names)
+    with rows.open() as appender:
+        for name in names[rows.rows : upto]:
+            appender.write([{"input": name, "value": name.upper()} if name != "f" else {"input": name, "error": "bad"}])
+    return rows
+
+
+def test_every_cut_off_is_gone_on_with_and_gives_the_same_file(tmp_path):
+    whole = tmp_path / "whole.csv"
+    write(whole)
+    content = whole.read_bytes()
+    for length in range(len(content) + 1):
+        part = tmp_path / "part.csv"
+        part.write_bytes(content[:length])
+        write(part)
+        assert part.read_bytes() == content, length
+
+
+def test_rows_and_errors_are_counted(tmp_path):
+    path = tmp_path / "table.csv"
+    assert write(path, upto=2).rows == 0
+    assert (write(path).rows, RowFile(path, COLUMNS, first=NAMES).errors) == (2, 1)
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["input"] for row in rows] == ["a", 'b,"c"', "d\\ne", "é\udcff", "f"]
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("names", [["a", "x"], ["a"], ["b", 'b,"c"']])
+def test_rows_of_other_inputs_are_refused(tmp_path, names):
+    path = tmp_path / "table.csv"
+    write(path, upto=2)
+    with pytest.raises(InputError, match="is of another input"):
+        RowFile(path, COLUMNS, first=names)
+
+
+def test_other_columns_are_refused(tmp_path):
+    path = tmp_path / "table.csv"
+    write(path)
+    with pytest.raises(InputError, match="other columns"):
+        RowFile(path, ["input", "error"], first=NAMES)

@@ -1,0 +1,88 @@
+"""A run and its cohort file: entered before its first step, settled when it ends, refused without a trace."""
+
+import json
+
+import pytest
+
+from dpmed.config.load import load_config
+from dpmed.errors import InputError
+from dpmed.planning.enrolment import enrol, planned_mechanism, settle, unit_names
+from dpmed.planning.plan import make_plan
+from dpmed.privacy.cohort import Cohort
+from dpmed.progress import Silent
+
+
+def plan(path, *settings):
+    base = ["model.width=[4]", "data.limit=200", "training.batch_size=40", "training.epochs=3", "privacy.epsilon=2"]
+    return make_plan(load_config("quickstart", [*base, f"privacy.cohort={path}", *settings]).config, Silent())
+
+
+def test_a_run_enters_once_and_settles_what_it_made(tmp_path):
+    path, folder = tmp_path / "cohort.db", tmp_path / "run" / "checkpoints"
+    planned = plan(path)
+    enrol([(planned, folder)])
+    enrol([(planned, folder)])
+    with Cohort(path) as cohort:
+        (run,) = cohort.snapshot().runs
+        assert run.mechanism == planned_mechanism(planned) and run.status == "running"
+        assert cohort.snapshot().units == len(set(unit_names(planned)))
+    settle(planned, folder, steps=2, status="stopped")
+    with Cohort(path) as cohort:
+        (run,) = cohort.snapshot().runs
+    assert (run.mechanism.steps, run.planned, run.status) == (2, planned.steps, "stopped")
+    token = json.loads((folder / "cohort.json").read_text())["token"]
+    assert run.token == token
+
+
+def test_units_without_names_are_known_by_their_content(tmp_path):
+    smaller, larger = plan(tmp_path / "c", "data.limit=150"), plan(tmp_path / "c", "data.limit=1797")
+    everyone = set(unit_names(larger)) | {
+        identity.hex()
+        for part in (larger.split.validation, larger.split.test)
+        for identity in _identities(larger.dataset, part.tolist())
+    }
+    assert set(unit_names(smaller)) <= everyone
+
+
+def _identities(dataset, numbers):
+    from dpmed.data.identity import sample_identities
+
+    return sample_identities(dataset, numbers)
+
+
+def test_a_run_past_the_limit_is_refused_and_leaves_nothing(tmp_path):
+    path = tmp_path / "cohort.db"
+    enrol([(plan(path), tmp_path / "a" / "checkpoints")])
+    refused = tmp_path / "b" / "checkpoints"
+    with pytest.raises(InputError, match=r"would pass it.*noise_multiplier"):
+        enrol([(plan(path, "privacy.cohort_epsilon=2.5"), refused)])
+    assert not refused.exists()
+    with Cohort(path) as cohort:
+        assert len(cohort.snapshot().runs) == 1
+        cohort.set_limit(2.1)
+    with pytest.raises(InputError, match=r"limit is ε = 2\.1"):
+        enrol([(plan(path), refused)])
+
+
+def test_several_runs_enter_together_or_not_at_all(tmp_path):
+    path = tmp_path / "cohort.db"
+    # Each alone would fit.
+    plans = [(plan(path, "privacy.cohort_epsilon=2.5"), tmp_path / name / "checkpoints") for name in "ab"]
+    with pytest.raises(InputError, match="would pass it"):
+        enrol(plans)
+    with Cohort(path) as cohort:
+        assert cohort.snapshot().runs == ()
+    enrol(plans[:1])
+    with Cohort(path) as cohort:
+        assert len(cohort.snapshot().runs) == 1
+
+
+def test_another_unit_or_a_larger_delta_is_refused(tmp_path):
+    path = tmp_path / "cohort.db"
+    Cohort(path, create=("patient", 1e-5)).__exit__()
+    with pytest.raises(InputError, match="counts what each patient has spent"):
+        enrol([(plan(path), tmp_path / "a")])
+    other = tmp_path / "other.db"
+    Cohort(other, create=("image", 1e-7)).__exit__()
+    with pytest.raises(InputError, match="is larger"):
+        enrol([(plan(other), tmp_path / "a")])

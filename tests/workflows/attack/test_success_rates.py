@@ -1,0 +1,39 @@
+"""The folder of the prior-aware attack, from facts that are made up."""
+
+import json
+
+import jax
+import pytest
+
+from dpmed.attacks.results_table import read_results
+from dpmed.progress import Silent
+from dpmed.workflows.attack.run import run
+from dpmed.workflows.attack.unfinished import Unfinished
+from tests.attacks.asking import asked
+
+
+@pytest.fixture(autouse=True)
+def _as_a_user_runs_it():
+    # optax does not bear the strictness of the other tests.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def test_an_experiment_that_is_under_way_is_finished_and_not_planned_again(tmp_path):
+    settings = asked("prior-aware", epsilons=(8.0,), candidates=5, trials=40, steps="one", longest_minutes=0.0)
+    counts = {"worst-case": 13, "relaxed": 9}
+    Unfinished(digest=settings.digest).add(
+        tmp_path, "eps=8", 0, facts={"trials": 40, "successes": counts, "ideal_rate": dict.fromkeys(counts, 0.5)}
+    )
+    summary = run(settings, tmp_path, Silent())
+    assert summary.not_run is None and summary.remarks == ()
+    worst, relaxed = read_results(tmp_path / "prior_aware.csv")
+    assert (worst, relaxed) == summary.results
+    assert (worst.successes, relaxed.successes) == (13, 9)
+    assert (worst.success_rate, worst.ideal_rate, worst.prior) == (13 / 40, 0.5, 0.2)
+    content = json.loads((tmp_path / "prior_aware.json").read_text())
+    assert content == summary.to_json() | {"rows": content["rows"]}
+    assert [row["successes"] for row in content["rows"]] == [13, 9]
+    columns, rows = summary.table()
+    assert [dict(zip(columns, row, strict=True))["named the right one"] for row in rows] == ["32.5%", "22.5%"]
+    assert not (tmp_path / "unfinished.json").exists()

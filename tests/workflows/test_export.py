@@ -1,0 +1,112 @@
+"""`dpmed export`: what may become a bundle, what is refused, and that the bundle alone predicts the same."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from dpmed.errors import InputError
+from dpmed.inference.predictor import load_model
+from dpmed.progress import Silent
+from dpmed.workflows import export
+from dpmed.workflows.export import ExportSettings
+from tests.inference.conftest import digits_run, scans, scans_run
+
+__all__ = ["digits_run", "scans", "scans_run"]
+
+
+def go(run, folder, **changes):
+    settings = ExportSettings(run=run, **changes)
+    stored = export.check(settings, Silent())
+    folder.mkdir()
+    return export.run(settings, stored, folder, Silent())
+
+
+def images_of(model, count=5):
+    return np.random.default_rng(0).integers(0, 17, (count, *model.description.input_shape)).astype(np.uint8)
+
+
+def test_a_bundle_predicts_the_same_bit_for_bit(digits_run, tmp_path):
+    summary = go(digits_run, tmp_path / "bundle")
+    run, bundle = load_model(digits_run), load_model(tmp_path / "bundle")
+    np.testing.assert_array_equal(run.predict(images_of(run)), bundle.predict(images_of(run)))
+    names = {"model.safetensors", "model.json", "privacy.json", "MODEL_CARD.md", "checksums.sha256"}
+    assert {path.name for path in (tmp_path / "bundle").iterdir()} == names == set(summary.files)
+    assert (tmp_path / "bundle" / "privacy.json").read_bytes() == (digits_run / "privacy.json").read_bytes()
+    assert summary.warning is None
+    assert summary.to_json()["private"] is True
+    assert str(digits_run) not in "".join(path.read_text() for path in (tmp_path / "bundle").glob("*.[jm]*s*n"))
+
+
+def test_digits_are_public_so_the_card_states_their_metrics(digits_run, tmp_path):
+    go(digits_run, tmp_path / "bundle")
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    accuracy = json.loads((digits_run / "summary.json").read_text())["test"]["accuracy"]
+    assert f"| accuracy | {accuracy:.4f} |" in card
+    assert "Marked" not in card
+
+
+def test_onnx_and_stablehlo_lie_beside_the_weights(digits_run, tmp_path):
+    import onnxruntime
+
+    go(digits_run, tmp_path / "bundle", formats=("onnx", "stablehlo"))
+    model = load_model(tmp_path / "bundle")
+    images = images_of(model)
+    session = onnxruntime.InferenceSession(tmp_path / "bundle" / "model.onnx", providers=["CPUExecutionProvider"])
+    (found,) = session.run(["logits"], {"image": images.astype(np.float32)})
+    np.testing.assert_allclose(found, model.logits(images), atol=1e-4)
+    assert (tmp_path / "bundle" / "model.stablehlo").stat().st_size > 0
+
+
+def test_a_run_without_privacy_needs_the_option_and_says_so(scans_run, tmp_path):
+    with pytest.raises(InputError, match="must not leave the institution: it was trained without differential privacy"):
+        go(scans_run, tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    summary = go(scans_run, tmp_path / "bundle", not_private=True)
+    assert "without differential privacy" in summary.warning
+    card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert card.splitlines()[2].startswith("> **NOT PRIVATE")
+    # The phantoms are in the layout of a private data set: nothing measured on them is stated.
+    assert "Left out" in card
+    stated = go(scans_run, tmp_path / "marked", not_private=True, include_metrics=True)
+    assert "**Marked" in (stated.folder / "MODEL_CARD.md").read_text()
+    masks = [load_model(folder) for folder in (scans_run, tmp_path / "bundle")]
+    images = np.random.default_rng(0).normal(0, 100, (2, *masks[0].description.input_shape)).astype(np.float16)
+    np.testing.assert_array_equal(masks[0].predict(images), masks[1].predict(images))
+
+
+def changed_ledger(run, folder, **changes):
+    shutil.copytree(run, folder)
+    facts = json.loads((folder / "privacy.json").read_text())
+    (folder / "privacy.json").write_text(json.dumps({**facts, **changes}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"noise_source": "seeded"}, "came from a seed"),
+        ({"status": "running"}, "not finished"),
+        ({"epsilon": 0.001}, r"states ε = 0\.001"),
+        ({"model_sha256": "0" * 64}, r"belongs to another model\.eqx"),
+        ({"config_sha256": "0" * 64}, r"belongs to another config\.toml"),
+    ],
+)
+def test_what_must_not_leave_is_refused(digits_run, tmp_path, changes, words):
+    run = changed_ledger(digits_run, tmp_path / "run", **changes)
+    with pytest.raises(InputError, match=words):
+        go(run, tmp_path / "bundle")
+
+
+def test_seeded_noise_needs_the_option(digits_run, tmp_path):
+    run = changed_ledger(digits_run, tmp_path / "run", noise_source="seeded")
+    assert "seed" in go(run, tmp_path / "bundle", not_private=True).warning
+
+
+def test_bundles_and_other_folders_are_not_exported(digits_run, tmp_path):
+    go(digits_run, tmp_path / "bundle")
+    with pytest.raises(InputError, match="is a bundle already"):
+        go(tmp_path / "bundle", tmp_path / "again")
+    with pytest.raises(InputError, match="neither a training run nor a bundle"):
+        go(tmp_path, tmp_path / "again")

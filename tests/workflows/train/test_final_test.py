@@ -1,0 +1,93 @@
+"""What is written of a test split follows from its predictions: by class, by sample, by a column."""
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from dpmed.config.load import load_config
+from dpmed.data.base import Info, Split
+from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.planning.plan import make_plan
+from dpmed.progress import Silent
+from dpmed.training.evaluate import Predictions
+from dpmed.workflows.train.final_test import write_test
+
+NUMBERS = np.array([4, 1, 7, 2])
+
+
+@pytest.fixture(scope="module")
+def digits():
+    settings = ["data.limit=100", "training.batch_size=20", "training.epochs=1", "model.width=[4]"]
+    return make_plan(load_config("quickstart", settings).config, Silent())
+
+
+def plan_of(digits, task, names, *, break_down_by=None):
+    """A plan whose data are of another task; scoring looks at their constants, columns and split only."""
+    settings = ["evaluation.bootstrap=50"] + ([f"evaluation.break_down_by={break_down_by}"] if break_down_by else [])
+    sites = ("a", "b", "a", "b", "a", "b", "a", "")
+    listing = Listing(labels=None, groups=tuple("01234567"), columns={"site": sites})
+    shape = (2, 2, 1) if task == "segmentation" else (1, 1, 1)
+    info = Info(
+        name="made up", task=task, input_shape=shape, class_names=names, scale=1.0, mean=(0.0,), std=(1.0,),
+        unit="image",
+    )  # fmt: skip
+    dataset = ArrayDataset(info, listing, inputs=np.zeros((8, *shape), np.float32), targets=np.zeros(8, np.int32))
+    none = np.zeros(0, np.int64)
+    return replace(
+        digits,
+        config=load_config("quickstart", settings).config,
+        dataset=dataset,
+        split=Split(train=none, validation=none, test=NUMBERS),
+    )
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.fixture
+def classified():
+    # Predicted 0, 1, 1, 1 where 0, 1, 0, 1 is true.
+    logits = np.array([[2.0, 1.0], [0.0, 1.0], [0.0, 3.0], [1.0, 2.0]], np.float32)
+    losses = np.array([0.5, 0.25, 2.0, 0.25], np.float32)
+    return Predictions(predictions=logits, targets=np.array([0, 1, 0, 1], np.int32), losses=losses)
+
+
+def test_classes_are_counted_and_drawn(tmp_path, digits, classified):
+    scores, intervals = write_test(plan_of(digits, "classification", ("no", "yes")), classified, tmp_path)
+    assert scores["loss"] == 0.75
+    assert scores["accuracy"] == 0.75
+    low, high = intervals["accuracy"]
+    assert 0 <= low <= 0.75 <= high <= 1
+    assert rows_of(tmp_path / "confusion.csv") == [
+        {"class": "no", "no": "1", "yes": "1"}, {"class": "yes", "no": "0", "yes": "2"},
+    ]  # fmt: skip
+    assert [row["class"] for row in rows_of(tmp_path / "classes.csv")][:2] == ["no", "yes"]
+    assert (tmp_path / "confusion.png").exists()
+
+
+def test_a_column_breaks_the_metrics_down_and_what_it_leaves_empty_is_unknown(tmp_path, digits, classified):
+    write_test(plan_of(digits, "classification", ("no", "yes"), break_down_by="site"), classified, tmp_path)
+    rows = {row["site"]: row for row in rows_of(tmp_path / "breakdown.csv")}
+    # Samples 4 and 2 are of site a, 1 of b, 7 of nobody knows where.
+    assert {site: (row["samples"], float(row["accuracy"])) for site, row in rows.items()} == {
+        "a": ("2", 1.0), "b": ("1", 1.0), "unknown": ("1", 0.0),
+    }  # fmt: skip
+    assert float(rows["a"]["loss"]) == 0.375
+
+
+def test_segmentation_has_a_row_per_scan_and_leaves_a_class_that_nobody_sees_empty(tmp_path, digits):
+    target = np.zeros((4, 2, 2), np.uint8)
+    target[0, 0, 0] = target[1, 0, 0] = 1
+    predicted = target.copy()
+    predicted[1, 0, 1] = 1
+    result = Predictions(predictions=predicted, targets=target, losses=np.arange(4, dtype=np.float32))
+    scores, _ = write_test(plan_of(digits, "segmentation", ("background", "organ")), result, tmp_path)
+    rows = rows_of(tmp_path / "test_samples.csv")
+    assert [row["sample"] for row in rows] == ["4", "1", "7", "2"]
+    column = next(name for name in rows[0] if name.startswith("dice") and "organ" in name)
+    # One pixel right of two predicted and one true: 2·1 / (2 + 1).
+    assert [row[column] and round(float(row[column]), 4) for row in rows] == [1.0, round(2 / 3, 4), "", ""]
+    assert scores["loss"] == 1.5
