@@ -109,17 +109,46 @@ def fit_window(
     fine = _fine_enough(summed, tilt, variance_error, widest=widest, finest=width / _LARGEST_GRID)
     if width <= _ONE_GRID * fine:
         return window(fine, 1, alone)
-    fine = _fine_enough(summed, tilt, 0.5 * variance_error, widest=fine, finest=1e-3 * width / _LARGEST_GRID)
-    # The sum of one of m bundles is √m times narrower: with this many both grids are of about the same size.
-    repeats = min(round(math.sqrt(2 * variance_error) / fine), max(part.times for part in summed.parts))
-    repeats = _without_rest(repeats, summed)
-    bundles = _bundles(summed, tilt, low, high, repeats) if repeats >= _FEWEST_BUNDLES else alone
-    fine = max(fine, sum(bundle.high - bundle.low for bundle in bundles) / _LARGEST_GRID)
-    coarse = math.sqrt(2 * variance_error / sum(bundle.repeats for bundle in bundles))
-    ratio = math.floor(max(min(coarse, widest), width / _LARGEST_GRID) / fine)
-    if ratio <= 1 or bundles is alone:
+    narrow = _Budget(variance_error, fine, width, widest)
+    fine, ratio, bundles = _two_grids(summed, tilt, low, high, narrow, share=0.5)
+    if bundles and sum(bundle.high - bundle.low for bundle in bundles) > 4 * width / ratio:
+        # Rare large losses make a bundle's window nearly as wide as the whole: let the larger grid be the coarser.
+        fine, ratio, bundles = _two_grids(summed, tilt, low, high, narrow, share=0.85)
+    if ratio <= 1 or not bundles:
         return window(max(fine, width / _LARGEST_GRID), 1, alone)
     return window(fine, ratio, bundles)
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """What two grids may cost: added variance, the spacing of one that keeps to it, the width, the widest spacing."""
+
+    variance_error: float
+    fine: float
+    width: float
+    widest: float
+
+
+def _two_grids(
+    summed: SummedLoss, tilt: float, low: float, high: float, budget: _Budget, *, share: float
+) -> tuple[float, int, tuple[Bundle, ...]]:
+    """The fine spacing, how many times wider the other is, and bundles; none where one grid does as well.
+
+    Of the variance that may be added, the fine grid has a share.
+    """
+    finest = 1e-3 * budget.width / _LARGEST_GRID
+    fine = _fine_enough(summed, tilt, share * budget.variance_error, widest=budget.fine, finest=finest)
+    # Each bundle may add a quarter of the coarse spacing's square.
+    left = 4 * (1 - share) * budget.variance_error
+    # The sum of one of m bundles is √m times narrower: with this many both grids are of about the same size.
+    repeats = min(round(math.sqrt(left) / fine), max(part.times for part in summed.parts))
+    repeats = _without_rest(repeats, summed)
+    if repeats < _FEWEST_BUNDLES:
+        return fine, 1, ()
+    bundles = _bundles(summed, tilt, low, high, repeats)
+    fine = max(fine, sum(bundle.high - bundle.low for bundle in bundles) / _LARGEST_GRID)
+    coarse = min(math.sqrt(left / sum(bundle.repeats for bundle in bundles)), budget.widest)
+    return fine, math.floor(max(coarse, budget.width / _LARGEST_GRID) / fine), bundles
 
 
 def _ends(summed: SummedLoss, tilt: float, side: Side) -> tuple[float, float]:
