@@ -55,7 +55,10 @@ class TensorBoard:
     def __init__(self, folder: Path, *, done: int = 0, last_step: int = 0) -> None:
         from tensorboardX import SummaryWriter
 
-        self._writer = SummaryWriter(str(make_folder(folder)), purge_step=last_step + 1 if done else None)
+        make_folder(folder)
+        # Names hold the second in which they were made: a run resumed within it must not take the first one's file.
+        suffix = f".{len(list(folder.iterdir())):04d}"
+        self._writer = SummaryWriter(str(folder), purge_step=last_step + 1 if done else None, filename_suffix=suffix)
         self._done = done
         self._writer.add_text("caution", CAUTION)
 

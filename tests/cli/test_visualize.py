@@ -52,8 +52,8 @@ def test_a_csv_without_the_columns_is_refused(dpmed, tmp_path):
 
 def test_it_needs_no_jax(table, tmp_path):
     code = (
-        "import sys; from pathlib import Path; from dpmed.workflows import visualize as v; from dpmed.progress import "
-        f"Silent; out = Path({str(tmp_path / 'v')!r}); out.mkdir(); "
+        "import sys; from pathlib import Path; from dpmed.workflows.visualize import run as v; from "
+        f"dpmed.progress import Silent; out = Path({str(tmp_path / 'v')!r}); out.mkdir(); "
         f"v.run(v.prepare(Path({str(table)!r}), v.VisualizeSettings(formats=('png',))), out, Silent()); "
         "print({'jax', 'pandas'} & set(sys.modules))"
     )

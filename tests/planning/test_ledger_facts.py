@@ -76,7 +76,7 @@ def test_a_keyed_hash_needs_no_sentence_on_the_split(folders):
 
 def test_the_plan_too_says_that_nobody_knows_who_shares_a_patient(folders):
     unnamed, _ = ledger_of(folders[0])
-    assert any("Nobody knows which images share a patient" in warning for warning in unnamed.warnings)
+    assert any("share a patient: ε protects one" in warning for warning in unnamed.warnings)
     named, text = ledger_of(folders[0], 'data.group_pattern="^(P[0-9]+)_"', "privacy.unit=patient")
     assert not any("share a patient" in warning for warning in named.warnings)
     assert "share a patient" not in text

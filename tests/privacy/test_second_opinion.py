@@ -1,6 +1,7 @@
 """dp-accounting as an oracle of every plan: it agrees within its own discretisation, and notices what does not."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given, settings
@@ -10,6 +11,7 @@ from dpmed.errors import InputError
 from dpmed.privacy import budget as budget_room
 from dpmed.privacy.accountant import SampledGaussian, epsilon
 from dpmed.privacy.budget import BudgetRequest, solve_budget
+from dpmed.privacy.calibrated import assess_noise
 from dpmed.privacy.second_opinion import second_opinion
 
 # The paper's settings: N, expected batch size, steps, δ.
@@ -65,7 +67,11 @@ def test_nothing_is_trained_on_an_epsilon_that_is_in_doubt(monkeypatch):
         train_size=1000, expected_batch_size=100, delta=1e-5, clipping_norm=1.0, epsilon=2.0, epochs=9
     )
     solve_budget(request).require_agreement()
-    too_small = lambda mechanism, delta, **keys: 0.95 * epsilon(mechanism, delta, **keys)  # noqa: E731 a double
-    monkeypatch.setattr(budget_room, "epsilon", too_small)
+
+    def too_small(*arguments, **keys):
+        found = assess_noise(*arguments, **keys)
+        return replace(found, epsilon_pld=0.95 * found.epsilon_pld)
+
+    monkeypatch.setattr(budget_room, "assess_noise", too_small)
     with pytest.raises(InputError, match=r"below the .* of dp-accounting.*in doubt"):
         solve_budget(request).require_agreement()

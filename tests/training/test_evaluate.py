@@ -111,7 +111,7 @@ def test_masks_come_as_bytes_and_images_in_the_normalised_unit():
 
 def test_the_constants_of_the_data_set_are_not_those_of_the_model():
     dataset, objective, trained, rest = make("classification")
-    shifted = replace(objective, mean=(0.4,))
+    shifted = replace(objective, scaling=replace(objective.scaling, mean=(0.4,)))
     first = Evaluator(objective, dataset, batch_size=11)(trained, rest, np.arange(COUNT))
     second = Evaluator(shifted, dataset, batch_size=11)(trained, rest, np.arange(COUNT))
     assert not np.allclose(first.predictions, second.predictions)

@@ -86,9 +86,11 @@ DECLARED = {
     },
     "loss": {
         **dict.fromkeys(("name", "cross_entropy", "label_smoothing", "smooth", "delta"), "given"),
-        "class_weights": "ledger",
+        # Of the user's own code: that its constants owe nothing to private data is unchecked.
+        **dict.fromkeys(("class_weights", "factory", "arguments"), "ledger"),
     },
     "model": {
+        **dict.fromkeys(("factory", "arguments"), "ledger"),
         **dict.fromkeys(("name", "train_only", "unfreeze_epochs", "convolution", "pretrained"), "law"),
         **dict.fromkeys(
             (

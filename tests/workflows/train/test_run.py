@@ -201,7 +201,7 @@ def test_resuming_a_finished_run_changes_nothing(small_run):
 def test_a_bad_checkpoint_is_named_and_nothing_is_lost(tmp_path, small_run, damage):
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
-    for name in ("config.toml", "split.json"):
+    for name in ("config.toml", "split.json", "privacy.json", "checkpoints/draws"):
         (folder / name).write_bytes((small_run / name).read_bytes())
     newest = sorted((small_run / "checkpoints").glob("step-*.ckpt"))[-1]
     content = newest.read_bytes()
