@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 # Grid cells per standard deviation of the composed loss.
 _CELLS = 4000
 # Below this noise multiplier dp-accounting's exponentials overflow.
@@ -94,7 +96,9 @@ def _epsilon(noise: float, rate: float, steps: int, delta: float, *, interval: f
             pessimistic_estimate=True,
         )
         composed = single if steps == 1 else single.self_compose(steps, tail_mass_truncation=_TAIL)
-        found = float(composed.get_epsilon_for_delta(delta))
+        # Beyond ε of about 700 masses are divided by next to nothing: infinite is no opinion, and no warning's worth.
+        with np.errstate(over="ignore"):
+            found = float(composed.get_epsilon_for_delta(delta))
     except (OverflowError, ValueError, MemoryError, FloatingPointError, ZeroDivisionError):
         return None
     return found if math.isfinite(found) else None
