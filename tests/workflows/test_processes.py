@@ -1,5 +1,6 @@
 """Several real processes on this machine that train one model, as srun and mpirun would start them."""
 
+import hashlib
 import json
 import os
 import random
@@ -78,6 +79,14 @@ def columns(folder):
     return pd.read_csv(folder / "metrics.csv")
 
 
+def ledger(folder):
+    """What the run proves; bound to the model in its folder, and compared without that and the hour."""
+    facts = json.loads((folder / "privacy.json").read_text())
+    assert facts.pop("model_sha256") == hashlib.sha256((folder / "model.eqx").read_bytes()).hexdigest()
+    del facts["created"]
+    return facts
+
+
 @pytest.mark.parametrize(("launcher", "devices"), [(slurm, 1), (open_mpi, 2)])
 def test_two_processes_train_what_one_trains(tmp_path, seeded_run, launcher, devices):
     folder = tmp_path / "shared"
@@ -91,7 +100,7 @@ def test_two_processes_train_what_one_trains(tmp_path, seeded_run, launcher, dev
     # The same batches, and by rounding the same weights.
     assert ours[ROWS].equals(theirs[ROWS])
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=2e-4)
-    assert json.loads((folder / "privacy.json").read_text()) == json.loads((seeded_run / "privacy.json").read_text())
+    assert ledger(folder) == ledger(seeded_run)
 
 
 def test_when_one_process_is_killed_all_end_and_two_others_go_on(tmp_path, seeded_run):
@@ -163,7 +172,7 @@ def test_processes_of_a_release_run_share_batches_and_noise_and_no_two_runs_do(t
     # The secret that they share is written nowhere: no file besides those of a run alone.
     assert sorted(os.listdir(tmp_path / "one")) == [
         "checkpoints", "classes.csv", "config.toml", "confusion.csv", "confusion.png", "curves.png", "internal.json",
-        "metrics.csv", "model.eqx", "privacy.json", "split.json", "summary.json",
+        "metrics.csv", "model.eqx", "model.json", "privacy.json", "split.json", "summary.json",
     ]  # fmt: skip
 
 
