@@ -57,9 +57,10 @@ def test_it_never_contradicts_a_right_epsilon_and_always_one_that_is_5_percent_t
         assert opinion.contradicts(0.95 * ours)
 
 
-@pytest.mark.parametrize("noise", [1e-4, 1e-9])
-def test_beyond_its_reach_there_is_no_opinion(noise):
-    assert second_opinion(noise_multiplier=noise, sampling_rate=0.1, steps=100, delta=1e-6) is None
+@pytest.mark.parametrize(("noise", "rate", "steps"), [(1e-4, 0.1, 100), (1e-9, 0.1, 100), (1.0, 1.0, 1057)])
+def test_beyond_its_reach_there_is_no_opinion(noise, rate, steps):
+    # The last of them where its exponentials vanish: ε is about 730.
+    assert second_opinion(noise_multiplier=noise, sampling_rate=rate, steps=steps, delta=1e-8) is None
 
 
 def test_nothing_is_trained_on_an_epsilon_that_is_in_doubt(monkeypatch):
