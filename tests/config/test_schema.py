@@ -67,7 +67,7 @@ def test_a_risk_stands_in_the_place_of_epsilon_and_names_its_adversary():
 def test_no_noise_brings_the_risk_under_what_guessing_reaches():
     risk = {"max_reconstruction_risk": 0.1, "adversary": "relaxed"}
     assert with_targets(["epochs"], **risk, prior=0.09).privacy.prior == 0.09
-    with pytest.raises(ValidationError, match="is not above privacy.prior"):
+    with pytest.raises(ValidationError, match=r"is not above privacy\.prior"):
         with_targets(["epochs"], **risk, prior=0.1)
     with pytest.raises(ValidationError, match=r"privacy\.prior has a meaning with"):
         with_targets(["epochs", "epsilon"], prior=0.1)
