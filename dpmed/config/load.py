@@ -158,7 +158,9 @@ def _toml_value(text: str) -> Any:
 
 
 def _set(table: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
+    for number, key in enumerate(keys[:-1], 1):
+        if isinstance(table.get(key), str) and tags_at(keys[:number]):
+            table[key] = {"name": table[key]}  # a name that stands for its table
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
             raise InputError(f"{key} is a value, not a table", where=f"--set {'.'.join(keys)}")

@@ -65,7 +65,9 @@ def pairwise_ssim(
         1 - SSIM, in [0, 2], smaller for more alike.
     """
     x, y = _to_planes(originals, by_slice), _to_planes(reconstructions, by_slice)
-    return 1.0 - np.mean([_pairs(x[plane], y[plane], whole=True)[0] for plane in range(len(x))], axis=0)
+    similarity = np.mean([_pairs(x[plane], y[plane], whole=True)[0] for plane in range(len(x))], axis=0)
+    # Rounding takes equal images to 1 + 1e-7.
+    return np.maximum(1.0 - similarity, 0.0)
 
 
 def pairwise_ms_ssim(
@@ -101,7 +103,7 @@ def pairwise_ms_ssim(
             if scale < scales - 1:
                 a, b = _halve(a), _halve(b)
         total += product
-    return 1.0 - total / len(x)
+    return np.maximum(1.0 - total / len(x), 0.0)
 
 
 @dataclass(frozen=True)

@@ -125,7 +125,7 @@ def prepare(folder: Path, settings: MatchSettings) -> MatchJob:
     """
     manifest = read_manifest(folder)
     if not 0.0 <= settings.min_nonzero <= 1.0:
-        raise InputError("must be from 0 to 1", where=f"--min-nonzero {settings.min_nonzero:g}")
+        raise InputError("must be from 0 to 1", where=f"min_nonzero {settings.min_nonzero:g}")
     _check_files(folder, manifest)
     metrics = tuple(
         build_metric(

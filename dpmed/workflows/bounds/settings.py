@@ -37,7 +37,8 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
         progress.say(f"No config given: {source} (train size 8012, batch 2048, 300 steps, δ = 8e-7).")
     else:
         loaded = load_config(config_name)
-        base, source = _from_config(loaded.config, options, progress), loaded.name
+        with loaded.locating():
+            base, source = _from_config(loaded.config, options, progress), loaded.name
     facts = {**base, **options}
     if any(name in options for name in ("train_size", "batch_size", "steps", "delta")):
         source += ", changed by options"
