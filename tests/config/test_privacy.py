@@ -21,7 +21,7 @@ def test_delta_and_the_clipping_norm_are_never_guessed():
 def test_the_defaults_are_the_safe_ones():
     config = make()
     # The noise cannot be repeated, ε is the tight one, and what is protected is what is counted.
-    assert (config.noise_source, config.accountant, config.clipping) == ("os-entropy", "pld", "flat")
+    assert (config.noise_source, config.accountant, config.clipping.name) == ("os-entropy", "pld", "flat")
     assert config.unit == "image" and config.cohort is None
 
 
@@ -42,7 +42,7 @@ def test_the_defaults_are_the_safe_ones():
         {"unit": "hospital"},
         {"max_reconstruction_risk": 1},
         {"prior": 0},
-        {"clipping_quantile": 1},
+        {"clipping": {"name": "adaptive", "quantile": 1}},
         {"cohort_epsilon": 0},
     ],
 )

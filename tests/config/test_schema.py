@@ -76,25 +76,6 @@ def test_no_noise_brings_the_risk_under_what_guessing_reaches():
 KINDS = ("flat", "automatic", "per-layer", "adaptive")
 
 
-@pytest.mark.parametrize(
-    ("key", "user"),
-    [
-        ("clipping_stability", "automatic"),
-        ("clipping_quantile", "adaptive"),
-        ("clipping_rate", "adaptive"),
-        ("clipping_count_noise", "adaptive"),
-    ],
-)
-@pytest.mark.parametrize("clipping", KINDS)
-def test_a_key_that_the_clipping_does_not_use_is_refused_by_name(key, user, clipping):
-    privacy = {"clipping": clipping, key: 0.5}
-    if clipping == user:
-        assert getattr(with_targets(["epochs", "epsilon"], **privacy).privacy, key) == 0.5
-    else:
-        with pytest.raises(ValidationError, match=rf'privacy\.{key} .*clipping = "{user}"'):
-            with_targets(["epochs", "epsilon"], **privacy)
-
-
 @pytest.mark.parametrize("clipping", KINDS)
 def test_a_norm_that_leaves_float32_no_room_is_refused_where_it_is_divided_by_or_moves(clipping):
     privacy = {"clipping": clipping, "clipping_norm": 2e6}
