@@ -23,7 +23,6 @@ NETWORKS = {
     "wide_resnet": (WideResnetModel(name="wide_resnet", depth=10, width=1), (8, 9, 2)),
     "wide_resnet 3D": (WideResnetModel(name="wide_resnet", depth=10, width=1, activation="gelu"), (4, 4, 5, 1)),
     "resnet18": (Resnet18Model(name="resnet18", channels=(4, 4, 4, 4)), (33, 32, 1)),
-    "resnet18 small stem": (Resnet18Model(name="resnet18", channels=(4, 4, 4, 4), stem="small"), (8, 8, 1)),
     "resnet18 3D": (Resnet18Model(name="resnet18", channels=(4, 4, 4, 4)), (8, 9, 8, 1)),
     "unet": (UnetModel(name="unet", channels=(4, 6)), (9, 8, 1)),
     "unet 3D": (UnetModel(name="unet", channels=(4, 6)), (5, 4, 6, 2)),
