@@ -1,5 +1,6 @@
 """`dpmed evaluate`."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -57,7 +58,8 @@ def evaluate(
         threshold=threshold,
     )
     folder = new_run_folder(out, command="evaluate", config_name=model.resolve().name, time=time_stamp())
-    summary = workflow.run(model, None if loaded is None else loaded.config, settings, folder, console)
+    with nullcontext() if loaded is None else loaded.locating():
+        summary = workflow.run(model, None if loaded is None else loaded.config, settings, folder, console)
     console.table(
         f"{summary.n_samples} samples of {summary.n_units} {summary.unit}s ({summary.part})", *summary.table()
     )

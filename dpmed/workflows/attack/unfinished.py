@@ -11,8 +11,8 @@ from dpmed.attacks.base import Facts
 from dpmed.errors import InputError
 from dpmed.fields import read_fields
 from dpmed.files import new_run_folder, write_json
+from dpmed.reconstructions.manifest import UNFINISHED_NAME as STATE
 
-STATE = "unfinished.json"
 _MOST_BYTES = 1 << 28
 
 

@@ -149,7 +149,8 @@ def _write_page(
         Report(
             title=f"Evaluation of {scored.predictor.source.name} on {scored.dataset.info.name}",
             warning=KEEP_INSIDE,
-            findings=(finding, *summary.notes[1:]),
+            conclusion=finding,
+            findings=summary.notes[1:],
             sections=[*sections, *pictures],
             explanation=(
                 f"Intervals come from drawing {summary.unit}s with replacement, all samples of one together.",
