@@ -24,6 +24,7 @@ from dpmed.models.build import BuiltModel, build_model
 from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
+from dpmed.planning.signal import noise_to_signal
 from dpmed.planning.slow_norms import NormsByLayer, norms_by_layer
 from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget, steps_per_epoch
 from dpmed.privacy.ledger import LedgerFacts
@@ -116,6 +117,7 @@ class Plan:
             f"({other_epsilon:.4g} by {other.upper()}), per {self.facts.unit}",
             "clipping": describe_clipping(privacy, clipping, budget),
             "noise": f"σ = {budget.noise_multiplier:.4g}, from {self.facts.source}",
+            "signal": noise_to_signal(budget, clipping, parameters=self.model.parameters).describe(),
             **({} if self.norms is None else {"norms": self.norms.describe(self.microbatches[0])}),
         }
 
@@ -190,8 +192,16 @@ def make_plan(config: Config, progress: Progress) -> Plan:
             *_unit_warnings(config, dataset.info),
             *_class_warnings(dataset, split),
             *precision_warnings(config),
+            *_signal_warnings(budget, clipping, model),
         ),
     )
+
+
+def _signal_warnings(budget: Budget | None, clipping: Clipping | None, model: BuiltModel) -> tuple[str, ...]:
+    if budget is None or clipping is None:
+        return ()
+    found = noise_to_signal(budget, clipping, parameters=model.parameters)
+    return found.warnings(budget, parameters=model.parameters)
 
 
 def _outputs(info: Info) -> str:
