@@ -75,7 +75,9 @@ def compare_areas(
     )
 
 
-def _placements(scores: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"]) -> Float[np.ndarray, "..."]:
+def _placements(
+    scores: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"]
+) -> Float[np.ndarray, "..."]:
     """For a positive the share of negatives below it, for a negative the share of positives above; ties count half."""
     found = np.empty(len(scores))
     among_all = rankdata(scores)
