@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from dpmed.metrics.evaluate import interval_of
+
 LIMIT = 1.96
 
 
@@ -63,12 +65,5 @@ def agreement(
         deviation=deviation,
         low=bias - LIMIT * deviation,
         high=bias + LIMIT * deviation,
-        intervals={name: _interval(column) for name, column in drawn.items()},
+        intervals={name: interval_of(column) or (np.nan, np.nan) for name, column in drawn.items()},
     )
-
-
-def _interval(drawn: Float[np.ndarray, " resample"]) -> tuple[float, float]:
-    known = drawn[np.isfinite(drawn)]
-    if len(known) == 0:
-        return np.nan, np.nan
-    return float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975))
