@@ -44,7 +44,7 @@ def plot_agreement(panels: Sequence[AgreementPanel], folder: Path) -> list[Path]
                 axis.axhspan(low, high, color=PALETTE[1] if is_bias else PALETTE[6], alpha=0.12, linewidth=0)
             # Beside the plot, where no point can be under it.
             axis.annotate(
-                f"{label}\n{value:+.3g}",
+                f"{label}\n{value:+.3g}".replace("-", "−"),
                 (1.01, value),
                 xycoords=("axes fraction", "data"),
                 va="center",

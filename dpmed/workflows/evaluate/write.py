@@ -122,7 +122,7 @@ def _pictures(summary: EvaluateSummary, scored: Scored, questions: Sequence[Ques
         pictures.append(Picture(title="Calibration", path=folder / "calibration.png", caption=caption))
     if info.task == "classification":
         table = confusion(*scored.answers, classes=len(info.class_names))
-        plot_confusion(table, info.class_names, folder, title=summary.what)
+        plot_confusion(table, info.class_names, folder, title=summary.what.replace(", ", "\n"))
         caption = "Rows are true classes, columns what the model says."
         pictures.append(Picture(title="Confusion", path=folder / "confusion.png", caption=caption))
     if summary.agreement:
