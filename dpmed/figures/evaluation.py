@@ -71,7 +71,7 @@ def plot_calibration(questions: Sequence[Question], folder: Path) -> list[Path]:
     Intervals are drawn for a single question: of several they would lie over each other.
     """
     shown = questions[:_MOST_LINES]
-    figure, (axis, counts) = new_figure(width=4.6, height=5.6, rows=2, ratios=(3, 1))
+    figure, (axis, counts) = new_figure(width=4.6, height=5.6, rows=2, ratios=(3.0, 1.0))
     axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
     for question, colour in zip(shown, PALETTE, strict=False):
         x = [predicted for predicted, _, _ in question.bins]

@@ -96,7 +96,7 @@ def run(
         comparison=comparison,
         agreement=_agreement(scored),
     )
-    write_evaluation(summary, scored, predictor, settings)
+    write_evaluation(summary, scored, settings, threshold=predictor.description.threshold)
     return summary
 
 

@@ -11,7 +11,6 @@ from dpmed.figures.evaluation import Question, plot_calibration, plot_thresholds
 from dpmed.figures.forest import Panel, plot_forest
 from dpmed.figures.report import Picture
 from dpmed.files import write_csv, write_json
-from dpmed.inference.predictor import Predictor
 from dpmed.metrics import operating
 from dpmed.metrics.classification import confusion
 from dpmed.workflows.evaluate.comparison import DELONG_COLUMNS, DIFFERENCE_COLUMNS
@@ -20,26 +19,27 @@ from dpmed.workflows.evaluate.scored import Scored, questions_of
 from dpmed.workflows.evaluate.summary import AGREEMENT_COLUMNS, EvaluateSettings, EvaluateSummary, agreement_rows
 
 METRICS = "metrics.json"
+_HALF = 0.5
 _SPECIFICITIES, _SENSITIVITIES = (0.9, 0.95, 0.99), (0.9, 0.95, 0.99)
 
 
 def write_evaluation(
-    summary: EvaluateSummary, scored: Scored, predictor: Predictor, settings: EvaluateSettings
+    summary: EvaluateSummary, scored: Scored, settings: EvaluateSettings, *, threshold: float | None
 ) -> None:
     """Write all tables, pictures, `metrics.json` and the page.
 
     Args:
         summary: what was found.
         scored: the samples.
-        predictor: gives the threshold.
         settings: of the operating points.
+        threshold: the model's own, if it has one.
     """
     folder, questions = summary.folder, questions_of(scored)
     rows = prediction_rows(scored)
     write_csv(folder / "predictions.csv", rows, list(rows[0]) if rows else ["sample"])
     columns = dict.fromkeys(name for row in summary.subgroups for name in row)
     write_csv(folder / "subgroups.csv", summary.subgroups, list(columns) or ["column", "value"])
-    points = [row for question in questions for row in _points(question, predictor, settings)]
+    points = [row for question in questions for row in _points(question, settings, threshold)]
     write_csv(folder / "operating_points.csv", points, list(points[0]) if points else ["question", "threshold"])
     bins = calibration_rows(questions)
     write_csv(folder / "calibration.csv", bins, list(bins[0]) if bins else ["question", "low", "high"])
@@ -165,10 +165,10 @@ def _agreement_panels(summary: EvaluateSummary, scored: Scored) -> list[Agreemen
     return panels
 
 
-def _points(question: Question, predictor: Predictor, settings: EvaluateSettings) -> list[dict[str, Any]]:
+def _points(question: Question, settings: EvaluateSettings, own: float | None) -> list[dict[str, Any]]:
     probability, positive = question.probability, question.positive
-    own = settings.threshold if settings.threshold is not None else predictor.description.threshold or 0.5
-    thresholds = [("given" if settings.threshold is not None else "model", own)]
+    given = settings.threshold
+    thresholds = [("model", own or _HALF) if given is None else ("given", given)]
     wanted = _SENSITIVITIES if settings.sensitivity is None else (settings.sensitivity,)
     for share in wanted:
         name = f"sensitivity {share:g}"
