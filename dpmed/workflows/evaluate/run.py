@@ -10,6 +10,7 @@ from dpmed.config.data import DataTable
 from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Split
 from dpmed.data.build import build_dataset
+from dpmed.data.identity import name_same_samples
 from dpmed.data.split import split_dataset
 from dpmed.data.voxel_size import voxel_sizes
 from dpmed.errors import InputError
@@ -149,7 +150,7 @@ def seen_by(other: Path, dataset: Dataset, data: DataTable, numbers: Int[np.ndar
     if not (other / "config.toml").is_file() or not (other / SPLIT_FILE).is_file():
         return (f"Whether {other.name} was trained on some of these samples is not known here.",)
     its = read_config(other).data
-    same = all(getattr(its, name, None) == getattr(data, name, None) for name in ("name", "root", "limit", "table"))
+    same = name_same_samples(its, data)
     split = Split.from_json(read_json(other / SPLIT_FILE), where=str(other / SPLIT_FILE))
     if not same or max((int(part.max(initial=-1)) for part in split.parts().values()), default=-1) >= len(dataset):
         return ()

@@ -84,6 +84,10 @@ class Scored:
             images=kept(self.images),
         )
 
+    def named(self, model: str) -> "Scored":
+        """The same under another name of the model."""
+        return replace(self, model=model)
+
     def values(self) -> dict[str, float]:
         """The metrics; one that is not defined is left out."""
         once = np.ones((1, len(self.names)), np.int64)
