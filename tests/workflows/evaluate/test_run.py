@@ -3,20 +3,24 @@
 import json
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 import pytest
 
-from dpmed.config.load import load_config
-from dpmed.config.model import MlpModel
+from dpmed.config.load import config_from_toml, load_config
+from dpmed.config.model import MlpModel, UnetModel
 from dpmed.data.base import Split
 from dpmed.data.build import build_dataset
 from dpmed.errors import InputError
 from dpmed.inference.predictor import load_model
 from dpmed.progress import Silent
+from dpmed.workflows import phantom
 from dpmed.workflows.evaluate import run as workflow
 from dpmed.workflows.evaluate.summary import EvaluateSettings
+from tests.inference.conftest import SCANS
 from tests.inference.made import make_network
 from tests.inference.test_bundle import write
+from tests.metrics.test_surfaces import in_loops
 
 DIGITS = tuple(str(number) for number in range(10))
 
@@ -107,3 +111,32 @@ def test_a_second_model_that_was_trained_on_the_samples_is_said_to_be(bundles, c
     assert workflow.seen_by(tmp_path, dataset, config.data, split.test) == ()
     other = load_config("quickstart", ["data.limit=61"]).config
     assert workflow.seen_by(tmp_path, dataset, other.data, numbers) == ()
+
+
+def test_masks_of_scans_are_measured_in_mm(tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    phantom.run("msd-liver", scans, Silent(), num=10, seed=0)
+    config = config_from_toml(SCANS.format(root=scans).replace("cache = false", "cache = false\nlimit = 3"), "here")
+    dataset = build_dataset(config.data, progress=Silent())
+    window = {"window": (-150.0, 200.0), "stored_as": "float16"}
+    facts = {"classes": dataset.info.class_names, "preprocessing": {"scale": 1.0, **window}}
+    model = write(tmp_path / "unet", *make_network(UnetModel(name="unet", channels=(2, 4)), (16, 12, 8, 1), **facts))
+    (tmp_path / "out").mkdir()
+    found = workflow.run(model, config, EvaluateSettings(tolerance=30.0), tmp_path / "out", Silent())
+    assert found.tolerance == "30 mm" and {"dice", "surface_dice", "hausdorff95_mm"} <= set(found.metrics)
+    masks = load_model(model).predict(np.stack([dataset[number].input for number in range(3)]))
+    table = {"surface_dice_liver": [], "hausdorff95_mm_liver": []}
+    for number in range(3):
+        scan = nibabel.as_closest_canonical(nibabel.load(dataset.sources[number][0]))
+        spacing = np.array(scan.shape) * scan.header.get_zooms() / np.array([16, 12, 8])
+        mask, target = masks[number] == 1, dataset[number].target == 1
+        if mask.any() and target.any():
+            dice, distance = in_loops(mask, target, spacing, 30.0)
+            table["surface_dice_liver"].append(dice)
+            table["hausdorff95_mm_liver"].append(distance)
+    assert table["hausdorff95_mm_liver"]
+    assert found.metrics["hausdorff95_mm_liver"] == pytest.approx(np.mean(table["hausdorff95_mm_liver"]), abs=1e-4)
+    if len(table["surface_dice_liver"]) == 3:
+        wanted = np.mean(table["surface_dice_liver"])
+        assert found.metrics["surface_dice_liver"] == pytest.approx(wanted, abs=1e-9)
