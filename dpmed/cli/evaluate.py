@@ -1,6 +1,7 @@
 """`dpmed evaluate`."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -85,7 +86,8 @@ def evaluate(
         fit_temperature=fit_temperature,
     )
     folder = new_run_folder(out, command="evaluate", config_name=model.resolve().name, time=time_stamp())
-    summary = workflow.run(model, None if loaded is None else loaded.config, settings, folder, console)
+    with nullcontext() if loaded is None else loaded.locating():
+        summary = workflow.run(model, None if loaded is None else loaded.config, settings, folder, console)
     console.table(summary.what, *summary.table())
     if summary.comparison is not None:
         console.table("Paired differences", *table_of(summary.comparison))

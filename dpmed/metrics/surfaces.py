@@ -56,8 +56,8 @@ def surface_scores(
 
 
 def by_sample(
-    masks: Integer[np.ndarray, "sample *space"],
-    targets: Integer[np.ndarray, "sample *space"],
+    masks: Integer[np.ndarray, " sample *space"],
+    targets: Integer[np.ndarray, " sample *space"],
     *,
     class_names: Sequence[str],
     spacings: Float[np.ndarray, "sample axis"],

@@ -17,7 +17,7 @@ from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
 from dpmed.data.units import UnitSummary, members_by_unit, summarise_units, unit_remedy
 from dpmed.dpsgd.clipping import Clipping
-from dpmed.errors import InputError
+from dpmed.errors import InputError, renaming
 from dpmed.metrics.evaluate import check_metrics, main_metric
 from dpmed.models.build import BuiltModel, build_model
 from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
@@ -247,21 +247,27 @@ def _build(config: Config, dataset: Dataset) -> BuiltModel:
 
 
 def _solve(config: Config, privacy: PrivacyConfig, train_size: int) -> Budget:
-    return solve_budget(
-        BudgetRequest(
-            train_size=train_size,
-            expected_batch_size=config.training.batch_size,
-            delta=privacy.delta,
-            clipping_norm=privacy.clipping_norm,
-            accountant=privacy.accountant,
-            epsilon=privacy.epsilon,
-            noise_multiplier=privacy.noise_multiplier,
-            epochs=config.training.epochs,
-            max_reconstruction_risk=privacy.max_reconstruction_risk,
-            adversary=privacy.adversary,
-            prior=privacy.prior,
+    with renaming(
+        epsilon="privacy.epsilon",
+        delta="privacy.delta",
+        max_reconstruction_risk="privacy.max_reconstruction_risk",
+        expected_batch_size="training.batch_size",
+    ):
+        return solve_budget(
+            BudgetRequest(
+                train_size=train_size,
+                expected_batch_size=config.training.batch_size,
+                delta=privacy.delta,
+                clipping_norm=privacy.clipping_norm,
+                accountant=privacy.accountant,
+                epsilon=privacy.epsilon,
+                noise_multiplier=privacy.noise_multiplier,
+                epochs=config.training.epochs,
+                max_reconstruction_risk=privacy.max_reconstruction_risk,
+                adversary=privacy.adversary,
+                prior=privacy.prior,
+            )
         )
-    )
 
 
 def _microbatches(config: Config, train_size: int) -> tuple[int, ...]:

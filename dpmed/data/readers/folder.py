@@ -87,7 +87,7 @@ def read_folder(config: FolderData, *, progress: Progress) -> FileDataset:
 
 
 def _check_classes(names: tuple[str, ...], config: FolderData) -> None:
-    where = f"[data] root = {str(config.root)!r}"
+    where = f"data.root = {str(config.root)!r}"
     if {name.lower() for name in names} in _PAIRS:
         raise InputError(
             f"holds the folders {' and '.join(names)}: images and their masks, which would be read as two classes",
@@ -192,7 +192,7 @@ def _groups(files: Sequence[_File], config: FolderData, patients: list[str] | No
     if patients is not None and (pattern is not None or config.patient is not None):
         key = "patient" if pattern is None else "group_pattern"
         raise InputError(
-            f"{METADATA} tells the patients already", where=f"[data] {key}", remedy="Leave one of the two out."
+            f"{METADATA} tells the patients already", where=f"data.{key}", remedy="Leave one of the two out."
         )
     if patients is not None:
         return patients, True
@@ -215,7 +215,7 @@ def _groups_by_header(files: Sequence[_File]) -> list[str]:
     if len(files) > 1 and len(set(groups)) == 1:
         raise InputError(
             "is 'header', but all files name the same patient, as files do whose names were taken out",
-            where="[data] patient",
+            where="data.patient",
             remedy="Name patients by data.group_pattern or metadata.csv.",
         )
     return groups
@@ -227,7 +227,7 @@ def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
     Raises:
         InputError: it is no such expression, or does not fit a name.
     """
-    where = f"[data] group_pattern = {pattern!r}"
+    where = f"data.group_pattern = {pattern!r}"
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -252,6 +252,6 @@ def _check_parts(groups: list[str], parts: np.ndarray, *, shown: bool) -> None:
             unit = f"the unit {group!r}" if shown else "a patient"
             raise InputError(
                 f"{unit} has pictures in {part_of[group]} and in {part}, so the test would measure memory",
-                where="[data] group_pattern" if shown else "[data] patient",
+                where="data.group_pattern" if shown else "data.patient",
                 remedy="Move all its pictures into one part.",
             )

@@ -55,7 +55,7 @@ def read_table_data(config: TableData) -> FileDataset:
     files = images if config.mask is None else (*images, config.mask)
     wanted = [*files, *_optional(config.labels), *_optional(config.targets), *config.columns]
     wanted += [name for name in (config.patient, config.split) if name is not None]
-    table = read_table(root.locate(config.table, source="[data] table"), list(dict.fromkeys(wanted)))
+    table = read_table(root.locate(config.table, source="data.table"), list(dict.fromkeys(wanted)))
     problems = Problems(table.lines)
     sources = _find_sources(root, table, files, problems=problems, size=config.size, masks=config.mask is not None)
     learnt = _learnt(config, table, problems)
@@ -168,7 +168,7 @@ def _learnt(config: TableData, table: TextTable, problems: Problems) -> _Learnt:
     if len(names) == 1:
         return _classes(config, table.column(names[0]), names[0], problems)
     if config.class_names is not None:
-        raise InputError("several labels are named by their columns", where="[data] class_names")
+        raise InputError("several labels are named by their columns", where="data.class_names")
     columns = [_label_column(table.column(name), name, problems) for name in names]
     return _Learnt(task="multi-label", names=names, targets=np.stack(columns, axis=1))
 
@@ -179,11 +179,11 @@ def _classes(config: TableData, fields: list[str], column: str, problems: Proble
     if len(found) > _MAX_CLASSES:
         raise InputError(
             f"the column {column!r} has {len(found):,} different values, too many for classes",
-            where="[data] labels",
+            where="data.labels",
             remedy="Numbers to predict are named as data.targets.",
         )
     if len(names) < 2:  # noqa: PLR2004 one class cannot be told from anything
-        raise InputError(f"the column {column!r} has {len(names)} classes; two are needed", where="[data] labels")
+        raise InputError(f"the column {column!r} has {len(names)} classes; two are needed", where="data.labels")
     number_of = {name: number for number, name in enumerate(names)}
     labels = np.array([number_of.get(field, -1) for field in fields], np.int32)
     for row in np.flatnonzero(labels < 0).tolist():
@@ -243,7 +243,7 @@ def _split(fields: list[str], groups: list[str], problems: Problems) -> Split:
         if other != part:
             problems.add(row, f"{group!r} is in {part} here, but in {other} on line {problems.line_of(first)}")
     if not numbers["train"]:
-        raise InputError("no row is in the training part", where="[data] split")
+        raise InputError("no row is in the training part", where="data.split")
     return Split(**{part: np.asarray(rows, np.int64) for part, rows in numbers.items()})
 
 

@@ -22,13 +22,14 @@ def write_page(
     """
     columns, rows = summary.table()
     note = "" if summary.tolerance is None else f"Surface Dice is at a tolerance of {summary.tolerance}."
-    sections: list[Picture | Table] = [Table(title="Metrics", columns=columns, rows=rows, note=note)]
+    summary_table = Table(title="Metrics", columns=columns, rows=rows, note=note)
+    sections: list[Picture | Table] = []
     main = next(iter(summary.metrics), None)
     first = f"{main} is {summary.metrics[main]:.3f}" if main is not None else "No metric is defined for these data"
     if main in summary.intervals:
         low, high = summary.intervals[main]
         first += f" (95 % interval {low:.3f} to {high:.3f})"
-    findings = [f"{first}, on {summary.what}."]
+    findings: list[str] = []
     if summary.comparison is not None:
         findings.append(say(summary.comparison, main))
         sections += _comparison(summary)
@@ -50,9 +51,11 @@ def write_page(
         Report(
             title=f"Evaluation of {scored.model} on {scored.info.name}",
             warning=KEEP_INSIDE,
+            conclusion=f"{first}, on {summary.what}.",
+            summary=summary_table,
+            explanation=_explanation(summary),
             findings=(*findings, *summary.notes[1:]),
             sections=[*sections, *pictures],
-            explanation=_explanation(summary),
         ),
     )
 

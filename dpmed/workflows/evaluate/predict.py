@@ -159,8 +159,8 @@ def fit(
 
 
 def _masks(
-    masks: Shaped[np.ndarray, "sample *space"],
-    targets: Shaped[np.ndarray, "sample *space"],
+    masks: Shaped[np.ndarray, " sample *space"],
+    targets: Shaped[np.ndarray, " sample *space"],
     class_names: tuple[str, ...],
     sizes: VoxelSizes,
     part: slice,

@@ -37,7 +37,7 @@ def run(
 
     Args:
         model: a run folder, or a bundle.
-        data: whose `[data]` table is evaluated on; None for the run's own.
+        data: whose `data` table is evaluated on; None for the run's own.
         settings: which part, subgroups and operating points, against which model.
         folder: where to write.
         progress: shows how far it is.

@@ -23,10 +23,11 @@ from dpmed.figures.gallery import (
 from dpmed.files import read_json, write_csv
 from dpmed.matching.images import read_images
 from dpmed.matching.rero import Share, share_recovered
-from dpmed.matching.table import SETTINGS, UNRELATED, MatchRow, read_matches, read_unrelated
+from dpmed.matching.table import MATCHES, SETTINGS, UNRELATED, MatchRow, read_matches, read_unrelated
 from dpmed.progress import Progress
 from dpmed.reconstructions.manifest import MANIFEST_NAME, Level, Manifest, read_manifest
-from dpmed.workflows.visualize.report import BoundRow, LevelResult, compute_bounds, read_bounds, write_audit_report
+from dpmed.workflows.visualize.findings import LevelResult
+from dpmed.workflows.visualize.report import BoundRow, compute_bounds, read_bounds, write_audit_report
 
 FORMATS = ("png", "pdf", "svg")
 RERO = "rero.csv"
@@ -161,11 +162,13 @@ def prepare(table: Path, settings: VisualizeSettings) -> VisualizeJob:
     """
     unknown = [name for name in settings.formats if name not in FORMATS]
     if unknown or not settings.formats:
-        raise InputError(f"must be some of {', '.join(FORMATS)}", where=f"--format {','.join(settings.formats)}")
+        raise InputError(f"must be some of {', '.join(FORMATS)}", where=f"formats {','.join(settings.formats)}")
     if settings.images < 1:
-        raise InputError("must be at least 1", where=f"--images {settings.images}")
+        raise InputError("must be at least 1", where=f"images {settings.images}")
     if not all(map(math.isfinite, settings.thresholds)):
-        raise InputError("must be finite", where="--threshold")
+        raise InputError("must be finite", where="threshold")
+    if table.is_dir():
+        table = _matches_in(table)
     rows = read_matches(table)
     if not rows:
         raise InputError("holds no matches", where=str(table))
@@ -223,6 +226,15 @@ def run(job: VisualizeJob, out: Path, progress: Progress) -> VisualizeSummary:
     )
 
 
+def _matches_in(folder: Path) -> Path:
+    if (folder / MATCHES).is_file():
+        return folder / MATCHES
+    remedy = "Give the folder or the table that `dpmed match` wrote."
+    if (folder / MANIFEST_NAME).is_file():
+        remedy = f"These are reconstructions, not yet matched: run `dpmed match {folder}` first."
+    raise InputError(f"holds no {MATCHES}", where=str(folder), remedy=remedy)
+
+
 def _find_reconstructions(table: Path) -> Path:
     beside = table.parent / SETTINGS
     if beside.is_file():
@@ -242,7 +254,7 @@ def _sort_by_level(
 ) -> tuple[tuple[MatchRow, ...], ...]:
     metrics = list(dict.fromkeys(row.metric for row in rows))
     if metric not in metrics:
-        raise InputError(f"{table} has {', '.join(metrics)} only", where=f"--metric {metric}")
+        raise InputError(f"{table} has {', '.join(metrics)} only", where=f"metric {metric}")
     folders = {level.folder: level for level in manifest.levels}
     found: dict[str, dict[tuple[int, int], MatchRow]] = {folder: {} for folder in folders}
     for row in rows:
@@ -279,7 +291,7 @@ def _choose(
     if settings.only:
         missing = [number for number in settings.only if number not in numbers]
         if missing:
-            raise InputError(f"there is no original {missing[0]} in the table", where="--only")
+            raise InputError(f"there is no original {missing[0]} in the table", where="only")
         return tuple(numbers.index(number) for number in dict.fromkeys(settings.only))
     distances = np.array([[np.nan if row.distance is None else row.distance for row in rows] for rows in by_level])
     # Nothing recovered counts as the worst distance seen, so that it never looks like success.

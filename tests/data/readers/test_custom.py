@@ -12,9 +12,7 @@ from dpmed.errors import InputError
 from dpmed.factories import Loaded
 from dpmed.progress import Silent
 
-LOADED = Loaded(
-    name="own.data:make", function=dict, where="[data] factory", module="own.data", version="1", digest="ab"
-)
+LOADED = Loaded(name="own.data:make", function=dict, where="data.factory", module="own.data", version="1", digest="ab")
 INFO = Info(
     name="own", task="classification", input_shape=(4, 4, 1), class_names=("a", "b"), scale=255.0, mean=(0.5,),
     std=(0.25,), unit="patient", outside_accounting=("Something.",),
