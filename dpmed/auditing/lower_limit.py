@@ -139,15 +139,20 @@ def noise_by_curve(
         mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=claimed.sampling_rate, steps=claimed.steps)
         return rejects(of_mechanism(mechanism), canaries=canaries, guesses=guesses, correct=correct, level=level)
 
-    # From much more noise than claimed downwards: the bracket is closed where the answer lies, near the claim.
-    high = _MOST_NOISE * claimed.noise_multiplier
-    if not is_rejected(high):
-        return None
-    low = high / _STRIDE
-    while is_rejected(low):
-        low, high = low / _STRIDE, low
-        if low < _LEAST_NOISE * claimed.noise_multiplier:
-            return high
+    # The larger the noise, the smaller the curve: from the claim on, towards where the answer changes.
+    low = high = claimed.noise_multiplier
+    if is_rejected(high):
+        low /= _STRIDE
+        while is_rejected(low):
+            low, high = low / _STRIDE, low
+            if low < _LEAST_NOISE * claimed.noise_multiplier:
+                return high
+    else:
+        high *= _STRIDE
+        while not is_rejected(high):
+            low, high = high, high * _STRIDE
+            if high > _MOST_NOISE * claimed.noise_multiplier:
+                return None
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if is_rejected(middle) else (middle, high)
