@@ -74,7 +74,7 @@ def separate(scores: Float[np.ndarray, " unit"], member: Bool[np.ndarray, " unit
 
 
 def _auc_interval(auc: float, members: int, others: int) -> tuple[float, float]:
-    """Newcombe (2006), method 5: Hanley & McNeil's variance at the interval's own ends, so that 0 and 1 have one too."""
+    """Newcombe (2006), method 5: Hanley & McNeil's variance at the interval's own ends, so that 0 and 1 have one."""
     normal = float(stats.norm.ppf(0.5 * (1 + _CONFIDENCE)))
     more = 0.5 * (members + others) - 1
 
@@ -94,8 +94,9 @@ def _tpr_interval(
     count = len(outside)
     places = np.arange(1, count + 1)
     # The FPR of the k-th largest score as threshold is Beta(k, count + 1 - k), whatever the scores' distribution.
-    surely_below = int((stats.beta.cdf(rate, places, count + 1 - places) >= 1 - _HALF_SIDE).sum())
-    surely_above = int((stats.beta.sf(rate, places, count + 1 - places) < 1 - _HALF_SIDE).sum()) + 1
+    below = np.asarray(stats.beta.cdf(rate, places, count + 1 - places))
+    surely_below = int(np.count_nonzero(below >= 1 - _HALF_SIDE))
+    surely_above = int(np.count_nonzero(below > _HALF_SIDE)) + 1
     confidence = 1 - 2 * _HALF_SIDE
     low, high = 0.0, 1.0
     if surely_below > 0:

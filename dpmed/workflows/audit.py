@@ -1,5 +1,6 @@
 """`dpmed audit`: the privacy of a training, measured from below, beside what is claimed and proven."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 
 from dpmed.auditing.canaries import Observed, Predict, observe_gradients, observe_inputs, toss
 from dpmed.auditing.lower_limit import epsilon_by_curve, epsilon_by_guesses
+from dpmed.auditing.measured_noise import MeasuredNoise, measure_noise
 from dpmed.auditing.membership import Group, attack
 from dpmed.auditing.scores import ProvenBounds, proven_bounds, separate
 from dpmed.config.schema import Config
@@ -19,6 +21,7 @@ from dpmed.planning.enrolment import planned_mechanism
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
 
 Kind = Literal["gradient", "input"]
@@ -31,9 +34,10 @@ _REHEARSAL = (
 _GUESSED = 0.3
 _FEWEST = 10
 _SIMULATIONS = 3
+_MOST_NOISE, _LEAST_NOISE = 1e3, 1e-3
 _COLUMNS = (
-    "kind", "score", "epsilon_lower", "epsilon_lower_by_guesses", "epsilon_claimed", "canaries", "guesses", "correct",
-    "auc", "tpr_at_fpr_0.001",
+    "kind", "score", "epsilon_lower", "epsilon_lower_by_guesses", "epsilon_lower_by_noise", "epsilon_claimed",
+    "noise_multiplier_upper", "canaries", "guesses", "correct", "auc", "tpr_at_fpr_0.001",
 )  # fmt: skip
 
 
@@ -46,6 +50,9 @@ class AuditResult:
         score: by which canaries were told apart: the one with the higher limit.
         epsilon_lower: lower confidence limit of ε, by the trade-off curve.
         epsilon_lower_by_guesses: the same by (ε, δ) alone, which assumes nothing of the mechanism.
+        epsilon_lower_by_noise: lower confidence limit by the noise that was measured, of a training that is what it
+            claims to be but for its noise and clipping; None where the auditor sees no noise.
+        noise_multiplier_upper: upper confidence limit of the noise multiplier; None likewise, and where there is none.
         canaries: m.
         guesses: r.
         correct: v.
@@ -65,6 +72,13 @@ class AuditResult:
     auc: float
     tpr: float
     epsilon_best: float | None
+    epsilon_lower_by_noise: float | None
+    noise_multiplier_upper: float | None
+
+    @property
+    def highest(self) -> float:
+        """The highest of its limits; all of them hold together with the stated confidence."""
+        return max(self.epsilon_lower, self.epsilon_lower_by_guesses, self.epsilon_lower_by_noise or 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON's types."""
@@ -100,12 +114,12 @@ class AuditSummary:
     @property
     def is_contradicted(self) -> bool:
         """Whether a lower limit is above the claim."""
-        return any(max(one.epsilon_lower, one.epsilon_lower_by_guesses) > self.epsilon_claimed for one in self.results)
+        return any(one.highest > self.epsilon_claimed for one in self.results)
 
     @property
     def sentence(self) -> str:
         """For a privacy officer."""
-        highest = max(max(one.epsilon_lower, one.epsilon_lower_by_guesses) for one in self.results)
+        highest = max(one.highest for one in self.results)
         if self.is_contradicted:
             return (
                 f"The claim does not hold: with {self.confidence:.0%} confidence ε is at least {highest:.3g}, above "
@@ -135,13 +149,17 @@ class AuditSummary:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """For the terminal."""
-        columns = ["canaries", "ε at least", "by (ε, δ) alone", "at best", "guesses", "right", "AUC", "TPR @ FPR 0.001"]
+        columns = [
+            "canaries", "ε at least", "at best", "by (ε, δ) alone", "by the noise", "guesses", "right", "AUC",
+            "TPR @ FPR 0.001",
+        ]  # fmt: skip
         rows = [
             [
                 f"{one.kind} ({one.canaries})",
                 f"{one.epsilon_lower:.3g}",
+                _number(one.epsilon_best),
                 f"{one.epsilon_lower_by_guesses:.3g}",
-                "–" if one.epsilon_best is None else f"{one.epsilon_best:.3g}",
+                _number(one.epsilon_lower_by_noise),
                 str(one.guesses),
                 str(one.correct),
                 f"{one.auc:.3f}",
@@ -149,7 +167,7 @@ class AuditSummary:
             ]
             for one in self.results
         ]
-        rows.append(["claimed, proven", f"{self.epsilon_claimed:.4g}", "", "", "", "", *self._bounds()])
+        rows.append(["claimed, proven", f"{self.epsilon_claimed:.4g}", "", "", "", "", "", *self._bounds()])
         return columns, rows
 
     def membership_table(self) -> tuple[list[str], list[list[str]]]:
@@ -221,7 +239,11 @@ def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, pro
     count = len(observed.included)
     guesses = max(min(_FEWEST, count), int(_GUESSED * count)) // 2 * 2
     # Several scores are tried: each at its part of what may go wrong.
-    level = (1 - confidence) / len(observed.scores)
+    level = (1 - confidence) / (len(observed.scores) + (observed.seen is not None))
+    measured = None
+    if observed.seen is not None:
+        rate = mechanism.sampling_rate
+        measured = measure_noise(observed.seen, observed.included, sampling_rate=rate, level=level)
     # More right guesses mean a higher limit: only the score with the most of them needs one.
     found = {name: _right_guesses(scores, observed.included, guesses) for name, scores in observed.scores.items()}
     score = max(found, key=lambda name: found[name])
@@ -242,7 +264,24 @@ def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, pro
         auc=separation.auc,
         tpr=separation.tpr[0],
         epsilon_best=best,
+        epsilon_lower_by_noise=None if measured is None else _by_noise(mechanism, measured, delta),
+        noise_multiplier_upper=None if measured is None else _finite(measured.noise_multiplier_upper),
     )
+
+
+def _by_noise(mechanism: SampledGaussian, measured: MeasuredNoise, delta: float) -> float:
+    """ε of the claimed sampling and steps with the noise that was measured at most."""
+    noise = measured.noise_multiplier_upper
+    if noise > _MOST_NOISE * mechanism.noise_multiplier:
+        return 0.0
+    # No noise at all has no ε: the smallest that is told from none.
+    noise = max(noise, _LEAST_NOISE)
+    found = SampledGaussian(noise_multiplier=noise, sampling_rate=mechanism.sampling_rate, steps=mechanism.steps)
+    return composed_epsilon((found,), delta)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _limits(
@@ -294,18 +333,20 @@ def _write(summary: AuditSummary, plan: Plan) -> None:
     groups = [_flat({"column": "", "value": "all", **group.to_json()}) for group in summary.membership]
     names = list(dict.fromkeys(name for row in groups for name in row))
     write_csv(folder / "membership.csv", groups, names)
-    bars = [
-        Bar(
-            name=f"{one.kind} canaries",
-            lower=max(one.epsilon_lower, one.epsilon_lower_by_guesses),
-            best=one.epsilon_best,
-        )
-        for one in summary.results
-    ]
+    bars = []
+    for one in summary.results:
+        lower = max(one.epsilon_lower, one.epsilon_lower_by_guesses)
+        bars.append(Bar(name=f"{one.kind} canaries, guessed", lower=lower, best=one.epsilon_best))
+        if one.epsilon_lower_by_noise is not None:
+            bars.append(Bar(name="noise, measured", lower=one.epsilon_lower_by_noise, best=None))
     plot_audit(bars, folder, claimed=summary.epsilon_claimed, confidence=summary.confidence, delta=summary.delta)
     ledger = run_ledger(plan, draws=plan.steps, status="planned", notes=(_REHEARSAL,))
     write_json(folder / "privacy.json", ledger.to_json())
     write_json(folder / "audit.json", content)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

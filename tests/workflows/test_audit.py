@@ -28,14 +28,17 @@ def trained(monkeypatch):
             del progress
             mechanism, generator = planned_mechanism(plan), np.random.default_rng(5)
             rate, noise = mechanism.sampling_rate, share * mechanism.noise_multiplier
-            ratio = np.zeros(len(included))
+            ratio, seen = np.zeros(len(included)), []
             for _ in range(mechanism.steps):
                 x = (included & (generator.random(len(included)) < rate)) + noise * generator.standard_normal(
                     len(included)
                 )
-                ratio += np.log1p(rate * np.expm1((x - 0.5) / noise**2))
+                ratio += (x - 0.5) / noise**2
+                seen.append(x)
             scores = {"likelihood": ratio, "variation": generator.random(len(included))}
-            return Observed(included=included, scores=scores), lambda numbers: predict(plan, numbers)
+            return Observed(included=included, scores=scores, seen=np.array(seen)), lambda numbers: predict(
+                plan, numbers
+            )
 
         monkeypatch.setattr(room, "observe_gradients", observe)
         monkeypatch.setattr(room, "toss", lambda count, generator: np.random.default_rng(4).random(count) < 0.5)
@@ -63,6 +66,7 @@ def test_a_training_as_claimed_is_not_contradicted_and_all_that_was_found_is_wri
     (result,) = content["results"]
     assert result["score"] == "likelihood"
     assert 0 < result["epsilon_lower"] < content["epsilon_claimed"]
+    assert 0 < result["epsilon_lower_by_noise"] < content["epsilon_claimed"]
     assert result["auc"] < result["bound_auc"] + 0.08
     membership = content["membership"]
     assert membership["bound_tpr_at_fpr_0.001"] < membership["bound_tpr_at_fpr_0.01"] < 1
