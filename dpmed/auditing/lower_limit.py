@@ -31,7 +31,7 @@ from dpmed.privacy.several import composed_epsilon
 _DELTAS = np.array([1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.3, 0.42, 0.56, 0.72, 0.88])
 _LARGEST_EPSILON = 50.0
 _TURNS = 40
-_PRECISION = 1e-4
+_PRECISION = 1e-8
 _MOST_NOISE, _LEAST_NOISE, _STRIDE, _HALVINGS = 16.0, 0.05, 2.0, 6
 
 

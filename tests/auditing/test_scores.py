@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from dpmed.auditing.scores import proven_bounds, separate
 from dpmed.privacy.mechanism import SampledGaussian
@@ -57,3 +57,24 @@ def test_the_bounds_of_full_batches_are_those_of_two_normal_distributions():
     assert 0.5 * (1 + found.advantage) < area
     for rate, tpr in zip((1e-3, 1e-2), found.tpr, strict=True):
         assert tpr == pytest.approx(stats.norm.cdf(shift + stats.norm.ppf(rate)), rel=1e-6)
+
+
+def test_jax_privacys_area_is_that_of_the_convex_hull():
+    # jax-privacy 2.0.0, CanaryScoreAuditor.attack_auroc and tpr_at_given_fpr of the same scores: they let a test be
+    # chosen by chance between two thresholds, and choose these with the scores at hand, so that theirs are larger.
+    generator = np.random.default_rng(0)
+    member = generator.random(300) < 0.5
+    scores = generator.standard_normal(300) + 1.5 * member
+    found = separate(scores, member)
+    false, true, _ = roc_curve(member, scores, drop_intermediate=False)
+    hull = [(0.0, 0.0)]
+    for point in zip(false.tolist(), true.tolist(), strict=True):
+        while len(hull) > 1 and (hull[-1][0] - hull[-2][0]) * (point[1] - hull[-2][1]) >= (
+            hull[-1][1] - hull[-2][1]
+        ) * (point[0] - hull[-2][0]):
+            hull.pop()
+        hull.append(point)
+    across, up = np.array(hull).T
+    assert np.trapezoid(up, across) == pytest.approx(0.8921436588103255, abs=1e-6)
+    assert np.interp([1e-3, 1e-2], across, up) == pytest.approx([0.48514814814814816, 0.5133333333333333], abs=1e-6)
+    assert found.auc < 0.8921436588103255 and found.tpr[0] <= 0.48514814814814816
