@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def visualize(
     ctx: typer.Context,
-    table: Annotated[Path, typer.Argument(metavar="MATCHES_CSV", help="What `dpmed match` wrote.")],
+    table: Annotated[
+        Path, typer.Argument(metavar="MATCHES_CSV", help="What `dpmed match` wrote: the table, or its folder.")
+    ],
     metric: Annotated[str | None, typer.Option(help="One of the table's metrics; default: its first.")] = None,
     images: Annotated[int, typer.Option(metavar="N", help="Originals in the gallery.")] = 8,
     threshold: Annotated[

@@ -62,15 +62,18 @@ def tags_at(path: Path) -> list[str]:
 def without_tag(location: Path, table: Any) -> tuple[int | str, ...]:
     """An error's location as pydantic gives it, less the union tags and type names that it puts between the keys."""
     path: list[int | str] = []
-    here = table
+    here, entered = table, False
     for part in location:
-        name = here.get("name") if isinstance(here, dict) else None
-        if part == name and not (isinstance(here, dict) and part in here):
+        # Right behind a table that is chosen by name stands that name, even where the table has such a key too.
+        chosen = here.get("name") if isinstance(here, dict) else here
+        if entered and part == chosen and tags_at(path):
+            entered = False
             continue
         known = isinstance(part, int) or part in keys_at(path, table) or (isinstance(here, dict) and part in here)
-        if not known and path and part == location[-1] and not isinstance(here, dict):
+        if not known and path and not isinstance(here, dict):
             continue
         path.append(part)
+        entered = True
         if isinstance(here, dict):
             here = here.get(str(part))
         elif isinstance(here, list) and isinstance(part, int) and part < len(here):

@@ -195,7 +195,7 @@ def _kept(job: MatchJob, batch: int) -> dict[int, float]:
     return kept
 
 
-def _read_blocks(job: MatchJob, paths: list[str]) -> Iterator[tuple[int, Float[np.ndarray, "n *shape"]]]:
+def _read_blocks(job: MatchJob, paths: list[str]) -> Iterator[tuple[int, Float[np.ndarray, " n *shape"]]]:
     size = max(1, _BLOCK_BYTES // (4 * int(np.prod(job.manifest.shape))))
     for first in range(0, len(paths), size):
         yield (

@@ -69,8 +69,8 @@ def test_json_is_the_only_thing_on_standard_output(dpmed_process):
         (["privacy.delta=0"], ["[privacy] delta", "greater than 0"]),
         (["privacy.epsillon=8"], ["[privacy] epsillon", "unknown key", "did you mean epsilon?"]),
         (["privcy.epsilon=8"], ["[privcy]", "unknown key", "did you mean privacy?"]),
-        (["training.epochs=many"], ["[training] epochs", "integer"]),
-        (["training.epochs=1.5"], ["[training] epochs", "integer"]),
+        (["training.epochs=many"], ["[training] epochs", "whole number"]),
+        (["training.epochs=1.5"], ["[training] epochs", "whole number"]),
         (["model.name=mlpp"], ["[model] name = 'mlpp'", "did you mean mlp?"]),
         (["optimizer.learning_rate="], ["[optimizer] learning_rate", "is missing"]),
         (["training.batch_size=5000"], ["[training] batch_size", "1294 records", "at most 1294"]),
@@ -100,6 +100,12 @@ def test_wrong_overrides_are_named_with_the_way_out(dpmed, tmp_path, overrides, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_is_told_from_a_config(dpmed, tmp_path):
+    refused(dpmed("train", tmp_path), "is a folder, not a config")
+    (tmp_path / "config.toml").write_text(GOOD)
+    refused(dpmed("train", tmp_path), "is a run folder", f"--resume {tmp_path}", f"{tmp_path}/config.toml")
+
+
 def test_a_missing_config_lists_the_shipped_ones(dpmed):
     refused(dpmed("train", "quikstart"), "quikstart", "Did you mean quickstart?", "quickstart_nonprivate")
     refused(dpmed("train", "nowhere/a.toml"), "nowhere/a.toml", "no such config file")
@@ -114,7 +120,7 @@ def test_no_config_at_all_is_explained(dpmed):
     [
         (GOOD.replace("epsilon = 8.0", "epsilon = "), ["not valid TOML", "line 15, column"]),
         (GOOD.replace('name = "digits"', ""), ["[data] name", "is missing", "digits"]),
-        (GOOD.replace("epochs = 2", 'epochs = "2"'), ["[training] epochs", "integer"]),
+        (GOOD.replace("epochs = 2", 'epochs = "2"'), ["[training] epochs", "whole number"]),
         (GOOD + "\n[privacy]\n", ["not valid TOML"]),
         ("", ["[data]", "[model]", "is missing"]),
         (GOOD.replace("[privacy]", "[[privacy]]"), ["privacy"]),

@@ -23,7 +23,7 @@ from dpmed.figures.gallery import (
 from dpmed.files import read_json, write_csv
 from dpmed.matching.images import read_images
 from dpmed.matching.rero import Share, share_recovered
-from dpmed.matching.table import SETTINGS, UNRELATED, MatchRow, read_matches, read_unrelated
+from dpmed.matching.table import MATCHES, SETTINGS, UNRELATED, MatchRow, read_matches, read_unrelated
 from dpmed.progress import Progress
 from dpmed.reconstructions.manifest import MANIFEST_NAME, Level, Manifest, read_manifest
 from dpmed.workflows.visualize.findings import LevelResult
@@ -167,6 +167,8 @@ def prepare(table: Path, settings: VisualizeSettings) -> VisualizeJob:
         raise InputError("must be at least 1", where=f"images {settings.images}")
     if not all(map(math.isfinite, settings.thresholds)):
         raise InputError("must be finite", where="threshold")
+    if table.is_dir():
+        table = _matches_in(table)
     rows = read_matches(table)
     if not rows:
         raise InputError("holds no matches", where=str(table))
@@ -222,6 +224,15 @@ def run(job: VisualizeJob, out: Path, progress: Progress) -> VisualizeSummary:
     return VisualizeSummary(
         folder=out, files=(*files, *tables, out / REPORT), metric=job.metric, rows=tuple(rero), findings=findings
     )
+
+
+def _matches_in(folder: Path) -> Path:
+    if (folder / MATCHES).is_file():
+        return folder / MATCHES
+    remedy = "Give the folder or the table that `dpmed match` wrote."
+    if (folder / MANIFEST_NAME).is_file():
+        remedy = f"These are reconstructions, not yet matched: run `dpmed match {folder}` first."
+    raise InputError(f"holds no {MATCHES}", where=str(folder), remedy=remedy)
 
 
 def _find_reconstructions(table: Path) -> Path:

@@ -1,10 +1,11 @@
-"""Which training bounds speak of: what is typed wins over the config, and the config over the paper."""
+"""Which training bounds speak of: what is typed wins over a config or a finished run, and these over the paper."""
 
 import pytest
 
 from dpmed.errors import InputError
 from dpmed.progress import Silent
 from dpmed.workflows.bounds.settings import PAPER, Facts, gather
+from tests.inference.made import ledger_bytes
 
 
 class Told(Silent):
@@ -53,3 +54,23 @@ def test_an_unknown_accountant_is_refused():
     with pytest.raises(InputError, match="gdp") as refused:
         gather(None, Facts(accountant="gdp"), Silent())
     assert refused.value.where == "accountant"
+
+
+def test_a_run_is_known_by_its_ledger(tmp_path):
+    (tmp_path / "privacy.json").write_bytes(ledger_bytes(train_size=1294, sampling_rate=64 / 1294, steps=77))
+    facts, source = gather(str(tmp_path), Facts(), Silent())
+    assert (facts["train_size"], facts["batch_size"], facts["steps"]) == (1294, 64, 77)
+    assert facts["noise_multipliers"] == (2.0,) and facts["delta"] == 1e-5 and str(tmp_path) in source
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"private": False, "noise_multiplier": None, "epsilon": None}, "without differential privacy"),
+        ({"steps": 0}, "no step was made"),
+    ],
+)
+def test_a_run_without_noise_has_no_bounds(tmp_path, changes, reason):
+    (tmp_path / "privacy.json").write_bytes(ledger_bytes(**changes))
+    with pytest.raises(InputError, match=reason):
+        gather(str(tmp_path), Facts(), Silent())
