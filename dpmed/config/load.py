@@ -114,9 +114,7 @@ def _locate(name_or_path: str) -> tuple[Path, str]:
     if "/" not in name_or_path and shipped.is_file():
         return shipped, f"shipped config {name_or_path}"
     if path.is_dir():
-        remedy = (
-            f"To go on with that run: dpmed train --resume {path}; to start anew by its config: {path}/config.toml."
-        )
+        remedy = f"To go on with it: dpmed train --resume {path}; to start anew by its config: {path}/config.toml."
         is_run = (path / "config.toml").is_file()
         raise InputError(
             "is a run folder, not a config" if is_run else "is a folder, not a config",

@@ -100,6 +100,12 @@ def test_wrong_overrides_are_named_with_the_way_out(dpmed, tmp_path, overrides, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_folder_is_told_from_a_config(dpmed, tmp_path):
+    refused(dpmed("train", tmp_path), "is a folder, not a config")
+    (tmp_path / "config.toml").write_text(GOOD)
+    refused(dpmed("train", tmp_path), "is a run folder", f"--resume {tmp_path}", f"{tmp_path}/config.toml")
+
+
 def test_a_missing_config_lists_the_shipped_ones(dpmed):
     refused(dpmed("train", "quikstart"), "quikstart", "Did you mean quickstart?", "quickstart_nonprivate")
     refused(dpmed("train", "nowhere/a.toml"), "nowhere/a.toml", "no such config file")

@@ -12,10 +12,11 @@ from dpmed.errors import InputError
 from dpmed.files import make_folder
 from dpmed.matching.images import read_images
 from dpmed.progress import Silent
+from dpmed.reconstructions.manifest import UNFINISHED_NAME
 from dpmed.workflows.attack.images import ImageFolder
 from dpmed.workflows.attack.run import run
 from dpmed.workflows.attack.success_rates import SuccessFolder
-from dpmed.workflows.attack.unfinished import STATE, open_folder
+from dpmed.workflows.attack.unfinished import open_folder
 from tests.attacks.asking import SMALL, asked
 
 
@@ -106,7 +107,7 @@ def test_an_interrupted_attack_goes_on_to_the_same_files(tmp_path, monkeypatch, 
 
 def test_a_finished_attack_leaves_no_note_of_being_unfinished(tmp_path):
     manifest = run(asked(batch_size=1), tmp_path, Silent()).manifest
-    assert not (tmp_path / STATE).exists() and (tmp_path / "manifest.json").is_file()
+    assert not (tmp_path / UNFINISHED_NAME).exists() and (tmp_path / "manifest.json").is_file()
     assert manifest.levels[0].counts == (1,)
 
 
