@@ -22,7 +22,7 @@ def patients_by_header(samples: Sequence[Sequence[Path]], *, others: str) -> lis
         InputError: a file is no DICOM file or names no patient, the files of a sample name several, or all name the
             same one.
     """
-    groups = []
+    groups: list[str] = []
     for files in samples:
         found = {_patient(_one_of(file), others) for file in files}
         if len(found) > 1:

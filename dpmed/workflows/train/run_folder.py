@@ -217,8 +217,8 @@ def create_run_folder(path: Path, plan: Plan) -> None:
     """Write what a resume needs."""
     make_folder(path / CHECKPOINTS)
     write_json(path / SPLIT_FILE, plan.split.to_json())
-    write_code(path, plan.config)
     write_csv(path / SPLIT_TABLE, _split_rows(plan), ("number", "part", "unit", "sample"))
+    write_code(path, plan.config)
     write_text(path / CONFIG_FILE, config_to_toml(plan.config))
 
 
