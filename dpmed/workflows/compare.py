@@ -281,7 +281,7 @@ def _plot_differences(summary: CompareSummary) -> None:
     names = [name for name in tables[0] if all(name in table for table in tables)]
     panels = [
         Panel(
-            title=f"{name}: difference from {summary.runs[0].name}",
+            title=name,
             labels=[comparison.model for comparison in summary.comparisons],
             values=[table[name].difference for table in tables],
             intervals=[table[name].interval for table in tables],
@@ -290,7 +290,7 @@ def _plot_differences(summary: CompareSummary) -> None:
         for name in sorted(names, key=lambda name: name != summary.runs[0].main_metric)
     ]
     if panels:
-        plot_forest(panels, summary.folder, "differences")
+        plot_forest(panels, summary.folder, "differences", heading=f"difference from {summary.runs[0].name}")
 
 
 def _with_interval(one: ComparedRun, name: str) -> str:
