@@ -40,10 +40,12 @@ class Observed:
     Attributes:
         included: for each canary whether it was in.
         scores: for each kind of score one number per canary, higher where it rather was in.
+        seen: noisy gradients over a canary's reach; None where the auditor sees none.
     """
 
     included: Bool[np.ndarray, " canary"]
     scores: dict[str, Float[np.ndarray, " canary"]]
+    seen: Float[np.ndarray, "step canary"] | None = None
 
 
 def toss(count: int, generator: np.random.Generator) -> Bool[np.ndarray, " canary"]:
@@ -92,7 +94,7 @@ def observe_gradients(
         ratio += np.logaddexp(np.log1p(-min(rate, 1 - 1e-12)), np.log(rate) + (x - 0.5) / spread**2)
         seen.append(x)
     scores = {"likelihood": ratio, "variation": np.var(seen, axis=0)}
-    return Observed(included=included, scores=scores), training.predict
+    return Observed(included=included, scores=scores, seen=np.array(seen)), training.predict
 
 
 class _WithCanaries:

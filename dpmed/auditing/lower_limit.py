@@ -31,7 +31,7 @@ from dpmed.privacy.several import composed_epsilon
 _DELTAS = np.array([1e-6, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.02, 0.04, 0.07, 0.12, 0.2, 0.3, 0.42, 0.56, 0.72, 0.88])
 _LARGEST_EPSILON = 50.0
 _TURNS = 40
-_PRECISION = 1e-4
+_PRECISION = 1e-8
 _MOST_NOISE, _LEAST_NOISE, _STRIDE, _HALVINGS = 16.0, 0.05, 2.0, 6
 
 
@@ -139,15 +139,20 @@ def noise_by_curve(
         mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=claimed.sampling_rate, steps=claimed.steps)
         return rejects(of_mechanism(mechanism), canaries=canaries, guesses=guesses, correct=correct, level=level)
 
-    # From much more noise than claimed downwards: the bracket is closed where the answer lies, near the claim.
-    high = _MOST_NOISE * claimed.noise_multiplier
-    if not is_rejected(high):
-        return None
-    low = high / _STRIDE
-    while is_rejected(low):
-        low, high = low / _STRIDE, low
-        if low < _LEAST_NOISE * claimed.noise_multiplier:
-            return high
+    # The larger the noise, the smaller the curve: from the claim on, towards where the answer changes.
+    low = high = claimed.noise_multiplier
+    if is_rejected(high):
+        low /= _STRIDE
+        while is_rejected(low):
+            low, high = low / _STRIDE, low
+            if low < _LEAST_NOISE * claimed.noise_multiplier:
+                return high
+    else:
+        high *= _STRIDE
+        while not is_rejected(high):
+            low, high = high, high * _STRIDE
+            if high > _MOST_NOISE * claimed.noise_multiplier:
+                return None
     for _ in range(_HALVINGS):
         middle = math.sqrt(low * high)
         low, high = (low, middle) if is_rejected(middle) else (middle, high)

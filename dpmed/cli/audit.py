@@ -52,6 +52,7 @@ def audit(
         folder = new_run_folder(out, command="audit", config_name=loaded.name, time=time_stamp())
         summary = workflow.run(loaded.config, chosen[kind], folder, console, canaries=canaries, confidence=confidence)
     console.table(f"ε at δ = {summary.delta:g}, with {confidence:.0%} confidence", *summary.table())
+    console.table("Membership inference on the training set itself, by the loss", *summary.membership_table())
     console.text(summary.sentence)
     console.result(summary.to_json(), folder)
     if summary.is_contradicted:

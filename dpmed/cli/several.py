@@ -8,6 +8,7 @@ from dpmed.cli.options import time_stamp
 from dpmed.errors import InputError
 
 _LARGEST_SEED = 2**32
+_FEWEST_TRIALS, _MOST_TRIALS = 2, 1000
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -78,4 +79,28 @@ def start_several(
         summary = workflow.run(repeats, folder, console)
     console.table("Test metrics", *summary.table())
     console.text(summary.cost())
+    console.result(summary.to_json(), folder)
+
+
+def start_selection(console: Console, config: str, overrides: list[str], out: Path | None, *, mean: int) -> None:
+    """Train a random number of times, and show the best, its cost and folder.
+
+    Raises:
+        InputError: the number or the config is wrong.
+    """
+    from dpmed.config.load import load_config
+    from dpmed.files import make_folder, new_run_folder
+    from dpmed.workflows.train import selection as workflow
+
+    if not _FEWEST_TRIALS <= mean <= _MOST_TRIALS:
+        raise InputError(f"must be a whole number from {_FEWEST_TRIALS} to {_MOST_TRIALS}", where=f"--select {mean}")
+    loaded = load_config(config, overrides)
+    with loaded.locating():
+        if out is not None and workflow.holds_selection(out):
+            folder = make_folder(out)
+        else:
+            folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
+        summary = workflow.run(loaded.config, folder, console, mean=mean)
+    console.table("Trials", *summary.table())
+    console.text(summary.words())
     console.result(summary.to_json(), folder)

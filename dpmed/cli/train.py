@@ -8,7 +8,7 @@ import typer
 
 from dpmed.cli.console import Console
 from dpmed.cli.options import Json, Out, Overrides, complete_config, console_of, time_stamp
-from dpmed.cli.several import split_sweep, start_several
+from dpmed.cli.several import split_sweep, start_selection, start_several
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,6 +41,14 @@ def train(
             help="One run per ε and one without privacy, then a table and metric against ε; with --seeds.",
         ),
     ] = None,
+    select: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Choose the best by validation of a random number of runs, N on average, where that costs less ε "
+            "than N runs; continues in --out.",
+        ),
+    ] = None,
     out: Out = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume the run in this folder.")] = None,
     dry_run: Annotated[
@@ -55,11 +63,15 @@ def train(
     for option, given in (("--seeds", seeds), ("--epsilons", swept)):
         if given is not None and (seed is not None or resume is not None or dry_run):
             raise InputError("cannot be combined with --seed, --resume or --dry-run", where=option)
+    if select is not None and (seeds is not None or swept is not None or resume is not None or dry_run):
+        raise InputError("cannot be combined with --seeds, --epsilons, --resume or --dry-run", where="--select")
     if resume is not None and (config is not None or overrides or out is not None or dry_run):
         raise InputError("takes no other options: the run in the folder has its config", where="--resume")
-    launch = _launch(several=seeds is not None or swept is not None, dry_run=dry_run)
+    launch = _launch(several=any(one is not None for one in (seeds, swept, select)), dry_run=dry_run)
     if resume is not None:
         _resume(console, resume, launch)
+    elif config is not None and select is not None:
+        start_selection(console, config, overrides, out, mean=select)
     elif config is not None and (seeds is not None or swept is not None):
         start_several(console, config, overrides, out, seeds=seeds, epsilons=swept)
     elif config is not None and dry_run:
@@ -76,7 +88,7 @@ def _launch(*, several: bool, dry_run: bool) -> "Launch | None":
     launch = launch_of(os.environ)
     if launch is not None and (several or dry_run):
         remedy = "Start it once, or start a job for each run."
-        option = "--dry-run" if dry_run else "--seeds and --epsilons"
+        option = "--dry-run" if dry_run else "--seeds, --epsilons and --select"
         raise InputError(f"cannot be shared by {launch.world_size} processes", where=option, remedy=remedy)
     return launch
 

@@ -244,7 +244,8 @@ class TableData(NamedUnitsTable):
     mask: str | None = None
     """The column that holds the path of each sample's mask (segmentation)."""
     patient: str | None = None
-    """The column that tells which samples share a patient; left out, every sample is a unit by itself."""
+    """The column that tells which samples share a patient, or `header`: the patient is the one that each DICOM file's
+    header names, and the name goes nowhere. Left out, every sample is a unit by itself."""
     split: str | None = None
     """The column that says `train`, `val` (or `validation`) or `test`; left out, a split is made."""
     columns: Names = ()

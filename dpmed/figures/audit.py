@@ -1,4 +1,4 @@
-"""An audit on one axis: what is claimed, and what was measured at least."""
+"""An audit on one axis: what is claimed, what was measured at least, and what the same test can show at most."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +27,8 @@ class Bar:
 def plot_audit(bars: Sequence[Bar], folder: Path, *, claimed: float, confidence: float, delta: float) -> list[Path]:
     """Draw `audit.png`: a line at the claim, a bar up to each limit, a mark where it would be at best.
 
+    A limit above the claim is drawn in another colour, and the title says which of both it is.
+
     Args:
         bars: one per kind.
         folder: where to write.
@@ -34,21 +36,30 @@ def plot_audit(bars: Sequence[Bar], folder: Path, *, claimed: float, confidence:
         confidence: of the limits.
         delta: δ of all.
     """
-    figure, axes = new_figure(width=6.4, height=1.5 + 0.5 * len(bars))
+    figure, axes = new_figure(width=6.8, height=1.9 + 0.5 * len(bars))
     axis = axes[0]
+    highest = max(bar.lower for bar in bars)
     for place, bar in enumerate(bars):
         is_above = bar.lower > claimed
         axis.barh(place, bar.lower, height=0.5, color=PALETTE[1] if is_above else PALETTE[0])
         if bar.best is not None:
-            label = "reached if all is as claimed" if place == 0 else None
-            axis.plot([bar.best], [place], marker="|", markersize=16, linestyle="none", color=PALETTE[2], label=label)
-    axis.axvline(claimed, linestyle="--", color="0.3", label=f"claimed: ε = {claimed:.4g}")
+            axis.plot(
+                [bar.best], [place], marker="|", markersize=18, markeredgewidth=2, linestyle="none", color=PALETTE[2],
+                label="what this test finds, about, if all is as claimed" if place == 0 else None,
+            )  # fmt: skip
+    axis.axvline(claimed, linestyle="--", color="0.3", label=f"claimed and proven: ε ≤ {claimed:.4g}")
+    verdict = (
+        f"The claim does not hold: ε is at least {highest:.3g}, not at most {claimed:.4g}"
+        if highest > claimed
+        else f"Nothing contradicts the claim: measured ε ≥ {highest:.3g}, claimed ε ≤ {claimed:.4g}"
+    )
     axis.set(
         yticks=range(len(bars)), yticklabels=[f"{bar.name}\nε ≥ {bar.lower:.3g}" for bar in bars],
-        xlabel=f"ε at δ = {delta:g}",
-        title=f"Measured: ε is at least this, with {confidence:.0%} confidence",
-        xlim=(0, 1.25 * max(claimed, *(bar.lower for bar in bars))), ylim=(len(bars) - 0.4, -0.6),
+        xlabel=f"ε at δ = {delta:g}  (bars: lower limits, each with {confidence:.0%} confidence)",
+        xlim=(0, 1.15 * max(claimed, *(max(bar.lower, bar.best or 0.0) for bar in bars))),
+        ylim=(len(bars) - 0.4, -0.6),
     )  # fmt: skip
+    figure.suptitle(verdict, color=PALETTE[1] if highest > claimed else "black", fontsize=10)
     axis.grid(axis="y", visible=False)
     figure.legend(loc="outside lower center", frameon=False, ncols=2)
     return save_figure(figure, folder, AUDIT)

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from dpmed.config.model import CustomModel
 from dpmed.errors import InputError
 from dpmed.factories import Loaded, guarded, load_factory
+from dpmed.models.equinox_layers import announced
 
 _WHERE = "model.factory"
 
@@ -32,7 +33,7 @@ class Custom(eqx.Module):
         self, x: Float[Array, "*space channel"], state: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "..."], PyTree]:
         """The prediction; there is no state."""
-        return self.inner(x, key=key), state
+        return announced(self.inner)(x, key=key), state
 
     def parts(self) -> list[Any]:
         """One: nothing is known of its inside."""

@@ -40,7 +40,7 @@ class EarlyStopping:
 
     def observe(self, watched: Mapping[str, float], score: float) -> Verdict:
         """Judge a score, given what was remembered of those before it."""
-        value = -score if self.metric in _LOWER_IS_BETTER else score
+        value = -score if is_lower_better(self.metric) else score
         best = watched.get("best")
         if best is None or value > best + self.min_delta:
             return Verdict({"best": value, "waited": 0.0}, improved=True, stop=False)
@@ -52,3 +52,8 @@ class EarlyStopping:
 def has_stopped(watched: Mapping[str, float]) -> bool:
     """Whether a run was ended by early stopping, so that resuming it must not train on."""
     return watched.get("stopped", 0.0) > 0
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether a smaller value of this metric is the better one."""
+    return metric in _LOWER_IS_BETTER

@@ -1,5 +1,6 @@
 """`dpmed audit`: the privacy of a training, measured from below, beside what is claimed and proven."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +10,9 @@ import numpy as np
 
 from dpmed.auditing.canaries import Observed, Predict, observe_gradients, observe_inputs, toss
 from dpmed.auditing.lower_limit import epsilon_by_curve, epsilon_by_guesses
-from dpmed.auditing.scores import separate
+from dpmed.auditing.measured_noise import MeasuredNoise, measure_noise
+from dpmed.auditing.membership import Group, attack
+from dpmed.auditing.scores import ProvenBounds, proven_bounds, separate
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.audit import Bar, plot_audit
@@ -18,8 +21,7 @@ from dpmed.planning.enrolment import planned_mechanism
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.mechanism import SampledGaussian
-from dpmed.privacy.rero import Risk, assess
-from dpmed.privacy.tradeoff import Composition
+from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
 
 Kind = Literal["gradient", "input"]
@@ -32,9 +34,10 @@ _REHEARSAL = (
 _GUESSED = 0.3
 _FEWEST = 10
 _SIMULATIONS = 3
+_MOST_NOISE, _LEAST_NOISE = 1e3, 1e-3
 _COLUMNS = (
-    "kind", "score", "epsilon_lower", "epsilon_lower_by_guesses", "epsilon_claimed", "canaries", "guesses", "correct",
-    "auc", "tpr_at_fpr_0.001",
+    "kind", "score", "epsilon_lower", "epsilon_lower_by_guesses", "epsilon_lower_by_noise", "epsilon_claimed",
+    "noise_multiplier_upper", "canaries", "guesses", "correct", "auc", "tpr_at_fpr_0.001",
 )  # fmt: skip
 
 
@@ -47,6 +50,9 @@ class AuditResult:
         score: by which canaries were told apart: the one with the higher limit.
         epsilon_lower: lower confidence limit of ε, by the trade-off curve.
         epsilon_lower_by_guesses: the same by (ε, δ) alone, which assumes nothing of the mechanism.
+        epsilon_lower_by_noise: lower confidence limit by the noise that was measured, of a training that is what it
+            claims to be but for its noise and clipping; None where the auditor sees no noise.
+        noise_multiplier_upper: upper confidence limit of the noise multiplier; None likewise, and where there is none.
         canaries: m.
         guesses: r.
         correct: v.
@@ -66,6 +72,13 @@ class AuditResult:
     auc: float
     tpr: float
     epsilon_best: float | None
+    epsilon_lower_by_noise: float | None
+    noise_multiplier_upper: float | None
+
+    @property
+    def highest(self) -> float:
+        """The highest of its limits; all of them hold together with the stated confidence."""
+        return max(self.epsilon_lower, self.epsilon_lower_by_guesses, self.epsilon_lower_by_noise or 0.0)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON's types."""
@@ -84,8 +97,8 @@ class AuditSummary:
         delta: δ.
         confidence: of each limit.
         results: one per kind.
-        membership: AUC and TPR of a loss-based attack on the run's own training set, with intervals.
-        bound: of the worst-case adversary on the same training, proven.
+        membership: a loss-based attack on the run's own training set: all of it, then classes and subgroups.
+        bound: of any test on the same training, proven.
         warnings: what must be known to read the results rightly.
     """
 
@@ -94,19 +107,19 @@ class AuditSummary:
     delta: float
     confidence: float
     results: tuple[AuditResult, ...]
-    membership: dict[str, Any]
-    bound: Risk
+    membership: tuple[Group, ...]
+    bound: ProvenBounds
     warnings: tuple[str, ...]
 
     @property
     def is_contradicted(self) -> bool:
         """Whether a lower limit is above the claim."""
-        return any(max(one.epsilon_lower, one.epsilon_lower_by_guesses) > self.epsilon_claimed for one in self.results)
+        return any(one.highest > self.epsilon_claimed for one in self.results)
 
     @property
     def sentence(self) -> str:
         """For a privacy officer."""
-        highest = max(max(one.epsilon_lower, one.epsilon_lower_by_guesses) for one in self.results)
+        highest = max(one.highest for one in self.results)
         if self.is_contradicted:
             return (
                 f"The claim does not hold: with {self.confidence:.0%} confidence ε is at least {highest:.3g}, above "
@@ -120,18 +133,15 @@ class AuditSummary:
 
     def to_json(self) -> dict[str, Any]:
         """The content of `audit.json`."""
-        bound = {
-            "bound_advantage": self.bound.advantage,
-            "bound_tpr_at_fpr_0.001": self.bound.tpr,
-            "bound_auc": 0.5 * (1 + self.bound.advantage),
-        }
+        bound = self.bound.to_json()
+        everyone, *groups = self.membership
         return {
             "folder": str(self.folder),
             "epsilon_claimed": self.epsilon_claimed,
             "delta": self.delta,
             "confidence": self.confidence,
             "results": [{**one.to_json(), **bound} for one in self.results],
-            "membership": {**self.membership, **bound},
+            "membership": {**everyone.to_json(), **bound, "groups": [group.to_json() for group in groups]},
             "contradicted": self.is_contradicted,
             "conclusion": self.sentence,
             "warnings": list(self.warnings),
@@ -139,13 +149,17 @@ class AuditSummary:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """For the terminal."""
-        columns = ["canaries", "ε at least", "by (ε, δ) alone", "at best", "guesses", "right", "AUC", "TPR @ FPR 0.001"]
+        columns = [
+            "canaries", "ε at least", "at best", "by (ε, δ) alone", "by the noise", "guesses", "right", "AUC",
+            "TPR @ FPR 0.001",
+        ]  # fmt: skip
         rows = [
             [
                 f"{one.kind} ({one.canaries})",
                 f"{one.epsilon_lower:.3g}",
+                _number(one.epsilon_best),
                 f"{one.epsilon_lower_by_guesses:.3g}",
-                "–" if one.epsilon_best is None else f"{one.epsilon_best:.3g}",
+                _number(one.epsilon_lower_by_noise),
                 str(one.guesses),
                 str(one.correct),
                 f"{one.auc:.3f}",
@@ -153,8 +167,27 @@ class AuditSummary:
             ]
             for one in self.results
         ]
-        rows.append(["claimed, proven", f"{self.epsilon_claimed:.4g}", "", "", "", "", "", f"{self.bound.tpr:.3f}"])
+        rows.append(["claimed, proven", f"{self.epsilon_claimed:.4g}", "", "", "", "", "", *self._bounds()])
         return columns, rows
+
+    def membership_table(self) -> tuple[list[str], list[list[str]]]:
+        """The attack on the training set itself, for the terminal."""
+        rows = []
+        for group in self.membership:
+            name = f"{group.column} {group.value}" if group.column else "all"
+            found = ["–", "–"]
+            if group.separation is not None:
+                auc, tpr = group.separation, group.separation.tpr_intervals[0]
+                found = [
+                    f"{auc.auc:.3f} ({auc.auc_interval[0]:.3f} to {auc.auc_interval[1]:.3f})",
+                    f"{auc.tpr[0]:.3f} ({tpr[0]:.3f} to {tpr[1]:.3f})",
+                ]
+            rows.append([name, str(group.members), str(group.non_members), *found])
+        rows.append(["proven, of anybody", "", "", *self._bounds()])
+        return ["of", "members", "others", "AUC (95 %)", "TPR @ FPR 0.001 (95 %)"], rows
+
+    def _bounds(self) -> list[str]:
+        return [f"≤ {self.bound.auc:.3f}", f"≤ {self.bound.tpr[0]:.3f}"]
 
 
 def run(
@@ -186,7 +219,6 @@ def run(
             observed, predict = observe_inputs(plan, canaries, generator, progress)
         results.append(_judge(kind, observed, plan, confidence=confidence, progress=progress))
     assert predict is not None  # noqa: S101 at least one kind
-    mechanism = planned_mechanism(plan)
     summary = AuditSummary(
         folder=folder,
         epsilon_claimed=plan.budget.epsilon,
@@ -194,7 +226,7 @@ def run(
         confidence=confidence,
         results=tuple(results),
         membership=_membership(plan, predict),
-        bound=assess(Composition.of((mechanism,), "worst-case"), prior=1 / max(plan.train_size, 2)),
+        bound=proven_bounds(planned_mechanism(plan)),
         warnings=plan.warnings,
     )
     _write(summary, plan)
@@ -207,15 +239,18 @@ def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, pro
     count = len(observed.included)
     guesses = max(min(_FEWEST, count), int(_GUESSED * count)) // 2 * 2
     # Several scores are tried: each at its part of what may go wrong.
-    level = (1 - confidence) / len(observed.scores)
-    found = []
-    with progress.task(f"limits by {kind} canaries", total=len(observed.scores) + 1) as task:
-        for name, scores in observed.scores.items():
-            correct = _right_guesses(scores, observed.included, guesses)
-            limits = _limits(mechanism, count, guesses, correct, delta=delta, level=level)
-            found.append((limits, name, correct, separate(scores, observed.included)))
-            task.advance()
-        (lower, by_guesses), score, correct, separation = max(found, key=lambda one: max(one[0]))
+    level = (1 - confidence) / (len(observed.scores) + (observed.seen is not None))
+    measured = None
+    if observed.seen is not None:
+        rate = mechanism.sampling_rate
+        measured = measure_noise(observed.seen, observed.included, sampling_rate=rate, level=level)
+    # More right guesses mean a higher limit: only the score with the most of them needs one.
+    found = {name: _right_guesses(scores, observed.included, guesses) for name, scores in observed.scores.items()}
+    score = max(found, key=lambda name: found[name])
+    correct, separation = found[score], separate(observed.scores[score], observed.included)
+    with progress.task(f"limits by {kind} canaries", total=2) as task:
+        lower, by_guesses = _limits(mechanism, count, guesses, correct, delta=delta, level=level)
+        task.advance()
         best = None if kind == "input" else _best(mechanism, count, guesses, delta=delta, level=level)
         task.advance()
     return AuditResult(
@@ -229,7 +264,24 @@ def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, pro
         auc=separation.auc,
         tpr=separation.tpr[0],
         epsilon_best=best,
+        epsilon_lower_by_noise=None if measured is None else _by_noise(mechanism, measured, delta),
+        noise_multiplier_upper=None if measured is None else _finite(measured.noise_multiplier_upper),
     )
+
+
+def _by_noise(mechanism: SampledGaussian, measured: MeasuredNoise, delta: float) -> float:
+    """ε of the claimed sampling and steps with the noise that was measured at most."""
+    noise = measured.noise_multiplier_upper
+    if noise > _MOST_NOISE * mechanism.noise_multiplier:
+        return 0.0
+    # No noise at all has no ε: the smallest that is told from none.
+    noise = max(noise, _LEAST_NOISE)
+    found = SampledGaussian(noise_multiplier=noise, sampling_rate=mechanism.sampling_rate, steps=mechanism.steps)
+    return composed_epsilon((found,), delta)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _limits(
@@ -263,36 +315,47 @@ def _best(mechanism: SampledGaussian, canaries: int, guesses: int, *, delta: flo
     return _limits(mechanism, canaries, guesses, typical, delta=delta, level=level)[0]
 
 
-def _membership(plan: Plan, predict: Predict) -> dict[str, Any]:
-    """A loss-based attack on the training set itself, the test split being non-members."""
-    train, test = plan.split.train, plan.split.test
-    losses = [np.asarray(predict(numbers).losses, np.float64) for numbers in (train, test)]
-    member = np.concatenate([np.ones(len(train), bool), np.zeros(len(test), bool)])
-    found = separate(-np.concatenate(losses), member)
-    return {
-        "members": len(train),
-        "non_members": len(test),
-        "auc": found.auc,
-        "tpr_at_fpr_0.001": found.tpr[0],
-        "tpr_at_fpr_0.01": found.tpr[1],
-        "tpr_at_fpr_0.001_interval": list(found.intervals[0]),
-        "tpr_at_fpr_0.01_interval": list(found.intervals[1]),
-    }
+def _membership(plan: Plan, predict: Predict) -> tuple[Group, ...]:
+    """An attack on the training set itself, the test split being non-members."""
+    dataset, train, test = plan.dataset, plan.split.train, plan.split.test
+    numbers = np.concatenate([train, test])
+    losses = np.concatenate([np.asarray(predict(part).losses, np.float64) for part in (train, test)])
+    columns = {name: np.asarray(values)[numbers] for name, values in dataset.columns().items()}
+    if dataset.info.task == "classification" and dataset.labels is not None:
+        columns = {"class": np.asarray(dataset.info.class_names)[dataset.labels[numbers]], **columns}
+    return attack(losses, np.arange(len(numbers)) < len(train), columns)
 
 
 def _write(summary: AuditSummary, plan: Plan) -> None:
     folder, content = summary.folder, summary.to_json()
     rows = [{**one, "epsilon_claimed": summary.epsilon_claimed} for one in content["results"]]
     write_csv(folder / "audit.csv", [{name: row[name] for name in _COLUMNS} for row in rows], _COLUMNS)
-    bars = [
-        Bar(
-            name=f"{one.kind} canaries",
-            lower=max(one.epsilon_lower, one.epsilon_lower_by_guesses),
-            best=one.epsilon_best,
-        )
-        for one in summary.results
-    ]
+    groups = [_flat({"column": "", "value": "all", **group.to_json()}) for group in summary.membership]
+    names = list(dict.fromkeys(name for row in groups for name in row))
+    write_csv(folder / "membership.csv", groups, names)
+    bars = []
+    for one in summary.results:
+        lower = max(one.epsilon_lower, one.epsilon_lower_by_guesses)
+        bars.append(Bar(name=f"{one.kind} canaries, guessed", lower=lower, best=one.epsilon_best))
+        if one.epsilon_lower_by_noise is not None:
+            bars.append(Bar(name="noise, measured", lower=one.epsilon_lower_by_noise, best=None))
     plot_audit(bars, folder, claimed=summary.epsilon_claimed, confidence=summary.confidence, delta=summary.delta)
     ledger = run_ledger(plan, draws=plan.steps, status="planned", notes=(_REHEARSAL,))
     write_json(folder / "privacy.json", ledger.to_json())
     write_json(folder / "audit.json", content)
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
+
+
+def _flat(row: dict[str, Any]) -> dict[str, Any]:
+    """Intervals as two columns each."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, list):
+            stem = name.removesuffix("_interval")
+            found |= {f"{stem}_low": value[0], f"{stem}_high": value[1]}
+        else:
+            found[name] = value
+    return found

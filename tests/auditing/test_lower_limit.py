@@ -94,3 +94,68 @@ def test_of_a_training_that_is_as_claimed_the_limits_hold_and_are_worth_somethin
     assert sum(limit > epsilon for limit in limits) < 3
     # So few canaries cannot show more of an ε of 9.
     assert np.median(limits) > 0.2 * epsilon
+
+
+# What jax-privacy 2.0.0 answers (jax_privacy/auditing.py: _one_run_p_value, _epsilon_one_run; m, r, v, then ε and δ or
+# δ and the level), computed with that wheel.
+@pytest.mark.parametrize(
+    ("m", "r", "v", "epsilon", "delta", "expected"),
+    [
+        (1000, 300, 277, 2.0, 1e-5, 0.012000455354252907),
+        (1000, 300, 277, 2.0, 0.0, 0.011069153947706762),
+        (200, 60, 55, 1.0, 1e-3, 0.02422335661251464),
+        (50, 50, 40, 0.5, 1e-2, 0.0763695388374132),
+        (1000, 300, 300, 4.0, 1e-5, 0.00665962077663698),
+    ],
+)
+def test_p_values_are_those_of_jax_privacy(m, r, v, epsilon, delta, expected):
+    found = p_value(canaries=m, guesses=r, correct=v, epsilon=epsilon, delta=delta)
+    assert found == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("m", "r", "v", "delta", "level", "expected"),
+    [
+        (1000, 300, 277, 1e-5, 0.025, 2.058830101352027),
+        (1000, 300, 300, 1e-5, 0.05, 4.5746051913497725),
+        (200, 60, 55, 1e-3, 0.05, 1.410345383216159),
+        (50, 50, 40, 1e-2, 0.05, 0.08111459898512773),
+        (100, 40, 20, 1e-5, 0.05, 0.0),
+    ],
+)
+def test_limits_are_those_of_jax_privacy(m, r, v, delta, level, expected):
+    found = epsilon_by_guesses(canaries=m, guesses=r, correct=v, delta=delta, level=level)
+    # Its root is found to 1e-6.
+    assert found == pytest.approx(expected, abs=2e-6)
+
+
+class ExactGaussian:
+    """The trade-off curve of one Gaussian mechanism itself, where ours has straight lines above it."""
+
+    def __init__(self, noise):
+        self.shift = 1 / noise
+
+    def smallest_fpr(self, tpr):
+        return float(stats.norm.cdf(stats.norm.ppf(tpr) - self.shift))
+
+
+@pytest.mark.parametrize(
+    ("m", "r", "v", "delta", "level", "expected"),
+    [
+        (1000, 300, 277, 1e-5, 0.025, 3.2569101612449507),
+        (200, 60, 55, 1e-3, 0.05, 2.026278235628946),
+        (100, 60, 45, 1e-5, 0.05, 1.1692780107762493),
+    ],
+)
+def test_limits_by_the_curve_are_those_of_jax_privacy(m, r, v, delta, level, expected):
+    # jax-privacy 2.0.0, _epsilon_one_run_fdp, which knows the Gaussian mechanism alone.
+    facts = {"canaries": m, "guesses": r, "correct": v, "level": level}
+    low, high = 0.01, 100.0
+    for _ in range(60):
+        noise = math.sqrt(low * high)
+        low, high = (low, noise) if rejects(ExactGaussian(noise), **facts) else (noise, high)
+    exact = composed_epsilon((SampledGaussian(noise_multiplier=high, sampling_rate=1.0, steps=1),), delta)
+    assert exact == pytest.approx(expected, rel=1e-5)
+    # Ours is a little lower, never higher: for the lines above the curve, and σ found to 1 %.
+    claimed = SampledGaussian(noise_multiplier=1.0, sampling_rate=1.0, steps=1)
+    assert 0.97 * expected < epsilon_by_curve(claimed, **facts, delta=delta) <= expected

@@ -38,3 +38,15 @@ def test_a_sweep_of_a_config_without_privacy_is_refused_by_the_option_that_was_t
     assert done.returncode == 2
     assert done.stderr.startswith("dpmed: --epsilons: a sweep over ε needs a private config")
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--select", "1"], "--select 1: must be a whole number from 2"),
+        (["--select", "5", "--seeds", "1,2"], "--select: cannot be combined"),
+    ],
+)
+def test_a_selection_that_makes_no_sense_is_refused(dpmed, arguments, message):
+    done = dpmed("train", "quickstart", *arguments)
+    assert done.returncode == 2 and message in done.stderr

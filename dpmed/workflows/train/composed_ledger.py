@@ -211,11 +211,15 @@ def require_outermost(folder: Path) -> None:
     """Refuse to add runs to a part of a sweep, whose ledger would not count them.
 
     Raises:
-        InputError: the folder above holds the ledger of several runs, some of them in this one.
+        InputError: the folder above holds the ledger of several runs, some of them in this one, or of a selection.
     """
     above = folder.parent / LEDGER_FILE
     content = read_json(above) if above.is_file() else {}
     runs = content.get("runs", []) if isinstance(content, dict) else []
+    if isinstance(content, dict) and "selection" in content:
+        raise InputError(
+            "is one of the trials of a selection, whose cost would not count further runs", where=str(folder)
+        )
     if any(str(run.get("folder", "")).startswith(f"{folder.name}/") for run in runs if isinstance(run, dict)):
         raise InputError(
             "is part of a sweep, whose ledger would not count further runs in here",

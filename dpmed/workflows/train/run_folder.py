@@ -41,6 +41,7 @@ from dpmed.training.loop import Outcome, RunState
 from dpmed.training.tracking import Tracker, open_tracker
 from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import write_test
+from dpmed.workflows.train.own_code import write_code
 from dpmed.workflows.train.summary import TrainSummary
 
 CONFIG_FILE = "config.toml"
@@ -217,6 +218,7 @@ def create_run_folder(path: Path, plan: Plan) -> None:
     make_folder(path / CHECKPOINTS)
     write_json(path / SPLIT_FILE, plan.split.to_json())
     write_csv(path / SPLIT_TABLE, _split_rows(plan), ("number", "part", "unit", "sample"))
+    write_code(path, plan.config)
     write_text(path / CONFIG_FILE, config_to_toml(plan.config))
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
+from tests.inference.conftest import SCANS
 
 from dpmed.config.load import config_from_toml, load_config
 from dpmed.config.model import MlpModel, UnetModel
@@ -17,7 +18,6 @@ from dpmed.progress import Silent
 from dpmed.workflows import phantom
 from dpmed.workflows.evaluate import run as workflow
 from dpmed.workflows.evaluate.summary import EvaluateSettings
-from tests.inference.conftest import SCANS
 from tests.inference.made import make_network
 from tests.inference.test_bundle import write
 from tests.metrics.test_surfaces import in_loops

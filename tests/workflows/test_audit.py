@@ -1,0 +1,99 @@
+"""What an audit makes of what was seen: by observations that are drawn, where training would take its time."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from dpmed.auditing.canaries import Observed
+from dpmed.config.load import load_config
+from dpmed.errors import InputError
+from dpmed.planning.enrolment import planned_mechanism
+from dpmed.progress import Silent
+from dpmed.training.evaluate import Predictions
+from dpmed.workflows import audit as room
+from dpmed.workflows.audit import run
+
+# Full batches: their trade-off curve is quick to compute.
+SETTINGS = ["data.limit=400", "training.batch_size=288", "training.epochs=3", "privacy.epsilon=3"]
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Canaries' scores as the claimed mechanism gives them, with this part of its noise; class 3 is remembered."""
+
+    def with_noise(share):
+        def observe(plan, included, progress):
+            del progress
+            mechanism, generator = planned_mechanism(plan), np.random.default_rng(5)
+            rate, noise = mechanism.sampling_rate, share * mechanism.noise_multiplier
+            ratio, seen = np.zeros(len(included)), []
+            for _ in range(mechanism.steps):
+                x = (included & (generator.random(len(included)) < rate)) + noise * generator.standard_normal(
+                    len(included)
+                )
+                ratio += (x - 0.5) / noise**2
+                seen.append(x)
+            scores = {"likelihood": ratio, "variation": generator.random(len(included))}
+            return Observed(included=included, scores=scores, seen=np.array(seen)), lambda numbers: predict(
+                plan, numbers
+            )
+
+        monkeypatch.setattr(room, "observe_gradients", observe)
+        monkeypatch.setattr(room, "toss", lambda count, generator: np.random.default_rng(4).random(count) < 0.5)
+
+    def predict(plan, numbers):
+        labels = plan.dataset.labels[numbers]
+        remembered = np.isin(numbers, plan.split.train) & (labels == 3)
+        losses = np.random.default_rng(len(numbers)).random(len(numbers)) - 2.0 * remembered
+        return Predictions(predictions=np.zeros((len(numbers), 10)), targets=labels, losses=losses)
+
+    return with_noise
+
+
+def audited(folder):
+    folder.mkdir(exist_ok=True)
+    config = load_config("quickstart", SETTINGS).config
+    return run(config, ("gradient",), folder, Silent(), canaries=200, confidence=0.95)
+
+
+def test_a_training_as_claimed_is_not_contradicted_and_all_that_was_found_is_written(tmp_path, trained):
+    trained(1.0)
+    summary = audited(tmp_path)
+    assert not summary.is_contradicted and "Nothing contradicts" in summary.sentence
+    content = json.loads((tmp_path / "audit.json").read_text())
+    (result,) = content["results"]
+    assert result["score"] == "likelihood"
+    assert 0 < result["epsilon_lower"] < content["epsilon_claimed"]
+    assert 0 < result["epsilon_lower_by_noise"] < content["epsilon_claimed"]
+    assert result["auc"] < result["bound_auc"] + 0.08
+    membership = content["membership"]
+    assert membership["bound_tpr_at_fpr_0.001"] < membership["bound_tpr_at_fpr_0.01"] < 1
+    groups = {group["value"]: group for group in membership["groups"] if group["column"] == "class"}
+    assert len(groups) == 10 and all(group["members"] > 10 for group in groups.values())
+    known = {value: group["auc"] for value, group in groups.items() if "auc" in group}
+    # The test split of 400 images holds fewer than ten of some digits.
+    assert len(known) < 10 or min(group["non_members"] for group in groups.values()) >= 10
+    if "3" in known:
+        assert known["3"] == 1.0 == max(known.values())
+    rows = list(csv.DictReader((tmp_path / "membership.csv").read_text().splitlines()))
+    assert rows[0]["value"] == "all" and float(rows[0]["auc_low"]) < membership["auc"] < float(rows[0]["auc_high"])
+    assert len(rows) == 1 + len(membership["groups"])
+    for columns, cells in (summary.table(), summary.membership_table()):
+        assert all(len(row) == len(columns) for row in cells)
+    assert "rehearsal" in " ".join(json.loads((tmp_path / "privacy.json").read_text())["notes"])
+    assert (tmp_path / "audit.png").is_file()
+
+
+def test_a_tenth_of_the_noise_is_contradicted(tmp_path, trained):
+    trained(0.1)
+    summary = audited(tmp_path)
+    assert summary.is_contradicted and "does not hold" in summary.sentence
+    assert json.loads((tmp_path / "audit.json").read_text())["contradicted"] is True
+
+
+def test_without_privacy_there_is_nothing_to_audit(tmp_path):
+    config = load_config("quickstart_nonprivate").config
+    with pytest.raises(InputError, match="no ε to be tested"):
+        run(config, ("gradient",), tmp_path, Silent(), canaries=200, confidence=0.95)

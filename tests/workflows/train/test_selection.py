@@ -1,0 +1,121 @@
+"""A random number of trials: drawn once, each scored by its model, and counted as the theorem says."""
+
+import json
+
+import pytest
+
+from dpmed.config.load import load_config
+from dpmed.errors import InputError
+from dpmed.planning.enrolment import enrol
+from dpmed.planning.run_ledger import run_ledger
+from dpmed.privacy.cohort import Cohort
+from dpmed.privacy.selection import selection_cost
+from dpmed.progress import Silent
+from dpmed.workflows.train import selection as room
+from dpmed.workflows.train.run_folder import create_run_folder
+from dpmed.workflows.train.selection import run
+
+SETTINGS = ["data.limit=100", "training.batch_size=20", "training.epochs=2", "model.width=[4]"]
+
+
+class Interrupted(Exception):
+    pass
+
+
+@pytest.fixture
+def trainings(monkeypatch):
+    """Trainings that only write what a selection reads; the one with number `broken` breaks off when it begins."""
+    made = {"plans": [], "broken": None}
+
+    def begin(plan, folder, progress):
+        del progress
+        enrol([(plan, folder / "checkpoints")])
+        made["plans"].append(plan)
+        create_run_folder(folder, plan)
+        number = len(made["plans"])
+        ledger = run_ledger(plan, draws=plan.steps, status="finished").to_json()
+        if number == made["broken"]:
+            # As a crash leaves it, with draws beyond those that were planned.
+            (folder / "privacy.json").write_text(json.dumps({**ledger, "status": "running", "steps": 7}))
+            raise Interrupted
+        write_end(folder, ledger, score=0.1 * (5 - abs(number - 2)))
+
+    def go_on(folder, progress, *, plan):
+        del progress
+        write_end(folder, {**run_ledger(plan, draws=7, status="finished").to_json()}, score=0.05)
+
+    def write_end(folder, ledger, *, score):
+        (folder / "privacy.json").write_text(json.dumps(ledger))
+        rows = f"epoch,step,split,accuracy\n1,5,validation,0.9\n2,10,validation,{score}\n2,10,test,0.99\n"
+        (folder / "metrics.csv").write_text(rows)
+        (folder / "summary.json").write_text(json.dumps({"test": {"accuracy": 0.99}}))
+
+    monkeypatch.setattr(room.train, "run", begin)
+    monkeypatch.setattr(room.train, "resume", go_on)
+    return made
+
+
+def test_trials_are_drawn_once_and_the_best_by_validation_is_chosen(tmp_path, trainings, monkeypatch):
+    config = load_config("quickstart", [*SETTINGS, f"privacy.cohort={tmp_path / 'cohort.db'}"]).config
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    monkeypatch.setattr(room, "draw_trials", lambda mean: 4)
+    trainings["broken"] = 3
+    with pytest.raises(Interrupted):
+        run(config, folder, Silent(), mean=10)
+    with Cohort(tmp_path / "cohort.db") as cohort:
+        # All trials were entered before the first: a crash leaves all that was planned.
+        assert len(cohort.snapshot().runs) == 4
+    ledger = json.loads((folder / "privacy.json").read_text())
+    assert ledger["status"] == "running"
+    monkeypatch.setattr(room, "draw_trials", lambda mean: pytest.fail("the number of trials was drawn again"))
+    trainings["broken"] = None
+    summary = run(config, folder, Silent(), mean=10)
+    plans = trainings["plans"]
+    assert len({plan.config.training.seed for plan in plans}) == 4
+    assert all(plan.split.to_json() == plans[0].split.to_json() for plan in plans)
+    assert all(
+        "selection" in plan.facts.notes[-1] and room.CHOSEN_BY_VALIDATION in plan.facts.outside for plan in plans
+    )
+    # The second has the best last validation score: neither an earlier one nor the test decides.
+    assert summary.best.parent.name == "trial=2" and summary.scores[summary.best.relative_to(folder).as_posix()] == 0.5
+    # The third made seven draws: all trials are counted as if they had.
+    ledger = json.loads((folder / "privacy.json").read_text())
+    longest = room.planned_mechanism(plans[0]).__class__(
+        noise_multiplier=ledger["noise_multiplier"], sampling_rate=ledger["sampling_rate"], steps=7
+    )
+    assert plans[0].steps < 7
+    cost = selection_cost(longest, mean=10, delta=ledger["delta"])
+    assert ledger["epsilon"] == ledger["epsilon_select"] == cost.by_selection < ledger["epsilon_plain"]
+    # Nothing in the ledger tells how many trials there were.
+    again = json.dumps({**ledger, "created": None})
+    monkeypatch.setattr(room, "draw_trials", lambda mean: 2)
+    other = tmp_path / "other"
+    other.mkdir()
+    run(load_config("quickstart", [*SETTINGS, f"privacy.cohort={tmp_path / 'b.db'}"]).config, other, Silent(), mean=10)
+    assert json.loads((other / "privacy.json").read_text()).keys() == json.loads(again).keys()
+    assert "trial=" not in again and "runs" not in ledger
+
+
+def test_where_composition_costs_less_exactly_so_many_are_made(tmp_path, trainings):
+    config = load_config("quickstart", [*SETTINGS, "privacy.epsilon=1"]).config
+    summary = run(config, tmp_path, Silent(), mean=2)
+    assert len(trainings["plans"]) == 2 and not summary.cost.is_random
+    assert summary.cost.epsilon == pytest.approx(summary.epsilon_all)
+    with pytest.raises(InputError, match="another mean"):
+        run(config, tmp_path, Silent(), mean=3)
+
+
+@pytest.mark.parametrize("settings", [["privacy="], ["privacy.noise_source=seeded"]])
+def test_it_needs_secret_noise(tmp_path, settings):
+    with pytest.raises(InputError, match="needs a private config"):
+        run(load_config("quickstart", [*SETTINGS, *settings]).config, tmp_path, Silent(), mean=5)
+
+
+def test_drawn_trials_that_were_tampered_with_are_refused(tmp_path, trainings):
+    config = load_config("quickstart", [*SETTINGS, "privacy.epsilon=1"]).config
+    run(config, tmp_path, Silent(), mean=2)
+    path = tmp_path / "selection.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "seeds": [-1]}))
+    with pytest.raises(InputError, match="does not say which trials"):
+        run(config, tmp_path, Silent(), mean=2)
