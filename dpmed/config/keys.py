@@ -59,6 +59,30 @@ def tags_at(path: Path) -> list[str]:
     return sorted(tag for model in models_at(path, None) if (tag := tag_of(model)) is not None)
 
 
+def values_at(path: Path) -> list[str]:
+    """The values that a key may take, where these are few and known: names of a union, choices, true and false."""
+    *table, key = path
+    found = set(tags_at(table)) if key == "name" else set()
+    found.update(tags_at(path))
+    for model in models_at(table, {}):
+        if key in model.model_fields:
+            found.update(_choices(model.model_fields[str(key)].annotation))
+    return sorted(found)
+
+
+def _choices(annotation: Any) -> Iterator[str]:
+    origin = get_origin(annotation)
+    if annotation is bool:
+        yield from ("false", "true")
+    elif origin is Literal:
+        yield from (str(value).lower() if isinstance(value, bool) else str(value) for value in get_args(annotation))
+    elif origin is Annotated:
+        yield from _choices(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        for argument in get_args(annotation):
+            yield from _choices(argument)
+
+
 def without_tag(location: Path, table: Any) -> tuple[int | str, ...]:
     """An error's location as pydantic gives it, less the union tags and type names that it puts between the keys."""
     path: list[int | str] = []

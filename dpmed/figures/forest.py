@@ -28,13 +28,16 @@ class Panel:
     is_difference: bool = False
 
 
-def plot_forest(panels: Sequence[Panel], folder: Path, stem: str, *, formats: Sequence[str] = FORMATS) -> list[Path]:
+def plot_forest(
+    panels: Sequence[Panel], folder: Path, stem: str, *, heading: str = "", formats: Sequence[str] = FORMATS
+) -> list[Path]:
     """Draw a row per model and a panel per metric, the first eight; differences whose interval leaves out 0 are filled.
 
     Args:
         panels: at least one.
         folder: where to write.
         stem: of the files; their data is the table of the same stem.
+        heading: above all panels.
         formats: of the files.
     """
     shown = panels[:_MOST_PANELS]
@@ -43,8 +46,10 @@ def plot_forest(panels: Sequence[Panel], folder: Path, stem: str, *, formats: Se
     longest = max(len(label) for panel in shown for label in panel.labels)
     # Names stand at the left of each panel and need their room.
     width = columns * (2.8 + 0.075 * min(longest, 40))
-    height = rows * (0.75 + 0.26 * max(len(panel.labels) for panel in shown))
+    height = 0.3 * bool(heading) + rows * (0.75 + 0.26 * max(len(panel.labels) for panel in shown))
     figure, axes = new_figure(width=width, height=height, rows=rows, columns=columns)
+    if heading:
+        figure.suptitle(_short(heading), fontsize=10)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
     for axis, panel in zip(axes, shown, strict=False):

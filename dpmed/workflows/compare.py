@@ -31,7 +31,7 @@ _SHOWN = 6  # metrics in the terminal
 _TOLERANCE = 2.0
 _CHOICE = (
     "Choosing a run by these numbers flatters the one that is chosen, and its ε does not cover the choice. "
-    "privacy.json of a folder of --seeds or --epsilons says what all its runs spend together."
+    "The ledger of a folder of several seeds or budgets says what all its runs spend together."
 )
 
 
@@ -173,7 +173,7 @@ def _names(folders: Sequence[str]) -> list[str]:
 
 def _read_run(folder: Path, name: str) -> ComparedRun:
     if is_bundle(folder):
-        remedy = "Give run folders, or use dpmed evaluate --against."
+        remedy = "Give run folders, or evaluate it against another model."
         raise InputError("is a bundle, which has no test of its own", where=str(folder), remedy=remedy)
     config = read_config(folder)
     path = folder / SUMMARY_FILE
@@ -281,7 +281,7 @@ def _plot_differences(summary: CompareSummary) -> None:
     names = [name for name in tables[0] if all(name in table for table in tables)]
     panels = [
         Panel(
-            title=f"{name}: difference from {summary.runs[0].name}",
+            title=name,
             labels=[comparison.model for comparison in summary.comparisons],
             values=[table[name].difference for table in tables],
             intervals=[table[name].interval for table in tables],
@@ -290,7 +290,7 @@ def _plot_differences(summary: CompareSummary) -> None:
         for name in sorted(names, key=lambda name: name != summary.runs[0].main_metric)
     ]
     if panels:
-        plot_forest(panels, summary.folder, "differences")
+        plot_forest(panels, summary.folder, "differences", heading=f"difference from {summary.runs[0].name}")
 
 
 def _with_interval(one: ComparedRun, name: str) -> str:

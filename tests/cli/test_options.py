@@ -5,7 +5,7 @@ from datetime import datetime
 from types import SimpleNamespace
 
 from dpmed.cli.console import Console
-from dpmed.cli.options import complete_config, console_of, time_stamp
+from dpmed.cli.options import complete_config, complete_override, console_of, time_stamp
 from dpmed.config.shipped import shipped_folder
 
 
@@ -31,3 +31,17 @@ def test_time_stamps_are_of_local_time_and_sort_as_time_does():
     after = datetime.now().strftime("%Y%m%d-%H%M%S")
     assert re.fullmatch(r"\d{8}-\d{6}", found)
     assert before <= found <= after
+
+
+def test_completion_offers_keys_and_then_their_values():
+    assert complete_override("priv") == ["privacy."]
+    assert complete_override("privacy.eps") == ["privacy.epsilon="]
+    assert "privacy.clipping." in complete_override("privacy.clip")
+    assert complete_override("privacy.noise_source=") == [
+        "privacy.noise_source=os-entropy",
+        "privacy.noise_source=seeded",
+    ]
+    assert complete_override("privacy.clipping=a") == ["privacy.clipping=adaptive", "privacy.clipping=automatic"]
+    assert "model.name=resnet9" in complete_override("model.name=r")
+    assert complete_override("data.download=t") == ["data.download=true"]
+    assert complete_override("nosuch.key") == [] and complete_override("privacy.epsilon=") == []

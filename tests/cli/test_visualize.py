@@ -18,7 +18,7 @@ def test_it_prints_the_shares_and_the_sentences_and_names_the_folder_last(dpmed,
     result = dpmed("visualize", table, "--threshold", 0.001, "--format", "png", "--out", tmp_path / "v")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(tmp_path / "v")
-    assert "5/5" in result.stdout and "No privacy: 5 of 5 images" in result.stdout
+    assert "5/5" in result.stdout and "Without privacy it recovered 5 of 5" in result.stdout
     assert (tmp_path / "v" / "report.html").is_file() and not (tmp_path / "v" / "reconstructions_ordered.svg").exists()
 
 

@@ -13,7 +13,7 @@ from dpmed.figures.report import Picture
 from dpmed.files import write_csv, write_json
 from dpmed.metrics import operating
 from dpmed.metrics.classification import confusion
-from dpmed.workflows.evaluate.comparison import DELONG_COLUMNS, DIFFERENCE_COLUMNS
+from dpmed.workflows.evaluate.comparison import DELONG_COLUMNS, DIFFERENCE_COLUMNS, Comparison
 from dpmed.workflows.evaluate.page import write_page
 from dpmed.workflows.evaluate.scored import Scored, questions_of
 from dpmed.workflows.evaluate.summary import AGREEMENT_COLUMNS, EvaluateSettings, EvaluateSummary, agreement_rows
@@ -107,7 +107,8 @@ def _answers(scored: Scored, place: int) -> dict[str, Any]:
 def _pictures(summary: EvaluateSummary, scored: Scored, questions: Sequence[Question]) -> list[Picture]:
     folder, info, pictures = summary.folder, scored.info, []
     if summary.comparison is not None and summary.comparison.differences:
-        plot_forest(_panels(summary), folder, "comparison", formats=("png",))
+        heading = f"difference from {summary.comparison.against}"
+        plot_forest(_panels(summary.comparison), folder, "comparison", heading=heading, formats=("png",))
         caption = (
             f"Differences from {summary.comparison.against}, with 95 % intervals. Right of the dashed line the value "
             "is larger; a filled dot marks an interval that leaves out 0."
@@ -132,18 +133,16 @@ def _pictures(summary: EvaluateSummary, scored: Scored, questions: Sequence[Ques
     return pictures
 
 
-def _panels(summary: EvaluateSummary) -> list[Panel]:
-    if summary.comparison is None:
-        return []
+def _panels(comparison: Comparison) -> list[Panel]:
     return [
         Panel(
             title=one.metric,
-            labels=["difference"],
+            labels=[comparison.model],
             values=[one.difference],
             intervals=[one.interval],
             is_difference=True,
         )
-        for one in summary.comparison.differences
+        for one in comparison.differences
     ]
 
 

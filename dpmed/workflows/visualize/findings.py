@@ -31,12 +31,17 @@ class LevelResult:
     @property
     def name(self) -> str:
         """How the page calls the level: `ε = 8`, or `no privacy`."""
-        return "no privacy" if self.level.epsilon is None else f"ε = {plain(self.level.epsilon)}"
+        return level_title(self.level.epsilon)
 
     @property
     def share(self) -> Share:
         """The share recovered within the first threshold."""
         return self.shares[0][1]
+
+
+def level_title(epsilon: float | None) -> str:
+    """What pages and tables call a level: `ε = 8`, or `no privacy` for None."""
+    return "no privacy" if epsilon is None else f"ε = {plain(epsilon)}"
 
 
 def plain(epsilon: float) -> str:
@@ -85,14 +90,29 @@ def conclude(results: Sequence[LevelResult], *, metric: str) -> str:
     return " ".join(sentences) or f"The attack recovered {_counts(results[0].share)}."
 
 
+def proven(bounds: Sequence[tuple[str, float]]) -> str:
+    """What holds for every attack, beside what one attack did.
+
+    Args:
+        bounds: names of levels with the largest chance that any attack has there, from the smallest ε on.
+    """
+    told = ", ".join(f"{percent(bound)} at {name}" for name, bound in bounds)
+    return f"Proven for every attack on one image: at most {told}." if told else ""
+
+
+def percent(share: float) -> str:
+    """A share as people read it; very small ones as a number."""
+    return f"{share:.1%}" if share >= 1e-3 else f"{share:.2g}"  # noqa: PLR2004 below, per cent would show a zero
+
+
 def explain_levels(manifest: Manifest, results: Sequence[LevelResult], *, metric: str) -> list[str]:
     """A sentence per level, and what none of them says."""
     sentences = []
     for result in results:
         threshold, share = result.shares[0]
         sentence = (
-            f"{result.name[0].upper()}{result.name[1:]}: {_counts(share)} within a distance ({metric}) of "
-            f"{threshold:g}."
+            f"{result.name if result.level.is_private else 'No privacy'}: {_counts(share)} within a distance "
+            f"({metric}) of {threshold:g}."
         )
         if result.median is not None and result.unrelated is not None:
             closer = result.median < result.unrelated
@@ -120,6 +140,6 @@ def _of_the_lowest(lowest: LevelResult) -> str:
 
 def _counts(share: Share) -> str:
     return (
-        f"{share.recovered} of {share.originals} images ({share.share:.0%}; 95 % interval {share.low:.1%} to "
+        f"{share.recovered} of {share.originals} images ({share.share:.1%}; 95 % interval {share.low:.1%} to "
         f"{share.high:.1%})"
     )

@@ -13,11 +13,13 @@ from dpmed.figures.report import Picture, Report, Table, write_report
 from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.tradeoff import Composition
 from dpmed.reconstructions.manifest import Level, Manifest
-from dpmed.workflows.visualize.findings import LevelResult, conclude, explain_levels, proves_nothing
+from dpmed.workflows.visualize.findings import LevelResult, conclude, explain_levels, percent, proven, proves_nothing
 
 _BOUND_COLUMNS = ("epsilon", "noise_multiplier", "sampling_rate", "steps", "prior", "worst_case_upper", "relaxed_upper")
 _RELAXED = ("bound, relaxed, sign stays the same", "bound, relaxed, sign unknown anew")
 _SAME = 1e-3
+# What an attack says of each level, in the manifest's settings.
+_BY_LEVEL = "levels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +116,9 @@ def write_audit_report(
     Returns:
         The conclusion, and the sentences that say what came out at each level.
     """
-    conclusion = conclude(results, metric=metric)
+    upper = [(result, _find_bound(manifest, result.level, bounds)) for result in results]
+    risks = [(result.name, bound.worst_case_upper) for result, bound in upper if bound and bound.worst_case_upper]
+    conclusion = f"{conclude(results, metric=metric)} {proven(risks)}".rstrip()
     findings = tuple(explain_levels(manifest, results, metric=metric))
     gallery = Picture(
         title="Originals and what was recovered",
@@ -192,7 +196,7 @@ def _summary_table(
                 result.name,
                 f"{share.recovered} of {share.originals}",
                 f"{share.low:.1%} to {share.high:.1%}",
-                "–" if bound is None or bound.worst_case_upper is None else _percent(bound.worst_case_upper),
+                "–" if bound is None or bound.worst_case_upper is None else percent(bound.worst_case_upper),
             )
         )
     columns = ("privacy", "recovered", "95 % interval", "any attack, at most")
@@ -206,6 +210,7 @@ def _level_table(manifest: Manifest, results: Sequence[LevelResult]) -> Table:
     rows = [
         (
             result.name,
+            _attack_at(manifest, result.level),
             _cell(result.level.noise_multiplier if result.level.is_private else None),
             _cell(result.level.epsilon_pld),
             _cell(result.level.epsilon_rdp),
@@ -216,13 +221,21 @@ def _level_table(manifest: Manifest, results: Sequence[LevelResult]) -> Table:
         for result in results
     ]
     columns = (
-        "privacy", "noise multiplier", "ε by PLD", "ε by RDP", "images computed", "median distance", "unrelated images",
+        "privacy", "attack", "noise multiplier", "ε by PLD", "ε by RDP", "images computed", "median distance",
+        "unrelated images",
     )  # fmt: skip
     note = (
         f"δ = {_cell(manifest.delta)}; levels are named by ε according to {manifest.accountant.upper()}. Images "
         "computed: all that the attacker made, good or not."
     )
     return Table(title="Levels of privacy", columns=columns, rows=rows, note=note)
+
+
+def _attack_at(manifest: Manifest, level: Level) -> str:
+    """Which attack was chosen there, where the manifest tells; else the one for all."""
+    levels = manifest.settings.get(_BY_LEVEL)
+    chosen = levels.get(level.name) if isinstance(levels, dict) else None
+    return str(chosen["attack"]) if isinstance(chosen, dict) and "attack" in chosen else manifest.attack
 
 
 def _share_table(results: Sequence[LevelResult], metric: str) -> Table:
@@ -288,7 +301,8 @@ def _facts(manifest: Manifest, metric: str, note: str) -> dict[str, str]:
         "written": manifest.created,
         "dpmed": manifest.version,
     }
-    return facts | {f"attack: {name.replace('_', ' ')}": _say(value) for name, value in manifest.settings.items()}
+    settings = {name: value for name, value in manifest.settings.items() if name != _BY_LEVEL}
+    return facts | {f"attack: {name.replace('_', ' ')}": _say(value) for name, value in settings.items()}
 
 
 def _say(value: Any) -> str:
@@ -300,7 +314,3 @@ def _say(value: Any) -> str:
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "–"}[value]
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _percent(share: float) -> str:
-    return f"{share:.1%}" if share >= 1e-3 else f"{share:.2g}"  # noqa: PLR2004 below, per cent would show a zero

@@ -26,7 +26,7 @@ from dpmed.matching.rero import Share, share_recovered
 from dpmed.matching.table import MATCHES, SETTINGS, UNRELATED, MatchRow, read_matches, read_unrelated
 from dpmed.progress import Progress
 from dpmed.reconstructions.manifest import MANIFEST_NAME, Level, Manifest, read_manifest
-from dpmed.workflows.visualize.findings import LevelResult
+from dpmed.workflows.visualize.findings import LevelResult, level_title, proves_nothing
 from dpmed.workflows.visualize.report import BoundRow, compute_bounds, read_bounds, write_audit_report
 
 FORMATS = ("png", "pdf", "svg")
@@ -114,12 +114,19 @@ class ReRoRow:
         epsilon: of the level; infinite without privacy.
         threshold: the distance.
         share: how many.
+        proves_nothing: whether half of all unrelated images are within the threshold too.
     """
 
     level: str
     epsilon: float
     threshold: float
     share: Share
+    proves_nothing: bool
+
+    @property
+    def name(self) -> str:
+        """As the page calls the level."""
+        return level_title(None if math.isinf(self.epsilon) else self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -341,6 +348,7 @@ def _rero(job: VisualizeJob, curves: Sequence[Curve]) -> list[ReRoRow]:
             epsilon=_epsilon(level),
             threshold=threshold,
             share=share_recovered(curve.distances, curve.originals, threshold=threshold),
+            proves_nothing=proves_nothing(threshold, _strangers(job)),
         )
         for level, curve in zip(job.manifest.levels, curves, strict=True)
         for threshold in job.thresholds
@@ -375,8 +383,12 @@ def _write_tables(job: VisualizeJob, out: Path, rero: Sequence[ReRoRow]) -> list
     return [out / RERO, out / "characteristic_rero_curve.csv", out / "reconstructions_ordered.csv"]
 
 
+def _strangers(job: VisualizeJob) -> float | None:
+    return float(np.median(job.unrelated)) if len(job.unrelated) else None
+
+
 def _results(job: VisualizeJob, rero: Sequence[ReRoRow]) -> list[LevelResult]:
-    strangers = float(np.median(job.unrelated)) if len(job.unrelated) else None
+    strangers = _strangers(job)
     results = []
     for level, rows in zip(job.manifest.levels, job.by_level, strict=True):
         distances = [row.distance for row in rows if row.distance is not None]

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from dpmed.matching.rero import Share
-from dpmed.workflows.visualize.findings import LevelResult, conclude, explain_levels, plain, proves_nothing
+from dpmed.workflows.visualize.findings import LevelResult, conclude, explain_levels, plain, proven, proves_nothing
 from tests.reconstructions.test_manifest import LEVELS, MANIFEST
 
 NONE = Share(recovered=0, originals=200, share=0.0, low=0.0, high=0.018)
@@ -46,9 +46,14 @@ def test_nothing_is_concluded_where_strangers_are_as_close():
 
 def test_each_level_is_told_with_its_interval_and_its_strangers():
     told = explain_levels(MANIFEST, [result(1e6, NONE, 0.7), result(None, ALL)], metric="MSE")
-    assert "0 of 200 images (0%; 95 % interval 0.0% to 1.8%)" in told[0] and "not more alike than chance" in told[0]
+    assert "0 of 200 images (0.0%; 95 % interval 0.0% to 1.8%)" in told[0] and "not more alike than chance" in told[0]
     assert told[1].startswith("No privacy: 200 of 200") and "are more alike than chance" in told[1]
     assert "only the bounds" in told[-1]
+
+
+def test_what_is_proven_stands_beside_what_was_measured():
+    assert proven([("ε = 1", 0.0002), ("ε = 8", 0.0627)]).endswith("at most 0.0002 at ε = 1, 6.3% at ε = 8.")
+    assert proven([]) == ""
 
 
 @pytest.mark.parametrize(
