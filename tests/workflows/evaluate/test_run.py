@@ -7,7 +7,6 @@ from dataclasses import replace
 import nibabel
 import numpy as np
 import pytest
-from tests.inference.conftest import SCANS
 
 from dpmed.config.load import config_from_toml, load_config
 from dpmed.config.model import MlpModel, UnetModel
@@ -22,6 +21,7 @@ from dpmed.workflows.evaluate.summary import EvaluateSettings
 from tests.inference.made import make_network
 from tests.inference.test_bundle import write
 from tests.metrics.test_surfaces import in_loops
+from tests.trained import SCANS
 
 DIGITS = tuple(str(number) for number in range(10))
 
