@@ -96,7 +96,7 @@ def test_a_selection_is_a_data_set_like_it():
     ],
 )  # fmt: skip
 def test_a_bad_one_is_refused_before_anything_is_trained(changes, message):
-    with pytest.raises(InputError, match=rf"\[data\] factory = 'own\.data:make': .*{message}"):
+    with pytest.raises(InputError, match=rf"data\.factory = 'own\.data:make': .*{message}"):
         checked(**changes)
 
 

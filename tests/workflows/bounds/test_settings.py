@@ -1,4 +1,4 @@
-"""Which training bounds speak of: what is typed wins over the config, and the config over the paper."""
+"""Which training bounds speak of: what is typed wins over a config or a finished run, and these over the paper."""
 
 import pytest
 
