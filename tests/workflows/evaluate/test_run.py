@@ -1,6 +1,7 @@
 """An evaluation from end to end on bundles that nobody trained: what is written, noted and refused."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import nibabel
@@ -59,6 +60,13 @@ def test_other_data_are_evaluated_whole_and_two_models_compared(bundles, config,
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["comparison"]["against"] == "model1" and len(written["comparison"]["delong"]) == 10
     assert (tmp_path / "comparison.png").stat().st_size > 1000
+
+
+def test_folders_of_one_name_are_told_apart_by_the_one_above(bundles, config, tmp_path):
+    shutil.copytree(bundles / "model1", tmp_path / "elsewhere" / "model0")
+    (tmp_path / "out").mkdir()
+    found = go(bundles, config, tmp_path / "out", against=tmp_path / "elsewhere" / "model0").comparison
+    assert (found.model, found.against) == (f"{bundles.name}/model0", "elsewhere/model0")
 
 
 def test_the_images_of_a_unit_are_joined(bundles, config, tmp_path, monkeypatch):
