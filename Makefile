@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench bench-step bench-bounds bench-data bench-match bench-train clean
+.PHONY: help demo test lint format docs sbom bench bench-step bench-bounds bench-data bench-match bench-train clean
 
 help: ## Show these targets
 	@grep -E '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -47,6 +47,11 @@ bench: .venv ## Run all benchmarks; writes build/bench.json
 
 bench-%: .venv
 	$(BIN)/python -m tests.benchmarks $*
+
+sbom: .venv ## Write what .venv holds, with versions and licences, to build/sbom.json (CycloneDX)
+	test -x build/tools/bin/cyclonedx-py || { $(PYTHON) -m venv build/tools && build/tools/bin/python -m pip install \
+	  --quiet --disable-pip-version-check --constraint constraints.txt cyclonedx-bom; }
+	build/tools/bin/cyclonedx-py environment --output-reproducible --output-file build/sbom.json $(BIN)/python
 
 clean: ## Remove what was built, runs excepted
 	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

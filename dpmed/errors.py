@@ -7,6 +7,9 @@
 Errors of the programmer (a wrong argument between our own functions) are `ValueError` and `TypeError`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class DpmedError(Exception):
     """A message for the user, with the exit code that goes with it.
@@ -32,6 +35,20 @@ class DpmedError(Exception):
         if not self.remedy:
             return text
         return f"{text if text.endswith(('.', '!', '?')) else text + '.'} {self.remedy}"
+
+
+@contextmanager
+def renaming(**fields: str) -> Iterator[None]:
+    """Work within which an error about one of our own fields names the field that the caller knows.
+
+    Args:
+        fields: the caller's name for each of ours, such as `delta="privacy.delta"`.
+    """
+    try:
+        yield
+    except DpmedError as error:
+        error.where = ", ".join(fields.get(part, part) for part in error.where.split(", "))
+        raise
 
 
 class InputError(DpmedError):

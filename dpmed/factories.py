@@ -117,7 +117,8 @@ def guarded(action: Callable[[], Any], *, where: str) -> Any:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<frozen")]
         line = f" at {own[-1].filename} line {own[-1].lineno}" if own else ""
-        raise InputError(f"raised {type(error).__name__}: {error}{line}", where=where) from error
+        remedy = "Mend the code, or the arguments that the config gives it."
+        raise InputError(f"raised {type(error).__name__}: {error}{line}", where=where, remedy=remedy) from error
 
 
 @contextlib.contextmanager

@@ -95,7 +95,7 @@ def tagged_product(x: Array, weight: Array, product: Product, precision: Precisi
         x, y = rounded.astype(jnp.float32), product.apply(rounded, weight).astype(jnp.float32)
     else:
         y = product.apply(x, weight)
-    found: Array = tag_p.bind(y, x, product=product, axes=(y.ndim, x.ndim))
+    found: Array = tag_p.bind(y, x, product=product, axes=(y.ndim, x.ndim), weight=weight.shape)
     return found
 
 

@@ -2,7 +2,9 @@
 
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -14,23 +16,30 @@ os.environ.setdefault("JAX_NUMPY_RANK_PROMOTION", "raise")
 # command, started as a user starts it, compiles at its own.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
-from jaxtyping import install_import_hook
+# Many tests compile the same program anew. What one has compiled the next finds, in a folder of this process alone:
+# JAX writes into it without care for another that reads at the same moment.
+_COMPILED = tempfile.TemporaryDirectory(prefix="dpmed-tests-", ignore_cleanup_errors=True)
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-# Every room but the command line, whose context typer makes of a class of its own.
-ROOMS = (
-    "privacy",
-    "dpsgd",
-    "data",
-    "models",
-    "training",
-    "attacks",
-    "matching",
-    "figures",
-    "inference",
-    "workflows",
-    "files",
-)
-install_import_hook([f"dpmed.{room}" for room in ROOMS], "beartype.beartype")
+from jaxtyping import install_import_hook  # noqa: E402 after the settings that it would be too late for
+
+# Every room and module but the command line and the configs, whose hints typer and pydantic read.
+PACKAGE = Path(__file__).resolve().parents[1] / "dpmed"
+ROOMS = sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")})
+NOT_HOOKED = {"cli", "config", "fields", "__init__", "__main__"}
+install_import_hook([f"dpmed.{room}" for room in ROOMS if room not in NOT_HOOKED], "beartype.beartype")
+
+
+# Only now: it imports the package.
+from tests.trained import digits_run, scans, scans_run, seeded_run, small_run  # noqa: E402
+
+__all__ = ["digits_run", "scans", "scans_run", "seeded_run", "small_run"]
+
+
+def pytest_unconfigure() -> None:
+    _COMPILED.cleanup()
 
 
 @pytest.fixture(autouse=True)

@@ -32,7 +32,14 @@ def test_every_name_is_there_and_no_other():
         dpmed.lod  # noqa: B018
 
 
-@pytest.mark.parametrize("name", ["dpmed", "dpmed.api"])
+WITH_EXAMPLES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "dpmed").rglob("*.py")
+    if ">>>" in path.read_text(encoding="utf-8")
+)
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_doctests_hold(name):
     module = __import__(name, fromlist=["x"])
     found = doctest.testmod(module, optionflags=FLAGS)

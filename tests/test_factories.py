@@ -33,7 +33,7 @@ def package(tmp_path, monkeypatch):
 
 
 def test_a_function_on_the_path_is_loaded_called_and_described(package, tmp_path):
-    loaded = load_factory(f"{package}.data:make", where="[data] factory")
+    loaded = load_factory(f"{package}.data:make", where="data.factory")
     assert loaded.call(size=2) == [0, 1]
     source = (tmp_path / "path" / package / "data.py").read_bytes()
     assert loaded.digest == hashlib.sha256(source).hexdigest() and loaded.version is None
@@ -63,8 +63,8 @@ def test_the_version_is_that_of_the_installed_distribution():
 )
 def test_what_cannot_be_loaded_is_said_with_its_key(package, name, message):
     name = name.format(package=package)
-    with pytest.raises(InputError, match=rf"\[data\] factory = '{name}': .*{message.format(package=package)}"):
-        load_factory(name, where="[data] factory")
+    with pytest.raises(InputError, match=rf"data.factory = '{name}': .*{message.format(package=package)}"):
+        load_factory(name, where="data.factory")
 
 
 def test_what_raises_is_told_with_file_and_line(package, tmp_path):

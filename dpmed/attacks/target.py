@@ -29,9 +29,9 @@ def target_plan(config: Config, progress: Progress, *, weights: Path | None = No
         InputError: the config clips in another way than attacks can model, its model mixes the samples of a batch, or
             `make_plan` or `with_weights` refuses it.
     """
-    if config.privacy is not None and config.privacy.clipping != "flat":
+    if config.privacy is not None and config.privacy.clipping.name != "flat":
         raise InputError(
-            f'"{config.privacy.clipping}", but attacks are made for updates of flat clipping only',
+            f'"{config.privacy.clipping.name}", but attacks are made for updates of flat clipping only',
             where="privacy.clipping",
             remedy='Attack the training with clipping = "flat", without the keys of the other kind.',
         )

@@ -75,7 +75,7 @@ def observe_gradients(
     """
     budget, clipping = plan.budget, plan.clipping
     if budget is None or clipping is None:
-        raise InputError("has no [privacy] table: there is no ε to be tested", where="privacy")
+        raise InputError("is missing: there is no ε to be tested", where="privacy")
     if clipping.begin() is not None:
         raise InputError(
             "moves the clipping norm, by which gradient canaries are measured",

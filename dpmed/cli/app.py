@@ -83,6 +83,7 @@ def _register() -> None:
         audit,
         bounds,
         budget,
+        compare,
         evaluate,
         export,
         match,
@@ -96,6 +97,7 @@ def _register() -> None:
     train.register(app)
     predict.register(app)
     evaluate.register(app)
+    compare.register(app)
     export.register(app)
     reconstruct.register(app)
     match.register(app)

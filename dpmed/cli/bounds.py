@@ -24,7 +24,7 @@ def bounds(
         str | None,
         typer.Argument(
             metavar="CONFIG",
-            help="Settings of this training; default: HAM10000's of the paper.",
+            help="Settings of this training, or a finished run; default: HAM10000's of the paper.",
             autocompletion=complete_config,
         ),
     ] = None,
@@ -67,6 +67,9 @@ def bounds(
     )
     given, measured = adopt(attack_results, given, console)
     facts, source = gather(config, given, console)
+    own = facts.pop("noise_multipliers", None)
+    if own is not None and not (epsilons or noise_multipliers or max_risk is not None or eps_min or eps_max):
+        noise_multipliers = list(own)
     swept = not (epsilons or noise_multipliers or max_risk is not None) or eps_min is not None or eps_max is not None
     if swept and (epsilons or noise_multipliers):
         raise InputError("a sweep and single values exclude each other", where="--eps-min, --eps-max")

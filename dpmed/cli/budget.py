@@ -1,5 +1,6 @@
 """`dpmed budget`."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -41,7 +42,8 @@ def budget(
     if overrides and check is None:
         raise InputError("goes with --check", where="--set")
     loaded = None if check is None else load_config(check, overrides or [])
-    summary = workflow.run(cohort, console, limit=limit, check=None if loaded is None else loaded.config, who=who)
+    with nullcontext() if loaded is None else loaded.locating():
+        summary = workflow.run(cohort, console, limit=limit, check=None if loaded is None else loaded.config, who=who)
     console.facts("Budget", summary.facts())
     if summary.snapshot.runs:
         console.table("Runs", *summary.table())

@@ -1,10 +1,13 @@
 """`dpmed evaluate`."""
 
+import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, get_args
 
 import typer
 
+from dpmed.cli.fields import one_of
 from dpmed.cli.options import Json, Out, Overrides, complete_config, console_of, time_stamp
 from dpmed.errors import InputError
 
@@ -31,6 +34,23 @@ def evaluate(
     ] = None,
     sensitivity: Annotated[float | None, typer.Option(metavar="S", help="Operating point of this sensitivity.")] = None,
     threshold: Annotated[float | None, typer.Option(metavar="T", help="Operating point at this probability.")] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="MODEL", help="A second model, compared on the same images, paired.")
+    ] = None,
+    by_unit: Annotated[
+        str | None,
+        typer.Option(
+            metavar="mean|max",
+            help="One answer per patient (or lesion, scan): mean or largest probability of its images.",
+            callback=one_of("mean", "max"),
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(metavar="MM", help="Of surface Dice; pixels where no file says how large one is.")
+    ] = 2.0,
+    fit_temperature: Annotated[
+        bool, typer.Option("--fit-temperature", help="Calibrate on the run's validation split first; it is then used.")
+    ] = False,
     out: Out = None,
     json: Json = False,
 ) -> None:
@@ -38,9 +58,12 @@ def evaluate(
     from dpmed.config.load import load_config
     from dpmed.files import new_run_folder
     from dpmed.workflows.evaluate import run as workflow
+    from dpmed.workflows.evaluate.comparison import delong_table, table_of
+    from dpmed.workflows.evaluate.scored import Joined
     from dpmed.workflows.evaluate.summary import EvaluateSettings, Part
 
     console = console_of(ctx, json=json)
+    joins: dict[str, Joined] = {name: name for name in get_args(Joined)}
     parts: dict[str, Part] = {name: name for name in get_args(Part)}
     if split is not None and split not in parts:
         raise InputError(f"must be one of {', '.join(parts)}", where=f"--split {split}")
@@ -49,18 +72,27 @@ def evaluate(
             raise InputError("must be above 0 and below 1", where=f"{name} {value:g}")
     if overrides and data is None:
         raise InputError("goes with --data", where="--set")
+    if not 0 <= tolerance < math.inf:
+        raise InputError("must be a finite number, at least 0", where=f"--tolerance {tolerance:g}")
     loaded = None if data is None else load_config(data, overrides or [])
     settings = EvaluateSettings(
         part=None if split is None else parts[split],
         break_down_by=tuple(break_down_by or ()),
         sensitivity=sensitivity,
         threshold=threshold,
+        against=against,
+        by_unit=None if by_unit is None else joins[by_unit],
+        tolerance=tolerance,
+        fit_temperature=fit_temperature,
     )
     folder = new_run_folder(out, command="evaluate", config_name=model.resolve().name, time=time_stamp())
-    summary = workflow.run(model, None if loaded is None else loaded.config, settings, folder, console)
-    console.table(
-        f"{summary.n_samples} samples of {summary.n_units} {summary.unit}s ({summary.part})", *summary.table()
-    )
+    with nullcontext() if loaded is None else loaded.locating():
+        summary = workflow.run(model, None if loaded is None else loaded.config, settings, folder, console)
+    console.table(summary.what, *summary.table())
+    if summary.comparison is not None:
+        console.table("Paired differences", *table_of(summary.comparison))
+        if summary.comparison.areas:
+            console.table("DeLong's test", *delong_table(summary.comparison))
     for note in summary.notes:
         console.text(note)
     console.result(summary.to_json(), folder)

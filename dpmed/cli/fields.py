@@ -23,9 +23,11 @@ def name_options(error: DpmedError, command: Any) -> None:
     """Put the command's options in place of the fields that an error is about.
 
     Args:
-        error: whose `where` may hold names of fields, separated by commas; all else in it is left as it is.
+        error: whose `where` may hold names of fields, separated by commas, each with what was given behind a blank;
+            all else in it is left as it is.
         command: of typer; a parameter's name is that of the field that it sets.
     """
     options = {parameter.name: parameter.opts[0] for parameter in getattr(command, "params", [])}
     options = {name: option for name, option in options.items() if option.startswith("--")}
-    error.where = ", ".join(options.get(part, part) for part in error.where.split(", "))
+    parts = [part.partition(" ") for part in error.where.split(", ")]
+    error.where = ", ".join(f"{options.get(name, name)}{blank}{rest}" for name, blank, rest in parts)

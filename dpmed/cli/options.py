@@ -15,9 +15,27 @@ def complete_config(incomplete: str) -> list[str]:
     return [name for name in shipped_names() if name.startswith(incomplete)]
 
 
+def complete_override(incomplete: str) -> list[str]:
+    """Keys of the config as far as typed, and behind `=` the values that a key of few values takes."""
+    from dpmed.config.keys import keys_at, values_at
+
+    typed, equals, begun = incomplete.partition("=")
+    *tables, key = typed.split(".")
+    if equals:
+        return [f"{typed}={value}" for value in values_at((*tables, key)) if value.startswith(begun)]
+    place = ".".join(tables) + "." if tables else ""
+    names = [name for name in keys_at(tables, {}) if name.startswith(key)]
+    return [f"{place}{name}{'.' if keys_at((*tables, name), {}) else '='}" for name in names]
+
+
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the config, such as privacy.epsilon=4."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the config, such as privacy.epsilon=4.",
+        autocompletion=complete_override,
+    ),
 ]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder to write; default: a new one in runs/.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object and nothing else.")]

@@ -63,13 +63,14 @@ def reconstruct(
     names = ("batches", "batch_size", "rows", "iterations", "candidates", "trials")
     chosen = read_settings(attack, {name: ctx.params[name] for name in names})
     loaded = load_config(config, overrides or [])
-    asked = levels.choose_epsilons(
-        chosen, loaded.config, epsilons=epsilons or (), exponents=exponents, non_private=non_private
-    )
-    facts: dict[str, Any] = {"accountant": accountant, "steps": steps, "weights": weights, "epsilons": asked}
-    job = settings.ReconstructSettings(config=loaded.config, config_name=loaded.name, attack=chosen, **facts)
-    folder = unfinished.open_folder(out, digest=job.digest, config_name=loaded.name, time=time_stamp())
-    summary = run.run(job, folder, console)
+    with loaded.locating():
+        asked = levels.choose_epsilons(
+            chosen, loaded.config, epsilons=epsilons or (), exponents=exponents, non_private=non_private
+        )
+        facts: dict[str, Any] = {"accountant": accountant, "steps": steps, "weights": weights, "epsilons": asked}
+        job = settings.ReconstructSettings(config=loaded.config, config_name=loaded.name, attack=chosen, **facts)
+        folder = unfinished.open_folder(out, digest=job.digest, config_name=loaded.name, time=time_stamp())
+        summary = run.run(job, folder, console)
     console.table(summary.title, *summary.table())
     for remark in summary.remarks:
         console.text(remark)

@@ -20,7 +20,9 @@ def register(app: typer.Typer) -> None:
 
 def visualize(
     ctx: typer.Context,
-    table: Annotated[Path, typer.Argument(metavar="MATCHES_CSV", help="What `dpmed match` wrote.")],
+    table: Annotated[
+        Path, typer.Argument(metavar="MATCHES_CSV", help="What `dpmed match` wrote: the table, or its folder.")
+    ],
     metric: Annotated[str | None, typer.Option(help="One of the table's metrics; default: its first.")] = None,
     images: Annotated[int, typer.Option(metavar="N", help="Originals in the gallery.")] = 8,
     threshold: Annotated[
@@ -64,16 +66,18 @@ def _numbers(text: str | None) -> tuple[int, ...]:
 
 
 def _show(console: Console, summary: "VisualizeSummary") -> None:
+    marked = any(row.proves_nothing for row in summary.rows)
     rows = [
         [
-            row.level,
-            f"{row.threshold:g}",
+            row.name,
+            f"{row.threshold:g}{' *' if row.proves_nothing else ''}",
             f"{row.share.recovered}/{row.share.originals}",
             f"{row.share.share:.1%}",
             f"{row.share.low:.1%}–{row.share.high:.1%}",
         ]
         for row in summary.rows
     ]
+    console.text(summary.findings[0])
     console.table(f"ReRo ({summary.metric})", ["level", "within", "recovered", "share", "95 % interval"], rows)
-    for sentence in summary.findings:
-        console.text(sentence)
+    if marked:
+        console.text("* No sign of success: half of all unrelated images are within this distance too.")

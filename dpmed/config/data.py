@@ -1,14 +1,26 @@
 """`[data]`: which data set, where it lies, how it is read and split. One table per data set, chosen by `name`."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dpmed.config.base import Arguments, Factory, Table
 
+
+def _square(given: Any) -> Any:
+    # A bool is an int to Python. What has been in Python's hands must be a tuple already to be taken for one.
+    return (given, given) if type(given) is int else tuple(given) if isinstance(given, list) else given
+
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=4, le=4096)]
+Size2D = Annotated[tuple[Side, Side], BeforeValidator(_square, json_schema_input_type=int | tuple[Side, Side])]
+Size = Annotated[
+    tuple[Side, ...],
+    Field(min_length=2, max_length=3),
+    BeforeValidator(_square, json_schema_input_type=int | tuple[Side, Side] | tuple[Side, Side, Side]),
+]
 Positive = Annotated[float, Field(gt=0)]
 Window = tuple[float, float] | Literal["header", "percentiles"] | None
 SplitRule = Literal["keyed-hash", "stratified"]
@@ -131,8 +143,8 @@ class Ham10000Data(NamedUnitsTable):
     name: Literal["ham10000"]
     classes: Literal["binary", "seven"] = "binary"
     """`binary`: needs attention (akiec, bcc, mel) or not, as in the paper; `seven`: the diagnosis."""
-    size: tuple[Side, Side] = (224, 224)
-    """Height and width after resizing, pixels."""
+    size: Size2D = (224, 224)
+    """Height and width after resizing, pixels; one number for a square."""
 
 
 class RadImageNetData(NamedUnitsTable):
@@ -147,8 +159,8 @@ class RadImageNetData(NamedUnitsTable):
     """Keep pictures with these labels; left out, all."""
     normalisation: Literal["overall", "modality"] = "overall"
     """Whether mean and std are those of all pictures or of the picture's modality."""
-    size: tuple[Side, Side] = (224, 224)
-    """Height and width after resizing, pixels."""
+    size: Size2D = (224, 224)
+    """Height and width after resizing, pixels; one number for a square."""
 
 
 class MsdData(NamedUnitsTable):
@@ -204,8 +216,8 @@ class TableData(NamedUnitsTable):
     name: Literal["table"]
     table: str
     """The table, a path below `root`: comma-separated, UTF-8, with a header."""
-    size: tuple[Side, Side] | tuple[Side, Side, Side] = (224, 224)
-    """Height and width of pictures, or three sides of volumes, after resizing; pixels."""
+    size: Size = (224, 224)
+    """Height and width of pictures (one number for a square), or three sides of volumes, after resizing; pixels."""
     channels: Literal[1, 3] = 3
     """Of pictures, 1: grey, 3: colour. Volumes, and samples of several files, have a grey channel per file."""
     window: Window = None
@@ -232,7 +244,8 @@ class TableData(NamedUnitsTable):
     mask: str | None = None
     """The column that holds the path of each sample's mask (segmentation)."""
     patient: str | None = None
-    """The column that tells which samples share a patient; left out, every sample is a unit by itself."""
+    """The column that tells which samples share a patient, or `header`: the patient is the one that each DICOM file's
+    header names, and the name goes nowhere. Left out, every sample is a unit by itself."""
     split: str | None = None
     """The column that says `train`, `val` (or `validation`) or `test`; left out, a split is made."""
     columns: Names = ()
@@ -297,8 +310,8 @@ class FolderData(NamedUnitsTable):
     """Your own pictures: one folder per class with PNG, JPEG, TIFF, NIfTI or (by the extra `dicom`) DICOM files."""
 
     name: Literal["folder"]
-    size: tuple[Side, Side] | tuple[Side, Side, Side] = (224, 224)
-    """Height and width, or for volumes three sides, after resizing; pixels."""
+    size: Size = (224, 224)
+    """Height and width (one number for a square), or for volumes three sides, after resizing; pixels."""
     channels: Literal[1, 3] = 3
     """1: grey, 3: colour. Volumes are always grey."""
     window: Window = None

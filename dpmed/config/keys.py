@@ -59,18 +59,45 @@ def tags_at(path: Path) -> list[str]:
     return sorted(tag for model in models_at(path, None) if (tag := tag_of(model)) is not None)
 
 
+def values_at(path: Path) -> list[str]:
+    """The values that a key may take, where these are few and known: names of a union, choices, true and false."""
+    *table, key = path
+    found = set(tags_at(table)) if key == "name" else set()
+    found.update(tags_at(path))
+    for model in models_at(table, {}):
+        if key in model.model_fields:
+            found.update(_choices(model.model_fields[str(key)].annotation))
+    return sorted(found)
+
+
+def _choices(annotation: Any) -> Iterator[str]:
+    origin = get_origin(annotation)
+    if annotation is bool:
+        yield from ("false", "true")
+    elif origin is Literal:
+        yield from (str(value).lower() if isinstance(value, bool) else str(value) for value in get_args(annotation))
+    elif origin is Annotated:
+        yield from _choices(get_args(annotation)[0])
+    elif origin in (Union, types.UnionType):
+        for argument in get_args(annotation):
+            yield from _choices(argument)
+
+
 def without_tag(location: Path, table: Any) -> tuple[int | str, ...]:
     """An error's location as pydantic gives it, less the union tags and type names that it puts between the keys."""
     path: list[int | str] = []
-    here = table
+    here, entered = table, False
     for part in location:
-        name = here.get("name") if isinstance(here, dict) else None
-        if part == name and not (isinstance(here, dict) and part in here):
+        # Right behind a table that is chosen by name stands that name, even where the table has such a key too.
+        chosen = here.get("name") if isinstance(here, dict) else here
+        if entered and part == chosen and tags_at(path):
+            entered = False
             continue
         known = isinstance(part, int) or part in keys_at(path, table) or (isinstance(here, dict) and part in here)
-        if not known and path and part == location[-1] and not isinstance(here, dict):
+        if not known and path and not isinstance(here, dict):
             continue
         path.append(part)
+        entered = True
         if isinstance(here, dict):
             here = here.get(str(part))
         elif isinstance(here, list) and isinstance(part, int) and part < len(here):

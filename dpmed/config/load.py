@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from dpmed.config.explain import explain, place_of
 from dpmed.config.keys import keys_at, tags_at, without_tag
 from dpmed.config.schema import Config
 from dpmed.config.shipped import shipped_folder, shipped_names
@@ -47,7 +48,7 @@ class LoadedConfig:
         if path[0] not in Config.model_fields or any(name not in keys_at(path[:n], {}) for n, name in enumerate(path)):
             return field
         was_set = any(key == given or key.startswith(f"{given}.") for given in self.overridden)
-        return f"{'--set' if was_set else self.source}: {_place(path)}{blank}{rest}"
+        return f"{'--set' if was_set else self.source}: {place_of(path)}{blank}{rest}"
 
     @contextmanager
     def locating(self) -> Iterator[None]:
@@ -95,7 +96,7 @@ def config_from_toml(text: str, source: str) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"is not valid TOML: {error}", where=source) from error
     except ValidationError as error:
-        raise InputError(_explain(error, table), where=source) from error
+        raise InputError(explain(error, table), where=source) from error
 
 
 def config_to_toml(config: Config) -> str:
@@ -112,6 +113,14 @@ def _locate(name_or_path: str) -> tuple[Path, str]:
     shipped = shipped_folder() / f"{name_or_path}.toml"
     if "/" not in name_or_path and shipped.is_file():
         return shipped, f"shipped config {name_or_path}"
+    if path.is_dir():
+        remedy = f"To go on with it: dpmed train --resume {path}; to start anew by its config: {path}/config.toml."
+        is_run = (path / "config.toml").is_file()
+        raise InputError(
+            "is a run folder, not a config" if is_run else "is a folder, not a config",
+            where=name_or_path,
+            remedy=remedy if is_run else "",
+        )
     names = shipped_names()
     if path.suffix == ".toml" or "/" in name_or_path:
         raise InputError("no such config file", where=name_or_path, remedy=f"Shipped ones: {', '.join(names)}.")
@@ -158,7 +167,9 @@ def _toml_value(text: str) -> Any:
 
 
 def _set(table: dict[str, Any], keys: Sequence[str], value: Any) -> None:
-    for key in keys[:-1]:
+    for number, key in enumerate(keys[:-1], 1):
+        if isinstance(table.get(key), str) and tags_at(keys[:number]):
+            table[key] = {"name": table[key]}  # a name that stands for its table
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
             raise InputError(f"{key} is a value, not a table", where=f"--set {'.'.join(keys)}")
@@ -184,31 +195,7 @@ def _validate_with_text(
     try:
         return _validate(table)
     except ValidationError as remaining:
-        raise InputError(_explain(remaining, table), where=source) from remaining
-
-
-def _explain(error: ValidationError, table: dict[str, Any]) -> str:
-    """All that is wrong, one clause per key."""
-    return "; ".join(dict.fromkeys(_explain_entry(entry, table) for entry in error.errors()))
-
-
-def _explain_entry(entry: Any, table: dict[str, Any]) -> str:
-    path = without_tag(entry["loc"], table)
-    kind = entry["type"]
-    if kind == "value_error":
-        reason = str(entry["ctx"]["error"])
-        return f"{_place(path)}: {reason}" if path else reason
-    if kind == "extra_forbidden":
-        return f"{_place(path)}: unknown key{_nearest(str(path[-1]), keys_at(path[:-1], table))}"
-    if kind == "missing":
-        return f"{_place(path)}: is missing"
-    if kind == "union_tag_invalid":
-        given, valid = str(entry["ctx"]["tag"]), tags_at(path)
-        return f"{_place((*path, 'name'))} = {given!r}: unknown{_nearest(given, valid)}; valid: {', '.join(valid)}"
-    if kind == "union_tag_not_found":
-        return f"{_place((*path, 'name'))}: is missing; valid: {', '.join(tags_at(path))}"
-    message = entry["msg"][0].lower() + entry["msg"][1:]
-    return f"{_place(path)} = {json.dumps(entry['input'], default=str)}: {message.removeprefix('input ')}"
+        raise InputError(explain(remaining, table), where=source) from remaining
 
 
 def _key(location: Sequence[int | str], table: dict[str, Any]) -> str:
@@ -216,17 +203,3 @@ def _key(location: Sequence[int | str], table: dict[str, Any]) -> str:
     last = path[-1] if path else ""
     is_table = len(path) == 1
     return f"{last}.name" if is_table else ".".join(map(str, path))
-
-
-def _place(path: Sequence[int | str]) -> str:
-    if len(path) <= 1:
-        return f"[{path[0]}]" if path else "the config"
-    *tables, key = path
-    return f"[{'.'.join(map(str, tables))}] {key}"
-
-
-def _nearest(name: str, valid: Sequence[str]) -> str:
-    guess = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    if guess:
-        return f" (did you mean {guess[0]}?)"
-    return f" (valid: {', '.join(valid)})" if valid else ""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from dpmed.config.base import Table
+from dpmed.config.clipping import ClippingConfig, FlatClippingConfig
 
 
 class PrivacyConfig(Table):
@@ -26,22 +27,9 @@ class PrivacyConfig(Table):
     clipping_norm: Annotated[float, Field(ge=1e-5)]
     """C: largest L2 norm of the gradient of one record; of the first step where clipping is adaptive. Float32 could not
     tell smaller ones from nothing."""
-    clipping: Literal["flat", "automatic", "per-layer", "adaptive"] = "flat"
-    """How gradients are held to C: `flat` shortens those that are longer; `automatic` divides each by its norm
-    (Bu et al., 2023); `per-layer` holds each of L weights and biases to C / √L (McMahan et al., 2018); `adaptive` is
-    flat and moves C during training after noisy counts, at the same ε (Andrew et al., 2021). See docs/clipping.md."""
-    clipping_stability: Annotated[float | None, Field(ge=1e-5)] = None
-    """γ of automatic clipping, C g / (‖g‖ + γ), in the gradient's unit: gradients far shorter stay short. Left out,
-    0.01."""
-    clipping_quantile: Annotated[float | None, Field(gt=0, lt=1)] = None
-    """The share of records whose gradients adaptive clipping should leave as they are. Left out, 0.5."""
-    clipping_rate: Annotated[float | None, Field(gt=0)] = None
-    """η_C of adaptive clipping: at each step C moves by at most about this times the share's error, relatively. Left
-    out, 0.2."""
-    clipping_count_noise: Annotated[float | None, Field(gt=0)] = None
-    """σ_b of adaptive clipping: standard deviation of the noise on the count of gradients within C, in records. The
-    less, the more noise gradients get for the same ε; it must be above half the noise multiplier. Left out,
-    training.batch_size / 20."""
+    clipping: ClippingConfig = FlatClippingConfig(name="flat")
+    """How gradients are held to C. A name alone, `clipping = "automatic"`, stands for its table. See
+    docs/clipping.md."""
     accountant: Literal["pld", "rdp"] = "pld"
     """Which ε is meant: `pld` (privacy-loss distributions, tight) or `rdp` (Rényi, the paper's)."""
     noise_source: Literal["os-entropy", "seeded"] = "os-entropy"

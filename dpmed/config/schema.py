@@ -14,15 +14,8 @@ from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schedule import ConstantSchedule, ScheduleConfig
 from dpmed.config.training import EvaluationConfig, TrainingConfig
 
-# Keys of [privacy] that only one kind of clipping uses.
-_USED_BY = {
-    "clipping_stability": "automatic",
-    "clipping_quantile": "adaptive",
-    "clipping_rate": "adaptive",
-    "clipping_count_noise": "adaptive",
-}
 # Where gradients are divided by their norm or the clipping norm moves, factors stay far from the ends of float32.
-_LARGEST_NORM = 1e6
+_LARGEST_NORM, _BOUNDED = 1e6, ("automatic", "adaptive")
 
 
 class Config(Table):
@@ -95,14 +88,8 @@ def _check_risk(privacy: PrivacyConfig) -> None:
 
 
 def _check_clipping(privacy: PrivacyConfig) -> None:
-    for key, user in _USED_BY.items():
-        if getattr(privacy, key) is not None and privacy.clipping != user:
-            raise ValueError(
-                f'privacy.{key} has a meaning with privacy.clipping = "{user}" only, but clipping is '
-                f'"{privacy.clipping}": remove the key, or set clipping = "{user}"'
-            )
-    if privacy.clipping in _USED_BY.values() and privacy.clipping_norm > _LARGEST_NORM:
+    if privacy.clipping.name in _BOUNDED and privacy.clipping_norm > _LARGEST_NORM:
         raise ValueError(
             f"privacy.clipping_norm = {privacy.clipping_norm:g} is above {_LARGEST_NORM:g}, which leaves float32 no "
-            f'room with privacy.clipping = "{privacy.clipping}": choose a smaller one'
+            f'room with privacy.clipping = "{privacy.clipping.name}": choose a smaller one'
         )

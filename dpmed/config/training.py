@@ -1,8 +1,8 @@
 """`[training]` and `[evaluation]`: how long, in which batches, and what is measured."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from dpmed.config.base import Table
 
@@ -42,7 +42,20 @@ class TrainingConfig(Table):
     """Steps between checkpoints; left out, one epoch. A crash loses at most these steps."""
     track: tuple[Literal["tensorboard"], ...] = ()
     """Tools that draw metrics while a run trains: `tensorboard` writes the rows of metrics.csv to `tensorboard/` in the
-    run folder too (extra `tensorboard`). They are exact numbers of private data and stay within your institution."""
+    run folder too (extra `tensorboard`). They are exact numbers of private data and stay within your institution.
+    MLflow is not among them: its client sends rows to a server, and dpmed sends nothing anywhere; docs/evaluate.md
+    shows how the rows of metrics.csv get there by your own hand."""
+
+    @field_validator("track", mode="before")
+    @classmethod
+    def _explain_mlflow(cls, value: Any) -> Any:
+        if isinstance(value, list | tuple) and "mlflow" in value:
+            raise ValueError(
+                "mlflow is not written, since its client sends rows to a server and dpmed sends nothing anywhere; log "
+                "the rows of metrics.csv to a server of your own (docs/evaluate.md), or use tensorboard"
+            )
+        # What a file gives is a list, which the check that follows takes for a tuple only if nothing came before it.
+        return tuple(value) if isinstance(value, list) else value
 
 
 class EvaluationConfig(Table):

@@ -15,7 +15,7 @@ def build_dataset(config: DataConfig, *, progress: Progress) -> Dataset:
     """The data set that `config` describes, ready to be read.
 
     Args:
-        config: the `[data]` table.
+        config: the `data` table.
         progress: tells of downloads and of the cache being built.
 
     Raises:

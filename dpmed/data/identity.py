@@ -13,10 +13,16 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Int, UInt32
 
+from dpmed.config.data import DataTable
 from dpmed.data.base import Dataset, Sample
 
 KEY_WORDS = 2
 _DIGEST_BYTES = 16
+# Keys that say how samples are decoded, scaled, kept or split, not which there are.
+_NOT_WHICH = frozenset(
+    "train_size test_fraction validation_fraction split_by split_seed max_samples_per_unit cache cache_folder mean std "
+    "normalisation size shape channels spacing_mm window depth columns download target_mean target_std".split()
+)
 
 
 def names_of(dataset: Dataset) -> Sequence[str] | None:
@@ -72,3 +78,11 @@ def _identity_by_content(sample: Sample) -> bytes:
     for part in (sample.input, sample.target):
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.digest()
+
+
+def name_same_samples(one: DataTable, other: DataTable) -> bool:
+    """Whether two `[data]` tables name the same samples in the same order, however these are decoded and split."""
+    left, right = (
+        {key: value for key, value in table.model_dump().items() if key not in _NOT_WHICH} for table in (one, other)
+    )
+    return left == right

@@ -1,6 +1,6 @@
 """Every layout of data that dpmed knows: who reads it, who writes a phantom of it, what the documentation says of it.
 
-The one list that `[data] name`, `dpmed phantom`, `docs/data.md` and the tests go by: a new data set is its reader, its
+The one list that `data.name`, `dpmed phantom`, `docs/data.md` and the tests go by: a new data set is its reader, its
 table in `dpmed.config.data`, and an entry here. Readers and writers are named as text and imported when they are asked
 for, so that the command line can list them without loading any library.
 """
@@ -55,7 +55,7 @@ class Phantom:
     Attributes:
         name: what `dpmed phantom` calls it.
         writer: `module:function` below `dpmed.data.phantom`, called as `writer(folder, num=, seed=, progress=)`.
-        data: keys of `[data]` that read it, besides `name` and `root`.
+        data: keys of the `data` table that read it, besides `name` and `root`.
         arguments: further arguments of the writer.
     """
 
@@ -74,8 +74,8 @@ class Layout:
     """One kind of data set.
 
     Attributes:
-        name: `[data] name`.
-        reader: `module:function` below `dpmed.data.readers`, called with the `[data]` table.
+        name: `data.name`.
+        reader: `module:function` below `dpmed.data.readers`, called with the `data` table.
         reads: what is read, for the documentation.
         unit: the coarsest unit that it knows, likewise.
         split: where the split comes from, likewise.
@@ -92,7 +92,7 @@ class Layout:
     tells: bool = False
 
     def read(self, config: Any, progress: Progress) -> Any:
-        """The data set that the `[data]` table `config` describes.
+        """The data set that the `data` table `config` describes.
 
         Raises:
             InputError: files are missing or damaged, or do not fit the config.
@@ -229,7 +229,7 @@ LAYOUTS = (
 
 
 def layout_of(name: str) -> Layout:
-    """The layout that `[data] name` calls so; the config has checked that there is one."""
+    """The layout that `data.name` calls so; the config has checked that there is one."""
     return next(layout for layout in LAYOUTS if layout.name == name)
 
 
@@ -240,7 +240,7 @@ def phantoms() -> dict[str, Phantom]:
 
 
 def data_table(phantom: str, folder: Path) -> dict[str, Any]:
-    """The `[data]` table that reads a phantom from `folder`."""
+    """The `data` table that reads a phantom from `folder`."""
     name = next(layout.name for layout in LAYOUTS if phantom in [one.name for one in layout.phantoms])
     return {"name": name, "root": str(folder), **phantoms()[phantom].data}
 

@@ -33,6 +33,7 @@ def read_mask(
         raise InputError(
             f"has {values.shape[1]} x {values.shape[0]} pixels, but its image {image} has {sides[1]} x {sides[0]}",
             where=str(path),
+            remedy="Give the mask on its image's own pixels.",
         )
     found = np.unique(values)
     if found[0] < 0 or found[-1] >= classes:

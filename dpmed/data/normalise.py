@@ -44,6 +44,6 @@ def normalisation(
     if config.mean is None or config.std is None:
         return mean, std, () if note is None else (note,)
     if len(config.mean) not in (1, channels):
-        raise InputError(f"has {len(config.mean)} values, but samples have {channels} channels", where="[data] mean")
+        raise InputError(f"has {len(config.mean)} values, but samples have {channels} channels", where="data.mean")
     repeat = channels // len(config.mean)
     return config.mean * repeat, config.std * repeat, (_USER_CONSTANTS,)

@@ -6,6 +6,7 @@ from jaxtyping import Integer
 from dpmed.errors import InputError
 
 _NAMED = 10
+_REMEDY = "Mend these lines, or leave them out of the table."
 
 
 class Problems:
@@ -40,7 +41,8 @@ class Problems:
         if not found:
             return
         if len(found) == 1:
-            raise InputError(found[0][1], where=f"{where} line {found[0][0]}")
+            remedy = "Mend that line, or leave it out of the table."
+            raise InputError(found[0][1], where=f"{where} line {found[0][0]}", remedy=remedy)
         named = "; ".join(f"line {line}: {problem}" for line, problem in found[:_NAMED])
         more = f"; and {len(found) - _NAMED:,} more" if len(found) > _NAMED else ""
-        raise InputError(f"{len(found):,} problems: {named}{more}", where=where)
+        raise InputError(f"{len(found):,} problems: {named}{more}", where=where, remedy=_REMEDY)

@@ -36,7 +36,7 @@ class Root:
         if not path.is_dir():
             raise InputError(
                 "there is no such folder",
-                where=f"[data] root = {str(path)!r}",
+                where=f"data.root = {str(path)!r}",
                 remedy="Put the data set there, or try synthetic data by `dpmed phantom`.",
             )
         self.path = path

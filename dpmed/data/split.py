@@ -114,7 +114,7 @@ def _cut(
     if len(groups) < 2:  # noqa: PLR2004 one for each side
         raise InputError(
             f"{len(groups)} {dataset.info.unit}s cannot be split in two parts",
-            where=f"[data] name = {dataset.info.name!r}",
+            where=f"data.name = {dataset.info.name!r}",
             remedy="Provide more data.",
         )
     labels = np.zeros(len(numbers), np.int64) if dataset.labels is None else np.asarray(dataset.labels)[numbers]

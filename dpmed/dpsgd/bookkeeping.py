@@ -21,6 +21,9 @@ from jaxtyping import Array, Float, PyTree
 
 from dpmed.layer_tags import NAME, Product, tag_p
 
+# An input and a weight.
+_OPERANDS = 2
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -92,6 +95,18 @@ def bookkeeping_pass(
     return Bookkeeping(losses, layers, dict(zip(rest, free, strict=True)))
 
 
+def tagged_leaves(loss: Callable[..., Any], trainable: PyTree[Any], *others: Any) -> set[int]:
+    """The numbers of the leaves whose layers `bookkeeping_pass` keeps book of; nothing is computed.
+
+    Args:
+        loss: called as `loss(trainable, *others)`.
+        trainable: what gradients are taken by; of arrays, or of their shapes.
+        others: a record, and what all records share.
+    """
+    program = jax.make_jaxpr(loss)(trainable, *others)
+    return set(_tagged(program.jaxpr, len(jax.tree.leaves(trainable))).values())
+
+
 def _views(values: Float[Array, "batch ..."], axes: int) -> Float[Array, "batch view ..."]:
     return values.reshape(values.shape[0], -1, *values.shape[values.ndim - axes :])
 
@@ -111,8 +126,17 @@ def _tagged(jaxpr: Jaxpr, leaves: int) -> dict[int, int]:
 
 
 def _tag(eqn: Any) -> Any:
-    inner = [one for one in eqn.params["jaxpr"].jaxpr.eqns if one.primitive is tag_p]
-    return inner[0] if len(inner) == 1 else None
+    """The tag of a layer that is one product of one input with one weight; None for whatever became of others."""
+    if len(eqn.invars) != _OPERANDS or len(eqn.outvars) != 1:
+        # Differentiated within the model, a layer's program has further inputs and results: those depend on the weight
+        # too, and the tag tells nothing of them.
+        return None
+    jaxpr = eqn.params["jaxpr"].jaxpr
+    inner = [one for one in jaxpr.eqns if one.primitive is tag_p]
+    if len(inner) != 1 or list(inner[0].outvars) != list(jaxpr.outvars):
+        return None
+    # A `vmap` over weights makes one of many layers: its views do not share a weight.
+    return inner[0] if tuple(eqn.invars[1].aval.shape) == tuple(inner[0].params["weight"]) else None
 
 
 class _Run:

@@ -12,13 +12,20 @@ from dpmed.figures.style import new_figure, save_figure
 _MOST_WRITTEN = 20
 
 
-def plot_confusion(table: Int[np.ndarray, "target choice"], class_names: Sequence[str], folder: Path) -> list[Path]:
+def plot_confusion(
+    table: Int[np.ndarray, "target choice"],
+    class_names: Sequence[str],
+    folder: Path,
+    *,
+    title: str = "test samples",
+) -> list[Path]:
     """Draw `confusion.png`: the share of each class's samples that were taken for which, with the counts.
 
     Args:
         table: counts, a row per true class.
         class_names: of rows and columns.
         folder: where to write.
+        title: what is counted.
 
     Returns:
         The files written.
@@ -36,6 +43,6 @@ def plot_confusion(table: Int[np.ndarray, "target choice"], class_names: Sequenc
             # Cividis is dark below the middle and bright above it.
             colour = "white" if shares[row, column] < 0.55 else "black"  # noqa: PLR2004 looks
             axis.text(column, row, str(count), ha="center", va="center", color=colour)
-    axis.set(xlabel="predicted class", ylabel="true class", title="test samples")
+    axis.set(xlabel="predicted class", ylabel="true class", title=title)
     figure.colorbar(image, ax=axis, label="share of the true class", shrink=0.8)
     return save_figure(figure, folder, "confusion", formats=("png",))

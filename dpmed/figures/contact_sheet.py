@@ -33,7 +33,7 @@ def plot_contact_sheet(
     *,
     limits: tuple[Float[np.ndarray, " channel"], Float[np.ndarray, " channel"]],
     stored: tuple[float, float],
-    masks: Shaped[np.ndarray, "sample *space"] | None = None,
+    masks: Shaped[np.ndarray, " sample *space"] | None = None,
 ) -> None:
     """Write a PNG with one small picture per sample, and a bar of what its greys stand for.
 

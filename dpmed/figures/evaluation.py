@@ -6,10 +6,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from dpmed.figures.style import PALETTE, new_figure, save_figure
 
 _MOST_LINES = 7
+_BARS = 20
+_LEGEND_COLUMNS = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,37 +33,68 @@ class Question:
 
 
 def plot_thresholds(questions: Sequence[Question], folder: Path) -> list[Path]:
-    """Draw `roc.png`: sensitivity against 1 - specificity, and precision against sensitivity, over all thresholds."""
+    """Draw `roc.png`: sensitivity against 1 - specificity, and precision against sensitivity, over all thresholds.
+
+    Dotted lines are those of a coin: the diagonal, and where a single question is asked the share of positives. Of more
+    questions than seven the first seven that have both answers are drawn.
+    """
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    figure, (roc, pr) = new_figure(width=7.4, height=3.6, columns=2)
-    for question, colour in zip(questions[:_MOST_LINES], PALETTE, strict=False):
-        if question.positive.all() or not question.positive.any():
-            continue
+    both = [one for one in questions if one.positive.any() and not one.positive.all()]
+    figure, (roc, pr) = new_figure(
+        width=7.4, height=3.8 + 0.2 * (min(len(both), _MOST_LINES) > _LEGEND_COLUMNS), columns=2
+    )
+    for question, colour in zip(both[:_MOST_LINES], PALETTE, strict=False):
         false_alarms, found, _ = roc_curve(question.positive, question.probability)
         roc.plot(false_alarms, found, color=colour, label=question.name)
         precision, recall, _ = precision_recall_curve(question.positive, question.probability)
-        pr.plot(recall, precision, color=colour)
+        # The last point, precision 1 at recall 0, is a convention and no threshold.
+        pr.plot(recall[:-1], precision[:-1], color=colour)
     roc.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
-    roc.set(title="ROC", xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    pr.set(title="precision and recall", xlabel="sensitivity (recall)", ylabel="PPV (precision)")
-    pr.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    if roc.get_legend_handles_labels()[0]:
-        figure.legend(*roc.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=4)
+    if len(both) == 1:
+        pr.axhline(float(both[0].positive.mean()), color="0.6", linestyle=":", linewidth=1)
+    more = f", {_MOST_LINES} of {len(both)}" if len(both) > _MOST_LINES else ""
+    roc.set(title=f"ROC{more}", xlabel="1 − specificity", ylabel="sensitivity")
+    pr.set(title=f"precision and recall{more}", xlabel="sensitivity (recall)", ylabel="PPV (precision)")
+    for axis in (roc, pr):
+        axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    if both:
+        figure.legend(
+            *roc.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=_LEGEND_COLUMNS
+        )
     return save_figure(figure, folder, "roc", formats=("png",))
 
 
 def plot_calibration(questions: Sequence[Question], folder: Path) -> list[Path]:
-    """Draw `calibration.png`: what was seen against what was predicted, which on the diagonal agree."""
-    figure, (axis,) = new_figure(width=4.4, height=4.2)
+    """Draw `calibration.png`: what was seen against what was predicted, and below how often what was predicted.
+
+    Intervals are drawn for a single question: of several they would lie over each other.
+    """
+    shown = questions[:_MOST_LINES]
+    figure, (axis, counts) = new_figure(width=4.6, height=5.6, rows=2, ratios=(3.0, 1.0))
     axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
-    for question, colour in zip(questions[:_MOST_LINES], PALETTE, strict=False):
+    for question, colour in zip(shown, PALETTE, strict=False):
         x = [predicted for predicted, _, _ in question.bins]
         y = [seen for _, seen, _ in question.bins]
-        low = [max(seen - interval[0], 0.0) for _, seen, interval in question.bins]
-        high = [max(interval[1] - seen, 0.0) for _, seen, interval in question.bins]
-        axis.errorbar(x, y, yerr=[low, high], color=colour, marker="o", markersize=3, capsize=2, label=question.name)
-    axis.set(title="calibration, 95 % intervals", xlabel="predicted probability", ylabel="share seen")
-    axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    figure.legend(loc="outside lower center", frameon=False, ncols=3)
+        if len(shown) == 1:
+            low = [max(seen - interval[0], 0.0) for _, seen, interval in question.bins]
+            high = [max(interval[1] - seen, 0.0) for _, seen, interval in question.bins]
+            axis.errorbar(
+                x, y, yerr=[low, high], color=colour, marker="o", markersize=4, capsize=2, label=question.name
+            )
+        else:
+            axis.plot(x, y, color=colour, marker="o", markersize=4, label=question.name)
+        edges = np.linspace(0, 1, _BARS + 1)
+        counts.hist(question.probability, bins=edges.tolist(), histtype="step", color=colour)
+    more = f", {len(shown)} of {len(questions)}" if len(questions) > len(shown) else ""
+    title = "calibration, 95 % intervals" if len(shown) == 1 else f"calibration{more}"
+    axis.set(title=title, xlabel="predicted probability", ylabel="share seen", ylim=(-0.02, 1.02))
+    counts.set(xlabel="predicted probability", ylabel="samples", yscale="log")
+    # Within a decade the minor ticks' labels would lie over each other.
+    counts.yaxis.set_minor_formatter(NullFormatter())
+    counts.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    counts.set_ylim(0.7, None)
+    for one in (axis, counts):
+        one.set(xlim=(-0.02, 1.02))
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
     return save_figure(figure, folder, "calibration", formats=("png",))

@@ -157,7 +157,9 @@ def plot_rero_curves(
             np.concatenate([[0.0], y, y[-1:] if len(y) else [0]]),
         )
         style = _LINES[number % len(_LINES)] if curve.is_private else "-"
-        axis.step(x, y, where="post", color=colour, linestyle=style, label=curve.label)
+        # Curves that coincide show as one inside the other.
+        width = 2.6 - 1.4 * number / max(len(curves) - 1, 1)
+        axis.step(x, y, where="post", color=colour, linestyle=style, linewidth=width, zorder=3, label=curve.label)
     if len(unrelated):
         x, y = share_within(unrelated, len(unrelated))
         x, y = np.concatenate([[low - margin], x, [high + margin]]), np.concatenate([[0.0], y, [1.0]])
@@ -173,7 +175,7 @@ def plot_rero_curves(
         )
     for threshold in thresholds:
         axis.axvline(threshold, color="0.4", linewidth=0.6, linestyle=":")
-    axis.set(xlabel=f"distance ({metric})", ylabel="share of originals within it", ylim=(-0.02, 1.02))
+    axis.set(xlabel=f"distance ({metric})", ylabel="share of originals within it", ylim=(-0.04, 1.04))
     axis.set_xlim(low - margin, high + margin)
     axis.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return save_figure(figure, folder, CURVES, formats=formats)

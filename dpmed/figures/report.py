@@ -15,7 +15,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #1a1a1a; }
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .warning { border-left: 4px solid #D55E00; background: #fdf3ec; padding: .6rem 1rem; }
-.findings { border-left: 4px solid #0072B2; background: #eef6fb; padding: .6rem 1rem; }
+.conclusion { border-left: 4px solid #0072B2; background: #eef6fb; padding: .6rem 1rem; font-size: 1.1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: .9rem; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }
 th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #888; }
@@ -65,18 +65,22 @@ class Report:
     Attributes:
         title: of the page.
         warning: how the page is to be kept.
-        findings: sentences that say what came out.
+        conclusion: the one thing to take away.
+        summary: the one table to look at.
+        explanation: sentences that say how to read it.
+        findings: sentences that say what came out, one by one.
         sections: figures and tables.
         facts: settings by name.
-        explanation: sentences that say how to read it.
     """
 
     title: str
     warning: str
-    findings: Sequence[str]
+    conclusion: str
+    summary: Table | None = None
+    explanation: Sequence[str] = ()
+    findings: Sequence[str] = ()
     sections: Sequence[Picture | Table]
     facts: Mapping[str, str] = field(default_factory=dict)
-    explanation: Sequence[str] = ()
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -85,10 +89,13 @@ def write_report(path: Path, report: Report) -> None:
     Raises:
         OSError: a picture cannot be read.
     """
+    summary = "" if report.summary is None else _table(report.summary)
     findings = "".join(f"<li>{escape(sentence)}</li>" for sentence in report.findings)
+    findings = f"<h2>In detail</h2>\n<ul>{findings}</ul>\n" if findings else ""
     sections = "".join(map(_section, report.sections))
-    facts = _table(Table(title="Settings", columns=("", ""), rows=list(report.facts.items())))
+    facts = _table(Table(title="Settings", columns=("", ""), rows=list(report.facts.items()))) if report.facts else ""
     explanation = "".join(f"<p>{escape(sentence)}</p>" for sentence in report.explanation)
+    explanation = f"<h2>How to read this</h2>\n{explanation}\n" if explanation else ""
     write_text(
         path,
         f"""<!DOCTYPE html>
@@ -103,11 +110,8 @@ def write_report(path: Path, report: Report) -> None:
 <body>
 <h1>{escape(report.title)}</h1>
 <p class="warning">{escape(report.warning)}</p>
-<div class="findings"><strong>In plain words</strong><ul>{findings}</ul></div>
-{sections}{facts}
-<h2>How to read this</h2>
-{explanation}
-</body>
+<p class="conclusion">{escape(report.conclusion)}</p>
+{summary}{explanation}{sections}{findings}{facts}</body>
 </html>
 """,
     )

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dpmed.figures.style import PALETTE, new_figure, save_figure
+
+_MOST_TICKS = 12
 
 
 def plot_seeds(columns: Mapping[str, Sequence[float]], folder: Path) -> list[Path]:
@@ -51,7 +54,9 @@ def plot_sweep(
     places = [epsilon for epsilon, _ in ordered]
     means = np.array([np.mean(values) for _, values in ordered])
     spreads = np.array([np.std(values, ddof=1) if len(values) > 1 else 0.0 for _, values in ordered])
-    axis.errorbar(places, means, yerr=spreads, fmt="o-", color=PALETTE[0], capsize=3, label="with privacy")
+    seeds = max((len(values) for _, values in ordered), default=1)
+    spread_of = f" (mean ± standard deviation of {seeds} runs)" if seeds > 1 else ""
+    axis.errorbar(places, means, yerr=spreads, fmt="o-", color=PALETTE[0], capsize=3, label=f"with privacy{spread_of}")
     for epsilon, values in ordered:
         axis.plot([epsilon] * len(values), values, ".", color=PALETTE[0], alpha=0.4)
     if non_private:
@@ -60,6 +65,21 @@ def plot_sweep(
         axis.axhspan(mean - spread, mean + spread, color=PALETTE[1], alpha=0.15, linewidth=0)
     if places[-1] > 4 * places[0]:
         axis.set_xscale("log")
+    # The budgets that were run are what one looks for; a logarithmic axis would show 2 × 10^0 and no 8.
+    axis.xaxis.set_major_locator(FixedLocator(_apart(places, is_log=axis.get_xscale() == "log")))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place:g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.set(xlabel="privacy budget ε", ylabel=f"test {metric.replace('_', ' ')}", title=title)
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="lower right", fontsize=7)
     return save_figure(figure, folder, "sweep")
+
+
+def _apart(places: Sequence[float], *, is_log: bool) -> list[float]:
+    """Those of the rising places whose numbers have room beside each other, the first and the last among them."""
+    at = np.log(places) if is_log else np.asarray(places, np.float64)
+    least = (at[-1] - at[0]) / _MOST_TICKS
+    kept = [0]
+    for number in range(1, len(at)):
+        if at[number] - at[kept[-1]] >= least and (number == len(at) - 1 or at[-1] - at[number] >= least):
+            kept.append(number)
+    return [float(places[number]) for number in kept]

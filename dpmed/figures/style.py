@@ -30,7 +30,9 @@ _SETTINGS: Any = {
 _DOTS_PER_INCH = 160
 
 
-def new_figure(*, width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Any]]:
+def new_figure(
+    *, width: float, height: float, rows: int = 1, columns: int = 1, ratios: Sequence[float] | None = None
+) -> tuple[Figure, list[Any]]:
     """A figure with a grid of axes.
 
     Args:
@@ -38,6 +40,7 @@ def new_figure(*, width: float, height: float, rows: int = 1, columns: int = 1) 
         height: inches.
         rows: rows of axes.
         columns: columns of axes.
+        ratios: heights of the rows to each other; None for equal ones.
 
     Returns:
         The figure and its axes, row by row.
@@ -46,7 +49,7 @@ def new_figure(*, width: float, height: float, rows: int = 1, columns: int = 1) 
         # Not pyplot: that keeps every figure alive and may look for a screen.
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
-        axes = figure.subplots(rows, columns, squeeze=False)
+        axes = figure.subplots(rows, columns, squeeze=False, height_ratios=ratios)
     return figure, list(axes.ravel())
 
 

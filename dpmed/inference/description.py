@@ -125,7 +125,7 @@ class ModelDescription(_Part):
     task: Task
     """What the model does."""
     architecture: ModelConfig
-    """The `[model]` table without what only training needs."""
+    """The `model` table without what only training needs."""
     outputs: Annotated[int, Field(ge=1, le=65_536)]
     """Logits or values; for masks and images, channels."""
     precision: Literal["float32", "bfloat16"]

@@ -20,7 +20,7 @@ _REMEDY = "The folder is damaged, or was changed after `dpmed reconstruct` wrote
 
 def read_images(
     folder: Path, paths: Sequence[str], *, shape: tuple[int, ...], value_range: tuple[float, float]
-) -> Float[np.ndarray, "n *shape"]:
+) -> Float[np.ndarray, " n *shape"]:
     """The images of a batch, scaled so that the value range becomes [0, 1]; what lies outside is clipped.
 
     Args:

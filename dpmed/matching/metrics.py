@@ -58,15 +58,13 @@ def build_metric(
         InputError: there is no such metric, its weights are missing or do not fit, or the images are too small for it.
     """
     if name not in METRICS:
-        raise InputError(
-            "there is no such metric", where=f"--metric {name}", remedy=f"Choose from {', '.join(METRICS)}."
-        )
+        raise InputError("there is no such metric", where=f"metric {name}", remedy=f"Choose from {', '.join(METRICS)}.")
     if name == "lpips":
         _require_side(name, shape, _ALEXNET_SIDE)
-        lpips = load_lpips(_require(name, lpips_weights, "--lpips-weights"))
+        lpips = load_lpips(_require(name, lpips_weights, "lpips_weights"))
         return Metric(name, partial(pairwise_lpips, lpips))
     if name == "fid-features":
-        inception = load_inception(_require(name, inception_weights, "--inception-weights"))
+        inception = load_inception(_require(name, inception_weights, "inception_weights"))
         return Metric(name, partial(pairwise_fid_features, inception))
     if name in {"ssim", "ms-ssim"}:
         return _structural(name, shape, by_slice)
@@ -86,12 +84,12 @@ def _structural(name: str, shape: tuple[int, ...], by_slice: bool) -> Metric:
     return Metric(name, partial(pairwise_ms_ssim, by_slice=by_slice), "; ".join(notes))
 
 
-def _require(name: str, weights: Path | None, option: str) -> Path:
+def _require(name: str, weights: Path | None, field: str) -> Path:
     if weights is None:
         raise InputError(
-            "needs trained weights, which dpmed does not ship",
-            where=f"--metric {name}",
-            remedy=f"Convert published ones as docs/matching.md says and give the file with {option}.",
+            f"{name} needs trained weights, which dpmed does not ship",
+            where=field,
+            remedy="Convert published ones as docs/matching.md says.",
         )
     return weights
 
@@ -100,6 +98,6 @@ def _require_side(name: str, shape: tuple[int, ...], least: int) -> None:
     if min(shape[:2]) < least:
         raise InputError(
             f"needs images of at least {least} pixels a side, and these have {min(shape[:2])}",
-            where=f"--metric {name}",
+            where=f"metric {name}",
             remedy="Choose another metric.",
         )

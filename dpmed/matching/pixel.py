@@ -9,7 +9,7 @@ _BLOCK_BYTES = 1 << 27
 
 
 def pairwise_mse(
-    originals: Float[np.ndarray, "n *shape"], reconstructions: Float[np.ndarray, "m *shape"]
+    originals: Float[np.ndarray, " n *shape"], reconstructions: Float[np.ndarray, " m *shape"]
 ) -> Float[np.ndarray, "n m"]:
     """Mean squared error of every pair.
 
@@ -35,7 +35,7 @@ def pairwise_mse(
 
 
 def pairwise_psnr(
-    originals: Float[np.ndarray, "n *shape"], reconstructions: Float[np.ndarray, "m *shape"]
+    originals: Float[np.ndarray, " n *shape"], reconstructions: Float[np.ndarray, " m *shape"]
 ) -> Float[np.ndarray, "n m"]:
     """Peak signal-to-noise ratio of every pair as a distance: decibels with the sign turned round.
 

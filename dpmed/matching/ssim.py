@@ -65,7 +65,9 @@ def pairwise_ssim(
         1 - SSIM, in [0, 2], smaller for more alike.
     """
     x, y = _to_planes(originals, by_slice), _to_planes(reconstructions, by_slice)
-    return 1.0 - np.mean([_pairs(x[plane], y[plane], whole=True)[0] for plane in range(len(x))], axis=0)
+    similarity = np.mean([_pairs(x[plane], y[plane], whole=True)[0] for plane in range(len(x))], axis=0)
+    # Rounding takes equal images to 1 + 1e-7.
+    return np.maximum(1.0 - similarity, 0.0)
 
 
 def pairwise_ms_ssim(
@@ -101,7 +103,7 @@ def pairwise_ms_ssim(
             if scale < scales - 1:
                 a, b = _halve(a), _halve(b)
         total += product
-    return 1.0 - total / len(x)
+    return np.maximum(1.0 - total / len(x), 0.0)
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ def _to_planes(images: Float[np.ndarray, "n *space channel"], by_slice: bool) ->
     return planes
 
 
-def _halve(images: Float[np.ndarray, "n *space"]) -> Float[np.ndarray, "n *half"]:
+def _halve(images: Float[np.ndarray, " n *space"]) -> Float[np.ndarray, " n *half"]:
     for axis in range(1, images.ndim):
         even = images.shape[axis] // 2 * 2
         first = np.take(images, range(0, even, 2), axis)
@@ -135,7 +137,7 @@ def _halve(images: Float[np.ndarray, "n *space"]) -> Float[np.ndarray, "n *half"
 
 
 def _pairs(
-    x: Float[np.ndarray, "n *space"], y: Float[np.ndarray, "m *space"], *, whole: bool
+    x: Float[np.ndarray, " n *space"], y: Float[np.ndarray, " m *space"], *, whole: bool
 ) -> Float[np.ndarray, "2 n m"]:
     """Mean similarity of all pairs, and mean contrast and structure (zeros if `whole` is all that is asked for)."""
     result = np.zeros((2, len(x), len(y)))
@@ -151,7 +153,7 @@ def _pairs(
 
 
 def _blockwise(
-    x: Float[np.ndarray, "n *space"], y: Float[np.ndarray, "m *space"], whole: bool, dtype: Any
+    x: Float[np.ndarray, " n *space"], y: Float[np.ndarray, " m *space"], whole: bool, dtype: Any
 ) -> Float[np.ndarray, "2 n m"]:
     result = np.zeros((2, len(x), len(y)))
     if not result.size:
@@ -170,7 +172,7 @@ def _blockwise(
     return result
 
 
-def _are_frail(images: Float[np.ndarray, "n *space"]) -> Bool[np.ndarray, " n"]:
+def _are_frail(images: Float[np.ndarray, " n *space"]) -> Bool[np.ndarray, " n"]:
     """Images whose similarity float32 may miss by over some 1e-6: what cancels is large beside what remains."""
     rows = max(1, _BLOCK_VALUES // int(np.prod(images.shape[1:])))
     found = [
@@ -186,7 +188,7 @@ def _frailty(images: Float[Array, "n *before one side"]) -> Float[Array, " n"]:
     return jnp.mean(moments.mean * moments.mean / (moments.variance + _C2), tuple(range(1, images.ndim)))
 
 
-def _blocks(y: Float[np.ndarray, "m *space"], columns: int) -> Iterator[tuple[int, np.ndarray]]:
+def _blocks(y: Float[np.ndarray, " m *space"], columns: int) -> Iterator[tuple[int, np.ndarray]]:
     """Equal blocks, the last filled up with black images, so that one compiled function does for all."""
     for begin in range(0, len(y), columns):
         block = y[begin : begin + columns]

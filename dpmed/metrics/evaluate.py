@@ -1,6 +1,6 @@
 """Metrics of predictions against targets, with bootstrap confidence intervals: the task's own room is asked."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -115,7 +115,7 @@ def bootstrap(  # noqa: PLR0913 one question: these metrics, of these answers, r
     generator = np.random.default_rng(seed)
     if groups is not None and len(set(groups)) < len(groups):
         weights = unit_weights(groups, resamples=resamples, generator=generator)
-        draws = _weighted(wanted, predictions, targets, weights, task=task, class_names=class_names)
+        draws = draw(wanted, predictions, targets, weights, task=task, class_names=class_names)
     elif task == "classification":
         draws = class_metrics.resample(wanted, predictions, targets, resamples=resamples, generator=generator)
     elif task in ("multi-label", "regression"):
@@ -128,7 +128,7 @@ def bootstrap(  # noqa: PLR0913 one question: these metrics, of these answers, r
         table = by_sample(wanted, predictions, targets, task=task, class_names=class_names)
         rows = generator.integers(0, len(targets), (resamples, len(targets)))
         draws = {name: _means_of_rows(values[rows]) for name, values in table.items()}
-    return {name: interval for name, values in draws.items() if (interval := _interval(values)) is not None}
+    return {name: interval for name, values in draws.items() if (interval := interval_of(values)) is not None}
 
 
 def unit_weights(
@@ -140,7 +140,7 @@ def unit_weights(
     return generator.multinomial(units, np.full(units, 1 / units), size=resamples)[:, unit]
 
 
-def _weighted(
+def draw(
     names: Sequence[str],
     predictions: Shaped[np.ndarray, "sample ..."],
     targets: Shaped[np.ndarray, "sample ..."],
@@ -149,14 +149,22 @@ def _weighted(
     task: str,
     class_names: Sequence[str],
 ) -> dict[str, Float[np.ndarray, " resample"]]:
+    """Values of the metrics where each sample counts as often as `weights` says; else as `evaluate`."""
     if task == "classification":
         return class_metrics.resample_weighted(names, predictions, targets, weights=weights)
     if task == "multi-label":
         return label_metrics.resample(names, predictions, targets, label_names=class_names, weights=weights)
     if task == "regression":
         return number_metrics.resample(names, predictions, targets, target_names=class_names, weights=weights)
+    return draw_table(by_sample(names, predictions, targets, task=task, class_names=class_names), weights)
+
+
+def draw_table(
+    table: Mapping[str, Float[np.ndarray, " sample"]], weights: Int[np.ndarray, "resample sample"]
+) -> dict[str, Float[np.ndarray, " resample"]]:
+    """Means of scores of single samples, each counted as often as `weights` says; NaN counts nowhere."""
     found = {}
-    for name, values in by_sample(names, predictions, targets, task=task, class_names=class_names).items():
+    for name, values in table.items():
         known = np.isfinite(values)
         count = weights @ known.astype(np.float64)
         total = weights @ np.where(known, values, 0.0)
@@ -190,7 +198,8 @@ def _means_of_rows(values: Float[np.ndarray, "row sample"]) -> Float[np.ndarray,
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def _interval(values: Float[np.ndarray, " row"]) -> tuple[float, float] | None:
+def interval_of(values: Float[np.ndarray, " row"]) -> tuple[float, float] | None:
+    """The 95 % percentile interval of what resamplings gave; None where they gave no number."""
     known = values[np.isfinite(values)]
     if len(known) == 0:
         return None

@@ -8,8 +8,8 @@ from jaxtyping import Float, Integer
 
 def by_sample(
     names: Sequence[str],
-    masks: Integer[np.ndarray, "sample *space"],
-    targets: Integer[np.ndarray, "sample *space"],
+    masks: Integer[np.ndarray, " sample *space"],
+    targets: Integer[np.ndarray, " sample *space"],
     *,
     class_names: Sequence[str],
 ) -> dict[str, Float[np.ndarray, " sample"]]:

@@ -76,7 +76,7 @@ def _by_planes(
     return _by_xla(jnp.concatenate(shifted, axis=-1), side_by_side, stride)
 
 
-def pad_first(x: Float[Array, "first *others"], width: int, value: float) -> Float[Array, "padded *others"]:
+def pad_first(x: Float[Array, " first *others"], width: int, value: float) -> Float[Array, " padded *others"]:
     """`x` between `width` layers of a constant along its first axis; joined, since converters know that better."""
     layers = jnp.full((width, *x.shape[1:]), value, x.dtype)
     return jnp.concatenate([layers, x, layers]) if width else x

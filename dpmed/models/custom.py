@@ -15,8 +15,10 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from dpmed.config.model import CustomModel
 from dpmed.errors import InputError
 from dpmed.factories import Loaded, guarded, load_factory
+from dpmed.models.equinox_layers import announced
 
 _WHERE = "model.factory"
+_MODULE = "Return the module that is called as module(x, key=key)."
 
 
 class Custom(eqx.Module):
@@ -32,7 +34,7 @@ class Custom(eqx.Module):
         self, x: Float[Array, "*space channel"], state: PyTree, *, key: PRNGKeyArray | None = None
     ) -> tuple[Float[Array, "..."], PyTree]:
         """The prediction; there is no state."""
-        return self.inner(x, key=key), state
+        return announced(self.inner)(x, key=key), state
 
     def parts(self) -> list[Any]:
         """One: nothing is known of its inside."""
@@ -68,7 +70,7 @@ def make_custom(
     made = loaded.call(input_shape=input_shape, outputs=outputs, key=key, **config.arguments)
     where = f"{_WHERE} = {loaded.name!r}"
     if not isinstance(made, eqx.Module):
-        raise InputError(f"gave a {type(made).__name__}, not an equinox.Module", where=where)
+        raise InputError(f"gave a {type(made).__name__}, not an equinox.Module", where=where, remedy=_MODULE)
     _check_leaves(made, where)
     wanted = (*input_shape[:-1], outputs) if gives_image else (outputs,)
     _check_call(made, input_shape, wanted, where)
@@ -87,7 +89,11 @@ def _check_leaves(module: eqx.Module, where: str) -> None:
     for path, leaf in jax.tree.leaves_with_path(eqx.filter(module, eqx.is_inexact_array)):
         if leaf.dtype != jnp.float32:
             name = jax.tree_util.keystr(path)
-            raise InputError(f"its weight {name} is {leaf.dtype}; weights must be float32", where=where)
+            raise InputError(
+                f"its weight {name} is {leaf.dtype}; weights must be float32",
+                where=where,
+                remedy="Make it with dtype = jax.numpy.float32.",
+            )
 
 
 def _check_call(module: Any, input_shape: tuple[int, ...], wanted: tuple[int, ...], where: str) -> None:
@@ -107,7 +113,12 @@ def _check_call(module: Any, input_shape: tuple[int, ...], wanted: tuple[int, ..
         raise InputError(
             f"gives {dtype} of shape {shape} for one sample {input_shape}; float32 of shape {wanted} is needed",
             where=where,
+            remedy="Give one number for each of the factory's `outputs`, channels last, as float32.",
         )
     # Where only shapes are asked for, as when a trained model is read back, there are no numbers to look at.
     if not isinstance(found, jax.core.Tracer) and not bool(jnp.isfinite(found).all()):
-        raise InputError("gives numbers that are not finite for a sample of zeros", where=where)
+        raise InputError(
+            "gives numbers that are not finite for a sample of zeros",
+            where=where,
+            remedy="Look for a division by zero, or the logarithm or root of 0.",
+        )

@@ -118,7 +118,7 @@ def _overlapping_max_pool(x: Float[Array, "*space channels"]) -> Float[Array, "*
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, window, stride, padding)
 
 
-def _pool_first(x: Float[Array, "side *others"]) -> Float[Array, "half *others"]:
+def _pool_first(x: Float[Array, " side *others"]) -> Float[Array, " half *others"]:
     half = -(-x.shape[0] // 2)
     padded = pad_first(x, 1, float("-inf"))
     first, *others = [padded[begin : begin + 2 * half - 1 : 2] for begin in range(3)]

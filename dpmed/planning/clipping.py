@@ -1,12 +1,12 @@
 """From config and budget to the clipping of a training, and what plan and ledger say of it."""
 
+from dpmed.config.clipping import AdaptiveClippingConfig, AutomaticClippingConfig, PerLayerClippingConfig
 from dpmed.config.privacy import PrivacyConfig
 from dpmed.dpsgd.clipping import AdaptiveClipping, AutomaticClipping, Clipping, FlatClipping, PerLayerClipping
 from dpmed.dpsgd.noise import smallest_noise_multiplier
 from dpmed.errors import InputError
 from dpmed.privacy.budget import Budget
 
-_STABILITY, _QUANTILE, _RATE = 0.01, 0.5, 0.2
 # σ_b as a share of the expected batch size. Source: Andrew et al. (2021), section 3.1.
 _COUNT_NOISE = 1 / 20
 
@@ -17,12 +17,12 @@ def build_clipping(privacy: PrivacyConfig, budget: Budget) -> Clipping:
     Raises:
         InputError: the noise on adaptive clipping's counts leaves nothing of the budget for gradients.
     """
-    norm = budget.clipping_norm
-    if privacy.clipping == "automatic":
-        return AutomaticClipping(norm, stability=_given(privacy.clipping_stability, _STABILITY))
-    if privacy.clipping == "per-layer":
-        return PerLayerClipping(norm)
-    return FlatClipping(norm) if privacy.clipping == "flat" else _adaptive(privacy, budget)
+    norm, asked = budget.clipping_norm, privacy.clipping
+    if isinstance(asked, AutomaticClippingConfig):
+        return AutomaticClipping(norm, stability=asked.stability)
+    if isinstance(asked, AdaptiveClippingConfig):
+        return _adaptive(asked, budget)
+    return PerLayerClipping(norm) if isinstance(asked, PerLayerClippingConfig) else FlatClipping(norm)
 
 
 def count_noise(clipping: Clipping) -> float | None:
@@ -33,7 +33,7 @@ def count_noise(clipping: Clipping) -> float | None:
 def describe_clipping(privacy: PrivacyConfig, clipping: Clipping, budget: Budget) -> str:
     """What the plan says."""
     if not isinstance(clipping, AdaptiveClipping):
-        return f"{privacy.clipping}, norm {clipping.clipping_norm:g}"
+        return f"{privacy.clipping.name}, norm {clipping.clipping_norm:g}"
     return (
         f"adaptive, norm {clipping.clipping_norm:g} at first, then moved towards the {clipping.quantile:g} quantile; "
         f"counts with noise {clipping.count_noise:g}, which leaves gradients "
@@ -82,12 +82,13 @@ def noise_notes(budget: Budget) -> tuple[str, ...]:
     )
 
 
-def _adaptive(privacy: PrivacyConfig, budget: Budget) -> AdaptiveClipping:
+def _adaptive(asked: AdaptiveClippingConfig, budget: Budget) -> AdaptiveClipping:
+    count_noise = asked.count_noise
     clipping = AdaptiveClipping(
         clipping_norm=budget.clipping_norm,
-        quantile=_given(privacy.clipping_quantile, _QUANTILE),
-        rate=_given(privacy.clipping_rate, _RATE),
-        count_noise=_given(privacy.clipping_count_noise, budget.expected_batch_size * _COUNT_NOISE),
+        quantile=asked.quantile,
+        rate=asked.rate,
+        count_noise=budget.expected_batch_size * _COUNT_NOISE if count_noise is None else count_noise,
         expected_batch_size=budget.expected_batch_size,
     )
     least = budget.noise_multiplier / 2
@@ -95,11 +96,7 @@ def _adaptive(privacy: PrivacyConfig, budget: Budget) -> AdaptiveClipping:
         raise InputError(
             f"σ_b = {clipping.count_noise:g} on the counts alone spends more than the whole budget, whose noise "
             f"multiplier is {budget.noise_multiplier:.4g}: nothing is left for gradients",
-            where="privacy.clipping_count_noise",
+            where="privacy.clipping.count_noise",
             remedy=f"Choose a value well above {least:.4g}, or a larger training.batch_size.",
         )
     return clipping
-
-
-def _given(value: float | None, default: float) -> float:
-    return default if value is None else value

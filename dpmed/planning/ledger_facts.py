@@ -46,7 +46,7 @@ def ledger_facts(
     return LedgerFacts(
         unit=unit,
         source=privacy.noise_source,
-        clipping=privacy.clipping,
+        clipping=privacy.clipping.name,
         clipping_count_noise=count_noise(clipping),
         outside=outside,
         notes=(*notes, *clipping_notes(clipping, budget), *noise_notes(budget)),

@@ -3,13 +3,14 @@
 Nothing here changes afterwards, and the config is never written to: what follows from it lives in `Plan`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
+from dpmed.config.model import CustomModel
 from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Info, Split
@@ -17,12 +18,14 @@ from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
 from dpmed.data.units import UnitSummary, members_by_unit, summarise_units, unit_remedy
 from dpmed.dpsgd.clipping import Clipping
-from dpmed.errors import InputError
+from dpmed.errors import InputError, renaming
 from dpmed.metrics.evaluate import check_metrics, main_metric
 from dpmed.models.build import BuiltModel, build_model
 from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
+from dpmed.planning.signal import noise_to_signal
+from dpmed.planning.slow_norms import NormsByLayer, norms_by_layer
 from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget, steps_per_epoch
 from dpmed.privacy.ledger import LedgerFacts
 from dpmed.progress import Progress
@@ -49,6 +52,8 @@ class Plan:
         steps: draws planned.
         steps_per_epoch: draws that make an epoch.
         microbatches: records on the device at once, descending: the first that fits is taken.
+        norms: how per-record gradients of a network of the user's own are computed; None for shipped ones, whose norms
+            are fast, and without privacy.
         warnings: what the user should know before it starts.
     """
 
@@ -64,6 +69,7 @@ class Plan:
     steps: int
     steps_per_epoch: int
     microbatches: tuple[int, ...]
+    norms: NormsByLayer | None
     warnings: tuple[str, ...]
 
     @property
@@ -111,6 +117,8 @@ class Plan:
             f"({other_epsilon:.4g} by {other.upper()}), per {self.facts.unit}",
             "clipping": describe_clipping(privacy, clipping, budget),
             "noise": f"σ = {budget.noise_multiplier:.4g}, from {self.facts.source}",
+            "signal": noise_to_signal(budget, clipping, parameters=self.model.parameters).describe(),
+            **({} if self.norms is None else {"norms": self.norms.describe(self.microbatches[0])}),
         }
 
     def _microbatch(self) -> str:
@@ -137,6 +145,7 @@ class Plan:
             "noise_multiplier": budget and budget.noise_multiplier,
             "clipping": self.facts.clipping,
             "sampling_rate": budget and budget.sampling_rate,
+            "slow_norms": [] if self.norms is None else [asdict(one) for one in self.norms.slow],
             "warnings": list(self.warnings),
         }
 
@@ -175,13 +184,24 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         steps=epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=epoch,
         microbatches=_microbatches(config, len(members)),
+        norms=norms_by_layer(model, dataset.info.input_shape)
+        if budget is not None and isinstance(config.model, CustomModel)
+        else None,
         warnings=(
             *_warnings(config, len(members)),
             *_unit_warnings(config, dataset.info),
             *_class_warnings(dataset, split),
             *precision_warnings(config),
+            *_signal_warnings(budget, clipping, model),
         ),
     )
+
+
+def _signal_warnings(budget: Budget | None, clipping: Clipping | None, model: BuiltModel) -> tuple[str, ...]:
+    if budget is None or clipping is None:
+        return ()
+    found = noise_to_signal(budget, clipping, parameters=model.parameters)
+    return found.warnings(budget, parameters=model.parameters)
 
 
 def _outputs(info: Info) -> str:
@@ -247,21 +267,27 @@ def _build(config: Config, dataset: Dataset) -> BuiltModel:
 
 
 def _solve(config: Config, privacy: PrivacyConfig, train_size: int) -> Budget:
-    return solve_budget(
-        BudgetRequest(
-            train_size=train_size,
-            expected_batch_size=config.training.batch_size,
-            delta=privacy.delta,
-            clipping_norm=privacy.clipping_norm,
-            accountant=privacy.accountant,
-            epsilon=privacy.epsilon,
-            noise_multiplier=privacy.noise_multiplier,
-            epochs=config.training.epochs,
-            max_reconstruction_risk=privacy.max_reconstruction_risk,
-            adversary=privacy.adversary,
-            prior=privacy.prior,
+    with renaming(
+        epsilon="privacy.epsilon",
+        delta="privacy.delta",
+        max_reconstruction_risk="privacy.max_reconstruction_risk",
+        expected_batch_size="training.batch_size",
+    ):
+        return solve_budget(
+            BudgetRequest(
+                train_size=train_size,
+                expected_batch_size=config.training.batch_size,
+                delta=privacy.delta,
+                clipping_norm=privacy.clipping_norm,
+                accountant=privacy.accountant,
+                epsilon=privacy.epsilon,
+                noise_multiplier=privacy.noise_multiplier,
+                epochs=config.training.epochs,
+                max_reconstruction_risk=privacy.max_reconstruction_risk,
+                adversary=privacy.adversary,
+                prior=privacy.prior,
+            )
         )
-    )
 
 
 def _microbatches(config: Config, train_size: int) -> tuple[int, ...]:

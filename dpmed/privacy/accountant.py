@@ -63,7 +63,7 @@ def calibrate_noise(
         raise InputError(
             f"the chance of ever taking part is {chance:.3g}, not above δ = {delta:g}, so ε is 0 at every σ and there "
             "is nothing to calibrate",
-            where="[privacy] delta",
+            where="delta",
             remedy="Choose a smaller δ, or give the noise multiplier.",
         )
     _require_left(others, epsilon, delta, accountant)
@@ -98,14 +98,14 @@ def calibrate_steps(
         together = " together with earlier runs" if others else ""
         raise InputError(
             f"one step at σ = {noise_multiplier:g}{together} already spends ε = {spent(1):.4g}, more than {epsilon:g}",
-            where="[privacy] epsilon",
+            where="epsilon",
             remedy="Choose more noise or a larger ε.",
         )
     low, high = 1, 2
     while spent(high) <= epsilon:
         low, high = high, high * 2
         if high > _MOST_STEPS:
-            raise InputError(f"ε = {epsilon:g} allows over {_MOST_STEPS} steps", where="[privacy] epsilon")
+            raise InputError(f"ε = {epsilon:g} allows over {_MOST_STEPS} steps", where="epsilon")
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if spent(middle) <= epsilon else (low, middle)
@@ -117,7 +117,7 @@ def _require_left(others: Mechanisms, target: float, delta: float, accountant: A
     if others and before >= target:
         raise InputError(
             f"earlier runs have spent ε = {before:.4g} already, and {target:g} is all there is",
-            where="[privacy] epsilon",
+            where="epsilon",
             remedy="Choose a larger ε, or data of which less was spent.",
         )
 

@@ -162,7 +162,7 @@ def solve_budget(request: BudgetRequest) -> Budget:
     if not 1 <= request.expected_batch_size <= request.train_size:
         raise InputError(
             f"an expected batch of {request.expected_batch_size} out of {request.train_size} records",
-            where="[training] batch_size",
+            where="expected_batch_size",
             remedy=f"Choose 1 to {request.train_size}.",
         )
     steps = _steps(request)
@@ -185,7 +185,7 @@ def _steps(request: BudgetRequest) -> int:
     if request.epochs is not None:
         return request.epochs * request.steps_per_epoch
     if request.epsilon is None or request.noise_multiplier is None:
-        raise InputError("two of epsilon, noise_multiplier and epochs are needed", where="[privacy]")
+        raise InputError("two of epsilon, noise_multiplier and epochs are needed", where="epsilon")
     allowed = calibrate_steps(
         epsilon=request.epsilon,
         delta=request.delta,
@@ -198,7 +198,7 @@ def _steps(request: BudgetRequest) -> int:
         raise InputError(
             f"ε = {request.epsilon:g} at σ = {request.noise_multiplier:g} allows {allowed} steps, but one epoch has "
             f"{request.steps_per_epoch}",
-            where="[privacy] epsilon",
+            where="epsilon",
             remedy="Choose more noise or a larger ε.",
         )
     return epochs * request.steps_per_epoch
@@ -216,7 +216,7 @@ def _noise(request: BudgetRequest, steps: int) -> float:
             steps=steps,
         )
     if request.epsilon is None or not 0 < request.epsilon < math.inf:
-        raise InputError("two of epsilon, noise_multiplier and epochs are needed", where="[privacy]")
+        raise InputError("two of epsilon, noise_multiplier and epochs are needed", where="epsilon")
     return calibrate_noise(
         epsilon=request.epsilon,
         delta=request.delta,

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 from scipy import fft
 
 from dpmed.privacy.grid import GridStep, Splitter, grid_step
@@ -25,6 +26,7 @@ from dpmed.privacy.window import Bundle, Window
 
 # A frequency of which e^-50 is left adds nothing to sixteen digits.
 _VANISHED = 50.0
+_NOTHING_LEFT = math.exp(-2 * _VANISHED)
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +68,33 @@ class _Summed:
     log_moment: float
 
 
+class _Product:
+    """A product of powers of Fourier transforms, for a sum from `low` to `high` above its lowest loss."""
+
+    def __init__(self, *, low: float, high: float, spacing: float) -> None:
+        # Two spacings of slack at either end for the rounding of positions.
+        self._first = round(low / spacing) - 2
+        self._size = fft.next_fast_len(math.ceil((high - low) / spacing) + 5, real=True)
+        self._product = np.ones(self._size // 2 + 1, complex)
+        self._log_moment = 0.0
+
+    def add(self, one: GridStep | _Summed, times: int) -> None:
+        """Add so many independent ones to the sum."""
+        if not times:
+            return
+        spectrum = fft.rfft(_wrapped(one.masses, one.first % self._size, self._size))
+        # Where nothing is left, nothing is computed: at large T that is nearly everywhere.
+        kept = (_squared(spectrum) > math.exp(-2 * _VANISHED / times)) & (_squared(self._product) > _NOTHING_LEFT)
+        self._product[~kept] = 0.0
+        self._product[kept] *= _power(spectrum[kept], times)
+        self._log_moment += times * one.log_moment
+
+    def sum(self) -> _Summed:
+        """The distribution of the sum."""
+        masses = np.maximum(fft.irfft(self._product, self._size), 0.0)
+        return _Summed(np.roll(masses, -self._first), self._first, self._log_moment)
+
+
 def compose(summed: SummedLoss, window: Window, *, anchor: float, share: Splitter) -> Composed:
     """The convolution of all steps, each put on the window's grid.
 
@@ -78,21 +107,38 @@ def compose(summed: SummedLoss, window: Window, *, anchor: float, share: Splitte
     Raises:
         OffGridError: see `grid_step`.
     """
-    singles = [
-        grid_step(part.step, grid, anchor=anchor, share=share)
-        for part, grid in zip(summed.parts, window.grids, strict=True)
-    ]
-    found = _bundled(singles, summed, window, anchor, share)
-    numbers = found.first + np.arange(len(found.masses))
+    bases = np.asarray([part.step.lowest for part in summed.parts])
+    products = []
+    for bundle in window.bundles:
+        base = float(np.asarray(bundle.counts) @ bases)
+        products.append(_Product(low=bundle.low - base, high=bundle.high - base, spacing=window.fine))
+    off_grid = []
+    for number, (part, grid) in enumerate(zip(summed.parts, window.grids, strict=True)):
+        single = grid_step(part.step, grid, anchor=anchor, share=share)
+        off_grid.append((single.above, single.above_p, single.below))
+        for product, bundle in zip(products, window.bundles, strict=True):
+            product.add(single, bundle.counts[number])
+    found = _whole([product.sum() for product in products], summed, window, anchor=anchor, share=share)
+    above, above_p, below = np.asarray(off_grid).T
     return Composed(
-        losses=summed.base + numbers * window.spacing,
+        losses=summed.base + (found.first + np.arange(len(found.masses))) * window.spacing,
         masses=found.masses,
         log_scale=found.log_moment,
         tilt=window.tilt - anchor,
-        above=np.asarray([single.above for single in singles]),
-        above_p=np.asarray([single.above_p for single in singles]),
-        below=np.asarray([single.below for single in singles]),
+        above=above,
+        above_p=above_p,
+        below=below,
     )
+
+
+def _whole(sums: Sequence[_Summed], summed: SummedLoss, window: Window, *, anchor: float, share: Splitter) -> _Summed:
+    """The sum of all bundles, on the coarse grid."""
+    if window.ratio == 1 and len(sums) == 1:
+        return sums[0]
+    product = _Product(low=window.low - summed.base, high=window.high - summed.base, spacing=window.spacing)
+    for one, bundle in zip(sums, window.bundles, strict=True):
+        product.add(_coarser(one, window, anchor=anchor, share=share), bundle.repeats)
+    return product.sum()
 
 
 def lost_above(summed: SummedLoss, window: Window) -> float:
@@ -111,28 +157,6 @@ def _tail(bundle: Bundle, summed: SummedLoss, *, sign: float) -> float:
     if sign > 0:
         return own.chernoff_above(tilt=own.tilt_for_mean(bundle.high, low=1.0), place=bundle.high)
     return own.chernoff_above(tilt=own.tilt_for_mean(bundle.low, high=0.0), place=bundle.low)
-
-
-def _bundled(
-    singles: Sequence[GridStep], summed: SummedLoss, window: Window, anchor: float, share: Splitter
-) -> _Summed:
-    """The sum of all steps on the window's coarse grid."""
-    moments = np.asarray([single.log_moment for single in singles])
-    sums = []
-    for bundle in window.bundles:
-        base = math.fsum(count * part.step.lowest for count, part in zip(bundle.counts, summed.parts, strict=True))
-        found = _convolved(singles, bundle.counts, low=bundle.low - base, high=bundle.high - base, spacing=window.fine)
-        log_moment = float(np.asarray(bundle.counts) @ moments)
-        sums.append(_Summed(found.masses, found.first, log_moment))
-    if window.ratio == 1 and len(sums) == 1:
-        return sums[0]
-    sums = [_coarser(one, window, anchor=anchor, share=share) for one in sums]
-    repeats = [bundle.repeats for bundle in window.bundles]
-    whole = _convolved(
-        sums, repeats, low=window.low - summed.base, high=window.high - summed.base, spacing=window.spacing
-    )
-    log_moment = math.fsum(times * one.log_moment for times, one in zip(repeats, sums, strict=True))
-    return _Summed(whole.masses, whole.first, log_moment)
 
 
 def _coarser(fine: _Summed, window: Window, *, anchor: float, share: Splitter) -> _Summed:
@@ -154,31 +178,13 @@ def _coarser(fine: _Summed, window: Window, *, anchor: float, share: Splitter) -
     return _Summed(masses / total, fine.first // ratio, fine.log_moment + math.log(total))
 
 
-def _convolved(
-    singles: Sequence[GridStep | _Summed], counts: Sequence[int], *, low: float, high: float, spacing: float
-) -> _Summed:
-    """The sum of `counts` independent ones of each, from `low` to `high` above its lowest loss."""
-    # Two spacings of slack at either end for the rounding of positions.
-    first = round(low / spacing) - 2
-    size = fft.next_fast_len(math.ceil((high - low) / spacing) + 5, real=True)
-    masses = np.maximum(fft.irfft(_product(singles, counts, size), size), 0.0)
-    return _Summed(np.roll(masses, -first), first, 0.0)
-
-
-def _product(singles: Sequence[GridStep | _Summed], counts: Sequence[int], size: int) -> np.ndarray:
-    """The product of each spectrum's T-th power, at those frequencies where anything is left: at large T few."""
-    result = np.ones(size // 2 + 1, complex)
-    for single, count in zip(singles, counts, strict=True):
-        if not count:
-            continue
+def _wrapped(masses: Vector, start: int, size: int) -> Float[np.ndarray, " size"]:
+    """Masses from grid point `start` on, of a grid that goes round."""
+    if start + len(masses) <= size:
         padded = np.zeros(size)
-        np.add.at(padded, (single.first + np.arange(len(single.masses))) % size, single.masses)
-        spectrum = fft.rfft(padded)
-        kept = _squared(spectrum) > math.exp(-2 * _VANISHED / count)
-        result[~kept] = 0.0
-        result[kept] *= _power(spectrum[kept], count)
-        result[_squared(result) <= math.exp(-2 * _VANISHED)] = 0.0
-    return result
+        padded[start : start + len(masses)] = masses
+        return padded
+    return np.bincount((start + np.arange(len(masses))) % size, masses, size)
 
 
 def _squared(values: np.ndarray) -> Vector:

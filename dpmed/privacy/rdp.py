@@ -38,18 +38,33 @@ def rdp_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> float:
     """
     parts = [(WorstCase(one.sampling_rate, 1.0 / one.noise_multiplier), one.steps) for one in merged(mechanisms)]
 
-    def at(exponent: float) -> float:
+    def divergence(exponent: float) -> float:
         excess = 10.0**exponent
-        order = 1 + excess
-        divergence = math.fsum(steps * rdp_moment(step, excess) for step, steps in parts)
-        return (divergence - math.log(delta) - math.log(order)) / excess + math.log1p(-1 / order)
+        return math.fsum(steps * rdp_moment(step, excess) for step, steps in parts) / excess
 
-    grid = np.arange(_LOWEST, _HIGHEST, 1 / _PER_DECADE)
-    values = [at(float(exponent)) for exponent in grid]
+    def at(exponent: float) -> float:
+        return divergence(exponent) + _conversion(exponent, delta)
+
+    grid = [float(exponent) for exponent in np.arange(_LOWEST, _HIGHEST, 1 / _PER_DECADE)]
+    added = [_conversion(exponent, delta) for exponent in grid]
+    values: list[float] = []
+    for place, exponent in enumerate(grid):
+        alone = divergence(exponent)
+        values.append(alone + added[place])
+        # Divergences never fall with the order: from here on no ε can be smaller.
+        if alone + min(added[place:]) > min(values):
+            break
     best = int(np.argmin(values))
-    around = (float(grid[max(best - 1, 0)]), float(grid[min(best + 1, len(grid) - 1)]))
+    around = (grid[max(best - 1, 0)], grid[min(best + 1, len(grid) - 1)])
     found = optimize.minimize_scalar(at, bounds=around, method="bounded", options={"xatol": 1e-6})
     return max(0.0, min(float(found.fun), values[best]))
+
+
+def _conversion(exponent: float, delta: float) -> float:
+    """What turns a divergence of order 1 + 10^exponent into ε at δ."""
+    excess = 10.0**exponent
+    order = 1 + excess
+    return -(math.log(delta) + math.log(order)) / excess + math.log1p(-1 / order)
 
 
 def rdp_epsilons(histories: Sequence[Sequence[SampledGaussian]], delta: float) -> Float[np.ndarray, " history"]:

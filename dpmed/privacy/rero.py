@@ -77,7 +77,7 @@ def noise_for_risk(max_risk: float, *, adversary: Adversary, prior: float, sampl
         raise InputError(
             f"a risk of {max_risk:g} is not between the prior κ = {prior:g}, which guessing reaches without the model, "
             "and 1",
-            where="max_reconstruction_risk (--max-risk)",
+            where="max_reconstruction_risk",
             remedy=f"Choose a risk above {prior:g}.",
         )
 
@@ -89,7 +89,7 @@ def noise_for_risk(max_risk: float, *, adversary: Adversary, prior: float, sampl
         raise InputError(
             f"the chance of ever taking part is only {certain:.3g}, so the risk stays at or under {max_risk:g} at any "
             "noise, and there is nothing to calibrate",
-            where="max_reconstruction_risk (--max-risk)",
+            where="max_reconstruction_risk",
         )
     return _smallest_noise(lambda noise: _upper(composed(noise), prior), max_risk)
 

@@ -145,7 +145,7 @@ def parts_of(mechanisms: Sequence[SampledGaussian], adversary: Adversary) -> tup
     return tuple(parts)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)
 def summed_loss(parts: tuple[Repeated, ...]) -> SummedLoss:
     """The summed loss of `parts`, at least one."""
     points = [quadrature(part.step) for part in parts]

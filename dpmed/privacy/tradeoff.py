@@ -34,6 +34,7 @@ _ROUNDING = 1e-7
 _CAP_MARGIN = 30.0
 # Where a simple test comes this close to what is possible at all, the possible is the bound.
 _SATURATED = 1e-5
+_TILTS = np.linspace(0.1, 0.9, 9)
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ class Composition:
         if loudest_step_power(self, fpr) >= _ceiling(self, fpr) * (1 - _SATURATED):
             return _ceiling(self, fpr)
         summed = self.capped(fpr)
+        if certain_power(summed, fpr) >= 1 - _SATURATED:
+            return _ceiling(self, fpr)
         return _bounded_upper(self, summed, _fitted_window(summed, fpr), fpr)
 
     def best_test(self, fpr: float) -> BestTest:
@@ -171,6 +174,9 @@ def _power(composition: Composition, fpr: float) -> Power:
     if sure >= _ceiling(composition, fpr) * (1 - _SATURATED):
         return Power(_ceiling(composition, fpr), sure)
     summed = composition.capped(fpr)
+    certain = certain_power(summed, fpr)
+    if certain >= 1 - _SATURATED:
+        return Power(_ceiling(composition, fpr), certain)
     window = _fitted_window(summed, fpr)
     upper = _bounded_upper(composition, summed, window, fpr)
     lower = max(_lower(summed, window, fpr), fpr)
@@ -209,6 +215,22 @@ def loudest_step_power(composition: Composition, fpr: float) -> float:
     found = -math.expm1(missed)
     coin = max(fpr - false_alarm, 0.0) / (1 - false_alarm)
     return found + (1 - found) * coin
+
+
+def certain_power(summed: SummedLoss, fpr: float) -> float:
+    """A lower bound on TPR by Chernoff, for the test whether the sum is above a threshold: near 1 with large losses.
+
+    Args:
+        summed: the losses, less those that are a sure yes.
+        fpr: of the test, at most.
+    """
+    left = fpr - summed.ever(summed.missing[0])
+    if left <= 0:
+        return 0.0
+    moments = np.asarray([summed.log_moment(float(tilt)) for tilt in _TILTS])
+    # P(sum > t) <= exp(K(θ) - θt), and Q(sum <= t) <= exp(K(θ) + (1 - θ)t).
+    threshold = float(((moments - math.log(left)) / _TILTS).min())
+    return -math.expm1(min(0.0, float((moments + (1 - _TILTS) * threshold).min())))
 
 
 def _tilt_for_fpr(summed: SummedLoss, fpr: float) -> float:
@@ -293,6 +315,8 @@ def _advantage(composition: Composition) -> float:
     if loudest_step_power(composition, _SATURATED) - _SATURATED >= composition.participation * (1 - 2 * _SATURATED):
         return composition.participation
     summed = composition.capped(_SATURATED)
+    if certain_power(summed, _SATURATED) >= 1 - _SATURATED:
+        return composition.participation
     tilt = min(max(root(summed.mean, 0.0, 1.0), 0.0), 1.0)
     composed = compose(summed, _window(summed, tilt), anchor=1.0, share=share_under_q)
     below = composed.losses <= 0

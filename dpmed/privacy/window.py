@@ -6,13 +6,14 @@ bundles of about √T, and the bundles' sums on a coarser one: two grids of abou
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from dpmed.privacy.grid import Grid
-from dpmed.privacy.summed import Repeated, SummedLoss, summed_loss
+from dpmed.privacy.summed import Parts, Repeated, SummedLoss, summed_loss
 
 # What of the tilted sum may lie outside the window: e^-41 = 1.6e-18. Less strictly e^-22 on the side behind the answer,
 # from where it comes back at the far end, discounted by e^-30; and e^-15 on the side beyond it, once masses there are
@@ -21,7 +22,11 @@ _OUTSIDE, _OUTSIDE_BEHIND, _OUTSIDE_BEYOND, _DISCOUNTED = 41.0, 22.0, 15.0, 30.0
 _SMALLEST_GRID, _LARGEST_GRID = 1 << 11, 1 << 21
 # Up to this size one grid is as fast as two, and fewer bundles than this are not worth a second one.
 _ONE_GRID, _FEWEST_BUNDLES = 1 << 13, 8
+# Steps that are left over fill at most about this many bundles of their own.
+_MOST_RESTS = 32
 _NARROWEST = 1e-7
+# What share of the added variance may come from leaving out grid points where a step rarely is, and how far that goes.
+_FOR_GAPS, _WIDEST_GAP = 0.1, 0.1
 
 Side = Literal["above", "below", "both"]
 
@@ -95,20 +100,55 @@ def fit_window(
     low, high = _ends(summed, tilt, side)
     width = max(high - low, 1e-300)
     widest = min(spacing, width / _SMALLEST_GRID)
+
+    def window(fine: float, ratio: int, bundles: tuple[Bundle, ...]) -> Window:
+        grids = _grids(summed, tilt, bundles, fine, variance_error=variance_error, widest=widest)
+        return Window(tilt, low, high, fine, ratio, grids, bundles)
+
+    alone = (Bundle(tuple(part.times for part in summed.parts), 1, low, high),)
     fine = _fine_enough(summed, tilt, variance_error, widest=widest, finest=width / _LARGEST_GRID)
     if width <= _ONE_GRID * fine:
-        return Window(tilt, low, high, fine, 1, _grids(summed, tilt, low, high, fine), _all_in_one(summed, low, high))
-    fine = _fine_enough(summed, tilt, 0.5 * variance_error, widest=fine, finest=1e-3 * width / _LARGEST_GRID)
-    # Bundles of m steps make a sum of √m times the width: with this many both grids are of about the same size.
-    repeats = min(round(math.sqrt(2 * variance_error) / fine), max(part.times for part in summed.parts))
-    coarse = min(math.sqrt(2 * variance_error / (repeats + 1)), widest) if repeats else 0.0
-    ratio = math.floor(max(coarse, width / _LARGEST_GRID) / fine)
-    if repeats < _FEWEST_BUNDLES or ratio <= 1:
-        fine = max(fine, width / _LARGEST_GRID)
-        return Window(tilt, low, high, fine, 1, _grids(summed, tilt, low, high, fine), _all_in_one(summed, low, high))
+        return window(fine, 1, alone)
+    narrow = _Budget(variance_error, fine, width, widest)
+    fine, ratio, bundles = _two_grids(summed, tilt, low, high, narrow, share=0.5)
+    if bundles and sum(bundle.high - bundle.low for bundle in bundles) > 4 * width / ratio:
+        # Rare large losses make a bundle's window nearly as wide as the whole: let the larger grid be the coarser.
+        fine, ratio, bundles = _two_grids(summed, tilt, low, high, narrow, share=0.85)
+    if ratio <= 1 or not bundles:
+        return window(max(fine, width / _LARGEST_GRID), 1, alone)
+    return window(fine, ratio, bundles)
+
+
+@dataclass(frozen=True)
+class _Budget:
+    """What two grids may cost: added variance, the spacing of one that keeps to it, the width, the widest spacing."""
+
+    variance_error: float
+    fine: float
+    width: float
+    widest: float
+
+
+def _two_grids(
+    summed: SummedLoss, tilt: float, low: float, high: float, budget: _Budget, *, share: float
+) -> tuple[float, int, tuple[Bundle, ...]]:
+    """The fine spacing, how many times wider the other is, and bundles; none where one grid does as well.
+
+    Of the variance that may be added, the fine grid has a share.
+    """
+    finest = 1e-3 * budget.width / _LARGEST_GRID
+    fine = _fine_enough(summed, tilt, share * budget.variance_error, widest=budget.fine, finest=finest)
+    # Each bundle may add a quarter of the coarse spacing's square.
+    left = 4 * (1 - share) * budget.variance_error
+    # The sum of one of m bundles is √m times narrower: with this many both grids are of about the same size.
+    repeats = min(round(math.sqrt(left) / fine), max(part.times for part in summed.parts))
+    repeats = _without_rest(repeats, summed)
+    if repeats < _FEWEST_BUNDLES:
+        return fine, 1, ()
     bundles = _bundles(summed, tilt, low, high, repeats)
-    fine = max(fine, max(bundle.high - bundle.low for bundle in bundles) / _LARGEST_GRID)
-    return Window(tilt, low, high, fine, ratio, _grids(summed, tilt, low, high, fine), bundles)
+    fine = max(fine, sum(bundle.high - bundle.low for bundle in bundles) / _LARGEST_GRID)
+    coarse = min(math.sqrt(left / sum(bundle.repeats for bundle in bundles)), budget.widest)
+    return fine, math.floor(max(coarse, budget.width / _LARGEST_GRID) / fine), bundles
 
 
 def _ends(summed: SummedLoss, tilt: float, side: Side) -> tuple[float, float]:
@@ -156,38 +196,69 @@ def _fine_enough(summed: SummedLoss, tilt: float, variance_error: float, *, wide
     return between if spacing < widest and keeps(between) else spacing
 
 
-def _grids(summed: SummedLoss, tilt: float, low: float, high: float, spacing: float) -> tuple[Grid, ...]:
-    """Where each step is put: it leaves its mean no further than the sum may, plus one spread of slack."""
+def _grids(
+    summed: SummedLoss, tilt: float, bundles: Sequence[Bundle], spacing: float, *, variance_error: float, widest: float
+) -> tuple[Grid, ...]:
+    """Where each step is put: it leaves its mean no further than any bundle may, plus one spread of slack."""
     means, variances = summed.step_cumulants(tilt)
-    mean, spread = float(summed.times @ means), math.sqrt(float(summed.times @ variances))
+    variance = float(summed.times @ variances)
+    down = up = 0.0
+    for bundle in bundles:
+        counts = np.asarray(bundle.counts)
+        mean, spread = float(counts @ means), math.sqrt(float(counts @ variances))
+        down, up = max(down, mean - bundle.low + spread), max(up, bundle.high - mean + spread)
+    # Gaps of a share w of the distance from the mean add at most w²/4 of the variance.
+    widening = math.sqrt(4 * _FOR_GAPS * variance_error / max(variance, 1e-300))
+    # Within a gap the tilt must not change masses by more than a factor e.
+    gap = min(widest, 1.0 / max(abs(tilt), abs(tilt - 1)))
     grids = []
     for part, own in zip(summed.parts, means, strict=True):
-        first = (own - (mean - low) - spread - part.step.lowest) / spacing
-        last = (own + (high - mean) + spread - part.step.lowest) / spacing
-        grids.append(Grid(tilt, spacing, max(0, math.floor(first)), max(1, math.ceil(last))))
+        centre = float(own) - part.step.lowest
+        first = max(0, math.floor((centre - down) / spacing))
+        last = max(first + 1, math.ceil((centre + up) / spacing))
+        grids.append(Grid(tilt, spacing, first, last, centre, min(widening, _WIDEST_GAP), gap))
     return tuple(grids)
 
 
-def _all_in_one(summed: SummedLoss, low: float, high: float) -> tuple[Bundle, ...]:
-    return (Bundle(tuple(part.times for part in summed.parts), 1, low, high),)
+def _without_rest(repeats: int, summed: SummedLoss) -> int:
+    """A number of bundles near `repeats` that leaves no step over, if there is one: so the rest needs no transform."""
+    near = range(max(1, math.ceil(0.8 * repeats)), math.floor(1.25 * repeats) + 1)
+    even = [number for number in near if all(part.times % number == 0 for part in summed.parts)]
+    return min(even, key=lambda number: abs(number - repeats), default=repeats)
 
 
 def _bundles(summed: SummedLoss, tilt: float, low: float, high: float, repeats: int) -> tuple[Bundle, ...]:
-    """Equal bundles, and one of the steps that are left over."""
+    """Equal bundles, and some of the steps that are left over."""
     means, variances = summed.step_cumulants(tilt)
     mean, spread = float(summed.times @ means), math.sqrt(float(summed.times @ variances))
+    equal = tuple(part.times // repeats for part in summed.parts)
+    rest = [part.times % repeats for part in summed.parts]
     bundles = []
-    for times, shares in (
-        (repeats, tuple(part.times // repeats for part in summed.parts)),
-        (1, tuple(part.times % repeats for part in summed.parts)),
-    ):
+    for times, shares in [(repeats, equal), *((1, shares) for shares in _shared_out(rest, equal, variances))]:
         if not any(shares):
             continue
         bundle = Bundle(shares, times, 0.0, 0.0).of(summed)
-        own, outside = bundle.mean(tilt), _OUTSIDE + math.log(repeats)
+        own, outside = bundle.mean(tilt), _OUTSIDE + math.log(repeats + _MOST_RESTS)
         # As with a single step: no further from its mean than the sum may be, plus one spread.
         start = max(_edge(bundle, tilt, -1.0, outside), own - (mean - low) - spread, bundle.base)
         end = min(_edge(bundle, tilt, 1.0, outside) + bundle.slack, own + (high - mean) + spread)
         end = max(end, start + _NARROWEST * abs(bundle.base))
         bundles.append(Bundle(shares, times, start, end))
     return tuple(bundles)
+
+
+def _shared_out(rest: Sequence[int], equal: Sequence[int], variances: Parts) -> list[tuple[int, ...]]:
+    """What is left of each kind, in bundles at most twice as wide as the equal ones, if these are not too many."""
+    room = max(4 * float(np.asarray(equal) @ variances), float(np.asarray(rest) @ variances) / _MOST_RESTS)
+    shared, current, free = [], [0] * len(rest), room
+    for kind, variance in enumerate(variances):
+        left = rest[kind]
+        while left > 0:
+            taken = min(left, max(1, math.floor(free / variance))) if variance > 0 else left
+            current[kind] += taken
+            left -= taken
+            free -= taken * variance
+            if free < variance:
+                shared.append(tuple(current))
+                current, free = [0] * len(rest), room
+    return [*shared, tuple(current)]

@@ -17,6 +17,8 @@ from dpmed.errors import InputError
 from dpmed.fields import read_fields
 from dpmed.files import inside, write_json
 
+# Of an attack that is not finished.
+UNFINISHED_NAME = "unfinished.json"
 MANIFEST_NAME = "manifest.json"
 ORIGINALS = "originals"
 NON_PRIVATE = "non-private"
@@ -174,7 +176,10 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_NAME
     if not path.is_file():
         problem = "there is no such folder" if not folder.is_dir() else f"holds no {MANIFEST_NAME}"
-        remedy = "Give the folder that `dpmed reconstruct` wrote; one that was interrupted must be finished first."
+        remedy = "Give the folder that `dpmed reconstruct` wrote."
+        if (folder / UNFINISHED_NAME).is_file():
+            problem = "the attack was interrupted before it was finished"
+            remedy = f"Give its `dpmed reconstruct` command again with --out {folder}: it goes on where it stopped."
         raise InputError(problem, where=str(folder), remedy=remedy)
     manifest = read_fields(path, _MANIFEST, most_bytes=_MOST_BYTES)
     for level in manifest.levels:

@@ -74,7 +74,7 @@ def _shift(grid: Array, shifts: Array, largest: int) -> Array:
     return jax.lax.dynamic_slice(jnp.pad(grid, padding, mode="edge"), starts, grid.shape)
 
 
-def _places(config: AugmentationConfig, key: Key[Array, ""], space: tuple[int, ...]) -> Float[Array, "axis *space"]:
+def _places(config: AugmentationConfig, key: Key[Array, ""], space: tuple[int, ...]) -> Float[Array, " axis *space"]:
     """For each voxel of the result the place in the image that it is taken from."""
     angle_key, size_key, corner_key = jax.random.split(key, 3)
     angle = math.radians(config.rotation) * jax.random.uniform(angle_key, (), minval=-1.0)
@@ -91,7 +91,7 @@ def _places(config: AugmentationConfig, key: Key[Array, ""], space: tuple[int, .
     )
 
 
-def _resample(grid: Num[Array, "..."], places: Float[Array, "axis *space"]) -> Num[Array, "..."]:
+def _resample(grid: Num[Array, "..."], places: Float[Array, " axis *space"]) -> Num[Array, "..."]:
     """Linear between pixels of an image, the nearest pixel of a mask; outside, the edge continued."""
     coordinates = list(places)
     if jnp.issubdtype(grid.dtype, jnp.floating):

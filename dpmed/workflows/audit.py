@@ -202,7 +202,7 @@ def run(
     """Audit a training.
 
     Args:
-        config: with a `[privacy]` table.
+        config: with a `privacy` table.
         kinds: of canaries; each costs a training.
         folder: where to write.
         progress: shows how far it is.
@@ -214,7 +214,7 @@ def run(
     """
     plan = make_plan(config, progress)
     if plan.budget is None:
-        raise InputError("has no [privacy] table: there is no ε to be tested", where="privacy")
+        raise InputError("is missing: there is no ε to be tested", where="privacy")
     # Coins and labels come from the operating system's entropy: who knew them could make a faulty training pass.
     generator = np.random.default_rng()
     results, predict = [], None

@@ -125,7 +125,7 @@ def prepare(folder: Path, settings: MatchSettings) -> MatchJob:
     """
     manifest = read_manifest(folder)
     if not 0.0 <= settings.min_nonzero <= 1.0:
-        raise InputError("must be from 0 to 1", where=f"--min-nonzero {settings.min_nonzero:g}")
+        raise InputError("must be from 0 to 1", where=f"min_nonzero {settings.min_nonzero:g}")
     _check_files(folder, manifest)
     metrics = tuple(
         build_metric(
@@ -195,7 +195,7 @@ def _kept(job: MatchJob, batch: int) -> dict[int, float]:
     return kept
 
 
-def _read_blocks(job: MatchJob, paths: list[str]) -> Iterator[tuple[int, Float[np.ndarray, "n *shape"]]]:
+def _read_blocks(job: MatchJob, paths: list[str]) -> Iterator[tuple[int, Float[np.ndarray, " n *shape"]]]:
     size = max(1, _BLOCK_BYTES // (4 * int(np.prod(job.manifest.shape))))
     for first in range(0, len(paths), size):
         yield (

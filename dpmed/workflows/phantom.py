@@ -18,7 +18,7 @@ class PhantomSummary:
         folder: that holds it: what `data.root` must be.
         samples: how many.
         seed: that made them.
-        data: the `[data]` table that reads them.
+        data: the `data` table that reads them.
     """
 
     layout: str
@@ -31,7 +31,7 @@ class PhantomSummary:
         """The summary as names and values, for the user."""
         # JSON writes text, numbers and lists as TOML does.
         table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in self.data.items())
-        return {"layout": self.layout, "samples": str(self.samples), "seed": str(self.seed), "[data]": table}
+        return {"layout": self.layout, "samples": str(self.samples), "seed": str(self.seed), "data": table}
 
     def to_json(self) -> dict[str, Any]:
         """The summary as JSON's types."""

@@ -87,13 +87,14 @@ class Training:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.trainable))
 
 
-def trainings(case: str, *, microbatches: int = 1) -> dict[str, Training]:
-    """The private step and the one without privacy, each with a state of its own."""
+def trainings(case: str, *, microbatches: int = 1, module: Any = None) -> dict[str, Training]:
+    """The private step and the one without privacy, each with a state of its own; `module` in place of the case's."""
     model, shape, batch = CASES[case]
     task: Any = "segmentation" if isinstance(model, UnetModel) else "classification"
-    built = build_model(model, shape, outputs=CLASSES, task=task, key=jax.random.key(0))
-    trained, static = eqx.partition(built.module, eqx.is_inexact_array)
-    rest = NonTrainable(frozen=jax.tree.map(lambda _: None, trained), state=built.state)
+    if module is None:
+        module = build_model(model, shape, outputs=CLASSES, task=task, key=jax.random.key(0)).module
+    trained, static = eqx.partition(module, eqx.is_inexact_array)
+    rest = NonTrainable(frozen=jax.tree.map(lambda _: None, trained), state=None)
     objective = _objective(static, shape, task)
     optimizer = build_optimizer(
         NadamOptimizer(name="nadam", learning_rate=0.001),

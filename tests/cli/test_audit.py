@@ -50,7 +50,7 @@ def test_a_tenth_of_the_noise_is_found(dpmed, tmp_path, monkeypatch):
         (["quickstart", "--kind", "both"], "--kind both: must be gradient, input or all"),
         (["quickstart", "--canaries", "3"], "--canaries 3: must be at least 20"),
         (["quickstart", "--confidence", "0.2"], "--confidence 0.2"),
-        (["quickstart_nonprivate"], "no [privacy] table"),
+        (["quickstart_nonprivate"], "[privacy]: is missing"),
     ],
 )
 def test_wrong_use_is_one_line(dpmed, arguments, message):

@@ -82,10 +82,8 @@ def measured_file(folder, **changes):
 
 def test_what_an_attack_measured_is_copied_and_drawn(dpmed, tmp_path):
     path = measured_file(tmp_path)
-    plain = dpmed("bounds", "quickstart", "--eps", 4, "--eps", 16, "--prior", 0.01, "--out", tmp_path / "plain")
-    drawn = dpmed(
-        "bounds", "quickstart", "--eps", 4, "--eps", 16, "--attack-results", path, "--json", "--out", tmp_path / "drawn"
-    )
+    plain = dpmed("bounds", "quickstart", "--eps", 4, "--prior", 0.01, "--out", tmp_path / "plain")
+    drawn = dpmed("bounds", "quickstart", "--eps", 4, "--attack-results", path, "--json", "--out", tmp_path / "drawn")
     assert plain.returncode == 0 and drawn.returncode == 0, drawn.stderr
     found = json.loads(drawn.stdout)
     # The prior is the attack's: nobody has to type it again.

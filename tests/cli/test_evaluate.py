@@ -63,6 +63,10 @@ def test_other_data_is_evaluated_whole_and_a_bundle_needs_it(dpmed, trained, tmp
         (["--sensitivity", "2"], "--sensitivity 2"),
         (["--set", "data.limit=3"], "--set: goes with --data"),
         (["--break-down-by", "age"], "no column 'age'"),
+        (["--by-unit", "median"], "--by-unit: 'median' is not one of mean, max"),
+        (["--tolerance", "-1"], "--tolerance -1"),
+        (["--fit-temperature", "--against", "other"], "--fit-temperature, --against: do not go together"),
+        (["--against", "missing"], "no such folder"),
         (["--data", "ham10000_phantom"], "no such folder"),
     ],
 )
@@ -80,3 +84,30 @@ def test_a_data_set_that_has_changed_is_noticed(dpmed, trained, tmp_path):
     (other / "split.json").write_text(json.dumps(split))
     done = dpmed("evaluate", other)
     assert done.returncode == 2 and "has changed since" in done.stderr
+
+
+def test_a_temperature_is_fitted_on_validation_and_stated_as_a_use_of_it(dpmed, trained, tmp_path):
+    plain = json.loads(dpmed("evaluate", trained, "--json", "--out", tmp_path / "plain").stdout)
+    done = dpmed("evaluate", trained, "--fit-temperature", "--json", "--out", tmp_path / "fitted")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert plain["temperature"] is None and found["temperature"] > 0
+    assert found["metrics"]["accuracy"] == plain["metrics"]["accuracy"]
+    validation = len(json.loads((trained / "split.json").read_text())["validation"])
+    written = json.loads((tmp_path / "fitted" / "temperature.json").read_text())
+    assert written["fitted_on"]["n_samples"] == validation
+    assert written["log_loss_validation"]["after"] <= written["log_loss_validation"]["before"]
+    assert found["uses_of_data"] == [written["use_of_data"]] and "does not cover" in written["use_of_data"]
+    assert "validation split" in (tmp_path / "fitted" / "report.html").read_text()
+
+
+def test_a_second_model_is_compared_on_the_same_images(dpmed, trained, tmp_path):
+    done = dpmed("evaluate", trained, "--against", trained, "--out", tmp_path / "e")
+    assert done.returncode == 0, done.stderr
+    assert "Paired differences" in done.stdout and "DeLong's test" in done.stdout
+    with (tmp_path / "e" / "comparison.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["metric"] for row in rows} >= {"accuracy", "auroc"}
+    assert all(float(row[name]) == 0 for row in rows for name in ("difference", "difference_low", "difference_high"))
+    with (tmp_path / "e" / "delong.csv").open(newline="") as file:
+        assert {row["p_value"] for row in csv.DictReader(file)} == {"1.0"}

@@ -3,9 +3,6 @@
 import json
 
 from tests.cli.test_train import refused
-from tests.inference.conftest import digits_run, scans, scans_run
-
-__all__ = ["digits_run", "scans", "scans_run"]
 
 
 def test_it_writes_a_bundle_that_predict_takes(dpmed, digits_run, tmp_path):

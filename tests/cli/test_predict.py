@@ -7,9 +7,6 @@ import pytest
 from PIL import Image
 
 from tests.cli.test_train import refused
-from tests.inference.conftest import digits_run
-
-__all__ = ["digits_run"]
 
 
 @pytest.fixture

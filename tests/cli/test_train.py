@@ -69,25 +69,26 @@ def test_json_is_the_only_thing_on_standard_output(dpmed_process):
         (["privacy.delta=0"], ["[privacy] delta", "greater than 0"]),
         (["privacy.epsillon=8"], ["[privacy] epsillon", "unknown key", "did you mean epsilon?"]),
         (["privcy.epsilon=8"], ["[privcy]", "unknown key", "did you mean privacy?"]),
-        (["training.epochs=many"], ["[training] epochs", "integer"]),
-        (["training.epochs=1.5"], ["[training] epochs", "integer"]),
+        (["training.epochs=many"], ["[training] epochs", "whole number"]),
+        (["training.epochs=1.5"], ["[training] epochs", "whole number"]),
         (["model.name=mlpp"], ["[model] name = 'mlpp'", "did you mean mlp?"]),
         (["optimizer.learning_rate="], ["[optimizer] learning_rate", "is missing"]),
         (["training.batch_size=5000"], ["[training] batch_size", "1294 records", "at most 1294"]),
         (["privacy.noise_multiplier=2"], ["exactly two of", "privacy.noise_multiplier"]),
         (["data.train_size=7"], ["[data] train_size", "1294"]),
         (["privacy.unit=patient"], ["unit"]),
-        (["privacy.clipping=layers"], ["[privacy] clipping", "flat"]),
-        (["privacy.clipping_quantile=0.5"], ["privacy.clipping_quantile", '"adaptive" only', "remove the key"]),
+        (["privacy.clipping=layers"], ["[privacy.clipping] name = 'layers'", "valid: adaptive, automatic, flat"]),
+        (["privacy.clipping=7"], ["[privacy] clipping"]),
+        (["privacy.clipping.quantile=0.5"], ["[privacy.clipping] name", "is missing"]),
         (
-            ["privacy.clipping=adaptive", "privacy.clipping_stability=0.1"],
-            ["privacy.clipping_stability", '"automatic" only', "remove the key"],
+            ["privacy.clipping=adaptive", "privacy.clipping.stability=0.1"],
+            ["[privacy.clipping] stability", "unknown key"],
         ),
-        (["privacy.clipping=adaptive", "privacy.clipping_quantile=1"], ["[privacy] clipping_quantile", "less than 1"]),
+        (["privacy.clipping=adaptive", "privacy.clipping.quantile=1"], ["[privacy.clipping] quantile", "less than 1"]),
         (["privacy.clipping=automatic", "privacy.clipping_norm=1e7"], ["privacy.clipping_norm", "above 1e+06"]),
         (
-            ["privacy.clipping=adaptive", "privacy.clipping_count_noise=0.1"],
-            ["[privacy] clipping_count_noise", "nothing is left", "Choose a value"],
+            ["privacy.clipping=adaptive", "privacy.clipping.count_noise=0.1"],
+            ["[privacy.clipping] count_noise", "nothing is left", "Choose a value"],
         ),
         (["epochs"], ["--set", "KEY=VALUE"]),
         (["training.epochs.x=3"], ["--set training.epochs.x", "not a table"]),
@@ -97,6 +98,12 @@ def test_wrong_overrides_are_named_with_the_way_out(dpmed, tmp_path, overrides, 
     arguments = [part for override in overrides for part in ("--set", override)]
     refused(dpmed("train", "quickstart", *arguments, "--out", tmp_path / "run"), *words)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_is_told_from_a_config(dpmed, tmp_path):
+    refused(dpmed("train", tmp_path), "is a folder, not a config")
+    (tmp_path / "config.toml").write_text(GOOD)
+    refused(dpmed("train", tmp_path), "is a run folder", f"--resume {tmp_path}", f"{tmp_path}/config.toml")
 
 
 def test_a_missing_config_lists_the_shipped_ones(dpmed):
@@ -113,7 +120,7 @@ def test_no_config_at_all_is_explained(dpmed):
     [
         (GOOD.replace("epsilon = 8.0", "epsilon = "), ["not valid TOML", "line 15, column"]),
         (GOOD.replace('name = "digits"', ""), ["[data] name", "is missing", "digits"]),
-        (GOOD.replace("epochs = 2", 'epochs = "2"'), ["[training] epochs", "integer"]),
+        (GOOD.replace("epochs = 2", 'epochs = "2"'), ["[training] epochs", "whole number"]),
         (GOOD + "\n[privacy]\n", ["not valid TOML"]),
         ("", ["[data]", "[model]", "is missing"]),
         (GOOD.replace("[privacy]", "[[privacy]]"), ["privacy"]),

@@ -18,7 +18,7 @@ def test_it_prints_the_shares_and_the_sentences_and_names_the_folder_last(dpmed,
     result = dpmed("visualize", table, "--threshold", 0.001, "--format", "png", "--out", tmp_path / "v")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(tmp_path / "v")
-    assert "5/5" in result.stdout and "Without privacy: 5 of 5 originals" in result.stdout
+    assert "5/5" in result.stdout and "Without privacy it recovered 5 of 5" in result.stdout
     assert (tmp_path / "v" / "report.html").is_file() and not (tmp_path / "v" / "reconstructions_ordered.svg").exists()
 
 
@@ -59,3 +59,12 @@ def test_it_needs_no_jax(table, tmp_path):
     )
     finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert finished.stdout.strip() == "set()"
+
+
+def test_the_folder_of_matches_will_do_and_other_folders_are_told(dpmed, table, tmp_path):
+    result = dpmed("visualize", table.parent, "--format", "png", "--out", tmp_path / "v")
+    assert result.returncode == 0, result.stderr
+    refused = dpmed("visualize", tmp_path / "recon", "--out", tmp_path / "w")
+    assert refused.returncode == 2 and "run `dpmed match" in refused.stderr
+    refused = dpmed("visualize", tmp_path, "--out", tmp_path / "w")
+    assert refused.returncode == 2 and "holds no matches.csv" in refused.stderr

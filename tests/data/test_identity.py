@@ -1,11 +1,14 @@
 """A record's key is its own: it does not move when other records come, go or change places."""
 
+from pathlib import Path
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dpmed.config.data import DigitsData, FolderData
 from dpmed.data.base import Info
-from dpmed.data.identity import record_keys, seeded_secret
+from dpmed.data.identity import name_same_samples, record_keys, seeded_secret
 from dpmed.data.stored import ArrayDataset, Listing
 
 INFO = Info(
@@ -58,3 +61,13 @@ def test_a_record_of_several_samples_has_the_key_of_its_samples_in_any_order():
 def test_another_secret_gives_other_keys():
     dataset = points(range(50))
     assert not np.any(of_singles(dataset) == of_singles(dataset, seeded_secret(8)))
+
+
+def test_tables_name_the_same_samples_however_these_are_decoded_and_split():
+    def table(**changes):
+        return FolderData(**{"name": "folder", "root": Path("images"), **changes})
+
+    assert name_same_samples(table(), table(size=(64, 64), split_seed=3, cache=False, mean=(0.5,) * 3, std=(1.0,) * 3))
+    for changes in ({"root": Path("others")}, {"limit": 10}, {"group_pattern": "(.*)_"}):
+        assert not name_same_samples(table(), table(**changes))
+    assert not name_same_samples(table(), DigitsData(name="digits"))

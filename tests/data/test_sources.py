@@ -40,7 +40,7 @@ def test_a_linked_root_is_fine(tmp_path):
 
 
 def test_a_missing_root_says_what_to_do(tmp_path):
-    with pytest.raises(InputError, match=r"\[data\] root.*no such folder.*dpmed phantom"):
+    with pytest.raises(InputError, match=r"data\.root.*no such folder.*dpmed phantom"):
         Root(tmp_path / "nothing")
 
 

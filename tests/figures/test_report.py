@@ -29,6 +29,8 @@ def page(tmp_path):
     report = Report(
         title='Audit of <script>alert("x")</script>',
         warning="keep & hide",
+        conclusion="Nothing was <i>recovered</i>",
+        summary=Table(title="In short", columns=("privacy",), rows=[("ε = 8",)]),
         findings=["0 of 8 <b>were</b> recovered"],
         sections=[
             Picture(title="Figure", path=picture, caption='a "figure"'),
@@ -55,6 +57,14 @@ def test_the_figure_is_inside(page):
 
 def test_text_from_files_is_shown_and_not_obeyed(page):
     words = "".join(Page(page[0]).words)
-    for text in ('<script>alert("x")</script>', "keep & hide", "0 of 8 <b>were</b> recovered", "<0.1", "what it means"):
+    for text in (
+        '<script>alert("x")</script>',
+        "keep & hide",
+        "Nothing was <i>recovered</i>",
+        "ε = 8",
+        "0 of 8 <b>were</b> recovered",
+        "<0.1",
+        "what it means",
+    ):
         assert text in words
     assert Page(page[0]).tags.count("img") == 1

@@ -31,7 +31,9 @@ def test_a_sweep_draws_every_run_and_the_line_without_privacy(tmp_path, monkeypa
     figures = drawn(monkeypatch)
     plot_sweep([(8.0, [0.8, 0.9]), (1.0, [0.6, 0.7])], [0.95, 0.97], tmp_path, metric="accuracy", title="digits")
     labels = [text.get_text() for text in figures[0].axes[0].get_legend().get_texts()]
-    assert set(labels) == {"with privacy", "without privacy"}
+    assert set(labels) == {"with privacy (mean ± standard deviation of 2 runs)", "without privacy"}
+    figures[0].canvas.draw()
+    assert [text.get_text() for text in figures[0].axes[0].get_xticklabels()] == ["1", "8"]
     assert plot_sweep([(8.0, [0.8])], [], tmp_path, metric="accuracy", title="digits")
 
 
@@ -41,3 +43,11 @@ def test_a_confusion_matrix_shows_its_counts(tmp_path, monkeypatch):
     assert {text.get_text() for text in figures[0].axes[0].texts} == {"5", "1", "0", "7"}
     assert path.stat().st_size > 1000
     assert plot_confusion(np.eye(30, dtype=np.int64), [str(n) for n in range(30)], tmp_path)
+
+
+def test_budgets_that_lie_close_do_not_write_over_each_other(tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    levels = [(float(epsilon), [0.5]) for epsilon in (1, 1.01, 2, 3, 8, 7.99, 100)]
+    plot_sweep(levels, [], tmp_path, metric="accuracy", title="digits")
+    figures[0].canvas.draw()
+    assert [text.get_text() for text in figures[0].axes[0].get_xticklabels()] == ["1", "2", "3", "7.99", "100"]

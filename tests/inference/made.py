@@ -4,6 +4,7 @@ import json
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dpmed.config.model import UnetModel
@@ -47,10 +48,13 @@ def make_network(config, shape, *, seed=0, **changes):
     description = make_description(config, shape, **changes)
     built = build_model(config, shape, outputs=description.outputs, task=description.task, key=jax.random.key(seed))
     arrays, static = eqx.partition(built.module, eqx.is_inexact_array)
-    leaves, structure = jax.tree.flatten(arrays)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
-    moved = [leaf + 0.1 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
-    module = eqx.combine(jax.tree.unflatten(structure, moved), static)
+    rng = np.random.default_rng(seed + 1)
+    # By numpy, which compiles nothing for each new shape.
+    moved = jax.tree.map(
+        lambda leaf: jnp.asarray(np.asarray(leaf) + np.float32(0.1) * rng.standard_normal(leaf.shape, np.float32)),
+        arrays,
+    )
+    module = eqx.combine(moved, static)
     return Network(module=eqx.nn.inference_mode(module), state=built.state), description
 
 

@@ -23,7 +23,6 @@ NETWORKS = {
     "wide_resnet": (WideResnetModel(name="wide_resnet", depth=10, width=1), (8, 9, 2)),
     "wide_resnet 3D": (WideResnetModel(name="wide_resnet", depth=10, width=1, activation="gelu"), (4, 4, 5, 1)),
     "resnet18": (Resnet18Model(name="resnet18", channels=(4, 4, 4, 4)), (33, 32, 1)),
-    "resnet18 small stem": (Resnet18Model(name="resnet18", channels=(4, 4, 4, 4), stem="small"), (8, 8, 1)),
     "resnet18 3D": (Resnet18Model(name="resnet18", channels=(4, 4, 4, 4)), (8, 9, 8, 1)),
     "unet": (UnetModel(name="unet", channels=(4, 6)), (9, 8, 1)),
     "unet 3D": (UnetModel(name="unet", channels=(4, 6)), (5, 4, 6, 2)),
@@ -38,23 +37,22 @@ def test_onnxruntime_computes_what_we_compute(name):
     session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
     (image,) = session.get_inputs()
     assert (image.name, image.type, image.shape[1:]) == ("image", "tensor(float)", list(description.input_shape))
+    images = np.random.default_rng(0).uniform(0, 255, (3, *description.input_shape)).astype(np.float32)
+    wanted = logits_of(network, description, images)
+    assert np.abs(wanted).max() > 1e-2
     for count in (1, 3):
-        images = np.random.default_rng(count).uniform(0, 255, (count, *description.input_shape)).astype(np.float32)
-        (found,) = session.run(["logits"], {"image": images})
-        wanted = logits_of(network, description, images)
-        assert np.abs(wanted).max() > 1e-2
-        np.testing.assert_allclose(found, wanted, atol=1e-4)
+        (found,) = session.run(["logits"], {"image": images[:count]})
+        np.testing.assert_allclose(found, wanted[:count], atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["small_cnn", "unet 3D"])
 def test_stablehlo_computes_what_we_compute(name):
     network, description = make_network(*NETWORKS[name])
     exported = jax.export.deserialize(bytearray(onnx.to_stablehlo(network, description)))
+    images = np.random.default_rng(0).uniform(0, 255, (3, *description.input_shape)).astype(np.float32)
+    wanted = logits_of(network, description, images)
     for count in (1, 3):
-        images = np.random.default_rng(count).uniform(0, 255, (count, *description.input_shape)).astype(np.float32)
-        np.testing.assert_allclose(
-            np.asarray(exported.call(images)), logits_of(network, description, images), atol=1e-5
-        )
+        np.testing.assert_allclose(np.asarray(exported.call(images[:count])), wanted[:count], atol=1e-5)
 
 
 def test_without_the_extra_one_sentence_says_how_to_get_it(monkeypatch):

@@ -160,30 +160,3 @@ def test_a_run_folder_predicts_what_its_own_test_said(digits_run):
     said = json.loads((digits_run / "summary.json").read_text())["test"]
     assert (found.argmax(axis=1) == labels).mean() == pytest.approx(said["accuracy"])
     assert -np.log(found[np.arange(len(labels)), labels]).mean() == pytest.approx(said["loss"], rel=1e-4)
-
-
-def test_without_model_json_the_data_set_tells_the_same(digits_run, tmp_path):
-    import shutil
-
-    old = tmp_path / "old"
-    shutil.copytree(digits_run, old)
-    (old / "model.json").unlink()
-    assert load_model(old).description == load_model(digits_run).description
-
-
-@pytest.mark.parametrize(
-    ("remove", "words"),
-    [
-        ("config.toml", "neither a training run nor a bundle"),
-        ("model.eqx", "has not finished"),
-        ("privacy.json", "cannot be read"),
-    ],
-)
-def test_half_a_run_is_refused(digits_run, tmp_path, remove, words):
-    import shutil
-
-    folder = tmp_path / "half"
-    shutil.copytree(digits_run, folder)
-    (folder / remove).unlink()
-    with pytest.raises(InputError, match=words):
-        load_model(folder)

@@ -125,3 +125,10 @@ def test_float32_alone_would_miss_the_tolerance_for_flat_halves(monkeypatch):
     other = (x / np.float32(0.9)).astype(np.float32)
     monkeypatch.setattr(ssim, "_FRAIL", np.inf)
     assert abs(pairwise_ssim(x, other)[0, 0] - by_scikit_image(x[0], other[0])) > 1e-5
+
+
+@pytest.mark.parametrize("metric", [pairwise_ssim, pairwise_ms_ssim])
+def test_equal_images_are_at_distance_zero_and_none_is_below(metric):
+    images = np.random.default_rng(3).random((6, 24, 24, 1), np.float32)
+    distances = metric(images, images)
+    assert distances.min() >= 0 and np.diag(distances).max() < 1e-6

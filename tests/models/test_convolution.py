@@ -30,7 +30,7 @@ shapes = st.one_of(
 )
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(shapes, st.integers(1, 3), st.integers(1, 3), st.sampled_from([1, 3, 5]), st.integers(1, 3), st.integers(0, 99))
 def test_output_and_gradients_are_those_of_the_loop(space, channels_in, channels_out, size, stride, seed):
     rng = np.random.default_rng(seed)

@@ -67,9 +67,20 @@ def test_pools_reduce_windows_of_two_and_leave_an_odd_row_out(pool, reduce):
     np.testing.assert_allclose(pool(jnp.asarray(x)), np.asarray(wanted), rtol=1e-6)
 
 
-def test_average_to_spans_the_windows_of_torchs_adaptive_pooling():
-    x = np.arange(5, dtype=np.float32)[:, None]
-    np.testing.assert_allclose(average_to(jnp.asarray(x), 2), [[1.0], [3.0]], rtol=1e-6)
+@pytest.mark.parametrize("side", [2, 3, 5, 8, 1])
+def test_averages_are_torchs_adaptive_ones(side):
+    x = np.arange(side * 4, dtype=np.float32).reshape(side, 4, 1) ** 2
+    found = average_to(jnp.asarray(x), 2)[..., 0]
+    rows = [slice(i * side // 2, -(-(i + 1) * side // 2)) for i in range(2)]
+    wanted = [[x[row, column, 0].mean() for column in (slice(0, 2), slice(2, 4))] for row in rows]
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_pooling_in_three_dimensions_leaves_out_odd_rows():
+    x = np.random.default_rng(0).normal(size=(4, 5, 2, 3)).astype(np.float32)
+    blocks = x[:, :4].reshape(2, 2, 2, 2, 1, 2, 3)
+    np.testing.assert_allclose(max_pool(jnp.asarray(x)), blocks.max(axis=(1, 3, 5)), rtol=1e-6)
+    np.testing.assert_allclose(average_pool(jnp.asarray(x)), blocks.mean(axis=(1, 3, 5)), rtol=1e-5, atol=1e-6)
 
 
 def test_a_linear_layer_is_weight_times_input_plus_bias():

@@ -1,4 +1,4 @@
-"""The small networks: their layers by definition, their shapes and parameter counts, and refusals."""
+"""The small networks: their layers by definition, their shapes and parameter counts, gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -7,10 +7,10 @@ import pytest
 from scipy import signal
 
 from dpmed.config.model import MlpModel, SmallCnnModel
-from dpmed.errors import InputError
 from dpmed.models.build import build_model
 from dpmed.models.convolution import Convolution
-from dpmed.models.layers import ACTIVATIONS, GroupNorm, Linear, max_pool
+from dpmed.models.layers import ACTIVATIONS, GroupNorm, Linear
+from tests.models.made import check_gradients
 
 KEY = jax.random.key(0)
 
@@ -54,11 +54,6 @@ def test_group_norm_makes_each_group_standard():
         GroupNorm(8, 3)
 
 
-def test_pooling_takes_the_maximum_of_each_window():
-    image = jnp.arange(20, dtype=jnp.float32).reshape(4, 5, 1)
-    np.testing.assert_array_equal(max_pool(image)[..., 0], [[6, 8], [16, 18]])
-
-
 def test_linear_and_activations():
     layer = Linear(4, 3, key=KEY)
     x = jnp.asarray([1.0, -2.0, 0.5, 3.0])
@@ -66,14 +61,5 @@ def test_linear_and_activations():
     np.testing.assert_allclose(ACTIVATIONS["mish"](x), x * np.tanh(np.log1p(np.exp(np.asarray(x)))), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("config", "shape", "task", "word"),
-    [
-        (MlpModel(name="mlp"), (8, 8, 1), "segmentation", "segmentation"),
-        (SmallCnnModel(name="small_cnn", groups=5), (8, 8, 1), "classification", "groups"),
-        (SmallCnnModel(name="small_cnn", channels=(8, 8, 8, 8)), (8, 8, 1), "classification", "side 16 or more"),
-    ],
-)
-def test_what_does_not_fit_is_refused(config, shape, task, word):
-    with pytest.raises(InputError, match=word):
-        build(config, shape=shape, task=task)
+def test_gradients_are_those_of_finite_differences():
+    check_gradients(MlpModel(name="mlp", width=(5,)), (4, 4, 1))

@@ -36,13 +36,13 @@ def privacy(*settings):
         (["clipping=flat"], FlatClipping(0.5)),
         (["clipping=per-layer"], PerLayerClipping(0.5)),
         (["clipping=automatic"], AutomaticClipping(0.5, stability=0.01)),
-        (["clipping=automatic", "clipping_stability=0.2"], AutomaticClipping(0.5, stability=0.2)),
+        (["clipping=automatic", "clipping.stability=0.2"], AutomaticClipping(0.5, stability=0.2)),
         (
             ["clipping=adaptive"],
             AdaptiveClipping(clipping_norm=0.5, quantile=0.5, rate=0.2, count_noise=2.0, expected_batch_size=40),
         ),
         (
-            ["clipping=adaptive", "clipping_quantile=0.9", "clipping_rate=0.1", "clipping_count_noise=8"],
+            ["clipping=adaptive", "clipping.quantile=0.9", "clipping.rate=0.1", "clipping.count_noise=8"],
             AdaptiveClipping(clipping_norm=0.5, quantile=0.9, rate=0.1, count_noise=8.0, expected_batch_size=40),
         ),
     ],
@@ -51,21 +51,21 @@ def test_the_config_chooses_the_clipping(settings, wanted):
     found = build_clipping(privacy(*settings), BUDGET)
     assert found == wanted
     assert count_noise(found) == (wanted.count_noise if isinstance(wanted, AdaptiveClipping) else None)
-    assert describe_clipping(privacy(*settings), found, BUDGET).startswith(privacy(*settings).clipping)
+    assert describe_clipping(privacy(*settings), found, BUDGET).startswith(privacy(*settings).clipping.name)
 
 
 def test_counts_with_so_little_noise_that_nothing_is_left_for_gradients_are_refused():
     # Sensitivity 1/2 under σ_b = 1 costs what σ = 2 costs: the whole budget.
     with pytest.raises(InputError, match="nothing is left") as caught:
-        build_clipping(privacy("clipping=adaptive", "clipping_count_noise=1"), BUDGET)
-    assert caught.value.where == "privacy.clipping_count_noise"
-    build_clipping(privacy("clipping=adaptive", "clipping_count_noise=1.01"), BUDGET)
+        build_clipping(privacy("clipping=adaptive", "clipping.count_noise=1"), BUDGET)
+    assert caught.value.where == "privacy.clipping.count_noise"
+    build_clipping(privacy("clipping=adaptive", "clipping.count_noise=1.01"), BUDGET)
 
 
 def test_notes_state_the_noise_that_gradients_have_left():
     flat = build_clipping(privacy("clipping=flat"), BUDGET)
     assert clipping_notes(flat, BUDGET) == ()
-    adaptive = build_clipping(privacy("clipping=adaptive", "clipping_count_noise=2"), BUDGET)
+    adaptive = build_clipping(privacy("clipping=adaptive", "clipping.count_noise=2"), BUDGET)
     (note,) = clipping_notes(adaptive, BUDGET)
     # 1/σ² = 1/σ_g² + (1/2)²/σ_b². Source: Andrew et al. (2021), Theorem 1.
     left = (2.0**-2 - (2 * 2.0) ** -2) ** -0.5

@@ -10,7 +10,7 @@ from dpmed.privacy.composition import compose
 from dpmed.privacy.grid import share_by_place
 from dpmed.privacy.losses import Gaussian, Relaxed, WorstCase
 from dpmed.privacy.summed import Repeated, summed_loss
-from dpmed.privacy.window import fit_window
+from dpmed.privacy.window import _shared_out, fit_window
 
 
 @pytest.mark.parametrize("tilt", [-0.5, 0.5, 2.0])
@@ -55,3 +55,31 @@ def test_where_next_to_all_mass_is_in_one_point_its_rounding_is_not_the_scale():
     summed = summed_loss((Repeated(WorstCase(1e-9, 1e-3), 10),))
     window = fit_window(summed, tilt=0.5, variance_error=1e-30, side="both")
     assert window.high - window.low >= 0.9e-7 * abs(summed.base)
+
+
+def test_bundles_hold_every_step_once_and_what_is_left_over_is_shared_out():
+    parts = tuple(Repeated(WorstCase(0.01 * (kind + 1), 1.0), 400 + 37 * kind) for kind in range(30))
+    summed = summed_loss(parts)
+    window = fit_window(summed, tilt=1.5, variance_error=1e-3, side="both")
+    assert window.ratio > 1
+    assert 2 <= len(window.bundles) < 40
+    counts = sum(bundle.repeats * np.asarray(bundle.counts) for bundle in window.bundles)
+    assert counts.tolist() == [part.times for part in parts]
+    widths = [bundle.high - bundle.low for bundle in window.bundles]
+    assert max(widths) < 4 * widths[0]
+
+
+def test_what_is_left_over_is_shared_out_without_loss_in_bundles_that_are_not_too_wide():
+    rest, equal, variances = [7, 0, 90, 3, 40], [1, 2, 1, 0, 3], np.asarray([1.0, 0.5, 0.2, 4.0, 0.0])
+    shared = _shared_out(rest, equal, variances)
+    assert np.sum(shared, axis=0).tolist() == rest
+    room = 4 * float(np.asarray(equal) @ variances)
+    assert all(float(np.asarray(one) @ variances) <= room + variances.max() for one in shared)
+    assert len(shared) <= math.ceil(float(np.asarray(rest) @ variances) / (room - variances.max())) + 1
+
+
+def test_a_number_of_bundles_that_divides_the_steps_leaves_none_over():
+    summed = summed_loss((Repeated(WorstCase(1e-3, 1.0), 10**6),))
+    window = fit_window(summed, tilt=1.5, variance_error=1e-4 * summed.cumulants(1.5)[2], side="both")
+    (bundle,) = window.bundles
+    assert bundle.repeats * bundle.counts[0] == 10**6

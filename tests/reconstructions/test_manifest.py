@@ -157,3 +157,9 @@ def test_what_is_no_manifest_is_refused(tmp_path, text):
 
 def test_the_manifest_says_that_images_are_sensitive():
     assert "patients" in copy.copy(MANIFEST).to_json()["sensitive"]
+
+
+def test_an_attack_that_is_not_finished_says_how_to_go_on(tmp_path):
+    (tmp_path / "unfinished.json").write_text("{}")
+    with pytest.raises(InputError, match="interrupted before it was finished"):
+        read_manifest(tmp_path)

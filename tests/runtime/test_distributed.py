@@ -95,10 +95,10 @@ def test_what_others_say_decides(monkeypatch):
     assert not this.any(False)
     told = [[4], list(b"17  ")]
     assert this.smallest(1000) == 17
-    told = [[1], list(b"8"), [1], list(b"7")]
-    this.require_alike("the plan", 8)
+    told = [[3], list(b'"8"'), [3], list(b'"7"')]
+    this.require_alike("the plan", "8")
     with pytest.raises(RunError, match="the plan is not the same"):
-        this.require_alike("the plan", 8)
+        this.require_alike("the plan", "8")
     told = [[1]]
     with pytest.raises(RunError, match="another process"), this.together():
         pass

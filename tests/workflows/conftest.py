@@ -10,6 +10,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from typer.testing import CliRunner
 
 from tests.workflows.neighbours import make_chests
 
@@ -57,6 +58,17 @@ def call(*arguments: object, cwd: Path | None = None, devices: int = 1) -> subpr
     )
 
 
+def call_here(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process: for tests of what it writes and says, not of what becomes of a process."""
+    from dpmed.cli.app import app
+
+    # optax does not bear the strictness of the tests.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        words = [str(argument) for argument in arguments]
+        result = CliRunner().invoke(app, words, prog_name="dpmed", env={"COLUMNS": "160"})
+    return subprocess.CompletedProcess(words, result.exit_code, result.stdout, result.stderr)
+
+
 def with_devices(count: int) -> dict[str, str]:
     return {**ENVIRONMENT, "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
 
@@ -78,36 +90,6 @@ def kill_at(folder: Path, step: int, *arguments: object, signal_number: int = si
         os.kill(process.pid, signal_number)
     process.communicate(timeout=60)
     return process.returncode
-
-
-@pytest.fixture(scope="session")
-def small_run(tmp_path_factory):
-    """The folder of a finished small release run of the quickstart."""
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    done = call("train", "quickstart", *SMALL, "--out", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture(scope="session")
-def seeded_run(tmp_path_factory):
-    """The folder of a finished small seeded run of the quickstart, to be read only."""
-    folder = tmp_path_factory.mktemp("runs") / "seeded"
-    done = call("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-@pytest.fixture(scope="module")
-def compiled_once(tmp_path_factory):
-    """Neighbours run the same programs: the second finds what the first has compiled."""
-    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    before = {name: getattr(jax.config, name) for name in names}
-    jax.config.update(names[0], str(tmp_path_factory.mktemp("compiled")))
-    jax.config.update(names[1], 0.0)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,6 @@ from dpmed.inference.predictor import load_model
 from dpmed.progress import Silent
 from dpmed.workflows import export
 from dpmed.workflows.export import ExportSettings
-from tests.inference.conftest import digits_run, scans, scans_run
-
-__all__ = ["digits_run", "scans", "scans_run"]
 
 
 def go(run, folder, **changes):

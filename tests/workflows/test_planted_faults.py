@@ -25,8 +25,6 @@ from tests.workflows.neighbours import (
     without,
 )
 
-pytestmark = pytest.mark.usefixtures("compiled_once")
-
 
 def by_position(dataset, members, *, secret):
     """The fault: keys that follow a record's place among the others."""

@@ -14,9 +14,6 @@ from dpmed.inference.predictor import load_model
 from dpmed.progress import Silent
 from dpmed.workflows import predict
 from dpmed.workflows.predict import PredictSettings
-from tests.inference.conftest import digits_run, scans, scans_run
-
-__all__ = ["digits_run", "scans", "scans_run"]
 
 
 @pytest.fixture

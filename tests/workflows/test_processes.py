@@ -172,7 +172,7 @@ def test_processes_of_a_release_run_share_batches_and_noise_and_no_two_runs_do(t
     # The secret that they share is written nowhere: no file besides those of a run alone.
     assert sorted(os.listdir(tmp_path / "one")) == [
         "checkpoints", "classes.csv", "config.toml", "confusion.csv", "confusion.png", "curves.png", "internal.json",
-        "metrics.csv", "model.eqx", "model.json", "privacy.json", "split.json", "summary.json",
+        "metrics.csv", "model.eqx", "model.json", "privacy.json", "split.csv", "split.json", "summary.json",
     ]  # fmt: skip
 
 

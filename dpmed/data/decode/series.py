@@ -79,7 +79,7 @@ def _files(source: Path | Sequence[Path]) -> list[Path]:
     else:
         paths = list(source)
     if not paths or len(paths) > _MOST_FILES:
-        where = str(source if isinstance(source, Path) else "[data]")
+        where = str(source if isinstance(source, Path) else "data")
         raise InputError(f"holds {len(paths)} files, which is no series", where=where)
     return sorted(paths)
 

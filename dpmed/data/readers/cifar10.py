@@ -79,7 +79,7 @@ def _locate(config: Cifar10Data, progress: Progress, open_url: OpenUrl) -> Path:
         if not config.download:
             raise InputError(
                 f"holds no {TEST_FILE}",
-                where=f"[data] root = {str(config.root)!r}",
+                where=f"data.root = {str(config.root)!r}",
                 remedy=f"Put {ARCHIVE} from {_URL} there, allow data.download, or try `dpmed phantom cifar10`.",
             )
         download(_URL, archive, md5=_MD5, size=_ARCHIVE_BYTES, progress=progress, open_url=open_url)

@@ -17,7 +17,7 @@ from dpmed.data.identity import names_of
 from dpmed.errors import InputError
 from dpmed.factories import Loaded, guarded, load_factory
 
-_WHERE = "[data] factory"
+_WHERE = "data.factory"
 _INPUT_TYPES = ("uint8", "int16", "uint16", "float16", "float32")
 _TARGET_KINDS = {"classification": "iu", "multi-label": "iu", "segmentation": "iu", "regression": "f"}
 

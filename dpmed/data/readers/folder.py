@@ -6,7 +6,6 @@ right in the class folder are volumes of many frames. A table `metadata.csv` bes
 each file.
 """
 
-import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,10 +15,9 @@ import numpy as np
 
 from dpmed.config.data import FolderData
 from dpmed.data.base import Info, Sample, Split, UnitName
-from dpmed.data.decode.dicom import read_patient_id
 from dpmed.data.decode.files import decode_file
 from dpmed.data.decode.preprocessing import Preprocessing
-from dpmed.data.decode.recognise import recognise
+from dpmed.data.header_patients import HEADER, patients_by_header
 from dpmed.data.image_files import depth_notes, is_volume, preprocessing_of, problem_with
 from dpmed.data.normalise import CLASSES_READ, normalisation, unnamed_patients
 from dpmed.data.problems import Problems
@@ -87,7 +85,7 @@ def read_folder(config: FolderData, *, progress: Progress) -> FileDataset:
 
 
 def _check_classes(names: tuple[str, ...], config: FolderData) -> None:
-    where = f"[data] root = {str(config.root)!r}"
+    where = f"data.root = {str(config.root)!r}"
     if {name.lower() for name in names} in _PAIRS:
         raise InputError(
             f"holds the folders {' and '.join(names)}: images and their masks, which would be read as two classes",
@@ -192,33 +190,17 @@ def _groups(files: Sequence[_File], config: FolderData, patients: list[str] | No
     if patients is not None and (pattern is not None or config.patient is not None):
         key = "patient" if pattern is None else "group_pattern"
         raise InputError(
-            f"{METADATA} tells the patients already", where=f"[data] {key}", remedy="Leave one of the two out."
+            f"{METADATA} tells the patients already", where=f"data.{key}", remedy="Leave one of the two out."
         )
     if patients is not None:
         return patients, True
-    if config.patient == "header":
-        return _groups_by_header(files), True
+    if config.patient == HEADER:
+        found = patients_by_header([file.paths[:1] for file in files], others="data.group_pattern or metadata.csv")
+        return found, True
     if pattern is None:
         # Every file is a unit by itself, and its path is its name.
         return [f"{file.class_name}/{file.name}" for file in files], False
     return groups_by_pattern([file.name for file in files], pattern), True
-
-
-def _groups_by_header(files: Sequence[_File]) -> list[str]:
-    """The patient of each file by its header, as a digest: the numbers themselves go no further."""
-    groups = []
-    for file in files:
-        if recognise(file.paths[0]) != "dicom":
-            remedy = "Only DICOM files do; name patients by data.group_pattern or metadata.csv."
-            raise InputError("has no patient's id in its header", where=str(file.paths[0]), remedy=remedy)
-        groups.append(hashlib.sha256(read_patient_id(file.paths[0]).encode()).hexdigest()[:32])
-    if len(files) > 1 and len(set(groups)) == 1:
-        raise InputError(
-            "is 'header', but all files name the same patient, as files do whose names were taken out",
-            where="[data] patient",
-            remedy="Name patients by data.group_pattern or metadata.csv.",
-        )
-    return groups
 
 
 def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
@@ -227,7 +209,7 @@ def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
     Raises:
         InputError: it is no such expression, or does not fit a name.
     """
-    where = f"[data] group_pattern = {pattern!r}"
+    where = f"data.group_pattern = {pattern!r}"
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -252,6 +234,6 @@ def _check_parts(groups: list[str], parts: np.ndarray, *, shown: bool) -> None:
             unit = f"the unit {group!r}" if shown else "a patient"
             raise InputError(
                 f"{unit} has pictures in {part_of[group]} and in {part}, so the test would measure memory",
-                where="[data] group_pattern" if shown else "[data] patient",
+                where="data.group_pattern" if shown else "data.patient",
                 remedy="Move all its pictures into one part.",
             )

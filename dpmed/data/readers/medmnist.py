@@ -119,7 +119,7 @@ def _locate(config: MedMnistData) -> Path:
 
 def _read_pictures(
     file: NpzFile, config: MedMnistData, progress: Progress
-) -> tuple[Shaped[np.ndarray, "sample *space"], Split]:
+) -> tuple[Shaped[np.ndarray, " sample *space"], Split]:
     counts = []
     volume = config.dataset.endswith("3d")
     expected = (config.size,) * (3 if volume else 2) + ((3,) if config.dataset in COLOURED else ())
@@ -137,7 +137,7 @@ def _read_pictures(
     split = Split(train=np.arange(ends[0]), validation=np.arange(ends[0], ends[1]), test=np.arange(ends[1], ends[2]))
     shape = (int(ends[2]), *expected)
 
-    def fill(out: Shaped[np.ndarray, "sample *space"]) -> None:
+    def fill(out: Shaped[np.ndarray, " sample *space"]) -> None:
         for part, end, count in zip(PARTS.values(), ends, counts, strict=True):
             file.read(f"{part}_images", _place(out[end - count : end]))
 
@@ -150,7 +150,7 @@ def _read_pictures(
         return Archive(folder, file.path, shape=shape, dtype=np.dtype(np.uint8)).open(fill, progress), split
 
 
-def _place(rows: Shaped[np.ndarray, "sample *space"]) -> Allocate:
+def _place(rows: Shaped[np.ndarray, " sample *space"]) -> Allocate:
     return lambda shape, dtype: rows
 
 

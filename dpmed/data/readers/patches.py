@@ -27,11 +27,11 @@ def read_patches(config: PatchesData) -> ArrayDataset:
         InputError: a patch is larger than the pictures, or a picture is named twice.
     """
     if len(set(config.pictures)) != len(config.pictures) or not config.pictures:
-        raise InputError("names a picture twice, or none", where="[data] pictures")
+        raise InputError("names a picture twice, or none", where="data.pictures")
     parts = [cut_patches(_load(name), config.size) for name in config.pictures]
     pixels = np.concatenate(parts)
     if min(map(len, parts)) < 1:
-        raise InputError(f"leaves no patch of {config.pictures}", where=f"[data] size = {config.size}")
+        raise InputError(f"leaves no patch of {config.pictures}", where=f"data.size = {config.size}")
     labels = np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts])
     info = Info(
         name="patches",

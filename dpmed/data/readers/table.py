@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Int8
+from jaxtyping import Float, Int, Int8, Integer
 
 from dpmed.config.data import TableData, names_in
 from dpmed.data.base import Info, Sample, Split, TaskName
@@ -19,6 +19,7 @@ from dpmed.data.decode.files import decode_sample, decode_volumes, grid_of, open
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.recognise import kind_of_name
 from dpmed.data.decode.volume import check_pair, read_labels
+from dpmed.data.header_patients import HEADER, patients_by_header
 from dpmed.data.image_files import depth_notes, is_volume, preprocessing_of, problem_with
 from dpmed.data.masks import read_mask
 from dpmed.data.normalise import CLASSES_READ, TARGET_CONSTANTS, normalisation, unnamed_patients
@@ -54,13 +55,14 @@ def read_table_data(config: TableData) -> FileDataset:
     images = names_in(config.image)
     files = images if config.mask is None else (*images, config.mask)
     wanted = [*files, *_optional(config.labels), *_optional(config.targets), *config.columns]
-    wanted += [name for name in (config.patient, config.split) if name is not None]
-    table = read_table(root.locate(config.table, source="[data] table"), list(dict.fromkeys(wanted)))
+    wanted += [name for name in (_patient_column(config), config.split) if name is not None]
+    table = read_table(root.locate(config.table, source="data.table"), list(dict.fromkeys(wanted)))
     problems = Problems(table.lines)
     sources = _find_sources(root, table, files, problems=problems, size=config.size, masks=config.mask is not None)
     learnt = _learnt(config, table, problems)
     groups = _groups(config, table, sources, root, problems)
-    split = None if config.split is None else _split(table.column(config.split), groups, problems)
+    shows = config.patient != HEADER
+    split = None if config.split is None else _split(table.column(config.split), groups, problems, shows=shows)
     problems.settle(str(table.path))
     preprocessing = preprocessing_of(config, files=len(images), first=sources[0][0])
     return FileDataset(
@@ -74,7 +76,7 @@ def read_table_data(config: TableData) -> FileDataset:
         ),
         root=root.path,
         sources=sources,
-        decode=_Decoder(preprocessing=preprocessing, learnt=learnt),
+        decode=_Decoder(preprocessing=preprocessing, learnt=learnt, table=str(table.path), lines=table.lines),
         preprocessing={
             "reader": "table",
             "classes": len(learnt.names) if learnt.task == "segmentation" else None,
@@ -85,12 +87,22 @@ def read_table_data(config: TableData) -> FileDataset:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Decoder:
-    """From the files of a sample to the sample."""
+    """From the files of a sample to the sample; what is wrong with them is told with the line that names them."""
 
     preprocessing: Preprocessing
     learnt: _Learnt
+    table: str
+    lines: Integer[np.ndarray, " row"]
 
     def __call__(self, files: Sources, number: int) -> Sample:
+        try:
+            return self._decoded(files, number)
+        except InputError as error:
+            place = f"{self.table} line {self.lines[number]}"
+            where = place if error.where is None else f"{place}: {error.where}"
+            raise InputError(error.problem, where=where, remedy=error.remedy) from error
+
+    def _decoded(self, files: Sources, number: int) -> Sample:
         learnt = self.learnt
         if learnt.task == "segmentation":
             return self._segmentation(files[:-1], files[-1])
@@ -168,7 +180,7 @@ def _learnt(config: TableData, table: TextTable, problems: Problems) -> _Learnt:
     if len(names) == 1:
         return _classes(config, table.column(names[0]), names[0], problems)
     if config.class_names is not None:
-        raise InputError("several labels are named by their columns", where="[data] class_names")
+        raise InputError("several labels are named by their columns", where="data.class_names")
     columns = [_label_column(table.column(name), name, problems) for name in names]
     return _Learnt(task="multi-label", names=names, targets=np.stack(columns, axis=1))
 
@@ -179,11 +191,11 @@ def _classes(config: TableData, fields: list[str], column: str, problems: Proble
     if len(found) > _MAX_CLASSES:
         raise InputError(
             f"the column {column!r} has {len(found):,} different values, too many for classes",
-            where="[data] labels",
+            where="data.labels",
             remedy="Numbers to predict are named as data.targets.",
         )
     if len(names) < 2:  # noqa: PLR2004 one class cannot be told from anything
-        raise InputError(f"the column {column!r} has {len(names)} classes; two are needed", where="[data] labels")
+        raise InputError(f"the column {column!r} has {len(names)} classes; two are needed", where="data.labels")
     number_of = {name: number for number, name in enumerate(names)}
     labels = np.array([number_of.get(field, -1) for field in fields], np.int32)
     for row in np.flatnonzero(labels < 0).tolist():
@@ -223,6 +235,11 @@ def _groups(config: TableData, table: TextTable, sources: list[Sources], root: R
     if config.patient is None:
         # Every sample is a unit by itself, and its first file is its name.
         return [os.path.relpath(files[0], root.path) if files else "" for files in sources]
+    if config.patient == HEADER:
+        # Files are opened only once the table itself is in order.
+        problems.settle(str(table.path))
+        images = len(names_in(config.image))
+        return patients_by_header([files[:images] for files in sources], others="a column of the table")
     patients = table.column(config.patient)
     for row, patient in enumerate(patients):
         if not patient:
@@ -230,7 +247,11 @@ def _groups(config: TableData, table: TextTable, sources: list[Sources], root: R
     return patients
 
 
-def _split(fields: list[str], groups: list[str], problems: Problems) -> Split:
+def _patient_column(config: TableData) -> str | None:
+    return None if config.patient == HEADER else config.patient
+
+
+def _split(fields: list[str], groups: list[str], problems: Problems, *, shows: bool) -> Split:
     numbers: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
     part_of: dict[str, tuple[str, int]] = {}
     for row, (field, group) in enumerate(zip(fields, groups, strict=True)):
@@ -241,9 +262,10 @@ def _split(fields: list[str], groups: list[str], problems: Problems) -> Split:
         numbers[part].append(row)
         other, first = part_of.setdefault(group, (part, row))
         if other != part:
-            problems.add(row, f"{group!r} is in {part} here, but in {other} on line {problems.line_of(first)}")
+            who = repr(group) if shows else "the patient of this line's file"
+            problems.add(row, f"{who} is in {part} here, but in {other} on line {problems.line_of(first)}")
     if not numbers["train"]:
-        raise InputError("no row is in the training part", where="[data] split")
+        raise InputError("no row is in the training part", where="data.split")
     return Split(**{part: np.asarray(rows, np.int64) for part, rows in numbers.items()})
 
 

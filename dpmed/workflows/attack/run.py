@@ -11,11 +11,12 @@ from dpmed.attacks.prior_aware import PriorAwareAttack
 from dpmed.attacks.target import target_plan
 from dpmed.files import make_folder
 from dpmed.progress import Progress
+from dpmed.reconstructions.manifest import UNFINISHED_NAME
 from dpmed.workflows.attack.images import ImageFolder, ImageSummary
 from dpmed.workflows.attack.levels import make_level
 from dpmed.workflows.attack.settings import ReconstructSettings
 from dpmed.workflows.attack.success_rates import SuccessFolder, SuccessSummary
-from dpmed.workflows.attack.unfinished import STATE, read_unfinished
+from dpmed.workflows.attack.unfinished import read_unfinished
 
 Summary = ImageSummary | SuccessSummary
 
@@ -64,5 +65,5 @@ def run(settings: ReconstructSettings, folder: Path, progress: Progress) -> Summ
                 done.add(folder, level.name, batch, facts=results.keep(level, batch, found))
                 del found
     summary = results.finish({level.name: done.of_level(level.name, attack.batches) for level in levels})
-    (folder / STATE).unlink(missing_ok=True)
+    (folder / UNFINISHED_NAME).unlink(missing_ok=True)
     return summary

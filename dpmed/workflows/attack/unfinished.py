@@ -11,8 +11,8 @@ from dpmed.attacks.base import Facts
 from dpmed.errors import InputError
 from dpmed.fields import read_fields
 from dpmed.files import new_run_folder, write_json
+from dpmed.reconstructions.manifest import UNFINISHED_NAME
 
-STATE = "unfinished.json"
 _MOST_BYTES = 1 << 28
 
 
@@ -39,7 +39,7 @@ class Unfinished:
 
     def write(self, folder: Path) -> None:
         """Write the file, whole or not at all."""
-        write_json(folder / STATE, asdict(self))
+        write_json(folder / UNFINISHED_NAME, asdict(self))
 
     def of_level(self, level: str, batches: int) -> list[dict[str, Any]]:
         """What was found in each batch of a finished level."""
@@ -55,9 +55,9 @@ def read_unfinished(folder: Path, digest: str) -> Unfinished:
     Raises:
         InputError: the file is damaged, or that of an attack with other settings.
     """
-    if not (folder / STATE).is_file():
+    if not (folder / UNFINISHED_NAME).is_file():
         return Unfinished(digest=digest)
-    found = read_fields(folder / STATE, _UNFINISHED, most_bytes=_MOST_BYTES)
+    found = read_fields(folder / UNFINISHED_NAME, _UNFINISHED, most_bytes=_MOST_BYTES)
     if found.digest != digest:
         remedy = "Repeat that call to continue it, or choose another folder."
         raise InputError("holds an interrupted attack with other settings", where=str(folder), remedy=remedy)
@@ -76,7 +76,7 @@ def open_folder(out: Path | None, *, digest: str, config_name: str, time: str) -
     Raises:
         InputError: the folder holds something else, such as an attack that has finished or had other settings.
     """
-    if out is not None and (out / STATE).is_file():
+    if out is not None and (out / UNFINISHED_NAME).is_file():
         read_unfinished(out, digest)
         # What was being written when it was interrupted.
         for rest in out.rglob(".*.tmp"):

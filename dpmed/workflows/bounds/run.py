@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dpmed.errors import InputError
+from dpmed.errors import InputError, renaming
 from dpmed.figures.bounds import measured_point, plot_risks, plot_tradeoffs
 from dpmed.files import write_csv, write_json
 from dpmed.privacy.accountant import AccountantName
@@ -297,9 +297,10 @@ def _monotone(rows: Sequence[Row]) -> list[Row]:
 def _inverse(settings: BoundsSettings, adversary: Adversary) -> Row:
     assert settings.max_risk is not None  # noqa: S101 the caller looked
     rate, steps = settings.sampling_rate, settings.steps
-    noise = noise_for_risk(
-        settings.max_risk, adversary=adversary, prior=settings.prior, sampling_rate=rate, steps=steps
-    )
+    with renaming(max_reconstruction_risk="max_risk"):
+        noise = noise_for_risk(
+            settings.max_risk, adversary=adversary, prior=settings.prior, sampling_rate=rate, steps=steps
+        )
     found = assess_noise(noise, delta=settings.delta, sampling_rate=rate, steps=steps)
     return {"adversary": adversary, "max_risk": settings.max_risk, **asdict(found)}
 

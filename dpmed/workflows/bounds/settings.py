@@ -1,11 +1,13 @@
 """Which training `dpmed bounds` speaks of: options, over a config, over the paper's HAM10000."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from dpmed.config.load import load_config
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
+from dpmed.inference.ledger import LEDGER_FILE, read_ledger
 from dpmed.privacy.budget import steps_per_epoch
 from dpmed.progress import Progress
 
@@ -28,6 +30,11 @@ class Facts:
 def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[dict[str, Any], str]:
     """Settings for `BoundsSettings`, and where they come from.
 
+    Args:
+        config_name: a config, or a run folder: then what its ledger says, its σ included; None for the paper's.
+        given: what goes over it.
+        progress: hears of what is missing.
+
     Raises:
         InputError: the config is wrong, or something is known from neither config nor options.
     """
@@ -35,9 +42,12 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
     if config_name is None:
         base, source = dict(PAPER), "HAM10000's settings of the paper"
         progress.say(f"No config given: {source} (train size 8012, batch 2048, 300 steps, δ = 8e-7).")
+    elif (Path(config_name) / LEDGER_FILE).is_file():
+        base, source = _from_ledger(Path(config_name), progress), f"the run in {config_name}"
     else:
         loaded = load_config(config_name)
-        base, source = _from_config(loaded.config, options, progress), loaded.name
+        with loaded.locating():
+            base, source = _from_config(loaded.config, options, progress), loaded.name
     facts = {**base, **options}
     if any(name in options for name in ("train_size", "batch_size", "steps", "delta")):
         source += ", changed by options"
@@ -50,6 +60,22 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
     if "prior" not in facts:
         facts["prior"] = 1 / max(facts["train_size"], 1)
     return facts, source
+
+
+def _from_ledger(folder: Path, progress: Progress) -> dict[str, Any]:
+    ledger = read_ledger(folder / LEDGER_FILE)
+    if not ledger.promises or ledger.steps < 1:
+        why = "no step was made yet" if ledger.private else "it was trained without differential privacy"
+        raise InputError(f"{why}, so there is no noise that bounds anything", where=str(folder))
+    progress.say(f"By the run's ledger: σ = {ledger.noise_multiplier:.4g}, {ledger.steps} steps.")
+    return {
+        "train_size": ledger.train_size,
+        "batch_size": max(1, round(ledger.sampling_rate * ledger.train_size)),
+        "steps": ledger.steps,
+        "delta": ledger.delta,
+        "accountant": ledger.accountant,
+        "noise_multipliers": (ledger.noise_multiplier,),
+    }
 
 
 def _from_config(config: Config, options: dict[str, Any], progress: Progress) -> dict[str, Any]:

@@ -6,21 +6,28 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from dpmed.config.data import DataTable
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset
+from dpmed.data.base import Dataset, Split
 from dpmed.data.build import build_dataset
+from dpmed.data.identity import name_same_samples
 from dpmed.data.split import split_dataset
+from dpmed.data.voxel_size import voxel_sizes
 from dpmed.errors import InputError
 from dpmed.files import read_json
 from dpmed.inference.predictor import Predictor, load_model
 from dpmed.inference.run_folder import read_config
-from dpmed.metrics import operating
+from dpmed.metrics.agreement import Agreement, agreement
+from dpmed.metrics.evaluate import unit_weights
 from dpmed.progress import Progress
-from dpmed.workflows.evaluate.scored import Scored, questions_of, subgroups_of
+from dpmed.workflows.evaluate.comparison import compare_scored
+from dpmed.workflows.evaluate.predict import Temperature, fit, score
+from dpmed.workflows.evaluate.scored import Scored, join_units, subgroups_of
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, EvaluateSummary, Part
 from dpmed.workflows.evaluate.write import write_evaluation
 
 _FEW_UNITS = 30
+SPLIT_FILE = "split.json"
 
 
 def run(
@@ -30,46 +37,128 @@ def run(
 
     Args:
         model: a run folder, or a bundle.
-        data: whose `[data]` table is evaluated on; None for the run's own.
-        settings: which part, subgroups and operating points.
+        data: whose `data` table is evaluated on; None for the run's own.
+        settings: which part, subgroups and operating points, against which model.
         folder: where to write.
         progress: shows how far it is.
 
     Raises:
-        InputError: the data set does not fit the model, or has changed since the run.
+        InputError: the data set does not fit a model, or has changed since the run; settings do not go together.
     """
+    if settings.fit_temperature and settings.against is not None:
+        problem = "do not go together: only one model's probabilities would be changed"
+        raise InputError(problem, where="fit_temperature, against")
     predictor = load_model(model, progress=progress)
+    other = None if settings.against is None else load_model(settings.against, progress=progress)
     config, is_own = _config(model, data)
     dataset = build_dataset(config.data, progress=progress)
-    _check_fit(predictor, dataset)
+    for one in (predictor, other):
+        if one is not None:
+            check_fit(one, dataset)
     _check_columns(settings.break_down_by, dataset)
     part: Part = settings.part or ("test" if is_own else "all")
-    numbers = _numbers(dataset, config, part, split_file=model / "split.json" if is_own else None)
-    scored = Scored(predictor, dataset, numbers, config, progress)
-    scores, intervals = scored.evaluate(np.ones(len(numbers), bool))
-    questions = questions_of(scored)
-    subgroups = tuple(row for column in settings.break_down_by for row in subgroups_of(scored, column))
-    notes = _notes(scored, part, is_own=is_own)
-    calibrations = {
-        question.name: operating.calibration(question.probability, question.positive) for question in questions
-    }
-    for question in questions if len(questions) == 1 else ():
-        scores["brier"] = operating.brier(question.probability, question.positive)
-        scores["ece"] = operating.expected_calibration_error(calibrations[question.name])
-        scores["auprc"] = operating.average_precision(question.probability, question.positive)
+    numbers = _numbers(dataset, config, part, split_file=model / SPLIT_FILE if is_own else None)
+    temperature = _temperature(predictor, model, progress) if settings.fit_temperature else None
+
+    def scored_by(one: Predictor) -> Scored:
+        found = score(
+            one,
+            dataset,
+            numbers,
+            resamples=config.evaluation.bootstrap,
+            tolerance=settings.tolerance,
+            progress=progress,
+            temperature=1.0 if temperature is None else temperature.value,
+        )
+        return found if settings.by_unit is None else join_units(found, settings.by_unit)
+
+    scored = scored_by(predictor)
+    comparison = None if other is None else compare_scored(scored, scored_by(other))
+    scores, intervals = scored.evaluate()
+    notes = _notes(scored, part, is_own=is_own, temperature=temperature)
+    if not is_own and (model / SPLIT_FILE).is_file():
+        notes += seen_by(model, dataset, config.data, numbers)
+    if settings.against is not None:
+        notes += seen_by(settings.against, dataset, config.data, numbers)
     summary = EvaluateSummary(
         folder=folder,
         metrics=scores,
         intervals=intervals,
-        n_samples=len(numbers),
-        n_units=len(set(scored.groups)),
+        n_samples=len(scored.names),
+        n_units=scored.units,
+        n_images=len(numbers),
         unit=dataset.info.unit,
+        by="image" if settings.by_unit is None else f"{dataset.info.unit}, {settings.by_unit} of its images",
         part=part,
-        subgroups=subgroups,
+        subgroups=tuple(row for column in settings.break_down_by for row in subgroups_of(scored, column)),
         notes=notes,
+        tolerance=_tolerance(dataset, numbers, settings),
+        temperature=temperature,
+        comparison=comparison,
+        agreement=_agreement(scored),
     )
-    write_evaluation(summary, scored, questions, settings, calibrations)
+    write_evaluation(summary, scored, settings, threshold=predictor.description.threshold)
     return summary
+
+
+def check_fit(predictor: Predictor, dataset: Dataset) -> None:
+    """Refuse a data set that a model was not made for.
+
+    Raises:
+        InputError: task, input or classes differ.
+    """
+    description, info = predictor.description, dataset.info
+    pairs = {
+        "task": (description.task, info.task),
+        "input": (description.input_shape, info.input_shape),
+        "classes": (tuple(description.classes), tuple(info.class_names)),
+        "targets": (tuple(target.name for target in description.targets), tuple(info.target_names)),
+    }
+    for name, (wanted, found) in pairs.items():
+        if wanted != found:
+            raise InputError(
+                f"{name} of the model {predictor.source.name}: {wanted}; of the data set: {found}",
+                where="data",
+                remedy="Give a data set of the same task, size and classes.",
+            )
+
+
+def own_split(run: Path, dataset: Dataset, config: Config) -> Split:
+    """The split of a run's own data.
+
+    Args:
+        run: its folder.
+        dataset: its data set as it is today.
+        config: of the run.
+
+    Raises:
+        InputError: the data set is split differently than when the model was trained.
+    """
+    split = split_dataset(dataset, config.data, seed=config.training.seed)
+    file = run / SPLIT_FILE
+    if file.is_file() and read_json(file) != split.to_json():
+        raise InputError(
+            "the data set is split differently than when the model was trained, so it has changed since",
+            where=str(file),
+            remedy="Restore the data set as it was, or evaluate on other data.",
+        )
+    return split
+
+
+def seen_by(other: Path, dataset: Dataset, data: DataTable, numbers: Int[np.ndarray, " sample"]) -> tuple[str, ...]:
+    """A sentence if a second model was trained on some of the samples, as far as its folder tells."""
+    if not (other / "config.toml").is_file() or not (other / SPLIT_FILE).is_file():
+        return (f"Whether {other.name} was trained on some of these samples is not known here.",)
+    its = read_config(other).data
+    same = name_same_samples(its, data)
+    split = Split.from_json(read_json(other / SPLIT_FILE), where=str(other / SPLIT_FILE))
+    if not same or max((int(part.max(initial=-1)) for part in split.parts().values()), default=-1) >= len(dataset):
+        return ()
+    units = {dataset.groups[number] for number in split.train.tolist()}
+    seen = sum(dataset.groups[number] in units for number in numbers.tolist())
+    if not seen:
+        return ()
+    return (f"{other.name} was trained on the {dataset.info.unit}s of {seen} of these samples: it is flattered here.",)
 
 
 def _config(model: Path, data: Config | None) -> tuple[Config, bool]:
@@ -82,20 +171,16 @@ def _config(model: Path, data: Config | None) -> tuple[Config, bool]:
     return read_config(model), True
 
 
-def _check_fit(predictor: Predictor, dataset: Dataset) -> None:
-    description, info = predictor.description, dataset.info
-    pairs = {
-        "task": (description.task, info.task),
-        "input": (description.input_shape, info.input_shape),
-        "classes": (tuple(description.classes), tuple(info.class_names)),
-    }
-    for name, (wanted, found) in pairs.items():
-        if wanted != found:
-            raise InputError(
-                f"the model's {name} is {wanted}, the data set's is {found}",
-                where="data",
-                remedy="Give a data set of the same task, size and classes.",
-            )
+def _temperature(predictor: Predictor, model: Path, progress: Progress) -> Temperature:
+    if not (model / "config.toml").is_file():
+        raise InputError(
+            "is a bundle, which has no validation split to fit a temperature on",
+            where=str(model),
+            remedy="Give the run folder that it was exported from.",
+        )
+    config = read_config(model)
+    dataset = build_dataset(config.data, progress=progress)
+    return fit(predictor, dataset, own_split(model, dataset, config).validation, progress)
 
 
 def _check_columns(columns: Sequence[str], dataset: Dataset) -> None:
@@ -109,21 +194,46 @@ def _check_columns(columns: Sequence[str], dataset: Dataset) -> None:
 def _numbers(dataset: Dataset, config: Config, part: Part, *, split_file: Path | None) -> Int[np.ndarray, " sample"]:
     if part == "all":
         return np.arange(len(dataset))
-    split = split_dataset(dataset, config.data, seed=config.training.seed)
-    if split_file is not None and split_file.is_file() and read_json(split_file) != split.to_json():
-        raise InputError(
-            "the data set is split differently than when the model was trained, so it has changed since",
-            where=str(split_file),
-            remedy="Restore the data set as it was, or evaluate on other data.",
-        )
-    return split.parts()[part]
+    if split_file is not None:
+        return own_split(split_file.parent, dataset, config).parts()[part]
+    return split_dataset(dataset, config.data, seed=config.training.seed).parts()[part]
 
 
-def _notes(scored: Scored, part: str, *, is_own: bool) -> tuple[str, ...]:
-    units, unit = len(set(scored.groups)), scored.dataset.info.unit
+def _tolerance(dataset: Dataset, numbers: Int[np.ndarray, " sample"], settings: EvaluateSettings) -> str | None:
+    if dataset.info.task != "segmentation":
+        return None
+    return f"{settings.tolerance:g} {voxel_sizes(dataset, numbers[:1]).unit}"
+
+
+def _agreement(scored: Scored) -> dict[str, Agreement]:
+    if scored.info.task != "regression" or scored.predictions is None or scored.targets is None:
+        return {}
+    generator = np.random.default_rng(0)
+    weights = unit_weights(scored.groups, resamples=scored.resamples, generator=generator)
+    columns = {
+        name: agreement(scored.predictions[:, place], scored.targets[:, place], weights=weights)
+        for place, name in enumerate(scored.info.target_names)
+    }
+    return {name: found for name, found in columns.items() if found is not None}
+
+
+def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature | None) -> tuple[str, ...]:
+    units, unit = scored.units, scored.info.unit
     notes = [KEEP_INSIDE]
     if units < _FEW_UNITS:
         notes.append(f"Only {units} {unit}s: the intervals say little.")
     if is_own and part in ("train", "all"):
         notes.append("The model was trained on these samples: the numbers say how well it remembers them.")
+    if temperature is not None:
+        notes.append(temperature.use)
+        if is_own and part in ("validation", "all"):
+            notes.append("The temperature was fitted on samples among these: calibration looks better than it is.")
+    for name in scored.info.class_names[1:] if scored.table is not None else ():
+        column = scored.table[f"dice_{name}"] if scored.table is not None else np.zeros(0)
+        missed = int((column == 0).sum())
+        if missed:
+            notes.append(
+                f"In {missed} of {int(np.isfinite(column).sum())} masks with {name}, predicted or true, the two do not "
+                "meet; where one lacks it altogether there is no Hausdorff distance, and its mean leaves that out."
+            )
     return tuple(notes)

@@ -1,106 +1,184 @@
-"""The samples that are evaluated, and what the model says of them."""
+"""The samples that are evaluated, and what a model says of them: metrics, resamplings, subgroups, units."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from dpmed.config.schema import Config
-from dpmed.data.base import Dataset
+from dpmed.data.base import Info
+from dpmed.errors import InputError
 from dpmed.figures.evaluation import Question
-from dpmed.inference.predictor import Predictor
-from dpmed.metrics import operating
-from dpmed.metrics.evaluate import bootstrap, evaluate
-from dpmed.progress import Progress
+from dpmed.metrics import operating, probability
+from dpmed.metrics.evaluate import draw, draw_table, evaluate, interval_of, metric_names, unit_weights
 
 _MOST_QUESTIONS = 30
+# Numbers that are worked on at once.
+_BLOCK = 1 << 22
+Joined = Literal["mean", "max"]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Scored:
     """Predictions beside targets.
 
-    Args:
-        predictor: the model.
-        dataset: that fits it.
-        numbers: of the samples.
-        config: gives the number of resamplings.
-        progress: shows how far it is.
+    Attributes:
+        model: the model's name.
+        info: of the data set.
+        names: of the samples.
+        groups: the unit of each sample.
+        columns: further facts per sample.
+        predictions: logits of classification and multi-label, values of regression; None for masks and images.
+        targets: likewise.
+        probabilities: of classes and labels; None for other tasks.
+        table: scores of single samples by name, for masks and images; None for other tasks.
+        resamples: how many times units are drawn for intervals.
+        images: how many images were joined to each row; None where each row is one.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        dataset: Dataset,
-        numbers: Int[np.ndarray, " sample"],
-        config: Config,
-        progress: Progress,
-    ) -> None:
-        self.predictor, self.dataset, self.numbers, self.config = predictor, dataset, numbers, config
-        self.groups = [dataset.groups[number] for number in numbers.tolist()]
-        logits, means, targets = [], [], []
-        with progress.task("predicting", total=len(numbers), unit="samples") as task:
-            for first in range(0, len(numbers), predictor.batch_size):
-                samples = [dataset[number] for number in numbers[first : first + predictor.batch_size].tolist()]
-                images = np.stack([sample.input for sample in samples])
-                targets += [sample.target for sample in samples]
-                task_name = dataset.info.task
-                if task_name == "segmentation":
-                    logits.append(predictor.predict(images))
-                elif task_name in ("classification", "multi-label"):
-                    logits.append(predictor.logits(images, full=True))
-                    means.append(predictor.mean_scale(images, full=True))
-                else:
-                    logits.append(predictor.mean_scale(images, full=True))
-                task.advance(len(samples))
-        self.predictions: Shaped[np.ndarray, "sample ..."] = np.concatenate(logits)
-        self.probabilities: Float[np.ndarray, "sample answer"] | None = np.concatenate(means) if means else None
-        self.targets: Shaped[np.ndarray, "sample ..."] = np.stack(targets)
+    model: str
+    info: Info
+    names: Sequence[str]
+    groups: Sequence[str]
+    columns: Mapping[str, Shaped[np.ndarray, " sample"]]
+    predictions: Shaped[np.ndarray, "sample answer"] | None
+    targets: Shaped[np.ndarray, "sample ..."] | None
+    probabilities: Float[np.ndarray, "sample answer"] | None
+    table: Mapping[str, Float[np.ndarray, " sample"]] | None
+    resamples: int
+    images: Int[np.ndarray, " sample"] | None = None
 
-    def evaluate(self, chosen: Bool[np.ndarray, " sample"]) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-        """Metrics of some of the samples, with intervals by unit."""
-        info, evaluation = self.dataset.info, self.config.evaluation
-        common: dict[str, Any] = {"task": info.task, "class_names": info.output_names}
-        parts = self.predictions[chosen], self.targets[chosen]
-        groups = [group for group, is_chosen in zip(self.groups, chosen.tolist(), strict=True) if is_chosen]
-        return evaluate((), *parts, **common), bootstrap(
-            (), *parts, **common, resamples=evaluation.bootstrap, seed=0, groups=groups
+    @property
+    def units(self) -> int:
+        """How many units there are."""
+        return len(set(self.groups))
+
+    @property
+    def answers(self) -> tuple[Shaped[np.ndarray, "sample answer"], Shaped[np.ndarray, "sample ..."]]:
+        """Predictions and targets of a task that has one answer per sample.
+
+        Raises:
+            ValueError: the task is one of masks or images.
+        """
+        if self.predictions is None or self.targets is None:
+            raise ValueError(f"Expected one answer per sample, not {self.info.task}.")
+        return self.predictions, self.targets
+
+    def select(self, chosen: Bool[np.ndarray, " sample"]) -> "Scored":
+        """Some of the samples."""
+        numbers = np.flatnonzero(chosen).tolist()
+
+        def kept(values: np.ndarray | None) -> np.ndarray | None:
+            return None if values is None else values[chosen]
+
+        return replace(
+            self,
+            names=[self.names[number] for number in numbers],
+            groups=[self.groups[number] for number in numbers],
+            columns={name: values[chosen] for name, values in self.columns.items()},
+            predictions=kept(self.predictions),
+            targets=kept(self.targets),
+            probabilities=kept(self.probabilities),
+            table=None if self.table is None else {name: values[chosen] for name, values in self.table.items()},
+            images=kept(self.images),
         )
+
+    def named(self, model: str) -> "Scored":
+        """The same under another name of the model."""
+        return replace(self, model=model)
+
+    def values(self) -> dict[str, float]:
+        """The metrics; one that is not defined is left out."""
+        once = np.ones((1, len(self.names)), np.int64)
+        if self.table is not None:
+            found = {name: float(column[0]) for name, column in draw_table(self.table, once).items()}
+        else:
+            common: Any = {"task": self.info.task, "class_names": self.info.output_names}
+            found = evaluate((), *self.answers, **common)
+            found |= {name: float(column[0]) for name, column in self._of_single_question(once).items()}
+        return {name: value for name, value in found.items() if np.isfinite(value)}
+
+    def draws(self) -> dict[str, Float[np.ndarray, " resample"]]:
+        """The metrics of each resampling of units; of two models on the same samples the same units are drawn."""
+        if self.resamples == 0 or not self.names:
+            return {}
+        generator = np.random.default_rng(0)
+        size = max(1, _BLOCK // len(self.names))
+        parts = []
+        for first in range(0, self.resamples, size):
+            count = min(size, self.resamples - first)
+            parts.append(self._draw(unit_weights(self.groups, resamples=count, generator=generator)))
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def evaluate(self) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+        """The metrics, with 95 % intervals by unit."""
+        values = self.values()
+        intervals = {name: interval_of(column) for name, column in self.draws().items()}
+        return values, {name: found for name, found in intervals.items() if found is not None and name in values}
+
+    def _draw(self, weights: Int[np.ndarray, "resample sample"]) -> dict[str, Float[np.ndarray, " resample"]]:
+        if self.table is not None:
+            return draw_table(self.table, weights)
+        common: Any = {"task": self.info.task, "class_names": self.info.output_names}
+        names = metric_names(self.info.task)
+        return draw(names, *self.answers, weights, **common) | self._of_single_question(weights)
+
+    def _of_single_question(
+        self, weights: Int[np.ndarray, "resample sample"]
+    ) -> dict[str, Float[np.ndarray, " resample"]]:
+        """Scores of probabilities, where a single thing is asked of each sample."""
+        if self.probabilities is None or (len(self.info.output_names) > _questions_of_one(self.info.task)):
+            return {}
+        chances, positive, known = answers_of(self, len(self.info.output_names) - 1)
+        return probability.draws(chances, positive, weights[:, known])
+
+
+def answers_of(
+    scored: Scored, place: int
+) -> tuple[Float[np.ndarray, " known"], Bool[np.ndarray, " known"], Bool[np.ndarray, " sample"]]:
+    """Probability and truth of one class or label where it is known, and which samples those are."""
+    if scored.probabilities is None or scored.targets is None:
+        raise ValueError(f"Expected probabilities, not {scored.info.task}.")
+    if scored.info.task == "classification":
+        known, positive = np.ones(len(scored.targets), bool), scored.targets == place
+    else:
+        known, positive = scored.targets[:, place] >= 0, scored.targets[:, place] == 1
+    return scored.probabilities[known, place].astype(np.float64), positive[known], known
+
+
+def places_of(info: Info) -> list[int]:
+    """The classes or labels that are asked for one by one; of two classes the second alone."""
+    if info.task not in ("classification", "multi-label"):
+        return []
+    count = len(info.output_names)
+    # The first of two is the second's complement.
+    return [1] if info.task == "classification" and count == 2 else list(range(count))[:_MOST_QUESTIONS]  # noqa: PLR2004
 
 
 def questions_of(scored: Scored) -> list[Question]:
     """What is asked of each sample with yes or no; of two classes the second alone."""
-    info, probabilities = scored.dataset.info, scored.probabilities
-    if probabilities is None:
-        return []
     found = []
-    names = info.output_names
-    for place, name in enumerate(names):
-        if info.task == "classification":
-            if len(names) == 2 and place == 0:  # noqa: PLR2004 the first is the second's complement
-                continue
-            known = np.ones(len(scored.targets), bool)
-            positive = scored.targets == place
-        else:
-            known = scored.targets[:, place] >= 0
-            positive = scored.targets[:, place] == 1
-        probability, positive = probabilities[known, place].astype(np.float64), positive[known]
-        bins = operating.calibration(probability, positive)
+    for place in places_of(scored.info):
+        chances, positive, _ = answers_of(scored, place)
+        bins = operating.calibration(chances, positive)
         points = [(one.mean_probability, one.share_positive, one.interval) for one in bins]
-        found.append(Question(name=name, probability=probability, positive=positive, bins=points))
-    return found[:_MOST_QUESTIONS]
+        name = scored.info.output_names[place]
+        found.append(Question(name=name, probability=chances, positive=positive, bins=points))
+    return found
 
 
 def subgroups_of(scored: Scored, column: str) -> list[dict[str, Any]]:
     """A row per value of a column, with the gap to all others and how small a gap could have been seen."""
-    values = np.asarray(scored.dataset.columns()[column])[scored.numbers]
+    values = scored.columns[column]
     rows = []
     for value in np.unique(values):
         here = values == value
-        scores, intervals = scored.evaluate(here)
-        units = len({group for group, is_here in zip(scored.groups, here.tolist(), strict=True) if is_here})
-        rest = scored.evaluate(~here)[0] if not here.all() else {}
+        part = scored.select(here)
+        scores, intervals = part.evaluate()
+        rest = scored.select(~here).values() if not here.all() else {}
         row: dict[str, Any] = {"column": column, "value": str(value) or "unknown", "samples": int(here.sum())}
-        row["units"] = units
+        row["units"] = part.units
         for name, score in scores.items():
             low, high = intervals.get(name, (np.nan, np.nan))
             row |= {name: score, f"{name}_low": low, f"{name}_high": high}
@@ -110,3 +188,82 @@ def subgroups_of(scored: Scored, column: str) -> list[dict[str, Any]]:
                 row[f"{name}_visible_gap"] = (high - low) / 2
         rows.append(row)
     return rows
+
+
+def join_units(scored: Scored, how: Joined) -> Scored:
+    """One answer per unit: the mean, or the largest, of the probabilities of its images; for numbers their mean.
+
+    A unit is positive where any of its images is, and unknown where one is unknown and none positive. Of several
+    classes the largest probabilities are brought to the sum 1 again.
+
+    Args:
+        scored: by image.
+        how: images of a unit are joined.
+
+    Raises:
+        InputError: the task has no such answer, or the images of a unit have different classes.
+    """
+    task, predictions, targets = scored.info.task, scored.predictions, scored.targets
+    if predictions is None or targets is None:
+        raise InputError(f"has no meaning for {task}: masks and images are compared one by one", where="by_unit")
+    if task == "regression" and how == "max":
+        raise InputError("'max' has no meaning for numbers", where="by_unit", remedy="Use mean.")
+    units, unit = np.unique(np.asarray(scored.groups), return_inverse=True)
+    members = [np.flatnonzero(unit == number) for number in range(len(units))]
+    answers = predictions if scored.probabilities is None else scored.probabilities
+    joined = np.stack([_joined(answers[rows].astype(np.float64), how, scored.info) for rows in members])
+    return replace(
+        scored,
+        names=units.tolist(),
+        groups=units.tolist(),
+        columns={name: _joined_column(values, members) for name, values in scored.columns.items()},
+        predictions=joined if scored.probabilities is None else _logits(joined, task),
+        probabilities=None if scored.probabilities is None else joined,
+        targets=np.stack([_joined_target(targets[rows], scored.info, str(units[n])) for n, rows in enumerate(members)]),
+        images=np.array([len(rows) for rows in members]),
+    )
+
+
+def _joined(answers: Float[np.ndarray, "image answer"], how: Joined, info: Info) -> Float[np.ndarray, " answer"]:
+    if how == "mean":
+        return answers.mean(axis=0)
+    largest: Float[np.ndarray, " answer"] = answers.max(axis=0)
+    if info.task == "classification":
+        if len(largest) == 2:  # noqa: PLR2004 two classes: the second's alone is asked for
+            return np.array([1 - largest[1], largest[1]])
+        return largest / largest.sum()
+    return largest
+
+
+def _joined_target(targets: Shaped[np.ndarray, "image ..."], info: Info, name: str) -> Shaped[np.ndarray, "..."]:
+    if info.task == "regression":
+        return targets.mean(axis=0)
+    if info.task == "multi-label":
+        return np.where((targets == 1).any(axis=0), 1, np.where((targets < 0).any(axis=0), -1, 0)).astype(targets.dtype)
+    if len(info.class_names) > 2 and len(np.unique(targets)) > 1:  # noqa: PLR2004 of two the second counts
+        raise InputError(
+            f"{info.unit} {name!r} has images of different classes, so it has no single one",
+            where="by_unit",
+            remedy="Evaluate by image, or give a data set with a class per unit.",
+        )
+    return np.asarray(targets.max())
+
+
+def _joined_column(
+    values: Shaped[np.ndarray, " image"], members: Sequence[Int[np.ndarray, " _"]]
+) -> Shaped[np.ndarray, " unit"]:
+    found = [set(values[rows].tolist()) for rows in members]
+    return np.array([str(next(iter(one))) if len(one) == 1 else "several" for one in found])
+
+
+def _logits(probabilities: Float[np.ndarray, "unit answer"], task: str) -> Float[np.ndarray, "unit answer"]:
+    """Logits that have these probabilities."""
+    safe = np.clip(probabilities, 1e-300, None)
+    if task == "classification":
+        return np.log(safe)
+    return np.log(safe) - np.log(np.clip(1 - probabilities, 1e-300, None))
+
+
+def _questions_of_one(task: str) -> int:
+    """How many names a task has that asks a single question."""
+    return 2 if task == "classification" else 1

@@ -1,10 +1,16 @@
 """What is asked of an evaluation, and what it found."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from dpmed.metrics.agreement import Agreement
+from dpmed.workflows.evaluate.comparison import Comparison
+from dpmed.workflows.evaluate.predict import Temperature
+from dpmed.workflows.evaluate.scored import Joined
 
 Part = Literal["test", "validation", "train", "all"]
 
@@ -13,19 +19,27 @@ KEEP_INSIDE = "Exact numbers of patients' data, which ε does not cover: this fo
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings:
-    """What to evaluate on.
+    """What to evaluate on, and how.
 
     Attributes:
         part: of the data; None for the test split of the run's own data and all of other data.
         break_down_by: columns of the data set.
         sensitivity: that an operating point is to reach; None for the usual ones.
         threshold: of an operating point; None for the model's own.
+        against: a second model, compared on the same samples.
+        by_unit: how the images of a patient (or lesion, scan) become one answer; None: each image by itself.
+        tolerance: of surface Dice, in mm (in pixels for pictures).
+        fit_temperature: on the validation split of the run's own data.
     """
 
     part: Part | None = None
     break_down_by: tuple[str, ...] = ()
     sensitivity: float | None = None
     threshold: float | None = None
+    against: Path | None = None
+    by_unit: Joined | None = None
+    tolerance: float = 2.0
+    fit_temperature: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +50,18 @@ class EvaluateSummary:
         folder: where it was written.
         metrics: by name.
         intervals: 95 %, by unit.
-        n_samples: how many samples.
+        n_samples: how many samples, or units where the images of one are joined.
         n_units: how many units they come from.
+        n_images: how many images.
         unit: what that is.
+        by: what a sample is: `image`, or the unit and how its images were joined.
         part: of the data.
         subgroups: rows of subgroups.csv.
-        notes: what must be known to read the numbers rightly.
+        notes: what must be known to read the numbers rightly; the first says that they stay inside.
+        tolerance: of surface Dice with its unit; None without masks.
+        temperature: that was fitted; None without.
+        comparison: with a second model; None without.
+        agreement: bias and limits of agreement of each target.
     """
 
     folder: Path
@@ -49,10 +69,16 @@ class EvaluateSummary:
     intervals: dict[str, tuple[float, float]]
     n_samples: int
     n_units: int
+    n_images: int
     unit: str
+    by: str
     part: str
     subgroups: tuple[dict[str, Any], ...]
     notes: tuple[str, ...]
+    tolerance: str | None = None
+    temperature: Temperature | None = None
+    comparison: Comparison | None = None
+    agreement: Mapping[str, Agreement] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The content of `metrics.json`."""
@@ -62,10 +88,25 @@ class EvaluateSummary:
             "intervals": {name: list(interval) for name, interval in self.intervals.items()},
             "n_samples": self.n_samples,
             "n_units": self.n_units,
+            "n_images": self.n_images,
             "unit": self.unit,
+            "by": self.by,
             "part": self.part,
+            "surface_tolerance": self.tolerance,
+            "temperature": None if self.temperature is None else self.temperature.value,
+            "uses_of_data": [] if self.temperature is None else [self.temperature.use],
+            "comparison": None if self.comparison is None else self.comparison.to_json(),
+            "agreement": agreement_rows(self.agreement),
             "notes": list(self.notes),
         }
+
+    @property
+    def what(self) -> str:
+        """What was evaluated, in words."""
+        joined = "" if self.n_images == self.n_samples else f", joined from {self.n_images} images"
+        if joined:
+            return f"{self.n_samples} {self.unit}s ({self.part}){joined}"
+        return f"{self.n_samples} samples of {self.n_units} {self.unit}s ({self.part})"
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """For the terminal."""
@@ -74,3 +115,21 @@ class EvaluateSummary:
             low, high = self.intervals.get(name, (np.nan, np.nan))
             rows.append([name, f"{value:.4f}", "" if np.isnan(low) else f"{low:.4f} to {high:.4f}"])
         return ["metric", "value", f"95 % interval, by {self.unit}"], rows
+
+
+AGREEMENT_COLUMNS = (
+    "target", "samples", "bias", "bias_low", "bias_high", "deviation", "lower_limit", "lower_limit_low",
+    "lower_limit_high", "upper_limit", "upper_limit_low", "upper_limit_high",
+)  # fmt: skip
+
+
+def agreement_rows(found: Mapping[str, Agreement]) -> list[dict[str, Any]]:
+    """A row per target."""
+    rows = []
+    for name, one in found.items():
+        row: dict[str, Any] = {"target": name, "samples": one.samples, "bias": one.bias, "deviation": one.deviation}
+        row |= {"lower_limit": one.low, "upper_limit": one.high}
+        for column, key in (("bias", "bias"), ("lower_limit", "low"), ("upper_limit", "high")):
+            row[f"{column}_low"], row[f"{column}_high"] = one.intervals[key]
+        rows.append({column: row[column] for column in AGREEMENT_COLUMNS})
+    return rows

@@ -1,107 +1,173 @@
 """The files of an evaluation: tables, pictures and one page."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dpmed.data.identity import names_of
+from dpmed.figures.agreement import AgreementPanel, plot_agreement
 from dpmed.figures.confusion import plot_confusion
 from dpmed.figures.evaluation import Question, plot_calibration, plot_thresholds
-from dpmed.figures.report import Picture, Report, Table, write_report
+from dpmed.figures.forest import Panel, plot_forest
+from dpmed.figures.report import Picture
 from dpmed.files import write_csv, write_json
-from dpmed.inference.predictor import Predictor
 from dpmed.metrics import operating
 from dpmed.metrics.classification import confusion
-from dpmed.workflows.evaluate.scored import Scored
-from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, EvaluateSummary
+from dpmed.workflows.evaluate.comparison import DELONG_COLUMNS, DIFFERENCE_COLUMNS, Comparison
+from dpmed.workflows.evaluate.page import write_page
+from dpmed.workflows.evaluate.scored import Scored, questions_of
+from dpmed.workflows.evaluate.summary import AGREEMENT_COLUMNS, EvaluateSettings, EvaluateSummary, agreement_rows
 
 METRICS = "metrics.json"
+_HALF = 0.5
 _SPECIFICITIES, _SENSITIVITIES = (0.9, 0.95, 0.99), (0.9, 0.95, 0.99)
 
 
 def write_evaluation(
-    summary: EvaluateSummary,
-    scored: Scored,
-    questions: Sequence[Question],
-    settings: EvaluateSettings,
-    calibrations: dict[str, tuple[operating.CalibrationBin, ...]],
+    summary: EvaluateSummary, scored: Scored, settings: EvaluateSettings, *, threshold: float | None
 ) -> None:
     """Write all tables, pictures, `metrics.json` and the page.
 
     Args:
         summary: what was found.
         scored: the samples.
-        questions: what was asked of each with yes or no.
         settings: of the operating points.
-        calibrations: bins of each question.
+        threshold: the model's own, if it has one.
     """
-    folder, info = summary.folder, scored.dataset.info
-    _write_predictions(scored, folder)
+    folder, questions = summary.folder, questions_of(scored)
+    rows = prediction_rows(scored)
+    write_csv(folder / "predictions.csv", rows, list(rows[0]) if rows else ["sample"])
     columns = dict.fromkeys(name for row in summary.subgroups for name in row)
     write_csv(folder / "subgroups.csv", summary.subgroups, list(columns) or ["column", "value"])
-    points = [row for question in questions for row in _points(question, scored.predictor, settings)]
+    points = [row for question in questions for row in _points(question, settings, threshold)]
     write_csv(folder / "operating_points.csv", points, list(points[0]) if points else ["question", "threshold"])
-    rows = [
+    bins = calibration_rows(questions)
+    write_csv(folder / "calibration.csv", bins, list(bins[0]) if bins else ["question", "low", "high"])
+    if summary.temperature is not None:
+        write_json(folder / "temperature.json", summary.temperature.to_json())
+    if summary.agreement:
+        write_csv(folder / "agreement.csv", agreement_rows(summary.agreement), list(AGREEMENT_COLUMNS))
+    if summary.comparison is not None:
+        write_csv(folder / "comparison.csv", summary.comparison.rows(), list(DIFFERENCE_COLUMNS))
+        if summary.comparison.areas:
+            write_csv(folder / "delong.csv", summary.comparison.delong_rows(), list(DELONG_COLUMNS))
+    pictures = _pictures(summary, scored, questions)
+    write_json(folder / METRICS, summary.to_json())
+    write_page(summary, scored, pictures, points)
+
+
+def calibration_rows(questions: Sequence[Question]) -> list[dict[str, Any]]:
+    """A row per bin of each question."""
+    return [
         {
-            "question": name, "low": one.low, "high": one.high, "samples": one.samples,
+            "question": question.name, "low": one.low, "high": one.high, "samples": one.samples,
             "mean_probability": one.mean_probability, "share_positive": one.share_positive,
             "share_low": one.interval[0], "share_high": one.interval[1],
         }
-        for name, bins in calibrations.items()
-        for one in bins
+        for question in questions
+        for one in operating.calibration(question.probability, question.positive)
     ]  # fmt: skip
-    write_csv(folder / "calibration.csv", rows, list(rows[0]) if rows else ["question", "low", "high"])
-    pictures = []
+
+
+def prediction_rows(scored: Scored) -> list[dict[str, Any]]:
+    """A row per sample, or per unit where the images of one are joined."""
+    rows = []
+    for place, name in enumerate(scored.names):
+        row: dict[str, Any] = {"sample": name}
+        if scored.images is not None:
+            row["images"] = int(scored.images[place])
+        if scored.table is not None:
+            # A score that is not defined leaves its cell empty.
+            row |= {key: float(one[place]) if np.isfinite(one[place]) else None for key, one in scored.table.items()}
+        else:
+            row |= _answers(scored, place)
+        rows.append(row)
+    return rows
+
+
+def _answers(scored: Scored, place: int) -> dict[str, Any]:
+    names, chances = scored.info.output_names, scored.probabilities
+    values, targets = scored.answers
+    row: dict[str, Any] = {}
+    if chances is None:
+        for name, value, target in zip(names, values[place].tolist(), targets[place].tolist(), strict=True):
+            row |= {f"value_{name}": value, f"target_{name}": target if np.isfinite(target) else None}
+        return row
+    if scored.info.task == "classification":
+        row["target"] = names[int(targets[place])]
+        row["prediction"] = names[int(np.argmax(chances[place]))]
+    row |= {f"probability_{name}": value for name, value in zip(names, chances[place].tolist(), strict=True)}
+    if scored.info.task == "multi-label":
+        row |= {
+            f"target_{name}": int(one) if one >= 0 else None for name, one in zip(names, targets[place], strict=True)
+        }
+    return row
+
+
+def _pictures(summary: EvaluateSummary, scored: Scored, questions: Sequence[Question]) -> list[Picture]:
+    folder, info, pictures = summary.folder, scored.info, []
+    if summary.comparison is not None and summary.comparison.differences:
+        heading = f"difference from {summary.comparison.against}"
+        plot_forest(_panels(summary.comparison), folder, "comparison", heading=heading, formats=("png",))
+        caption = (
+            f"Differences from {summary.comparison.against}, with 95 % intervals. Right of the dashed line the value "
+            "is larger; a filled dot marks an interval that leaves out 0."
+        )
+        pictures.append(Picture(title="Differences", path=folder / "comparison.png", caption=caption))
     if questions:
         plot_thresholds(questions, folder)
         plot_calibration(questions, folder)
-        pictures += [
-            Picture(title="All thresholds", path=folder / "roc.png", caption="Left: ROC. Right: precision and recall."),
-            Picture(
-                title="Calibration",
-                path=folder / "calibration.png",
-                caption="On the dotted line, probabilities mean what they say.",
-            ),
-        ]
+        caption = "Left: ROC. Right: precision and recall; the dotted line is the share of positives."
+        pictures.append(Picture(title="All thresholds", path=folder / "roc.png", caption=caption))
+        caption = "On the dotted line, probabilities mean what they say. Below: how many samples have which."
+        pictures.append(Picture(title="Calibration", path=folder / "calibration.png", caption=caption))
     if info.task == "classification":
-        table = confusion(scored.predictions, scored.targets, classes=len(info.class_names))
-        plot_confusion(table, info.class_names, folder)
+        table = confusion(*scored.answers, classes=len(info.class_names))
+        plot_confusion(table, info.class_names, folder, title=summary.what.replace(", ", "\n"))
         caption = "Rows are true classes, columns what the model says."
         pictures.append(Picture(title="Confusion", path=folder / "confusion.png", caption=caption))
-    write_json(folder / METRICS, summary.to_json())
-    _write_page(summary, scored, pictures, points)
+    if summary.agreement:
+        plot_agreement(_agreement_panels(summary, scored), folder)
+        caption = "Each dot a sample. Solid: bias; dashed: 95 % of the differences lie between; bands: 95 % intervals."
+        pictures.append(Picture(title="Agreement (Bland-Altman)", path=folder / "agreement.png", caption=caption))
+    return pictures
 
 
-def _write_predictions(scored: Scored, folder: Path) -> None:
-    info, names = scored.dataset.info, names_of(scored.dataset)
-    rows = []
-    for place, number in enumerate(scored.numbers.tolist()):
-        row: dict[str, Any] = {"sample": number if names is None else names[number]}
-        if info.task == "classification" and scored.probabilities is not None:
-            row["target"] = info.class_names[int(scored.targets[place])]
-            row["prediction"] = info.class_names[int(np.argmax(scored.probabilities[place]))]
-        if scored.probabilities is not None:
-            for name, value in zip(info.output_names, scored.probabilities[place].tolist(), strict=True):
-                row[f"probability_{name}"] = value
-        if info.task == "multi-label":
-            row |= {
-                f"target_{name}": int(one) for name, one in zip(info.output_names, scored.targets[place], strict=True)
-            }
-        if info.task == "regression":
-            for name, value, target in zip(
-                info.output_names, scored.predictions[place].tolist(), scored.targets[place].tolist(), strict=True
-            ):
-                row |= {f"value_{name}": value, f"target_{name}": target}
-        rows.append(row)
-    write_csv(folder / "predictions.csv", rows, list(rows[0]) if rows else ["sample"])
+def _panels(comparison: Comparison) -> list[Panel]:
+    return [
+        Panel(
+            title=one.metric,
+            labels=[comparison.model],
+            values=[one.difference],
+            intervals=[one.interval],
+            is_difference=True,
+        )
+        for one in comparison.differences
+    ]
 
 
-def _points(question: Question, predictor: Predictor, settings: EvaluateSettings) -> list[dict[str, Any]]:
+def _agreement_panels(summary: EvaluateSummary, scored: Scored) -> list[AgreementPanel]:
+    panels = []
+    values, targets = scored.answers
+    for name, one in summary.agreement.items():
+        place = scored.info.target_names.index(name)
+        known = np.isfinite(targets[:, place])
+        places = (("upper limit", "high"), ("bias", "bias"), ("lower limit", "low"))
+        panels.append(
+            AgreementPanel(
+                name=name,
+                values=values[known, place],
+                targets=targets[known, place],
+                lines=[(label, getattr(one, key), one.intervals[key]) for label, key in places],
+            )
+        )
+    return panels
+
+
+def _points(question: Question, settings: EvaluateSettings, own: float | None) -> list[dict[str, Any]]:
     probability, positive = question.probability, question.positive
-    own = settings.threshold if settings.threshold is not None else predictor.description.threshold or 0.5
-    thresholds = [("given" if settings.threshold is not None else "model", own)]
+    given = settings.threshold
+    thresholds = [("model", own or _HALF) if given is None else ("given", given)]
     wanted = _SENSITIVITIES if settings.sensitivity is None else (settings.sensitivity,)
     for share in wanted:
         name = f"sensitivity {share:g}"
@@ -123,44 +189,3 @@ def _points(question: Question, predictor: Predictor, settings: EvaluateSettings
             }
         )  # fmt: skip
     return rows
-
-
-def _write_page(
-    summary: EvaluateSummary, scored: Scored, pictures: Sequence[Picture], points: Sequence[dict[str, Any]]
-) -> None:
-    columns, rows = summary.table()
-    sections: list[Picture | Table] = [Table(title="Metrics", columns=columns, rows=rows)]
-    if points and len({row["question"] for row in points}) == 1:
-        shown = ["rule", "threshold", "sensitivity", "specificity", "ppv", "npv"]
-        note = "All are in operating_points.csv."
-        sections.append(Table(title="Operating points", columns=shown, rows=_cells(points, shown), note=note))
-    main = next(iter(summary.metrics), None)
-    if summary.subgroups and main is not None:
-        shown = ["column", "value", "units", main, f"{main}_low", f"{main}_high", f"{main}_gap"]
-        cells = _cells(summary.subgroups, shown)
-        sections.append(Table(title="Subgroups", columns=shown, rows=cells, note="All metrics are in subgroups.csv."))
-    first = f"{main} is {summary.metrics[main]:.3f}" if main is not None else "No metric is defined for these data"
-    if main in summary.intervals:
-        low, high = summary.intervals[main]
-        first += f" (95 % interval {low:.3f} to {high:.3f})"
-    finding = f"{first}, on {summary.n_samples} samples of {summary.n_units} {summary.unit}s ({summary.part})."
-    write_report(
-        summary.folder / "report.html",
-        Report(
-            title=f"Evaluation of {scored.predictor.source.name} on {scored.dataset.info.name}",
-            warning=KEEP_INSIDE,
-            findings=(finding, *summary.notes[1:]),
-            sections=[*sections, *pictures],
-            explanation=(
-                f"Intervals come from drawing {summary.unit}s with replacement, all samples of one together.",
-                "ε of the training says nothing of these samples: what is computed here are exact numbers.",
-            ),
-        ),
-    )
-
-
-def _cells(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[list[str]]:
-    def cell(value: Any) -> str:
-        return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    return [[cell(row.get(name)) for name in columns] for row in rows]

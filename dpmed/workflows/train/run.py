@@ -23,6 +23,7 @@ from dpmed.training.loop import Hooks, Outcome, train
 from dpmed.training.tracking import CAUTION, TENSORBOARD_FOLDER, check_trackers
 from dpmed.training.validation_monitor import follow_up
 from dpmed.workflows.train import inspection
+from dpmed.workflows.train.own_code import check_code
 from dpmed.workflows.train.run_folder import CHECKPOINTS, check_split, create_run_folder, open_run_folder, siblings_of
 from dpmed.workflows.train.summary import TrainSummary, versions
 
@@ -57,12 +58,14 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
     The numbers of devices and of processes may differ from those before.
 
     Raises:
-        InputError: a checkpoint is damaged or belongs to another config, or the data set has changed.
+        InputError: a checkpoint is damaged or belongs to another config, or the data set or the user's own code has
+            changed.
         RunError: as `run`.
     """
     check_trackers(plan.config.training.track)
     if processes.is_first:
         make_folder(folder / CHECKPOINTS)
+    check_code(folder, plan.config)
     check_split(folder, plan)
     plan = replace(plan, facts=with_siblings(plan.facts, siblings_of(folder)))
     with processes.together():

@@ -7,7 +7,7 @@ a config can always be resumed; `summary.json` comes last of all, so that a fold
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from jaxtyping import PyTree
 
 from dpmed.config.load import config_from_toml, config_to_toml
 from dpmed.config.schema import Config
+from dpmed.data.identity import names_of
 from dpmed.errors import InputError
 from dpmed.figures.curves import plot_curves
 from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
@@ -40,10 +41,12 @@ from dpmed.training.loop import Outcome, RunState
 from dpmed.training.tracking import Tracker, open_tracker
 from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import write_test
+from dpmed.workflows.train.own_code import write_code
 from dpmed.workflows.train.summary import TrainSummary
 
 CONFIG_FILE = "config.toml"
 SPLIT_FILE = "split.json"
+SPLIT_TABLE = "split.csv"
 LEDGER_FILE = "privacy.json"
 INTERNAL_FILE = "internal.json"
 SUMMARY_FILE = "summary.json"
@@ -214,7 +217,18 @@ def create_run_folder(path: Path, plan: Plan) -> None:
     """Write what a resume needs."""
     make_folder(path / CHECKPOINTS)
     write_json(path / SPLIT_FILE, plan.split.to_json())
+    write_csv(path / SPLIT_TABLE, _split_rows(plan), ("number", "part", "unit", "sample"))
+    write_code(path, plan.config)
     write_text(path / CONFIG_FILE, config_to_toml(plan.config))
+
+
+def _split_rows(plan: Plan) -> Iterator[dict[str, Any]]:
+    """For who asks whether a patient took part: each sample's part, unit and name."""
+    names, groups = names_of(plan.dataset), plan.dataset.groups
+    for part, numbers in plan.split.parts().items():
+        for number in numbers.tolist():
+            sample = str(number) if names is None else names[number]
+            yield {"number": number, "part": part, "unit": groups[number], "sample": sample}
 
 
 def check_split(path: Path, plan: Plan) -> None:

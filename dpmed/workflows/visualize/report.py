@@ -5,38 +5,21 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from dpmed.errors import InputError
 from dpmed.figures.gallery import CURVES, GALLERY
 from dpmed.figures.report import Picture, Report, Table, write_report
-from dpmed.matching.rero import Share
 from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.tradeoff import Composition
 from dpmed.reconstructions.manifest import Level, Manifest
+from dpmed.workflows.visualize.findings import LevelResult, conclude, explain_levels, percent, proven, proves_nothing
 
-_FEW = 0.05
 _BOUND_COLUMNS = ("epsilon", "noise_multiplier", "sampling_rate", "steps", "prior", "worst_case_upper", "relaxed_upper")
 _RELAXED = ("bound, relaxed, sign stays the same", "bound, relaxed, sign unknown anew")
 _SAME = 1e-3
-
-
-@dataclass(frozen=True, kw_only=True)
-class LevelResult:
-    """What one level gave.
-
-    Attributes:
-        level: the level.
-        shares: thresholds with the share recovered within each.
-        median: median distance; None if nothing was matched.
-        unrelated: median distance between an original and its nearest other original; None if unknown.
-        note: what differs from the metric's published definition.
-    """
-
-    level: Level
-    shares: tuple[tuple[float, Share], ...]
-    median: float | None
-    unrelated: float | None
-    note: str
+# What an attack says of each level, in the manifest's settings.
+_BY_LEVEL = "levels"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +114,12 @@ def write_audit_report(
         bounds: rows of a `bounds.csv`; may be empty.
 
     Returns:
-        The sentences that say what came out.
+        The conclusion, and the sentences that say what came out at each level.
     """
-    findings = tuple(conclude(manifest, results, metric=metric))
+    upper = [(result, _find_bound(manifest, result.level, bounds)) for result in results]
+    risks = [(result.name, bound.worst_case_upper) for result, bound in upper if bound and bound.worst_case_upper]
+    conclusion = f"{conclude(results, metric=metric)} {proven(risks)}".rstrip()
+    findings = tuple(explain_levels(manifest, results, metric=metric))
     gallery = Picture(
         title="Originals and what was recovered",
         path=path.parent / f"{GALLERY}.png",
@@ -146,70 +132,21 @@ def write_audit_report(
         caption="The share of originals recovered within each distance. Thick dots: each original's nearest other one, "
         "that is, how alike two images are that have nothing to do with each other.",
     )
-    tables = [_level_table(manifest, results), _share_table(results, metric)]
+    tables = [_share_table(results, metric)] if len(results[0].shares) > 1 else []
     if bounds:
         tables.append(_bound_table(manifest, results, bounds))
     report = Report(
         title=f"Reconstruction audit of {manifest.config}",
         warning=manifest.sensitive,
-        findings=findings,
-        sections=[curves, gallery, *tables],
-        facts=_facts(manifest, metric, results[0].note),
+        conclusion=conclusion,
+        summary=_summary_table(manifest, results, metric, bounds),
         explanation=_EXPLANATION,
+        findings=findings,
+        sections=[curves, gallery, *tables, _level_table(manifest, results)],
+        facts=_facts(manifest, metric, results[0].note),
     )
     write_report(path, report)
-    return findings
-
-
-def conclude(manifest: Manifest, results: Sequence[LevelResult], *, metric: str) -> list[str]:
-    """What a reader should take away, no more than was measured.
-
-    Args:
-        manifest: of the reconstructions.
-        results: one per level, each with at least one threshold.
-        metric: the distance.
-    """
-    sentences = []
-    for result in results:
-        threshold, share = result.shares[0]
-        sentence = (
-            f"{_name(result.level)}: {share.recovered} of {share.originals} originals ({share.share:.0%}) were "
-            f"recovered within a distance ({metric}) of {threshold:g}; with 95 % confidence the attack "
-            f"recovers between {share.low:.1%} and {share.high:.1%}."
-        )
-        if result.median is not None and result.unrelated is not None:
-            closer = result.median < result.unrelated
-            sentence += (
-                f" Half of the matches are closer than {result.median:.3g}, where unrelated images are at "
-                f"{result.unrelated:.3g}: {'more' if closer else 'no more'} alike than strangers."
-            )
-        sentences.append(sentence)
-    weakest = None
-    for result in sorted(_private(results), key=lambda result: result.level.epsilon or 0.0):
-        # Levels above one at which the attack succeeded prove nothing, however they came out.
-        if result.shares[0][1].high > _FEW:
-            break
-        weakest = result
-    if weakest is not None:
-        sentences.append(
-            f"Up to ε = {weakest.level.epsilon:g} this attack recovers under {_FEW:.0%} of the images, with 95 % "
-            "confidence at each level."
-        )
-    elif _private(results):
-        originals = results[0].shares[0][1].originals
-        sentences.append(
-            f"At the lowest ε the {originals} originals do not suffice to say that under {_FEW:.0%} are recovered: "
-            "more batches would narrow the interval, or the noise is too weak."
-        )
-    sentences.append(
-        f"This is what one attack ({manifest.attack}) achieved. A better one may achieve more; only the bounds of "
-        "`dpmed bounds` hold for every attack."
-    )
-    return sentences
-
-
-def _private(results: Sequence[LevelResult]) -> list[LevelResult]:
-    return [result for result in results if result.level.is_private]
+    return (conclusion, *findings)
 
 
 _EXPLANATION = (
@@ -242,18 +179,38 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _name(level: Level) -> str:
-    return "Without privacy" if level.epsilon is None else f"At ε = {level.epsilon:g}"
-
-
 def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
+
+
+def _summary_table(
+    manifest: Manifest, results: Sequence[LevelResult], metric: str, bounds: Sequence[BoundRow]
+) -> Table:
+    threshold = results[0].shares[0][0]
+    rows = []
+    for result in results:
+        bound = _find_bound(manifest, result.level, bounds)
+        share = result.share
+        rows.append(
+            (
+                result.name,
+                f"{share.recovered} of {share.originals}",
+                f"{share.low:.1%} to {share.high:.1%}",
+                "–" if bound is None or bound.worst_case_upper is None else percent(bound.worst_case_upper),
+            )
+        )
+    columns = ("privacy", "recovered", "95 % interval", "any attack, at most")
+    note = f"Recovered: within a distance ({metric}) of {threshold:g}."
+    if bounds:
+        note += f" At most: the worst-case bound at a prior of 1 in {round(1 / bounds[0].prior):,}."
+    return Table(title="In short", columns=columns, rows=rows, note=note)
 
 
 def _level_table(manifest: Manifest, results: Sequence[LevelResult]) -> Table:
     rows = [
         (
-            result.level.name,
+            result.name,
+            _attack_at(manifest, result.level),
             _cell(result.level.noise_multiplier if result.level.is_private else None),
             _cell(result.level.epsilon_pld),
             _cell(result.level.epsilon_rdp),
@@ -263,21 +220,39 @@ def _level_table(manifest: Manifest, results: Sequence[LevelResult]) -> Table:
         )
         for result in results
     ]
-    columns = ("level", "noise multiplier", "ε by PLD", "ε by RDP", "images recovered", "median distance", "unrelated")
-    note = f"δ = {_cell(manifest.delta)}; the levels' names mean ε by {manifest.accountant.upper()}."
+    columns = (
+        "privacy", "attack", "noise multiplier", "ε by PLD", "ε by RDP", "images computed", "median distance",
+        "unrelated images",
+    )  # fmt: skip
+    note = (
+        f"δ = {_cell(manifest.delta)}; levels are named by ε according to {manifest.accountant.upper()}. Images "
+        "computed: all that the attacker made, good or not."
+    )
     return Table(title="Levels of privacy", columns=columns, rows=rows, note=note)
+
+
+def _attack_at(manifest: Manifest, level: Level) -> str:
+    """Which attack was chosen there, where the manifest tells; else the one for all."""
+    levels = manifest.settings.get(_BY_LEVEL)
+    chosen = levels.get(level.name) if isinstance(levels, dict) else None
+    return str(chosen["attack"]) if isinstance(chosen, dict) and "attack" in chosen else manifest.attack
 
 
 def _share_table(results: Sequence[LevelResult], metric: str) -> Table:
     thresholds = [threshold for threshold, _ in results[0].shares]
+    marked = [proves_nothing(threshold, results[0].unrelated) for threshold in thresholds]
     rows = [
-        (result.level.name, *(f"{share.share:.1%} ({share.low:.1%}–{share.high:.1%})" for _, share in result.shares))
+        (result.name, *(f"{share.share:.1%} ({share.low:.1%}–{share.high:.1%})" for _, share in result.shares))
         for result in results
     ]
-    columns = ("level", *(f"within {threshold:g}" for threshold in thresholds))
-    return Table(
-        title=f"Share of originals recovered ({metric})", columns=columns, rows=rows, note="In brackets: 95 %."
+    columns = (
+        "privacy",
+        *(f"within {threshold:g}{' *' if mark else ''}" for threshold, mark in zip(thresholds, marked, strict=True)),
     )
+    note = "In brackets: 95 % intervals."
+    if any(marked):
+        note += " * No sign of success: half of all unrelated images are within this distance too."
+    return Table(title=f"Share of originals recovered ({metric})", columns=columns, rows=rows, note=note)
 
 
 def _bound_table(manifest: Manifest, results: Sequence[LevelResult], bounds: Sequence[BoundRow]) -> Table:
@@ -286,7 +261,7 @@ def _bound_table(manifest: Manifest, results: Sequence[LevelResult], bounds: Seq
         bound = _find_bound(manifest, result.level, bounds)
         if bound is not None:
             risks = (bound.prior, bound.worst_case_upper, bound.constant_sign_upper, bound.relaxed_upper)
-            rows.append((result.level.name, f"{result.shares[0][1].share:.1%}", *map(_cell, risks)))
+            rows.append((result.name, f"{result.share.share:.1%}", *map(_cell, risks)))
     note = (
         "The bounds hold for the whole training and any attack of their kind: the chance to pick the right image out "
         "of 1/prior candidates. Above the measured share lies what better attacks might reach. The relaxed attacker "
@@ -295,7 +270,7 @@ def _bound_table(manifest: Manifest, results: Sequence[LevelResult], bounds: Seq
     )
     if not rows:
         note = "No row of the table of bounds has a level's noise, sampling rate and steps."
-    columns = ("level", "recovered (measured)", "prior", "bound, worst case", *_RELAXED)
+    columns = ("privacy", "recovered (measured)", "prior", "bound, worst case", *_RELAXED)
     return Table(title="Beside the bounds", columns=columns, rows=rows, note=note)
 
 
@@ -326,4 +301,16 @@ def _facts(manifest: Manifest, metric: str, note: str) -> dict[str, str]:
         "written": manifest.created,
         "dpmed": manifest.version,
     }
-    return facts | {f"attack: {name}": f"{value}" for name, value in manifest.settings.items()}
+    settings = {name: value for name, value in manifest.settings.items() if name != _BY_LEVEL}
+    return facts | {f"attack: {name.replace('_', ' ')}": _say(value) for name, value in settings.items()}
+
+
+def _say(value: Any) -> str:
+    """A setting as people write it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name.replace('_', ' ')} {_say(part)}" for name, part in value.items()) or "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_say, value)) or "–"
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)

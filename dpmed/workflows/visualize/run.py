@@ -23,10 +23,11 @@ from dpmed.figures.gallery import (
 from dpmed.files import read_json, write_csv
 from dpmed.matching.images import read_images
 from dpmed.matching.rero import Share, share_recovered
-from dpmed.matching.table import SETTINGS, UNRELATED, MatchRow, read_matches, read_unrelated
+from dpmed.matching.table import MATCHES, SETTINGS, UNRELATED, MatchRow, read_matches, read_unrelated
 from dpmed.progress import Progress
 from dpmed.reconstructions.manifest import MANIFEST_NAME, Level, Manifest, read_manifest
-from dpmed.workflows.visualize.report import BoundRow, LevelResult, compute_bounds, read_bounds, write_audit_report
+from dpmed.workflows.visualize.findings import LevelResult, level_title, proves_nothing
+from dpmed.workflows.visualize.report import BoundRow, compute_bounds, read_bounds, write_audit_report
 
 FORMATS = ("png", "pdf", "svg")
 RERO = "rero.csv"
@@ -113,12 +114,19 @@ class ReRoRow:
         epsilon: of the level; infinite without privacy.
         threshold: the distance.
         share: how many.
+        proves_nothing: whether half of all unrelated images are within the threshold too.
     """
 
     level: str
     epsilon: float
     threshold: float
     share: Share
+    proves_nothing: bool
+
+    @property
+    def name(self) -> str:
+        """As the page calls the level."""
+        return level_title(None if math.isinf(self.epsilon) else self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,11 +169,13 @@ def prepare(table: Path, settings: VisualizeSettings) -> VisualizeJob:
     """
     unknown = [name for name in settings.formats if name not in FORMATS]
     if unknown or not settings.formats:
-        raise InputError(f"must be some of {', '.join(FORMATS)}", where=f"--format {','.join(settings.formats)}")
+        raise InputError(f"must be some of {', '.join(FORMATS)}", where=f"formats {','.join(settings.formats)}")
     if settings.images < 1:
-        raise InputError("must be at least 1", where=f"--images {settings.images}")
+        raise InputError("must be at least 1", where=f"images {settings.images}")
     if not all(map(math.isfinite, settings.thresholds)):
-        raise InputError("must be finite", where="--threshold")
+        raise InputError("must be finite", where="threshold")
+    if table.is_dir():
+        table = _matches_in(table)
     rows = read_matches(table)
     if not rows:
         raise InputError("holds no matches", where=str(table))
@@ -223,6 +233,15 @@ def run(job: VisualizeJob, out: Path, progress: Progress) -> VisualizeSummary:
     )
 
 
+def _matches_in(folder: Path) -> Path:
+    if (folder / MATCHES).is_file():
+        return folder / MATCHES
+    remedy = "Give the folder or the table that `dpmed match` wrote."
+    if (folder / MANIFEST_NAME).is_file():
+        remedy = f"These are reconstructions, not yet matched: run `dpmed match {folder}` first."
+    raise InputError(f"holds no {MATCHES}", where=str(folder), remedy=remedy)
+
+
 def _find_reconstructions(table: Path) -> Path:
     beside = table.parent / SETTINGS
     if beside.is_file():
@@ -242,7 +261,7 @@ def _sort_by_level(
 ) -> tuple[tuple[MatchRow, ...], ...]:
     metrics = list(dict.fromkeys(row.metric for row in rows))
     if metric not in metrics:
-        raise InputError(f"{table} has {', '.join(metrics)} only", where=f"--metric {metric}")
+        raise InputError(f"{table} has {', '.join(metrics)} only", where=f"metric {metric}")
     folders = {level.folder: level for level in manifest.levels}
     found: dict[str, dict[tuple[int, int], MatchRow]] = {folder: {} for folder in folders}
     for row in rows:
@@ -279,7 +298,7 @@ def _choose(
     if settings.only:
         missing = [number for number in settings.only if number not in numbers]
         if missing:
-            raise InputError(f"there is no original {missing[0]} in the table", where="--only")
+            raise InputError(f"there is no original {missing[0]} in the table", where="only")
         return tuple(numbers.index(number) for number in dict.fromkeys(settings.only))
     distances = np.array([[np.nan if row.distance is None else row.distance for row in rows] for rows in by_level])
     # Nothing recovered counts as the worst distance seen, so that it never looks like success.
@@ -329,6 +348,7 @@ def _rero(job: VisualizeJob, curves: Sequence[Curve]) -> list[ReRoRow]:
             epsilon=_epsilon(level),
             threshold=threshold,
             share=share_recovered(curve.distances, curve.originals, threshold=threshold),
+            proves_nothing=proves_nothing(threshold, _strangers(job)),
         )
         for level, curve in zip(job.manifest.levels, curves, strict=True)
         for threshold in job.thresholds
@@ -363,8 +383,12 @@ def _write_tables(job: VisualizeJob, out: Path, rero: Sequence[ReRoRow]) -> list
     return [out / RERO, out / "characteristic_rero_curve.csv", out / "reconstructions_ordered.csv"]
 
 
+def _strangers(job: VisualizeJob) -> float | None:
+    return float(np.median(job.unrelated)) if len(job.unrelated) else None
+
+
 def _results(job: VisualizeJob, rero: Sequence[ReRoRow]) -> list[LevelResult]:
-    strangers = float(np.median(job.unrelated)) if len(job.unrelated) else None
+    strangers = _strangers(job)
     results = []
     for level, rows in zip(job.manifest.levels, job.by_level, strict=True):
         distances = [row.distance for row in rows if row.distance is not None]

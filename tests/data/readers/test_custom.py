@@ -12,9 +12,7 @@ from dpmed.errors import InputError
 from dpmed.factories import Loaded
 from dpmed.progress import Silent
 
-LOADED = Loaded(
-    name="own.data:make", function=dict, where="[data] factory", module="own.data", version="1", digest="ab"
-)
+LOADED = Loaded(name="own.data:make", function=dict, where="data.factory", module="own.data", version="1", digest="ab")
 INFO = Info(
     name="own", task="classification", input_shape=(4, 4, 1), class_names=("a", "b"), scale=255.0, mean=(0.5,),
     std=(0.25,), unit="patient", outside_accounting=("Something.",),
@@ -98,7 +96,7 @@ def test_a_selection_is_a_data_set_like_it():
     ],
 )  # fmt: skip
 def test_a_bad_one_is_refused_before_anything_is_trained(changes, message):
-    with pytest.raises(InputError, match=rf"\[data\] factory = 'own\.data:make': .*{message}"):
+    with pytest.raises(InputError, match=rf"data\.factory = 'own\.data:make': .*{message}"):
         checked(**changes)
 
 

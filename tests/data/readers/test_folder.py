@@ -270,7 +270,7 @@ def test_a_patient_of_the_header_in_two_parts_is_refused_without_a_name(tmp_path
     for part, patient in (("train", "A"), ("test", "B"), ("val", "B")):
         for name in ("a", "b"):
             write_dicom(tmp_path / part / name / "1", values, PatientID=f"X{patient}X")
-    with pytest.raises(InputError, match=r"\[data\] patient: a patient has pictures in") as caught:
+    with pytest.raises(InputError, match=r"data\.patient: a patient has pictures in") as caught:
         read_folder(data_config("folder", root=tmp_path, size=[8, 8], patient="header"))
     assert "XBX" not in str(caught.value)
 

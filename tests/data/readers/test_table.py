@@ -258,7 +258,7 @@ def test_any_bytes_are_read_or_refused_with_the_tables_name(tmp_path_factory, da
         try:
             dataset = read(data_config, root, **keys, depth=8)
         except InputError as error:
-            assert "t.csv" in str(error) or "[data]" in str(error)
+            assert "t.csv" in str(error) or "data" in str(error)
         else:
             assert len(dataset) == len(dataset.groups) >= 1
 
@@ -281,3 +281,53 @@ def test_deep_pictures_without_endings_keep_their_depth(tmp_path, data_config):
     dataset = read(data_config, tmp_path, size=[64, 64], labels="y")
     assert dataset[0].input.dtype == np.uint16 and len(np.unique(dataset[0].input)) == 4096
     assert dataset.info.scale == 65535 and any("depth" in note for note in dataset.info.outside_accounting)
+
+
+def test_the_patient_of_the_header_is_the_unit_and_in_two_parts_is_refused_by_line_without_a_name(
+    tmp_path, data_config
+):
+    values = np.zeros((8, 8), np.int16)
+    for name, patient in (("1", "A-17"), ("2", "B-18"), ("3", "A-17")):
+        write_dicom(tmp_path / name, values, PatientID=patient)
+    (tmp_path / "t.csv").write_text("image,y,part\n1,a,train\n2,b,test\n3,a,train\n", encoding="utf-8")
+    keys = {"labels": "y", "patient": "header", "split": "part"}
+    dataset = read(data_config, tmp_path, **keys)
+    assert dataset.info.unit == "patient" and not dataset.info.patients_unknown
+    assert dataset.groups[0] == dataset.groups[2] != dataset.groups[1] and "A-17" not in dataset.groups[0]
+    (tmp_path / "t.csv").write_text("image,y,part\n1,a,train\n2,b,test\n3,a,test\n", encoding="utf-8")
+    with pytest.raises(InputError, match=r"t\.csv line 4: the patient of this line's file is in test here") as caught:
+        read(data_config, tmp_path, **keys)
+    assert "A-17" not in str(caught.value) and dataset.groups[0] not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.zeros((6, 8), np.uint8), r"t\.csv line 3: .*m1\.png: has 8 x 6 pixels, but its image 1 has 8 x 8"),
+        (np.full((8, 8), 7, np.uint8), r"t\.csv line 3: .*m1\.png: holds the value 7, but the classes are 0 to 1"),
+    ],
+)
+def test_a_mask_of_another_shape_than_its_dicom_image_or_with_unknown_values_is_refused_by_line(
+    tmp_path, data_config, mask, message
+):
+    lines = ["image,mask"]
+    for number, values in enumerate((np.zeros((8, 8), np.uint8), mask)):
+        write_dicom(tmp_path / str(number), np.zeros((8, 8), np.int16))
+        Image.fromarray(values).save(tmp_path / f"m{number}.png")
+        lines.append(f"{number},m{number}.png")
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    dataset = read(data_config, tmp_path, mask="mask", class_names=["no", "yes"])
+    assert dataset[0].target.shape == (8, 8)
+    with pytest.raises(InputError, match=message):
+        dataset[1]
+
+
+def test_a_file_that_cannot_be_read_within_a_series_is_refused_by_line_and_file(tmp_path, data_config):
+    for name in ("P1", "P2"):
+        write_series(tmp_path / "scans" / name, np.zeros((5, 6, 6), np.int16))
+    broken = sorted((tmp_path / "scans" / "P2").iterdir())[2]
+    broken.write_bytes(broken.read_bytes()[:400])
+    (tmp_path / "t.csv").write_text("image,y\nscans/P1,a\nscans/P2,b\n", encoding="utf-8")
+    dataset = read(data_config, tmp_path, size=[6, 6, 5], labels="y")
+    with pytest.raises(InputError, match=rf"t\.csv line 3: .*{broken.name}"):
+        dataset[1]

@@ -5,6 +5,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from dpmed.data.build import build_dataset
 from dpmed.data.layouts import write_phantom
@@ -12,10 +13,11 @@ from dpmed.errors import InputError
 from dpmed.files import make_folder
 from dpmed.matching.images import read_images
 from dpmed.progress import Silent
+from dpmed.reconstructions.manifest import UNFINISHED_NAME
 from dpmed.workflows.attack.images import ImageFolder
 from dpmed.workflows.attack.run import run
 from dpmed.workflows.attack.success_rates import SuccessFolder
-from dpmed.workflows.attack.unfinished import STATE, open_folder
+from dpmed.workflows.attack.unfinished import open_folder
 from tests.attacks.asking import SMALL, asked
 
 
@@ -106,7 +108,7 @@ def test_an_interrupted_attack_goes_on_to_the_same_files(tmp_path, monkeypatch, 
 
 def test_a_finished_attack_leaves_no_note_of_being_unfinished(tmp_path):
     manifest = run(asked(batch_size=1), tmp_path, Silent()).manifest
-    assert not (tmp_path / STATE).exists() and (tmp_path / "manifest.json").is_file()
+    assert not (tmp_path / UNFINISHED_NAME).exists() and (tmp_path / "manifest.json").is_file()
     assert manifest.levels[0].counts == (1,)
 
 
@@ -134,6 +136,29 @@ def test_colour_pictures_keep_their_channels_and_come_from_the_training_split(tm
         tmp_path / "X", manifest.originals(0), shape=manifest.shape, value_range=manifest.value_range
     )
     assert max(np.abs(everything - one).reshape(len(everything), -1).max(axis=1).min() for one in originals) < 1e-6
+
+
+LEARNT = {
+    "several labels": ['data.labels=["bright","upper"]', "loss.name=binary_cross_entropy"],
+    "numbers": ['data.targets=["age"]', "data.target_mean=[50]", "data.target_std=[20]", "loss.name=mse"],
+}
+
+
+@pytest.mark.parametrize("learnt", list(LEARNT))
+def test_pictures_of_several_labels_or_of_numbers_come_back_too(tmp_path, learnt):
+    random = np.random.default_rng(0)
+    lines = ["image,bright,upper,age"]
+    for number in range(20):
+        Image.fromarray(random.integers(0, 256, (8, 8)).astype(np.uint8)).save(tmp_path / f"{number}.png")
+        lines.append(f"{number}.png,{number % 2},{'' if number % 3 else 1},{20 + 3 * number}")
+    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    overrides = [
+        "data.name=table", f"data.root={tmp_path}", "data.table=t.csv", "data.size=[8,8]", "data.channels=1",
+        "data.cache=false", "data.split_by=stratified", "training.batch_size=1", "training.epochs=1",
+        "model.width=[4]", "loss.label_smoothing=", *LEARNT[learnt],
+    ]  # fmt: skip
+    manifest = run(asked(overrides=overrides, batches=3, batch_size=1), tmp_path / "X", Silent()).manifest
+    assert max(errors(tmp_path / "X", manifest, manifest.levels[-1], batch).max() for batch in range(3)) < 1e-6
 
 
 def test_volumes_are_arrays_with_their_window(tmp_path):

@@ -1,7 +1,8 @@
 import pytest
 
 from dpmed.errors import InputError
-from dpmed.workflows.attack.unfinished import STATE, Unfinished, open_folder, read_unfinished
+from dpmed.reconstructions.manifest import UNFINISHED_NAME
+from dpmed.workflows.attack.unfinished import Unfinished, open_folder, read_unfinished
 
 FACTS = {"digest": "abc", "config_name": "x", "time": "now"}
 
@@ -30,7 +31,7 @@ def test_a_new_or_empty_folder_is_made_and_a_strangers_is_left_alone(tmp_path):
     ["{", "[]", '{"digest": 3}', '{"digest": "abc", "finished": {"a": 1}}', '{"digest": "other", "finished": {}}'],
 )
 def test_a_damaged_state_or_that_of_another_attack_is_refused(tmp_path, content):
-    (tmp_path / STATE).write_text(content)
+    (tmp_path / UNFINISHED_NAME).write_text(content)
     with pytest.raises(InputError):
         open_folder(tmp_path, **FACTS)
 

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from dpmed.config.load import load_config
+from dpmed.data.loader import Loader
+from dpmed.planning.initial_state import begin_training
 from dpmed.planning.plan import make_plan
 from dpmed.progress import Silent
 from dpmed.workflows.train import run as train
@@ -87,3 +89,23 @@ def test_nobody_knowing_the_patients_is_a_warning_that_says_what_to_do(cohort):
     assert any("share a patient" in warning and "data.patient" in warning for warning in warned)
     known = make_plan(load_config("quickstart", [*base, "data.patient=patient"]).config, Silent()).warnings
     assert not any("share a patient" in warning for warning in known)
+
+
+def test_a_picture_of_12_bits_reaches_the_model_with_more_than_8_through_the_cache(tmp_path):
+    ramp = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+    for number in range(20):
+        Image.fromarray(np.roll(ramp, number)).save(tmp_path / f"{number}.png")
+    rows = [f"{number}.png,{number % 2}" for number in range(20)]
+    (tmp_path / "t.csv").write_text("\n".join(["image,y", *rows]) + "\n")
+    settings = [setting for setting in COMMON if setting != "data.cache=false"]
+    config = load_config(
+        "quickstart",
+        [*settings, f"data.root={tmp_path}", f"data.cache_folder={tmp_path / 'cache'}", "data.labels=y",
+         "data.size=[64,64]", "training.batch_size=4", "training.epochs=1"],
+    ).config  # fmt: skip
+    plan = make_plan(config, Silent())
+    assert any((tmp_path / "cache").rglob("*"))
+    stored = next(Loader(plan.dataset, plan.members, microbatch=1).load(np.zeros(1, np.int64))).inputs[0, 0]
+    assert stored.dtype == np.uint16 and len(np.unique(stored)) == 4096
+    seen = np.asarray(begin_training(plan).objective.normalise(stored))
+    assert seen.dtype == np.float32 and len(np.unique(seen)) == 4096

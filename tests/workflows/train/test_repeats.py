@@ -15,7 +15,7 @@ from dpmed.progress import Silent
 from dpmed.workflows.train import repeats as room
 from dpmed.workflows.train.repeats import holds_repeats, repeats_of, run
 from dpmed.workflows.train.run_folder import create_run_folder
-from tests.workflows.conftest import SMALL, call
+from tests.workflows.conftest import SMALL, call_here
 
 TINY = [*SMALL, "--set", "training.epochs=2", "--set", "evaluation.every_epochs=2"]
 
@@ -33,7 +33,7 @@ def mechanism_of(ledger):
 @pytest.mark.slow
 def test_seeds_are_run_once_summed_up_and_counted_together(tmp_path):
     folder = tmp_path / "runs"
-    first = call("train", "quickstart", *TINY, "--seeds", "10,11", "--out", folder)
+    first = call_here("train", "quickstart", *TINY, "--seeds", "10,11", "--out", folder)
     assert first.returncode == 0, first.stderr
     weights = (folder / "seed=10" / "model.eqx").read_bytes()
     both = ledger_of(folder)
@@ -44,7 +44,7 @@ def test_seeds_are_run_once_summed_up_and_counted_together(tmp_path):
     assert [run["siblings"] for run in runs] == [["seed=11"], ["seed=10"]]
     assert all("composed ε" in run["notes"][-1] for run in runs)
     (folder / "seed=11" / "summary.json").unlink()
-    again = call("train", "quickstart", *TINY, "--seeds", "11,12", "--out", folder, "--json")
+    again = call_here("train", "quickstart", *TINY, "--seeds", "11,12", "--out", folder, "--json")
     assert again.returncode == 0, again.stderr
     assert (folder / "seed=10" / "model.eqx").read_bytes() == weights
     # Those of the earlier call count, though this one does not name them all.
@@ -61,7 +61,7 @@ def test_seeds_are_run_once_summed_up_and_counted_together(tmp_path):
     ]
     assert summary["test"]["accuracy"]["mean"] == pytest.approx(statistics.fmean(accuracies))
     assert summary["test"]["accuracy"]["std"] == pytest.approx(statistics.stdev(accuracies))
-    other = call("train", "quickstart", *TINY, "--set", "privacy.epsilon=2", "--seeds", "10", "--out", folder)
+    other = call_here("train", "quickstart", *TINY, "--set", "privacy.epsilon=2", "--seeds", "10", "--out", folder)
     assert other.returncode == 2
     assert "another config" in other.stderr
 
@@ -69,7 +69,7 @@ def test_seeds_are_run_once_summed_up_and_counted_together(tmp_path):
 @pytest.mark.slow
 def test_levels_are_run_once_and_drawn_with_the_line_without_privacy(tmp_path):
     folder = tmp_path / "sweep"
-    first = call("train", "quickstart", *TINY, "--set", "privacy.epsilon=1,8", "--out", folder)
+    first = call_here("train", "quickstart", *TINY, "--set", "privacy.epsilon=1,8", "--out", folder)
     assert first.returncode == 0, first.stderr
     assert "Together the 2 private runs" in first.stdout
     rows = list(csv.DictReader((folder / "sweep.csv").read_text().splitlines()))
@@ -85,10 +85,10 @@ def test_levels_are_run_once_and_drawn_with_the_line_without_privacy(tmp_path):
     assert 8 < together["epsilon"] < 1 + 8
     assert ledger_of(folder / "non-private" / "seed=10")["siblings"] == ["epsilon=1/seed=10", "epsilon=8/seed=10"]
     weights = (folder / "epsilon=8" / "seed=10" / "model.eqx").read_bytes()
-    again = call("train", "quickstart", *TINY, "--epsilons", "1,8", "--out", folder)
+    again = call_here("train", "quickstart", *TINY, "--epsilons", "1,8", "--out", folder)
     assert again.returncode == 0, again.stderr
     assert (folder / "epsilon=8" / "seed=10" / "model.eqx").read_bytes() == weights
-    inside = call("train", "quickstart", *TINY, "--seeds", "12", "--out", folder / "epsilon=8")
+    inside = call_here("train", "quickstart", *TINY, "--seeds", "12", "--out", folder / "epsilon=8")
     assert inside.returncode == 2 and "part of a sweep" in inside.stderr
 
 

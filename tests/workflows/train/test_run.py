@@ -12,7 +12,7 @@ import pytest
 
 from dpmed.privacy.accountant import SampledGaussian, epsilon
 from dpmed.training.checkpoint import DrawJournal
-from tests.workflows.conftest import SEEDED, SMALL, call, kill_at, steps_saved
+from tests.workflows.conftest import SEEDED, SMALL, call, call_here, kill_at, steps_saved
 
 
 def ledger_of(folder):
@@ -78,7 +78,7 @@ def test_the_summary_has_test_metrics_and_versions(small_run):
 
 @pytest.mark.parametrize("kind", ["automatic", "per-layer"])
 def test_other_clippings_train_and_the_ledger_names_them(tmp_path, kind):
-    done = call("train", "quickstart", *SMALL, "--set", f"privacy.clipping={kind}", "--out", tmp_path / "run")
+    done = call_here("train", "quickstart", *SMALL, "--set", f"privacy.clipping={kind}", "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     ledger = ledger_of(tmp_path / "run")
     assert (ledger["clipping"], ledger["clipping_norm"], ledger["clipping_count_noise"]) == (kind, 0.5, None)
@@ -103,7 +103,7 @@ def test_adaptive_clipping_costs_no_more_than_planned_and_a_resume_has_the_same_
 
 
 def test_without_privacy_the_ledger_promises_nothing(tmp_path):
-    done = call("train", "quickstart_nonprivate", *SMALL, "--out", tmp_path / "run")
+    done = call_here("train", "quickstart_nonprivate", *SMALL, "--out", tmp_path / "run")
     assert done.returncode == 0, done.stderr
     ledger = ledger_of(tmp_path / "run")
     assert ledger["private"] is False
@@ -116,7 +116,7 @@ def test_runs_with_one_seed_are_alike_and_release_runs_are_not(tmp_path, small_r
     same = [(folder / "model.eqx").read_bytes() for folder in (seeded_run, tmp_path / "b")]
     assert same[0] == same[1]
     assert "seed can remove the noise" in " ".join(ledger_of(seeded_run)["notes"])
-    assert call("train", "quickstart", *SMALL, "--out", tmp_path / "c").returncode == 0
+    assert call_here("train", "quickstart", *SMALL, "--out", tmp_path / "c").returncode == 0
     assert (tmp_path / "c" / "model.eqx").read_bytes() != (small_run / "model.eqx").read_bytes()
 
 
@@ -161,7 +161,7 @@ def test_a_killed_release_run_counts_redone_steps_and_never_passes_the_budget(tm
     kill_at(folder, 7, *arguments)
     begun = DrawJournal(folder / "checkpoints" / "draws").draws
     assert ledger_of(folder)["steps"] >= begun
-    done = call("train", "--resume", folder)
+    done = call_here("train", "--resume", folder)
     assert done.returncode == 0, done.stderr
     ledger, summary = ledger_of(folder), json.loads((folder / "summary.json").read_text())
     assert ledger["steps"] == ledger["steps_planned"]
@@ -185,14 +185,14 @@ def test_resume_without_a_checkpoint_starts_at_step_0(tmp_path, small_run):
     (folder / "checkpoints").mkdir(parents=True)
     for name in ("config.toml", "split.json"):
         (folder / name).write_bytes((small_run / name).read_bytes())
-    done = call("train", "--resume", folder)
+    done = call_here("train", "--resume", folder)
     assert done.returncode == 0, done.stderr
     assert json.loads((folder / "summary.json").read_text())["steps"] == 40
 
 
 def test_resuming_a_finished_run_changes_nothing(small_run):
     before = (small_run / "model.eqx").read_bytes()
-    done = call("train", "--resume", small_run)
+    done = call_here("train", "--resume", small_run)
     assert done.returncode == 0, done.stderr
     assert (small_run / "model.eqx").read_bytes() == before
 
@@ -209,7 +209,7 @@ def test_a_bad_checkpoint_is_named_and_nothing_is_lost(tmp_path, small_run, dama
     if damage == "other config":
         text = (folder / "config.toml").read_text()
         (folder / "config.toml").write_text(text.replace("clipping_norm = 0.5", "clipping_norm = 0.6"))
-    done = call("train", "--resume", folder)
+    done = call_here("train", "--resume", folder)
     assert done.returncode == 2
     assert newest.name in done.stderr
     assert ("damaged" if damage == "cut" else "another config") in done.stderr
@@ -224,14 +224,14 @@ def test_early_stopping_keeps_the_best_weights_and_a_resume_does_not_train_on(tm
         "--set",
         "evaluation.every_epochs=1",
     ]
-    done = call("train", "quickstart", *SMALL, *stopping, "--out", folder)
+    done = call_here("train", "quickstart", *SMALL, *stopping, "--out", folder)
     assert done.returncode == 0, done.stderr
     summary, ledger = json.loads((folder / "summary.json").read_text()), ledger_of(folder)
     assert summary["steps"] == ledger["steps"] == 8
     assert ledger["epsilon"] < 8
     assert "chose when to stop" in " ".join(ledger["outside_accounting"])
     weights = (folder / "model.eqx").read_bytes()
-    assert call("train", "--resume", folder).returncode == 0
+    assert call_here("train", "--resume", folder).returncode == 0
     assert (folder / "model.eqx").read_bytes() == weights
     assert ledger_of(folder)["steps"] == 8
 
@@ -263,7 +263,7 @@ def test_no_damage_to_the_journal_makes_a_resumed_run_forget_a_draw(tmp_path, ki
     DAMAGES[damage](folder / "checkpoints" / "draws")
     covered, saved = ledger_of(folder)["steps"], steps_saved(folder)
     assert begun <= covered
-    done = call("train", "--resume", folder)
+    done = call_here("train", "--resume", folder)
     assert done.returncode == 0, done.stderr
     ledger, summary = ledger_of(folder), json.loads((folder / "summary.json").read_text())
     # Draws that were lost with the killed process are counted beside the updates that the weights have seen.
@@ -282,13 +282,13 @@ def test_a_lost_journal_is_replaced_by_the_ledger_which_claims_no_less(tmp_path,
         (folder / name).write_bytes((small_run / name).read_bytes())
     ledger = ledger_of(small_run)
     (folder / "privacy.json").write_text(json.dumps({**ledger, "steps": 25, "status": "running"}))
-    done = call("train", "--resume", folder)
+    done = call_here("train", "--resume", folder)
     assert done.returncode == 0, done.stderr
     assert ledger_of(folder)["steps"] == 40
     assert json.loads((folder / "summary.json").read_text())["steps"] == 15
     (folder / "checkpoints" / "draws").unlink()
     (folder / "privacy.json").write_text("{}")
-    done = call("train", "--resume", folder)
+    done = call_here("train", "--resume", folder)
     assert done.returncode == 2
     assert "privacy.json" in done.stderr
 
@@ -309,7 +309,7 @@ def test_bfloat16_trains_about_as_well_keeps_its_budget_and_is_kept_by_a_resume(
 
 def test_auto_precision_is_settled_when_a_run_begins(tmp_path):
     folder = tmp_path / "plan"
-    done = call("train", "quickstart", "--set", "training.precision=auto", "--dry-run", "--json", "--out", folder)
+    done = call_here("train", "quickstart", "--set", "training.precision=auto", "--dry-run", "--json", "--out", folder)
     assert done.returncode == 0, done.stderr
     # No CPU gains from bfloat16.
     assert json.loads(done.stdout)["precision"] == "float32"

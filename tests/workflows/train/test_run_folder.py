@@ -1,5 +1,6 @@
 """What a run folder holds at every moment: the ledger covers all draws, and a resume finds what was saved."""
 
+import csv
 import json
 from dataclasses import replace
 
@@ -143,3 +144,11 @@ def test_the_config_is_read_back(path, plan):
         load_run_config(path)
     with pytest.raises(InputError, match="holds no training run"):
         load_run_config(path / "nowhere")
+
+
+def test_everyone_can_look_up_who_took_part(path, plan):
+    rows = list(csv.DictReader((path / "split.csv").read_text().splitlines()))
+    assert sorted(int(row["number"]) for row in rows) == list(range(len(plan.dataset)))
+    for part, numbers in plan.split.parts().items():
+        assert {int(row["number"]) for row in rows if row["part"] == part} == set(numbers.tolist())
+    assert all(row["unit"] == plan.dataset.groups[int(row["number"])] for row in rows)

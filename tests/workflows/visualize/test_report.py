@@ -5,29 +5,14 @@ import pytest
 from scipy.stats import norm
 
 from dpmed.errors import InputError
-from dpmed.matching.rero import Share
-from dpmed.workflows.visualize.report import LevelResult, compute_bounds, conclude, read_bounds
+from dpmed.figures.gallery import CURVES, GALLERY
+from dpmed.figures.style import new_figure, save_figure
+from dpmed.workflows.visualize.findings import LevelResult
+from dpmed.workflows.visualize.report import compute_bounds, read_bounds, write_audit_report
 from tests.reconstructions.test_manifest import LEVELS, MANIFEST
+from tests.workflows.visualize.test_findings import ALL
 
-NONE = Share(recovered=0, originals=200, share=0.0, low=0.0, high=0.018)
-ALL = Share(recovered=200, originals=200, share=1.0, low=0.98, high=1.0)
-
-
-def result(level, share, median):
-    return LevelResult(level=level, shares=((0.1, share),), median=median, unrelated=0.5, note="")
-
-
-def test_sentences_state_counts_intervals_and_strangers():
-    sentences = conclude(MANIFEST, [result(LEVELS[0], NONE, 0.7), result(LEVELS[1], ALL, 0.01)], metric="MSE")
-    assert "0 of 200 originals (0%)" in sentences[0] and "1.8%" in sentences[0]
-    assert "no more alike than strangers" in sentences[0] and ": more alike than strangers" in sentences[1]
-    assert sentences[2].startswith("Up to ε = 1e+06")
-    assert "only the bounds" in sentences[-1]
-
-
-def test_success_at_the_private_level_is_not_called_safe():
-    sentences = conclude(MANIFEST, [result(LEVELS[0], ALL, 0.1)], metric="MSE")
-    assert not any(sentence.startswith("Up to") for sentence in sentences)
+CURVES_TITLE = "How many were recovered how well"
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n", "\xff"])
@@ -65,3 +50,22 @@ def test_a_table_of_bounds_of_an_earlier_version_is_read(tmp_path):
 @pytest.mark.parametrize("facts", [{"train_size": None}, {"train_size": 1}, {"sampling_rate": 0.0}])
 def test_without_a_prior_there_are_no_bounds(facts):
     assert compute_bounds(dataclasses.replace(MANIFEST, **facts)) == ()
+
+
+def test_the_page_begins_with_one_conclusion_and_one_table(tmp_path):
+    for name in (GALLERY, CURVES):
+        figure, _ = new_figure(width=1.0, height=1.0)
+        save_figure(figure, tmp_path, name, formats=("png",))
+    thresholds = ((0.1, ALL), (0.5, ALL))
+    results = [
+        LevelResult(level=level, shares=thresholds, median=0.01, unrelated=0.4, note="") for level in MANIFEST.levels
+    ]
+    manifest = dataclasses.replace(MANIFEST, settings={"weights": {"kind": "fresh", "depth": 2}, "paired": True})
+    told = write_audit_report(tmp_path / "r.html", manifest, results, metric="MSE", bounds=compute_bounds(manifest))
+    page = (tmp_path / "r.html").read_text()
+    order = [page.index(text) for text in (told[0], "In short", "How to read this", CURVES_TITLE, told[1], "Settings")]
+    assert order == sorted(order)
+    assert "kind fresh, depth 2" in page and "yes" in page and "{" not in page.split("</style>")[1]
+    # Half of all unrelated images lie within 0.5 too.
+    assert "within 0.5 *" in page and "within 0.1 *" not in page and "No sign of success" in page
+    assert "eps=" not in page and "non-private" not in page

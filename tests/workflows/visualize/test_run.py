@@ -87,10 +87,10 @@ def test_only_the_formats_asked_for_are_left(table, tmp_path, formats):
 def test_the_report_says_what_was_measured(table, tmp_path):
     _, summary = draw(table, tmp_path, metric="mse", thresholds=(1e-6,))
     page = (tmp_path / "drawn" / "report.html").read_text()
-    assert "Without privacy: 10 of 10 originals (100%)" in page and "At ε = 1e+06: 0 of 10 originals (0%)" in page
+    assert "No privacy: 10 of 10 images (100.0%" in page and "ε = 1,000,000: 0 of 10 images (0.0%" in page
     assert "2e+12" in page and "may show patients" in page and page.count("data:image/png") == 2
     # Ten originals cannot show that under 5 % are recovered.
-    assert any("do not suffice" in sentence for sentence in summary.findings)
+    assert "10 images are too few" in summary.findings[0]
 
 
 def test_a_claim_of_safety_needs_all_lower_levels_and_enough_originals(tmp_path):
@@ -99,7 +99,7 @@ def test_a_claim_of_safety_needs_all_lower_levels_and_enough_originals(tmp_path)
     job = match.prepare(tmp_path / "recon", match.MatchSettings(metrics=("mse",)))
     table = match.run(job, tmp_path / "matched", Silent()).matches
     _, summary = draw(table, tmp_path, thresholds=(1e-4,))
-    assert any("Up to ε = 1e+12" in sentence for sentence in summary.findings)
+    assert any("Up to ε = 10^12" in sentence for sentence in summary.findings)
     rows = [dataclasses.replace(row, distance=0.0) if row.level == "eps=1e+06" else row for row in read_matches(table)]
     write_matches(table, rows)
     _, summary = draw(table, tmp_path, thresholds=(1e-4,))

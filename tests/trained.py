@@ -1,8 +1,8 @@
-"""Tiny trained runs, made once by the command itself."""
+"""Tiny trained runs, made once by the command itself. `conftest.py` gives them to all rooms."""
 
 import pytest
 
-from tests.workflows.conftest import call
+from tests.workflows.conftest import SEEDED, SMALL, call, call_here
 
 DIGITS = [
     "--set", "data.limit=300",
@@ -40,7 +40,7 @@ bootstrap = 0
 def digits_run(tmp_path_factory):
     """A finished release run on digits."""
     folder = tmp_path_factory.mktemp("inference") / "digits"
-    done = call("train", "quickstart", *DIGITS, "--out", folder)
+    done = call_here("train", "quickstart", *DIGITS, "--out", folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -49,7 +49,7 @@ def digits_run(tmp_path_factory):
 def scans(tmp_path_factory):
     """Phantoms of the decathlon's liver task."""
     folder = tmp_path_factory.mktemp("phantoms") / "scans"
-    done = call("phantom", "msd-liver", "--num", 10, "--out", folder)
+    done = call_here("phantom", "msd-liver", "--num", 10, "--out", folder)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -60,6 +60,24 @@ def scans_run(tmp_path_factory, scans):
     folder = tmp_path_factory.mktemp("inference")
     config = folder / "scans.toml"
     config.write_text(SCANS.format(root=scans))
-    done = call("train", config, "--out", folder / "run")
+    done = call_here("train", config, "--out", folder / "run")
     assert done.returncode == 0, done.stderr
     return folder / "run"
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """The folder of a finished small release run of the quickstart."""
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    done = call_here("train", "quickstart", *SMALL, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def seeded_run(tmp_path_factory):
+    """The folder of a finished small seeded run of the quickstart, to be read only."""
+    folder = tmp_path_factory.mktemp("runs") / "seeded"
+    done = call("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -1,0 +1,112 @@
+"""What is wrong with a config, in words that say what to write instead."""
+
+import difflib
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from dpmed.config.keys import keys_at, models_at, tags_at, without_tag
+
+# By pydantic's kinds of errors, https://docs.pydantic.dev/latest/errors/validation_errors.
+_WANTED = {
+    "int_type": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be text in quotes",
+    "path_type": "must be a path in quotes",
+}
+_LISTS = ("tuple_type", "list_type")
+_TABLES = ("model_type", "model_attributes_type", "dict_type")
+
+
+def explain(error: ValidationError, table: dict[str, Any]) -> str:
+    """All that is wrong, one clause per key.
+
+    Args:
+        error: of the whole config.
+        table: what was checked.
+    """
+    clauses: dict[str, list[str]] = {}
+    for entry in error.errors():
+        place, reason = _explain(entry, table)
+        reasons = clauses.setdefault(place, [])
+        if reason not in reasons:
+            reasons.append(reason)
+    told = {place: ", or ".join(reasons) for place, reasons in clauses.items()}
+    return "; ".join(f"{place}: {reasons}" if place else reasons for place, reasons in told.items())
+
+
+def place_of(path: Sequence[int | str]) -> str:
+    """A key as it stands in the file: `[privacy] epsilon`, `[model] width[0]`, or `[data]` alone."""
+    *tables, key = path or ("",)
+    index = ""
+    while isinstance(key, int) and tables:
+        index = f"[{key}]{index}"
+        *tables, key = tables
+    if not tables:
+        return f"[{key}]{index}" if path else "the config"
+    return f"[{'.'.join(map(str, tables))}] {key}{index}"
+
+
+def _explain(entry: Any, table: dict[str, Any]) -> tuple[str, str]:
+    """Where, with what was given, and why."""
+    path = without_tag(entry["loc"], table)
+    kind = entry["type"]
+    if kind == "value_error":
+        return place_of(path) if path else "", str(entry["ctx"]["error"])
+    if kind == "extra_forbidden":
+        return place_of(path), f"unknown key{_nearest(str(path[-1]), keys_at(path[:-1], table))}"
+    if kind == "missing":
+        whole = path[:-1] if isinstance(path[-1], int) else path
+        return place_of(whole), "is missing" if whole == path else f"has too few values{_such_as(whole, table)}"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        return _name(entry, (*path, "name"), tags_at(path))
+    return f"{place_of(path)} = {json.dumps(entry['input'], default=str)}", _reason(entry, path, table)
+
+
+def _name(entry: Any, path: Sequence[int | str], valid: Sequence[str]) -> tuple[str, str]:
+    given = entry.get("ctx", {}).get("tag")
+    if given is None:
+        return place_of(path), f"is missing; valid: {', '.join(valid)}"
+    guess = difflib.get_close_matches(str(given), valid, n=1, cutoff=0.5)
+    hint = f" (did you mean {guess[0]}?)" if guess else ""
+    return f"{place_of(path)} = {given!r}", f"unknown{hint}; valid: {', '.join(valid)}"
+
+
+def _reason(entry: Any, path: Sequence[int | str], table: dict[str, Any]) -> str:
+    kind = entry["type"]
+    if kind in _LISTS:
+        return f"must be a list{_such_as(path, table)}"
+    if kind in _TABLES:
+        return "must be a table of its own"
+    if kind == "literal_error":
+        return f"must be {entry['ctx']['expected']}"
+    if kind == "too_long":
+        return f"has more than {entry['ctx']['max_length']} values{_such_as(path, table)}"
+    if kind == "too_short":
+        return f"has fewer than {entry['ctx']['min_length']} values{_such_as(path, table)}"
+    message: str = entry["msg"]
+    return _WANTED.get(kind, (message[0].lower() + message[1:]).removeprefix("input "))
+
+
+def _such_as(path: Sequence[int | str], table: dict[str, Any]) -> str:
+    """An example: the key's own default, if it has one that shows how to write it."""
+    for model in models_at(path[:-1], table):
+        field = model.model_fields.get(str(path[-1]))
+        if field is not None and isinstance(field.default, tuple) and field.default:
+            return f", such as {json.dumps(field.default)}"
+    return ""
+
+
+def _nearest(name: str, valid: Sequence[str]) -> str:
+    guess = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
+    if guess:
+        return f" (did you mean {guess[0]}?)"
+    return f" (valid: {', '.join(valid)})" if valid else ""

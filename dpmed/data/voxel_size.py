@@ -1,0 +1,61 @@
+"""How large the voxels of samples are, in the grid that a model sees: what distances are measured by."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from dpmed.data.base import Dataset
+from dpmed.data.decode.files import open_volume
+from dpmed.data.decode.volume import orientation_of, spacing_of
+from dpmed.data.stored import Sources
+
+_VOLUME_AXES = 3
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VoxelSizes:
+    """Sizes of voxels.
+
+    Attributes:
+        sizes: along each axis of each sample.
+        unit: of them; `pixels` where no file says how large one is, as in pictures.
+    """
+
+    sizes: Float[np.ndarray, "sample axis"]
+    unit: Literal["mm", "pixels"]
+
+
+def voxel_sizes(dataset: Dataset, numbers: Int[np.ndarray, " sample"]) -> VoxelSizes:
+    """The voxel sizes of samples, after they were brought to the data set's own grid.
+
+    A volume that is stretched to a shape has voxels of its own size, which its affine tells: it is opened for that.
+
+    Args:
+        dataset: whose samples.
+        numbers: of the samples.
+
+    Raises:
+        InputError: a volume cannot be read.
+    """
+    *space, _ = dataset.info.input_shape
+    sources: Sequence[Sources] | None = getattr(dataset, "sources", None)
+    preprocessing = dataset.info.preprocessing
+    if len(space) != _VOLUME_AXES or sources is None or preprocessing is None:
+        return VoxelSizes(sizes=np.ones((len(numbers), len(space))), unit="pixels")
+    if preprocessing.spacing_mm is not None:
+        return VoxelSizes(sizes=np.tile(np.array(preprocessing.spacing_mm), (len(numbers), 1)), unit="mm")
+    # The first file of a sample is its image, or one of its channels, which lie on the same voxels.
+    sizes = [_stretched(sources[number], tuple(space)) for number in numbers.tolist()]
+    return VoxelSizes(sizes=np.array(sizes).reshape(-1, _VOLUME_AXES), unit="mm")
+
+
+def _stretched(files: Sources, shape: tuple[int, ...]) -> list[float]:
+    volume = open_volume(files[0])
+    stored = spacing_of(volume)
+    found = [0.0, 0.0, 0.0]
+    for axis, (place, _) in enumerate(orientation_of(volume).tolist()):
+        found[place] = volume.voxels.shape[axis] * float(stored[axis]) / shape[place]
+    return found

@@ -1,0 +1,63 @@
+"""Scores of one question's probabilities over samples that occur so many times: what their intervals are made of."""
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from dpmed.metrics.operating import BINS
+
+NAMES = ("brier", "ece", "auprc")
+
+
+def draws(
+    probability: Float[np.ndarray, " sample"],
+    positive: Bool[np.ndarray, " sample"],
+    weights: Int[np.ndarray, "resample sample"],
+) -> dict[str, Float[np.ndarray, " resample"]]:
+    """The Brier score, the expected calibration error and the average precision of every resampling.
+
+    Args:
+        probability: of the answer yes.
+        positive: the truth.
+        weights: how often each sample occurs.
+
+    Returns:
+        By name; NaN where nothing occurs, and for `auprc` where no positive does.
+    """
+    counted = weights.astype(np.float64)
+    total = counted.sum(axis=1)
+    error = np.clip(probability, 0.0, 1.0) - positive
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "brier": counted @ error**2 / total,
+            "ece": _calibration_error(probability, positive, counted) / total,
+            "auprc": _average_precision(probability, positive, counted),
+        }
+
+
+def _calibration_error(
+    probability: Float[np.ndarray, " sample"],
+    positive: Bool[np.ndarray, " sample"],
+    counted: Float[np.ndarray, "resample sample"],
+) -> Float[np.ndarray, " resample"]:
+    """Samples x |mean probability - share of positives|, summed over bins: the sum of what was predicted too much."""
+    place = np.minimum((probability * BINS).astype(int), BINS - 1)
+    excess = probability - positive
+    return np.sum([np.abs(counted[:, place == one] @ excess[place == one]) for one in range(BINS)], axis=0)
+
+
+def _average_precision(
+    probability: Float[np.ndarray, " sample"],
+    positive: Bool[np.ndarray, " sample"],
+    counted: Float[np.ndarray, "resample sample"],
+) -> Float[np.ndarray, " resample"]:
+    """The sum over thresholds of precision x growth of recall."""
+    if len(probability) == 0:
+        return np.full(len(counted), np.nan)
+    order = np.argsort(-probability, kind="stable")
+    first_of_ties = np.flatnonzero(np.diff(probability[order], prepend=np.inf))
+    ordered = counted[:, order]
+    hits = np.add.reduceat(ordered * positive[order], first_of_ties, axis=1)
+    everything = np.cumsum(np.add.reduceat(ordered, first_of_ties, axis=1), axis=1)
+    precision = np.where(everything > 0, np.cumsum(hits, axis=1) / np.maximum(everything, 1), 0.0)
+    area: Float[np.ndarray, " resample"] = (precision * hits).sum(axis=1) / hits.sum(axis=1)
+    return area

@@ -1,0 +1,183 @@
+"""Two models on the same samples: differences of their metrics by paired resampling, and DeLong's test."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from dpmed.metrics.delong import AreaDifference, compare_areas
+from dpmed.metrics.evaluate import interval_of
+from dpmed.workflows.evaluate.scored import Scored, answers_of, places_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """One metric of two models.
+
+    Attributes:
+        metric: its name.
+        value: of the first model.
+        against: of the second.
+        difference: value - against.
+        interval: 95 %, by unit, the same units drawn for both; None without resampling.
+    """
+
+    metric: str
+    value: float
+    against: float
+    difference: float
+    interval: tuple[float, float] | None
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the interval leaves out 0."""
+        return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types, and the cells of a table."""
+        low, high = self.interval or (None, None)
+        return {
+            "metric": self.metric, "value": self.value, "against": self.against, "difference": self.difference,
+            "difference_low": low, "difference_high": high,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What two models have in common and apart.
+
+    Attributes:
+        model: name of the first.
+        against: name of the second.
+        differences: of each metric that both have.
+        areas: DeLong's test of each class or label, by name.
+    """
+
+    model: str
+    against: str
+    differences: tuple[Difference, ...]
+    areas: dict[str, AreaDifference]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row per metric."""
+        return [one.to_json() for one in self.differences]
+
+    def delong_rows(self) -> list[dict[str, Any]]:
+        """A row per class or label."""
+        return [
+            {
+                "question": name, "auroc": area.first, "auroc_against": area.second, "difference": area.difference,
+                "standard_error": area.standard_error, "difference_low": area.interval[0],
+                "difference_high": area.interval[1], "p_value": area.p_value,
+            }
+            for name, area in self.areas.items()
+        ]  # fmt: skip
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON's types."""
+        return {
+            "model": self.model,
+            "against": self.against,
+            "differences": self.rows(),
+            "delong": self.delong_rows(),
+        }
+
+
+DIFFERENCE_COLUMNS = ("metric", "value", "against", "difference", "difference_low", "difference_high")
+DELONG_COLUMNS = (
+    "question", "auroc", "auroc_against", "difference", "standard_error", "difference_low", "difference_high",
+    "p_value",
+)  # fmt: skip
+
+
+def compare_scored(first: Scored, second: Scored) -> Comparison:
+    """Compare two models.
+
+    Args:
+        first: what one model says.
+        second: what the other says of the same samples, in the same order.
+
+    Raises:
+        ValueError: the samples are not the same.
+    """
+    if list(first.names) != list(second.names) or list(first.groups) != list(second.groups):
+        raise ValueError("Expected the same samples in the same order.")
+    values, others = first.values(), second.values()
+    draws, other_draws = first.draws(), second.draws()
+    differences = []
+    for name in [name for name in values if name in others]:
+        interval = interval_of(draws[name] - other_draws[name]) if name in draws and name in other_draws else None
+        differences.append(
+            Difference(
+                metric=name,
+                value=values[name],
+                against=others[name],
+                difference=values[name] - others[name],
+                interval=interval,
+            )
+        )
+    return Comparison(
+        model=first.model, against=second.model, differences=tuple(differences), areas=_areas(first, second)
+    )
+
+
+def _areas(first: Scored, second: Scored) -> dict[str, AreaDifference]:
+    found = {}
+    for place in places_of(first.info):
+        _, positive, known = answers_of(first, place)
+        groups = [group for group, is_known in zip(first.groups, known.tolist(), strict=True) if is_known]
+        one, other = (_scores(scored, place)[known] for scored in (first, second))
+        area = compare_areas(one, other, positive, groups=groups)
+        if area is not None:
+            found[first.info.output_names[place]] = area
+    return found
+
+
+def _scores(scored: Scored, place: int) -> Float[np.ndarray, " sample"]:
+    """What AUROC ranks by: logits where there is one per question, since probabilities near 1 are rounded to it."""
+    logits, chances = scored.answers[0], scored.probabilities
+    if scored.info.task == "multi-label":
+        return logits[:, place].astype(np.float64)
+    if chances is None or logits.shape[1] <= 2:  # noqa: PLR2004 two classes
+        return (logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]).astype(np.float64)
+    return chances[:, place].astype(np.float64)
+
+
+def say(comparison: Comparison, main: str | None) -> str:
+    """The main difference in a sentence."""
+    found = next((one for one in comparison.differences if one.metric == main), None)
+    if found is None:
+        return f"Nothing can be compared with {comparison.against}."
+    text = f"{main} is {found.value:.3f}, that of {comparison.against} {found.against:.3f}: "
+    if found.interval is None:
+        return text + f"a difference of {found.difference:+.3f}."
+    low, high = found.interval
+    verdict = "" if found.is_clear else ", which chance alone could make"
+    return text + f"a difference of {found.difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f}){verdict}."
+
+
+def table_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows for the terminal and the page."""
+    rows: list[list[str]] = []
+    for one in comparison.differences:
+        interval = "" if one.interval is None else f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}"
+        rows.append([one.metric, f"{one.value:.4f}", f"{one.against:.4f}", f"{one.difference:+.4f}", interval])
+    return ["metric", comparison.model, comparison.against, "difference", "95 % interval"], rows
+
+
+def delong_table(comparison: Comparison) -> tuple[Sequence[str], list[list[str]]]:
+    """Columns and rows of DeLong's test."""
+    rows = [
+        [
+            name, f"{area.first:.4f}", f"{area.second:.4f}", f"{area.difference:+.4f}",
+            f"{area.interval[0]:+.4f} to {area.interval[1]:+.4f}", _p(area.p_value),
+        ]
+        for name, area in comparison.areas.items()
+    ]  # fmt: skip
+    return ["AUROC of", comparison.model, comparison.against, "difference", "95 % interval", "p"], rows
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"  # noqa: PLR2004 as journals write it

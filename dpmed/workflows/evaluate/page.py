@@ -1,0 +1,87 @@
+"""The page of an evaluation."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dpmed.figures.report import Picture, Report, Table, write_report
+from dpmed.workflows.evaluate.comparison import delong_table, say, table_of
+from dpmed.workflows.evaluate.scored import Scored
+from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSummary, agreement_rows
+
+
+def write_page(
+    summary: EvaluateSummary, scored: Scored, pictures: Sequence[Picture], points: Sequence[dict[str, Any]]
+) -> None:
+    """Write `report.html`.
+
+    Args:
+        summary: what was found.
+        scored: the samples.
+        pictures: that were drawn.
+        points: rows of operating_points.csv.
+    """
+    columns, rows = summary.table()
+    note = "" if summary.tolerance is None else f"Surface Dice is at a tolerance of {summary.tolerance}."
+    summary_table = Table(title="Metrics", columns=columns, rows=rows, note=note)
+    sections: list[Picture | Table] = []
+    main = next(iter(summary.metrics), None)
+    first = f"{main} is {summary.metrics[main]:.3f}" if main is not None else "No metric is defined for these data"
+    if main in summary.intervals:
+        low, high = summary.intervals[main]
+        first += f" (95 % interval {low:.3f} to {high:.3f})"
+    findings: list[str] = []
+    if summary.comparison is not None:
+        findings.append(say(summary.comparison, main))
+        sections += _comparison(summary)
+    if points and len({row["question"] for row in points}) == 1:
+        shown = ["rule", "threshold", "sensitivity", "specificity", "ppv", "npv"]
+        note = "Intervals, and PPV where 1 % or 10 % of people have the finding, are in operating_points.csv."
+        sections.append(Table(title="Operating points", columns=shown, rows=_cells(points, shown), note=note))
+    if summary.subgroups and main is not None:
+        shown = ["column", "value", "units", main, f"{main}_low", f"{main}_high", f"{main}_gap"]
+        cells = _cells(summary.subgroups, shown)
+        sections.append(Table(title="Subgroups", columns=shown, rows=cells, note="All metrics are in subgroups.csv."))
+    if summary.agreement:
+        shown = ["target", "samples", "bias", "bias_low", "bias_high", "lower_limit", "upper_limit"]
+        note = "Predicted - true, in the target's unit; 95 % of differences lie between the limits if they are normal."
+        rows = _cells(agreement_rows(summary.agreement), shown)
+        sections.append(Table(title="Agreement", columns=shown, rows=rows, note=note))
+    write_report(
+        summary.folder / "report.html",
+        Report(
+            title=f"Evaluation of {scored.model} on {scored.info.name}",
+            warning=KEEP_INSIDE,
+            conclusion=f"{first}, on {summary.what}.",
+            summary=summary_table,
+            explanation=_explanation(summary),
+            findings=(*findings, *summary.notes[1:]),
+            sections=[*sections, *pictures],
+        ),
+    )
+
+
+def _comparison(summary: EvaluateSummary) -> list[Table]:
+    if summary.comparison is None:
+        return []
+    columns, rows = table_of(summary.comparison)
+    note = f"In every resampling the same {summary.unit}s are drawn for both models."
+    tables = [Table(title=f"Against {summary.comparison.against}", columns=columns, rows=rows, note=note)]
+    if summary.comparison.areas:
+        names, cells = delong_table(summary.comparison)
+        note = f"By DeLong's test, samples of one {summary.unit} taken together; p is not adjusted for several tests."
+        tables.append(Table(title="AUROC compared", columns=list(names), rows=cells, note=note))
+    return tables
+
+
+def _explanation(summary: EvaluateSummary) -> tuple[str, ...]:
+    return (
+        f"Intervals come from drawing {summary.unit}s with replacement, all samples of one together.",
+        "ε of the training says nothing of these samples: what is computed here are exact numbers.",
+    )
+
+
+def _cells(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[list[str]]:
+    def cell(value: Any) -> str:
+        return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    return [[cell(row.get(name)) for name in columns] for row in rows]

@@ -1,0 +1,39 @@
+"""Forest plots: a panel per metric, filled dots only where 0 is left out."""
+
+from matplotlib.figure import Figure
+
+from dpmed.figures.forest import Panel, plot_forest
+
+
+def drawn(monkeypatch):
+    figures = []
+    before = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **o: (figures.append(self), before(self, *a, **o))[1])
+    return figures
+
+
+def panel(value, interval, **changes):
+    facts = {"title": "auroc", "labels": ["a run"], "values": [value], "intervals": [interval], **changes}
+    return Panel(**facts)
+
+
+def test_dots_are_filled_where_the_interval_leaves_out_zero(tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    panels = [panel(0.1, found, is_difference=True) for found in ((0.05, 0.2), (-0.1, 0.2))]
+    (path,) = plot_forest(panels, tmp_path, "comparison", heading="difference from b", formats=("png",))
+    assert figures[0].get_suptitle() == "difference from b"
+    assert path.name == "comparison.png"
+    fills = [axis.lines[-1].get_markerfacecolor() for axis in figures[0].axes]
+    assert fills[0] != "white" and fills[1] == "white"
+    assert list(figures[0].axes[0].lines[1].get_xdata()) == [0.05, 0.2]
+
+
+def test_rows_stand_in_their_order_from_the_top_and_long_names_are_cut(tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    labels = ["first", "x" * 60]
+    several = [panel(0.5, None, labels=labels, values=[0.5, 0.7], intervals=[None, (0.6, 0.8)]) for _ in range(11)]
+    assert len(plot_forest(several, tmp_path, "compare")) == 3
+    axis = figures[0].axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["first", "…" + "x" * 39]
+    assert axis.get_ylim()[0] > axis.get_ylim()[1]
+    assert sum(one.get_visible() for one in figures[0].axes) == 8

@@ -1,0 +1,52 @@
+"""A compiled function computes what the function says, compiles once per shape, and gives memory away when told to."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from dpmed.runtime import jit
+from dpmed.runtime.jit import Compiled, compiler_options
+
+
+def test_results_are_the_functions_and_it_is_traced_once_per_shape():
+    traces = []
+
+    def double(x, *, by=2):
+        traces.append(x.shape)
+        return x * by
+
+    compiled = Compiled(double)
+    for shape in ((3,), (3,), (4,)):
+        x = np.arange(shape[0], dtype=np.float32)
+        np.testing.assert_array_equal(compiled(x), 2 * x)
+    assert traces == [(3,), (4,)]
+
+
+def test_nothing_is_compiled_and_no_device_asked_before_the_first_call(monkeypatch):
+    monkeypatch.setattr(jit, "compiler_options", lambda: pytest.fail("asked for the device"))
+    Compiled(lambda x: x)
+
+
+def test_memory_is_given_away_only_where_told():
+    for donate, gone in ((0, True), ((), False)):
+        x = jnp.arange(4.0)
+        Compiled(lambda x: x + 1, donate=donate)(x)
+        assert x.is_deleted() == gone
+
+
+def test_the_programs_memory_can_be_asked_for():
+    analysis = Compiled(lambda x: x @ x).lower(jax.ShapeDtypeStruct((8, 8), np.float32)).compile().memory_analysis()
+    assert analysis.argument_size_in_bytes == analysis.output_size_in_bytes == 8 * 8 * 4
+
+
+def test_options_are_left_out_where_the_compiler_does_not_know_them(monkeypatch):
+    compiler_options.cache_clear()
+    try:
+        monkeypatch.setattr(jit, "_CPU_OPTIONS", {"xla_no_such_option": "X"})
+        assert compiler_options() == {}
+        compiler_options.cache_clear()
+        monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        assert compiler_options() == {}
+    finally:
+        compiler_options.cache_clear()

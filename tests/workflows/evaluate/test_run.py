@@ -1,0 +1,142 @@
+"""An evaluation from end to end on bundles that nobody trained: what is written, noted and refused."""
+
+import json
+from dataclasses import replace
+
+import nibabel
+import numpy as np
+import pytest
+from tests.inference.conftest import SCANS
+
+from dpmed.config.load import config_from_toml, load_config
+from dpmed.config.model import MlpModel, UnetModel
+from dpmed.data.base import Split
+from dpmed.data.build import build_dataset
+from dpmed.errors import InputError
+from dpmed.inference.predictor import load_model
+from dpmed.progress import Silent
+from dpmed.workflows import phantom
+from dpmed.workflows.evaluate import run as workflow
+from dpmed.workflows.evaluate.summary import EvaluateSettings
+from tests.inference.made import make_network
+from tests.inference.test_bundle import write
+from tests.metrics.test_surfaces import in_loops
+
+DIGITS = tuple(str(number) for number in range(10))
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles")
+    for seed in (0, 1):
+        facts = {"classes": DIGITS, "preprocessing": {"scale": 16.0}}
+        write(folder / f"model{seed}", *make_network(MlpModel(name="mlp", width=(5,)), (8, 8, 1), seed=seed, **facts))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config():
+    loaded = load_config("quickstart", ["data.limit=60", "evaluation.bootstrap=20"])
+    return loaded.config
+
+
+def go(bundles, config, folder, **settings):
+    return workflow.run(bundles / "model0", config, EvaluateSettings(**settings), folder, Silent())
+
+
+def test_other_data_are_evaluated_whole_and_two_models_compared(bundles, config, tmp_path):
+    found = go(bundles, config, tmp_path, against=bundles / "model1")
+    dataset = build_dataset(config.data, progress=Silent())
+    right = []
+    for name in ("model0", "model1"):
+        answers = load_model(bundles / name).predict(dataset.inputs).argmax(axis=1)
+        right.append(float((answers == dataset.targets).mean()))
+    assert found.metrics["accuracy"] == pytest.approx(right[0])
+    row = found.comparison.differences[0]
+    assert (row.metric, row.value, row.against) == ("accuracy", pytest.approx(right[0]), pytest.approx(right[1]))
+    assert found.part == "all" and found.n_samples == 60
+    assert any("whether model1" in note.lower() for note in found.notes)
+    written = json.loads((tmp_path / "metrics.json").read_text())
+    assert written["comparison"]["against"] == "model1" and len(written["comparison"]["delong"]) == 10
+    assert (tmp_path / "comparison.png").stat().st_size > 1000
+
+
+def test_the_images_of_a_unit_are_joined(bundles, config, tmp_path, monkeypatch):
+    whole = build_dataset(config.data, progress=Silent())
+    # Three images of each patient, of one class each.
+    order = np.argsort(whole.targets, kind="stable")[:30]
+    kept = order[whole.targets[order] == whole.targets[order[0]]][:6]
+    listing = replace(whole.listing.select(np.sort(kept)), groups=["a", "a", "a", "b", "b", "b"])
+    dataset = type(whole)(whole.info, listing, inputs=whole.inputs[np.sort(kept)], targets=whole.targets[np.sort(kept)])
+    monkeypatch.setattr(workflow, "build_dataset", lambda *_, **__: dataset)
+    found = go(bundles, config, tmp_path, by_unit="mean")
+    assert (found.n_samples, found.n_units, found.n_images) == (2, 2, 6)
+    assert found.by == "image, mean of its images" and "joined from 6 images" in found.what
+    chances = load_model(bundles / "model0").predict(dataset.inputs).reshape(2, 3, 10).mean(axis=1)
+    wanted = (chances.argmax(axis=1) == dataset.targets[::3]).mean()
+    assert found.metrics["accuracy"] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"fit_temperature": True, "against": "model1"}, "do not go together"),
+        ({"fit_temperature": True}, "no validation split"),
+        ({"break_down_by": ("age",)}, "no column 'age'"),
+    ],
+)
+def test_what_cannot_be_is_refused(bundles, config, tmp_path, settings, words):
+    if "against" in settings:
+        settings = {**settings, "against": bundles / settings["against"]}
+    with pytest.raises(InputError, match=words):
+        go(bundles, config, tmp_path, **settings)
+
+
+def test_a_data_set_of_other_classes_is_refused(bundles, tmp_path):
+    other = load_config("table_phantom", []).config
+    with pytest.raises(InputError):
+        workflow.run(bundles / "model0", other, EvaluateSettings(), tmp_path, Silent())
+
+
+def test_a_second_model_that_was_trained_on_the_samples_is_said_to_be(bundles, config, tmp_path):
+    from dpmed.config.load import config_to_toml
+
+    dataset = build_dataset(config.data, progress=Silent())
+    numbers = np.arange(60)
+    split = Split(train=numbers[:40], validation=numbers[40:50], test=numbers[50:])
+    (tmp_path / "config.toml").write_text(config_to_toml(config))
+    (tmp_path / "split.json").write_text(json.dumps(split.to_json()))
+    (note,) = workflow.seen_by(tmp_path, dataset, config.data, numbers[35:])
+    assert "5 of these samples" in note
+    assert workflow.seen_by(tmp_path, dataset, config.data, split.test) == ()
+    other = load_config("quickstart", ["data.limit=61"]).config
+    assert workflow.seen_by(tmp_path, dataset, other.data, numbers) == ()
+
+
+def test_masks_of_scans_are_measured_in_mm(tmp_path):
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    phantom.run("msd-liver", scans, Silent(), num=10, seed=0)
+    config = config_from_toml(SCANS.format(root=scans).replace("cache = false", "cache = false\nlimit = 3"), "here")
+    dataset = build_dataset(config.data, progress=Silent())
+    window = {"window": (-150.0, 200.0), "stored_as": "float16"}
+    facts = {"classes": dataset.info.class_names, "preprocessing": {"scale": 1.0, **window}}
+    model = write(tmp_path / "unet", *make_network(UnetModel(name="unet", channels=(2, 4)), (16, 12, 8, 1), **facts))
+    (tmp_path / "out").mkdir()
+    found = workflow.run(model, config, EvaluateSettings(tolerance=30.0), tmp_path / "out", Silent())
+    assert found.tolerance == "30 mm" and {"dice", "surface_dice", "hausdorff95_mm"} <= set(found.metrics)
+    masks = load_model(model).predict(np.stack([dataset[number].input for number in range(3)]))
+    table = {"surface_dice_liver": [], "hausdorff95_mm_liver": []}
+    for number in range(3):
+        scan = nibabel.as_closest_canonical(nibabel.load(dataset.sources[number][0]))
+        spacing = np.array(scan.shape) * scan.header.get_zooms() / np.array([16, 12, 8])
+        mask, target = masks[number] == 1, dataset[number].target == 1
+        if mask.any() and target.any():
+            dice, distance = in_loops(mask, target, spacing, 30.0)
+            table["surface_dice_liver"].append(dice)
+            table["hausdorff95_mm_liver"].append(distance)
+    assert table["hausdorff95_mm_liver"]
+    assert found.metrics["hausdorff95_mm_liver"] == pytest.approx(np.mean(table["hausdorff95_mm_liver"]), abs=1e-4)
+    if len(table["surface_dice_liver"]) == 3:
+        wanted = np.mean(table["surface_dice_liver"])
+        assert found.metrics["surface_dice_liver"] == pytest.approx(wanted, abs=1e-9)

@@ -1,0 +1,127 @@
+"""Metrics, intervals and subgroups of scored samples; the images of a patient joined, against slow loops."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, average_precision_score, brier_score_loss, roc_auc_score
+
+from dpmed.errors import InputError
+from dpmed.workflows.evaluate.scored import join_units, places_of, questions_of, subgroups_of
+from tests.workflows.evaluate.scores import make_info, make_scored
+
+
+def test_metrics_are_scikit_learns_and_lie_in_their_intervals():
+    scored = make_scored()
+    values, intervals = scored.evaluate()
+    chance = scored.probabilities[:, 1]
+    assert values["accuracy"] == pytest.approx(accuracy_score(scored.targets, chance > 0.5))
+    assert values["auroc"] == pytest.approx(roc_auc_score(scored.targets, chance), abs=1e-9)
+    assert values["auprc"] == pytest.approx(average_precision_score(scored.targets, chance), abs=1e-9)
+    assert values["brier"] == pytest.approx(brier_score_loss(scored.targets, chance), abs=1e-9)
+    assert set(intervals) == set(values)
+    assert all(low <= values[name] <= high for name, (low, high) in intervals.items() if name != "ece")
+
+
+def test_two_models_on_the_same_samples_have_the_same_units_drawn():
+    one, other = make_scored(seed=1), make_scored(seed=2)
+    perfect = [replace(scored, predictions=np.eye(2)[scored.targets] * 9) for scored in (one, other)]
+    for name, column in perfect[0].draws().items():
+        if name in ("accuracy", "auroc", "mcc"):
+            np.testing.assert_array_equal(column, perfect[1].draws()[name])
+    # In blocks or at once: the number of resamplings is what was asked for.
+    assert {len(column) for column in one.draws().values()} == {60}
+
+
+def test_scores_of_single_samples_are_averaged_and_undefined_ones_left_out():
+    scored = make_scored("segmentation")
+    table = {"dice": np.where(np.arange(120) == 5, np.nan, 0.5), "never": np.full(120, np.nan)}
+    values, intervals = replace(scored, table=table).evaluate()
+    assert values == {"dice": pytest.approx(0.5)}
+    assert intervals == {"dice": pytest.approx((0.5, 0.5))}
+
+
+@pytest.mark.parametrize("how", ["mean", "max"])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_images_of_a_patient_become_one_answer(how, classes):
+    scored = make_scored(classes=classes)
+    joined = join_units(scored, how)
+    for place, name in enumerate(joined.names):
+        rows = [row for row, group in enumerate(scored.groups) if group == name]
+        chances = [scored.probabilities[row] for row in rows]
+        if how == "mean":
+            wanted = np.sum(chances, axis=0) / len(rows)
+        elif classes == 2:
+            second = max(one[1] for one in chances)
+            wanted = np.array([1 - second, second])
+        else:
+            wanted = np.array([max(one[number] for one in chances) for number in range(classes)])
+            wanted = wanted / wanted.sum()
+        np.testing.assert_allclose(joined.probabilities[place], wanted)
+        assert joined.targets[place] == scored.targets[rows[0]] and joined.images[place] == len(rows)
+    # The logits that metrics are computed from have these very probabilities.
+    powers = np.exp(joined.predictions)
+    np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), joined.probabilities)
+    assert joined.units == len(joined.names) == 40
+    if classes == 2:
+        wanted = roc_auc_score(joined.targets, joined.probabilities[:, 1])
+        assert joined.values()["auroc"] == pytest.approx(wanted, abs=1e-9)
+
+
+def test_of_two_classes_a_patient_is_positive_with_any_image():
+    scored = make_scored(patients=10)
+    targets = np.zeros(30, np.int32)
+    targets[4] = 1
+    assert np.flatnonzero(join_units(replace(scored, targets=targets), "mean").targets).tolist() == [1]
+
+
+def test_of_more_classes_a_patient_must_have_one():
+    scored = make_scored(classes=3)
+    targets = scored.targets.copy()
+    targets[0], targets[1] = 0, 1
+    with pytest.raises(InputError, match="'p000' has images of different classes"):
+        join_units(replace(scored, targets=targets), "mean")
+
+
+def test_labels_are_positive_with_any_image_and_unknown_where_one_is_and_none_positive():
+    scored = make_scored("multi-label", patients=3)
+    targets = np.array([[0, 1], [0, -1], [1, 0], [0, -1], [0, 0], [0, 0], [-1, 0], [-1, 0], [-1, 0]], np.int8)
+    joined = join_units(replace(scored, targets=targets), "max")
+    assert joined.targets.tolist() == [[1, 1], [0, -1], [-1, 0]]
+    np.testing.assert_allclose(joined.probabilities[0], scored.probabilities[:3].max(axis=0))
+    np.testing.assert_allclose(1 / (1 + np.exp(-joined.predictions)), joined.probabilities)
+
+
+def test_numbers_are_averaged_and_other_tasks_refused():
+    scored = make_scored("regression")
+    joined = join_units(scored, "mean")
+    assert joined.predictions[0, 0] == pytest.approx(scored.predictions[:3, 0].mean())
+    for task, how in (("regression", "max"), ("segmentation", "mean")):
+        with pytest.raises(InputError, match="has no meaning"):
+            join_units(make_scored(task), how)
+
+
+def test_a_column_that_differs_within_a_patient_says_so():
+    scored = make_scored(patients=2)
+    columns = {"view": np.array(["PA", "PA", "PA", "PA", "AP", "PA"])}
+    assert join_units(replace(scored, columns=columns), "mean").columns["view"].tolist() == ["PA", "several"]
+
+
+def test_subgroups_say_their_gap_to_the_others():
+    scored = make_scored(skill=3.0)
+    rows = {row["value"]: row for row in subgroups_of(scored, "sex")}
+    women = scored.columns["sex"] == "F"
+    right = scored.probabilities.argmax(axis=1) == scored.targets
+    assert rows["F"]["accuracy"] == pytest.approx(right[women].mean())
+    assert rows["F"]["accuracy_gap"] == pytest.approx(right[women].mean() - right[~women].mean())
+    assert rows["F"]["units"] + rows["M"]["units"] == 40 and rows["M"]["samples"] == (~women).sum()
+    assert rows["F"]["accuracy_visible_gap"] > 0
+
+
+def test_questions_are_one_of_two_classes_all_of_more_and_known_labels():
+    assert [one.name for one in questions_of(make_scored())] == ["class 1"]
+    assert len(questions_of(make_scored(classes=4))) == 4
+    scored = make_scored("multi-label")
+    (effusion, nodule) = questions_of(scored)
+    assert len(effusion.positive) == (scored.targets[:, 0] >= 0).sum() and nodule.name == "nodule"
+    assert places_of(make_info("regression", ("age",))) == []

@@ -1,0 +1,63 @@
+"""The conclusion says what was measured, and nothing where nothing can be said."""
+
+import dataclasses
+
+import pytest
+
+from dpmed.matching.rero import Share
+from dpmed.workflows.visualize.findings import LevelResult, conclude, explain_levels, plain, proven, proves_nothing
+from tests.reconstructions.test_manifest import LEVELS, MANIFEST
+
+NONE = Share(recovered=0, originals=200, share=0.0, low=0.0, high=0.018)
+FEW_TRIED = Share(recovered=0, originals=8, share=0.0, low=0.0, high=0.37)
+ALL = Share(recovered=200, originals=200, share=1.0, low=0.98, high=1.0)
+
+
+def result(epsilon, share, median=0.01, *, unrelated=0.5, threshold=0.1):
+    level = dataclasses.replace(LEVELS[0], epsilon=float(epsilon)) if epsilon else LEVELS[1]
+    return LevelResult(level=level, shares=((threshold, share),), median=median, unrelated=unrelated, note="")
+
+
+def test_where_privacy_held_and_where_it_did_not():
+    told = conclude([result(1, NONE), result(8, NONE), result(100, ALL), result(None, ALL)], metric="MSE")
+    assert told.startswith("Up to ε = 8 the attack recovers fewer than 5% of the images")
+    assert "At ε = 100 it recovered 200 of 200 images" in told
+    told = conclude([result(1, NONE), result(None, ALL)], metric="MSE")
+    assert "Up to ε = 1 " in told and "Without privacy it recovered 200 of 200" in told
+
+
+def test_success_at_the_lowest_level_is_not_called_safe():
+    told = conclude([result(1e6, ALL), result(1e8, NONE), result(None, ALL)], metric="MSE")
+    assert told.startswith("Even at ε = 1,000,000, the smallest ε tried, the attack recovered 200 of 200 images")
+    assert "fewer than" not in told
+
+
+def test_too_few_images_prove_nothing():
+    told = conclude([result(1, FEW_TRIED), result(None, ALL)], metric="MSE")
+    assert "8 images are too few" in told and "Up to" not in told
+    assert conclude([result(None, ALL)], metric="MSE").startswith("Without privacy it recovered 200 of 200")
+
+
+def test_nothing_is_concluded_where_strangers_are_as_close():
+    told = conclude([result(1, ALL, threshold=0.6)], metric="MSE")
+    assert told.startswith("Nothing can be concluded") and "smaller threshold" in told
+    assert proves_nothing(0.5, 0.5) and not proves_nothing(0.4, 0.5) and not proves_nothing(0.4, None)
+
+
+def test_each_level_is_told_with_its_interval_and_its_strangers():
+    told = explain_levels(MANIFEST, [result(1e6, NONE, 0.7), result(None, ALL)], metric="MSE")
+    assert "0 of 200 images (0.0%; 95 % interval 0.0% to 1.8%)" in told[0] and "not more alike than chance" in told[0]
+    assert told[1].startswith("No privacy: 200 of 200") and "are more alike than chance" in told[1]
+    assert "only the bounds" in told[-1]
+
+
+def test_what_is_proven_stands_beside_what_was_measured():
+    assert proven([("ε = 1", 0.0002), ("ε = 8", 0.0627)]).endswith("at most 0.0002 at ε = 1, 6.3% at ε = 8.")
+    assert proven([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"), [(8.0, "8"), (0.903, "0.903"), (1e6, "1,000,000"), (1e18, "10^18"), (12345.6, "12,346")]
+)
+def test_epsilon_as_people_write_it(epsilon, text):
+    assert plain(epsilon) == text
