@@ -41,11 +41,12 @@ class MeasuredNoise:
 def measure_noise(
     seen: Float[np.ndarray, "step canary"], included: Bool[np.ndarray, " canary"], *, sampling_rate: float, level: float
 ) -> MeasuredNoise | None:
-    """Limits of the noise and of a canary's step, both hold together with a chance of at least 1 - `level`.
+    """Limits of the noise and of a canary's step, that hold together with a chance of at least 1 - `level`.
 
     The noise is normal by the claim, so that the sum of squares around each canary's own mean is distributed as χ²:
-    noise that is the same in every step leaves nothing of it. The step's limit is Student's, over the means of the
-    canaries that were in.
+    noise that is the same in every step leaves nothing of it. The step's limit is the larger of two, both Student's,
+    over the canaries that were in: by their means, and by how much more they vary, q (1 - q) times the step's square,
+    which is seen however noise is repeated.
 
     Args:
         seen: noisy gradients over a canary's reach.
@@ -64,10 +65,17 @@ def measure_noise(
     freedom = outside * (steps - 1)
     squares = float(np.sum((quiet - quiet.mean(axis=0)) ** 2))
     means = seen[:, included].mean(axis=0) / sampling_rate
-    margin = float(stats.t.ppf(1 - level / 2, inside - 1)) * float(means.std(ddof=1)) / math.sqrt(inside)
+    quantile = float(stats.t.ppf(1 - level / 3, min(inside, outside) - 1))
+    margin = quantile * float(means.std(ddof=1)) / math.sqrt(inside)
+    loud, still = (np.var(seen[:, chosen], axis=0, ddof=1) for chosen in (included, ~included))
+    more = float(loud.mean() - still.mean())
+    more -= quantile * math.hypot(
+        float(loud.std(ddof=1)) / math.sqrt(inside), float(still.std(ddof=1)) / math.sqrt(outside)
+    )
+    by_variation = math.sqrt(max(more, 0.0) / (sampling_rate * (1 - sampling_rate))) if sampling_rate < 1 else 0.0
     return MeasuredNoise(
         deviation=math.sqrt(squares / freedom),
-        deviation_upper=math.sqrt(squares / float(stats.chi2.ppf(level / 2, freedom))),
+        deviation_upper=math.sqrt(squares / float(stats.chi2.ppf(level / 3, freedom))),
         step=float(means.mean()),
-        step_lower=max(0.0, float(means.mean()) - margin),
+        step_lower=max(by_variation, float(means.mean()) - margin),
     )

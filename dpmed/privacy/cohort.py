@@ -298,10 +298,21 @@ def equal_histories(snapshot: Snapshot) -> list[tuple[tuple[int, ...], int]]:
     """
     signatures: UInt64[np.ndarray, "unit 2"] = np.zeros((snapshot.units, 2), np.uint64)
     generator = np.random.default_rng(int.from_bytes(os.urandom(16), "big"))
-    for run in snapshot.runs:
-        signatures[run.members] ^= generator.integers(0, 2**64, size=2, dtype=np.uint64)
-    keys = np.ascontiguousarray(signatures).view([("", np.uint64)] * 2).ravel()
-    _, first, counts = np.unique(keys, return_index=True, return_counts=True)
+    # Eight runs at a time: which of them a unit was in is a byte, whose signature is looked up.
+    for first_run in range(0, len(snapshot.runs), 8):
+        some = snapshot.runs[first_run : first_run + 8]
+        byte = np.packbits(np.stack([run.members for run in some]), axis=0, bitorder="little")[0]
+        bits = generator.integers(0, 2**64, size=(len(some), 2), dtype=np.uint64)
+        signature_of = np.zeros((1, 2), np.uint64)
+        for bit in bits:
+            signature_of = np.concatenate([signature_of, signature_of ^ bit])
+        signatures ^= signature_of[byte]
+    # By size, and those of one size in the order of the file: equal ones stand together.
+    order = np.lexsort((signatures[:, 1], signatures[:, 0]))
+    signatures = signatures[order]
+    begins = np.flatnonzero(np.any(signatures[1:] != signatures[:-1], axis=1)) + 1
+    starts = np.concatenate([[0], begins]) if len(order) else np.zeros(0, np.int64)
+    first, counts = order[starts], np.diff(np.append(starts, len(order)))
     if len(first) == 0:
         return []
     table = np.stack([run.members[first] for run in snapshot.runs], axis=1) if snapshot.runs else np.zeros((1, 0), bool)

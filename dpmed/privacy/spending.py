@@ -19,7 +19,7 @@ from dpmed.privacy.rdp import rdp_epsilons
 from dpmed.privacy.several import composed_epsilon
 
 # Histories that are composed tightly; one takes up to a few tenths of a second.
-_MOST_COMPOSED = 200
+_MOST_COMPOSED = 100
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,8 @@ class AuditResult:
         correct: v.
         auc: of the score.
         tpr: at FPR 0.001.
+        auc_interval: 95 %.
+        tpr_interval: 95 %; allows for the threshold too, so that few canaries leave it wide.
         epsilon_best: what `epsilon_lower` would be, about, with so many canaries of a training that is as claimed and
             scores that are as good as they can be; None where it is not known.
     """
@@ -71,6 +73,8 @@ class AuditResult:
     correct: int
     auc: float
     tpr: float
+    auc_interval: tuple[float, float]
+    tpr_interval: tuple[float, float]
     epsilon_best: float | None
     epsilon_lower_by_noise: float | None
     noise_multiplier_upper: float | None
@@ -84,6 +88,8 @@ class AuditResult:
         """As JSON's types."""
         content = asdict(self)
         content["tpr_at_fpr_0.001"] = content.pop("tpr")
+        content["tpr_at_fpr_0.001_interval"] = list(content.pop("tpr_interval"))
+        content["auc_interval"] = list(self.auc_interval)
         return content
 
 
@@ -162,8 +168,8 @@ class AuditSummary:
                 _number(one.epsilon_lower_by_noise),
                 str(one.guesses),
                 str(one.correct),
-                f"{one.auc:.3f}",
-                f"{one.tpr:.3f}",
+                _with_interval(one.auc, one.auc_interval),
+                _with_interval(one.tpr, one.tpr_interval),
             ]
             for one in self.results
         ]
@@ -177,10 +183,10 @@ class AuditSummary:
             name = f"{group.column} {group.value}" if group.column else "all"
             found = ["–", "–"]
             if group.separation is not None:
-                auc, tpr = group.separation, group.separation.tpr_intervals[0]
+                one = group.separation
                 found = [
-                    f"{auc.auc:.3f} ({auc.auc_interval[0]:.3f} to {auc.auc_interval[1]:.3f})",
-                    f"{auc.tpr[0]:.3f} ({tpr[0]:.3f} to {tpr[1]:.3f})",
+                    _with_interval(one.auc, one.auc_interval),
+                    _with_interval(one.tpr[0], one.tpr_intervals[0]),
                 ]
             rows.append([name, str(group.members), str(group.non_members), *found])
         rows.append(["proven, of anybody", "", "", *self._bounds()])
@@ -263,6 +269,8 @@ def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, pro
         correct=correct,
         auc=separation.auc,
         tpr=separation.tpr[0],
+        auc_interval=separation.auc_interval,
+        tpr_interval=separation.tpr_intervals[0],
         epsilon_best=best,
         epsilon_lower_by_noise=None if measured is None else _by_noise(mechanism, measured, delta),
         noise_multiplier_upper=None if measured is None else _finite(measured.noise_multiplier_upper),
@@ -343,6 +351,10 @@ def _write(summary: AuditSummary, plan: Plan) -> None:
     ledger = run_ledger(plan, draws=plan.steps, status="planned", notes=(_REHEARSAL,))
     write_json(folder / "privacy.json", ledger.to_json())
     write_json(folder / "audit.json", content)
+
+
+def _with_interval(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
 def _number(value: float | None) -> str:

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from dpmed.auditing.canaries import Mislabelled, observe_gradients, observe_inputs
+from dpmed.auditing.measured_noise import measure_noise
 from dpmed.config.load import load_config
+from dpmed.dpsgd import clipping as clipping_room
 from dpmed.dpsgd import step as step_room
 from dpmed.errors import InputError
 from dpmed.planning.plan import make_plan
@@ -56,6 +58,24 @@ def test_noise_that_is_used_twice_is_given_away_by_variation(monkeypatch):
     observed, _ = observe_gradients(plan("training.epochs=12"), INCLUDED, Silent())
     variation = observed.scores["variation"]
     assert variation[INCLUDED].min() > variation[~INCLUDED].max()
+    assert measured(observed, plan()).noise_multiplier_upper < 1e-3
+
+
+def measured(observed, audited):
+    rate = audited.budget.sampling_rate
+    return measure_noise(observed.seen, observed.included, sampling_rate=rate, level=0.01)
+
+
+def test_the_noise_and_a_doubled_clipping_norm_are_measured(monkeypatch):
+    real = clipping_room._flat
+    monkeypatch.setattr(clipping_room, "_flat", lambda squares, bound: real(squares, 2 * bound))
+    audited = plan("training.epochs=12")
+    observed, _ = observe_gradients(audited, INCLUDED, Silent())
+    found = measured(observed, audited)
+    # 40 canaries and 24 steps on each side: the noise is known to 2.3 %, a step to a tenth.
+    assert found.deviation == pytest.approx(audited.budget.noise_multiplier, rel=0.1)
+    assert found.step == pytest.approx(2.0, rel=0.5)
+    assert found.noise_multiplier_upper < audited.budget.noise_multiplier
 
 
 def test_what_cannot_be_audited_is_refused():

@@ -20,8 +20,7 @@ def test_limits_fail_as_rarely_as_they_say():
         found = measure_noise(gradients, INCLUDED, sampling_rate=0.4, level=0.1)
         failed += found.noise_multiplier_upper < 3.0
         assert found.deviation == pytest.approx(3.0, rel=0.1) and found.deviation_upper > found.deviation
-        assert found.step_lower < found.step
-    # Each of both limits fails in 5 %, and both must for the quotient to: 10 % of 300 are 30; over 50 once in 10^4.
+    # 10 % of 300 are 30; over 50 happens by chance less than once in 10^4 times.
     assert failed <= 50
 
 
@@ -38,8 +37,11 @@ def test_less_noise_and_larger_steps_are_seen(noise, step):
 def test_the_same_noise_in_every_step_is_none():
     generator = np.random.default_rng(2)
     gradients = np.repeat(seen(generator, noise=3.0, rate=0.4, steps=1, included=INCLUDED & False), 20, axis=0)
-    gradients = gradients + 5.0 * INCLUDED
+    # A step is far below the noise, which every mean contains; its comings and goings show it all the same.
+    taking_part = generator.random(gradients.shape) < 0.4
+    gradients = 100 * gradients + (INCLUDED & taking_part)
     found = measure_noise(gradients, INCLUDED, sampling_rate=0.4, level=0.05)
+    assert 0.9 < found.step_lower < 1
     assert found.noise_multiplier_upper == pytest.approx(0.0, abs=1e-6)
 
 
