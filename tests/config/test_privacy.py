@@ -3,7 +3,9 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from dpmed.config.privacy import PrivacyConfig
+from dpmed.config.load import config_from_toml, config_to_toml, load_config
+from dpmed.config.privacy import AdaptiveClippingConfig, AutomaticClippingConfig, FlatClippingConfig, PrivacyConfig
+from dpmed.errors import InputError
 
 LEAST = {"delta": 1e-5, "clipping_norm": 1.0}
 
@@ -57,3 +59,30 @@ def test_no_number_of_the_budget_is_infinite(key):
         others = {name: value for name, value in LEAST.items() if name != key}
         with pytest.raises(ValidationError, match=key):
             PrivacyConfig.model_validate_json(json.dumps(others)[:-1] + f', "{key}": {text}}}')
+
+
+def clipping(*settings):
+    config = load_config("quickstart", settings).config
+    assert config.privacy is not None
+    # What a run folder holds gives the same config again.
+    assert config_from_toml(config_to_toml(config), "config.toml") == config
+    return config.privacy.clipping
+
+
+def test_a_name_stands_for_its_table():
+    assert clipping() == FlatClippingConfig(name="flat")
+    assert clipping("privacy.clipping=adaptive") == clipping("privacy.clipping.name=adaptive")
+    assert clipping("privacy.clipping=adaptive", "privacy.clipping.rate=0.1") == AdaptiveClippingConfig(
+        name="adaptive", rate=0.1
+    )
+    assert clipping('privacy.clipping={name="automatic",stability=0.5}') == AutomaticClippingConfig(
+        name="automatic", stability=0.5
+    )
+
+
+@pytest.mark.parametrize("key", ["quantile=0.9", "rate=1", "count_noise=3"])
+def test_keys_of_another_kind_are_refused(key):
+    with pytest.raises(InputError, match="unknown key"):
+        clipping("privacy.clipping=automatic", f"privacy.clipping.{key}")
+    with pytest.raises(InputError, match="unknown key"):
+        clipping(f"privacy.clipping.{key}", "privacy.clipping.name=flat")
