@@ -17,7 +17,7 @@ TINY = ["--set", "data.limit=100", "--set", "training.batch_size=16", "--set", "
 SHORT = ["--set", "evaluation.every_epochs=2", "--set", "evaluation.bootstrap=5"]
 SMALLER = {
     "train quickstart": [*TINY, *SHORT],
-    "reconstruct": [*TINY, "--eps-exp", "6:18:12"],
+    "reconstruct": TINY,
     "phantom": ["--num", "60"],
     "train cifar10_dp_quick_phantom": [
         *SHORT, "--set", "training.epochs=2", "--set", "training.batch_size=8", "--set", "model.channels=[2,2,4,4]",

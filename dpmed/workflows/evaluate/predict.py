@@ -110,7 +110,7 @@ def score(
         answers = truth = None
     names = names_of(dataset)
     return Scored(
-        model=predictor.source.name,
+        model=predictor.source.resolve().name,
         info=info,
         names=[str(number) if names is None else names[number] for number in numbers.tolist()],
         groups=[dataset.groups[number] for number in numbers.tolist()],

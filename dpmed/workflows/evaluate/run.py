@@ -73,7 +73,7 @@ def run(
         return found if settings.by_unit is None else join_units(found, settings.by_unit)
 
     scored = scored_by(predictor)
-    comparison = None if other is None else compare_scored(scored, scored_by(other))
+    comparison = None if other is None else compare_scored(*_told_apart(scored, scored_by(other), predictor, other))
     scores, intervals = scored.evaluate()
     notes = _notes(scored, part, is_own=is_own, temperature=temperature)
     if not is_own and (model / SPLIT_FILE).is_file():
@@ -169,6 +169,14 @@ def _config(model: Path, data: Config | None) -> tuple[Config, bool]:
             "is a bundle, which knows no data", where=str(model), remedy="Name the data by a config: --data CONFIG."
         )
     return read_config(model), True
+
+
+def _told_apart(first: Scored, second: Scored, one: Predictor, other: Predictor) -> tuple[Scored, Scored]:
+    """Names of two models; of folders with one name also that of the folder above."""
+    if first.model != second.model:
+        return first, second
+    names = [f"{folder.parent.name}/{folder.name}" for folder in (one.source.resolve(), other.source.resolve())]
+    return first.named(names[0]), second.named(names[1])
 
 
 def _temperature(predictor: Predictor, model: Path, progress: Progress) -> Temperature:

@@ -20,13 +20,14 @@ from dpmed.figures.gallery import (
     telling_slice,
     to_picture,
 )
-from dpmed.files import read_json, write_csv
+from dpmed.files import write_csv
 from dpmed.matching.images import read_images
 from dpmed.matching.rero import Share, share_recovered
-from dpmed.matching.table import MATCHES, SETTINGS, UNRELATED, MatchRow, read_matches, read_unrelated
+from dpmed.matching.table import UNRELATED, MatchRow, read_matches, read_unrelated
 from dpmed.progress import Progress
-from dpmed.reconstructions.manifest import MANIFEST_NAME, Level, Manifest, read_manifest
+from dpmed.reconstructions.manifest import Level, Manifest, read_manifest
 from dpmed.workflows.visualize.findings import LevelResult, level_title, proves_nothing
+from dpmed.workflows.visualize.places import matches_in, reconstructions_of
 from dpmed.workflows.visualize.report import BoundRow, compute_bounds, read_bounds, write_audit_report
 
 FORMATS = ("png", "pdf", "svg")
@@ -175,11 +176,11 @@ def prepare(table: Path, settings: VisualizeSettings) -> VisualizeJob:
     if not all(map(math.isfinite, settings.thresholds)):
         raise InputError("must be finite", where="threshold")
     if table.is_dir():
-        table = _matches_in(table)
+        table = matches_in(table)
     rows = read_matches(table)
     if not rows:
         raise InputError("holds no matches", where=str(table))
-    folder = settings.reconstructions or _find_reconstructions(table)
+    folder = settings.reconstructions or reconstructions_of(table)
     manifest = read_manifest(folder)
     metric = settings.metric or rows[0].metric
     by_level = _sort_by_level(rows, manifest, metric, table)
@@ -231,29 +232,6 @@ def run(job: VisualizeJob, out: Path, progress: Progress) -> VisualizeSummary:
     return VisualizeSummary(
         folder=out, files=(*files, *tables, out / REPORT), metric=job.metric, rows=tuple(rero), findings=findings
     )
-
-
-def _matches_in(folder: Path) -> Path:
-    if (folder / MATCHES).is_file():
-        return folder / MATCHES
-    remedy = "Give the folder or the table that `dpmed match` wrote."
-    if (folder / MANIFEST_NAME).is_file():
-        remedy = f"These are reconstructions, not yet matched: run `dpmed match {folder}` first."
-    raise InputError(f"holds no {MATCHES}", where=str(folder), remedy=remedy)
-
-
-def _find_reconstructions(table: Path) -> Path:
-    beside = table.parent / SETTINGS
-    if beside.is_file():
-        content = read_json(beside)
-        named = content.get("reconstructions") if isinstance(content, dict) else None
-        if not isinstance(named, str):
-            raise InputError("reconstructions is missing", where=str(beside))
-        return (table.parent / named).resolve()
-    if (table.parent / MANIFEST_NAME).is_file():
-        return table.parent
-    remedy = "Name the folder that `dpmed reconstruct` wrote with --reconstructions."
-    raise InputError(f"there is no {SETTINGS} beside it that names the images", where=str(table), remedy=remedy)
 
 
 def _sort_by_level(

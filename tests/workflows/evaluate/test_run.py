@@ -1,12 +1,12 @@
 """An evaluation from end to end on bundles that nobody trained: what is written, noted and refused."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import nibabel
 import numpy as np
 import pytest
-from tests.inference.conftest import SCANS
 
 from dpmed.config.load import config_from_toml, load_config
 from dpmed.config.model import MlpModel, UnetModel
@@ -21,6 +21,7 @@ from dpmed.workflows.evaluate.summary import EvaluateSettings
 from tests.inference.made import make_network
 from tests.inference.test_bundle import write
 from tests.metrics.test_surfaces import in_loops
+from tests.trained import SCANS
 
 DIGITS = tuple(str(number) for number in range(10))
 
@@ -59,6 +60,13 @@ def test_other_data_are_evaluated_whole_and_two_models_compared(bundles, config,
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert written["comparison"]["against"] == "model1" and len(written["comparison"]["delong"]) == 10
     assert (tmp_path / "comparison.png").stat().st_size > 1000
+
+
+def test_folders_of_one_name_are_told_apart_by_the_one_above(bundles, config, tmp_path):
+    shutil.copytree(bundles / "model1", tmp_path / "elsewhere" / "model0")
+    (tmp_path / "out").mkdir()
+    found = go(bundles, config, tmp_path / "out", against=tmp_path / "elsewhere" / "model0").comparison
+    assert (found.model, found.against) == (f"{bundles.name}/model0", "elsewhere/model0")
 
 
 def test_the_images_of_a_unit_are_joined(bundles, config, tmp_path, monkeypatch):

@@ -107,5 +107,5 @@ def test_a_picture_of_12_bits_reaches_the_model_with_more_than_8_through_the_cac
     assert any((tmp_path / "cache").rglob("*"))
     stored = next(Loader(plan.dataset, plan.members, microbatch=1).load(np.zeros(1, np.int64))).inputs[0, 0]
     assert stored.dtype == np.uint16 and len(np.unique(stored)) == 4096
-    seen = np.asarray(begin_training(plan).objective.normalise(stored))
+    seen = np.asarray(begin_training(plan).objective.normalise(jax.numpy.asarray(stored)))
     assert seen.dtype == np.float32 and len(np.unique(seen)) == 4096

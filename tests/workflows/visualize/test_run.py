@@ -153,12 +153,12 @@ def test_a_table_that_does_not_fit_the_folder_is_refused(table, change, message)
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"metric": "psnr"}, "--metric psnr"),
-        ({"formats": ("gif",)}, "--format gif"),
-        ({"formats": ()}, "--format"),
-        ({"images": 0}, "--images 0"),
-        ({"only": (99,)}, "--only: there is no original 99"),
-        ({"thresholds": (float("nan"),)}, "--threshold"),
+        ({"metric": "psnr"}, "metric psnr"),
+        ({"formats": ("gif",)}, "formats gif"),
+        ({"formats": ()}, "formats"),
+        ({"images": 0}, "images 0"),
+        ({"only": (99,)}, "only: there is no original 99"),
+        ({"thresholds": (float("nan"),)}, "threshold"),
     ],
 )
 def test_wrong_options_are_refused(table, settings, message):

@@ -1,0 +1,28 @@
+import json
+
+import pytest
+
+from dpmed.errors import InputError
+from dpmed.workflows.visualize.places import matches_in, reconstructions_of
+
+
+def test_a_folder_stands_for_its_table(tmp_path):
+    with pytest.raises(InputError, match="holds no matches"):
+        matches_in(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(InputError, match="run `dpmed match"):
+        matches_in(tmp_path)
+    (tmp_path / "matches.csv").write_text("")
+    assert matches_in(tmp_path) == tmp_path / "matches.csv"
+
+
+def test_the_images_are_where_the_file_beside_the_table_says(tmp_path):
+    table = tmp_path / "m" / "matches.csv"
+    table.parent.mkdir()
+    with pytest.raises(InputError, match="names the images"):
+        reconstructions_of(table)
+    (table.parent / "match.json").write_text(json.dumps({"reconstructions": "../recon"}))
+    assert reconstructions_of(table) == (tmp_path / "recon").resolve()
+    (table.parent / "match.json").write_text(json.dumps({"reconstructions": 3}))
+    with pytest.raises(InputError, match="reconstructions is missing"):
+        reconstructions_of(table)
