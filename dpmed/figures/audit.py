@@ -27,7 +27,7 @@ class Bar:
 def plot_audit(bars: Sequence[Bar], folder: Path, *, claimed: float, confidence: float, delta: float) -> list[Path]:
     """Draw `audit.png`: a line at the claim, a bar up to each limit, a mark where it would be at best.
 
-    A limit above the claim is drawn in another colour, and the title says which of both it is.
+    A limit above the claim is drawn in another colour, and the title says which of the two it is.
 
     Args:
         bars: one per kind.
