@@ -22,8 +22,7 @@ def test_files_are_short_enough_for_one_sitting():
 
 ROOMS = sorted({path.parent for path in MODULES})
 # What still breaks a limit below. These sets may only shrink: what no longer belongs here has to be taken out.
-LARGE_CLASSES = {"dpmed/privacy/summed.py: SummedLoss"}
-LARGE_ROOMS = {"dpmed/cli", "dpmed/config", "dpmed/data", "dpmed/inference", "dpmed/privacy"}
+LARGE_CLASSES = {"dpmed/privacy/loss/summed.py: SummedLoss"}
 
 
 def test_every_module_has_its_twin():
@@ -53,7 +52,7 @@ def test_a_room_has_fifteen_files_of_its_own_at_most():
         for room in ROOMS
         if sum(path.parent == room and path.stem != "__init__" for path in MODULES) > 15
     }
-    assert large == LARGE_ROOMS
+    assert not large
 
 
 def literals(tree):

@@ -25,7 +25,7 @@ from scipy.linalg.blas import dsyrk
 from dpmed.dpsgd.clipped_sum import clip_and_sum
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.gradients import per_sample_gradients
-from dpmed.privacy.losses import Adversary
+from dpmed.privacy.loss.losses import Adversary
 
 Gradients = Float[np.ndarray, "candidate parameter"]
 Evidence = Float[np.ndarray, "trial candidate"]

@@ -20,7 +20,7 @@ from dpmed.attacks.known_training import KnownTraining
 from dpmed.attacks.results_table import AttackResult
 from dpmed.errors import InputError
 from dpmed.metrics.intervals import binomial_interval
-from dpmed.privacy.losses import Adversary
+from dpmed.privacy.loss.losses import Adversary
 from dpmed.privacy.rero import reconstruction
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress

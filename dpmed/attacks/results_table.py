@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from dpmed.errors import InputError
 from dpmed.fields import explain
 from dpmed.files import write_csv
-from dpmed.privacy.losses import Adversary
+from dpmed.privacy.loss.losses import Adversary
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

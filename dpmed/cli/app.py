@@ -8,8 +8,8 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from dpmed.cli.console import Console
-from dpmed.cli.fields import name_options
+from dpmed.cli.shared.console import Console
+from dpmed.cli.shared.fields import name_options
 from dpmed.errors import DpmedError, RunError
 from dpmed.runtime.distributed import has_company, leave
 from dpmed.runtime.malloc import keep_freed_memory

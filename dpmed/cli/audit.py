@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpmed.cli.options import Json, Out, Overrides, complete_config, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of, time_stamp
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:

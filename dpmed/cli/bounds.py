@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dpmed.cli.console import Console
-from dpmed.cli.options import Json, Out, complete_config, console_of, time_stamp
+from dpmed.cli.shared.console import Console
+from dpmed.cli.shared.options import Json, Out, complete_config, console_of, time_stamp
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dpmed.cli.options import Json, Overrides, complete_config, console_of
+from dpmed.cli.shared.options import Json, Overrides, complete_config, console_of
 
 
 def register(app: typer.Typer) -> None:

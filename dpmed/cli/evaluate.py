@@ -7,8 +7,8 @@ from typing import Annotated, get_args
 
 import typer
 
-from dpmed.cli.fields import one_of
-from dpmed.cli.options import Json, Out, Overrides, complete_config, console_of, time_stamp
+from dpmed.cli.shared.fields import one_of
+from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of, time_stamp
 from dpmed.errors import InputError
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dpmed.cli.options import Json, Out, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, console_of, time_stamp
 
 
 def register(app: typer.Typer) -> None:

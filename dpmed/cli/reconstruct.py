@@ -6,8 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from dpmed.attacks.table import ATTACKS
-from dpmed.cli.fields import one_of
-from dpmed.cli.options import Json, Out, Overrides, complete_config, console_of, time_stamp
+from dpmed.cli.shared.fields import one_of
+from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of, time_stamp
 
 CONFIG = typer.Argument(
     metavar="CONFIG", help="The training to attack; default: quickstart.", autocompletion=complete_config

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpmed.cli.console import Console
-from dpmed.cli.options import Json, Out, Overrides, complete_config, console_of, time_stamp
-from dpmed.cli.several import split_sweep, start_selection, start_several
+from dpmed.cli.shared.console import Console
+from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of, time_stamp
+from dpmed.cli.shared.several import split_sweep, start_selection, start_several
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:

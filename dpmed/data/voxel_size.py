@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from dpmed.data.base import Dataset
 from dpmed.data.decode.files import open_volume
 from dpmed.data.decode.volume import orientation_of, spacing_of
-from dpmed.data.stored import Sources
+from dpmed.data.storage.stored import Sources
 
 _VOLUME_AXES = 3
 

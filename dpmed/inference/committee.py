@@ -9,7 +9,7 @@ from dpmed.errors import InputError
 from dpmed.inference.answers import Answers, combine
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.predictor import Predictor
-from dpmed.inference.windows import predict_windows
+from dpmed.inference.volumes.windows import predict_windows
 
 _OWN = {"scale", "mean", "std"}
 

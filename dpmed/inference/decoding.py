@@ -10,7 +10,7 @@ from dpmed.data.decode.files import decode_file, decode_volumes, open_volume
 from dpmed.errors import InputError
 from dpmed.inference.description import Preprocessing
 from dpmed.inference.inputs import ARRAY_ENDINGS
-from dpmed.inference.own_grid import OwnGrid, sides_at_spacing
+from dpmed.inference.volumes.own_grid import OwnGrid, sides_at_spacing
 
 _MAX_ARRAY_BYTES = 1 << 32
 

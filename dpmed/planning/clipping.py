@@ -1,7 +1,6 @@
 """From config and budget to the clipping of a training, and what plan and ledger say of it."""
 
-from dpmed.config.privacy import AdaptiveClippingConfig, AutomaticClippingConfig, PerLayerClippingConfig
-from dpmed.config.privacy import PrivacyConfig
+from dpmed.config.privacy import AdaptiveClippingConfig, AutomaticClippingConfig, PerLayerClippingConfig, PrivacyConfig
 from dpmed.dpsgd.clipping import AdaptiveClipping, AutomaticClipping, Clipping, FlatClipping, PerLayerClipping
 from dpmed.dpsgd.noise import smallest_noise_multiplier
 from dpmed.errors import InputError

@@ -15,7 +15,7 @@ from dpmed.privacy.accountant import (
     calibrate_steps,
 )
 from dpmed.privacy.calibrated import assess_noise
-from dpmed.privacy.losses import Adversary
+from dpmed.privacy.loss.losses import Adversary
 from dpmed.privacy.rero import noise_for_risk
 from dpmed.privacy.second_opinion import SecondOpinion, second_opinion
 

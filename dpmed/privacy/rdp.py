@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import optimize
 
-from dpmed.privacy.losses import REACH, WorstCase, log_normal_density
+from dpmed.privacy.loss.losses import REACH, WorstCase, log_normal_density
 from dpmed.privacy.mechanism import SampledGaussian, merged
 
 _PANEL = 0.25

@@ -14,7 +14,7 @@ from scipy import optimize
 
 from dpmed.errors import InputError
 from dpmed.privacy.constant_sign import constant_sign_upper
-from dpmed.privacy.losses import Adversary
+from dpmed.privacy.loss.losses import Adversary
 from dpmed.privacy.tradeoff import Composition, Power
 
 REPORTED_FPR = 1e-3

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Literal
 
+from dpmed.privacy.loss.pld import pld_epsilon
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, merged, participation
-from dpmed.privacy.pld import pld_epsilon
 from dpmed.privacy.rdp import rdp_epsilon
 from dpmed.privacy.revealed import revealed_epsilon
 

@@ -17,13 +17,13 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from dpmed.privacy.composition import compose, lost_above
-from dpmed.privacy.grid import share_by_place, share_under_q
-from dpmed.privacy.losses import Adversary, Capped
+from dpmed.privacy.loss.composition import compose, lost_above
+from dpmed.privacy.loss.grid import share_by_place, share_under_q
+from dpmed.privacy.loss.losses import Adversary, Capped
+from dpmed.privacy.loss.quadrature import root
+from dpmed.privacy.loss.summed import Repeated, SummedLoss, parts_of, summed_loss
+from dpmed.privacy.loss.window import Window, fit_window
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, participation
-from dpmed.privacy.quadrature import root
-from dpmed.privacy.summed import Repeated, SummedLoss, parts_of, summed_loss
-from dpmed.privacy.window import Window, fit_window
 
 Vector = Float[np.ndarray, " n"]
 

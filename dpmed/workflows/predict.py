@@ -25,9 +25,9 @@ from dpmed.inference.answers import Answers, answer_columns, answer_row, class_n
 from dpmed.inference.committee import Committee
 from dpmed.inference.decoding import Decoded, decode_input
 from dpmed.inference.inputs import Entry, list_inputs
-from dpmed.inference.own_grid import write_array, write_mask
 from dpmed.inference.predictor import load_model
 from dpmed.inference.row_file import RowFile
+from dpmed.inference.volumes.own_grid import write_array, write_mask
 from dpmed.progress import Progress
 
 PREDICTIONS = "predictions.csv"

@@ -3,10 +3,10 @@ import pytest
 
 from dpmed.config.data import FilesTable
 from dpmed.data.build import build_dataset
-from dpmed.data.cache import CachedDataset
 from dpmed.data.layouts import data_table, phantoms
 from dpmed.data.split import split_dataset
-from dpmed.data.stored import FileDataset
+from dpmed.data.storage.cache import CachedDataset
+from dpmed.data.storage.stored import FileDataset
 from dpmed.errors import InputError
 from dpmed.progress import Silent
 

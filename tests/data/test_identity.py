@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dpmed.config.data import DigitsData, FolderData
 from dpmed.data.base import Info
 from dpmed.data.identity import name_same_samples, record_keys, seeded_secret
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, Listing
 
 INFO = Info(
     name="points", task="classification", input_shape=(2,), class_names=("a", "b"),

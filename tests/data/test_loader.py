@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from dpmed.data.base import Info, Sample
 from dpmed.data.loader import Loader
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.errors import InputError
 
 INFO = Info(

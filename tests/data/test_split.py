@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dpmed.config.data import DigitsData
 from dpmed.data.base import Info, Split
 from dpmed.data.split import split_dataset
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.errors import InputError
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from dpmed.data.base import Info
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.data.units import members_by_unit, summarise_units, unit_remedy
 from dpmed.errors import InputError
 

@@ -6,7 +6,7 @@ import pytest
 
 from dpmed.data.base import Info
 from dpmed.data.decode.preprocessing import Preprocessing
-from dpmed.data.stored import ArrayDataset, FileDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, FileDataset, Listing
 from dpmed.data.voxel_size import voxel_sizes
 
 

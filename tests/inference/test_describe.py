@@ -6,7 +6,7 @@ import pytest
 from dpmed.config.load import config_from_toml
 from dpmed.data.base import Info
 from dpmed.data.decode.preprocessing import Preprocessing
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.inference.describe import describe_model
 
 CONFIG = """

@@ -6,7 +6,7 @@ import pytest
 from scipy import special, stats
 
 from dpmed.privacy.accountant import SampledGaussian, epsilon
-from dpmed.privacy.losses import WorstCase
+from dpmed.privacy.loss.losses import WorstCase
 from dpmed.privacy.rdp import rdp_epsilon, rdp_moment
 
 

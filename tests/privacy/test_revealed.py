@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
+from dpmed.privacy.loss.pld import pld_epsilon
 from dpmed.privacy.mechanism import SampledGaussian
-from dpmed.privacy.pld import pld_epsilon
 from dpmed.privacy.revealed import _rounded_up, gaussian_log_delta, revealed_epsilon
 
 

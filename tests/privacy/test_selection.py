@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dpmed.privacy.losses import WorstCase
+from dpmed.privacy.loss.losses import WorstCase
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rdp import rdp_moment
 from dpmed.privacy.selection import draw_trials, selection_cost

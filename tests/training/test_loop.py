@@ -10,7 +10,7 @@ import pytest
 
 from dpmed.data.base import Info
 from dpmed.data.loader import Loader
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.noise import seeded_key
 from dpmed.dpsgd.sampling import PoissonSampler

@@ -11,10 +11,10 @@ from jaxtyping import UInt8
 
 from dpmed.config.data import Cifar10Data
 from dpmed.data.base import Info, Split
-from dpmed.data.download import OpenUrl, download, extract_named, open_url
 from dpmed.data.normalise import CODE_CONSTANTS
 from dpmed.data.sources import Root
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.download import OpenUrl, download, extract_named, open_url
+from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.errors import InputError
 from dpmed.files import make_folder
 from dpmed.progress import Progress

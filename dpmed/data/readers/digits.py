@@ -7,7 +7,7 @@ import numpy as np
 
 from dpmed.config.data import DigitsData
 from dpmed.data.base import Info
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, Listing
 
 # Pixels count ink in 4 × 4 blocks, 0 to 16. Mean and std are round numbers for ink on paper, not computed from the
 # pictures, so that nothing of the training split enters by them.

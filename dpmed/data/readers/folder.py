@@ -24,7 +24,7 @@ from dpmed.data.problems import Problems
 from dpmed.data.readers.found import find_files, group_series
 from dpmed.data.sources import Root, read_table
 from dpmed.data.split import PART_NAMES
-from dpmed.data.stored import FileDataset, Listing, Sources
+from dpmed.data.storage.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
 from dpmed.progress import Progress
 

@@ -16,7 +16,7 @@ from dpmed.data.decode.files import decode_file
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.normalise import CODE_CONSTANTS, normalisation
 from dpmed.data.sources import Root, TextTable, read_table
-from dpmed.data.stored import FileDataset, Listing, Sources
+from dpmed.data.storage.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
 
 DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")

@@ -12,11 +12,11 @@ from jaxtyping import Int, Shaped
 
 from dpmed.config.data import MedMnistData
 from dpmed.data.base import Info, Split
-from dpmed.data.cache import cache_folder
 from dpmed.data.decode.npz import Allocate, NpzFile
 from dpmed.data.normalise import normalisation, unnamed_patients
-from dpmed.data.reserve import Archive
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.cache import cache_folder
+from dpmed.data.storage.reserve import Archive
+from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.errors import InputError
 from dpmed.progress import Progress
 

@@ -18,7 +18,7 @@ from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.volume import check_pair, read_labels
 from dpmed.data.normalise import CODE_CONSTANTS, normalisation
 from dpmed.data.sources import Root
-from dpmed.data.stored import FileDataset, Listing, Sources
+from dpmed.data.storage.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
 
 _MAX_JSON_BYTES = 1 << 24

@@ -22,7 +22,7 @@ from dpmed.data.decode.window import HU_WINDOW, Window
 from dpmed.data.normalise import normalisation, unnamed_patients
 from dpmed.data.readers.folder import groups_by_pattern
 from dpmed.data.sources import Root
-from dpmed.data.stored import FileDataset, Listing, Sources
+from dpmed.data.storage.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
 from dpmed.progress import Progress
 

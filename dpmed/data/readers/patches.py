@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from dpmed.config.data import PatchesData
 from dpmed.data.base import Info
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.errors import InputError
 
 _FILES = {"retina": "retina", "tissue": "immunohistochemistry", "cells": "cell"}

@@ -13,7 +13,7 @@ from dpmed.data.decode.files import decode_file
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.normalise import CODE_CONSTANTS, normalisation, unnamed_patients
 from dpmed.data.sources import Root, read_table
-from dpmed.data.stored import FileDataset, Listing, Sources
+from dpmed.data.storage.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
 
 LISTS = {"train": "RadiologyAI_train.csv", "validation": "RadiologyAI_val.csv", "test": "RadiologyAI_test.csv"}

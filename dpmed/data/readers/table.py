@@ -16,17 +16,17 @@ from jaxtyping import Float, Int, Int8, Integer
 from dpmed.config.data import TableData, names_in
 from dpmed.data.base import Info, Sample, Split, TaskName
 from dpmed.data.decode.files import decode_sample, decode_volumes, grid_of, open_volume
+from dpmed.data.decode.masks import read_mask
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.recognise import kind_of_name
 from dpmed.data.decode.volume import check_pair, read_labels
 from dpmed.data.header_patients import HEADER, patients_by_header
 from dpmed.data.image_files import depth_notes, is_volume, preprocessing_of, problem_with
-from dpmed.data.masks import read_mask
 from dpmed.data.normalise import CLASSES_READ, TARGET_CONSTANTS, normalisation, unnamed_patients
 from dpmed.data.problems import Problems
 from dpmed.data.sources import Root, TextTable, read_table
 from dpmed.data.split import PART_NAMES
-from dpmed.data.stored import FileDataset, Listing, Sources
+from dpmed.data.storage.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
 
 _LABELS = {"": -1, "-1": -1, "-1.0": -1, "0": 0, "0.0": 0, "1": 1, "1.0": 1}

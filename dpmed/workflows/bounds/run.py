@@ -15,7 +15,7 @@ from dpmed.files import write_csv, write_json
 from dpmed.privacy.accountant import AccountantName
 from dpmed.privacy.calibrated import assess_noise, calibrate
 from dpmed.privacy.constant_sign import constant_sign_upper
-from dpmed.privacy.losses import Adversary
+from dpmed.privacy.loss.losses import Adversary
 from dpmed.privacy.rero import Risk, assess, noise_for_risk
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress

@@ -5,7 +5,7 @@ import pytest
 
 from dpmed.config.model import MlpModel, UnetModel
 from dpmed.data.base import Info
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.errors import InputError
 from dpmed.metrics.temperature import fit_temperature
 from dpmed.progress import Silent

@@ -8,7 +8,7 @@ import pytest
 
 from dpmed.config.load import load_config
 from dpmed.data.base import Info, Split
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.planning.plan import make_plan
 from dpmed.progress import Silent
 from dpmed.training.evaluate import Predictions

@@ -11,7 +11,7 @@ from dpmed.data.base import Info
 from dpmed.data.build import build_dataset
 from dpmed.data.layouts import data_table, write_phantom
 from dpmed.data.split import split_dataset
-from dpmed.data.stored import ArrayDataset, Listing
+from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.progress import Silent
 from dpmed.workflows.train import inspection
 from dpmed.workflows.train.inspection import CONTACT_SHEET, run

@@ -1,0 +1,55 @@
+"""Options and arguments that several commands share."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dpmed.cli.shared.console import Console
+
+
+def complete_config(incomplete: str) -> list[str]:
+    """Shipped configs whose name begins with what was typed."""
+    from dpmed.config.shipped import shipped_names
+
+    return [name for name in shipped_names() if name.startswith(incomplete)]
+
+
+def complete_override(incomplete: str) -> list[str]:
+    """Keys of the config as far as typed, and behind `=` the values that a key of few values takes."""
+    from dpmed.config.keys import keys_at, values_at
+
+    typed, equals, begun = incomplete.partition("=")
+    *tables, key = typed.split(".")
+    if equals:
+        return [f"{typed}={value}" for value in values_at((*tables, key)) if value.startswith(begun)]
+    place = ".".join(tables) + "." if tables else ""
+    names = [name for name in keys_at(tables, {}) if name.startswith(key)]
+    return [f"{place}{name}{'.' if keys_at((*tables, name), {}) else '='}" for name in names]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the config, such as privacy.epsilon=4.",
+        autocompletion=complete_override,
+    ),
+]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder to write; default: a new one in runs/.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object and nothing else.")]
+
+
+def console_of(ctx: typer.Context, *, json: bool = False) -> Console:
+    """The console of this call."""
+    console = ctx.obj if isinstance(ctx.obj, Console) else Console()
+    console.json = json
+    return console
+
+
+def time_stamp() -> str:
+    """The time for names of run folders, sortable, in local time."""
+    from datetime import datetime
+
+    return datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")

@@ -1,0 +1,1 @@
+"""Data sets on disk: downloads, the cache of decoded samples, files that change while they are read."""

@@ -1,0 +1,1 @@
+"""Volumes at prediction: overlapping windows, and the scan's own grid."""

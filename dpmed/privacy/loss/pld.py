@@ -1,0 +1,170 @@
+"""ε of Poisson-subsampled Gaussian steps from the distribution of their privacy loss, bounded from above.
+
+δ(ε) is the larger of two directions, since a neighbour may lack the target or have it (add-or-remove-one):
+E_Q max(0, 1 - exp(ε - L)) and E_P max(0, 1 - exp(ε + L)), L the summed loss.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from scipy import signal
+
+from dpmed.privacy.loss.composition import Composed, compose, lost_above, lost_below
+from dpmed.privacy.loss.grid import OffGridError, share_under_p, share_under_q
+from dpmed.privacy.loss.quadrature import root
+from dpmed.privacy.loss.summed import SummedLoss, parts_of, summed_loss
+from dpmed.privacy.loss.window import Side, fit_window
+from dpmed.privacy.mechanism import SampledGaussian
+
+# The grid may raise ε by this share; what rounding may take away is far less and is added on top.
+_GRID_ERROR = 2e-4
+_ROUNDING = 1e-7
+_SMALLEST_EPSILON = 1e-4
+_MOST_REFINEMENTS = 7
+# What a convolution's rounding may lose of the mass, for each step: nothing where tails are tilted up before.
+_LOST_BY_ROUNDING = 1e-15
+
+
+def pld_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> float:
+    """The smallest ε >= 0 at δ of all steps together, from above by at most about 0.03 %.
+
+    Args:
+        mechanisms: at least one step; below a σ of about 0.003 with q < 1, where steps reveal who took part, the bound
+            is loose.
+        delta: δ in (0, 1).
+    """
+    summed = summed_loss(parts_of(mechanisms, "worst-case"))
+    removed = _removed(summed, delta)
+    epsilon = max(removed, _added(summed, delta, at_least=removed))
+    return float(epsilon) * (1 + _ROUNDING) if epsilon > 0 else 0.0
+
+
+def _removed(summed: SummedLoss, delta: float) -> float:
+    """ε of the direction in which the neighbour lacks the target."""
+
+    def exponent(tilt: float) -> float:
+        moment, mean, _ = summed.cumulants(tilt)
+        return (tilt - 1) * mean - moment + math.log(delta)
+
+    tilt = root(exponent, 1.0, 1e9)
+    return _refine(summed, delta, tilt=tilt, near=summed.mean(tilt), sign=1.0)
+
+
+def _added(summed: SummedLoss, delta: float, *, at_least: float) -> float:
+    """ε of the other direction, or 0 where it is surely below `at_least`."""
+    if -summed.base <= at_least:
+        return 0.0
+    tilt = summed.tilt_for_mean(-at_least, high=0.0)
+    if summed.log_moment(tilt) + tilt * at_least <= math.log(delta):
+        return 0.0
+
+    def exponent(place: float) -> float:
+        moment, mean, _ = summed.cumulants(-place)
+        return -place * mean - moment + math.log(delta)
+
+    tilt = -root(exponent, 0.0, 1e9)
+    return _refine(summed, delta, tilt=tilt, near=-summed.mean(tilt), sign=-1.0)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A solution, how fast log δ falls with ε there, and what share of δ was spent on mass that was not seen."""
+
+    epsilon: float
+    slope: float
+    unseen: float = 0.0
+
+    @property
+    def is_wasteful(self) -> bool:
+        """Whether a tilt that sees more would do better: by that share over the slope ε is too high."""
+        if math.isinf(self.epsilon):
+            return True
+        return self.unseen > _GRID_ERROR * max(self.slope * max(self.epsilon, _SMALLEST_EPSILON), 1.0)
+
+
+_NOT_FOUND = _Found(math.inf, 0.0, math.inf)
+
+
+def _refine(summed: SummedLoss, delta: float, *, tilt: float, near: float, sign: float) -> float:
+    """ε by the tilt of Chernoff's bound; where δ is no exponential tail there, by a tilt that fits what was found.
+
+    Infinite where no grid shows δ reached.
+    """
+    best = math.inf
+    if near > 0:
+        found = _solve(summed, delta, tilt=tilt, near=near, sign=sign)
+        is_tail = found.slope > 0.5 * max(tilt - 1, -tilt) and found.epsilon > 0.5 * near
+        if is_tail and not found.is_wasteful:
+            return found.epsilon
+        best = found.epsilon
+        near = best if math.isfinite(best) else near
+    tilt, untilted = summed.tilt_for_mean(sign * near), 1.0 if sign > 0 else 0.0
+    refinement = 1.0
+    for _ in range(_MOST_REFINEMENTS):
+        found = _solve(summed, delta, tilt=tilt, near=near, sign=sign, refinement=refinement)
+        # Halving the spacing quarters the error: a third of the last change is what is left.
+        settled = refinement > 1 and found.epsilon >= best * (1 - _GRID_ERROR)
+        best = min(best, found.epsilon)
+        if found.is_wasteful and tilt != untilted:
+            # As with losses that have an end, near which a tilted grid ends too: untilted, all of them are seen.
+            tilt = untilted
+            continue
+        if settled:
+            break
+        refinement *= 4.0
+    return best
+
+
+def _solve(
+    summed: SummedLoss, delta: float, *, tilt: float, near: float, sign: float, refinement: float = 0.0
+) -> _Found:
+    lever = max(abs(tilt), abs(tilt - 1), 1.0)
+    allowed = 2 * _GRID_ERROR * max(near, _SMALLEST_EPSILON) / (lever * max(refinement, 1.0))
+    side: Side = "both" if refinement else "above" if sign > 0 else "below"
+    window = fit_window(summed, tilt=tilt, variance_error=allowed, side=side, spacing=_widest(allowed))
+    anchor, share = (1.0, share_under_q) if sign > 0 else (0.0, share_under_p)
+    try:
+        composed = compose(summed, window, anchor=anchor, share=share)
+    except OffGridError:
+        return _NOT_FOUND
+    end = composed.losses[-1] if sign > 0 else composed.losses[0]
+    beyond = summed.chernoff_above(tilt=tilt, place=float(end)) if not 0 <= tilt <= 1 else 0.0
+    if window.ratio > 1:
+        beyond += lost_above(summed, window) if sign > 0 else lost_below(summed, window)
+    rounded = summed.steps * _LOST_BY_ROUNDING if 0 <= tilt <= 1 else 0.0
+    off_grid = summed.ever(composed.above) if sign > 0 else summed.ever(composed.below + composed.above_p)
+    lost = rounded + beyond + off_grid
+    found = _epsilon_at(composed, delta - lost, sign=sign)
+    return replace(found, unseen=lost / delta) if math.isfinite(found.epsilon) else found
+
+
+def _widest(variance: float) -> float:
+    """The spacing whose interpolation alone errs no more than `variance` added to the whole sum would."""
+    return math.sqrt(4 * variance)
+
+
+def _epsilon_at(composed: Composed, delta: float, *, sign: float) -> _Found:
+    """The ε >= 0 with δ(ε) = δ of a loss on a grid; between grid points δ is linear in exp(ε)."""
+    losses, masses = composed.losses, composed.untilted()
+    if sign < 0:
+        losses, masses = -losses[::-1], masses[::-1]
+    spacing = losses[1] - losses[0]
+    tails = np.cumsum(masses[::-1])[::-1]
+    # discounted[i] = sum over j >= i of masses[j] exp(-(j - i) spacing)
+    discounted = signal.lfilter([1.0], [1.0, -math.exp(-spacing)], masses[::-1])[::-1]
+    at_grid = tails - discounted
+    first = int(np.searchsorted(-at_grid, -delta))
+    if delta <= 0 or first >= len(losses):
+        return _NOT_FOUND
+    # δ falls below the target at grid point `first`: ε lies between the one before and this.
+    epsilon = losses[first] + _log_share(tails[first], discounted[first], delta)
+    lowest = losses[first - 1] if first > 0 else -math.inf
+    within = max(0.0, min(max(epsilon, lowest), losses[first]))
+    return _Found(float(within), float(discounted[first]) / delta)
+
+
+def _log_share(tail: Float[np.ndarray, ""] | float, discounted: float, delta: float) -> float:
+    return math.log((float(tail) - delta) / float(discounted)) if tail > delta else -math.inf

@@ -1,0 +1,157 @@
+"""The sum of many steps' privacy losses before any grid: moments by quadrature, and the tilts that they lead to.
+
+Steps are independent, so their cumulants add up, whatever their kinds.
+
+Source of a tilt's choice: the saddle point of Chernoff's bound, log P(sum >= s) <= K(θ) - θ s with K'(θ) = s.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from jaxtyping import Float
+
+from dpmed.privacy.loss.losses import Adversary, Gaussian, StepLoss, step_loss
+from dpmed.privacy.loss.quadrature import NOTHING, quadrature, root
+from dpmed.privacy.mechanism import SampledGaussian, counted, merged
+
+Parts = Float[np.ndarray, " parts"]
+_LARGEST_TILT = 1e9
+_MIDDLE = 0.5
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Independent steps of one kind.
+
+    Attributes:
+        step: one of them.
+        times: how many, T >= 1.
+    """
+
+    step: StepLoss
+    times: int
+
+
+@dataclass(frozen=True, eq=False)
+class SummedLoss:
+    """The summed loss of steps of one or several kinds.
+
+    Attributes:
+        parts: the steps.
+        losses: L at the quadrature points of each part.
+        log_mass_p: the logarithm of their mass under P; minus infinity where a part has fewer points than the longest.
+    """
+
+    parts: tuple[Repeated, ...]
+    losses: Float[np.ndarray, "parts points"]
+    log_mass_p: Float[np.ndarray, "parts points"]
+
+    @cached_property
+    def times(self) -> Parts:
+        """T of each part."""
+        return np.asarray([float(part.times) for part in self.parts])
+
+    @cached_property
+    def missing(self) -> Float[np.ndarray, "2 parts"]:
+        """Mass of one step under P and under Q that each part leaves out."""
+        return np.asarray([part.step.missing for part in self.parts]).T
+
+    @cached_property
+    def steps(self) -> int:
+        """How many steps there are in all."""
+        return sum(part.times for part in self.parts)
+
+    @cached_property
+    def base(self) -> float:
+        """The lowest loss of the sum."""
+        return math.fsum(part.times * part.step.lowest for part in self.parts)
+
+    @cached_property
+    def slack(self) -> float:
+        """How far the end of a part's support lies above its highest point, where mass ends abruptly."""
+        return max(quadrature(part.step).slack for part in self.parts)
+
+    def ever(self, chances: Parts) -> float:
+        """The chance that something happens in any step, if in one step of each part it has these chances."""
+        return 1.0 if float(chances.max()) >= 1 else -math.expm1(float(self.times @ np.log1p(-chances)))
+
+    def cumulants(self, tilt: float) -> tuple[float, float, float]:
+        """K(θ) = log E_P exp(θ · sum) and its first two derivatives."""
+        means, variances = self.step_cumulants(tilt)
+        return self.log_moment(tilt), float(self.times @ means), float(self.times @ variances)
+
+    def mean(self, tilt: float) -> float:
+        """K'(θ)."""
+        return float(self.times @ self.step_cumulants(tilt)[0])
+
+    def step_cumulants(self, tilt: float) -> tuple[Parts, Parts]:
+        """Tilted mean and variance of one step of each part."""
+        weights = self.step_weights(tilt)
+        means = (weights * self.losses).sum(axis=1)
+        return means, (weights * np.square(self.losses - means[:, None])).sum(axis=1)
+
+    def step_weights(self, tilt: float) -> Float[np.ndarray, "parts points"]:
+        """The tilted masses of one step of each part, with sum 1."""
+        log_weights = self.log_mass_p + tilt * self.losses
+        weights = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
+        return np.asarray(weights / weights.sum(axis=1, keepdims=True))
+
+    def log_moment(self, tilt: float) -> float:
+        """K(θ), precise also where it is near zero."""
+        return float(self.times @ self.step_log_moments(tilt))
+
+    def step_log_moments(self, tilt: float) -> Parts:
+        """K(θ) of one step of each part."""
+        # K(0) = K(1) = 0. Near either end the sum of expm1 keeps the digits that a logarithm of about 1 would lose.
+        anchor = 0 if tilt < _MIDDLE else 1
+        exponent = (tilt - anchor) * self.losses
+        log_mass = self.log_mass_p + anchor * self.losses
+        matters = log_mass + np.maximum(exponent, 0) > -NOTHING
+        is_near = (np.abs(exponent) * matters).max(axis=1) < 1
+        found = np.zeros(len(self.parts))
+        if is_near.any():
+            gained = np.exp(log_mass[is_near]) * np.expm1(np.where(matters[is_near], exponent[is_near], 0.0))
+            found[is_near] = np.log1p(gained.sum(axis=1) - self.missing[anchor, is_near])
+        if not is_near.all():
+            both = (log_mass + exponent)[~is_near]
+            largest = both.max(axis=1)
+            found[~is_near] = largest + np.log(np.exp(both - largest[:, None]).sum(axis=1))
+        return found
+
+    def tilt_for_mean(self, target: float, *, low: float = -_LARGEST_TILT, high: float = _LARGEST_TILT) -> float:
+        """The θ whose tilted mean is `target`, within [low, high]."""
+        return root(lambda tilt: self.mean(tilt) - target, low, high)
+
+    def chernoff_above(self, *, tilt: float, place: float) -> float:
+        """A bound on Q(sum >= place), for θ > 1; for θ < 0 on P(sum <= place)."""
+        anchor = 1.0 if tilt > 1 else 0.0
+        return math.exp(min(0.0, self.log_moment(tilt) - (tilt - anchor) * place))
+
+
+def parts_of(mechanisms: Sequence[SampledGaussian], adversary: Adversary) -> tuple[Repeated, ...]:
+    """The steps of some mechanisms as `adversary` sees them, in as few kinds as possible."""
+    parts = []
+    # To one who does not know the gradient's sign, full batches of different noise are no single Gaussian.
+    for one in merged(mechanisms) if adversary == "worst-case" else counted(mechanisms):
+        step = step_loss(adversary, sampling_rate=one.sampling_rate, noise_multiplier=one.noise_multiplier)
+        if isinstance(step, Gaussian):
+            # Any number of steps is one with a larger shift.
+            parts.append(Repeated(Gaussian(step.shift * math.sqrt(one.steps)), 1))
+        else:
+            parts.append(Repeated(step, one.steps))
+    return tuple(parts)
+
+
+@lru_cache(maxsize=16)
+def summed_loss(parts: tuple[Repeated, ...]) -> SummedLoss:
+    """The summed loss of `parts`, at least one."""
+    points = [quadrature(part.step) for part in parts]
+    longest = max(len(one.losses) for one in points)
+    losses, log_mass = np.zeros((len(parts), longest)), np.full((len(parts), longest), -np.inf)
+    for row, one in enumerate(points):
+        losses[row, : len(one.losses)] = one.losses
+        log_mass[row, : len(one.losses)] = one.log_mass_p
+    return SummedLoss(parts, losses, log_mass)

@@ -1,0 +1,54 @@
+import io
+import sys
+
+import pytest
+
+from dpmed.cli.shared.console import Console
+
+COLUMNS = ["level", "balanced_accuracy", "mcc"]
+ROWS = [["eps=8", "0.9582 ± 0.0012", "0.001876"], ["non-private", "0.9876 ± 0.0004", "0.5"]]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def shown(monkeypatch, stream, *, columns=80, **keys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stdout", stream)
+    Console(**keys).table("Test metrics", COLUMNS, ROWS)
+    return stream.getvalue()
+
+
+def test_in_a_pipe_a_row_is_a_line_however_long(monkeypatch):
+    rows = [[f"value {number}" * 9 for number in range(9)]]
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    Console().table("wide", [f"column {number}" for number in range(9)], rows)
+    assert all(cell in stream.getvalue() for cell in rows[0])
+    assert any(all(cell in line for cell in rows[0]) for line in stream.getvalue().splitlines())
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_on_a_terminal_no_word_or_number_is_broken(monkeypatch, columns):
+    text = shown(monkeypatch, Terminal(), columns=columns)
+    for cell in (*COLUMNS[1:], *ROWS[0], *ROWS[1]):
+        assert cell in text, text
+
+
+def test_quiet_keeps_results_and_drops_plan_and_remarks(monkeypatch, capsys):
+    console = Console(quiet=True)
+    console.plan("Plan", {"steps": "12"})
+    console.say("a remark")
+    console.facts("Result", {"accuracy": "0.9"})
+    out, err = capsys.readouterr()
+    assert "Result" in out and "0.9" in out
+    assert "Plan" not in out and err == ""
+
+
+def test_of_several_processes_the_first_alone_shows_results(capsys):
+    console = Console()
+    console.mute(1)
+    console.facts("Result", {"accuracy": "0.9"})
+    assert capsys.readouterr().out == ""

@@ -1,0 +1,84 @@
+import multiprocessing
+import os
+import time
+
+import numpy as np
+import pytest
+
+from dpmed.data.storage import reserve
+from dpmed.data.storage.reserve import Archive, allocate, waiting_lock
+from dpmed.errors import RunError
+from dpmed.progress import Silent
+
+
+def archive(tmp_path):
+    return Archive(tmp_path / "cache", tmp_path / "source.npz", shape=(3, 4), dtype=np.dtype(np.uint8))
+
+
+def test_an_array_is_unpacked_once_and_again_when_its_source_changes(tmp_path):
+    source = tmp_path / "source.npz"
+    source.write_bytes(b"one")
+    calls = []
+
+    def fill(array):
+        calls.append(1)
+        array[:] = len(calls)
+
+    first = archive(tmp_path).open(fill, Silent())
+    assert archive(tmp_path).open(fill, Silent()).tolist() == first.tolist() == [[1] * 4] * 3
+    source.write_bytes(b"three")
+    assert archive(tmp_path).open(fill, Silent()).tolist() == [[2] * 4] * 3
+    assert len(list((tmp_path / "cache" / "archives").glob("*.bin"))) == 1
+    assert not first.flags.writeable
+
+
+def test_a_crash_while_unpacking_leaves_nothing_that_counts(tmp_path):
+    (tmp_path / "source.npz").write_bytes(b"one")
+
+    def crash(array):
+        array[:] = 7
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        archive(tmp_path).open(crash, Silent())
+    assert archive(tmp_path).open(lambda array: array.fill(1), Silent()).max() == 1
+
+
+def test_room_is_reserved_and_a_full_disk_is_one_message(tmp_path, monkeypatch):
+    allocate(tmp_path / "file", 5000)
+    assert (tmp_path / "file").stat().st_size == 5000
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(reserve.os, "posix_fallocate", full)
+    with pytest.raises(RunError, match=r"other: needs 5\.0 GB \(No space left.*data\.cache = false"):
+        allocate(tmp_path / "other", 5 * 10**9)
+    assert not (tmp_path / "other").exists()
+
+
+def _hold(path, held, release):
+    with waiting_lock(path, Silent()):
+        held.set()
+        release.wait(30)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
+def test_a_lock_is_waited_for_and_freed_by_a_kill(tmp_path):
+    context = multiprocessing.get_context("fork")
+    held, release = context.Event(), context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path / "lock", held, release))
+    holder.start()
+    assert held.wait(30)
+    said = []
+
+    class Tells(Silent):
+        def say(self, message):
+            said.append(message)
+            os.kill(holder.pid, 9)
+
+    begun = time.monotonic()
+    with waiting_lock(tmp_path / "lock", Tells()):
+        assert time.monotonic() - begun < 20
+    assert said == ["Another process is decoding the same data set; waiting for it."]
+    holder.join()
