@@ -90,7 +90,7 @@ def train(
     >>> train("quickstart", overrides=["privacy.epsilon=-1"])
     Traceback (most recent call last):
         ...
-    dpmed.errors.InputError: shipped config quickstart: [privacy] epsilon = -1: input should be greater than 0...
+    dpmed.errors.InputError: shipped config quickstart: ... epsilon = -1: should be greater than 0
     """
     from datetime import datetime
 

@@ -21,8 +21,6 @@ def test_files_are_short_enough_for_one_sitting():
 
 
 ROOMS = sorted({path.parent for path in MODULES})
-# What still breaks a limit below. These sets may only shrink: what no longer belongs here has to be taken out.
-LARGE_CLASSES = {"dpmed/privacy/loss/summed.py: SummedLoss"}
 
 
 def test_every_module_has_its_twin():
@@ -43,7 +41,7 @@ def test_a_class_has_twelve_public_methods_at_most():
                 methods = [part.name for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
                 if sum(not name.startswith("_") for name in methods) > 12:
                     large.add(f"{path.relative_to(ROOT).as_posix()}: {node.name}")
-    assert large == LARGE_CLASSES
+    assert not large
 
 
 def test_a_room_has_fifteen_files_of_its_own_at_most():

@@ -21,7 +21,7 @@ from dpmed.privacy.loss.composition import compose, lost_above
 from dpmed.privacy.loss.grid import share_by_place, share_under_q
 from dpmed.privacy.loss.losses import Adversary, Capped
 from dpmed.privacy.loss.quadrature import root
-from dpmed.privacy.loss.summed import Repeated, SummedLoss, parts_of, summed_loss
+from dpmed.privacy.loss.summed import Repeated, SummedLoss, ever, parts_of, summed_loss
 from dpmed.privacy.loss.window import Window, fit_window
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, participation
 
@@ -224,7 +224,7 @@ def certain_power(summed: SummedLoss, fpr: float) -> float:
         summed: the losses, less those that are a sure yes.
         fpr: of the test, at most.
     """
-    left = fpr - summed.ever(summed.missing[0])
+    left = fpr - ever(summed, summed.missing[0])
     if left <= 0:
         return 0.0
     moments = np.asarray([summed.log_moment(float(tilt)) for tilt in _TILTS])
@@ -258,7 +258,7 @@ def _upper(summed: SummedLoss, window: Window, fpr: float) -> BestTest:
     under_q = composed.untilted()
     under_p = composed.untilted(-1.0)
     # A step above the cap or above the grid is a sure yes; so is a sum above the window, which is hardly ever.
-    sure = summed.ever(summed.missing[1] + composed.above)
+    sure = ever(summed, summed.missing[1] + composed.above)
     sure += _above_window(summed, float(composed.losses[-1])) + _lost(summed, window)
     tpr, at = _tpr(under_p, under_q, fpr, sure=sure)
     return BestTest(min(1.0, tpr + _ROUNDING * fpr), float(composed.losses[at]) if at >= 0 else -math.inf)
@@ -279,9 +279,9 @@ def _lost(summed: SummedLoss, window: Window) -> float:
 def _lower(summed: SummedLoss, window: Window, fpr: float) -> float:
     """TPR at `fpr` of a real test: the sum of losses rounded at random to the grid, the same under P and Q."""
     under_p, under_q = (compose(summed, window, anchor=anchor, share=share_by_place) for anchor in (0.0, 1.0))
-    alarms = summed.ever(summed.missing[0] + under_p.above_p)
+    alarms = ever(summed, summed.missing[0] + under_p.above_p)
     # What comes back above the window after it was below it is no more than what is lost above it.
-    sure = summed.ever(summed.missing[1] + under_q.above) - _lost(summed, window)
+    sure = ever(summed, summed.missing[1] + under_q.above) - _lost(summed, window)
     allowed = max(fpr - alarms, 0.0)
     return max(0.0, _tpr(under_p.untilted(), under_q.untilted(), allowed, sure=sure)[0] - _ROUNDING * fpr)
 

@@ -15,7 +15,7 @@ from scipy import signal
 from dpmed.privacy.loss.composition import Composed, compose, lost_above, lost_below
 from dpmed.privacy.loss.grid import OffGridError, share_under_p, share_under_q
 from dpmed.privacy.loss.quadrature import root
-from dpmed.privacy.loss.summed import SummedLoss, parts_of, summed_loss
+from dpmed.privacy.loss.summed import SummedLoss, ever, parts_of, summed_loss
 from dpmed.privacy.loss.window import Side, fit_window
 from dpmed.privacy.mechanism import SampledGaussian
 
@@ -135,7 +135,7 @@ def _solve(
     if window.ratio > 1:
         beyond += lost_above(summed, window) if sign > 0 else lost_below(summed, window)
     rounded = summed.steps * _LOST_BY_ROUNDING if 0 <= tilt <= 1 else 0.0
-    off_grid = summed.ever(composed.above) if sign > 0 else summed.ever(composed.below + composed.above_p)
+    off_grid = ever(summed, composed.above) if sign > 0 else ever(summed, composed.below + composed.above_p)
     lost = rounded + beyond + off_grid
     found = _epsilon_at(composed, delta - lost, sign=sign)
     return replace(found, unseen=lost / delta) if math.isfinite(found.epsilon) else found

@@ -74,10 +74,6 @@ class SummedLoss:
         """How far the end of a part's support lies above its highest point, where mass ends abruptly."""
         return max(quadrature(part.step).slack for part in self.parts)
 
-    def ever(self, chances: Parts) -> float:
-        """The chance that something happens in any step, if in one step of each part it has these chances."""
-        return 1.0 if float(chances.max()) >= 1 else -math.expm1(float(self.times @ np.log1p(-chances)))
-
     def cumulants(self, tilt: float) -> tuple[float, float, float]:
         """K(θ) = log E_P exp(θ · sum) and its first two derivatives."""
         means, variances = self.step_cumulants(tilt)
@@ -101,9 +97,9 @@ class SummedLoss:
 
     def log_moment(self, tilt: float) -> float:
         """K(θ), precise also where it is near zero."""
-        return float(self.times @ self.step_log_moments(tilt))
+        return float(self.times @ self._step_log_moments(tilt))
 
-    def step_log_moments(self, tilt: float) -> Parts:
+    def _step_log_moments(self, tilt: float) -> Parts:
         """K(θ) of one step of each part."""
         # K(0) = K(1) = 0. Near either end the sum of expm1 keeps the digits that a logarithm of about 1 would lose.
         anchor = 0 if tilt < _MIDDLE else 1
@@ -129,6 +125,11 @@ class SummedLoss:
         """A bound on Q(sum >= place), for θ > 1; for θ < 0 on P(sum <= place)."""
         anchor = 1.0 if tilt > 1 else 0.0
         return math.exp(min(0.0, self.log_moment(tilt) - (tilt - anchor) * place))
+
+
+def ever(summed: SummedLoss, chances: Parts) -> float:
+    """The chance that something happens in any step, if in one step of each part it has these chances."""
+    return 1.0 if float(chances.max()) >= 1 else -math.expm1(float(summed.times @ np.log1p(-chances)))
 
 
 def parts_of(mechanisms: Sequence[SampledGaussian], adversary: Adversary) -> tuple[Repeated, ...]:

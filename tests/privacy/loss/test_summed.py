@@ -5,7 +5,7 @@ import pytest
 from scipy import integrate, stats
 
 from dpmed.privacy.loss.losses import Capped, Gaussian, Relaxed, WorstCase
-from dpmed.privacy.loss.summed import Repeated, parts_of, summed_loss
+from dpmed.privacy.loss.summed import Repeated, ever, parts_of, summed_loss
 from dpmed.privacy.mechanism import SampledGaussian
 
 
@@ -73,5 +73,5 @@ def test_tails_are_bounded_by_chernoff():
 
 def test_ever_is_one_less_never():
     summed = summed_loss((Repeated(Gaussian(2.0), 1), Repeated(WorstCase(0.1, 1.0), 4)))
-    assert summed.ever(np.asarray([0.1, 0.2])) == pytest.approx(1 - 0.9 * 0.8**4)
-    assert summed.ever(np.asarray([0.1, 1.0])) == 1.0
+    assert ever(summed, np.asarray([0.1, 0.2])) == pytest.approx(1 - 0.9 * 0.8**4)
+    assert ever(summed, np.asarray([0.1, 1.0])) == 1.0
