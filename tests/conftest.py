@@ -7,6 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, so that a change is refused for what it does and not for the day's luck;
+# `DPMED_EXPLORE=1 make test` draws new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("default" if os.environ.get("DPMED_EXPLORE") else "repeatable")
 
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

@@ -111,7 +111,7 @@ def fit_window(
         return window(fine, 1, alone)
     narrow = _Budget(variance_error, fine, width, widest)
     fine, ratio, bundles = _two_grids(summed, tilt, low, high, narrow, share=0.5)
-    if bundles and sum(bundle.high - bundle.low for bundle in bundles) > 4 * width / ratio:
+    if bundles and ratio * sum(bundle.high - bundle.low for bundle in bundles) > 4 * width:
         # Rare large losses make a bundle's window nearly as wide as the whole: let the larger grid be the coarser.
         fine, ratio, bundles = _two_grids(summed, tilt, low, high, narrow, share=0.85)
     if ratio <= 1 or not bundles:
