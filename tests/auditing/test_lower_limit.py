@@ -129,14 +129,14 @@ def test_limits_are_those_of_jax_privacy(m, r, v, delta, level, expected):
     assert found == pytest.approx(expected, abs=2e-6)
 
 
-class ExactGaussian:
+class ExactGaussian(TradeOff):
     """The trade-off curve of one Gaussian mechanism itself, where ours has straight lines above it."""
 
     def __init__(self, noise):
-        self.shift = 1 / noise
+        super().__init__(slopes=np.ones(1), offsets=np.array([1 / noise]))
 
     def smallest_fpr(self, tpr):
-        return float(stats.norm.cdf(stats.norm.ppf(tpr) - self.shift))
+        return float(stats.norm.cdf(stats.norm.ppf(tpr) - self.offsets[0]))
 
 
 @pytest.mark.parametrize(

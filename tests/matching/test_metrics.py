@@ -35,9 +35,9 @@ def test_what_differs_for_small_images_is_said(name, shape, by_slice, note):
     ("name", "shape", "message"),
     [
         ("sim", (8, 8, 1), "no such metric"),
-        ("lpips", (64, 64, 3), "--lpips-weights"),
+        ("lpips", (64, 64, 3), "lpips_weights: lpips needs trained weights"),
         ("lpips", (8, 8, 3), "at least 32 pixels"),
-        ("fid-features", (8, 8, 3), "--inception-weights"),
+        ("fid-features", (8, 8, 3), "inception_weights: fid-features needs trained weights"),
         ("gmsd", (1, 8, 1), "at least 2 pixels"),
     ],
 )
