@@ -67,10 +67,10 @@ def bounds(
     )
     given, measured = adopt(attack_results, given, console)
     facts, source = gather(config, given, console)
-    own = facts.pop("noise_multipliers", None)
-    if own is not None and not (epsilons or noise_multipliers or max_risk is not None or eps_min or eps_max):
+    own, ends = facts.pop("noise_multipliers", ()), eps_min is not None or eps_max is not None
+    if not (epsilons or noise_multipliers or max_risk is not None or ends):
         noise_multipliers = list(own)
-    swept = not (epsilons or noise_multipliers or max_risk is not None) or eps_min is not None or eps_max is not None
+    swept = not (epsilons or noise_multipliers or max_risk is not None) or ends
     if swept and (epsilons or noise_multipliers):
         raise InputError("a sweep and single values exclude each other", where="--eps-min, --eps-max")
     if spacing not in ("log", "linear"):

@@ -99,8 +99,8 @@ class _Decoder:
             return self._decoded(files, number)
         except InputError as error:
             place = f"{self.table} line {self.lines[number]}"
-            where = place if error.where is None else f"{place}: {error.where}"
-            raise InputError(error.problem, where=where, remedy=error.remedy) from error
+            error.where = f"{place}: {error.where}" if error.where else place
+            raise
 
     def _decoded(self, files: Sources, number: int) -> Sample:
         learnt = self.learnt
