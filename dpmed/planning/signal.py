@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.privacy.budget import Budget
 
-# Above it a plan is warned of. Trainings that are known to learn lie below: quickstart at 0.03, the phantoms' at ε = 8
-# between 0.05 and 0.3, that of 64 liver volumes one by one, which learns least, at 6; the paper's of liver at about 15.
+# Above it a plan is warned of. Computed for shipped configs: quickstart 0.03, the phantoms' from 0.05 up to 6 (liver,
+# volumes one by one); the paper's own of liver is about 15 by hand. Silence does not mean that a plan will learn.
 _LARGEST_RATIO = 25.0
 
 
