@@ -48,6 +48,17 @@ class Observed:
     seen: Float[np.ndarray, "step canary"] | None = None
 
 
+def log_likelihood_ratio(x: Float[np.ndarray, " canary"], rate: float, noise: float) -> Float[np.ndarray, " canary"]:
+    """log(1 - q + q N(x; 1, σ²) / N(x; 0, σ²)): what a step's noisy value says for having been in.
+
+    Args:
+        x: of each canary, 1 where it takes part but for the noise.
+        rate: q.
+        noise: σ.
+    """
+    return np.logaddexp(np.log1p(-min(rate, 1 - 1e-12)), np.log(rate) + (x - 0.5) / noise**2)
+
+
 def toss(count: int, generator: np.random.Generator) -> Bool[np.ndarray, " canary"]:
     """A fair coin for each canary."""
     return generator.random(count) < 0.5  # noqa: PLR2004 fair
@@ -89,9 +100,9 @@ def observe_gradients(
     seen = []
     for gradient in training.gradients(progress):
         x = gradient * budget.expected_batch_size / training.reach
-        # log(1 - q + q N(x; 1, σ²) / N(x; 0, σ²)), in units of a canary's reach.
+        # In units of a canary's reach.
         spread = noise * float(clipping.sensitivity(None)) / training.reach
-        ratio += np.logaddexp(np.log1p(-min(rate, 1 - 1e-12)), np.log(rate) + (x - 0.5) / spread**2)
+        ratio += log_likelihood_ratio(x, rate, spread)
         seen.append(x)
     scores = {"likelihood": ratio, "variation": np.var(seen, axis=0)}
     return Observed(included=included, scores=scores, seen=np.array(seen)), training.predict

@@ -133,10 +133,11 @@ def _start(console: Console, config: str, overrides: list[str], out: Path | None
 
 def _resume(console: Console, folder: Path, launch: "Launch | None") -> None:
     from dpmed.config.load import LoadedConfig
+    from dpmed.inference.run_folder import CONFIG_FILE
     from dpmed.planning.plan import make_plan
     from dpmed.runtime.distributed import join
     from dpmed.workflows.train import run as workflow
-    from dpmed.workflows.train.run_folder import CONFIG_FILE, load_run_config
+    from dpmed.workflows.train.run_folder import load_run_config
 
     processes = join(launch)
     console.mute(processes.index)

@@ -22,6 +22,8 @@ from dpmed.progress import Progress, Silent
 
 CONFIG_FILE = "config.toml"
 EQX_FILE = "model.eqx"
+SPLIT_FILE = "split.json"
+SUMMARY_FILE = "summary.json"
 _MAX_CONFIG_BYTES = 1 << 20
 
 
@@ -35,6 +37,11 @@ def write_description(folder: Path, config: Config, dataset: Dataset) -> None:
     write_json(folder / MODEL_FILE, describe_model(config, dataset).to_json())
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a training was begun in a folder."""
+    return (folder / CONFIG_FILE).is_file()
+
+
 def read_config(folder: Path) -> Config:
     """The config of a run.
 
@@ -42,7 +49,7 @@ def read_config(folder: Path) -> Config:
         InputError: the folder holds no run, or its config is damaged.
     """
     path = folder / CONFIG_FILE
-    if not path.is_file():
+    if not is_run(folder):
         remedy = "Give the folder that `dpmed train` or `dpmed export` named at its end."
         raise InputError("holds neither a training run nor a bundle", where=str(folder), remedy=remedy)
     try:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dpmed.auditing.canaries import Observed, Predict, observe_gradients, observe_inputs, toss
+from dpmed.auditing.canaries import Observed, Predict, log_likelihood_ratio, observe_gradients, observe_inputs, toss
 from dpmed.auditing.lower_limit import epsilon_by_curve, epsilon_by_guesses
 from dpmed.auditing.measured_noise import MeasuredNoise, measure_noise
 from dpmed.auditing.membership import Group, attack
@@ -17,6 +17,7 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.audit import Bar, plot_audit
 from dpmed.files import write_csv, write_json
+from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.planning.enrolment import planned_mechanism
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.run_ledger import run_ledger
@@ -317,7 +318,7 @@ def _best(mechanism: SampledGaussian, canaries: int, guesses: int, *, delta: flo
         ratio = np.zeros(canaries)
         for _ in range(mechanism.steps):
             x = (included & (generator.random(canaries) < rate)) + noise * generator.standard_normal(canaries)
-            ratio += np.logaddexp(np.log1p(-min(rate, 1 - 1e-12)), np.log(rate) + (x - 0.5) / noise**2)
+            ratio += log_likelihood_ratio(x, rate, noise)
         counts.append(_right_guesses(ratio, included, guesses))
     typical = int(np.median(counts))
     return _limits(mechanism, canaries, guesses, typical, delta=delta, level=level)[0]
@@ -349,7 +350,7 @@ def _write(summary: AuditSummary, plan: Plan) -> None:
             bars.append(Bar(name="noise, measured", lower=one.epsilon_lower_by_noise, best=None))
     plot_audit(bars, folder, claimed=summary.epsilon_claimed, confidence=summary.confidence, delta=summary.delta)
     ledger = run_ledger(plan, draws=plan.steps, status="planned", notes=(_REHEARSAL,))
-    write_json(folder / "privacy.json", ledger.to_json())
+    write_json(folder / LEDGER_FILE, ledger.to_json())
     write_json(folder / "audit.json", content)
 
 

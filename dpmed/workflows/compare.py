@@ -18,17 +18,15 @@ from dpmed.figures.forest import Panel, plot_forest
 from dpmed.files import read_json, write_csv, write_json
 from dpmed.inference.bundle import is_bundle
 from dpmed.inference.predictor import load_model
-from dpmed.inference.run_folder import read_config
+from dpmed.inference.run_folder import SPLIT_FILE, SUMMARY_FILE, read_config
 from dpmed.progress import Progress
 from dpmed.workflows.evaluate.comparison import Comparison, compare_scored
 from dpmed.workflows.evaluate.predict import score
 from dpmed.workflows.evaluate.run import check_fit, own_split
 from dpmed.workflows.evaluate.scored import Scored
-from dpmed.workflows.evaluate.summary import KEEP_INSIDE
+from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings
 
-SUMMARY_FILE, SPLIT_FILE = "summary.json", "split.json"
 _SHOWN = 6  # metrics in the terminal
-_TOLERANCE = 2.0
 _CHOICE = (
     "Choosing a run by these numbers flatters the one that is chosen, and its ε does not cover the choice. "
     "The ledger of a folder of several seeds or budgets says what all its runs spend together."
@@ -238,7 +236,7 @@ def _score(one: ComparedRun, datasets: dict[str, Dataset], reference: ComparedRu
         dataset,
         own_split(one.folder, dataset, one.config).test,
         resamples=reference.config.evaluation.bootstrap,
-        tolerance=_TOLERANCE,
+        tolerance=EvaluateSettings.tolerance,
         progress=progress,
     )
     return found.named(one.name)

@@ -11,13 +11,12 @@ from dpmed.inference.bundle import CHECKSUMS_FILE, NEEDED, StoredModel, is_bundl
 from dpmed.inference.ledger import LEDGER_FILE, check_epsilon, check_finished
 from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, write_card
 from dpmed.inference.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
-from dpmed.inference.run_folder import read_config, read_run
+from dpmed.inference.run_folder import SUMMARY_FILE, read_config, read_run
 from dpmed.progress import Progress
 
 Format = Literal["safetensors", "onnx", "stablehlo"]
 FORMATS: tuple[Format, ...] = ("safetensors", "onnx", "stablehlo")
 _CONVERT = {"onnx": (ONNX_FILE, to_onnx), "stablehlo": (STABLEHLO_FILE, to_stablehlo)}
-_SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +161,7 @@ def _training(config: Config) -> dict[str, str]:
 def _metrics(settings: ExportSettings, config: Config) -> tuple[dict[str, float], dict[str, list[float]]]:
     if config.data.name not in PUBLIC_DATA and not settings.include_metrics:
         return {}, {}
-    path = settings.run / _SUMMARY
+    path = settings.run / SUMMARY_FILE
     summary = read_json(path)
     try:
         metrics = {str(name): float(value) for name, value in summary["test"].items() if value is not None}

@@ -16,7 +16,7 @@ from dpmed.data.voxel_size import voxel_sizes
 from dpmed.errors import InputError
 from dpmed.files import read_json
 from dpmed.inference.predictor import Predictor, load_model
-from dpmed.inference.run_folder import read_config
+from dpmed.inference.run_folder import SPLIT_FILE, is_run, read_config
 from dpmed.metrics.agreement import Agreement, agreement
 from dpmed.metrics.evaluate import unit_weights
 from dpmed.progress import Progress
@@ -27,7 +27,6 @@ from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, Eval
 from dpmed.workflows.evaluate.write import write_evaluation
 
 _FEW_UNITS = 30
-SPLIT_FILE = "split.json"
 
 
 def run(
@@ -57,7 +56,7 @@ def run(
             check_fit(one, dataset)
     _check_columns(settings.break_down_by, dataset)
     part: Part = settings.part or ("test" if is_own else "all")
-    numbers = _numbers(dataset, config, part, split_file=model / SPLIT_FILE if is_own else None)
+    numbers = _numbers(dataset, config, part, run=model if is_own else None)
     temperature = _temperature(predictor, model, progress) if settings.fit_temperature else None
 
     def scored_by(one: Predictor) -> Scored:
@@ -147,7 +146,7 @@ def own_split(run: Path, dataset: Dataset, config: Config) -> Split:
 
 def seen_by(other: Path, dataset: Dataset, data: DataTable, numbers: Int[np.ndarray, " sample"]) -> tuple[str, ...]:
     """A sentence if a second model was trained on some of the samples, as far as its folder tells."""
-    if not (other / "config.toml").is_file() or not (other / SPLIT_FILE).is_file():
+    if not is_run(other) or not (other / SPLIT_FILE).is_file():
         return (f"Whether {other.name} was trained on some of these samples is not known here.",)
     its = read_config(other).data
     same = name_same_samples(its, data)
@@ -164,7 +163,7 @@ def seen_by(other: Path, dataset: Dataset, data: DataTable, numbers: Int[np.ndar
 def _config(model: Path, data: Config | None) -> tuple[Config, bool]:
     if data is not None:
         return data, False
-    if not (model / "config.toml").is_file():
+    if not is_run(model):
         raise InputError(
             "is a bundle, which knows no data", where=str(model), remedy="Name the data by a config: --data CONFIG."
         )
@@ -180,7 +179,7 @@ def _told_apart(first: Scored, second: Scored, one: Predictor, other: Predictor)
 
 
 def _temperature(predictor: Predictor, model: Path, progress: Progress) -> Temperature:
-    if not (model / "config.toml").is_file():
+    if not is_run(model):
         raise InputError(
             "is a bundle, which has no validation split to fit a temperature on",
             where=str(model),
@@ -199,11 +198,11 @@ def _check_columns(columns: Sequence[str], dataset: Dataset) -> None:
             raise InputError(f"the data set has no column {column!r}", where="break_down_by", remedy=remedy)
 
 
-def _numbers(dataset: Dataset, config: Config, part: Part, *, split_file: Path | None) -> Int[np.ndarray, " sample"]:
+def _numbers(dataset: Dataset, config: Config, part: Part, *, run: Path | None) -> Int[np.ndarray, " sample"]:
     if part == "all":
         return np.arange(len(dataset))
-    if split_file is not None:
-        return own_split(split_file.parent, dataset, config).parts()[part]
+    if run is not None:
+        return own_split(run, dataset, config).parts()[part]
     return split_dataset(dataset, config.data, seed=config.training.seed).parts()[part]
 
 

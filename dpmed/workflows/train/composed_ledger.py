@@ -14,12 +14,12 @@ from typing import Any
 
 from dpmed.errors import InputError
 from dpmed.files import read_json, write_json
+from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.planning.run_ledger import with_siblings_note
 from dpmed.privacy.accountant import AccountantName
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.several import composed_epsilon
 
-LEDGER_FILE = "privacy.json"
 NON_PRIVATE, LEVEL_FOLDER, SEED_FOLDER = "non-private", "epsilon=", "seed="
 _PLACES = tuple(f"{level}{SEED_FOLDER}*/{LEDGER_FILE}" for level in ("", f"{LEVEL_FOLDER}*/", f"{NON_PRIVATE}/"))
 _SEEDED = (

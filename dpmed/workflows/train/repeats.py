@@ -8,21 +8,21 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.spread import plot_seeds, plot_sweep
-from dpmed.files import exclusive_lock, make_folder, read_json, write_csv, write_json
-from dpmed.planning.enrolment import enrol
-from dpmed.planning.plan import Plan, make_plan
+from dpmed.files import exclusive_lock, read_json, write_csv, write_json
+from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.inference.run_folder import SUMMARY_FILE
+from dpmed.planning.plan import Plan
 from dpmed.planning.precision import with_settled_precision
 from dpmed.planning.run_ledger import run_ledger, with_siblings
 from dpmed.progress import Progress
-from dpmed.workflows.train import run as train
 from dpmed.workflows.train.composed_ledger import (
-    LEDGER_FILE,
     LEVEL_FOLDER,
     NON_PRIVATE,
     SEED_FOLDER,
@@ -33,7 +33,7 @@ from dpmed.workflows.train.composed_ledger import (
     require_outermost,
     spending,
 )
-from dpmed.workflows.train.run_folder import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, load_run_config
+from dpmed.workflows.train.member import enrol_missing, finish, with_training
 
 LOCK_FILE = "lock"
 
@@ -177,7 +177,7 @@ def repeats_of(config: Config, *, seeds: Sequence[int] = (), epsilons: Sequence[
     config = with_settled_precision(config)
     levels = [("", None, config)] if not epsilons else _levels(config, epsilons)
     return tuple(
-        Repeat(level=name, epsilon=epsilon, seed=seed, config=_changed(level, seed=seed))
+        Repeat(level=name, epsilon=epsilon, seed=seed, config=with_training(level, seed=seed))
         for name, epsilon, level in levels
         for seed in seeds or (config.training.seed,)
     )
@@ -198,10 +198,11 @@ def run(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> RepeatsS
     require_outermost(folder)
     names = [repeat.name for repeat in repeats]
     with exclusive_lock(folder / LOCK_FILE):
-        _enrol_together(repeats, folder, progress)
+        enrol_missing([(repeat.config, folder / repeat.name) for repeat in repeats], progress)
         for repeat in repeats:
             progress.say(f"{repeat.name}:")
-            _run_one(repeat, folder, names, progress)
+            counted = partial(_counted, repeat=repeat, folder=folder, names=names)
+            finish(repeat.config, folder / repeat.name, progress, prepare=counted)
         name_siblings(folder, names)
         composed = _write_composed(folder)
     summary = _sum_up(repeats, folder, composed)
@@ -219,37 +220,17 @@ def _levels(config: Config, epsilons: Sequence[float]) -> list[tuple[str, float 
         table = privacy.model_copy(update={"epsilon": epsilon, "noise_multiplier": None})
         levels.append((f"{LEVEL_FOLDER}{epsilon:g}", epsilon, config.model_copy(update={"privacy": table})))
     # The microbatch is sized for per-sample gradients; without privacy it would have to divide the batch.
-    without = _changed(config.model_copy(update={"privacy": None}), microbatch="auto")
+    without = with_training(config.model_copy(update={"privacy": None}), microbatch="auto")
     return [*levels, (NON_PRIVATE, None, without)]
 
 
-def _changed(config: Config, **training: Any) -> Config:
-    return config.model_copy(update={"training": config.training.model_copy(update=training)})
-
-
-def _enrol_together(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> None:
-    """Enter all runs into their cohort file before the first begins: all fit into its limit, or none is made."""
-    missing = [repeat for repeat in repeats if not (folder / repeat.name / SUMMARY_FILE).is_file()]
-    entering = [repeat for repeat in missing if repeat.config.privacy is not None and repeat.config.privacy.cohort]
-    enrol([(make_plan(repeat.config, progress), folder / repeat.name / CHECKPOINTS) for repeat in entering])
-
-
-def _run_one(repeat: Repeat, folder: Path, names: Sequence[str], progress: Progress) -> None:
-    path = folder / repeat.name
-    is_new = not (path / CONFIG_FILE).is_file()
-    if not is_new and load_run_config(path) != repeat.config:
-        raise InputError("holds a run with another config", where=str(path), remedy="Choose another folder.")
-    if (path / SUMMARY_FILE).is_file():
-        return
-    plan = make_plan(repeat.config, progress)
+def _counted(plan: Plan, repeat: Repeat, folder: Path, names: Sequence[str]) -> Plan:
+    """The plan that names its siblings, once the folder's ledger counts it."""
     others = sorted({*names, *read_spendings(folder)} - {repeat.name})
     plan = replace(plan, facts=with_siblings(plan.facts, others))
     name_siblings(folder, names)
     _write_composed(folder, (repeat.name, plan))
-    if is_new:
-        train.run(plan, make_folder(path), progress)
-    else:
-        train.resume(path, progress, plan=plan)
+    return plan
 
 
 def _write_composed(folder: Path, begun: tuple[str, Plan] | None = None) -> ComposedLedger:

@@ -20,7 +20,8 @@ from dpmed.data.identity import names_of
 from dpmed.errors import InputError
 from dpmed.figures.curves import plot_curves
 from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
-from dpmed.inference.run_folder import write_description
+from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, SPLIT_FILE, SUMMARY_FILE, is_run, write_description
 from dpmed.models.weights import save_weights
 from dpmed.planning.computation import Computation
 from dpmed.planning.plan import Plan
@@ -44,13 +45,8 @@ from dpmed.workflows.train.final_test import write_test
 from dpmed.workflows.train.own_code import write_code
 from dpmed.workflows.train.summary import TrainSummary
 
-CONFIG_FILE = "config.toml"
-SPLIT_FILE = "split.json"
 SPLIT_TABLE = "split.csv"
-LEDGER_FILE = "privacy.json"
 INTERNAL_FILE = "internal.json"
-SUMMARY_FILE = "summary.json"
-MODEL_FILE = "model.eqx"
 CHECKPOINTS = "checkpoints"
 METHOD = "bookkeeping"
 _KEEP_INSIDE = "Exact numbers of private data, which ε does not cover: this file stays within your institution."
@@ -166,8 +162,8 @@ class RunFolder:
         # On the disk before the model that it covers, and again once it can be bound to the model's bytes.
         self._write_ledger(run.draws, "finished")
         write_description(self.path, plan.config, plan.dataset)
-        save_weights(self.path / MODEL_FILE, model)
-        ledger = self._write_ledger(run.draws, "finished", model=digest_of(self.path / MODEL_FILE))
+        save_weights(self.path / EQX_FILE, model)
+        ledger = self._write_ledger(run.draws, "finished", model=digest_of(self.path / EQX_FILE))
         test = {"epoch": run.step / plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
         rows = (*run.rows, {**test, "split": "test", **scores})
         self._write_rows(rows)
@@ -299,7 +295,7 @@ def load_run_config(path: Path) -> Config:
         InputError: the folder holds no run, or its config is damaged.
     """
     config = path / CONFIG_FILE
-    if not config.is_file():
+    if not is_run(path):
         remedy = "Give the folder that `dpmed train` named at its end."
         raise InputError("holds no training run (no config.toml)", where=str(path), remedy=remedy)
     try:

@@ -20,18 +20,20 @@ from typing import Any
 from dpmed.config.load import config_to_toml
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
-from dpmed.files import exclusive_lock, make_folder, read_json, write_json
-from dpmed.planning.enrolment import enrol, planned_mechanism
+from dpmed.files import exclusive_lock, read_json, write_json
+from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.inference.run_folder import SUMMARY_FILE
+from dpmed.planning.enrolment import planned_mechanism
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.precision import with_settled_precision
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.selection import SelectionCost, draw_trials, selection_cost
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
 from dpmed.training.stopping import is_lower_better
-from dpmed.workflows.train import run as train
-from dpmed.workflows.train.composed_ledger import LEDGER_FILE, SEED_FOLDER, Spending, read_spendings
+from dpmed.workflows.train.composed_ledger import SEED_FOLDER, Spending, read_spendings
+from dpmed.workflows.train.member import enrol_missing, finish, is_finished, with_training
 from dpmed.workflows.train.repeats import LOCK_FILE
-from dpmed.workflows.train.run_folder import CHECKPOINTS, CONFIG_FILE, SUMMARY_FILE, load_run_config
 
 SELECTION_FILE, TRIAL_FOLDER = "selection.json", "trial="
 _LARGEST_SEED = 2**32
@@ -131,25 +133,28 @@ def run(config: Config, folder: Path, progress: Progress, *, mean: int) -> Selec
     if plan.budget is None or plan.facts.source == "seeded":
         problem = "choosing at a stated cost needs a private config whose noise comes from the operating system"
         raise InputError(problem, where="privacy")
-    cost = selection_cost(planned_mechanism(plan), mean=mean, delta=plan.budget.delta)
+    mechanism, delta = planned_mechanism(plan), plan.budget.delta
+    cost = selection_cost(mechanism, mean=mean, delta=delta)
     with exclusive_lock(folder / LOCK_FILE):
         drawn = _drawn(config, folder, mean=mean, is_random=cost.is_random)
         trials = [
             _Trial(
                 name=f"{TRIAL_FOLDER}{number}/{SEED_FOLDER}{seed}",
-                config=config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})}),
+                config=with_training(config, seed=seed),
             )
             for number, seed in enumerate(drawn["seeds"], start=1)
         ]
-        missing = [trial for trial in trials if not (folder / trial.name / SUMMARY_FILE).is_file()]
-        enrol([(make_plan(trial.config, progress), folder / trial.name / CHECKPOINTS) for trial in missing])
-        for trial in missing:
-            _write_ledger(folder, plan, _cost(folder, plan, mean=mean), mean=mean, status="running")
-            _make(trial, folder, progress)
-        cost = _cost(folder, plan, mean=mean)
-        summary = _choose(trials, folder, plan, cost, mean=mean)
+        enrol_missing([(trial.config, folder / trial.name) for trial in trials], progress)
+        for trial in trials:
+            if not is_finished(folder / trial.name):
+                cost = _cost(folder, mechanism, mean=mean, delta=delta)
+                _write_ledger(folder, plan, cost, mean=mean, delta=delta, status="running")
+                progress.say(f"{trial.name}:")
+                finish(trial.config, folder / trial.name, progress, prepare=_as_trial)
+        cost = _cost(folder, mechanism, mean=mean, delta=delta)
+        summary = _choose(trials, folder, plan.main_metric, cost, mean=mean, delta=delta)
         write_json(folder / SELECTION_FILE, {**drawn, **summary.to_json()})
-        _write_ledger(folder, plan, cost, mean=mean, status="finished")
+        _write_ledger(folder, plan, cost, mean=mean, delta=delta, status="finished")
     return summary
 
 
@@ -190,23 +195,14 @@ def _is_seed(value: object) -> bool:
     return type(value) is int and 0 <= value < _LARGEST_SEED
 
 
-def _make(trial: _Trial, folder: Path, progress: Progress) -> None:
-    path = folder / trial.name
-    progress.say(f"{trial.name}:")
-    is_new = not (path / CONFIG_FILE).is_file()
-    if not is_new and load_run_config(path) != trial.config:
-        raise InputError("holds a run with another config", where=str(path), remedy="Choose another folder.")
-    plan = make_plan(trial.config, progress)
+def _as_trial(plan: Plan) -> Plan:
+    """The plan whose ledger says what giving out the best of several costs, and how it was chosen."""
     note = (
         "This model is one of the trials of a selection. Who gives out the best of them spends the ε in privacy.json "
         f"of the folder that holds them, and not the ε that stands here. {_KEEP}"
     )
     facts = replace(plan.facts, notes=(*plan.facts.notes, note), outside=(*plan.facts.outside, CHOSEN_BY_VALIDATION))
-    plan = replace(plan, facts=facts)
-    if is_new:
-        train.run(plan, make_folder(path), progress)
-    else:
-        train.resume(path, progress, plan=plan)
+    return replace(plan, facts=facts)
 
 
 def _spendings(folder: Path) -> list[Spending]:
@@ -214,18 +210,16 @@ def _spendings(folder: Path) -> list[Spending]:
     return [one for spendings in found for one in spendings.values()]
 
 
-def _cost(folder: Path, plan: Plan, *, mean: int) -> SelectionCost:
+def _cost(folder: Path, planned: SampledGaussian, *, mean: int, delta: float) -> SelectionCost:
     """The cost of trials of the most draws that any has made: a crash may have cost one of them some more."""
-    planned = planned_mechanism(plan)
-    assert plan.budget is not None  # noqa: S101 the caller looked
     steps = max((one.steps for one in _spendings(folder)), default=0)
     worst = replace(planned, steps=max(steps, planned.steps))
-    return selection_cost(worst, mean=mean, delta=plan.budget.delta)
+    return selection_cost(worst, mean=mean, delta=delta)
 
 
-def _choose(trials: Sequence[_Trial], folder: Path, plan: Plan, cost: SelectionCost, *, mean: int) -> SelectionSummary:
-    assert plan.budget is not None  # noqa: S101 the caller looked
-    metric, delta = plan.main_metric, plan.budget.delta
+def _choose(
+    trials: Sequence[_Trial], folder: Path, metric: str, cost: SelectionCost, *, mean: int, delta: float
+) -> SelectionSummary:
     scores = {trial.name: _score(folder / trial.name, metric, trial.config) for trial in trials}
     sign = -1.0 if is_lower_better(metric) else 1.0
     # Of equals the first: trials are alike in law, so that their order says nothing.
@@ -261,15 +255,14 @@ def _score(path: Path, metric: str, config: Config) -> float | None:
     return min(scores) if is_lower_better(metric) else max(scores)
 
 
-def _write_ledger(folder: Path, plan: Plan, cost: SelectionCost, *, mean: int, status: str) -> None:
+def _write_ledger(folder: Path, plan: Plan, cost: SelectionCost, *, mean: int, delta: float, status: str) -> None:
     """What giving out the best costs; says nothing of how many trials were drawn."""
-    assert plan.budget is not None  # noqa: S101 the caller looked
     mechanism, facts = planned_mechanism(plan), plan.facts
     content = {
         "private": True,
         "status": status,
         "epsilon": cost.epsilon,
-        "delta": plan.budget.delta,
+        "delta": delta,
         "accountant": "rdp" if cost.is_random else "pld",
         "epsilon_select": cost.by_selection,
         "epsilon_plain": cost.by_composition,

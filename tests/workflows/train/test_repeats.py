@@ -12,7 +12,7 @@ from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Silent
-from dpmed.workflows.train import repeats as room
+from dpmed.workflows.train import run as train
 from dpmed.workflows.train.repeats import holds_repeats, repeats_of, run
 from dpmed.workflows.train.run_folder import create_run_folder
 from tests.workflows.conftest import SMALL, call_here
@@ -116,7 +116,7 @@ def test_a_run_is_counted_before_it_begins_and_when_it_breaks_off(tmp_path, monk
         summary = {"test": {"accuracy": 0.5}, "epsilon": ledger.epsilon, "main_metric": "accuracy"}
         (folder / "summary.json").write_text(json.dumps(summary))
 
-    monkeypatch.setattr(room.train, "run", begin)
+    monkeypatch.setattr(train, "run", begin)
     with pytest.raises(Interrupted):
         run(repeats_of(config, seeds=(1, 2)), tmp_path, Silent())
     assert [[one["folder"] for one in ledger["runs"]] for ledger in seen] == [["seed=1"], ["seed=1", "seed=2"]]

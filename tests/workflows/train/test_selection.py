@@ -11,6 +11,7 @@ from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.cohort import Cohort
 from dpmed.privacy.selection import selection_cost
 from dpmed.progress import Silent
+from dpmed.workflows.train import run as train
 from dpmed.workflows.train import selection as room
 from dpmed.workflows.train.run_folder import create_run_folder
 from dpmed.workflows.train.selection import run
@@ -50,8 +51,8 @@ def trainings(monkeypatch):
         (folder / "metrics.csv").write_text(rows)
         (folder / "summary.json").write_text(json.dumps({"test": {"accuracy": 0.99}}))
 
-    monkeypatch.setattr(room.train, "run", begin)
-    monkeypatch.setattr(room.train, "resume", go_on)
+    monkeypatch.setattr(train, "run", begin)
+    monkeypatch.setattr(train, "resume", go_on)
     return made
 
 

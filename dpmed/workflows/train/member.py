@@ -1,0 +1,68 @@
+"""One training among several in a folder: entered with the others, begun or gone on with, and never made twice."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from dpmed.config.schema import Config
+from dpmed.errors import InputError
+from dpmed.files import make_folder
+from dpmed.inference.run_folder import SUMMARY_FILE, is_run
+from dpmed.planning.enrolment import enrol
+from dpmed.planning.plan import Plan, make_plan
+from dpmed.progress import Progress
+from dpmed.workflows.train import run as train
+from dpmed.workflows.train.run_folder import CHECKPOINTS, load_run_config
+
+
+def with_training(config: Config, **changes: Any) -> Config:
+    """The config with other keys of its `training` table."""
+    return config.model_copy(update={"training": config.training.model_copy(update=changes)})
+
+
+def is_finished(path: Path) -> bool:
+    """Whether a run's folder holds its last file."""
+    return (path / SUMMARY_FILE).is_file()
+
+
+def enrol_missing(runs: Sequence[tuple[Config, Path]], progress: Progress) -> None:
+    """Enter those that are not finished into their cohort file: all fit into its limit, or none is made.
+
+    Args:
+        runs: each with its folder.
+        progress: tells the user.
+
+    Raises:
+        InputError: a unit would pass the limit, or the file is of another unit of privacy.
+    """
+    entering = [
+        (config, path)
+        for config, path in runs
+        if not is_finished(path) and config.privacy is not None and config.privacy.cohort
+    ]
+    enrol([(make_plan(config, progress), path / CHECKPOINTS) for config, path in entering])
+
+
+def finish(config: Config, path: Path, progress: Progress, *, prepare: Callable[[Plan], Plan]) -> None:
+    """Make one training, go on with it where it broke off, or leave it where it is finished.
+
+    Args:
+        config: of the run.
+        path: its folder.
+        progress: tells the user.
+        prepare: called with the plan before anything of the run is made; gives the plan that is carried out.
+
+    Raises:
+        InputError: the folder holds a run with another config.
+        RunError: as a single run.
+    """
+    begun = is_run(path)
+    if begun and load_run_config(path) != config:
+        raise InputError("holds a run with another config", where=str(path), remedy="Choose another folder.")
+    if is_finished(path):
+        return
+    plan = prepare(make_plan(config, progress))
+    if begun:
+        train.resume(path, progress, plan=plan)
+    else:
+        train.run(plan, make_folder(path), progress)
