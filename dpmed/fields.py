@@ -11,8 +11,9 @@ from dpmed.errors import InputError
 T = TypeVar("T")
 
 _SHOWN = 80
-# In the words of the messages that users see elsewhere; pydantic's own say "Input should be a valid integer".
-_PROBLEMS = {
+# By pydantic's kinds of errors, https://docs.pydantic.dev/latest/errors/validation_errors, in the words of the messages
+# that users see elsewhere; pydantic's own say "Input should be a valid integer".
+PROBLEMS = {
     "missing": "is missing",
     "extra_forbidden": "is not a known field",
     "unexpected_keyword_argument": "is not a known field",
@@ -73,7 +74,7 @@ def explain(error: ValidationError) -> tuple[str, str]:
     field = ""
     for part in first["loc"]:
         field += f"[{part}]" if isinstance(part, int) else f".{part}" if field else str(part)
-    known = _PROBLEMS.get(first["type"])
+    known = PROBLEMS.get(first["type"])
     details: Mapping[str, Any] = first.get("ctx", {})
     problem = known.format(**details) if known else first["msg"][0].lower() + first["msg"][1:]
     if first["type"] in {"missing", "extra_forbidden", "unexpected_keyword_argument", "value_error", "json_invalid"}:

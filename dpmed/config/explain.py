@@ -8,22 +8,21 @@ from typing import Any
 from pydantic import ValidationError
 
 from dpmed.config.keys import keys_at, models_at, tags_at, without_tag
+from dpmed.fields import PROBLEMS
 
-# By pydantic's kinds of errors, https://docs.pydantic.dev/latest/errors/validation_errors.
-_WANTED = {
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
+# Of the kinds of errors, those whose words do not depend on the key, and those that TOML has words of its own for.
+_SAME = (
+    "int_type", "int_from_float", "int_parsing", "float_type", "float_parsing", "finite_number", "bool_type",
+)  # fmt: skip
+_WANTED = {kind: PROBLEMS[kind] for kind in _SAME} | {
+    "bool_parsing": PROBLEMS["bool_type"],
     "string_type": "must be text in quotes",
     "path_type": "must be a path in quotes",
+    "model_type": "must be a table of its own",
+    "model_attributes_type": "must be a table of its own",
+    "dict_type": "must be a table of its own",
 }
 _LISTS = ("tuple_type", "list_type")
-_TABLES = ("model_type", "model_attributes_type", "dict_type")
 
 
 def explain(error: ValidationError, table: dict[str, Any]) -> str:
@@ -75,19 +74,15 @@ def _name(entry: Any, path: Sequence[int | str], valid: Sequence[str]) -> tuple[
     given = entry.get("ctx", {}).get("tag")
     if given is None:
         return place_of(path), f"is missing; valid: {', '.join(valid)}"
-    guess = difflib.get_close_matches(str(given), valid, n=1, cutoff=0.5)
-    hint = f" (did you mean {guess[0]}?)" if guess else ""
-    return f"{place_of(path)} = {given!r}", f"unknown{hint}; valid: {', '.join(valid)}"
+    return f"{place_of(path)} = {given!r}", f"unknown{_guess(str(given), valid)}; valid: {', '.join(valid)}"
 
 
 def _reason(entry: Any, path: Sequence[int | str], table: dict[str, Any]) -> str:
     kind = entry["type"]
     if kind in _LISTS:
-        return f"must be a list{_such_as(path, table)}"
-    if kind in _TABLES:
-        return "must be a table of its own"
+        return f"{PROBLEMS[kind]}{_such_as(path, table)}"
     if kind == "literal_error":
-        return f"must be {entry['ctx']['expected']}"
+        return PROBLEMS[kind].format(**entry["ctx"])
     if kind == "too_long":
         return f"has more than {entry['ctx']['max_length']} values{_such_as(path, table)}"
     if kind == "too_short":
@@ -105,8 +100,10 @@ def _such_as(path: Sequence[int | str], table: dict[str, Any]) -> str:
     return ""
 
 
-def _nearest(name: str, valid: Sequence[str]) -> str:
+def _guess(name: str, valid: Sequence[str]) -> str:
     guess = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    if guess:
-        return f" (did you mean {guess[0]}?)"
-    return f" (valid: {', '.join(valid)})" if valid else ""
+    return f" (did you mean {guess[0]}?)" if guess else ""
+
+
+def _nearest(name: str, valid: Sequence[str]) -> str:
+    return _guess(name, valid) or (f" (valid: {', '.join(valid)})" if valid else "")

@@ -95,13 +95,11 @@ def _variance(
 ) -> float:
     """Of a difference of areas, from differences of placements, which are linear in the models (eq. 4 to 8 there)."""
     units = int(unit.max()) + 1
-    sums, counts = [], []
+    spread, means = 0.0, []
     for side in (positive, ~positive):
-        deviation = np.bincount(unit[side], weights=placement[side] - area, minlength=units)
-        sums.append(deviation)
-        counts.append(int(side.sum()))
-    spread = 0.0
-    for deviation, count, side in zip(sums, counts, (positive, ~positive), strict=True):
+        # By unit, over the side's samples.
+        mean = np.bincount(unit[side], weights=placement[side] - area, minlength=units) / int(side.sum())
         having = len(np.unique(unit[side]))
-        spread += having / (having - 1) * float(deviation @ deviation) / count**2
-    return spread + 2 * units / (units - 1) * float(sums[0] @ sums[1]) / (counts[0] * counts[1])
+        spread += having / (having - 1) * float(mean @ mean)
+        means.append(mean)
+    return spread + 2 * units / (units - 1) * float(means[0] @ means[1])

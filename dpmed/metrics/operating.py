@@ -4,7 +4,6 @@ Everything is for one question with the answers no and yes: one class against th
 scikit-learn.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,28 +125,6 @@ def calibration(
                 )
             )
     return tuple(found)
-
-
-def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
-    """ECE: the mean distance between predicted and seen, weighed by the samples of each bin."""
-    total = sum(one.samples for one in bins)
-    return (
-        sum(one.samples * abs(one.mean_probability - one.share_positive) for one in bins) / total if total else np.nan
-    )
-
-
-def brier(probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"]) -> float:
-    """The Brier score: mean squared distance of probability from truth."""
-    from sklearn.metrics import brier_score_loss
-
-    return float(brier_score_loss(positive, np.clip(probability, 0.0, 1.0)))
-
-
-def average_precision(probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"]) -> float:
-    """The area under the precision-recall curve; NaN without positives."""
-    from sklearn.metrics import average_precision_score
-
-    return float(average_precision_score(positive, probability)) if positive.any() else np.nan
 
 
 def _share(count: int, total: int) -> tuple[float, tuple[float, float]]:

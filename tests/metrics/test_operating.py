@@ -8,6 +8,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, brier_score_loss, precision_score, recall_score
 
 from dpmed.metrics import operating
+from dpmed.metrics.probability import draws
 
 
 def sample(seed=0, count=400):
@@ -50,14 +51,13 @@ def test_calibration_is_scikit_learns_and_its_error_the_weighted_gap():
     assert [one.mean_probability for one in bins] == pytest.approx(predicted.tolist())
     counts = np.histogram(probability, operating.BINS, (0, 1))[0]
     expected = float(np.abs(seen - predicted) @ counts / counts.sum())
-    assert operating.expected_calibration_error(bins) == pytest.approx(expected)
-    assert operating.brier(probability, positive) == pytest.approx(brier_score_loss(positive, probability))
-    assert operating.average_precision(probability, positive) == pytest.approx(
-        average_precision_score(positive, probability)
-    )
+    once = draws(probability, positive, np.ones((1, len(positive)), np.int64))
+    assert once["ece"][0] == pytest.approx(expected)
+    assert once["brier"][0] == pytest.approx(brier_score_loss(positive, probability))
+    assert once["auprc"][0] == pytest.approx(average_precision_score(positive, probability))
 
 
 def test_without_positives_nothing_is_claimed():
     point = operating.operating_point(np.array([0.2, 0.7]), np.array([False, False]), 0.5)
     assert np.isnan(point.sensitivity) and point.specificity == 0.5
-    assert np.isnan(operating.average_precision(np.array([0.2]), np.array([False])))
+    assert np.isnan(draws(np.array([0.2]), np.array([False]), np.ones((1, 1), np.int64))["auprc"][0])

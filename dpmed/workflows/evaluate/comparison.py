@@ -86,10 +86,6 @@ class Comparison:
 
 
 DIFFERENCE_COLUMNS = ("metric", "value", "against", "difference", "difference_low", "difference_high")
-DELONG_COLUMNS = (
-    "question", "auroc", "auroc_against", "difference", "standard_error", "difference_low", "difference_high",
-    "p_value",
-)  # fmt: skip
 
 
 def compare_scored(first: Scored, second: Scored) -> Comparison:

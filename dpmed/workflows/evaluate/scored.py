@@ -152,8 +152,9 @@ def places_of(info: Info) -> list[int]:
     if info.task not in ("classification", "multi-label"):
         return []
     count = len(info.output_names)
-    # The first of two is the second's complement.
-    return [1] if info.task == "classification" and count == 2 else list(range(count))[:_MOST_QUESTIONS]  # noqa: PLR2004
+    if info.task == "classification" and count == 2:  # noqa: PLR2004 the first of two is the second's complement
+        return [1]
+    return list(range(count))[:_MOST_QUESTIONS]
 
 
 def questions_of(scored: Scored) -> list[Question]:

@@ -13,7 +13,7 @@ from dpmed.figures.report import Picture
 from dpmed.files import write_csv, write_json
 from dpmed.metrics import operating
 from dpmed.metrics.classification import confusion
-from dpmed.workflows.evaluate.comparison import DELONG_COLUMNS, DIFFERENCE_COLUMNS, Comparison
+from dpmed.workflows.evaluate.comparison import DIFFERENCE_COLUMNS, Comparison
 from dpmed.workflows.evaluate.page import write_page
 from dpmed.workflows.evaluate.scored import Scored, questions_of
 from dpmed.workflows.evaluate.summary import AGREEMENT_COLUMNS, EvaluateSettings, EvaluateSummary, agreement_rows
@@ -50,7 +50,8 @@ def write_evaluation(
     if summary.comparison is not None:
         write_csv(folder / "comparison.csv", summary.comparison.rows(), list(DIFFERENCE_COLUMNS))
         if summary.comparison.areas:
-            write_csv(folder / "delong.csv", summary.comparison.delong_rows(), list(DELONG_COLUMNS))
+            tests = summary.comparison.delong_rows()
+            write_csv(folder / "delong.csv", tests, list(tests[0]))
     pictures = _pictures(summary, scored, questions)
     write_json(folder / METRICS, summary.to_json())
     write_page(summary, scored, pictures, points)

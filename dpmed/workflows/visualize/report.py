@@ -116,8 +116,12 @@ def write_audit_report(
     Returns:
         The conclusion, and the sentences that say what came out at each level.
     """
-    upper = [(result, _find_bound(manifest, result.level, bounds)) for result in results]
-    risks = [(result.name, bound.worst_case_upper) for result, bound in upper if bound and bound.worst_case_upper]
+    upper = [_find_bound(manifest, result.level, bounds) for result in results]
+    risks = [
+        (result.name, bound.worst_case_upper)
+        for result, bound in zip(results, upper, strict=True)
+        if bound and bound.worst_case_upper
+    ]
     conclusion = f"{conclude(results, metric=metric)} {proven(risks)}".rstrip()
     findings = tuple(explain_levels(manifest, results, metric=metric))
     gallery = Picture(
@@ -134,12 +138,12 @@ def write_audit_report(
     )
     tables = [_share_table(results, metric)] if len(results[0].shares) > 1 else []
     if bounds:
-        tables.append(_bound_table(manifest, results, bounds))
+        tables.append(_bound_table(results, upper))
     report = Report(
         title=f"Reconstruction audit of {manifest.config}",
         warning=manifest.sensitive,
         conclusion=conclusion,
-        summary=_summary_table(manifest, results, metric, bounds),
+        summary=_summary_table(results, upper, metric, prior=bounds[0].prior if bounds else None),
         explanation=_EXPLANATION,
         findings=findings,
         sections=[curves, gallery, *tables, _level_table(manifest, results)],
@@ -184,12 +188,11 @@ def _cell(value: float | None) -> str:
 
 
 def _summary_table(
-    manifest: Manifest, results: Sequence[LevelResult], metric: str, bounds: Sequence[BoundRow]
+    results: Sequence[LevelResult], upper: Sequence[BoundRow | None], metric: str, *, prior: float | None
 ) -> Table:
     threshold = results[0].shares[0][0]
     rows = []
-    for result in results:
-        bound = _find_bound(manifest, result.level, bounds)
+    for result, bound in zip(results, upper, strict=True):
         share = result.share
         rows.append(
             (
@@ -201,8 +204,8 @@ def _summary_table(
         )
     columns = ("privacy", "recovered", "95 % interval", "any attack, at most")
     note = f"Recovered: within a distance ({metric}) of {threshold:g}."
-    if bounds:
-        note += f" At most: the worst-case bound at a prior of 1 in {round(1 / bounds[0].prior):,}."
+    if prior is not None:
+        note += f" At most: the worst-case bound at a prior of 1 in {round(1 / prior):,}."
     return Table(title="In short", columns=columns, rows=rows, note=note)
 
 
@@ -255,10 +258,9 @@ def _share_table(results: Sequence[LevelResult], metric: str) -> Table:
     return Table(title=f"Share of originals recovered ({metric})", columns=columns, rows=rows, note=note)
 
 
-def _bound_table(manifest: Manifest, results: Sequence[LevelResult], bounds: Sequence[BoundRow]) -> Table:
+def _bound_table(results: Sequence[LevelResult], upper: Sequence[BoundRow | None]) -> Table:
     rows = []
-    for result in results:
-        bound = _find_bound(manifest, result.level, bounds)
+    for result, bound in zip(results, upper, strict=True):
         if bound is not None:
             risks = (bound.prior, bound.worst_case_upper, bound.constant_sign_upper, bound.relaxed_upper)
             rows.append((result.name, f"{result.share.share:.1%}", *map(_cell, risks)))
