@@ -1,17 +1,14 @@
 """README.md: every command it shows is called, in order, on less data and for fewer steps; its config is valid."""
 
-import os
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
 from dpmed.config.load import config_from_toml
-from tests.workflows.conftest import call_here
+from tests.reader import ROOT, blocks_of, call, reading
 
-ROOT = Path(__file__).resolve().parents[1]
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+PAGE = "README.md"
 # What is added to a command that would take minutes; of an option given twice the last one counts.
 TINY = ["--set", "data.limit=100", "--set", "training.batch_size=16", "--set", "training.epochs=2"]
 SHORT = ["--set", "evaluation.every_epochs=2", "--set", "evaluation.bootstrap=5"]
@@ -26,14 +23,10 @@ SMALLER = {
 }  # fmt: skip
 
 
-def blocks():
-    return BLOCK.findall((ROOT / "README.md").read_text(encoding="utf-8"))
-
-
 def commands():
     """Lines that call dpmed, by the shell or by make."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for kind, text in blocks():
+    for kind, text in blocks_of(PAGE):
         if kind:
             continue
         for line in text.splitlines():
@@ -48,18 +41,12 @@ def commands():
 def followed(tmp_path_factory):
     """The folder of a reader who has called all of them, and what each printed."""
     folder, outputs = tmp_path_factory.mktemp("reader"), {}
-    before = Path.cwd()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
-        os.chdir(folder)
-        try:
-            for line in commands():
-                added = next((more for start, more in SMALLER.items() if line.startswith(start)), [])
-                done = call_here(*shlex.split(line), *added)
-                assert done.returncode == 0, f"{line}\n{done.stderr}"
-                outputs[line] = done.stdout
-        finally:
-            os.chdir(before)
+    with reading(folder):
+        for line in commands():
+            added = next((more for start, more in SMALLER.items() if line.startswith(start)), [])
+            done = call(shlex.join(["dpmed", *shlex.split(line), *added]))
+            assert done.returncode == 0, f"{line}\n{done.stderr}"
+            outputs[line] = done.stdout
     return folder, outputs
 
 
@@ -67,7 +54,7 @@ def followed(tmp_path_factory):
 def test_every_command_does_what_the_page_says(followed):
     folder, outputs = followed
     assert len(outputs) >= 8
-    shown = next(text for _, text in blocks() if text.startswith("Result\n"))
+    shown = next(text for _, text in blocks_of(PAGE) if text.startswith("Result\n"))
     demo = outputs["train quickstart --out build/demo"]
     # The same lines, whatever their numbers.
     names = [line.split("  ")[1].strip() for line in shown.splitlines() if line.startswith("  ")]
@@ -79,6 +66,6 @@ def test_every_command_does_what_the_page_says(followed):
 
 
 def test_the_config_is_valid():
-    (text,) = [text for kind, text in blocks() if kind == "toml"]
+    (text,) = [text for kind, text in blocks_of(PAGE) if kind == "toml"]
     config = config_from_toml(text, "README.md")
     assert (config.privacy.epsilon, config.privacy.clipping.name, config.data.name) == (8, "flat", "folder")

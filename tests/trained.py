@@ -36,22 +36,23 @@ bootstrap = 0
 """
 
 
+def made(folder, *arguments, by=call_here):
+    """The folder that the command wrote."""
+    done = by(*arguments, "--out", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory):
     """A finished release run on digits."""
-    folder = tmp_path_factory.mktemp("inference") / "digits"
-    done = call_here("train", "quickstart", *DIGITS, "--out", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+    return made(tmp_path_factory.mktemp("inference") / "digits", "train", "quickstart", *DIGITS)
 
 
 @pytest.fixture(scope="session")
 def scans(tmp_path_factory):
     """Phantoms of the decathlon's liver task."""
-    folder = tmp_path_factory.mktemp("phantoms") / "scans"
-    done = call_here("phantom", "msd-liver", "--num", 10, "--out", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+    return made(tmp_path_factory.mktemp("phantoms") / "scans", "phantom", "msd-liver", "--num", 10)
 
 
 @pytest.fixture(scope="session")
@@ -60,24 +61,16 @@ def scans_run(tmp_path_factory, scans):
     folder = tmp_path_factory.mktemp("inference")
     config = folder / "scans.toml"
     config.write_text(SCANS.format(root=scans))
-    done = call_here("train", config, "--out", folder / "run")
-    assert done.returncode == 0, done.stderr
-    return folder / "run"
+    return made(folder / "run", "train", config)
 
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory):
     """The folder of a finished small release run of the quickstart."""
-    folder = tmp_path_factory.mktemp("runs") / "small"
-    done = call_here("train", "quickstart", *SMALL, "--out", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+    return made(tmp_path_factory.mktemp("runs") / "small", "train", "quickstart", *SMALL)
 
 
 @pytest.fixture(scope="session")
 def seeded_run(tmp_path_factory):
-    """The folder of a finished small seeded run of the quickstart, to be read only."""
-    folder = tmp_path_factory.mktemp("runs") / "seeded"
-    done = call("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
-    assert done.returncode == 0, done.stderr
-    return folder
+    """The folder of a finished small seeded run of the quickstart, to be read only; made by a process of its own."""
+    return made(tmp_path_factory.mktemp("runs") / "seeded", "train", "quickstart", *SMALL, *SEEDED, by=call)

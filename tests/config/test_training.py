@@ -85,6 +85,7 @@ def test_the_way_out_logs_every_number(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "mlflow", client)
     monkeypatch.chdir(tmp_path)
     (example,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(encoding="utf-8"), flags=re.DOTALL)
+    # The example of our own page, as its reader would run it.
     exec(compile(example, str(DOCS), "exec"), {})
     assert logged == [
         ("validation/epsilon", 0.5, 7),

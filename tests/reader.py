@@ -1,0 +1,64 @@
+"""A reader of a page of documentation: in a folder of their own, writes its files and calls its commands, in order."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.workflows.conftest import call_here
+
+ROOT = Path(__file__).resolve().parents[1]
+_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
+
+
+def blocks_of(page: str) -> list[tuple[str, str]]:
+    """Kind and text of each block of a page, whose path is below the project's root; "" for blocks without a kind."""
+    return _BLOCK.findall((ROOT / page).read_text(encoding="utf-8"))
+
+
+@contextmanager
+def reading(folder: Path) -> Iterator[None]:
+    """Work within a folder, with a cache of its own."""
+    before = Path.cwd()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        os.chdir(folder)
+        try:
+            yield
+        finally:
+            os.chdir(before)
+
+
+def call(line: str) -> subprocess.CompletedProcess[str]:
+    """Call `NAME=VALUE dpmed …` as a shell would, in this process."""
+    words = shlex.split(line)
+    with pytest.MonkeyPatch.context() as patch:
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            patch.setenv(name, value)
+            if name == "PYTHONPATH":
+                patch.setattr(sys, "path", [str(Path(value).resolve()), *sys.path])
+        assert words.pop(0) == "dpmed", line
+        return call_here(*words)
+
+
+def follow(page: str, folder: Path) -> dict[str, str]:
+    """Write the files and call the commands of a page; gives what each command printed."""
+    outputs = {}
+    with reading(folder):
+        for kind, text in blocks_of(page):
+            if kind == "sh":
+                for line in text.splitlines():
+                    done = call(line)
+                    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+                    outputs[line] = done.stdout
+            elif kind:
+                name = re.match(r"# (\S+)\n", text)[1]
+                (folder / name).write_text(text, encoding="utf-8")
+    return outputs
