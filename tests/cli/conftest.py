@@ -1,13 +1,12 @@
 """Two ways to call the real command line: in a process of its own, and in this one, which is faster."""
 
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from tests.forked import Forked
 from tests.workflows.conftest import ENVIRONMENT
 
 
@@ -40,14 +39,7 @@ def dpmed_process(tmp_path):
     """Call `dpmed ARGS` in a process of its own, in a temporary folder; gives the finished process."""
 
     def call(*arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None):
-        return subprocess.run(
-            [sys.executable, "-m", "dpmed", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            cwd=cwd or tmp_path,
-            env={**ENVIRONMENT, "COLUMNS": "160", **(env or {})},
-            timeout=300,
-            check=False,
-        )
+        environment = {**ENVIRONMENT, "COLUMNS": "160", **(env or {})}
+        return Forked([str(argument) for argument in arguments], environment, cwd or tmp_path).finish(300)
 
     return call

@@ -69,28 +69,33 @@ def mixed(layers, x):
     return layers[5](jnp.mean(layers[4](tokens, tokens, tokens), axis=0))
 
 
-# name: layers, forward, shape of a record, how many weights are announced
+# name: layers (made when they are tested: each compiles), forward, shape of a record, how many weights are announced
 FAST = {
-    "linear": (*one(linear(5, 4), (5,)), 1),
-    "linear without bias": (*one(linear(5, 4, use_bias=False), (5,)), 1),
-    "linear to a scalar": (*one(linear(5, "scalar"), (5,)), 1),
-    "tokens": ([linear(3, 4)], lambda layers, x: jax.vmap(layers[0])(x), (6, 3), 1),
-    "tokens of tokens": ([linear(3, 4)], lambda layers, x: jax.vmap(jax.vmap(layers[0]), 1, 1)(x), (2, 4, 3), 1),
-    "attention": ([linear(3, 4), nn.MultiheadAttention(2, 4, key=KEYS[1])], attention, (5, 3), 5),
-    "embedding": ([nn.Embedding(4, 3, key=KEYS[0]), linear(3, 2, 1)], looked_up, (6,), 2),
-    "perceptron": (*one(nn.MLP(4, 3, 5, 2, key=KEYS[0]), (4,)), 3),
-    "convolution 1D": (*one(conv(1, 2, 3, 3, padding=1), (2, 7)), 1),
-    "convolution 2D": (*one(conv(2, 2, 3, 3, padding=1), (2, 5, 4)), 1),
-    "convolution 3D": (*one(conv(3, 2, 3, 3, padding=1, stride=2), (2, 4, 3, 5)), 1),
-    "no padding, stride": (*one(conv(2, 2, 3, (3, 2), stride=(2, 1)), (2, 7, 4)), 1),
-    "padding on one side": (*one(conv(2, 2, 3, 2, padding=((1, 0), (2, 1))), (2, 5, 4)), 1),
-    "dilation": (*one(conv(2, 2, 3, 3, padding=2, dilation=2), (2, 6, 5)), 1),
-    "groups": (*one(conv(2, 4, 6, 3, padding=1, groups=2, use_bias=False), (4, 5, 4)), 1),
-    "depthwise": (*one(conv(2, 4, 8, 3, groups=4, stride=2, dilation=2), (4, 7, 6)), 1),
-    "same": (*one(conv(2, 2, 3, 4, padding="SAME", stride=2), (2, 5, 6)), 1),
-    "reflected": (*one(conv(2, 2, 3, 3, padding=1, padding_mode="reflect"), (2, 5, 4)), 1),
-    "around": (*one(conv(2, 2, 3, 3, padding="same", padding_mode="circular"), (2, 5, 4)), 1),
-    "mixed": (
+    "linear": lambda: (*one(linear(5, 4), (5,)), 1),
+    "linear without bias": lambda: (*one(linear(5, 4, use_bias=False), (5,)), 1),
+    "linear to a scalar": lambda: (*one(linear(5, "scalar"), (5,)), 1),
+    "tokens": lambda: ([linear(3, 4)], lambda layers, x: jax.vmap(layers[0])(x), (6, 3), 1),
+    "tokens of tokens": lambda: (
+        [linear(3, 4)],
+        lambda layers, x: jax.vmap(jax.vmap(layers[0]), 1, 1)(x),
+        (2, 4, 3),
+        1,
+    ),
+    "attention": lambda: ([linear(3, 4), nn.MultiheadAttention(2, 4, key=KEYS[1])], attention, (5, 3), 5),
+    "embedding": lambda: ([nn.Embedding(4, 3, key=KEYS[0]), linear(3, 2, 1)], looked_up, (6,), 2),
+    "perceptron": lambda: (*one(nn.MLP(4, 3, 5, 2, key=KEYS[0]), (4,)), 3),
+    "convolution 1D": lambda: (*one(conv(1, 2, 3, 3, padding=1), (2, 7)), 1),
+    "convolution 2D": lambda: (*one(conv(2, 2, 3, 3, padding=1), (2, 5, 4)), 1),
+    "convolution 3D": lambda: (*one(conv(3, 2, 3, 3, padding=1, stride=2), (2, 4, 3, 5)), 1),
+    "no padding, stride": lambda: (*one(conv(2, 2, 3, (3, 2), stride=(2, 1)), (2, 7, 4)), 1),
+    "padding on one side": lambda: (*one(conv(2, 2, 3, 2, padding=((1, 0), (2, 1))), (2, 5, 4)), 1),
+    "dilation": lambda: (*one(conv(2, 2, 3, 3, padding=2, dilation=2), (2, 6, 5)), 1),
+    "groups": lambda: (*one(conv(2, 4, 6, 3, padding=1, groups=2, use_bias=False), (4, 5, 4)), 1),
+    "depthwise": lambda: (*one(conv(2, 4, 8, 3, groups=4, stride=2, dilation=2), (4, 7, 6)), 1),
+    "same": lambda: (*one(conv(2, 2, 3, 4, padding="SAME", stride=2), (2, 5, 6)), 1),
+    "reflected": lambda: (*one(conv(2, 2, 3, 3, padding=1, padding_mode="reflect"), (2, 5, 4)), 1),
+    "around": lambda: (*one(conv(2, 2, 3, 3, padding="same", padding_mode="circular"), (2, 5, 4)), 1),
+    "mixed": lambda: (
         [
             conv(2, 1, 4, 3, padding=1, stride=2),
             nn.GroupNorm(2, 4),
@@ -137,55 +142,60 @@ def held(layers, x):
 
 
 SLOW = {
-    "used twice": ([linear(4, 4)], lambda layers, x: layers[0](jnp.tanh(layers[0](x))), (4,), 0),
-    "used twice under vmap": (
+    "used twice": lambda: ([linear(4, 4)], lambda layers, x: layers[0](jnp.tanh(layers[0](x))), (4,), 0),
+    "used twice under vmap": lambda: (
         [linear(3, 3)],
         lambda layers, x: jax.vmap(layers[0])(jnp.tanh(jax.vmap(layers[0])(x))),
         (5, 3),
         0,
     ),
-    "weight also used by itself": (
+    "weight also used by itself": lambda: (
         [linear(4, 4)],
         lambda layers, x: layers[0](x) + jnp.sum(layers[0].weight * layers[0].weight),
         (4,),
         0,
     ),
-    "one of many layers": (
+    "one of many layers": lambda: (
         [stacked()],
         lambda layers, x: eqx.filter_vmap(lambda layer, y: layer(y))(layers[0], x),
         (3, 4),
         0,
     ),
-    "many layers of one input": (
+    "many layers of one input": lambda: (
         [stacked()],
         lambda layers, x: eqx.filter_vmap(lambda layer, y: layer(y), in_axes=(eqx.if_array(0), None))(layers[0], x),
         (4,),
         0,
     ),
-    "scanned layers": ([stacked()], scanned, (4,), 0),
-    "within a checkpoint": ([linear(4, 4)], lambda layers, x: jax.checkpoint(lambda y: layers[0](2 * y))(x), (4,), 0),
-    "within a jit": ([linear(4, 4)], lambda layers, x: eqx.filter_jit(layers[0])(x), (4,), 0),
-    "in a branch": (
+    "scanned layers": lambda: ([stacked()], scanned, (4,), 0),
+    "within a checkpoint": lambda: (
+        [linear(4, 4)],
+        lambda layers, x: jax.checkpoint(lambda y: layers[0](2 * y))(x),
+        (4,),
+        0,
+    ),
+    "within a jit": lambda: ([linear(4, 4)], lambda layers, x: eqx.filter_jit(layers[0])(x), (4,), 0),
+    "in a branch": lambda: (
         [linear(4, 4)],
         lambda layers, x: jax.lax.cond(x[0] > 0, lambda y: layers[0](-y), lambda y: 2 * y, x),
         (4,),
         0,
     ),
-    "differentiated forwards": ([linear(4, 4)], slope, (4,), 0),
-    "differentiated backwards": ([linear(4, 4)], pulled_back, (4,), 0),
-    "adapted": ([linear(4, 3)], adapted, (4,), 0),
-    "one of two held": ([linear(4, 4), linear(4, 4, 1)], held, (4,), 1),
-    "normalised weight": (*one(nn.WeightNorm(linear(4, 3)), (4,)), 0),
-    "of a class of one's own": (*one(Own(4, 3, key=KEYS[0]), (4,)), 0),
-    "of a scalar": ([linear("scalar", 3)], lambda layers, x: layers[0](x[0]), (2,), 0),
-    "a matrix for a vector": ([linear(4, 4, use_bias=False)], lambda layers, x: layers[0](x), (4, 3), 0),
-    "a weight put in by hand": (
+    "differentiated forwards": lambda: ([linear(4, 4)], slope, (4,), 0),
+    "differentiated backwards": lambda: ([linear(4, 4)], pulled_back, (4,), 0),
+    "adapted": lambda: ([linear(4, 3)], adapted, (4,), 0),
+    "one of two held": lambda: ([linear(4, 4), linear(4, 4, 1)], held, (4,), 1),
+    "normalised weight": lambda: (*one(nn.WeightNorm(linear(4, 3)), (4,)), 0),
+    "of a class of one's own": lambda: (*one(Own(4, 3, key=KEYS[0]), (4,)), 0),
+    "of a scalar": lambda: ([linear("scalar", 3)], lambda layers, x: layers[0](x[0]), (2,), 0),
+    "a matrix for a vector": lambda: ([linear(4, 4, use_bias=False)], lambda layers, x: layers[0](x), (4, 3), 0),
+    "a weight put in by hand": lambda: (
         *one(eqx.tree_at(lambda layer: layer.weight, linear(4, 3, use_bias=False), jnp.ones((2, 3, 4))), (4,)),
         0,
     ),
-    "cropped": (*one(conv(2, 2, 3, 3, padding=-1), (2, 7, 6)), 0),
-    "transposed": (*one(nn.ConvTranspose2d(2, 3, 2, stride=2, key=KEYS[0]), (2, 3, 3)), 0),
-    "recurrent": (
+    "cropped": lambda: (*one(conv(2, 2, 3, 3, padding=-1), (2, 7, 6)), 0),
+    "transposed": lambda: (*one(nn.ConvTranspose2d(2, 3, 2, stride=2, key=KEYS[0]), (2, 3, 3)), 0),
+    "recurrent": lambda: (
         [nn.GRUCell(3, 4, key=KEYS[0])],
         lambda layers, x: jax.lax.scan(lambda h, y: (layers[0](y, h), None), jnp.zeros(4), x)[0],
         (5, 3),
@@ -196,7 +206,7 @@ CASES = FAST | SLOW
 
 
 def problem(name, *, views):
-    layers, forward, shape, expected = CASES[name]
+    layers, forward, shape, expected = CASES[name]()
     trainable, static = eqx.partition(Net(layers, forward), eqx.is_inexact_array)
 
     def loss(trainable, record, tag=True):

@@ -12,6 +12,7 @@ import jax
 import pytest
 from typer.testing import CliRunner
 
+from tests.forked import Forked
 from tests.workflows.neighbours import make_chests
 
 SMALL = [
@@ -47,15 +48,7 @@ def command(*arguments: object) -> list[str]:
 
 def call(*arguments: object, cwd: Path | None = None, devices: int = 1) -> subprocess.CompletedProcess[str]:
     """Run the command, on so many simulated devices."""
-    return subprocess.run(
-        command(*arguments),
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        timeout=300,
-        check=False,
-        env=with_devices(devices),
-    )
+    return Forked([str(argument) for argument in arguments], with_devices(devices), cwd).finish(300)
 
 
 def call_here(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -70,7 +63,8 @@ def call_here(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def with_devices(count: int) -> dict[str, str]:
-    return {**ENVIRONMENT, "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+    flags = f"{ENVIRONMENT['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
+    return {**ENVIRONMENT, "XLA_FLAGS": flags}
 
 
 def steps_saved(folder: Path) -> int:
@@ -81,15 +75,13 @@ def steps_saved(folder: Path) -> int:
 
 def kill_at(folder: Path, step: int, *arguments: object, signal_number: int = signal.SIGKILL, devices: int = 1) -> int:
     """Start the command and send it a signal once a checkpoint of `step` or later is there; gives its exit code."""
-    environment = with_devices(devices)
-    process = subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+    process = Forked([str(argument) for argument in arguments], with_devices(devices), None)
     deadline = time.monotonic() + 120
     while process.poll() is None and steps_saved(folder) < step and time.monotonic() < deadline:
         time.sleep(0.002)
     if process.poll() is None:
         os.kill(process.pid, signal_number)
-    process.communicate(timeout=60)
-    return process.returncode
+    return process.finish(60).returncode
 
 
 @pytest.fixture(scope="module")
