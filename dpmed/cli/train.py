@@ -133,15 +133,14 @@ def _start(console: Console, config: str, overrides: list[str], out: Path | None
 
 def _resume(console: Console, folder: Path, launch: "Launch | None") -> None:
     from dpmed.config.load import LoadedConfig
-    from dpmed.inference.run_folder import CONFIG_FILE
+    from dpmed.inference.run_folder import CONFIG_FILE, read_config
     from dpmed.planning.plan import make_plan
     from dpmed.runtime.distributed import join
     from dpmed.workflows.train import run as workflow
-    from dpmed.workflows.train.run_folder import load_run_config
 
     processes = join(launch)
     console.mute(processes.index)
-    loaded = LoadedConfig(config=load_run_config(folder), name=folder.name, source=str(folder / CONFIG_FILE))
+    loaded = LoadedConfig(config=read_config(folder), name=folder.name, source=str(folder / CONFIG_FILE))
     with loaded.locating():
         with processes.together():
             plan = make_plan(loaded.config, console)

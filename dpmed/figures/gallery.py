@@ -14,6 +14,7 @@ from dpmed.figures.style import FORMATS, PALETTE, level_colours, new_figure, sav
 GALLERY = "reconstructions_ordered"
 CURVES = "characteristic_rero_curve"
 _PANEL = 1.05
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LINES = ("-", "--", "-.", ":")
 
 
@@ -62,14 +63,17 @@ class Curve:
     originals: int
 
 
-def level_label(epsilon: float | None) -> str:
-    """`ε = 10^6` in mathematical type for powers of ten, else the number; `non-private` for None or infinity."""
-    if epsilon is None or math.isinf(epsilon):
-        return "non-private"
-    exponent = math.log10(epsilon) if epsilon > 0 else 0.5
-    if abs(exponent - round(exponent)) < 1e-9:  # noqa: PLR2004 a power of ten, but for rounding
-        return f"$\\varepsilon = 10^{{{round(exponent)}}}$"
-    return f"$\\varepsilon = {epsilon:.3g}$"
+def level_title(epsilon: float | None) -> str:
+    """What figures, pages and tables call a level: `ε = 8`, or `no privacy` for None and infinity."""
+    return "no privacy" if epsilon is None or math.isinf(epsilon) else f"ε = {as_written(epsilon)}"
+
+
+def as_written(epsilon: float) -> str:
+    """ε as people write it: `8`, `0.903`, `1,000,000`, and powers of ten from there on, as in `10⁸`."""
+    exponent = math.log10(epsilon) if epsilon > 0 else 0.0
+    if epsilon > 1e6 and abs(exponent - round(exponent)) < 1e-9:  # noqa: PLR2004 a power of ten, but for rounding
+        return "10" + str(round(exponent)).translate(_RAISED)
+    return f"{epsilon:,.0f}" if epsilon >= 1e3 else f"{epsilon:.3g}"  # noqa: PLR2004 where digits need a comma
 
 
 def telling_slice(volume: Float[np.ndarray, "*space channel"]) -> int:

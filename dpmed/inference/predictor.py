@@ -21,12 +21,13 @@ from dpmed.inference.bundle import StoredModel, is_bundle, read_bundle
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.ledger import ReadLedger
 from dpmed.inference.network import Network
-from dpmed.inference.run_folder import read_run
+from dpmed.inference.run_folder import is_run, read_run
 from dpmed.layer_tags import computing_in
 from dpmed.progress import Progress
 from dpmed.runtime.jit import Compiled
 
 # So many stored values go through the network at once, unless told otherwise, and never more images than these.
+_REMEDY = "Give the folder that `dpmed train` or `dpmed export` named at its end."
 _BATCH_VALUES = 1 << 22
 _BATCH_IMAGES = 64
 
@@ -179,8 +180,9 @@ def load_model(path: str | Path, *, batch_size: int | None = None, progress: Pro
     """
     folder = Path(path)
     if not folder.is_dir():
-        remedy = "Give the folder that `dpmed train` or `dpmed export` named at its end."
-        raise InputError("there is no such folder", where=str(folder), remedy=remedy)
+        raise InputError("there is no such folder", where=str(folder), remedy=_REMEDY)
+    if not is_bundle(folder) and not is_run(folder):
+        raise InputError("holds neither a training run nor a bundle", where=str(folder), remedy=_REMEDY)
     stored = read_bundle(folder) if is_bundle(folder) else read_run(folder, progress=progress)
     return Predictor(stored, batch_size=batch_size)
 

@@ -50,8 +50,8 @@ def read_config(folder: Path) -> Config:
     """
     path = folder / CONFIG_FILE
     if not is_run(folder):
-        remedy = "Give the folder that `dpmed train` or `dpmed export` named at its end."
-        raise InputError("holds neither a training run nor a bundle", where=str(folder), remedy=remedy)
+        remedy = "Give the folder that `dpmed train` named at its end."
+        raise InputError("holds no training run (no config.toml)", where=str(folder), remedy=remedy)
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise InputError("is over 1 MiB, which no config is", where=str(path))

@@ -21,7 +21,7 @@ def test_it_writes_tables_and_figures_and_names_the_folder(dpmed, runs, tmp_path
 
 @pytest.mark.parametrize(
     ("names", "words"),
-    [(["other"], "at least two"), (["other", "other"], "twice"), (["other", "none"], "holds neither")],
+    [(["other"], "at least two"), (["other", "other"], "twice"), (["other", "none"], "holds no training run")],
 )
 def test_wrong_use_is_one_message(dpmed, runs, tmp_path, names, words):
     done = dpmed("compare", *(runs / name for name in names), "--out", tmp_path / "c")

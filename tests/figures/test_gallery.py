@@ -7,7 +7,7 @@ from dpmed.figures.gallery import (
     Curve,
     GalleryRow,
     Panel,
-    level_label,
+    level_title,
     plot_gallery,
     plot_rero_curves,
     share_within,
@@ -78,18 +78,20 @@ def test_the_share_within_a_distance_is_the_empirical_distribution():
 
 
 @pytest.mark.parametrize(
-    ("epsilon", "label"),
+    ("epsilon", "title"),
     [
-        (1e6, "$\\varepsilon = 10^{6}$"),
-        (1e18, "$\\varepsilon = 10^{18}$"),
-        (2.5e7, "$\\varepsilon = 2.5e+07$"),
-        (0.0, "$\\varepsilon = 0$"),
-        (None, "non-private"),
-        (float("inf"), "non-private"),
+        (8.0, "ε = 8"),
+        (0.903, "ε = 0.903"),
+        (0.0, "ε = 0"),
+        (12345.6, "ε = 12,346"),
+        (1e6, "ε = 1,000,000"),
+        (1e18, "ε = 10¹⁸"),
+        (None, "no privacy"),
+        (float("inf"), "no privacy"),
     ],
 )
-def test_levels_are_labelled_by_powers_of_ten(epsilon, label):
-    assert level_label(epsilon) == label
+def test_levels_are_titled_as_people_write_them(epsilon, title):
+    assert level_title(epsilon) == title
 
 
 def test_volumes_are_shown_by_the_slice_in_which_values_differ_most_with_the_front_up():

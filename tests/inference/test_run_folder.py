@@ -53,7 +53,7 @@ def test_a_run_of_an_earlier_version_is_described_by_its_data(whole, folder):
 @pytest.mark.parametrize(
     ("file", "words"),
     [
-        ("config.toml", "holds neither a training run nor a bundle"),
+        ("config.toml", "holds no training run"),
         ("model.eqx", r"has not finished.*--resume"),
         ("privacy.json", r"privacy\.json"),
     ],

@@ -120,7 +120,7 @@ def damaged(folder, target, change):
         (lambda folder: (folder / "summary.json").unlink(), "has not finished"),
         (lambda folder: (folder / "summary.json").write_text('{"test": {}}'), "no summary"),
         (lambda folder: (folder / "summary.json").write_text("[1]"), "no summary"),
-        (lambda folder: (folder / "config.toml").unlink(), "holds neither"),
+        (lambda folder: (folder / "config.toml").unlink(), "holds no training run"),
     ],
 )
 def test_half_a_run_is_refused(runs, tmp_path, change, words):

@@ -7,12 +7,12 @@ from typing import Any
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.files import make_folder
-from dpmed.inference.run_folder import SUMMARY_FILE, is_run
+from dpmed.inference.run_folder import SUMMARY_FILE, is_run, read_config
 from dpmed.planning.enrolment import enrol
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.progress import Progress
 from dpmed.workflows.train import run as train
-from dpmed.workflows.train.run_folder import CHECKPOINTS, load_run_config
+from dpmed.workflows.train.run_folder import CHECKPOINTS
 
 
 def with_training(config: Config, **changes: Any) -> Config:
@@ -57,7 +57,7 @@ def finish(config: Config, path: Path, progress: Progress, *, prepare: Callable[
         RunError: as a single run.
     """
     begun = is_run(path)
-    if begun and load_run_config(path) != config:
+    if begun and read_config(path) != config:
         raise InputError("holds a run with another config", where=str(path), remedy="Choose another folder.")
     if is_finished(path):
         return

@@ -14,14 +14,13 @@ from typing import Any
 
 from jaxtyping import PyTree
 
-from dpmed.config.load import config_from_toml, config_to_toml
-from dpmed.config.schema import Config
+from dpmed.config.load import config_to_toml
 from dpmed.data.identity import names_of
 from dpmed.errors import InputError
 from dpmed.figures.curves import plot_curves
 from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
 from dpmed.inference.ledger import LEDGER_FILE
-from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, SPLIT_FILE, SUMMARY_FILE, is_run, write_description
+from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, SPLIT_FILE, SUMMARY_FILE, write_description
 from dpmed.models.weights import save_weights
 from dpmed.planning.computation import Computation
 from dpmed.planning.plan import Plan
@@ -50,7 +49,6 @@ INTERNAL_FILE = "internal.json"
 CHECKPOINTS = "checkpoints"
 METHOD = "bookkeeping"
 _KEEP_INSIDE = "Exact numbers of private data, which ε does not cover: this file stays within your institution."
-_MAX_CONFIG_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -286,22 +284,3 @@ def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Pr
         tracker=open_tracker(track, path, rows=() if position is None else position.rows),
         notes=notes,
     )
-
-
-def load_run_config(path: Path) -> Config:
-    """The config of a run folder.
-
-    Raises:
-        InputError: the folder holds no run, or its config is damaged.
-    """
-    config = path / CONFIG_FILE
-    if not is_run(path):
-        remedy = "Give the folder that `dpmed train` named at its end."
-        raise InputError("holds no training run (no config.toml)", where=str(path), remedy=remedy)
-    try:
-        if config.stat().st_size > _MAX_CONFIG_BYTES:
-            raise InputError("is over 1 MiB, which no config is", where=str(config))
-        text = config.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot be read ({error})", where=str(config)) from error
-    return config_from_toml(text, str(config))

@@ -1,9 +1,9 @@
 """What the measured reconstructions say, in one conclusion and a sentence per level."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dpmed.figures.gallery import level_title
 from dpmed.matching.rero import Share
 from dpmed.reconstructions.manifest import Level, Manifest
 
@@ -37,19 +37,6 @@ class LevelResult:
     def share(self) -> Share:
         """The share recovered within the first threshold."""
         return self.shares[0][1]
-
-
-def level_title(epsilon: float | None) -> str:
-    """What pages and tables call a level: `ε = 8`, or `no privacy` for None."""
-    return "no privacy" if epsilon is None else f"ε = {plain(epsilon)}"
-
-
-def plain(epsilon: float) -> str:
-    """ε as people write it: `8`, `0.903`, `1,000,000`, and powers of ten from there on."""
-    exponent = math.log10(epsilon) if epsilon > 0 else 0.0
-    if epsilon > 1e6 and abs(exponent - round(exponent)) < 1e-9:  # noqa: PLR2004 a power of ten, but for rounding
-        return f"10^{round(exponent)}"
-    return f"{epsilon:,.0f}" if epsilon >= 1e3 else f"{epsilon:.3g}"  # noqa: PLR2004 where digits need a comma
 
 
 def proves_nothing(threshold: float, unrelated: float | None) -> bool:

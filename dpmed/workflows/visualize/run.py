@@ -14,7 +14,7 @@ from dpmed.figures.gallery import (
     Curve,
     GalleryRow,
     Panel,
-    level_label,
+    level_title,
     plot_gallery,
     plot_rero_curves,
     telling_slice,
@@ -26,7 +26,7 @@ from dpmed.matching.rero import Share, share_recovered
 from dpmed.matching.table import UNRELATED, MatchRow, read_matches, read_unrelated
 from dpmed.progress import Progress
 from dpmed.reconstructions.manifest import Level, Manifest, read_manifest
-from dpmed.workflows.visualize.findings import LevelResult, level_title, proves_nothing
+from dpmed.workflows.visualize.findings import LevelResult, proves_nothing
 from dpmed.workflows.visualize.places import matches_in, reconstructions_of
 from dpmed.workflows.visualize.report import BoundRow, compute_bounds, read_bounds, write_audit_report
 
@@ -127,7 +127,7 @@ class ReRoRow:
     @property
     def name(self) -> str:
         """As the page calls the level."""
-        return level_title(None if math.isinf(self.epsilon) else self.epsilon)
+        return level_title(self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +213,7 @@ def run(job: VisualizeJob, out: Path, progress: Progress) -> VisualizeSummary:
     formats = job.formats if "png" in job.formats else (*job.formats, "png")
     with progress.task("drawing", total=3, unit="parts") as task:
         label = _LABELS.get(job.metric, job.metric)
-        labels = [level_label(level.epsilon) for level in job.manifest.levels]
+        labels = [level_title(level.epsilon) for level in job.manifest.levels]
         gallery = plot_gallery(_gallery(job), labels, metric=label, folder=out, formats=formats)
         task.advance(note="gallery")
         curves = [_curve(level, rows) for level, rows in zip(job.manifest.levels, job.by_level, strict=True)]
@@ -311,7 +311,7 @@ def _read(job: VisualizeJob, name: str) -> Float[np.ndarray, "*shape"]:
 def _curve(level: Level, rows: Sequence[MatchRow]) -> Curve:
     distances = np.array([row.distance for row in rows if row.distance is not None], np.float64)
     return Curve(
-        label=level_label(level.epsilon), is_private=level.is_private, distances=distances, originals=len(rows)
+        label=level_title(level.epsilon), is_private=level.is_private, distances=distances, originals=len(rows)
     )
 
 

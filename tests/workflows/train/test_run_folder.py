@@ -21,7 +21,6 @@ from dpmed.workflows.train import run_folder as room
 from dpmed.workflows.train.run_folder import (
     check_split,
     create_run_folder,
-    load_run_config,
     open_run_folder,
     siblings_of,
 )
@@ -132,18 +131,6 @@ def test_a_data_set_that_has_changed_is_noticed(path, plan):
     moved = replace(plan, split=replace(plan.split, train=plan.split.train[:-1]))
     with pytest.raises(InputError, match="has changed since"):
         check_split(path, moved)
-
-
-def test_the_config_is_read_back(path, plan):
-    assert load_run_config(path) == plan.config
-    (path / "config.toml").write_bytes(b"#" * (1 << 20) + b"\n")
-    with pytest.raises(InputError, match="over 1 MiB"):
-        load_run_config(path)
-    (path / "config.toml").write_bytes(b"\xff")
-    with pytest.raises(InputError, match="cannot be read"):
-        load_run_config(path)
-    with pytest.raises(InputError, match="holds no training run"):
-        load_run_config(path / "nowhere")
 
 
 def test_everyone_can_look_up_who_took_part(path, plan):

@@ -2,10 +2,8 @@
 
 import dataclasses
 
-import pytest
-
 from dpmed.matching.rero import Share
-from dpmed.workflows.visualize.findings import LevelResult, conclude, explain_levels, plain, proven, proves_nothing
+from dpmed.workflows.visualize.findings import LevelResult, conclude, explain_levels, proven, proves_nothing
 from tests.reconstructions.test_manifest import LEVELS, MANIFEST
 
 NONE = Share(recovered=0, originals=200, share=0.0, low=0.0, high=0.018)
@@ -54,10 +52,3 @@ def test_each_level_is_told_with_its_interval_and_its_strangers():
 def test_what_is_proven_stands_beside_what_was_measured():
     assert proven([("ε = 1", 0.0002), ("ε = 8", 0.0627)]).endswith("at most 0.0002 at ε = 1, 6.3% at ε = 8.")
     assert proven([]) == ""
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "text"), [(8.0, "8"), (0.903, "0.903"), (1e6, "1,000,000"), (1e18, "10^18"), (12345.6, "12,346")]
-)
-def test_epsilon_as_people_write_it(epsilon, text):
-    assert plain(epsilon) == text

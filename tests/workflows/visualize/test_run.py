@@ -99,7 +99,7 @@ def test_a_claim_of_safety_needs_all_lower_levels_and_enough_originals(tmp_path)
     job = match.prepare(tmp_path / "recon", match.MatchSettings(metrics=("mse",)))
     table = match.run(job, tmp_path / "matched", Silent()).matches
     _, summary = draw(table, tmp_path, thresholds=(1e-4,))
-    assert any("Up to ε = 10^12" in sentence for sentence in summary.findings)
+    assert any("Up to ε = 10¹²" in sentence for sentence in summary.findings)
     rows = [dataclasses.replace(row, distance=0.0) if row.level == "eps=1e+06" else row for row in read_matches(table)]
     write_matches(table, rows)
     _, summary = draw(table, tmp_path, thresholds=(1e-4,))
