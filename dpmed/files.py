@@ -137,6 +137,12 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def user_cache() -> Path:
+    """Dpmed's folder for what can be made again: `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if base else Path.home() / ".cache") / "dpmed"
+
+
 def new_run_folder(out: Path | None, *, command: str, config_name: str, time: str) -> Path:
     """The folder that a run writes to: `out` itself, or a new one under `runs/`.
 

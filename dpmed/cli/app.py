@@ -1,5 +1,6 @@
 """The `dpmed` command: what all commands share, and the one place where errors become exit codes."""
 
+import os
 import sys
 import traceback
 from typing import Annotated, Any
@@ -11,8 +12,10 @@ from typer.exceptions import TyperException
 from dpmed.cli.shared.console import Console
 from dpmed.cli.shared.fields import name_options
 from dpmed.errors import DpmedError, RunError
+from dpmed.files import user_cache
 from dpmed.runtime.distributed import has_company, leave
 from dpmed.runtime.malloc import keep_freed_memory
+from dpmed.runtime.programs import keep_programs
 
 _HELP = {"--help", "-h", "--version"}
 
@@ -114,6 +117,8 @@ _register()
 def main() -> None:
     """Run the command line."""
     keep_freed_memory()
+    if not _HELP & set(sys.argv):
+        keep_programs(os.environ, user_cache())
     try:
         app()
     except BrokenPipeError:

@@ -40,6 +40,9 @@ class TrainingConfig(Table):
     """Stop early by the validation score; the best weights are kept."""
     checkpoint_steps: Annotated[int | None, Field(ge=1)] = None
     """Steps between checkpoints; left out, one epoch. A crash loses at most these steps."""
+    keep_programs: bool = True
+    """Keep compiled programs in `~/.cache/dpmed/programs`, readable by you only, so that the next run of this network
+    starts in seconds. They hold no data."""
     track: tuple[Literal["tensorboard"], ...] = ()
     """Tools that draw metrics while a run trains: `tensorboard` writes the rows of metrics.csv to `tensorboard/` in the
     run folder too (extra `tensorboard`). They are exact numbers of private data and stay within your institution.

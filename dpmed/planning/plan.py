@@ -29,6 +29,7 @@ from dpmed.planning.slow_norms import NormsByLayer, norms_by_layer
 from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget, steps_per_epoch
 from dpmed.privacy.ledger import LedgerFacts
 from dpmed.progress import Progress
+from dpmed.runtime.programs import keep_no_programs
 
 _LARGEST_MICROBATCH = 1024
 _ROUND_SIZES = (768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
@@ -157,6 +158,8 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         InputError: data, model and privacy do not go together, or the budget cannot be met.
     """
     config = with_settled_precision(config)
+    if not config.training.keep_programs:
+        keep_no_programs()
     dataset = build_dataset(config.data, progress=progress)
     split = split_dataset(dataset, config.data, seed=config.training.seed)
     unit = config.privacy.unit if config.privacy is not None else "image"

@@ -79,7 +79,7 @@ DECLARED = {
     "privacy.clipping": {"name": "law", **dict.fromkeys(("stability", "quantile", "rate", "count_noise"), "given")},
     "training": {
         **dict.fromkeys(("precision", "microbatch", "ema_decay"), "law"),
-        **dict.fromkeys(("epochs", "batch_size", "seed", "checkpoint_steps", "track"), "given"),
+        **dict.fromkeys(("epochs", "batch_size", "seed", "checkpoint_steps", "track", "keep_programs"), "given"),
         "early_stopping": "ledger",
     },
     "loss": {

@@ -32,7 +32,7 @@ from dpmed.data.storage.file_state import NAMED_FILES, stat_all, summarise
 from dpmed.data.storage.reserve import allocate, waiting_lock
 from dpmed.data.storage.stored import FileDataset, Listed, Listing
 from dpmed.errors import DpmedError, InputError, RunError
-from dpmed.files import make_folder, read_json, write_atomically, write_json
+from dpmed.files import make_folder, read_json, user_cache, write_atomically, write_json
 from dpmed.progress import Progress, Task
 
 _VERSION = 2  # of the layout, and of what decoding makes of a file
@@ -48,10 +48,7 @@ _VOLUME_WORKERS = 2  # a volume takes over a hundred megabytes while it is decod
 
 def cache_folder(config: FilesTable) -> Path | None:
     """Where decoded samples are kept: as asked for, else `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`; None: nowhere."""
-    if not config.cache:
-        return None
-    base = os.environ.get("XDG_CACHE_HOME", "")
-    return config.cache_folder or (Path(base) if base else Path.home() / ".cache") / "dpmed"
+    return (config.cache_folder or user_cache()) if config.cache else None
 
 
 def cached(dataset: FileDataset, folder: Path, *, progress: Progress) -> Dataset:
