@@ -43,6 +43,7 @@ install_import_hook([f"dpmed.{room}" for room in ROOMS if room not in NOT_HOOKED
 
 
 # Only now: it imports the package.
+from tests.compiled import AS_SHIPPED  # noqa: E402
 from tests.trained import digits_run, scans, scans_run, seeded_run, small_run  # noqa: E402
 
 __all__ = ["digits_run", "scans", "scans_run", "seeded_run", "small_run"]
@@ -50,6 +51,15 @@ __all__ = ["digits_run", "scans", "scans_run", "seeded_run", "small_run"]
 
 def pytest_unconfigure() -> None:
     _COMPILED.cleanup()
+
+
+@pytest.fixture
+def as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps are compiled as the command compiles them, not the shortest way: for tests of what depends on rounding."""
+    from dpmed.runtime import jit
+
+    shipped = jit.compiler_options() | AS_SHIPPED
+    monkeypatch.setattr(jit, "compiler_options", lambda: shipped)
 
 
 @pytest.fixture(autouse=True)

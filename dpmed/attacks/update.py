@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from dpmed.attacks.blocks import Activations, Images
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.float64 import float64
+from dpmed.runtime.jit import Compiled
 
 # Weights behind the block, its output for one sample (as an image), the sample's target -> loss.
 ImageLoss = Callable[[PyTree[Float[Array, "..."]], Float[Array, "*space channel"], Array], Float[Array, ""]]
@@ -135,7 +136,7 @@ class Client:
             squares = [jnp.sum(jnp.square(leaf)) for leaf in jax.tree.leaves(by_model)]
             return jnp.sum(by_output * sign_pattern), jnp.sqrt(sum(squares, start=jnp.zeros(())))
 
-        self._respond = jax.jit(jax.vmap(respond, in_axes=(None, 0, 0)))
+        self._respond = Compiled(jax.vmap(respond, in_axes=(None, 0, 0)))
 
     def respond(
         self, trainable: PyTree[Array], images: Images, targets: np.ndarray, *, advance: Callable[[int], None]

@@ -12,6 +12,7 @@ optimization on large model at small cost" (book-keeping).
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -25,6 +26,7 @@ from dpmed.layer_tags import NAME, Product, tag_p
 _OPERANDS = 2
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["weight", "x", "gradient"], meta_fields=["product"])
 @dataclass(frozen=True, eq=False)
 class Layer:
     """What a pass leaves of a tagged layer.
@@ -42,6 +44,7 @@ class Layer:
     gradient: Float[Array, "batch view ..."]
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Bookkeeping:
     """What a pass over a microbatch leaves.

@@ -12,6 +12,9 @@ Source: Casacuberta et al. (2022), "Widespread underestimation of sensitivity in
 how to fix it"; error bounds: Higham (2002), "Accuracy and stability of numerical algorithms", section 3.1.
 """
 
+from functools import partial
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -20,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from dpmed.dpsgd.bookkeeping import Bookkeeping
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
-from dpmed.dpsgd.ghost_norms import measure
+from dpmed.dpsgd.ghost_norms import measure, settle
 
 # By which a factor follows from squares, and the sum's weight from a factor: a few operations, far fewer than 2¹³.
 _FEW_OPERATIONS = 2.0**-40
@@ -75,21 +78,43 @@ def sum_clipped(
 
     Source: Abadi et al. (2016), Algorithm 1; sensitivity for add-or-remove-one adjacency.
     """
+    books = settle(books)
+    with float64():
+        sensitivity = jnp.asarray(clipping.sensitivity(norm), jnp.float64)
+        add = partial(_add, clipping=clipping, most_records=most_records)
+        operands = books, mask, norm
+        # In a computation of its own, which the compiler cannot know to be made: it gets each gradient as it stands in
+        # memory. Otherwise the compiler may compute a gradient anew for each of its uses, and round it differently
+        # (with and without multiply-add): then a record's norm is not that of the gradient which is summed. At XLA's
+        # lowest optimization level records were too long by 3e-8 of C.
+        nothing = partial(_nothing, jax.eval_shape(add, *operands))
+        gradients, rejected, clipped = jax.lax.cond(jnp.any(mask), add, nothing, *operands)
+    return ClippedSum(gradients=gradients, sensitivity=sensitivity, rejected=rejected, clipped=clipped)
+
+
+_Found = tuple[list[Float[Array, "..."]], Int[Array, ""], Int[Array, ""]]
+
+
+def _add(
+    books: Bookkeeping,
+    mask: Bool[Array, " batch"],
+    norm: Float[Array, ""] | None,
+    *,
+    clipping: Clipping,
+    most_records: int,
+) -> _Found:
+    """The sum, and how many records were rejected and clipped."""
     measured = measure(books)
     margin = rounding_margin(most_records, norm_error=measured.norm_error, summation_error=measured.summation_error)
-    with float64():
-        factors, clipped = clipping.factors(measured.squares, norm)
-        share = jnp.float64(1.0 / (1.0 + margin))
-        gradients = measured.weighted_sum(
-            [jnp.where(mask, factor * share, jnp.zeros_like(factor)) for factor in factors]
-        )
-        sensitivity = jnp.asarray(clipping.sensitivity(norm), jnp.float64)
-    return ClippedSum(
-        gradients=gradients,
-        sensitivity=sensitivity,
-        rejected=jnp.sum(mask & ~measured.usable, dtype=jnp.int32),
-        clipped=jnp.sum(mask & measured.usable & clipped, dtype=jnp.int32),
-    )
+    factors, clipped = clipping.factors(measured.squares, norm)
+    share = jnp.float64(1.0 / (1.0 + margin))
+    gradients = measured.weighted_sum([jnp.where(mask, factor * share, jnp.zeros_like(factor)) for factor in factors])
+    rejected = jnp.sum(mask & ~measured.usable, dtype=jnp.int32)
+    return gradients, rejected, jnp.sum(mask & measured.usable & clipped, dtype=jnp.int32)
+
+
+def _nothing(like: PyTree[jax.ShapeDtypeStruct], *_: Any) -> _Found:
+    return jax.tree.map(lambda one: jnp.zeros(one.shape, one.dtype), like)
 
 
 def clip_and_sum(

@@ -108,26 +108,30 @@ class GradientNorms:
         return max(errors)
 
 
+def settle(books: Bookkeeping) -> Bookkeeping:
+    """The same books with gradients in the place of the layers whose ghost norms are dearer."""
+    gradients, kept = dict(books.gradients), {}
+    for number, layer in books.layers.items():
+        if is_ghost_cheaper(layer):
+            kept[number] = layer
+        else:
+            gradients[number] = layer.product.gradients(layer.x, layer.gradient, layer.weight)
+    return Bookkeeping(books.losses, kept, gradients)
+
+
 def measure(books: Bookkeeping) -> GradientNorms:
-    """The squared norm of every record's gradient by every leaf."""
-    count = len(books.layers) + len(books.gradients)
+    """The squared norm of every record's gradient by every leaf: ghost norms where there is a layer."""
     squares: list[Array] = []
     instantiated: list[Array | None] = []
     usable = jnp.ones(books.losses.shape, bool)
-    for number in range(count):
-        layer = books.layers.get(number)
-        if layer is not None and is_ghost_cheaper(layer):
+    for number in range(len(books.layers) + len(books.gradients)):
+        layer, gradients = books.layers.get(number), books.gradients.get(number)
+        if layer is not None:
             square = _ghost(layer)
-            instantiated.append(None)
         else:
-            gradients = (
-                books.gradients[number]
-                if layer is None
-                else layer.product.gradients(layer.x, layer.gradient, layer.weight)
-            )
             with float64():
-                square = _square(gradients.astype(jnp.float64))
-            instantiated.append(gradients)
+                square = _square(books.gradients[number].astype(jnp.float64))
+        instantiated.append(gradients)
         squares.append(square)
         usable &= jnp.isfinite(square)
     return GradientNorms(books.losses, squares, usable, instantiated, books.layers)

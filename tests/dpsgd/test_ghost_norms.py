@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dpmed.dpsgd import ghost_norms
 from dpmed.dpsgd.bookkeeping import bookkeeping_pass
 from dpmed.dpsgd.float64 import float64
-from dpmed.dpsgd.ghost_norms import is_ghost_cheaper, measure
+from dpmed.dpsgd.ghost_norms import is_ghost_cheaper, measure, settle
 from dpmed.models.convolution import Convolution, UpConvolution
 from dpmed.models.layers import GroupNorm, Linear
 
@@ -88,7 +88,7 @@ def test_norms_and_weighted_sums_are_those_of_single_gradients(name, views, pric
 
     @jax.jit
     def run(trainable, records, scale):
-        measured = measure(bookkeeping_pass(loss, trainable, records, scale))
+        measured = measure(settle(bookkeeping_pass(loss, trainable, records, scale)))
         return measured.losses, measured.squares, measured.weighted_sum([factors] * len(measured.squares))
 
     losses, squares, sums = run(trainable, records, scale)
@@ -109,7 +109,7 @@ def test_norms_are_exact_where_a_gradient_is_zero_tiny_or_huge(name, price, monk
     monkeypatch.setattr(ghost_norms, "_PRICE_OF_MEMORY", price)
     loss, trainable, records = problem(*LAYERS[name], views=1)
     records = {**records, "weight": jnp.asarray([0.0, 1e-8, 1e8], jnp.float32)}
-    measured = jax.jit(lambda: measure(bookkeeping_pass(loss, trainable, records, jnp.float32(1))).squares)()
+    measured = jax.jit(lambda: measure(settle(bookkeeping_pass(loss, trainable, records, jnp.float32(1)))).squares)()
     for square, gradients in zip(measured, one_at_a_time(loss, trainable, records, jnp.float32(1)), strict=True):
         size = np.square(gradients.astype(np.float64)).reshape(RECORDS, -1).sum(axis=1)
         np.testing.assert_allclose(square, size, rtol=2e-4)
@@ -162,12 +162,12 @@ def test_a_record_beyond_float32_counts_as_zero_and_leaves_the_others_alone(bad,
     layer, shape = LAYERS["centred 2D stride 1 size 3"]
     loss, trainable, records = problem(layer, shape, views=1)
     ruined = {**records, "weight": records["weight"].at[1].set(bad)}
-    measured = measure(bookkeeping_pass(loss, trainable, ruined, jnp.float32(1e6)))
+    measured = measure(settle(bookkeeping_pass(loss, trainable, ruined, jnp.float32(1e6))))
     assert list(np.asarray(measured.usable)) == [True, False, True]
     with float64():
         ones, others = (jnp.asarray(values, jnp.float64) for values in ([1.0, 1.0, 1.0], [1.0, 0.0, 1.0]))
     sums = measured.weighted_sum([ones] * len(measured.squares))
-    clean = measure(bookkeeping_pass(loss, trainable, records, jnp.float32(1e6)))
+    clean = measure(settle(bookkeeping_pass(loss, trainable, records, jnp.float32(1e6))))
     without = clean.weighted_sum([others] * len(clean.squares))
     for found, wanted in zip(sums, without, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * np.abs(np.asarray(wanted)).max())

@@ -11,7 +11,7 @@ from dpmed.dpsgd import ghost_norms
 from dpmed.dpsgd.bookkeeping import bookkeeping_pass
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.float64 import float64
-from dpmed.dpsgd.ghost_norms import measure
+from dpmed.dpsgd.ghost_norms import measure, settle
 from dpmed.dpsgd.noise import seeded_key
 from dpmed.dpsgd.step import PrivateStep, StepState
 from dpmed.layer_tags import computing_in
@@ -104,7 +104,7 @@ def test_norms_and_sums_are_those_of_one_set_of_float32_gradients(dimensions, ki
     @jax.jit
     def run(trainable, records):
         books = bookkeeping_pass(loss, trainable, records, jnp.float32(1.0))
-        measured = measure(books)
+        measured = measure(settle(books))
         return (
             measured.squares,
             measured.weighted_sum([factors] * len(measured.squares)),

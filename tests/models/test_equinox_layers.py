@@ -14,7 +14,7 @@ import pytest
 from dpmed.dpsgd import ghost_norms
 from dpmed.dpsgd.bookkeeping import bookkeeping_pass, tagged_leaves
 from dpmed.dpsgd.float64 import float64
-from dpmed.dpsgd.ghost_norms import measure
+from dpmed.dpsgd.ghost_norms import measure, settle
 from dpmed.models.equinox_layers import announced, small_leaves
 
 KEYS = list(jax.random.split(jax.random.key(0), 6))
@@ -233,7 +233,7 @@ def test_norms_and_sums_are_those_of_a_loop_over_the_users_own_module(name, monk
         # Every gradient instantiated, then a ghost norm wherever there is one.
         for price in (0, 10**9) if books.layers else (0,):
             monkeypatch.setattr(ghost_norms, "_PRICE_OF_MEMORY", price)
-            measured = measure(books)
+            measured = measure(settle(books))
             with float64():
                 factors = [jnp.asarray(FACTORS)] * len(measured.squares)
             found.append((measured.squares, measured.weighted_sum(factors)))

@@ -137,7 +137,7 @@ def test_an_image_target_moves_with_its_image_and_stays_clean():
     still = {"flip": (0.5, 0.5), "shift": 2, "rotation": 30.0, "crop": 0.8}
     noisy, targets = versions(AugmentationConfig(**still, noise=0.1), image, image)
     clean, _ = versions(AugmentationConfig(**still), image, image)
-    np.testing.assert_allclose(targets, clean, atol=1e-6)
+    np.testing.assert_allclose(targets, clean, atol=5e-6)
     assert np.std(noisy - targets) == pytest.approx(0.1, rel=0.05)
 
 

@@ -25,6 +25,8 @@ from tests.workflows.neighbours import (
     without,
 )
 
+pytestmark = pytest.mark.usefixtures("as_shipped")
+
 
 def by_position(dataset, members, *, secret):
     """The fault: keys that follow a record's place among the others."""

@@ -40,6 +40,8 @@ from tests.workflows.neighbours import (
     start,
 )
 
+pytestmark = pytest.mark.usefixtures("as_shipped")
+
 # What every key of the tables that reach a record's gradient means for the law. `law`: drawn below. `given`: a public
 # constant, the same for neighbours. `ledger`: computed from private data and listed in the ledger as outside ε.
 # A key that is missing here has not been thought about, and fails.

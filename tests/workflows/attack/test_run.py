@@ -112,7 +112,7 @@ def test_a_finished_attack_leaves_no_note_of_being_unfinished(tmp_path):
     assert manifest.levels[0].counts == (1,)
 
 
-def test_colour_pictures_keep_their_channels_and_come_from_the_training_split(tmp_path):
+def test_colour_pictures_keep_their_channels_and_come_from_the_training_split(tmp_path, as_shipped):
     write_phantom("ham10000", tmp_path / "data", num=40, seed=1, progress=Silent())
     overrides = [
         f'data.root="{tmp_path / "data"}"',
