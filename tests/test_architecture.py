@@ -117,3 +117,13 @@ def test_no_file_holds_a_registrys_address_or_a_path_of_one_machine():
         path = ROOT / name
         if path.suffix in {".py", ".toml", ".md", ".txt", ".json", ""} and path.is_file():
             assert not forbidden.search(path.read_text(encoding="utf-8", errors="ignore")), name
+
+
+def test_every_file_that_a_page_names_exists():
+    named = re.compile(r"(?<![\w/.<-])((?:[a-z][a-z0-9_]*/)+[a-z][a-z0-9_]*\.(?:py|md))(?![\w-])")
+    homes = [ROOT, ROOT / "dpmed", ROOT / "docs"]
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for name in named.findall(page.read_text(encoding="utf-8")):
+            # A path that begins with a folder of ours is a claim; others are of the reader's own project.
+            if any((home / name.split("/")[0]).is_dir() for home in homes):
+                assert any((home / name).is_file() for home in homes), f"{page.name} names {name}"
