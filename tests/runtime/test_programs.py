@@ -1,6 +1,7 @@
 """Compiled programs are kept for their owner alone, found again, never trusted when damaged, and hold no data."""
 
 import os
+import shutil
 import stat
 import subprocess
 import time
@@ -94,6 +95,11 @@ def programs_in(cache):
     return sorted((cache / "dpmed" / "programs").glob("*/*-cache"))
 
 
+def last_use(program):
+    """As JAX notes it, in nanoseconds."""
+    return int.from_bytes(program.with_name(program.name.removesuffix("cache") + "atime").read_bytes(), "little")
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A finished run and the folder of caches that it left."""
@@ -106,13 +112,15 @@ def test_a_second_run_finds_the_programs_of_the_first_and_gives_the_same_bits(tr
     run, cache = trained
     kept = programs_in(cache)
     assert len(kept) > 2 and all(mode(path.parent) == 0o700 for path in kept)
+    before = [last_use(path) for path in kept]
     train(tmp_path / "again", cache)
-    assert programs_in(cache) == kept
+    # More may have come: whether a program is slow enough to be kept is the hour's luck.
+    assert all(last_use(path) > earlier for path, earlier in zip(kept, before, strict=True))
     assert (tmp_path / "again" / "model.eqx").read_bytes() == (run / "model.eqx").read_bytes()
 
 
 def test_damaged_programs_are_compiled_anew(trained, tmp_path):
-    run, cache = trained
+    run, cache = trained[0], shutil.copytree(trained[1], tmp_path / "cache")
     for index, path in enumerate(programs_in(cache)):
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF

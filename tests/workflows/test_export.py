@@ -105,5 +105,5 @@ def test_bundles_and_other_folders_are_not_exported(digits_run, tmp_path):
     go(digits_run, tmp_path / "bundle")
     with pytest.raises(InputError, match="is a bundle already"):
         go(tmp_path / "bundle", tmp_path / "again")
-    with pytest.raises(InputError, match="neither a training run nor a bundle"):
+    with pytest.raises(InputError, match="holds no training run"):
         go(tmp_path, tmp_path / "again")
