@@ -26,8 +26,8 @@ _CPU_INFO = Path("/proc/cpuinfo")
 def keep_programs(environment: MutableMapping[str, str], base: Path) -> Path | None:
     """Tell JAX, which reads its settings when it is imported, where compiled programs are kept.
 
-    Several processes may share the folder: JAX locks it. A damaged program is compiled anew, each time. What the user has set for
-    JAX's own cache stays as it is: JAX_ENABLE_COMPILATION_CACHE=false turns it off.
+    Several processes may share the folder: JAX locks it. A damaged program is compiled anew, each time. What the user
+    has set for JAX's own cache stays as it is: JAX_ENABLE_COMPILATION_CACHE=false turns it off.
 
     Args:
         environment: of this process, before JAX is imported.
