@@ -42,9 +42,8 @@ NOT_HOOKED = {"cli", "config", "fields", "__init__", "__main__"}
 install_import_hook([f"dpmed.{room}" for room in ROOMS if room not in NOT_HOOKED], "beartype.beartype")
 
 
-# Only now: it imports the package.
-from tests.compiled import AS_SHIPPED  # noqa: E402
-from tests.trained import digits_run, scans, scans_run, seeded_run, small_run  # noqa: E402
+from tests.compiled import AS_SHIPPED  # noqa: E402 with the others that must come after the hook
+from tests.trained import digits_run, scans, scans_run, seeded_run, small_run  # noqa: E402 imports the package
 
 __all__ = ["digits_run", "scans", "scans_run", "seeded_run", "small_run"]
 

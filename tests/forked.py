@@ -71,7 +71,7 @@ def _start_server(environment: Mapping[str, str]) -> None:
     os.environ.update(environment)
     try:
         _SERVER.set_forkserver_preload(PRELOADED)
-        multiprocessing.forkserver.ensure_running()  # type: ignore[attr-defined]
+        multiprocessing.forkserver.ensure_running()  # type: ignore[attr-defined] # typeshed does not export the module
     finally:
         os.environ.clear()
         os.environ.update(ours)

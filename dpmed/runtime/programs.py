@@ -60,7 +60,7 @@ def keep_no_programs() -> None:
     """Neither find nor keep compiled programs from here on."""
     import jax
 
-    jax.config.update("jax_enable_compilation_cache", False)  # type: ignore[no-untyped-call]
+    jax.config.update("jax_enable_compilation_cache", False)  # type: ignore[no-untyped-call] # jax gives it no types
 
 
 def _kind_of_machine() -> str:
