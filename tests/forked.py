@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 # All rooms that a command may need, and the libraries that they import when they are called.
@@ -34,11 +34,18 @@ class Forked:
         pid: its number.
     """
 
-    def __init__(self, arguments: list[str], environment: Mapping[str, str], cwd: Path | None) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        environment: Mapping[str, str],
+        cwd: Path | None,
+        *,
+        entry: Callable[..., None] | None = None,
+    ) -> None:
         self._words = tempfile.TemporaryDirectory(prefix="dpmed-forked-")
         self._paths = tuple(os.path.join(self._words.name, name) for name in ("stdout", "stderr"))
         _start_server(environment)
-        target = (arguments, dict(environment), str(cwd or Path.cwd()), *self._paths)
+        target = (entry or command, arguments, dict(environment), str(cwd or Path.cwd()), *self._paths)
         self._process = _SERVER.Process(target=_run, args=target, daemon=True)
         self._process.start()
         assert self._process.pid is not None
@@ -77,8 +84,18 @@ def _start_server(environment: Mapping[str, str]) -> None:
         os.environ.update(ours)
 
 
-def _run(arguments: list[str], environment: dict[str, str], cwd: str, stdout: str, stderr: str) -> None:
-    """In the forked process: become the command."""
+def command(*arguments: str) -> None:
+    """The command with these arguments."""
+    from dpmed.cli.app import main
+
+    sys.argv = ["dpmed", *arguments]
+    main()
+
+
+def _run(
+    entry: Callable[..., None], arguments: list[str], environment: dict[str, str], cwd: str, stdout: str, stderr: str
+) -> None:
+    """In the forked process: become what was started."""
     assert "jax" in sys.modules, "nothing was imported before the fork"
     for number, path in ((1, stdout), (2, stderr)):
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -87,11 +104,8 @@ def _run(arguments: list[str], environment: dict[str, str], cwd: str, stdout: st
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
-    sys.argv = ["dpmed", *arguments]
-    from dpmed.cli.app import main
-
     try:
-        main()
+        entry(*arguments)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -6,15 +6,22 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
-from tests.workflows.conftest import SEEDED, SMALL, command, steps_saved, with_devices
+from dpmed.config.load import load_config
+from dpmed.planning.computation import Computation
+from dpmed.planning.plan import make_plan
+from dpmed.progress import Silent
+from dpmed.runtime.distributed import join, launch_of
+from dpmed.workflows.train.run import run
+from tests.forked import Forked, command
+from tests.workflows.conftest import SEEDED, SMALL, steps_saved, with_devices
 
 ROWS = ["step", "epsilon", "records", "rejected", "clipped"]
 
@@ -50,18 +57,15 @@ def open_mpi(number, count):
     }
 
 
-def start(parts, launcher=explicit, *, devices=1):
-    """Processes that belong together, each given as its own command."""
+def start(parts, launcher=explicit, *, devices=1, entry=command):
+    """Processes that belong together, each given by the arguments of its command."""
     where = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}"}
     return [
-        subprocess.Popen(
-            part,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=with_devices(devices)
-            | where
-            | {name: str(value) for name, value in launcher(number, len(parts)).items()},
+        Forked(
+            [str(word) for word in part],
+            with_devices(devices) | where | {name: str(value) for name, value in launcher(number, len(parts)).items()},
+            None,
+            entry=entry,
         )
         for number, part in enumerate(parts)
     ]
@@ -69,8 +73,8 @@ def start(parts, launcher=explicit, *, devices=1):
 
 def end(processes):
     """Exit codes, standard outputs and standard errors."""
-    told = [process.communicate(timeout=120) for process in processes]
-    return [process.returncode for process in processes], *zip(*told, strict=True)
+    told = [process.finish(120) for process in processes]
+    return [one.returncode for one in told], [one.stdout for one in told], [one.stderr for one in told]
 
 
 def columns(folder):
@@ -90,7 +94,7 @@ def ledger(folder):
 @pytest.mark.parametrize(("launcher", "devices"), [(slurm, 1), (open_mpi, 2)])
 def test_two_processes_train_what_one_trains(tmp_path, seeded_run, launcher, devices):
     folder = tmp_path / "shared"
-    line = command("train", "quickstart", *SMALL, *SEEDED, "--json", "--out", folder)
+    line = ("train", "quickstart", *SMALL, *SEEDED, "--json", "--out", folder)
     codes, outputs, errors = end(start([line, line], launcher, devices=devices))
     assert codes == [0, 0], errors
     # One voice: the first process's JSON alone, which nothing else on standard output disturbs.
@@ -105,16 +109,16 @@ def test_two_processes_train_what_one_trains(tmp_path, seeded_run, launcher, dev
 
 def test_when_one_process_is_killed_all_end_and_two_others_go_on(tmp_path, seeded_run):
     folder = tmp_path / "broken"
-    line = command("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
+    line = ("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
     processes = start([line, line])
     deadline = time.monotonic() + 60
     while steps_saved(folder) < 6 and processes[0].poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
-    processes[1].send_signal(signal.SIGKILL)
+    os.kill(processes[1].pid, signal.SIGKILL)
     codes, _, errors = end(processes)
     assert codes[0] not in (0, None) and codes[1] == -signal.SIGKILL
     assert "another process" in errors[0] or "Terminating process" in errors[0]
-    codes, _, errors = end(start([command("train", "--resume", folder)] * 2))
+    codes, _, errors = end(start([("train", "--resume", folder)] * 2))
     assert codes == [0, 0], errors
     assert columns(folder)[ROWS].equals(columns(seeded_run)[ROWS])
     np.testing.assert_allclose(columns(folder)["loss"], columns(seeded_run)["loss"], rtol=2e-4)
@@ -122,49 +126,38 @@ def test_when_one_process_is_killed_all_end_and_two_others_go_on(tmp_path, seede
 
 def test_a_wish_to_stop_that_reaches_one_stops_all(tmp_path):
     folder = tmp_path / "stopped"
-    line = command("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
+    line = ("train", "quickstart", *SMALL, *SEEDED, "--out", folder)
     processes = start([line, line])
     deadline = time.monotonic() + 60
     while steps_saved(folder) < 6 and processes[0].poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
-    processes[1].send_signal(signal.SIGTERM)
+    os.kill(processes[1].pid, signal.SIGTERM)
     codes, _, errors = end(processes)
     assert codes == [1, 1] and "nothing is lost" in errors[0], errors
 
 
-RELEASE = """
-import hashlib, sys
-from pathlib import Path
-import jax, numpy as np
-from dpmed.config.load import load_config
-from dpmed.runtime.distributed import join, launch_of
-from dpmed.progress import Silent
-from dpmed.planning.plan import make_plan
-from dpmed.planning.computation import Computation
-from dpmed.workflows.train.run import run
-import os
+def release(folder):
+    """In a process of its own: a release run, and a digest of the weights that it ended with."""
+    overrides = ["data.limit=300", "training.epochs=2", "training.batch_size=64"]
+    processes = join(launch_of(os.environ))
+    plan = make_plan(load_config("quickstart", overrides).config, Silent())
+    told = []
+    tested = Computation.test
 
-processes = join(launch_of(os.environ))
-overrides = ["data.limit=300", "training.epochs=2", "training.batch_size=64"]
-plan = make_plan(load_config("quickstart", overrides).config, Silent())
-folder = Path(sys.argv[1])
-told = []
-tested = Computation.test
-def listen(self, state, progress):
-    told.append(state)
-    return tested(self, state, progress)
-Computation.test = listen
-run(plan, folder, Silent(), processes=processes)
-weights = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(told[0].state.trainable)]
-sys.stdout.write(hashlib.sha256(b"".join(weights)).hexdigest() + f" {told[0].records}")
-"""
+    def listen(self, state, progress):
+        told.append(state)
+        return tested(self, state, progress)
+
+    Computation.test = listen
+    run(plan, Path(folder), Silent(), processes=processes)
+    weights = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(told[0].state.trainable)]
+    sys.stdout.write(hashlib.sha256(b"".join(weights)).hexdigest() + f" {told[0].records}")
 
 
 def test_processes_of_a_release_run_share_batches_and_noise_and_no_two_runs_do(tmp_path):
     told = []
     for name in ("one", "other"):
-        line = [sys.executable, "-c", RELEASE, str(tmp_path / name)]
-        codes, outputs, errors = end(start([line, line]))
+        codes, outputs, errors = end(start([[tmp_path / name]] * 2, entry=release))
         assert codes == [0, 0], errors
         assert outputs[0] == outputs[1]
         told.append(outputs[0])
@@ -181,7 +174,7 @@ def test_an_error_of_the_first_ends_all_with_one_explanation(tmp_path):
     folder.mkdir()
     (folder / "file").write_text("mine")
     begun = time.monotonic()
-    line = command("train", "quickstart", "--out", folder)
+    line = ("train", "quickstart", "--out", folder)
     codes, outputs, errors = end(start([line, line]))
     assert codes == [2, 1] and outputs[1] == ""
     assert "already holds files" in errors[0] and "another process" in errors[1]
@@ -189,7 +182,7 @@ def test_an_error_of_the_first_ends_all_with_one_explanation(tmp_path):
 
 
 def test_processes_with_other_plans_do_not_begin(tmp_path):
-    lines = [command("train", "quickstart", *SMALL, f"--seed={seed}", "--out", tmp_path / "run") for seed in (1, 2)]
+    lines = [("train", "quickstart", *SMALL, f"--seed={seed}", "--out", tmp_path / "run") for seed in (1, 2)]
     codes, _, errors = end(start(lines))
     assert codes == [1, 1] and all("not the same in all processes" in error for error in errors)
 
@@ -198,12 +191,5 @@ def test_processes_with_other_plans_do_not_begin(tmp_path):
 def test_what_is_no_single_run_is_refused(tmp_path: Path, option):
     environment = with_devices(1) | {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"}
     environment |= {name: str(value) for name, value in explicit(0, 2).items()}
-    done = subprocess.run(
-        command("train", "quickstart", *option, "--out", tmp_path / "run"),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env=environment,
-    )
+    done = Forked(["train", "quickstart", *option, "--out", str(tmp_path / "run")], environment, None).finish(60)
     assert done.returncode == 2 and "cannot be shared by 2 processes" in done.stderr
