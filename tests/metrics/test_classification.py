@@ -68,6 +68,12 @@ def test_auroc_leaves_out_classes_that_do_not_occur():
     assert np.isnan(class_metrics.auroc(logits, np.full(90, 2)))
 
 
+def test_scores_that_are_no_numbers_have_no_auroc():
+    logits, targets = draw(6, 2, 20)
+    logits[3, 1] = np.nan
+    assert np.isnan(class_metrics.auroc(logits, targets))
+
+
 def test_large_logits_do_not_overflow():
     logits = np.array([[1e4, 0, 0], [0, 1e4, 0], [0, 0, 1e4]], np.float32)
     assert class_metrics.auroc(logits, np.arange(3)) == 1.0
