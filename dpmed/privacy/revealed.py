@@ -15,7 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Float
-from scipy import optimize, special, stats
+from scipy import optimize, special
 
 from dpmed.privacy.mechanism import SampledGaussian, merged
 
@@ -108,7 +108,10 @@ def _participations(steps: int, rate: float) -> tuple[Vector, Vector]:
         return np.asarray([float(steps)]), np.zeros(1)
     low, high = (_quantile(steps, rate, side) for side in (-1, 1))
     counts = np.arange(low, high + 1)
-    return counts.astype(np.float64), np.asarray(stats.binom.logpmf(counts, steps, rate))
+    # Of the binomial distribution: log C(steps, count) + count log rate + (steps - count) log(1 - rate).
+    choices = special.gammaln(steps + 1) - special.gammaln(counts + 1) - special.gammaln(steps - counts + 1)
+    likely = choices + special.xlogy(counts, rate) + special.xlog1py(steps - counts, -rate)
+    return counts.astype(np.float64), likely
 
 
 def _quantile(steps: int, rate: float, side: int) -> int:

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from dpmed.privacy.loss.pld import pld_epsilon
 from dpmed.privacy.mechanism import SampledGaussian
-from dpmed.privacy.revealed import _rounded_up, gaussian_log_delta, revealed_epsilon
+from dpmed.privacy.revealed import _participations, _rounded_up, gaussian_log_delta, revealed_epsilon
 
 
 def revealed_of(rate, noise, steps, delta):
@@ -34,6 +34,15 @@ def test_rate_one_is_the_gaussian_mechanism(noise, steps, delta):
     truth = optimize.brentq(lambda e: gaussian_delta(e, shift) - delta, 0, 60, xtol=1e-13)
     found = revealed_of(1.0, noise, steps, delta)
     assert found == pytest.approx(truth, rel=1e-7)
+
+
+@pytest.mark.parametrize(("steps", "rate"), [(1, 0.5), (1000, 0.3), (10**6, 1e-3), (10**7, 0.9)])
+def test_participations_are_binomial(steps, rate):
+    counts, log_weights = _participations(steps, rate)
+    # Both take large logarithms of factorials from each other.
+    rounding = 1e-15 * (1 + special.gammaln(steps + 1))
+    np.testing.assert_allclose(log_weights, stats.binom.logpmf(counts, steps, rate), rtol=1e-12, atol=rounding)
+    assert np.exp(log_weights).sum() == pytest.approx(1.0, abs=1e-7)
 
 
 def test_few_steps_are_the_sum_over_participations():
