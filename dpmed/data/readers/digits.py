@@ -3,7 +3,11 @@
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository (1998).
 """
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
+from jaxtyping import Shaped
 
 from dpmed.config.data import DigitsData
 from dpmed.data.base import Info
@@ -17,11 +21,8 @@ _MEAN, _STD = 0.3, 0.35
 
 def read_digits(config: DigitsData) -> ArrayDataset:
     """All digits; every picture is a unit by itself, since scikit-learn's copy does not name the writers."""
-    from sklearn.datasets import load_digits
-
     del config  # has nothing to choose from
-
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = _pixels_and_labels()
     info = Info(
         name="digits",
         task="classification",
@@ -35,3 +36,17 @@ def read_digits(config: DigitsData) -> ArrayDataset:
     targets = labels.astype(np.int32)
     listing = Listing(labels=targets, groups=[str(number) for number in range(len(targets))])
     return ArrayDataset(info, listing, inputs=pixels.reshape(-1, 8, 8, 1).astype(np.uint8), targets=targets)
+
+
+def _pixels_and_labels() -> tuple[Shaped[np.ndarray, "sample 64"], Shaped[np.ndarray, " sample"]]:
+    """`sklearn.datasets.load_digits`, whose import takes longer than all else of reading."""
+    spec = importlib.util.find_spec("sklearn")
+    for folder in (spec and spec.submodule_search_locations) or ():
+        file = Path(folder) / "datasets" / "data" / "digits.csv.gz"
+        if file.is_file():
+            rows = np.loadtxt(file, delimiter=",")
+            return rows[:, :-1], rows[:, -1]
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    return pixels, labels

@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import numpy as np
 
 from dpmed.config.data import DigitsData
+from dpmed.data.readers import digits
 from dpmed.data.readers.digits import read_digits
 
 
@@ -13,6 +16,13 @@ def test_digits_are_those_of_scikit_learn():
     assert sample.input.dtype == np.uint8
     assert np.array_equal(sample.input[..., 0], source.images[100])
     assert int(sample.target) == source.target[100]
+
+
+def test_where_scikit_learns_file_is_not_found_its_function_is_asked(monkeypatch):
+    known = read_digits(DigitsData(name="digits"))
+    monkeypatch.setattr(digits, "importlib", SimpleNamespace(util=SimpleNamespace(find_spec=lambda _: None)))
+    asked = read_digits(DigitsData(name="digits"))
+    assert np.array_equal(asked.inputs, known.inputs) and np.array_equal(asked.targets, known.targets)
 
 
 def test_normalised_pixels_have_mean_and_spread_near_zero_and_one():
