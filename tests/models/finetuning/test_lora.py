@@ -184,6 +184,14 @@ def test_pretrained_weights_are_loaded_before_adapters_are_added(tmp_path):
     np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.parametrize("name", ["mlp", "small_cnn"])
+def test_weights_with_adapters_do_not_become_those_of_a_network_without(tmp_path, name):
+    config, shape, _ = NETWORKS[name]
+    save_weights(tmp_path / "weights.eqx", (moved(build(with_lora(config), shape)), None))
+    with pytest.raises(InputError, match="is needed"):
+        build(config.model_copy(update={"pretrained": tmp_path / "weights.eqx"}), shape)
+
+
 def test_patterns_choose_layers_of_all_members():
     config, shape = RESNET, (8, 8, 1)
     found = build(with_lora(config.model_copy(update={"members": 2}), layers=("stem.*", "residuals.1*")), shape).module
