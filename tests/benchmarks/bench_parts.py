@@ -51,7 +51,7 @@ def run() -> list[dict[str, Any]]:
     calls: dict[str, Any] = {f"dpmed, {part}": training for part, training in own.items()}
     calls |= {f"{name}, all": call for peer in peers for name, call in peer.calls().items()}
     try:
-        seconds = interleaved(calls, rounds=int(os.environ.get("BENCH_ROUNDS", "6")), warmup=3)
+        seconds = interleaved(calls, rounds=int(os.environ.get("BENCH_ROUNDS", "6")), warmup=2)
     finally:
         for peer in peers:
             peer.close()
