@@ -150,15 +150,14 @@ def kept_features(
     found = _read(path, key, layout)
     if found is not None:
         return found
-    with waiting_lock(folder / f"{key}.lock", progress, doing="computing the same features"):
-        found = _read(path, key, layout)  # whoever held the lock may have made it
-        if found is None and _make_room(folder, layout.total_bytes, progress):
-            try:
+    try:
+        with waiting_lock(folder / f"{key}.lock", progress, doing="computing the same features"):
+            found = _read(path, key, layout)  # whoever held the lock may have made it
+            if found is None and _make_room(folder, layout.total_bytes, progress):
                 write_atomically(path, lambda file: _write(file, key, layout, make()))
-            except RunError as error:
-                progress.say(f"Features are not kept: {error}")
-                return None
-            found = _read(path, key, layout)
+                found = _read(path, key, layout)
+    except (RunError, OSError) as error:
+        progress.say(f"Features are not kept: {error}")
     return found
 
 

@@ -170,3 +170,13 @@ def test_a_feature_data_set_is_the_images_in_all_but_inputs():
     np.testing.assert_array_equal(targets, [4, 0])
     with pytest.raises(KeyError):
         found[1]
+
+
+def test_a_folder_that_cannot_be_written_to_is_told_and_left(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise PermissionError(13, "permission denied")
+
+    monkeypatch.setattr(room, "waiting_lock", refuse)
+    said = Said()
+    assert keep(tmp_path, Made(), progress=said) is None
+    assert "permission denied" in said.messages[0]
