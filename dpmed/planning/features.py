@@ -152,15 +152,11 @@ def _digest(plan: Plan, begun: InitialState, numbers: Int[np.ndarray, " sample"]
     for path, leaf in jax.tree.leaves_with_path(begun.state.rest):
         array = np.asarray(leaf)
         digest.update(repr([jax.tree_util.keystr(path), array.shape, array.dtype.str]).encode())
-        digest.update(_bytes(array))
+        digest.update(array.tobytes())
     digest.update(numbers.tobytes())
     for records in _batches(plan, numbers, "looking for kept features", progress):
         inputs, targets = records.inputs[records.mask, 0], records.targets[records.mask, 0]
         digest.update(repr([inputs.shape, inputs.dtype.str, targets.shape, targets.dtype.str]).encode())
-        digest.update(_bytes(inputs))
-        digest.update(_bytes(targets))
+        digest.update(inputs.tobytes())
+        digest.update(targets.tobytes())
     return digest.hexdigest()[:48]
-
-
-def _bytes(array: Shaped[np.ndarray, "..."]) -> memoryview:
-    return memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
