@@ -15,6 +15,18 @@ Width = Annotated[int, Field(ge=1, le=65_536)]
 Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=12)]
 
 
+class LoraTable(Table):
+    """`[model.lora]`: the adapters of `train_only = "lora"`; y = layer(x) + scale / rank · up(down(x))."""
+
+    rank: Annotated[int, Field(ge=1, le=4096)] = 8
+    """Channels between the two factors of an adapter. Fewer have less noise to bear, more can say more."""
+    scale: Annotated[float, Field(gt=0)] = 8.0
+    """The adapter's output is multiplied by scale / rank."""
+    layers: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=1)] = ("*",)
+    """Which layers get an adapter: their names, such as `stages.0.convolution`, or patterns such as `residuals.*`. The
+    head gets none; it is trained whole."""
+
+
 class ModelTable(Table):
     """What every model's table holds."""
 
@@ -23,11 +35,28 @@ class ModelTable(Table):
     pretrained: Path | None = None
     """Weights to begin with, `.safetensors` or `.eqx`, of the same architecture. Another number of input channels or
     classes is adapted. They must not come from the private data; the ledger names the file."""
-    train_only: Literal["all", "head"] = "all"
-    """`head` trains the last layer and leaves all else as it is (of use with `pretrained`)."""
+    train_only: Literal["all", "head", "norms", "bias", "lora"] = "all"
+    """What is trained; of use with `pretrained`. `head` trains the last layer and leaves all else as it is. The others
+    train the head and: `norms` scale and shift of all normalisations, `bias` all biases and shifts (Ben Zaken et al.,
+    2022), `lora` low-rank adapters beside frozen layers (Hu et al., 2021)."""
+    lora: LoraTable | None = None
+    """The adapters of `train_only = "lora"`; left out, rank 8 at all linear and convolutional layers."""
     unfreeze_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Gradual unfreezing: every so many epochs one more stage is trained, beginning with the head; 0 trains all at
     once."""
+
+    @model_validator(mode="after")
+    def _check_trained(self) -> Self:
+        if self.lora is not None and self.train_only != "lora":
+            raise ValueError('[model.lora] describes adapters, which only train_only = "lora" trains')
+        if self.train_only == "lora" and self.unfreeze_epochs:
+            raise ValueError("unfreeze_epochs would hold back adapters, which exist to be trained; leave it out")
+        return self
+
+    @property
+    def adapters(self) -> LoraTable | None:
+        """The adapters that the network has; None for none."""
+        return (self.lora or LoraTable()) if self.train_only == "lora" else None
 
 
 class MlpModel(ModelTable):

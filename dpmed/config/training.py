@@ -43,6 +43,10 @@ class TrainingConfig(Table):
     keep_programs: bool = True
     """Keep compiled programs in `~/.cache/dpmed/programs`, readable by you only, so that the next run of this network
     starts in seconds. They hold no data."""
+    keep_features: bool = True
+    """Where the head alone is trained and no image is changed at random, compute what lies before the head once for
+    each sample and keep it, readable by you only, in `features` in the folder of caches (data.cache_folder); steps then
+    take a fraction of the time. Features are patient data. With data.cache = false they are not kept either."""
     track: tuple[Literal["tensorboard"], ...] = ()
     """Tools that draw metrics while a run trains: `tensorboard` writes the rows of metrics.csv to `tensorboard/` in the
     run folder too (extra `tensorboard`). They are exact numbers of private data and stay within your institution.

@@ -3,6 +3,7 @@
 from importlib.metadata import version
 from typing import Literal
 
+from dpmed.config.model import ModelConfig
 from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Info
 from dpmed.data.decode import preprocessing as decode
@@ -12,6 +13,12 @@ _BYTE = 255.0
 _DEFAULT_THRESHOLD = 0.5
 _VOLUME_AXES = 3
 _STORED: dict[str, Literal["uint8", "uint16", "float16"]] = {"uint8": "uint8", "uint16": "uint16", "float16": "float16"}
+_TRAINED = {
+    "head": "Only the last layer was trained.",
+    "norms": "Only scale and shift of normalisations and the last layer were trained.",
+    "bias": "Only biases, shifts and the last layer were trained.",
+    "lora": "Only low-rank adapters and the last layer were trained.",
+}
 
 
 def describe_model(config: Config, dataset: Dataset) -> ModelDescription:
@@ -30,7 +37,7 @@ def describe_model(config: Config, dataset: Dataset) -> ModelDescription:
     description = ModelDescription(
         version=version("dpmed"),
         task=info.task,
-        architecture=config.model.model_copy(update={"pretrained": None, "train_only": "all", "unfreeze_epochs": 0.0}),
+        architecture=_architecture(config),
         outputs=outputs,
         precision="bfloat16" if config.training.precision == "bfloat16" else "float32",
         classes=info.class_names if info.task != "reconstruction" else (),
@@ -41,6 +48,15 @@ def describe_model(config: Config, dataset: Dataset) -> ModelDescription:
     if not description.takes_threshold:
         return description
     return description.model_copy(update={"threshold": _DEFAULT_THRESHOLD})
+
+
+def _architecture(config: Config) -> ModelConfig:
+    """The network without what only its training needs; adapters are part of it."""
+    adapters = config.model.adapters
+    kept = "all" if adapters is None else "lora"
+    return config.model.model_copy(
+        update={"pretrained": None, "train_only": kept, "lora": adapters, "unfreeze_epochs": 0.0}
+    )
 
 
 def _outputs(config: Config, info: Info) -> int:
@@ -104,6 +120,6 @@ def _choices(config: Config) -> list[str]:
         found.append("The learning rate was reduced when the validation score no longer improved.")
     if config.model.pretrained is not None:
         found.append("Training began with weights from a file; the ledger says more.")
-    if config.model.train_only == "head":
-        found.append("Only the last layer was trained.")
+    if config.model.train_only != "all":
+        found.append(_TRAINED[config.model.train_only])
     return found

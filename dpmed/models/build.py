@@ -11,6 +11,7 @@ from jaxtyping import PRNGKeyArray, PyTree
 from dpmed.config.model import (
     ConvolutionalTable,
     CustomModel,
+    LoraTable,
     MlpModel,
     ModelConfig,
     Resnet9Model,
@@ -23,6 +24,8 @@ from dpmed.errors import InputError
 from dpmed.models.blocks import Style
 from dpmed.models.custom import make_custom
 from dpmed.models.ensemble import Ensemble
+from dpmed.models.finetuning.chosen import chosen_weights
+from dpmed.models.finetuning.lora import add_adapters
 from dpmed.models.pretrained import load_pretrained
 from dpmed.models.resnet9 import Resnet9
 from dpmed.models.resnet18 import Resnet18
@@ -79,8 +82,10 @@ def build_model(
     mixes = isinstance(config, ConvolutionalTable) and config.normalisation == "batch"
     if config.pretrained is not None:
         module = load_pretrained(module, config.pretrained)
+    if config.adapters is not None:
+        module = _adapted(module, config.adapters, key)
     stages = stages_from_head(module)
-    trained = jax.tree.map(lambda stage: config.train_only == "all" or stage == 0, stages)
+    trained = chosen_weights(module, stages, config.train_only, where="model.train_only")
     sizes = jax.tree.map(lambda leaf: leaf.size, eqx.filter(module, eqx.is_inexact_array))
     return BuiltModel(
         module=module,
@@ -89,6 +94,14 @@ def build_model(
         stages=stages,
         trained=trained,
         parameters=sum(jax.tree.leaves(jax.tree.map(operator.mul, sizes, trained))),
+    )
+
+
+def _adapted(module: eqx.Module, table: LoraTable, key: PRNGKeyArray) -> PyTree:
+    # Folded, so that the weights are those of the network without adapters.
+    own = jax.random.fold_in(key, 1)
+    return add_adapters(
+        module, rank=table.rank, scale=table.scale, layers=table.layers, key=own, where="model.lora.layers"
     )
 
 

@@ -229,12 +229,16 @@ class UpConvolution(eqx.Module):
 
     def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*double channels_out"]:
         """`x` at twice the size."""
-        *space, _ = x.shape
+        blocks = multiply(x, self.weight, ConvolutionProduct((1,) * (x.ndim - 1), 1, "plain"))
+        doubled = self.spread(blocks)
+        return doubled + self.bias.reshape((1,) * (x.ndim - 1) + (-1,))
+
+    def spread(self, blocks: Float[Array, "*space block_times_channels"]) -> Float[Array, "*double channels_out"]:
+        """The image in which each position's channels have become a block of voxels."""
+        *space, _ = blocks.shape
         dimensions = len(space)
-        blocks = multiply(x, self.weight, ConvolutionProduct((1,) * dimensions, 1, "plain"))
         blocks = blocks.reshape(*space, *([2] * dimensions), self.bias.shape[0])
         # (side, …, 2, …, channel) -> (side, 2, side, 2, …, channel)
         pairs = [axis for side in range(dimensions) for axis in (side, dimensions + side)]
         mixed = blocks.transpose(*pairs, 2 * dimensions)
-        doubled = mixed.reshape(*[2 * side for side in space], -1)
-        return doubled + self.bias.reshape((1,) * dimensions + (-1,))
+        return mixed.reshape(*[2 * side for side in space], -1)

@@ -21,6 +21,7 @@ from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateLoss, PrivateStep, Step, StepState
 from dpmed.errors import InputError, RunError
 from dpmed.metrics.evaluate import evaluate
+from dpmed.planning.features import on_features
 from dpmed.planning.initial_state import begin_training
 from dpmed.planning.microbatch import choose_microbatch, step_memory
 from dpmed.planning.plan import Plan
@@ -177,25 +178,32 @@ class Computation:
             return self.evaluator(*self.final_weights(run), numbers, advance=task.advance)
 
 
-def build_computation(plan: Plan, secrets: Secrets, *, processes: Processes = ALONE) -> Computation:
+def build_computation(
+    plan: Plan, secrets: Secrets, *, processes: Processes = ALONE, features: Progress | None = None
+) -> Computation:
     """The computation of a plan.
 
     Args:
         plan: what is trained.
         secrets: of this run, and of no other: noise that two runs share can be taken out.
         processes: that train together.
+        features: shows how features are computed, where the training may go by them (`dpmed.planning.features`); None
+            for a training on images in any case. Several processes train on images.
 
     Raises:
         InputError: loss, augmentation and data do not go together.
     """
     begun, devices = begin_training(plan), all_devices()
+    keys = record_keys(plan.dataset, plan.members, secret=secrets.augmentation)
+    if features is not None and processes.world_size == 1:
+        plan, begun = on_features(plan, begun, features)
     return Computation(
         plan=plan,
         objective=begun.objective,
         initial=begun.state,
         step=build_step(plan, begun.objective, begun.optimizer, secrets=secrets, devices=devices),
         sampler=build_sampler(plan, secrets),
-        record_keys=record_keys(plan.dataset, plan.members, secret=secrets.augmentation),
+        record_keys=keys,
         evaluator=Evaluator(
             begun.objective,
             plan.dataset,

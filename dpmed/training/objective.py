@@ -21,7 +21,17 @@ from dpmed.layer_tags import Precision, computing_in
 
 Parameters = PyTree[Float[Array, "..."]]
 SampleLoss = Callable[[Array, Array], Float[Array, ""]]
+# `forward(model, x, state, key=key) -> (prediction, state)`.
+Forward = Callable[..., tuple[Array, PyTree]]
 Augment = Callable[[Key[Array, ""], Float[Array, "*space channel"], Array], tuple[Array, Array]]
+
+
+def whole_network(
+    model: Any, x: Float[Array, "*space channel"], state: PyTree, *, key: Key[Array, ""] | None = None
+) -> tuple[Float[Array, "..."], PyTree]:
+    """The model itself, of an image."""
+    found: tuple[Array, PyTree] = model(x, state, key=key)
+    return found
 
 
 class NonTrainable(eqx.Module):
@@ -50,6 +60,7 @@ class Objective:
         target_scaling: from stored targets of regression to those that the model predicts; None for other tasks.
         begins: for each trained leaf the step at which it begins to be trained; None if all are from the start.
         precision: of the products of layers; all else is float32.
+        forward: from the model and a normalised input to the prediction; part of the model where inputs are features.
     """
 
     static: PyTree
@@ -61,6 +72,7 @@ class Objective:
     begins: PyTree[int] | None = None
     target_scaling: Scaling | None = None
     precision: Precision = "float32"
+    forward: Forward = whole_network
 
     def normalise(self, stored: Shaped[Array, "*space channel"]) -> Float[Array, "*space channel"]:
         """A stored sample as float32 with the data set's mean and std taken out."""
@@ -111,7 +123,9 @@ class Objective:
         """Predictions without augmentation, the model in inference mode."""
         model = eqx.nn.inference_mode(self._model(trainable, rest))
         with computing_in(self.precision):
-            return jax.vmap(lambda stored: model(self.normalise(stored), rest.state)[0], axis_name="batch")(inputs)
+            return jax.vmap(
+                lambda stored: self.forward(model, self.normalise(stored), rest.state)[0], axis_name="batch"
+            )(inputs)
 
     def target(self, stored: Shaped[Array, "..."]) -> Array:
         """A stored target as the loss takes it."""
@@ -150,14 +164,14 @@ class Objective:
         augment = self.augment
         if augment is None:
             with computing_in(self.precision):
-                prediction, state = model(image, rest.state, key=key)
+                prediction, state = self.forward(model, image, rest.state, key=key)
             return self.loss(prediction, target), state
 
         def version(key: Key[Array, ""]) -> tuple[Float[Array, ""], PyTree]:
             augment_key, model_key = jax.random.split(key)
             changed, changed_target = augment(augment_key, image, target)
             with computing_in(self.precision):
-                prediction, state = model(changed, rest.state, key=model_key)
+                prediction, state = self.forward(model, changed, rest.state, key=model_key)
             return self.loss(prediction, changed_target), state
 
         if self.multiplicity == 1:

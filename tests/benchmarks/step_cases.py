@@ -87,14 +87,18 @@ class Training:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.trainable))
 
 
-def trainings(case: str, *, microbatches: int = 1, module: Any = None) -> dict[str, Training]:
+def trainings(case: str, *, microbatches: int = 1, module: Any = None, train_only: str = "all") -> dict[str, Training]:
     """The private step and the one without privacy, each with a state of its own; `module` in place of the case's."""
     model, shape, batch = CASES[case]
     task: Any = "segmentation" if isinstance(model, UnetModel) else "classification"
+    chosen: Any = eqx.is_inexact_array
     if module is None:
-        module = build_model(model, shape, outputs=CLASSES, task=task, key=jax.random.key(0)).module
-    trained, static = eqx.partition(module, eqx.is_inexact_array)
-    rest = NonTrainable(frozen=jax.tree.map(lambda _: None, trained), state=None)
+        model = model.model_copy(update={"train_only": train_only})
+        built = build_model(model, shape, outputs=CLASSES, task=task, key=jax.random.key(0))
+        module, chosen = built.module, built.trained
+    weights, static = eqx.partition(module, eqx.is_inexact_array)
+    trained, frozen = eqx.partition(weights, chosen)
+    rest = NonTrainable(frozen=frozen, state=None)
     objective = _objective(static, shape, task)
     optimizer = build_optimizer(
         NadamOptimizer(name="nadam", learning_rate=0.001),

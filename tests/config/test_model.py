@@ -51,8 +51,22 @@ def test_the_papers_classifier_is_the_default_resnet9():
         ({"name": "custom", "factory": "a:b", "unfreeze_epochs": 1}, "let the factory do it"),
         ({"name": "custom", "factory": "a:b", "pretrained": "x.eqx"}, "let the factory do it"),
         ({"name": "custom"}, "factory"),
+        ({"name": "custom", "factory": "a:b", "train_only": "lora"}, "let the factory do it"),
+        ({"name": "mlp", "lora": {"rank": 4}}, "only train_only"),
+        ({"name": "mlp", "train_only": "norms", "lora": {}}, "only train_only"),
+        ({"name": "mlp", "train_only": "lora", "unfreeze_epochs": 1}, "adapters"),
+        ({"name": "mlp", "train_only": "lora", "lora": {"rank": 0}}, "rank"),
+        ({"name": "mlp", "train_only": "lora", "lora": {"scale": 0}}, "scale"),
+        ({"name": "mlp", "train_only": "lora", "lora": {"layers": []}}, "layers"),
     ],
 )
 def test_what_makes_no_sense_is_refused(table, word):
     with pytest.raises(ValidationError, match=word):
         make(**table)
+
+
+def test_adapters_are_there_with_lora_alone_and_have_defaults():
+    assert make(name="mlp", train_only="norms").adapters is None
+    found = make(name="mlp", train_only="lora").adapters
+    assert (found.rank, found.scale, found.layers) == (8, 8.0, ("*",))
+    assert make(name="mlp", train_only="lora", lora={"rank": 2}).adapters.rank == 2

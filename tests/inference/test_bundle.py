@@ -8,7 +8,15 @@ import struct
 import numpy as np
 import pytest
 
-from dpmed.config.model import MlpModel, Resnet9Model, Resnet18Model, SmallCnnModel, UnetModel, WideResnetModel
+from dpmed.config.model import (
+    LoraTable,
+    MlpModel,
+    Resnet9Model,
+    Resnet18Model,
+    SmallCnnModel,
+    UnetModel,
+    WideResnetModel,
+)
 from dpmed.errors import InputError
 from dpmed.inference import bundle
 from dpmed.inference.network import eqx_digest, named_arrays
@@ -22,6 +30,7 @@ NETWORKS = {
     "batch norm": (Resnet9Model(name="resnet9", **NINE, normalisation="batch"), (8, 8, 1)),
     "wide_resnet": (WideResnetModel(name="wide_resnet", depth=10, width=1), (8, 9, 2)),
     "resnet18": (Resnet18Model(name="resnet18", channels=(4, 4, 4, 4)), (33, 32, 1)),
+    "adapters": (MlpModel(name="mlp", width=(5,), train_only="lora", lora=LoraTable(rank=2)), (4, 5, 1)),
     "unet": (UnetModel(name="unet", channels=(4, 6)), (5, 4, 6, 2)),
 }
 

@@ -30,7 +30,14 @@ early_stopping = {{ patience = 3 }}
 
 
 def described(
-    *, task="classification", classes=("a", "b"), loss="cross_entropy", shape=(4, 4, 1), dtype=np.uint8, **facts
+    *,
+    task="classification",
+    classes=("a", "b"),
+    loss="cross_entropy",
+    shape=(4, 4, 1),
+    dtype=np.uint8,
+    model="",
+    **facts,
 ):
     info = Info(
         name="folder",
@@ -41,7 +48,9 @@ def described(
     )
     inputs = np.zeros((2, *shape), dtype)
     dataset = ArrayDataset(info, Listing(labels=None, groups=["1", "2"]), inputs=inputs, targets=np.zeros(2, np.int32))
-    return describe_model(config_from_toml(CONFIG.format(loss=loss), "made"), dataset)
+    return describe_model(
+        config_from_toml(CONFIG.format(loss=loss).replace("[loss]", f"{model}\n[loss]"), "made"), dataset
+    )
 
 
 def test_what_belongs_to_training_alone_and_paths_are_left_out():
@@ -51,6 +60,15 @@ def test_what_belongs_to_training_alone_and_paths_are_left_out():
     assert found.threshold == 0.5
     assert len(found.chosen) == 3
     assert "Early stopping" in found.chosen[1]
+
+
+@pytest.mark.parametrize("train_only", ["head", "norms", "bias", "lora"])
+def test_what_was_trained_is_told_and_only_adapters_are_part_of_the_network(train_only):
+    found = described(model=f'train_only = "{train_only}"')
+    assert len(found.chosen) == 4
+    assert found.chosen[-1].startswith("Only")
+    assert found.architecture.train_only == ("lora" if train_only == "lora" else "all")
+    assert (found.architecture.lora is not None) == (train_only == "lora")
 
 
 @pytest.mark.parametrize(

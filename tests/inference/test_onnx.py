@@ -5,7 +5,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from dpmed.config.model import MlpModel, Resnet9Model, Resnet18Model, SmallCnnModel, UnetModel, WideResnetModel
+from dpmed.config.model import (
+    LoraTable,
+    MlpModel,
+    Resnet9Model,
+    Resnet18Model,
+    SmallCnnModel,
+    UnetModel,
+    WideResnetModel,
+)
 from dpmed.errors import InputError, RunError
 from dpmed.inference import onnx
 from tests.inference.made import logits_of, make_network
@@ -24,6 +32,7 @@ NETWORKS = {
     "wide_resnet 3D": (WideResnetModel(name="wide_resnet", depth=10, width=1, activation="gelu"), (4, 4, 5, 1)),
     "resnet18": (Resnet18Model(name="resnet18", channels=(4, 4, 4, 4)), (33, 32, 1)),
     "resnet18 3D": (Resnet18Model(name="resnet18", channels=(4, 4, 4, 4)), (8, 9, 8, 1)),
+    "adapters": (UnetModel(name="unet", channels=(4, 6), train_only="lora", lora=LoraTable(rank=2)), (9, 8, 1)),
     "unet": (UnetModel(name="unet", channels=(4, 6)), (9, 8, 1)),
     "unet 3D": (UnetModel(name="unet", channels=(4, 6)), (5, 4, 6, 2)),
 }

@@ -83,6 +83,8 @@ DECLARED = {
         **dict.fromkeys(("precision", "microbatch", "ema_decay"), "law"),
         **dict.fromkeys(("epochs", "batch_size", "seed", "checkpoint_steps", "track", "keep_programs"), "given"),
         "early_stopping": "ledger",
+        # By itself, bit for bit: tests/planning/test_features.py.
+        "keep_features": "law",
     },
     "loss": {
         **dict.fromkeys(("name", "cross_entropy", "label_smoothing", "smooth", "delta"), "given"),
@@ -91,7 +93,7 @@ DECLARED = {
     },
     "model": {
         **dict.fromkeys(("factory", "arguments"), "ledger"),
-        **dict.fromkeys(("name", "train_only", "unfreeze_epochs", "convolution", "pretrained"), "law"),
+        **dict.fromkeys(("name", "train_only", "lora", "unfreeze_epochs", "convolution", "pretrained"), "law"),
         **dict.fromkeys(
             (
                 "members", "width", "activation", "channels", "groups", "normalisation", "pooling", "scale_norm",
@@ -100,6 +102,7 @@ DECLARED = {
             "given",
         ),
     },
+    "model.lora": dict.fromkeys(("rank", "scale", "layers"), "law"),
 }  # fmt: skip
 
 
@@ -135,8 +138,10 @@ def settings_of_runs(draw):
     chosen.append(f"privacy.clipping_norm={draw(st.sampled_from([1e-3, 0.5, 100.0]))}")
     chosen.append(f"training.microbatch={draw(st.sampled_from([2, 8]))}")
     chosen.append(f"training.precision={draw(st.sampled_from(['float32', 'bfloat16']))}")
-    chosen.append(f"model.unfreeze_epochs={draw(st.sampled_from([0.0, 1.0]))}")
-    chosen.append(f"model.train_only={draw(st.sampled_from(['all', 'head']))}")
+    train_only = draw(st.sampled_from(["all", "head", "bias", "lora"] + ["norms"] * (model != "mlp")))
+    chosen.append(f"model.train_only={train_only}")
+    chosen += ["model.lora.rank=2"] if train_only == "lora" else []
+    chosen.append(f"model.unfreeze_epochs={draw(st.sampled_from([0.0, 1.0])) if train_only != 'lora' else 0.0}")
     chosen += draw(st.sampled_from([[], ["training.ema_decay=0.9"]]))
     # Filled in where the file is known.
     chosen += draw(st.sampled_from([[], [f"model.pretrained={{weights}}/{model}.eqx"]]))

@@ -34,8 +34,8 @@ def allocate(path: Path, size: int) -> None:
 
 
 @contextmanager
-def waiting_lock(path: Path, progress: Progress) -> Iterator[None]:
-    """Hold a lock file; wait while another process does. It is freed even by `kill -9`."""
+def waiting_lock(path: Path, progress: Progress, *, doing: str = "decoding the same data set") -> Iterator[None]:
+    """Hold a lock file; wait while another process does, which is `doing` this. It is freed even by `kill -9`."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE)
     try:
         told = False
@@ -45,7 +45,7 @@ def waiting_lock(path: Path, progress: Progress) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if not told:
-                    progress.say("Another process is decoding the same data set; waiting for it.")
+                    progress.say(f"Another process is {doing}; waiting for it.")
                     told = True
                 time.sleep(_SECONDS_BETWEEN_TRIES)
         yield

@@ -1,0 +1,245 @@
+"""Features of samples on disk: what a frozen network makes of them, computed once and not in every step.
+
+One file per network and data, named by a digest of both: features, targets, and a SHA-256 of all. A file whose digest
+does not agree is made anew. It is written beside its place and renamed, so that it is whole or absent; the oldest files
+go when a folder would hold more than `MOST_BYTES`.
+
+Features are patient data, as images are: the folder is its owner's alone, and one that others can enter is not used.
+"""
+
+import contextlib
+import hashlib
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from dpmed.data.base import Dataset, Info, Sample, Split
+from dpmed.data.storage.reserve import waiting_lock
+from dpmed.errors import InputError, RunError
+from dpmed.files import make_folder, write_atomically
+from dpmed.progress import Progress
+
+FOLDER = "features"
+MOST_BYTES = 4 << 30
+_SPARE_BYTES = 1 << 30
+_READ_BYTES = 1 << 22
+_DIGEST_BYTES = 32
+_OTHERS = 0o077
+_ABANDONED_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a file of features holds, in this order.
+
+    Attributes:
+        samples: how many.
+        feature_shape: of one sample; float32.
+        target_shape: of one sample.
+        target_dtype: of targets.
+    """
+
+    samples: int
+    feature_shape: tuple[int, ...]
+    target_shape: tuple[int, ...]
+    target_dtype: str
+
+    @property
+    def feature_bytes(self) -> int:
+        """Of all features."""
+        return 4 * self.samples * math.prod(self.feature_shape)
+
+    @property
+    def total_bytes(self) -> int:
+        """Of the file."""
+        targets = self.samples * math.prod(self.target_shape) * np.dtype(self.target_dtype).itemsize
+        return self.feature_bytes + targets + _DIGEST_BYTES
+
+
+Batches = Iterator[tuple[Float[np.ndarray, "sample ..."], Shaped[np.ndarray, "sample ..."]]]
+
+
+class FeatureDataset:
+    """A data set whose samples are features; only those that were asked for are there.
+
+    Args:
+        dataset: that the features were made of; tells all but inputs and targets.
+        numbers: rising; of the samples that are there.
+        features: of these samples.
+        targets: of these samples.
+    """
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        numbers: Int[np.ndarray, " kept"],
+        features: Float[np.ndarray, "kept ..."],
+        targets: Shaped[np.ndarray, "kept ..."],
+    ) -> None:
+        self._dataset = dataset
+        self._rows = {int(number): row for row, number in enumerate(numbers)}
+        self._features = features
+        self._targets = targets
+
+    @property
+    def info(self) -> Info:
+        """As of the images."""
+        return self._dataset.info
+
+    @property
+    def labels(self) -> Int[np.ndarray, " sample"] | None:
+        """As of the images."""
+        return self._dataset.labels
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """As of the images."""
+        return self._dataset.groups
+
+    @property
+    def official_split(self) -> Split | None:
+        """As of the images."""
+        return self._dataset.official_split
+
+    def columns(self) -> dict[str, Sequence[str]]:
+        """As of the images."""
+        return self._dataset.columns()
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        row = self._rows[int(index)]
+        return Sample(input=np.array(self._features[row]), target=np.array(self._targets[row]))
+
+    def gather(
+        self, numbers: Int[np.ndarray, " sample"]
+    ) -> tuple[Shaped[np.ndarray, "sample ..."], Shaped[np.ndarray, "sample ..."]]:
+        """Copies of several samples at once."""
+        rows = np.array([self._rows[number] for number in numbers.tolist()], np.int64)
+        return np.take(self._features, rows, axis=0), np.take(self._targets, rows, axis=0)
+
+
+def kept_features(
+    base: Path, key: str, layout: Layout, make: Callable[[], Batches], progress: Progress
+) -> tuple[Float[np.ndarray, "sample ..."], Shaped[np.ndarray, "sample ..."]] | None:
+    """Features and targets of a file, which is made if it is not there or damaged.
+
+    Args:
+        base: folder of all caches.
+        key: digest of all that the features depend on.
+        layout: of the file.
+        make: gives features and targets of all samples, in order.
+        progress: tells why there is no file.
+
+    Returns:
+        Arrays that cannot be written to; None where features are not kept: there is no room, or others could read them.
+    """
+    folder = _own_folder(base, progress)
+    if folder is None:
+        return None
+    path = folder / f"{key}.features"
+    found = _read(path, key, layout)
+    if found is not None:
+        return found
+    try:
+        with waiting_lock(folder / f"{key}.lock", progress, doing="computing the same features"):
+            found = _read(path, key, layout)  # whoever held the lock may have made it
+            if found is None and _make_room(folder, layout.total_bytes, progress):
+                write_atomically(path, lambda file: _write(file, key, layout, make()))
+                found = _read(path, key, layout)
+    except (RunError, OSError) as error:
+        progress.say(f"Features are not kept: {error}")
+    return found
+
+
+def _own_folder(base: Path, progress: Progress) -> Path | None:
+    try:
+        folder = make_folder(base / FOLDER)
+        state = folder.lstat()
+    except (InputError, OSError) as error:
+        progress.say(f"Features are not kept: {error}")
+        return None
+    if folder.is_symlink() or state.st_uid != os.getuid() or state.st_mode & _OTHERS:
+        progress.say(f"Features are not kept: {folder} is a link or not yours alone. Use chmod 700, or remove it.")
+        return None
+    return folder
+
+
+def _make_room(folder: Path, needed: int, progress: Progress) -> bool:
+    """Whether the folder may take so many bytes more, once its oldest files are gone."""
+    files = []
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # another process may tidy up too
+            state = path.lstat()
+            if path.suffix == ".features":
+                files.append((state.st_mtime, state.st_size, path))
+            elif path.suffix == ".tmp" and state.st_mtime < time.time() - _ABANDONED_SECONDS:
+                path.unlink()
+    total = sum(size for _, size, _ in files)
+    free = shutil.disk_usage(folder).free
+    room = min(MOST_BYTES, free + total - _SPARE_BYTES)
+    if needed > room:
+        progress.say(
+            f"Features would take {needed / 1e9:.1f} GB, but {folder} may hold {max(room, 0) / 1e9:.1f} GB: the whole "
+            "network is computed in every step instead."
+        )
+        return False
+    for _, size, path in sorted(files):
+        if total + needed <= room:
+            break
+        with contextlib.suppress(OSError):
+            path.unlink()
+        total -= size
+    return True
+
+
+def _write(file: BinaryIO, key: str, layout: Layout, batches: Batches) -> None:
+    digest = hashlib.sha256(key.encode())
+    targets = []
+    for features, own in batches:
+        content = np.ascontiguousarray(features, np.float32).tobytes()
+        digest.update(content)
+        file.write(content)
+        targets.append(own)
+    content = np.ascontiguousarray(np.concatenate(targets), layout.target_dtype).tobytes()
+    digest.update(content)
+    file.write(content)
+    file.write(digest.digest())
+
+
+def _read(
+    path: Path, key: str, layout: Layout
+) -> tuple[Float[np.ndarray, "sample ..."], Shaped[np.ndarray, "sample ..."]] | None:
+    """What a file holds; None where it is missing, damaged or another's."""
+    digest = hashlib.sha256(key.encode())
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(descriptor, "rb") as file:
+            if os.fstat(descriptor).st_size != layout.total_bytes:
+                return None
+            left = layout.total_bytes - _DIGEST_BYTES
+            while left:
+                part = file.read(min(left, _READ_BYTES))
+                if not part:
+                    return None
+                digest.update(part)
+                left -= len(part)
+            if file.read() != digest.digest():
+                return None
+            os.utime(descriptor)
+            # A map of the very file that was checked, whatever its name now stands for.
+            content = np.memmap(file, np.uint8, "r")
+    except OSError:
+        return None
+    features = content[: layout.feature_bytes].view(np.float32).reshape(layout.samples, *layout.feature_shape)
+    targets = content[layout.feature_bytes : -_DIGEST_BYTES].view(layout.target_dtype)
+    return features, targets.reshape(layout.samples, *layout.target_shape)
