@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from dpmed.config.model import Resnet18Model
-from dpmed.models.resnet18 import _overlapping_max_pool
+from dpmed.models.networks.residual import _overlapping_max_pool
 from tests.models.made import build, check_gradients
 
 
