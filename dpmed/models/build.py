@@ -51,6 +51,7 @@ class BuiltModel:
         stages: for each weight how many parts of the network lie between it and the output; 0 for the head.
         trained: for each weight whether it is trained.
         parameters: how many numbers are trained.
+        pretrained_notes: what was changed of the file that training begins with, a sentence each.
     """
 
     module: eqx.Module
@@ -59,6 +60,7 @@ class BuiltModel:
     stages: PyTree[int]
     trained: PyTree[bool]
     parameters: int
+    pretrained_notes: tuple[str, ...] = ()
 
 
 def build_model(
@@ -83,8 +85,10 @@ def build_model(
         _check_task(config, task)
         module, state = eqx.nn.make_with_state(_make_members)(config, input_shape, outputs, key)
     mixes = isinstance(config, ConvolutionalTable) and config.normalisation == "batch"
+    notes: tuple[str, ...] = ()
     if config.pretrained is not None:
-        module = load_pretrained(module, config.pretrained)
+        loaded = load_pretrained(module, config.pretrained)
+        module, notes = loaded.module, loaded.notes
     stages = stages_from_head(module)
     trained = jax.tree.map(lambda stage: config.train_only == "all" or stage == 0, stages)
     trained = jax.tree.map(lambda chosen, fixed: chosen and not fixed, trained, constants(module))
@@ -96,6 +100,7 @@ def build_model(
         stages=stages,
         trained=trained,
         parameters=sum(jax.tree.leaves(jax.tree.map(operator.mul, sizes, trained))),
+        pretrained_notes=notes,
     )
 
 
