@@ -171,9 +171,7 @@ def translate(tensors: Tensors, family: Family, module: Any, names: list[str], *
     wanted = {name: _public(_MEMBER.sub("", name), family.rules, network) for name in names}
     # All of the head or nothing: half a head would be a damaged file.
     headless = not any(name in tensors for name in _HEADS)
-    missing = {
-        theirs for theirs, _ in wanted.values() if theirs not in tensors and not (headless and theirs in _HEADS)
-    }
+    missing = {theirs for theirs, _ in wanted.values() if theirs not in tensors and not (headless and theirs in _HEADS)}
     used = {theirs for theirs, _ in wanted.values()}
     surplus = {name for name in tensors if name not in used and not _may_be_left(name)}
     if missing or surplus:
