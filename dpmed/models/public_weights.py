@@ -1,8 +1,8 @@
 """Weights of residual networks and vision transformers by the names that torchvision and timm give them.
 
-A file is known by its own keys. Each family is a table of rules: a pattern for the name of an array of ours, the name of
-theirs, and the change of layout. Every array of ours must be found, with the head as the one exception, and every array
-of theirs must be of use: what else a file holds, such as layer scale, would make it another network.
+A file is known by its own keys. Each family is a table of rules: a pattern for the name of an array of ours, the name
+of theirs, and the change of layout. Every array of ours must be found, with the head as the one exception, and every
+array of theirs must be of use: what else a file holds, such as layer scale, would make it another network.
 """
 
 import re

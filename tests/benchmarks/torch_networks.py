@@ -9,8 +9,9 @@ import sys
 import numpy as np
 import torch
 
-# A torchvision whose compiled part does not fit this torch declares an operation that networks do not need.
-torch.library.define("torchvision::nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+# A torchvision whose compiled part does not fit this torch lacks operations that these networks do not need.
+for _name in ("nms", "qnms"):
+    torch.library.define(f"torchvision::{_name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
 def make(name: str) -> torch.nn.Module:

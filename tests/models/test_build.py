@@ -95,3 +95,12 @@ def test_of_a_head_alone_only_the_head_is_counted():
 def test_what_does_not_fit_is_refused_with_a_way_out(config, shape, task, word):
     with pytest.raises(InputError, match=word):
         build(config, shape, task=task)
+
+
+@pytest.mark.parametrize("train_only", ["all", "head"])
+def test_mean_and_variance_of_frozen_norms_are_never_trained(train_only):
+    built = build(Resnet9Model(name="resnet9", **TINY, normalisation="frozen", train_only=train_only), (8, 8, 1))
+    assert not built.mixes_samples and built.state is None
+    norm = built.trained.stem.norm
+    assert (norm.scale, norm.shift) == ((train_only == "all"),) * 2
+    assert (norm.mean, norm.variance) == (False, False)

@@ -1,4 +1,4 @@
-"""The vision transformer: gradients, attention against a loop over heads, norms of records by layer against the loop."""
+"""The vision transformer: gradients, attention head by head, norms of records by layer against the loop."""
 
 import equinox as eqx
 import jax
