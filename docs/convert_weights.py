@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-
 # Under which names checkpoints of training keep the network, and what stands before the names of its arrays.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "teacher", "student")
 PREFIXES = ("module.", "backbone.", "model.")

@@ -51,8 +51,8 @@ class Config(Table):
                 )
             if getattr(self.model, "convolution", "plain") != "plain":
                 raise ValueError(
-                    'model.normalisation = "frozen" goes with model.convolution = "plain": mean and variance of the file '
-                    "are those of its own filters"
+                    'model.normalisation = "frozen" goes with model.convolution = "plain": mean and variance of '
+                    "the file are those of its own filters"
                 )
         return self
 

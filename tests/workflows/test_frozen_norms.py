@@ -1,4 +1,4 @@
-"""Private training from a file with frozen norms: their statistics keep their bits, and the ledger says whose they are."""
+"""Private training from a file with frozen norms: their statistics keep their bits, and the ledger names the file."""
 
 import hashlib
 import json
@@ -26,6 +26,7 @@ def test_statistics_keep_their_bits_over_private_steps_while_scale_and_shift_mov
     settings = [
         'model={name="resnet9", channels=[2,2,2,2], convolution="plain", normalisation="frozen", scale_norm=false, '
         f'pretrained="{path}"}}',
+        'optimizer={name="sgd", learning_rate=0.1}',
         "training.epochs=1",
         "training.microbatch=256",
         "privacy.noise_source=seeded",
