@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import dpmed
 from dpmed.config.model import Resnet9Model
@@ -14,6 +15,7 @@ from dpmed.models.build import build_model
 from dpmed.models.weights import load_weights, save_weights
 
 
+@pytest.mark.slow
 def test_statistics_keep_their_bits_over_private_steps_while_scale_and_shift_move(tmp_path):
     config = Resnet9Model(name="resnet9", channels=(2, 2, 2, 2), normalisation="frozen", scale_norm=False)
     module = build_model(config, (8, 8, 1), outputs=10, task="classification", key=jax.random.key(1)).module
