@@ -9,7 +9,7 @@ from dpmed.config.base import Arguments, Factory, Table
 
 Activation = Literal["mish", "relu", "elu", "selu", "leaky_relu", "gelu", "tanh"]
 ConvolutionKind = Literal["plain", "standardised", "centred"]
-Normalisation = Literal["group", "batch", "none"]
+Normalisation = Literal["group", "batch", "frozen", "none"]
 Pooling = Literal["max", "average"]
 Width = Annotated[int, Field(ge=1, le=65_536)]
 Widths = Annotated[tuple[Width, ...], Field(min_length=1, max_length=12)]
@@ -33,8 +33,9 @@ class ModelTable(Table):
     members: Annotated[int, Field(ge=1, le=64)] = 1
     """Networks of this kind that are trained together; their predictions are averaged (an ensemble)."""
     pretrained: Path | None = None
-    """Weights to begin with, `.safetensors` or `.eqx`, of the same architecture. Another number of input channels or
-    classes is adapted. They must not come from the private data; the ledger names the file."""
+    """Weights to begin with, of the same architecture: `.eqx` or `.safetensors` of dpmed, or `.safetensors` or `.npz`
+    of torchvision or timm by their own names. Another number of input channels or classes, and for `vit` another size
+    of images, is adapted. They must not come from the private data; the ledger names the file."""
     train_only: Literal["all", "head", "norms", "bias", "lora"] = "all"
     """What is trained; of use with `pretrained`. `head` trains the last layer and leaves all else as it is. The others
     train the head and: `norms` scale and shift of all normalisations, `bias` all biases and shifts (Ben Zaken et al.,
@@ -88,7 +89,8 @@ class ConvolutionalTable(ModelTable):
     """`centred` takes the mean of each filter out, `standardised` also divides by its standard deviation (Qiao et al.,
     2019)."""
     normalisation: Normalisation = "group"
-    """`batch` mixes samples and is refused under [privacy]; `none` leaves normalisation out."""
+    """`batch` mixes samples and is refused under [privacy]; `frozen` is batch norm whose mean and variance are
+    constants from the `pretrained` file, and mixes none; `none` leaves normalisation out."""
     groups: Annotated[int, Field(ge=1)] = 32
     """Groups of each group norm; where it does not divide the channels, their greatest common divisor."""
     activation: Activation = "mish"
@@ -119,16 +121,56 @@ class WideResnetModel(ConvolutionalTable):
     """Factor on the 16, 32 and 64 channels of the three stages."""
 
 
-class Resnet18Model(ConvolutionalTable):
-    """ResNet-18 (He et al., 2016)."""
+class ResidualTable(ConvolutionalTable):
+    """What the tables of the residual networks of He et al. (2016) hold."""
 
-    name: Literal["resnet18"]
     channels: Annotated[tuple[Width, ...], Field(min_length=4, max_length=4)] = (64, 128, 256, 512)
-    """Channels of the four stages."""
+    """Channels that each of the four stages computes with."""
     stem: Literal["large", "small"] = "large"
     """`large`: 7 x 7 with stride 2 and pooling, for images from about 64 pixels; `small`: 3 x 3, for less."""
     activation: Activation = "relu"
     """Non-linearity after each normalisation."""
+
+
+class Resnet18Model(ResidualTable):
+    """ResNet-18 (He et al., 2016)."""
+
+    name: Literal["resnet18"]
+
+
+class Resnet34Model(ResidualTable):
+    """ResNet-34 (He et al., 2016)."""
+
+    name: Literal["resnet34"]
+
+
+class Resnet50Model(ResidualTable):
+    """ResNet-50 (He et al., 2016) as torchvision has it: blocks of three convolutions, the stride at 3 x 3."""
+
+    name: Literal["resnet50"]
+
+
+class VitModel(ModelTable):
+    """Vision transformer (Dosovitskiy et al., 2021), for two dimensions.
+
+    The defaults are ViT-S/16; ViT-B/16 has `width = 768` and `heads = 12`, ViT-Ti/16 `width = 192` and `heads = 3`.
+    """
+
+    name: Literal["vit"]
+    patch: Annotated[int, Field(ge=1, le=256)] = 16
+    """Side of the squares that the image is cut into, in pixels; must divide the image's sides."""
+    width: Width = 384
+    """Numbers of each token."""
+    depth: Annotated[int, Field(ge=1, le=64)] = 12
+    """Blocks of attention and two layers."""
+    heads: Annotated[int, Field(ge=1, le=64)] = 6
+    """Of attention; must divide the width."""
+
+    @model_validator(mode="after")
+    def _check_heads(self) -> Self:
+        if self.width % self.heads:
+            raise ValueError(f"heads = {self.heads} does not divide width = {self.width}")
+        return self
 
 
 class UnetModel(ConvolutionalTable):
@@ -165,6 +207,15 @@ class CustomModel(ModelTable):
 
 
 ModelConfig = Annotated[
-    MlpModel | SmallCnnModel | Resnet9Model | WideResnetModel | Resnet18Model | UnetModel | CustomModel,
+    MlpModel
+    | SmallCnnModel
+    | Resnet9Model
+    | WideResnetModel
+    | Resnet18Model
+    | Resnet34Model
+    | Resnet50Model
+    | VitModel
+    | UnetModel
+    | CustomModel,
     Field(discriminator="name"),
 ]

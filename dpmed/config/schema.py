@@ -41,6 +41,22 @@ class Config(Table):
     """`[evaluation]`: what is measured."""
 
     @model_validator(mode="after")
+    def _check_frozen_norms(self) -> Self:
+        # Not in the model's own table: a finished model has its statistics, and no file to begin with.
+        if getattr(self.model, "normalisation", None) == "frozen":
+            if self.model.pretrained is None:
+                raise ValueError(
+                    'model.normalisation = "frozen" takes mean and variance from a file: give model.pretrained, or '
+                    'choose "group"'
+                )
+            if getattr(self.model, "convolution", "plain") != "plain":
+                raise ValueError(
+                    'model.normalisation = "frozen" goes with model.convolution = "plain": mean and variance of '
+                    "the file are those of its own filters"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_budget(self) -> Self:
         if self.privacy is None:
             if self.training.epochs is None:

@@ -7,7 +7,7 @@ import equinox as eqx
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from dpmed.models.convolution import Convolution, Kind
-from dpmed.models.layers import ACTIVATIONS, BatchNorm, GroupNorm, Norm, apply_norm
+from dpmed.models.layers import ACTIVATIONS, BatchNorm, FrozenNorm, GroupNorm, Norm, apply_norm
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Style:
     Attributes:
         dimensions: of space.
         convolution: `plain`, `standardised` or `centred`.
-        normalisation: `group`, `batch` or `none`.
+        normalisation: `group`, `batch`, `frozen` or `none`.
         groups: of group norm; where it does not divide the channels, their greatest common divisor.
         activation: a name in `ACTIVATIONS`.
     """
@@ -34,6 +34,8 @@ class Style:
             return None
         if self.normalisation == "batch":
             return BatchNorm(channels)
+        if self.normalisation == "frozen":
+            return FrozenNorm(channels)
         return GroupNorm(channels, gcd(self.groups, channels))
 
     def convolve(

@@ -16,8 +16,11 @@ from dpmed.config.model import (
     ModelConfig,
     Resnet9Model,
     Resnet18Model,
+    Resnet34Model,
+    Resnet50Model,
     SmallCnnModel,
     UnetModel,
+    VitModel,
     WideResnetModel,
 )
 from dpmed.errors import InputError
@@ -26,15 +29,18 @@ from dpmed.models.custom import make_custom
 from dpmed.models.ensemble import Ensemble
 from dpmed.models.finetuning.chosen import chosen_weights
 from dpmed.models.finetuning.lora import add_adapters
+from dpmed.models.layers import constants
+from dpmed.models.networks.residual import DEPTHS, ResidualNetwork
+from dpmed.models.networks.resnet9 import Resnet9
+from dpmed.models.networks.small import Mlp, SmallCnn
+from dpmed.models.networks.unet import Unet
+from dpmed.models.networks.vit import Vit
+from dpmed.models.networks.wide_resnet import WideResnet
 from dpmed.models.pretrained import load_pretrained
-from dpmed.models.resnet9 import Resnet9
-from dpmed.models.resnet18 import Resnet18
-from dpmed.models.small import Mlp, SmallCnn
 from dpmed.models.stages import stages_from_head
-from dpmed.models.unet import Unet
-from dpmed.models.wide_resnet import WideResnet
 
-ShippedModel = MlpModel | SmallCnnModel | Resnet9Model | WideResnetModel | Resnet18Model | UnetModel
+ResidualModel = Resnet18Model | Resnet34Model | Resnet50Model
+ShippedModel = MlpModel | SmallCnnModel | Resnet9Model | WideResnetModel | ResidualModel | VitModel | UnetModel
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -48,6 +54,7 @@ class BuiltModel:
         stages: for each weight how many parts of the network lie between it and the output; 0 for the head.
         trained: for each weight whether it is trained.
         parameters: how many numbers are trained.
+        pretrained_notes: what was changed of the file that training begins with, a sentence each.
     """
 
     module: eqx.Module
@@ -56,6 +63,7 @@ class BuiltModel:
     stages: PyTree[int]
     trained: PyTree[bool]
     parameters: int
+    pretrained_notes: tuple[str, ...] = ()
 
 
 def build_model(
@@ -80,12 +88,15 @@ def build_model(
         _check_task(config, task)
         module, state = eqx.nn.make_with_state(_make_members)(config, input_shape, outputs, key)
     mixes = isinstance(config, ConvolutionalTable) and config.normalisation == "batch"
+    notes: tuple[str, ...] = ()
     if config.pretrained is not None:
-        module = load_pretrained(module, config.pretrained)
+        loaded = load_pretrained(module, config.pretrained)
+        module, notes = loaded.module, loaded.notes
     if config.adapters is not None:
         module = _adapted(module, config.adapters, key)
     stages = stages_from_head(module)
-    trained = chosen_weights(module, stages, config.train_only, where="model.train_only")
+    chosen = chosen_weights(module, stages, config.train_only, where="model.train_only")
+    trained = jax.tree.map(lambda chosen, fixed: chosen and not fixed, chosen, constants(module))
     sizes = jax.tree.map(lambda leaf: leaf.size, eqx.filter(module, eqx.is_inexact_array))
     return BuiltModel(
         module=module,
@@ -94,6 +105,7 @@ def build_model(
         stages=stages,
         trained=trained,
         parameters=sum(jax.tree.leaves(jax.tree.map(operator.mul, sizes, trained))),
+        pretrained_notes=notes,
     )
 
 
@@ -140,6 +152,20 @@ def _make(config: ShippedModel, input_shape: tuple[int, ...], outputs: int, key:
             return SmallCnn(
                 input_shape, config.channels, outputs, groups=config.groups, activation=config.activation, key=key
             )
+        case VitModel():
+            size = _check_patches(input_shape, config.patch)
+            return Vit(
+                size, outputs, patch=config.patch, width=config.width, depth=config.depth, heads=config.heads, key=key
+            )
+    return _make_convolutional(config, input_shape, outputs, key)
+
+
+def _make_convolutional(
+    config: Resnet9Model | WideResnetModel | ResidualModel | UnetModel,
+    input_shape: tuple[int, ...],
+    outputs: int,
+    key: PRNGKeyArray,
+) -> eqx.Module:
     style = Style(
         dimensions=len(input_shape) - 1,
         convolution=config.convolution,
@@ -163,9 +189,16 @@ def _make(config: ShippedModel, input_shape: tuple[int, ...], outputs: int, key:
         case WideResnetModel():
             _check_depth(config.depth)
             return WideResnet(channel, outputs, depth=config.depth, width=config.width, style=style, key=key)
-        case Resnet18Model():
-            large = config.stem == "large"
-            return Resnet18(channel, config.channels, outputs, style=style, large_stem=large, key=key)
+        case Resnet18Model() | Resnet34Model() | Resnet50Model():
+            return ResidualNetwork(
+                channel,
+                config.channels,
+                outputs,
+                depths=DEPTHS[config.name],
+                style=style,
+                large_stem=config.stem == "large",
+                key=key,
+            )
         case UnetModel():
             _check_halvings(input_shape, len(config.channels) - 1)
             return Unet(channel, config.channels, outputs, style=style, pooling=config.pooling, key=key)
@@ -189,6 +222,20 @@ def _check_halvings(input_shape: tuple[int, ...], halvings: int) -> None:
             where="model.channels",
             remedy=f"Give images of side {2**halvings} or more, or choose a network with fewer levels.",
         )
+
+
+def _check_patches(input_shape: tuple[int, ...], patch: int) -> tuple[int, int, int]:
+    if len(input_shape) != 3:  # noqa: PLR2004 height, width, channel
+        raise InputError("vit takes pictures, not volumes", where="model.name", remedy='Use name = "resnet18".')
+    height, width, channels = input_shape
+    if height % patch or width % patch:
+        nearest = " x ".join(str(max(1, round(side / patch)) * patch) for side in (height, width))
+        raise InputError(
+            f"patches of {patch} pixels do not tile an image of {height} x {width}",
+            where="model.patch",
+            remedy=f"Give images of {nearest} (data.size), or choose another patch.",
+        )
+    return height, width, channels
 
 
 def _check_depth(depth: int) -> None:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -49,24 +50,25 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True)
 class LinearProduct:
-    """How an affine map of a vector is a matrix product: of one row."""
+    """How an affine map of vectors, one or one per position, is a matrix product: a row for each."""
 
     def apply(self, x: Array, weight: Array) -> Array:
-        """The product of the weight with one vector."""
-        return weight.astype(x.dtype) @ x
+        """The product of the weight with each vector."""
+        weight = weight.astype(x.dtype)
+        return weight @ x if x.ndim == 1 else x @ weight.T
 
     def columns(self, x: Array) -> Array:
-        """The vector as a row."""
-        return x[None]
+        """The vectors as rows."""
+        return x.reshape(-1, x.shape[-1])
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
-        """For each record the outer product of output gradient and input, over all views."""
-        del weight
-        return jnp.einsum("bvo,bvi->boi", gradient, x)
+        """For each record the outer product of output gradient and input, over all views and positions."""
+        records, outputs, inputs = len(x), *weight.shape
+        return jnp.einsum("bvo,bvi->boi", gradient.reshape(records, -1, outputs), x.reshape(records, -1, inputs))
 
 
 class Linear(eqx.Module):
-    """An affine map of a vector.
+    """An affine map of a vector, or of the vector at each position.
 
     Attributes:
         weight: `(outputs, inputs)`.
@@ -81,13 +83,15 @@ class Linear(eqx.Module):
         self.weight = gain / math.sqrt(inputs) * jax.random.normal(key, (outputs, inputs), jnp.float32)
         self.bias = jnp.zeros(outputs, jnp.float32)
 
-    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+    def __call__(self, x: Float[Array, "*positions inputs"]) -> Float[Array, "*positions outputs"]:
         """The map of `x`."""
-        return multiply(x, self.weight, LinearProduct()) + self.bias
+        return multiply(x, self.weight, LinearProduct()) + self.bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
 # Keeps the normalisation of a constant image finite.
 _SMALLEST_VARIANCE = 1e-5
+# That of published vision transformers.
+_SMALLEST_TOKEN_VARIANCE = 1e-6
 
 
 class GroupNorm(eqx.Module):
@@ -128,6 +132,74 @@ class GroupNorm(eqx.Module):
         return jnp.broadcast_to(means, (self.groups, len(values) // self.groups)).reshape(-1)
 
 
+class LayerNorm(eqx.Module):
+    """The channels at each position are normalised by themselves (Ba et al., 2016).
+
+    Attributes:
+        scale: `(channels,)`, one at first.
+        shift: `(channels,)`, zero at first.
+    """
+
+    scale: Float[Array, " channels"]
+    shift: Float[Array, " channels"]
+
+    def __init__(self, channels: int) -> None:
+        self.scale = jnp.ones(channels, jnp.float32)
+        self.shift = jnp.zeros(channels, jnp.float32)
+
+    def __call__(self, x: Float[Array, "*positions channels"]) -> Float[Array, "*positions channels"]:
+        """`x` with mean 0 and variance 1 at each position, then scaled and shifted."""
+        along = (1,) * (x.ndim - 1) + (-1,)
+        centred = x - jnp.mean(x, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        normal = centred * jax.lax.rsqrt(variance + _SMALLEST_TOKEN_VARIANCE)
+        return normal * self.scale.reshape(along) + self.shift.reshape(along)
+
+
+class FrozenNorm(eqx.Module):
+    """Batch norm whose mean and variance are constants from elsewhere: an affine map of each channel.
+
+    No sample influences another, so that it is allowed under privacy. Mean and variance are never trained: `constants`
+    marks them, and `dpmed.models.build` leaves them out of what is trained.
+
+    Attributes:
+        scale: `(channels,)`, one at first.
+        shift: `(channels,)`, zero at first.
+        mean: `(channels,)`, zero until weights are loaded.
+        variance: `(channels,)`, one until weights are loaded; not negative.
+    """
+
+    scale: Float[Array, " channels"]
+    shift: Float[Array, " channels"]
+    mean: Float[Array, " channels"]
+    variance: Float[Array, " channels"]
+
+    def __init__(self, channels: int) -> None:
+        self.scale = jnp.ones(channels, jnp.float32)
+        self.shift = jnp.zeros(channels, jnp.float32)
+        self.mean = jnp.zeros(channels, jnp.float32)
+        self.variance = jnp.ones(channels, jnp.float32)
+
+    def __call__(self, x: Float[Array, "*space channels"]) -> Float[Array, "*space channels"]:
+        """`x` less the mean, by the standard deviation, then scaled and shifted."""
+        along = (1,) * (x.ndim - 1) + (-1,)
+        factor = self.scale * jax.lax.rsqrt(self.variance + _SMALLEST_VARIANCE)
+        return (x - self.mean.reshape(along)) * factor.reshape(along) + self.shift.reshape(along)
+
+
+def constants(module: PyTree) -> PyTree[bool]:
+    """For every weight whether it is a constant, which no training may move: mean and variance of frozen norms."""
+
+    def marks(node: Any) -> Any:
+        marked = jax.tree.map(lambda _: False, node)
+        if isinstance(node, FrozenNorm):
+            return eqx.tree_at(lambda norm: (norm.mean, norm.variance), marked, (True, True))
+        return marked
+
+    weights = eqx.filter(module, eqx.is_inexact_array)
+    return jax.tree.map(marks, weights, is_leaf=lambda node: isinstance(node, FrozenNorm))
+
+
 class BatchNorm(eqx.Module):
     """Normalisation over the batch, by Equinox: samples influence each other, so it is refused under privacy.
 
@@ -148,7 +220,7 @@ class BatchNorm(eqx.Module):
         return jnp.moveaxis(y, 0, -1), state
 
 
-Norm = GroupNorm | BatchNorm | None
+Norm = GroupNorm | BatchNorm | FrozenNorm | None
 
 
 def apply_norm(

@@ -2,8 +2,10 @@
 
 Names in a `.safetensors` file are the places in the model, as in `stages.0.convolution.weight`; layouts are dpmed's
 own (channels last, filters `(*kernel, in, out)`). An `.eqx` file has no names: its arrays stand in the model's order.
+Files of torchvision and timm are known by their own names (`dpmed.models.public_weights`).
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,67 +16,107 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from dpmed.errors import InputError
+from dpmed.models.public_weights import family_of, translate
 from dpmed.models.stages import stages_from_head
 from dpmed.models.weights import read_arrays
 from dpmed.tensors import read_tensors
 
 _FILTER_AXES = 3  # a side at least, channels in, channels out
+_STATISTICS = ("running_mean", "running_var")
 
 
-def load_pretrained(module: eqx.Module, path: Path) -> eqx.Module:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pretrained:
+    """A model with weights of a file.
+
+    Attributes:
+        module: the model.
+        notes: what of the file was changed or left out, a sentence each.
+    """
+
+    module: eqx.Module
+    notes: tuple[str, ...]
+
+
+def load_pretrained(module: eqx.Module, path: Path) -> Pretrained:
     """The model with the weights of a file.
 
-    A head of other outputs keeps its fresh weights. First filters of other input channels are averaged over their
-    channels and scaled so that an image of equal channels gives the same response as before.
+    A head of other outputs keeps its fresh weights. First filters of n input channels become those of m by their sum
+    over the n, divided by m: an image of equal channels gives the same response as before, and grey images see the sum
+    of the filters for red, green and blue. Positions of a vision transformer are interpolated for another size.
 
     Args:
         module: gives structure and shapes.
         path: `.safetensors`, `.npz` or `.eqx`.
 
     Raises:
-        InputError: the file is missing, damaged or of another architecture; the message names the first array.
+        InputError: the file is missing, damaged or of another architecture; the message names the arrays.
     """
     weights, rest = eqx.partition(module, eqx.is_inexact_array)
     leaves, structure = jax.tree.flatten_with_path(weights)
     names = [jax.tree_util.keystr(place, simple=True, separator=".") for place, _ in leaves]
-    given = _read(path, names)
+    given, notes = _read(path, module, names)
     stages = jax.tree.leaves(stages_from_head(module))
     last = max(stages)
-    adapted = [
-        _adapt(leaf, given[name], name, is_head=stage == 0, is_first=stage == last, where=str(path))
-        for (_, leaf), name, stage in zip(leaves, names, stages, strict=True)
-    ]
-    return eqx.combine(jax.tree.unflatten(structure, adapted), rest)
+    adapted = []
+    for (_, leaf), name, stage in zip(leaves, names, stages, strict=True):
+        if name not in given:
+            # Files without a head are those of features alone.
+            adapted.append(leaf)
+            notes.append("the file has no head, so that it begins anew")
+            continue
+        new, note = _adapt(leaf, given[name], name, is_head=stage == 0, is_first=stage == last, where=str(path))
+        adapted.append(new)
+        notes += note
+    found = eqx.combine(jax.tree.unflatten(structure, adapted), rest)
+    return Pretrained(module=found, notes=tuple(dict.fromkeys(notes)))
 
 
-def _read(path: Path, names: list[str]) -> dict[str, Any]:
+def _read(path: Path, module: eqx.Module, names: list[str]) -> tuple[dict[str, Any], list[str]]:
     if path.suffix == ".eqx":
         arrays = read_arrays(path, at_least=len(names))
-        return dict(zip(names, arrays, strict=False))
-    tensors: dict[str, Any] = dict(read_tensors(path))
+        return dict(zip(names, arrays, strict=False)), []
+    tensors = read_tensors(path)
+    family = family_of(tensors)
+    if family is not None:
+        own = translate(tensors, family, module, names, where=str(path))
+        left = any(name.endswith(_STATISTICS) for name in tensors)
+        taken = any(name.endswith(".norm.variance") for name in names)
+        notes = ["running means and variances of its batch norms were left out"] if left and not taken else []
+        return dict(own), notes
     for name in names:
         if name not in tensors:
             raise InputError(f"has no array {name!r}, so it is of another network", where=str(path))
-    return tensors
+    return dict(tensors), []
 
 
 def _adapt(
     own: Float[Array, "..."], given: Any, name: str, *, is_head: bool, is_first: bool, where: str
-) -> Float[Array, "..."]:
+) -> tuple[Float[Array, "..."], list[str]]:
+    """The array as the model needs it, and what was changed."""
     if not np.isfinite(given).all():
         raise InputError(f"array {name!r} holds values that are not finite", where=where)
+    if name.endswith(".norm.variance") and (np.asarray(given) < 0).any():
+        raise InputError(f"array {name!r} holds negative variances", where=where)
     if given.shape == own.shape:
-        return jnp.asarray(given, own.dtype)
+        return jnp.asarray(given, own.dtype), []
     if is_head and given.ndim == own.ndim:
-        return own
+        return own, ["the head is of other outputs, so that it begins anew"]
+    is_grid = given.ndim == own.ndim == _FILTER_AXES and given.shape[-1] == own.shape[-1]
+    if name.rpartition(".")[2] == "positions" and is_grid:
+        sizes = f"{given.shape[0]} x {given.shape[1]} to {own.shape[0]} x {own.shape[1]}"
+        # Of a smaller grid the cubic filter is widened, as Pillow and timm do.
+        resized = jax.image.resize(np.asarray(given, np.float32), own.shape, "cubic", antialias=True)
+        return resized.astype(own.dtype), [f"positions were interpolated from {sizes} patches"]
     others_agree = given.ndim == own.ndim >= _FILTER_AXES and (*given.shape[:-2], given.shape[-1]) == (
         *own.shape[:-2],
         own.shape[-1],
     )
     if is_first and others_agree:
         before, after = given.shape[-2], own.shape[-2]
-        mean = np.asarray(given).mean(axis=-2, keepdims=True) * (before / after)
-        return jnp.asarray(np.repeat(mean, after, axis=-2), own.dtype)
+        each = np.asarray(given).sum(axis=-2, keepdims=True) / after
+        note = f"the first filters were summed over their {before} input channels, for {after}"
+        return jnp.asarray(np.repeat(each, after, axis=-2), own.dtype), [note]
     raise InputError(f"array {name!r} has shape {given.shape}, but {own.shape} is needed", where=where)
 
 

@@ -1,6 +1,8 @@
 """What the ledger says of a plan: it follows from the config, the kind of data set and N, never from patients."""
 
+import hashlib
 from importlib.metadata import version
+from pathlib import Path
 
 from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schema import Config
@@ -21,7 +23,13 @@ _COHORT_NOTE = (
 
 
 def ledger_facts(
-    config: Config, dataset: Dataset, unit: str, *, budget: Budget | None, clipping: Clipping | None
+    config: Config,
+    dataset: Dataset,
+    unit: str,
+    *,
+    budget: Budget | None,
+    clipping: Clipping | None,
+    changed: tuple[str, ...] = (),
 ) -> LedgerFacts:
     """What stays the same in the ledger over a run.
 
@@ -31,10 +39,11 @@ def ledger_facts(
         unit: of privacy.
         budget: solved; None without privacy.
         clipping: of gradients; None without privacy.
+        changed: what was changed of the weights that training begins with.
     """
     privacy, info = config.privacy, dataset.info
     split = split_note(dataset, config.data)
-    outside = (*info.outside_accounting, *uses_of_data(config), *_choices(config, info.unit, unit))
+    outside = (*info.outside_accounting, *uses_of_data(config, changed), *_choices(config, info.unit, unit))
     outside = outside if split is None else (*outside, split)
     data = f"{info.name}: {info.task}, {'x'.join(map(str, info.input_shape))}"
     installed = version("dpmed")
@@ -55,8 +64,13 @@ def ledger_facts(
     )
 
 
-def uses_of_data(config: Config) -> list[str]:
-    """Every use of data that the config asks for and ε does not cover."""
+def uses_of_data(config: Config, changed: tuple[str, ...] = ()) -> list[str]:
+    """Every use of data that the config asks for and ε does not cover.
+
+    Args:
+        config: of the run.
+        changed: what was changed of the weights that training begins with.
+    """
     found = []
     if config.data.limit is not None:
         found.append(
@@ -80,11 +94,19 @@ def uses_of_data(config: Config) -> list[str]:
                 "data is unchecked."
             )
     if config.model.pretrained is not None:
-        found.append(
-            f"Training began with the weights in {config.model.pretrained.name}; ε does not cover the data that those "
-            "were trained on."
-        )
+        found.append(_pretrained_use(config.model.pretrained, getattr(config.model, "normalisation", None), changed))
     return found
+
+
+def _pretrained_use(path: Path, normalisation: str | None, changed: tuple[str, ...]) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    frozen = ", and the constant means and variances of its frozen norms," if normalisation == "frozen" else ""
+    more = f" Of the file, {'; '.join(changed)}." if changed else ""
+    return (
+        f"Training began with the weights{frozen} in {path.name} (SHA-256 {digest}); ε does not cover the data that "
+        f"those were trained on.{more}"
+    )
 
 
 def _choices(config: Config, known: str, unit: str) -> list[str]:

@@ -182,7 +182,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         model=model,
         budget=budget,
         clipping=clipping,
-        facts=ledger_facts(config, dataset, unit, budget=budget, clipping=clipping),
+        facts=ledger_facts(config, dataset, unit, budget=budget, clipping=clipping, changed=model.pretrained_notes),
         units=summarise_units(dataset, split.train),
         steps=epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=epoch,
@@ -192,6 +192,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         else None,
         warnings=(
             *_warnings(config, len(members)),
+            *(f"Of the file model.pretrained, {note}." for note in model.pretrained_notes),
             *_unit_warnings(config, dataset.info),
             *_class_warnings(dataset, split),
             *precision_warnings(config),

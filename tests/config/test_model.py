@@ -14,7 +14,9 @@ def make(**table):
     return ADAPTER.validate_json(json.dumps(table))
 
 
-@pytest.mark.parametrize("name", ["mlp", "small_cnn", "resnet9", "wide_resnet", "resnet18", "unet"])
+@pytest.mark.parametrize(
+    "name", ["mlp", "small_cnn", "resnet9", "wide_resnet", "resnet18", "resnet34", "resnet50", "vit", "unet"]
+)
 def test_every_network_is_chosen_by_its_name_alone_and_is_trained_whole(name):
     config = make(name=name)
     assert (config.name, config.members, config.train_only, config.unfreeze_epochs) == (name, 1, "all", 0)
@@ -25,7 +27,7 @@ def test_every_network_is_chosen_by_its_name_alone_and_is_trained_whole(name):
 def test_names_are_those_that_the_networks_know():
     assert set(get_args(Activation)) == set(ACTIVATIONS)
     assert set(get_args(Pooling)) == set(POOLINGS)
-    assert set(get_args(Normalisation)) == {"group", "batch", "none"}
+    assert set(get_args(Normalisation)) == {"group", "batch", "frozen", "none"}
 
 
 def test_the_papers_classifier_is_the_default_resnet9():
@@ -44,6 +46,7 @@ def test_the_papers_classifier_is_the_default_resnet9():
         ({"name": "resnet9", "channels": [4, 4, 4]}, "channels"),
         ({"name": "resnet18", "stem": "medium"}, "stem"),
         ({"name": "wide_resnet", "depth": 4}, "depth"),
+        ({"name": "vit", "width": 10, "heads": 4}, "does not divide"),
         ({"name": "unet", "channels": [4]}, "channels"),
         ({"name": "mlp", "members": 65}, "members"),
         ({"name": "mlp", "train_only": "tail"}, "train_only"),

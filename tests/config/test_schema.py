@@ -84,3 +84,11 @@ def test_a_norm_that_leaves_float32_no_room_is_refused_where_it_is_divided_by_or
     else:
         with pytest.raises(ValidationError, match="above 1e\\+06"):
             with_targets(["epochs", "epsilon"], **privacy)
+
+
+def test_frozen_statistics_come_from_a_file_of_plain_filters():
+    model = {"name": "resnet18", "normalisation": "frozen", "pretrained": "weights.safetensors"}
+    assert make(training={"epochs": 1}, model=model).model.normalisation == "frozen"
+    for changes, word in (({"pretrained": None}, "give model.pretrained"), ({"convolution": "centred"}, "plain")):
+        with pytest.raises(ValidationError, match=word):
+            make(training={"epochs": 1}, model=model | changes)

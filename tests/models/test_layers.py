@@ -5,7 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.models.layers import GroupNorm, Linear, average_pool, average_to, max_pool, mish
+from dpmed.models.layers import (
+    FrozenNorm,
+    GroupNorm,
+    LayerNorm,
+    Linear,
+    average_pool,
+    average_to,
+    constants,
+    max_pool,
+    mish,
+)
 
 
 def mish_by_definition(x):
@@ -87,3 +97,28 @@ def test_a_linear_layer_is_weight_times_input_plus_bias():
     layer = Linear(3, 2, key=jax.random.key(0))
     x = np.arange(3, dtype=np.float32)
     np.testing.assert_allclose(layer(jnp.asarray(x)), np.asarray(layer.weight) @ x, rtol=1e-6)
+
+
+def test_layer_norm_normalises_each_position_by_itself():
+    x = np.random.default_rng(0).normal(3, 2, (5, 4)).astype(np.float32)
+    wide = x.astype(np.float64)
+    wanted = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(LayerNorm(4)(jnp.asarray(x)), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_norm_is_batch_norm_in_inference_and_its_statistics_are_constants():
+    rng = np.random.default_rng(0)
+    scale, shift, mean, variance = rng.uniform(0.5, 2, (4, 3)).astype(np.float32)
+    layer = jax.tree.unflatten(jax.tree.structure(FrozenNorm(3)), [scale, shift, mean, variance])
+    x = rng.normal(size=(4, 5, 3)).astype(np.float32)
+    wanted = (x - mean) / np.sqrt(variance + 1e-5) * scale + shift
+    np.testing.assert_allclose(jax.tree.map(jnp.asarray, layer)(jnp.asarray(x)), wanted, rtol=1e-5, atol=1e-5)
+    marked = constants({"a": layer, "b": GroupNorm(4, 2)})
+    assert (marked["a"].scale, marked["a"].shift, marked["a"].mean, marked["a"].variance) == (False, False, True, True)
+    assert not any(jax.tree.leaves(marked["b"]))
+
+
+def test_a_linear_layer_maps_every_position():
+    layer = Linear(3, 2, key=jax.random.key(0))
+    x = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    np.testing.assert_allclose(layer(jnp.asarray(x)), x @ np.asarray(layer.weight).T, rtol=1e-4, atol=1e-6)

@@ -54,7 +54,7 @@ def test_other_channels_are_averaged_and_another_head_stays_fresh(tmp_path, endi
     path = tmp_path / f"weights.{ending}"
     save_weights(path, (source, None)) if ending == "eqx" else safetensors(path, source)
     fresh = build().module
-    adapted = load_pretrained(fresh, path)
+    adapted = load_pretrained(fresh, path).module
     grey = jax.random.normal(jax.random.key(3), (8, 8, 1))
     colour = jnp.repeat(grey, 3, axis=-1)
     np.testing.assert_allclose(adapted.convolutions[0](grey), source.convolutions[0](colour), rtol=1e-4, atol=1e-5)

@@ -97,7 +97,7 @@ DECLARED = {
         **dict.fromkeys(
             (
                 "members", "width", "activation", "channels", "groups", "normalisation", "pooling", "scale_norm",
-                "depth", "stem",
+                "depth", "stem", "patch", "heads",
             ),
             "given",
         ),

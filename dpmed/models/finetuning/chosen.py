@@ -12,11 +12,12 @@ from jaxtyping import PyTree
 
 from dpmed.errors import InputError
 from dpmed.models.finetuning.lora import Adapted
-from dpmed.models.layers import BatchNorm, GroupNorm
+from dpmed.models.layers import BatchNorm, FrozenNorm, GroupNorm, LayerNorm
 
 TrainOnly = Literal["all", "head", "norms", "bias", "lora"]
 
-_NORMS = (GroupNorm, BatchNorm)
+# Constants of frozen norms are taken out by `dpmed.models.build`, whatever is trained.
+_NORMS = (GroupNorm, BatchNorm, FrozenNorm, LayerNorm)
 _BIASES = ("bias", "shift")
 _WORDS = {
     "norms": "this network has no normalisation with scale and shift",

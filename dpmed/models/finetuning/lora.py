@@ -54,7 +54,7 @@ class AdaptedLinear(eqx.Module):
         self.up = jnp.zeros((outputs, rank), jnp.float32)
         self.factor = factor
 
-    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+    def __call__(self, x: Float[Array, "*positions inputs"]) -> Float[Array, "*positions outputs"]:
         """The layer's map of `x` and the adapter's."""
         low = multiply(x, self.down, LinearProduct())
         return self.layer(x) + self.factor * multiply(low, self.up, LinearProduct())

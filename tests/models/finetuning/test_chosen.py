@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 
-from dpmed.config.model import MlpModel, Resnet9Model, SmallCnnModel
+from dpmed.config.model import MlpModel, Resnet9Model, SmallCnnModel, VitModel
 from dpmed.errors import InputError
 from tests.models.made import build
 
@@ -44,11 +44,17 @@ def test_members_train_the_same_parts():
     assert trained_names(built) == {f"members.{number}.{name}" for number in (0, 1) for name in wanted}
 
 
-def test_scale_and_shift_of_batch_norm_are_norms_too():
-    tiny = {"channels": (4, 4, 8, 8), "normalisation": "batch"}
+@pytest.mark.parametrize("normalisation", ["batch", "frozen"])
+def test_scale_and_shift_of_batch_norm_are_norms_too_and_constants_are_not(normalisation):
+    tiny = {"channels": (4, 4, 8, 8), "normalisation": normalisation}
     built = build(Resnet9Model(name="resnet9", train_only="norms", **tiny), (8, 8, 1))
     # Eight units and two scale norms: 4, 4, 4 4 4, 8, 8, 8 8 8 channels, two numbers each, and the head.
     assert built.parameters == 2 * (5 * 4 + 5 * 8) + (4 * 8 * 3 + 3)
+
+
+def test_layer_norms_are_norms():
+    built = build(VitModel(name="vit", patch=4, width=6, depth=1, heads=2, train_only="norms"), (8, 8, 1))
+    assert built.parameters == 3 * 2 * 6 + (6 * 3 + 3)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.config.model import LoraTable, MlpModel, Resnet9Model, SmallCnnModel, UnetModel
+from dpmed.config.model import LoraTable, MlpModel, Resnet9Model, SmallCnnModel, UnetModel, VitModel
 from dpmed.dpsgd.bookkeeping import bookkeeping_pass, tagged_leaves
 from dpmed.dpsgd.float64 import float64
 from dpmed.dpsgd.ghost_norms import measure, settle
@@ -29,6 +29,7 @@ NETWORKS = {
     "mlp": (MlpModel(name="mlp", width=(6, 5)), (4, 4, 1), "classification"),
     "small_cnn": (CNN, (8, 8, 1), "classification"),
     "unet": (UnetModel(name="unet", channels=(2, 4), groups=2), (4, 4, 1), "segmentation"),
+    "vit": (VitModel(name="vit", patch=4, width=6, depth=1, heads=2), (8, 8, 1), "classification"),
     "two": (MlpModel(name="mlp", width=(6,), members=2), (4, 4, 1), "classification"),
 }
 

@@ -6,7 +6,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.config.model import MlpModel, Resnet9Model, Resnet18Model, SmallCnnModel, WideResnetModel
+from dpmed.config.model import (
+    MlpModel,
+    Resnet9Model,
+    Resnet18Model,
+    Resnet50Model,
+    SmallCnnModel,
+    VitModel,
+    WideResnetModel,
+)
 from dpmed.models.finetuning.trunk import features_of, head_of
 from tests.models.made import build
 
@@ -22,6 +30,8 @@ TINY = {"channels": (2, 2, 4, 4), "groups": 2}
         (SmallCnnModel(name="small_cnn", channels=(4,), groups=2), (64,)),
         (Resnet9Model(name="resnet9", **TINY), (16,)),
         (Resnet18Model(name="resnet18", stem="small", **TINY), (4,)),
+        (Resnet50Model(name="resnet50", stem="small", **TINY), (16,)),
+        (VitModel(name="vit", patch=4, width=6, depth=1, heads=2), (6,)),
         (WideResnetModel(name="wide_resnet", depth=10, width=1), (64,)),
     ],
     ids=lambda one: getattr(one, "name", None),

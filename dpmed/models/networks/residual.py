@@ -1,4 +1,10 @@
-"""ResNet-18 (He et al., 2016), in two and three dimensions."""
+"""Residual networks of two kinds of blocks, such as ResNet-18 and ResNet-50 (He et al., 2016), in 2D and 3D.
+
+Layers stand as torchvision has them, so that its weights fit: in a bottleneck block the 3 x 3 convolution has the
+stride ("ResNet v1.5"), not the 1 x 1 before it.
+"""
+
+from dataclasses import dataclass
 
 import equinox as eqx
 import jax
@@ -10,14 +16,40 @@ from dpmed.models.blocks import Style, Unit
 from dpmed.models.convolution import pad_first
 from dpmed.models.layers import ACTIVATIONS, Linear
 
-_BLOCKS_PER_STAGE = 2
+# A bottleneck block gives so many times the channels that it computes with.
+_EXPANSION = 4
 
 
-class BasicBlock(eqx.Module):
-    """Two units beside a shortcut; the non-linearity of the second follows the sum.
+@dataclass(frozen=True)
+class Depths:
+    """How deep a residual network is.
 
     Attributes:
-        units: the first may have a stride.
+        blocks: of each stage.
+        bottleneck: whether blocks are of three convolutions (1, 3 and 1 wide) or of two (3 wide).
+    """
+
+    blocks: tuple[int, ...]
+    bottleneck: bool = False
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Stage and place within it for every block, both from 0."""
+        return [(stage, place) for stage, count in enumerate(self.blocks) for place in range(count)]
+
+
+DEPTHS = {
+    "resnet18": Depths((2, 2, 2, 2)),
+    "resnet34": Depths((3, 4, 6, 3)),
+    "resnet50": Depths((3, 4, 6, 3), bottleneck=True),
+}
+
+
+class ResidualBlock(eqx.Module):
+    """Two or three units beside a shortcut; the non-linearity of the last follows the sum.
+
+    Attributes:
+        units: of two the first may have a stride, of three the second.
         shortcut: of side one, where size or channels change; None otherwise.
         activation: name of the non-linearity.
     """
@@ -26,15 +58,25 @@ class BasicBlock(eqx.Module):
     shortcut: Unit | None
     activation: str = eqx.field(static=True)
 
-    def __init__(self, channels_in: int, channels_out: int, *, stride: int, style: Style, key: PRNGKeyArray) -> None:
-        first, second, third = jax.random.split(key, 3)
-        self.units = [
-            Unit(channels_in, channels_out, style=style, key=first, stride=stride),
-            Unit(channels_out, channels_out, style=style, key=second, active=False),
-        ]
+    def __init__(
+        self, channels_in: int, channels: int, *, bottleneck: bool, stride: int, style: Style, key: PRNGKeyArray
+    ) -> None:
+        channels_out = _channels_out(channels, bottleneck)
+        # Side, channels and stride of each unit.
+        plan = (
+            [(1, channels, 1), (3, channels, stride), (1, channels_out, 1)]
+            if bottleneck
+            else [(3, channels, stride), (3, channels_out, 1)]
+        )
+        *keys, last = jax.random.split(key, len(plan) + 1)
+        self.units, before = [], channels_in
+        for place, ((size, after, step), one) in enumerate(zip(plan, keys, strict=True), start=1):
+            active = place < len(plan)
+            self.units.append(Unit(before, after, style=style, key=one, size=size, stride=step, active=active))
+            before = after
         changes = channels_in != channels_out or stride != 1
         self.shortcut = (
-            Unit(channels_in, channels_out, style=style, key=third, size=1, stride=stride, active=False)
+            Unit(channels_in, channels_out, style=style, key=last, size=1, stride=stride, active=False)
             if changes
             else None
         )
@@ -52,19 +94,21 @@ class BasicBlock(eqx.Module):
         return ACTIVATIONS[self.activation](x + y), state
 
 
-class Resnet18(eqx.Module):
-    """ResNet-18 for one image.
+class ResidualNetwork(eqx.Module):
+    """A residual network for one image.
 
     Attributes:
         stem: first unit.
-        blocks: two for each of the four stages; all stages but the first begin with stride two.
+        blocks: of all stages; every stage but the first begins with stride two.
         head: linear, zero at first.
+        depths: blocks of each stage, and their kind.
         pools: whether pooling (3 wide, stride 2) follows the stem.
     """
 
     stem: Unit
-    blocks: list[BasicBlock]
+    blocks: list[ResidualBlock]
     head: Linear
+    depths: Depths = eqx.field(static=True)
     pools: bool = eqx.field(static=True)
 
     def __init__(
@@ -73,21 +117,25 @@ class Resnet18(eqx.Module):
         channels: tuple[int, ...],
         outputs: int,
         *,
+        depths: Depths,
         style: Style,
         large_stem: bool,
         key: PRNGKeyArray,
     ) -> None:
-        stem, head, *keys = jax.random.split(key, 2 + _BLOCKS_PER_STAGE * len(channels))
+        """`channels` are those that each stage computes with; a bottleneck block gives four times as many."""
+        stem, head, *keys = jax.random.split(key, 2 + len(depths.places))
         size, stride = (7, 2) if large_stem else (3, 1)
         self.stem = Unit(channels_in, channels[0], style=style, key=stem, size=size, stride=stride)
-        before, blocks = channels[0], []
-        for number, one in enumerate(keys):
-            stage, place = divmod(number, _BLOCKS_PER_STAGE)
+        before, blocks, bottleneck = channels[0], [], depths.bottleneck
+        for (stage, place), one in zip(depths.places, keys, strict=True):
             stride = 2 if stage > 0 and place == 0 else 1
-            blocks.append(BasicBlock(before, channels[stage], stride=stride, style=style, key=one))
-            before = channels[stage]
+            blocks.append(
+                ResidualBlock(before, channels[stage], bottleneck=bottleneck, stride=stride, style=style, key=one)
+            )
+            before = _channels_out(channels[stage], bottleneck)
         self.blocks = blocks
         self.head = Linear(before, outputs, gain=0.0, key=head)
+        self.depths = depths
         self.pools = large_stem
 
     def parts(self) -> list[PyTree]:
@@ -105,6 +153,10 @@ class Resnet18(eqx.Module):
         for block in self.blocks:
             x, state = block(x, state)
         return self.head(jnp.mean(x, axis=tuple(range(x.ndim - 1)))), state
+
+
+def _channels_out(channels: int, bottleneck: bool) -> int:
+    return channels * _EXPANSION if bottleneck else channels
 
 
 def _overlapping_max_pool(x: Float[Array, "*space channels"]) -> Float[Array, "*half channels"]:

@@ -5,7 +5,7 @@ import pytest
 
 from dpmed.config.model import WideResnetModel
 from dpmed.models.blocks import Style
-from dpmed.models.wide_resnet import WideResnet
+from dpmed.models.networks.wide_resnet import WideResnet
 from tests.models.made import KEY, build, check_gradients
 
 

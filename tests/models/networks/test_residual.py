@@ -1,12 +1,12 @@
-"""ResNet-18: its gradients, its strides, and pooling against scipy's filter."""
+"""Residual networks: their gradients, their strides, and pooling against scipy's filter."""
 
 import jax
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from dpmed.config.model import Resnet18Model
-from dpmed.models.resnet18 import _overlapping_max_pool
+from dpmed.config.model import Resnet18Model, Resnet50Model
+from dpmed.models.networks.residual import DEPTHS, Depths, _overlapping_max_pool
 from tests.models.made import build, check_gradients
 
 
@@ -44,3 +44,17 @@ def test_the_pool_takes_the_maximum_of_three_at_every_second_place(shape):
     everywhere = ndimage.maximum_filter(x, size=window, mode="constant", cval=-np.inf)
     every_second = tuple(slice(None, None, 2) for _ in shape[:-1])
     np.testing.assert_array_equal(_overlapping_max_pool(jax.numpy.asarray(x)), everywhere[every_second])
+
+
+def test_gradients_of_bottleneck_blocks_are_those_of_finite_differences(monkeypatch):
+    # A block in each stage: forty-odd more of the kind would say no more.
+    monkeypatch.setitem(DEPTHS, "resnet50", Depths((1, 1, 1, 1), bottleneck=True))
+    config = Resnet50Model(name="resnet50", channels=(2, 2, 2, 2), stem="small", groups=2, activation="tanh")
+    check_gradients(config, (9, 8, 1))
+
+
+def test_a_bottleneck_has_its_stride_at_three_by_three():
+    block = build(Resnet50Model(name="resnet50", channels=(2, 2, 2, 2)), (8, 8, 1)).module.blocks[3]
+    sides = [(unit.convolution.weight.shape[0], unit.convolution.stride) for unit in block.units]
+    assert sides == [(1, 1), (3, 2), (1, 1)]
+    assert block.shortcut.convolution.stride == 2 and block.shortcut.convolution.weight.shape[-1] == 8

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpmed.config.model import UnetModel
-from dpmed.models.unet import _grow
+from dpmed.models.networks.unet import _grow
 from tests.models.made import build, check_gradients
 
 

@@ -1,0 +1,1 @@
+"""The shipped networks, a file each."""
