@@ -313,11 +313,15 @@ def _microbatches(config: Config, train_size: int) -> tuple[int, ...]:
         return _full_microbatches(config, batch_size)
     if config.training.microbatch != "auto":
         return (min(config.training.microbatch, train_size),)
-    # Poisson batches vary: room for four standard deviations more than expected lets most of them go in one piece.
+    wanted = min(poisson_microbatch(batch_size, train_size), _LARGEST_MICROBATCH)
+    return (wanted, *(size for size in _ROUND_SIZES if size < wanted))
+
+
+def poisson_microbatch(batch_size: int, train_size: int) -> int:
+    """Records that hold nearly every Poisson batch in one piece: four standard deviations more than are expected."""
     rate = batch_size / train_size
     largest = min(train_size, batch_size + 4 * (batch_size * (1 - rate)) ** 0.5 + 1)
-    wanted = min(-(-int(largest) // 8) * 8, _LARGEST_MICROBATCH)
-    return (wanted, *(size for size in _ROUND_SIZES if size < wanted))
+    return -(-int(largest) // 8) * 8
 
 
 def _full_microbatches(config: Config, batch_size: int) -> tuple[int, ...]:
