@@ -29,33 +29,42 @@ class Row:
     seconds: float | None = None
 
 
+Key = tuple[int, int]
+
+
+def key_of(sizes: Sizes) -> Key:
+    """What tells rows apart: batch size and epochs."""
+    return sizes.batch_size, sizes.epochs
+
+
 def grid_around(
     advised: Sizes,
-    own: tuple[int, int] | None,
+    own: Sizes | None,
     request: BudgetRequest,
     privacy: PrivacyConfig,
     *,
     parameters: int,
     progress: Progress,
-) -> tuple[Row, ...]:
+) -> dict[Key, Row]:
     """Rows around the advised sizes, by batch size and epochs; settings whose budget cannot be met are left out.
 
     Args:
         advised: is among them.
-        own: batch size and epochs of the config, where these are to be among them too.
+        own: the config's, to be among them too.
         request: N, δ, and what is to be met.
         privacy: says how gradients are clipped.
         parameters: d, how many numbers are trained.
         progress: tells the user, since each row has its noise calibrated.
     """
-    wanted = sorted({*_around(advised, request.train_size), *([] if own is None else [own])})
-    rows = []
+    wanted = sorted({*_around(advised, request.train_size), *([] if own is None else [key_of(own)])})
+    rows = {}
     with progress.task("calibrating", total=len(wanted), unit="settings") as task:
         for batch_size, epochs in wanted:
             row = row_of(request, privacy, batch_size=batch_size, epochs=epochs, parameters=parameters)
-            rows += [] if row is None else [row]
+            if row is not None:
+                rows[batch_size, epochs] = row
             task.advance()
-    return tuple(rows)
+    return rows
 
 
 def row_of(
@@ -70,7 +79,7 @@ def row_of(
     return Row(sizes=sizes, noise=noise_to_signal(sizes.budget, clipping, parameters=parameters))
 
 
-def _around(advised: Sizes, train_size: int) -> Iterator[tuple[int, int]]:
+def _around(advised: Sizes, train_size: int) -> Iterator[Key]:
     for factor in _BATCHES:
         batch_size = round(advised.batch_size * factor)
         if 1 <= batch_size <= train_size and steps_per_epoch(train_size, batch_size):

@@ -53,8 +53,8 @@ class AdviceSummary:
             "batch size": f"{advice.advised.sizes.batch_size:,}, q = {budget.sampling_rate:.3g}",
             "length": f"{budget.steps:,} steps, {advice.advised.sizes.epochs:,} epochs",
             "noise": f"σ = {budget.noise_multiplier:.4g}",
-            "learning rate": f"{advice.learning_rate:g}, to begin with",
-            "clipping norm": f"{advice.clipping_norm:g}",
+            "learning rate": f"{advice.setting.learning_rate:g}, to begin with",
+            "clipping norm": f"{advice.setting.clipping_norm:g}",
             "memory": f"{advice.step.memory_bytes / 2**20:.0f} MiB with {advice.step.microbatch} records at once",
         }
 
