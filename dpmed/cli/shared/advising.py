@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dpmed.cli.shared.console import Console
 from dpmed.cli.shared.options import time_stamp
+from dpmed.errors import InputError
 
 if TYPE_CHECKING:
     from dpmed.workflows.train.selection import SelectionSummary
@@ -63,7 +64,7 @@ def start_tuning(
         if public is None:
             summary = workflow.on_training_data(loaded.config, folder, console, count=settings)
         else:
-            summary = workflow.on_public_data(loaded.config, public.config, folder, console, count=settings)
+            summary = workflow.on_public_data(loaded.config, public, folder, console, count=settings)
     console.table("Trials", *summary.table())
     console.text(summary.words())
     console.text(_command(config, overrides, summary.overrides))

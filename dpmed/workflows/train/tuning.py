@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmed.config.data import DataTable
-from dpmed.config.load import config_to_toml
+from dpmed.config.load import LoadedConfig, config_to_toml
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.files import exclusive_lock, read_json, write_csv, write_json
@@ -88,9 +88,9 @@ class TuningSummary:
     def words(self) -> str:
         """What was done, and what it cost."""
         return (
-            f"Settings were tried on {self.data}, which you say is public: that costs no ε, and nothing of the training "
-            "data was used but the number of its records and the shapes. Were it not public, this would be no private "
-            "training. Scores are of the stand-in and say nothing of the real accuracy."
+            f"Settings were tried on {self.data}, which you say is public: that costs no ε, and of the training data "
+            "only the number of records and the shapes were used. Scores are of the stand-in and say nothing of the "
+            "real accuracy."
         )
 
 
@@ -112,7 +112,9 @@ def on_training_data(config: Config, folder: Path, progress: Progress, *, count:
     return selection.run(config, folder, progress, mean=count, settings=settings)
 
 
-def on_public_data(config: Config, public: Config, folder: Path, progress: Progress, *, count: int) -> TuningSummary:
+def on_public_data(
+    config: Config, public: LoadedConfig, folder: Path, progress: Progress, *, count: int
+) -> TuningSummary:
     """Try settings on public data in the place of the training data.
 
     Args:
@@ -127,15 +129,16 @@ def on_public_data(config: Config, public: Config, folder: Path, progress: Progr
             another tuning.
         RunError: as a single run.
     """
-    _require_apart(config.data, public.data)
+    _require_apart(config.data, public.config.data)
     real = gather(config, progress)
     suggestion = suggest(real.config, len(real.members))
     settings = settings_around(suggestion, real.config, count=count, seed=config.training.seed)
-    standing = gather(_in_the_place_of(real.config, public), progress)
+    with public.locating():
+        standing = gather(_in_the_place_of(real.config, public.config), progress)
     _require_same_task(real, standing)
     identity = {
         "config_sha256": _digest(real.config),
-        "public_sha256": _digest(public),
+        "public_sha256": _digest(public.config),
         "settings": [asdict(setting) for setting in settings],
     }
     trials = {}
