@@ -42,7 +42,7 @@ class Setting:
     clipping_norm: float
     epsilon: float | None
 
-    def values(self) -> dict[str, float]:
+    def values(self) -> dict[str, int | float]:
         """What differs between settings, by name: cells of a table."""
         return {
             "batch_size": self.batch_size,

@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from pydantic import TypeAdapter
 
+from dpmed.config.data import DataConfig
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
 from dpmed.planning.plan import make_plan
@@ -12,6 +14,10 @@ from dpmed.workflows.train import tuning as room
 from dpmed.workflows.train.tuning import holds_tuning, on_public_data, on_training_data
 
 SETTINGS = ["data.limit=200", "training.batch_size=20", "training.epochs=4", "model.width=[4]"]
+
+
+class Selected(Exception):
+    pass
 
 
 @pytest.fixture
@@ -57,7 +63,7 @@ def test_a_trial_has_the_steps_and_the_noise_of_the_real_training(tmp_path, made
     assert "which you say is public" in summary.words()
     assert len((folder / "trials.csv").read_text().splitlines()) == 5
     assert holds_tuning(folder) and not holds_tuning(tmp_path)
-    with pytest.raises(InputError, match="another tuning|tuning of another"):
+    with pytest.raises(InputError, match="tuning of another"):
         on_public_data(config, public, folder, Silent(), count=3)
 
 
@@ -85,8 +91,7 @@ def test_the_training_data_themselves_are_no_stand_in(tmp_path, monkeypatch, pri
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a").mkdir()
     (tmp_path / "link").symlink_to("a")
-    config = load_config("quickstart").config
-    tables = [type(config).model_validate({**config.model_dump(), "data": one}).data for one in (private, public)]
+    tables = [TypeAdapter(DataConfig).validate_json(json.dumps(one)) for one in (private, public)]
     if not is_same:
         room._require_apart(*tables)
         return
@@ -97,8 +102,14 @@ def test_the_training_data_themselves_are_no_stand_in(tmp_path, monkeypatch, pri
 
 def test_on_the_training_data_it_is_a_private_selection(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(room.selection, "run", lambda *given, **named: seen.update(named))
-    on_training_data(load_config("quickstart", SETTINGS).config, tmp_path, Silent(), count=3)
+
+    def select(*given, **named):
+        seen.update(named)
+        raise Selected
+
+    monkeypatch.setattr(room.selection, "run", select)
+    with pytest.raises(Selected):
+        on_training_data(load_config("quickstart", SETTINGS).config, tmp_path, Silent(), count=3)
     assert seen["mean"] == len(seen["settings"]) == 3
     with pytest.raises(InputError, match="private"):
         on_training_data(load_config("quickstart", [*SETTINGS, "privacy="]).config, tmp_path, Silent(), count=3)
