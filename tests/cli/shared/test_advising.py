@@ -9,8 +9,8 @@ from dpmed.cli.shared.advising import _command
 SMALL = ["--set", "data.limit=100", "--set", "model.width=[4]"]
 
 
-def test_the_advice_loaded_into_a_dry_run_is_the_plan(dpmed, tmp_path):
-    done = dpmed("train", "quickstart", *SMALL, "--advise", "--json", "--out", tmp_path / "advice")
+def test_the_advice_loaded_into_a_dry_run_is_the_plan(dpmed, dpmed_process, tmp_path):
+    done = dpmed_process("train", "quickstart", *SMALL, "--advise", "--json", "--out", tmp_path / "advice")
     assert done.returncode == 0, done.stderr
     advice = json.loads(done.stdout)
     assert {path.name for path in (tmp_path / "advice").iterdir()} == {"advice.csv", "advice.json"}
