@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dpmed.cli.shared.advising import start_advice, start_tuning
 from dpmed.cli.shared.console import Console
 from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of, time_stamp
 from dpmed.cli.shared.several import split_sweep, start_selection, start_several
 from dpmed.errors import InputError
+
+_OF_SEVERAL_SEEDS = ("--seeds", "--epsilons", "--resume")
 
 if TYPE_CHECKING:
     from dpmed.planning.plan import Plan
@@ -49,10 +52,26 @@ def train(
             "than N runs; continues in --out.",
         ),
     ] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Try N settings (learning rate, clipping norm, batch size, epochs) and keep the best: on the public "
+            "data of --on at no cost in ε, else on the training data at the cost of --select; continues in --out.",
+        ),
+    ] = None,
+    on: Annotated[
+        str | None,
+        typer.Option(metavar="CONFIG", help="Of --tune: a config of public data to try settings on, such as phantoms."),
+    ] = None,
     out: Out = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume the run in this folder.")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show plan, data found and a contact sheet; train nothing.")
+    ] = False,
+    advise: Annotated[
+        bool,
+        typer.Option("--advise", help="Suggest batch size, epochs and clipping from public facts; train nothing."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -60,36 +79,61 @@ def train(
     console = console_of(ctx, json=json)
     overrides = [*(overrides or []), *([] if seed is None else [f"training.seed={seed}"])]
     overrides, swept = split_sweep(overrides, epsilons)
-    for option, given in (("--seeds", seeds), ("--epsilons", swept)):
-        if given is not None and (seed is not None or resume is not None or dry_run):
-            raise InputError("cannot be combined with --seed, --resume or --dry-run", where=option)
-    if select is not None and (seeds is not None or swept is not None or resume is not None or dry_run):
-        raise InputError("cannot be combined with --seeds, --epsilons, --resume or --dry-run", where="--select")
+    modes = {
+        "--select": select,
+        "--tune": tune,
+        "--advise": advise or None,
+        "--seeds": seeds,
+        "--epsilons": swept,
+        "--resume": resume,
+        "--dry-run": dry_run or None,
+    }
     if resume is not None and (config is not None or overrides or out is not None or dry_run):
         raise InputError("takes no other options: the run in the folder has its config", where="--resume")
-    launch = _launch(several=any(one is not None for one in (seeds, swept, select)), dry_run=dry_run)
+    chosen = _check_modes([option for option, given in modes.items() if given is not None], seed=seed, on=on)
+    launch = _launch(chosen)
     if resume is not None:
         _resume(console, resume, launch)
-    elif config is not None and select is not None:
-        start_selection(console, config, overrides, out, mean=select)
-    elif config is not None and (seeds is not None or swept is not None):
-        start_several(console, config, overrides, out, seeds=seeds, epsilons=swept)
-    elif config is not None and dry_run:
-        _dry_run(console, config, overrides, out)
-    elif config is not None:
-        _start(console, config, overrides, out, launch)
-    else:
+    elif config is None:
         raise InputError("is missing", where="CONFIG", remedy="Try `dpmed train quickstart`.")
+    elif select is not None:
+        start_selection(console, config, overrides, out, mean=select)
+    elif tune is not None:
+        start_tuning(console, config, overrides, out, settings=tune, on=on)
+    elif advise:
+        start_advice(console, config, overrides, out)
+    elif seeds is not None or swept is not None:
+        start_several(console, config, overrides, out, seeds=seeds, epsilons=swept)
+    elif dry_run:
+        _dry_run(console, config, overrides, out)
+    else:
+        _start(console, config, overrides, out, launch)
 
 
-def _launch(*, several: bool, dry_run: bool) -> "Launch | None":
+def _check_modes(chosen: list[str], *, seed: int | None, on: str | None) -> list[str]:
+    """What the call is to do: one thing, or several seeds at several budgets.
+
+    Raises:
+        InputError: options do not go together.
+    """
+    if len(chosen) > 1 and set(chosen) != {"--seeds", "--epsilons"}:
+        raise InputError(f"cannot be combined with {' or '.join(chosen[1:])}", where=chosen[0])
+    if seed is not None and chosen and chosen[0] in _OF_SEVERAL_SEEDS:
+        raise InputError("cannot be combined with --seed", where=chosen[0])
+    if on is not None and chosen != ["--tune"]:
+        raise InputError("says on which public data settings are tried, and goes with --tune alone", where="--on")
+    return chosen
+
+
+def _launch(chosen: list[str]) -> "Launch | None":
     from dpmed.runtime.distributed import launch_of
 
     launch = launch_of(os.environ)
-    if launch is not None and (several or dry_run):
+    if launch is not None and chosen and chosen != ["--resume"]:
         remedy = "Start it once, or start a job for each run."
-        option = "--dry-run" if dry_run else "--seeds, --epsilons and --select"
-        raise InputError(f"cannot be shared by {launch.world_size} processes", where=option, remedy=remedy)
+        raise InputError(
+            f"cannot be shared by {launch.world_size} processes", where=" and ".join(chosen), remedy=remedy
+        )
     return launch
 
 

@@ -11,22 +11,22 @@ import numpy as np
 from jaxtyping import Int
 
 from dpmed.config.model import CustomModel
-from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset, Info, Split
+from dpmed.data.base import Dataset, Info, Split, UnitName
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
 from dpmed.data.units import UnitSummary, members_by_unit, summarise_units, unit_remedy
 from dpmed.dpsgd.clipping import Clipping
-from dpmed.errors import InputError, renaming
+from dpmed.errors import InputError
 from dpmed.metrics.evaluate import check_metrics, main_metric
 from dpmed.models.build import BuiltModel, build_model
+from dpmed.planning.batch_size import check_batch_size, solve
 from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
 from dpmed.planning.signal import noise_to_signal
 from dpmed.planning.slow_norms import NormsByLayer, norms_by_layer
-from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget, steps_per_epoch
+from dpmed.privacy.budget import Budget, steps_per_epoch
 from dpmed.privacy.ledger import LedgerFacts
 from dpmed.progress import Progress
 from dpmed.runtime.programs import keep_no_programs
@@ -151,11 +151,44 @@ class Plan:
         }
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Gathered:
+    """What a plan, or advice before it, is made of: all that does not depend on batches, length and noise.
+
+    Attributes:
+        config: as read, its precision settled.
+        dataset: random access to samples.
+        split: which samples are trained on, chosen by and tested on.
+        members: for each record of the training set its samples.
+        model: freshly initialised.
+    """
+
+    config: Config
+    dataset: Dataset
+    split: Split
+    members: list[Int[np.ndarray, " _"]]
+    model: BuiltModel
+
+    @property
+    def unit(self) -> UnitName:
+        """What a record holds all samples of."""
+        return self.config.privacy.unit if self.config.privacy is not None else "image"
+
+
 def make_plan(config: Config, progress: Progress) -> Plan:
     """Read the data set, build the model and solve the budget.
 
     Raises:
         InputError: data, model and privacy do not go together, or the budget cannot be met.
+    """
+    return plan_of(gather(config, progress))
+
+
+def gather(config: Config, progress: Progress) -> Gathered:
+    """Read the data set and build the model.
+
+    Raises:
+        InputError: data and model do not go together.
     """
     config = with_settled_precision(config)
     if not config.training.keep_programs:
@@ -166,9 +199,21 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     members = members_by_unit(dataset, split.train, unit=unit, max_samples=config.data.max_samples_per_unit)
     check_metrics(config.evaluation.metrics, config.evaluation.main_metric, task=dataset.info.task)
     _check_column(config.evaluation.break_down_by, dataset)
-    _check_sizes(config, len(members))
+    _check_known_size(config, len(members))
     model = _build(config, dataset)
-    budget = None if config.privacy is None else _solve(config, config.privacy, len(members))
+    return Gathered(config=config, dataset=dataset, split=split, members=members, model=model)
+
+
+def plan_of(gathered: Gathered) -> Plan:
+    """Solve the budget of what was gathered, and settle the rest.
+
+    Raises:
+        InputError: the budget cannot be met, or does not go with the data.
+    """
+    config, dataset, split = gathered.config, gathered.dataset, gathered.split
+    members, model = gathered.members, gathered.model
+    check_batch_size(config, len(members))
+    budget = solve(config, len(members))
     if budget is not None and config.privacy is not None:
         require_noise(config.privacy, budget)
         budget.require_agreement()
@@ -182,7 +227,9 @@ def make_plan(config: Config, progress: Progress) -> Plan:
         model=model,
         budget=budget,
         clipping=clipping,
-        facts=ledger_facts(config, dataset, unit, budget=budget, clipping=clipping, changed=model.pretrained_notes),
+        facts=ledger_facts(
+            config, dataset, gathered.unit, budget=budget, clipping=clipping, changed=model.pretrained_notes
+        ),
         units=summarise_units(dataset, split.train),
         steps=epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=epoch,
@@ -226,14 +273,7 @@ def _check_column(column: str | None, dataset: Dataset) -> None:
         raise InputError(problem, where="evaluation.break_down_by", remedy=remedy)
 
 
-def _check_sizes(config: Config, train_size: int) -> None:
-    batch_size = config.training.batch_size
-    if batch_size > train_size:
-        raise InputError(
-            f"the expected batch size is {batch_size}, but the training set has only {train_size} records",
-            where="training.batch_size",
-            remedy=f"Choose at most {train_size}.",
-        )
+def _check_known_size(config: Config, train_size: int) -> None:
     known = config.data.train_size
     # σ and ε are computed from what is there; a split by patients may miss the expected size by a few.
     if known is not None and abs(known - train_size) > _size_tolerance(config, known):
@@ -270,41 +310,21 @@ def _build(config: Config, dataset: Dataset) -> BuiltModel:
     return model
 
 
-def _solve(config: Config, privacy: PrivacyConfig, train_size: int) -> Budget:
-    with renaming(
-        epsilon="privacy.epsilon",
-        delta="privacy.delta",
-        max_reconstruction_risk="privacy.max_reconstruction_risk",
-        expected_batch_size="training.batch_size",
-    ):
-        return solve_budget(
-            BudgetRequest(
-                train_size=train_size,
-                expected_batch_size=config.training.batch_size,
-                delta=privacy.delta,
-                clipping_norm=privacy.clipping_norm,
-                accountant=privacy.accountant,
-                epsilon=privacy.epsilon,
-                noise_multiplier=privacy.noise_multiplier,
-                epochs=config.training.epochs,
-                max_reconstruction_risk=privacy.max_reconstruction_risk,
-                adversary=privacy.adversary,
-                prior=privacy.prior,
-            )
-        )
-
-
 def _microbatches(config: Config, train_size: int) -> tuple[int, ...]:
     batch_size = config.training.batch_size
     if config.privacy is None:
         return _full_microbatches(config, batch_size)
     if config.training.microbatch != "auto":
         return (min(config.training.microbatch, train_size),)
-    # Poisson batches vary: room for four standard deviations more than expected lets most of them go in one piece.
+    wanted = min(poisson_microbatch(batch_size, train_size), _LARGEST_MICROBATCH)
+    return (wanted, *(size for size in _ROUND_SIZES if size < wanted))
+
+
+def poisson_microbatch(batch_size: int, train_size: int) -> int:
+    """Records that hold nearly every Poisson batch in one piece: four standard deviations more than are expected."""
     rate = batch_size / train_size
     largest = min(train_size, batch_size + 4 * (batch_size * (1 - rate)) ** 0.5 + 1)
-    wanted = min(-(-int(largest) // 8) * 8, _LARGEST_MICROBATCH)
-    return (wanted, *(size for size in _ROUND_SIZES if size < wanted))
+    return -(-int(largest) // 8) * 8
 
 
 def _full_microbatches(config: Config, batch_size: int) -> tuple[int, ...]:

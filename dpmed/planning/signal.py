@@ -15,7 +15,7 @@ from dpmed.privacy.budget import Budget
 
 # Above it a plan is warned of. Computed for shipped configs: quickstart 0.03, the phantoms' from 0.05 up to 6 (liver,
 # volumes one by one); the paper's own of liver is about 15 by hand. Silence does not mean that a plan will learn.
-_LARGEST_RATIO = 25.0
+LARGEST_RATIO = 25.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,9 @@ class NoiseToSignal:
             budget: of the plan.
             parameters: d, how many numbers are trained.
         """
-        if self.training <= _LARGEST_RATIO:
+        if self.training <= LARGEST_RATIO:
             return ()
-        factor = self.training / _LARGEST_RATIO
+        factor = self.training / LARGEST_RATIO
         fewer = max(1, int(parameters / factor**2))
         return (
             f"This plan can hardly learn: {self.describe()}. That follows from {budget.train_size:,} training records, "

@@ -4,8 +4,13 @@ Who trains K times and gives out only the best model, by a score that is a funct
 protects, spends less than the composition of K trainings, provided that K was drawn from a certain distribution before
 anything was seen, and stays secret like the other models. Here K is geometric: P(K = k) = (1 - 1/N)^(k - 1) / N.
 
+Trainings may differ in their settings where the list of settings is fixed beforehand and each training draws its own
+uniformly, independently of all others: drawing settings and training with them is then one mechanism, whose Rényi
+divergence at each order is at most the largest of its settings', since e^((α - 1) D_α) is jointly convex.
+
 Sources: Liu & Talwar (2019), "Private selection from private candidates"; Papernot & Steinke (2022), "Hyperparameter
-tuning with Rényi differential privacy", Theorem 2, as implemented by dp-accounting.
+tuning with Rényi differential privacy", Theorem 2 (η = 1) and section 3 on drawing settings; the convexity is van Erven
+& Harremoës (2014), Theorem 13.
 """
 
 import math
@@ -14,13 +19,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Float
 
-from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.loss.losses import WorstCase
+from dpmed.privacy.mechanism import Mechanisms, SampledGaussian
+from dpmed.privacy.rdp import rdp_moment
 from dpmed.privacy.several import composed_epsilon
 
-# Of whole orders alone: for those in between, dp-accounting's series may not converge.
 _ORDERS = (*range(2, 65), 80, 96, 128, 192, 256, 512, 1024)
-_GEOMETRIC = 1.0
 _FEWEST = 2
 
 
@@ -30,7 +36,7 @@ class SelectionCost:
 
     Attributes:
         by_selection: of a geometric number of trainings with mean N, of which the best alone is given out; None where
-            dp-accounting cannot compute it.
+            it is beyond floating point.
         by_composition: of exactly N trainings, all of which may be given out.
     """
 
@@ -48,24 +54,31 @@ class SelectionCost:
         return self.by_selection if self.by_selection is not None and self.is_random else self.by_composition
 
 
-@lru_cache(maxsize=256)
 def selection_cost(training: SampledGaussian, *, mean: int, delta: float) -> SelectionCost:
-    """What choosing the best of about `mean` trainings costs.
+    """What choosing the best of about `mean` trainings with the same settings costs.
 
     Args:
         training: one of them, with all its steps.
         mean: N >= 2.
         delta: δ in (0, 1).
     """
+    return tuning_cost((training,) * mean, delta=delta)
+
+
+@lru_cache(maxsize=256)
+def tuning_cost(trainings: Mechanisms, *, delta: float) -> SelectionCost:
+    """What choosing the best of N settings costs: of each once, or of a random number of uniform draws, N on average.
+
+    Args:
+        trainings: with each of the N >= 2 settings one training, with all its steps; a list that was fixed beforehand.
+        delta: δ in (0, 1).
+    """
+    mean = len(trainings)
     if mean < _FEWEST:
         raise ValueError(f"Expected {mean=} >= {_FEWEST}.")
-    plain = SampledGaussian(
-        noise_multiplier=training.noise_multiplier,
-        sampling_rate=training.sampling_rate,
-        steps=mean * training.steps,
-    )
+    single = max(composed_epsilon((training,), delta) for training in set(trainings))
     return SelectionCost(
-        by_selection=_by_selection(training, mean, delta), by_composition=composed_epsilon((plain,), delta)
+        by_selection=_by_selection(trainings, delta, least=single), by_composition=composed_epsilon(trainings, delta)
     )
 
 
@@ -78,20 +91,23 @@ def draw_trials(mean: int) -> int:
     return trials
 
 
-def _by_selection(training: SampledGaussian, mean: int, delta: float) -> float | None:
-    from dp_accounting import dp_event, rdp
+def _by_selection(trainings: Mechanisms, delta: float, *, least: float) -> float | None:
+    orders, mean = np.asarray(_ORDERS, np.float64), len(trainings)
+    with np.errstate(all="ignore"):
+        divergences = np.max([_divergences(training) for training in set(trainings)], axis=0)
+        # The theorem takes the divergence at two orders: at the one in question, and at whichever costs least.
+        once = 2 * np.min((1 - 1 / orders) * divergences + math.log(mean) / orders)
+        chosen = divergences + math.log(mean) / (orders - 1) + once
+        converted = chosen + np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
+    found = float(np.min(converted))
+    # Choosing never costs less than one training: what arithmetic cannot hold would seem to.
+    return found if math.isfinite(found) and found >= least else None
 
-    step: dp_event.DpEvent = dp_event.GaussianDpEvent(training.noise_multiplier)
-    if training.sampling_rate < 1:
-        step = dp_event.PoissonSampledDpEvent(training.sampling_rate, step)
-    every = dp_event.SelfComposedDpEvent(step, training.steps)
-    accountant = rdp.RdpAccountant(orders=list(_ORDERS))
+
+def _divergences(training: SampledGaussian) -> Float[np.ndarray, " order"]:
+    """Rényi divergence of a whole training at each order."""
+    step = WorstCase(training.sampling_rate, 1 / training.noise_multiplier)
     try:
-        with np.errstate(all="ignore"):
-            accountant.compose(dp_event.RepeatAndSelectDpEvent(every, mean, _GEOMETRIC))
-            found = float(accountant.get_epsilon(delta))
-    except (OverflowError, ValueError, FloatingPointError, ZeroDivisionError):
-        return None
-    # At extreme noise the library's sums overflow, and it answers 0: choosing never costs less than one training.
-    single = composed_epsilon((training,), delta)
-    return found if math.isfinite(found) and found >= single else None
+        return np.array([training.steps * rdp_moment(step, order - 1.0) / (order - 1) for order in _ORDERS])
+    except (OverflowError, ValueError, MemoryError):
+        return np.full(len(_ORDERS), np.inf)

@@ -1,9 +1,12 @@
-"""The best of about N trainings: `dpmed train CONFIG --select N`.
+"""The best of about N trainings: `dpmed train CONFIG --select N`, and of N settings, `--tune N`.
 
 The number of trials is drawn before the first one and kept, so that a resume never draws again: who draws until the
 number pleases spends more than is stated. Each trial draws a seed of its own for weights and augmentation; the split is
 the same in all. What ε protects, the training set, enters a trial's score by its model alone: the score is computed of
 the validation split, of which ε says nothing, and so the ledger says.
+
+Where settings are tuned, their list follows from public facts and is on the disk before any trial; each trial draws its
+setting uniformly and independently, from the operating system. Where composition costs less, each is tried once.
 """
 
 import csv
@@ -11,7 +14,7 @@ import hashlib
 import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,14 +23,15 @@ from typing import Any
 from dpmed.config.load import config_to_toml
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
-from dpmed.files import exclusive_lock, read_json, write_json
+from dpmed.files import exclusive_lock, read_json, write_csv, write_json
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.inference.run_folder import SUMMARY_FILE
+from dpmed.planning.advice.suggestion import Setting
 from dpmed.planning.enrolment import planned_mechanism
-from dpmed.planning.plan import Plan, make_plan
+from dpmed.planning.plan import Plan, gather, plan_of
 from dpmed.planning.precision import with_settled_precision
-from dpmed.privacy.mechanism import SampledGaussian
-from dpmed.privacy.selection import SelectionCost, draw_trials, selection_cost
+from dpmed.privacy.mechanism import Mechanisms
+from dpmed.privacy.selection import SelectionCost, draw_trials, tuning_cost
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
 from dpmed.training.stopping import is_lower_better
@@ -35,7 +39,7 @@ from dpmed.workflows.train.composed_ledger import SEED_FOLDER, Spending, read_sp
 from dpmed.workflows.train.member import enrol_missing, finish, is_finished, with_training
 from dpmed.workflows.train.repeats import LOCK_FILE
 
-SELECTION_FILE, TRIAL_FOLDER = "selection.json", "trial="
+SELECTION_FILE, TRIALS_FILE, TRIAL_FOLDER = "selection.json", "trials.csv", "trial="
 _LARGEST_SEED = 2**32
 _MOST_TRIALS = 1 << 20
 CHOSEN_BY_VALIDATION = (
@@ -59,6 +63,8 @@ class SelectionSummary:
         epsilon_all: of all trials together, for who sees all of them.
         delta: δ.
         test: metrics of the best.
+        settings: of all trials by the names of their folders, where settings are tuned; else empty.
+        overrides: `KEY=VALUE` of the best one's setting.
     """
 
     folder: Path
@@ -70,6 +76,8 @@ class SelectionSummary:
     epsilon_all: float
     delta: float
     test: Mapping[str, float]
+    settings: Mapping[str, Setting]
+    overrides: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The content of `selection.json`, but for what was drawn."""
@@ -84,23 +92,31 @@ class SelectionSummary:
             "epsilon_plain": self.cost.by_composition,
             "epsilon_all_trials": self.epsilon_all,
             "delta": self.delta,
+            **({"tuned_on": "training data", "set": list(self.overrides)} if self.settings else {}),
         }
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows for the terminal."""
         rows = [
-            [name, "–" if score is None else f"{score:.4f}", "best" if self.best == self.folder / name else ""]
+            [
+                name,
+                *(f"{value:g}" for value in (self.settings[name].values() if self.settings else {}).values()),
+                "–" if score is None else f"{score:.4f}",
+                "best" if self.best == self.folder / name else "",
+            ]
             for name, score in self.scores.items()
         ]
-        return ["trial", f"validation {self.metric}", ""], rows
+        tuned = [name.replace("_", " ") for one in [*self.settings.values()][:1] for name in one.values()]
+        return ["trial", *tuned, f"validation {self.metric}", ""], rows
 
     def words(self) -> str:
         """What may be given out, and what it costs."""
         other = "cannot be computed" if self.cost.by_selection is None else f"{self.cost.by_selection:.4g}"
         verdict = _KEEP if self.cost.is_random else f"So {self.mean} trials were made, all of which ε covers."
+        tuned = "Settings were tried on the training data itself, which costs ε. " if self.settings else ""
         return (
-            f"The best costs ε = {self.cost.epsilon:.4g} at δ = {self.delta:g}: by a random number of trials {other}, "
-            f"by composition of {self.mean} {self.cost.by_composition:.4g}. {verdict}"
+            f"{tuned}The best costs ε = {self.cost.epsilon:.4g} at δ = {self.delta:g}: by a random number of trials "
+            f"{other}, by composition of {self.mean} {self.cost.by_composition:.4g}. {verdict}"
         )
 
 
@@ -108,6 +124,29 @@ class SelectionSummary:
 class _Trial:
     name: str
     config: Config
+    candidate: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Candidates:
+    """What trials may be: one and the same config, or one for each setting; fixed before anything is drawn."""
+
+    base: Config
+    configs: tuple[Config, ...]
+    plans: tuple[Plan, ...]
+    settings: tuple[Setting, ...]
+    mean: int
+    delta: float
+
+    def mechanisms(self, *, extra_steps: int = 0) -> Mechanisms:
+        """All steps of N trainings, of which selection draws."""
+        planned = [planned_mechanism(plan) for plan in self.plans]
+        longer = tuple(replace(one, steps=one.steps + extra_steps) for one in planned)
+        return longer if self.settings else longer * self.mean
+
+    def cost(self, *, extra_steps: int = 0) -> SelectionCost:
+        """Of the best."""
+        return tuning_cost(self.mechanisms(extra_steps=extra_steps), delta=self.delta)
 
 
 def holds_selection(folder: Path) -> bool:
@@ -115,7 +154,9 @@ def holds_selection(folder: Path) -> bool:
     return (folder / SELECTION_FILE).is_file()
 
 
-def run(config: Config, folder: Path, progress: Progress, *, mean: int) -> SelectionSummary:
+def run(
+    config: Config, folder: Path, progress: Progress, *, mean: int, settings: Sequence[Setting] = ()
+) -> SelectionSummary:
     """Draw the number of trials if that has not been done, make those that are missing, and choose the best.
 
     Args:
@@ -123,39 +164,49 @@ def run(config: Config, folder: Path, progress: Progress, *, mean: int) -> Selec
         folder: empty, or of the same selection.
         progress: tells the user.
         mean: N >= 2, the mean number of trials.
+        settings: N of them to choose among, made from public facts alone; none to vary nothing but the seed.
 
     Raises:
         InputError: the config is not private, its noise comes from a seed, or the folder holds another selection.
         RunError: as a single run.
     """
-    config = _settled(config)
-    plan = make_plan(config, progress)
-    if plan.budget is None or plan.facts.source == "seeded":
-        problem = "choosing at a stated cost needs a private config whose noise comes from the operating system"
-        raise InputError(problem, where="privacy")
-    mechanism, delta = planned_mechanism(plan), plan.budget.delta
-    cost = selection_cost(mechanism, mean=mean, delta=delta)
+    candidates = _candidates(_settled(config), progress, mean=mean, settings=settings)
     with exclusive_lock(folder / LOCK_FILE):
-        drawn = _drawn(config, folder, mean=mean, is_random=cost.is_random)
+        drawn = _drawn(candidates, folder)
         trials = [
             _Trial(
                 name=f"{TRIAL_FOLDER}{number}/{SEED_FOLDER}{seed}",
-                config=with_training(config, seed=seed),
+                config=with_training(candidates.configs[candidate], seed=seed),
+                candidate=candidate,
             )
-            for number, seed in enumerate(drawn["seeds"], start=1)
+            for number, (seed, candidate) in enumerate(zip(drawn["seeds"], drawn["candidates"], strict=True), start=1)
         ]
         enrol_missing([(trial.config, folder / trial.name) for trial in trials], progress)
         for trial in trials:
             if not is_finished(folder / trial.name):
-                cost = _cost(folder, mechanism, mean=mean, delta=delta)
-                _write_ledger(folder, plan, cost, mean=mean, delta=delta, status="running")
+                _write_ledger(folder, candidates, _cost(folder, candidates, trials), status="running")
                 progress.say(f"{trial.name}:")
                 finish(trial.config, folder / trial.name, progress, prepare=_as_trial)
-        cost = _cost(folder, mechanism, mean=mean, delta=delta)
-        summary = _choose(trials, folder, plan.main_metric, cost, mean=mean, delta=delta)
+        cost = _cost(folder, candidates, trials)
+        summary = _choose(trials, folder, candidates, cost)
         write_json(folder / SELECTION_FILE, {**drawn, **summary.to_json()})
-        _write_ledger(folder, plan, cost, mean=mean, delta=delta, status="finished")
+        _write_trials(summary)
+        best = next(trial for trial in trials if folder / trial.name == summary.best)
+        _write_ledger(folder, candidates, cost, status="finished", best=best.candidate)
     return summary
+
+
+def _candidates(config: Config, progress: Progress, *, mean: int, settings: Sequence[Setting]) -> _Candidates:
+    gathered = gather(config, progress)
+    configs = tuple(setting.applied(config) for setting in settings) or (config,)
+    plans = tuple(plan_of(replace(gathered, config=one)) for one in configs)
+    budget = plans[0].budget
+    if budget is None or plans[0].facts.source == "seeded":
+        problem = "choosing at a stated cost needs a private config whose noise comes from the operating system"
+        raise InputError(problem, where="privacy")
+    return _Candidates(
+        base=config, configs=configs, plans=plans, settings=tuple(settings), mean=mean, delta=budget.delta
+    )
 
 
 def _settled(config: Config) -> Config:
@@ -166,33 +217,50 @@ def _settled(config: Config) -> Config:
     return with_settled_precision(config)
 
 
-def _drawn(config: Config, folder: Path, *, mean: int, is_random: bool) -> dict[str, Any]:
-    """How many trials, and their seeds: what the folder holds, or drawn now and on the disk before any trial."""
+def _drawn(candidates: _Candidates, folder: Path) -> dict[str, Any]:
+    """How many trials, their seeds and settings: what the folder holds, or drawn now and on the disk before any."""
+    is_random, count = candidates.cost().is_random, len(candidates.configs)
+    text = "\n".join(map(config_to_toml, candidates.configs))
     identity = {
-        "mean_trials": mean,
+        "mean_trials": candidates.mean,
         "distribution": "geometric" if is_random else "fixed",
-        "config_sha256": hashlib.sha256(config_to_toml(config).encode()).hexdigest(),
+        "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "settings": [asdict(setting) for setting in candidates.settings],
     }
     path = folder / SELECTION_FILE
     if path.is_file():
         content = read_json(path)
+        if isinstance(content, dict) and isinstance(content.get("seeds"), list):
+            # As versions wrote it that tuned no settings.
+            content = {"settings": [], "candidates": [0] * len(content["seeds"]), **content}
         if not isinstance(content, dict) or {name: content.get(name) for name in identity} != identity:
             problem = "holds a selection of another config, or with another mean number of trials"
             raise InputError(problem, where=str(folder), remedy="Choose another folder.")
-        seeds = content.get("seeds")
-        if not isinstance(seeds, list) or not 0 < len(seeds) <= _MOST_TRIALS or not all(map(_is_seed, seeds)):
+        kept = {name: content.get(name) for name in ("seeds", "candidates")}
+        if not _is_draw(kept["seeds"], kept["candidates"], count=count):
             raise InputError("does not say which trials were drawn", where=str(path))
-        return {**identity, "seeds": seeds, "stays_inside": _INSIDE}
+        return {**identity, **kept, "stays_inside": _INSIDE}
     system = random.SystemRandom()
-    trials = draw_trials(mean) if is_random else mean
+    trials = draw_trials(candidates.mean) if is_random else candidates.mean
+    # Uniform and independent where their number is random, which the theorem asks for; else each once.
+    chosen = [system.randrange(count) if is_random else number % count for number in range(trials)]
     seeds = [system.randrange(_LARGEST_SEED) for _ in range(trials)]
-    drawn = {**identity, "seeds": seeds, "stays_inside": _INSIDE}
+    drawn = {**identity, "seeds": seeds, "candidates": chosen, "stays_inside": _INSIDE}
     write_json(path, drawn)
     return drawn
 
 
-def _is_seed(value: object) -> bool:
-    return type(value) is int and 0 <= value < _LARGEST_SEED
+def _is_draw(seeds: object, candidates: object, *, count: int) -> bool:
+    """Whether a file's lists are seeds and numbers of candidates."""
+    if not isinstance(seeds, list) or not isinstance(candidates, list):
+        return False
+    if not 0 < len(seeds) <= _MOST_TRIALS or len(candidates) != len(seeds):
+        return False
+    return all(_is_below(_LARGEST_SEED, one) for one in seeds) and all(_is_below(count, one) for one in candidates)
+
+
+def _is_below(end: int, value: object) -> bool:
+    return type(value) is int and 0 <= value < end
 
 
 def _as_trial(plan: Plan) -> Plan:
@@ -205,45 +273,62 @@ def _as_trial(plan: Plan) -> Plan:
     return replace(plan, facts=facts)
 
 
-def _spendings(folder: Path) -> list[Spending]:
-    found = [read_spendings(path) for path in sorted(folder.glob(f"{TRIAL_FOLDER}*")) if path.is_dir()]
-    return [one for spendings in found for one in spendings.values()]
+def _spendings(folder: Path, trial: _Trial) -> list[Spending]:
+    path = (folder / trial.name).parent
+    return list(read_spendings(path).values()) if path.is_dir() else []
 
 
-def _cost(folder: Path, planned: SampledGaussian, *, mean: int, delta: float) -> SelectionCost:
-    """The cost of trials of the most draws that any has made: a crash may have cost one of them some more."""
-    steps = max((one.steps for one in _spendings(folder)), default=0)
-    worst = replace(planned, steps=max(steps, planned.steps))
-    return selection_cost(worst, mean=mean, delta=delta)
+def _cost(folder: Path, candidates: _Candidates, trials: Sequence[_Trial]) -> SelectionCost:
+    """The cost, as if each trial had as many draws too many as any has made: a crash may have cost one some more."""
+    extra = 0
+    for trial in trials:
+        planned = planned_mechanism(candidates.plans[trial.candidate]).steps
+        extra = max([extra, *(one.steps - planned for one in _spendings(folder, trial))])
+    return candidates.cost(extra_steps=extra)
 
 
-def _choose(
-    trials: Sequence[_Trial], folder: Path, metric: str, cost: SelectionCost, *, mean: int, delta: float
-) -> SelectionSummary:
-    scores = {trial.name: _score(folder / trial.name, metric, trial.config) for trial in trials}
-    sign = -1.0 if is_lower_better(metric) else 1.0
-    # Of equals the first: trials are alike in law, so that their order says nothing.
-    best = max(scores, key=lambda name: _rank(scores[name], sign))
-    together = composed_epsilon([one.mechanism for one in _spendings(folder)], delta)
+def _choose(trials: Sequence[_Trial], folder: Path, candidates: _Candidates, cost: SelectionCost) -> SelectionSummary:
+    metric = candidates.plans[0].main_metric
+    scores = {trial.name: validation_score(folder / trial.name, metric, trial.config) for trial in trials}
+    best = best_of(scores, metric)
+    spent = [one.mechanism for trial in trials for one in _spendings(folder, trial)]
+    settings = {trial.name: candidates.settings[trial.candidate] for trial in trials} if candidates.settings else {}
     return SelectionSummary(
         folder=folder,
         best=folder / best,
         metric=metric,
-        mean=mean,
+        mean=candidates.mean,
         scores=scores,
         cost=cost,
-        epsilon_all=together,
-        delta=delta,
+        epsilon_all=composed_epsilon(spent, candidates.delta),
+        delta=candidates.delta,
         test=dict(read_json(folder / best / SUMMARY_FILE)["test"]),
+        settings=settings,
+        overrides=settings[best].overrides(candidates.base) if settings else (),
     )
+
+
+def best_of(scores: Mapping[str, float | None], metric: str) -> str:
+    """The name of the best score; of equals the first: trials are alike in law, so that their order says nothing."""
+    sign = -1.0 if is_lower_better(metric) else 1.0
+    return max(scores, key=lambda name: _rank(scores[name], sign))
 
 
 def _rank(score: float | None, sign: float) -> float:
     return -math.inf if score is None else sign * score
 
 
-def _score(path: Path, metric: str, config: Config) -> float | None:
-    """The validation score of the weights that a trial kept: its last, or its best where early stopping keeps these."""
+def validation_score(path: Path, metric: str, config: Config) -> float | None:
+    """The validation score of the weights that a trial kept: its last, or its best where early stopping keeps these.
+
+    Args:
+        path: of a finished trial.
+        metric: by which trials are chosen.
+        config: of the trial.
+
+    Returns:
+        The score; None where the metric is not defined.
+    """
     with (path / "metrics.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "validation"]
     scores = [float(row[metric]) for row in rows if row.get(metric)]
@@ -255,21 +340,43 @@ def _score(path: Path, metric: str, config: Config) -> float | None:
     return min(scores) if is_lower_better(metric) else max(scores)
 
 
-def _write_ledger(folder: Path, plan: Plan, cost: SelectionCost, *, mean: int, delta: float, status: str) -> None:
-    """What giving out the best costs; says nothing of how many trials were drawn."""
-    mechanism, facts = planned_mechanism(plan), plan.facts
+def _write_trials(summary: SelectionSummary) -> None:
+    """A line for each trial; it stays inside, like all that tells how many there were."""
+    if summary.settings:
+        rows = [
+            {"trial": name, **summary.settings[name].values(), f"validation_{summary.metric}": score}
+            for name, score in summary.scores.items()
+        ]
+        write_csv(summary.folder / TRIALS_FILE, rows, list(rows[0]))
+
+
+def _write_ledger(
+    folder: Path, candidates: _Candidates, cost: SelectionCost, *, status: str, best: int | None = None
+) -> None:
+    """What giving out the best costs; says nothing of how many trials were drawn, and of them names the best alone."""
+    facts, is_tuned = candidates.plans[best or 0].facts, bool(candidates.settings)
+    # Which setting was chosen may be told: it is part of what the selection gives out.
+    told = None if is_tuned and best is None else candidates.mechanisms()[best or 0]
+    tuned = {
+        "settings": [asdict(setting) for setting in candidates.settings],
+        "chosen_setting": best,
+    }
     content = {
         "private": True,
         "status": status,
         "epsilon": cost.epsilon,
-        "delta": delta,
+        "delta": candidates.delta,
         "accountant": "rdp" if cost.is_random else "pld",
         "epsilon_select": cost.by_selection,
         "epsilon_plain": cost.by_composition,
-        "selection": {"distribution": "geometric" if cost.is_random else "fixed", "mean_trials": mean},
-        "noise_multiplier": mechanism.noise_multiplier,
-        "sampling_rate": mechanism.sampling_rate,
-        "steps_planned": mechanism.steps,
+        "selection": {
+            "distribution": "geometric" if cost.is_random else "fixed",
+            "mean_trials": candidates.mean,
+            **(tuned if is_tuned else {}),
+        },
+        "noise_multiplier": told and told.noise_multiplier,
+        "sampling_rate": told and told.sampling_rate,
+        "steps_planned": told and told.steps,
         "adjacency": "add-or-remove-one",
         "unit_of_privacy": facts.unit,
         "noise_source": facts.source,

@@ -1,11 +1,15 @@
 """A random number of trials: drawn once, each scored by its model, and counted as the theorem says."""
 
 import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
+from dpmed.planning.advice.suggestion import Setting
 from dpmed.planning.enrolment import enrol
 from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.cohort import Cohort
@@ -120,3 +124,52 @@ def test_drawn_trials_that_were_tampered_with_are_refused(tmp_path, trainings):
     path.write_text(json.dumps({**json.loads(path.read_text()), "seeds": [-1]}))
     with pytest.raises(InputError, match="does not say which trials"):
         run(config, tmp_path, Silent(), mean=2)
+
+
+@pytest.mark.parametrize("is_random", [True, False])
+def test_settings_are_fixed_first_and_the_dearest_counts(tmp_path, trainings, monkeypatch, is_random):
+    config = load_config("quickstart", [*SETTINGS, f"privacy.epsilon={8 if is_random else 1}"]).config
+    few, many = (
+        Setting(
+            batch_size=size, epochs=epochs, learning_rate=rate, clipping_norm=0.5, epsilon=8.0 if is_random else 1.0
+        )
+        for size, epochs, rate in ((20, 2, 0.01), (40, 4, 0.03))
+    )
+    settings = (few, many) * 4 if is_random else (few, many)
+    monkeypatch.setattr(room, "draw_trials", lambda mean: 3)
+    summary = run(config, tmp_path, Silent(), mean=len(settings), settings=settings)
+    plans = trainings["plans"]
+    kept = json.loads((tmp_path / "selection.json").read_text())
+    assert kept["mean_trials"] == len(settings) and len(plans) == len(kept["candidates"]) == (3 if is_random else 2)
+    assert is_random or kept["candidates"] == [0, 1]
+    for plan, candidate in zip(plans, kept["candidates"], strict=True):
+        assert plan.config.training.batch_size == settings[candidate].batch_size
+        assert plan.config.optimizer.learning_rate == settings[candidate].learning_rate
+    mechanisms = {plan.steps: room.planned_mechanism(plan) for plan in plans}
+    ledger = json.loads((tmp_path / "privacy.json").read_text())
+    for mechanism in mechanisms.values():
+        cost = selection_cost(mechanism, mean=len(settings), delta=ledger["delta"])
+        assert ledger["epsilon_select"] >= cost.by_selection * (1 - 1e-12)
+    assert ledger["selection"]["distribution"] == ("geometric" if is_random else "fixed")
+    assert ledger["selection"]["chosen_setting"] == kept["candidates"][list(summary.scores).index(kept_name(summary))]
+    assert "candidates" not in ledger and summary.to_json()["tuned_on"] == "training data"
+    lines = (tmp_path / "trials.csv").read_text().splitlines()
+    assert lines[0] == "trial,batch_size,epochs,learning_rate,clipping_norm,validation_accuracy"
+    assert len(lines) == 1 + len(plans)
+    with pytest.raises(InputError, match="another config"):
+        run(config, tmp_path, Silent(), mean=len(settings), settings=(few, few, *settings[2:]))
+
+
+def kept_name(summary):
+    return summary.best.relative_to(summary.folder).as_posix()
+
+
+def test_settings_are_drawn_uniformly_by_the_system(tmp_path, trainings, monkeypatch):
+    config = load_config("quickstart", SETTINGS).config
+    one = Setting(batch_size=20, epochs=2, learning_rate=0.01, clipping_norm=0.5, epsilon=8.0)
+    settings = tuple(replace(one, learning_rate=0.01 * k) for k in range(1, 9))
+    candidates = room._candidates(config, Silent(), mean=8, settings=settings)
+    monkeypatch.setattr(room, "draw_trials", lambda mean: 4000)
+    drawn = room._drawn(candidates, tmp_path)["candidates"]
+    # Fails by chance once in a million runs.
+    assert stats.chisquare(np.bincount(drawn, minlength=8)).pvalue > 1e-6

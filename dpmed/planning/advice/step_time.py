@@ -1,0 +1,121 @@
+"""How long a training takes on this machine: a few steps of the real step, on made-up samples.
+
+What is measured is the step: gradients, clipping, noise and update. Reading images, evaluation and compiling come on
+top.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Bool, PyTree, Shaped
+
+from dpmed.data.loader import Loader
+from dpmed.dpsgd.devices import all_devices
+from dpmed.dpsgd.step import Step, StepState
+from dpmed.planning.advice.made_up import on_made_up_samples
+from dpmed.planning.computation import build_step
+from dpmed.planning.initial_state import begin_training
+from dpmed.planning.microbatch import choose_microbatch, step_memory
+from dpmed.planning.plan import Plan, poisson_microbatch
+from dpmed.planning.secrets import draw_secrets
+from dpmed.training.objective import device_records
+
+# The least of so many, after one that compiles: other programs only ever make a step slower.
+_REPETITIONS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepTime:
+    """What a step costs on this machine.
+
+    Attributes:
+        microbatch: records at once, the most that fit.
+        record_seconds: of each record in a microbatch, filling included; smaller microbatches are taken to cost as
+            much per record, though they cost somewhat more.
+        update_seconds: of noise and update, once per step.
+        memory_bytes: that a step needs with that microbatch.
+    """
+
+    microbatch: int
+    record_seconds: float
+    update_seconds: float
+    memory_bytes: int
+
+    def predict(self, *, batch_size: int, train_size: int, steps: int) -> float:
+        """Seconds of so many steps.
+
+        Args:
+            batch_size: expected batch size.
+            train_size: N.
+            steps: T.
+        """
+        size = min(poisson_microbatch(batch_size, train_size), self.microbatch)
+        # A Poisson batch fills its last microbatch by half on average, unless one microbatch holds it nearly always.
+        count = 1.0 if size == poisson_microbatch(batch_size, train_size) else batch_size / size + 0.5
+        return steps * (count * size * self.record_seconds + self.update_seconds)
+
+
+def measure_step(plan: Plan) -> StepTime:
+    """Measure the step of a private plan; nothing of the plan's data is read, and nothing is kept of the weights.
+
+    Args:
+        plan: with a budget.
+
+    Raises:
+        InputError: loss, augmentation and data do not go together.
+    """
+    plan = on_made_up_samples(plan)
+    begun = begin_training(plan)
+    step = build_step(plan, begun.objective, begun.optimizer, secrets=draw_secrets(plan), devices=all_devices())
+    state = begun.state
+    microbatch = choose_microbatch(plan, step, state)
+    return StepTime(
+        microbatch=microbatch,
+        record_seconds=_accumulating(plan, step, state, microbatch) / microbatch,
+        update_seconds=_updating(step, state),
+        memory_bytes=step_memory(plan, step, state, microbatch),
+    )
+
+
+def _accumulating(plan: Plan, step: Step, state: StepState, microbatch: int) -> float:
+    records, mask = _records(plan, microbatch)
+
+    def accumulate() -> None:
+        jax.block_until_ready(step.accumulate(state, step.begin(state), records, mask))  # type: ignore[no-untyped-call]
+
+    return _least(accumulate)
+
+
+def _updating(step: Step, state: StepState) -> float:
+    """Of empty batches: noise and update do not depend on what was summed."""
+    kept = [state]
+
+    def update() -> None:
+        kept[0] = step.update(kept[0], step.begin(kept[0]), draw=0)
+        jax.block_until_ready(kept[0])  # type: ignore[no-untyped-call]
+
+    return _least(update)
+
+
+def _records(
+    plan: Plan, microbatch: int
+) -> tuple[PyTree[Shaped[np.ndarray, "record ..."]], Bool[np.ndarray, " record"]]:
+    one = next(Loader(plan.dataset, plan.members, microbatch=1).load(np.zeros(1, np.int64)))
+    record = device_records(one.inputs, one.targets, one.weights, keys=one.keys, step=0)
+    # Over several devices each takes an equal share.
+    count = -(-microbatch // jax.device_count()) * jax.device_count()
+    repeated = jax.tree.map(lambda leaf: np.repeat(leaf, count, axis=0), record)
+    return repeated, np.ones(count, bool)
+
+
+def _least(work: Callable[[], None]) -> float:
+    work()
+    found = []
+    for _ in range(_REPETITIONS):
+        begun = time.perf_counter()
+        work()
+        found.append(time.perf_counter() - begun)
+    return min(found)

@@ -1,0 +1,101 @@
+"""Whether a plan can work, in plain words, and what would change it.
+
+The measure is the noise in the mean of all steps against the longest signal (`dpmed.planning.signal`). Where trainings
+from random weights lie that were published with their settings: 0.003 for ImageNet at ε = 8 (σ = 2.5, a batch of
+16,384, 71,589 steps, 25.6 million weights) and 0.15 for CIFAR-10 at ε = 1 (10, 4,096, 725, 2.75 million), both by De et
+al. (2022). Above the larger, images must be easier than photographs, or less must be learnt.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from dpmed.config.privacy import PrivacyConfig
+from dpmed.planning.advice.grid import Row, row_of
+from dpmed.planning.signal import LARGEST_RATIO
+from dpmed.privacy.budget import BudgetRequest
+
+Word = Literal["plausible", "noisy", "hopeless"]
+_PUBLISHED = 0.15
+_ALIKE = 1.1
+_LARGEST_EPSILON = 64.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What can be expected.
+
+    Attributes:
+        word: `plausible`, `noisy` or `hopeless`.
+        sentences: why, and what would change it.
+    """
+
+    word: Word
+    sentences: tuple[str, ...]
+
+
+def judge(advised: Row, own: Row | None, request: BudgetRequest, privacy: PrivacyConfig, *, parameters: int) -> Verdict:
+    """What can be expected of the advised sizes.
+
+    Args:
+        advised: batch size, length and noise.
+        own: of the config as it stands, where it has a plan.
+        request: what they meet.
+        privacy: says how gradients are clipped.
+        parameters: d, how many numbers are trained.
+    """
+    ratio = advised.noise.training
+    word: Word = "plausible" if ratio <= _PUBLISHED else "noisy" if ratio <= LARGEST_RATIO else "hopeless"
+    sentences = [_first(word, ratio)]
+    if word != "plausible":
+        limit = _PUBLISHED if word == "noisy" else LARGEST_RATIO
+        sentences.append(_changes(advised, request, privacy, parameters=parameters, limit=limit))
+    if own is not None and own.noise.training > _ALIKE * ratio:
+        sentences.append(
+            f"The config's own batch size and epochs have {own.noise.training / ratio:.2g} times the noise of the "
+            "advised ones."
+        )
+    if request.delta >= 1 / request.train_size:
+        sentences.append(
+            f"δ = {request.delta:g} is not below 1 / {request.train_size} training records: what ε promises is void."
+        )
+    return Verdict(word=word, sentences=tuple(sentences))
+
+
+def _first(word: Word, ratio: float) -> str:
+    if word == "plausible":
+        return (
+            f"This can work: in the mean of all steps noise is {ratio:.2g} times as long as the signal can be; "
+            f"trainings from random weights were published at 0.003 to {_PUBLISHED}."
+        )
+    if word == "noisy":
+        return (
+            f"This will lose much to noise: in the mean of all steps it is {ratio:.2g} times as long as the signal can "
+            f"be, and trainings from random weights were published at 0.003 to {_PUBLISHED}. Easy images may still do."
+        )
+    return f"This cannot work: in the mean of all steps noise is {ratio:.3g} times as long as the signal can be."
+
+
+def _changes(advised: Row, request: BudgetRequest, privacy: PrivacyConfig, *, parameters: int, limit: float) -> str:
+    factor = advised.noise.training / limit
+    patients = max(request.train_size + 1, round(request.train_size * factor))
+    fewer = max(1, int(parameters / factor**2))
+    return (
+        f"What would bring that to {limit:g}: about {patients:,} training records in place of {request.train_size:,}; "
+        f"at most {fewer:,} trained numbers in place of {parameters:,}, by a smaller model or by pretrained weights of "
+        f"which only the head is trained; {_epsilon(advised, request, privacy, parameters=parameters, limit=limit)}. A "
+        "larger batch or another number of steps changes it by less than a tenth; pretrained weights help beyond this "
+        "measure, since they have less to learn."
+    )
+
+
+def _epsilon(advised: Row, request: BudgetRequest, privacy: PrivacyConfig, *, parameters: int, limit: float) -> str:
+    epsilon = advised.sizes.budget.epsilon
+    while epsilon < _LARGEST_EPSILON:
+        epsilon = min(2 * epsilon, _LARGEST_EPSILON)
+        asked = replace(request, epsilon=epsilon, max_reconstruction_risk=None)
+        row = row_of(
+            asked, privacy, batch_size=request.train_size, epochs=advised.sizes.budget.steps, parameters=parameters
+        )
+        if row is not None and row.noise.training <= limit:
+            return f"or ε of about {epsilon:.2g}, which protects that much less"
+    return f"while no ε up to {_LARGEST_EPSILON:g} would do"

@@ -1,0 +1,99 @@
+"""`dpmed train CONFIG --advise`: nothing is trained; what published rules suggest, as a table and two files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dpmed.config.schema import Config
+from dpmed.files import write_csv, write_json
+from dpmed.planning.advice.advise import Advice, advise, row_values
+from dpmed.planning.advice.grid import Row
+from dpmed.planning.plan import gather
+from dpmed.progress import Progress
+
+ADVICE_FILE, GRID_FILE = "advice.json", "advice.csv"
+_SOURCES = (
+    "Sources: steps after De et al. (2022), batch size after Ponomareva et al. (2023) and Sander et al. (2023), "
+    "learning rate after Panda et al. (2024), clipping norm after De et al. (2022); docs/advice.md says how. They are "
+    "a place to begin, not an optimum."
+)
+_SECONDS = (
+    "Seconds are of the steps alone, measured here by a few steps on made-up samples, since no patient's data is looked"
+    " at; reading images, evaluation and compiling come on top."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdviceSummary:
+    """Advice and how it is told.
+
+    Attributes:
+        advice: what is suggested.
+    """
+
+    advice: Advice
+
+    def write(self, folder: Path) -> None:
+        """Write `advice.json` and the grid, `advice.csv`."""
+        rows = [row_values(row) for row in self.advice.rows]
+        write_csv(folder / GRID_FILE, rows, list(rows[0]))
+        write_json(folder / ADVICE_FILE, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `advice.json`."""
+        return self.advice.to_json()
+
+    def facts(self) -> dict[str, str]:
+        """What it rests on and what is suggested, for the terminal."""
+        advice, budget = self.advice, self.advice.advised.sizes.budget
+        return {
+            "from": f"N = {budget.train_size:,} ({advice.unit}), ε = {budget.epsilon:.4g}, δ = {budget.delta:g}, "
+            f"{advice.parameters:,} trained numbers",
+            "batch size": f"{advice.advised.sizes.batch_size:,}, q = {budget.sampling_rate:.3g}",
+            "length": f"{budget.steps:,} steps, {advice.advised.sizes.epochs:,} epochs",
+            "noise": f"σ = {budget.noise_multiplier:.4g}",
+            "learning rate": f"{advice.setting.learning_rate:g}, to begin with",
+            "clipping norm": f"{advice.setting.clipping_norm:g}",
+            "memory": f"{advice.step.memory_bytes / 2**20:.0f} MiB with {advice.step.microbatch} records at once",
+        }
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows of the grid for the terminal."""
+        columns = ["batch", "epochs", "steps", "σ", "noise/step", "noise/mean", "seconds", ""]
+        return columns, [[*_cells(row), self._mark(row)] for row in self.advice.rows]
+
+    def sentences(self) -> Sequence[str]:
+        """The verdict, and what to make of the numbers."""
+        return (*self.advice.verdict.sentences, _SECONDS, _SOURCES)
+
+    def _mark(self, row: Row) -> str:
+        if row is self.advice.advised:
+            return "both" if row is self.advice.own else "advised"
+        return "yours" if row is self.advice.own else ""
+
+
+def run(config: Config, progress: Progress) -> AdviceSummary:
+    """Advise on a private config; nothing is written yet.
+
+    Args:
+        config: that is asked about; its batch size may be larger than the training set.
+        progress: tells the user.
+
+    Raises:
+        InputError: the config is not private, or its budget cannot be met.
+    """
+    return AdviceSummary(advice=advise(gather(config, progress), progress))
+
+
+def _cells(row: Row) -> list[str]:
+    budget = row.sizes.budget
+    return [
+        f"{row.sizes.batch_size}",
+        f"{row.sizes.epochs}",
+        f"{budget.steps}",
+        f"{budget.noise_multiplier:.4g}",
+        f"{row.noise.step:.3g}",
+        f"{row.noise.training:.3g}",
+        "–" if row.seconds is None else f"{row.seconds:.3g}",
+    ]

@@ -1,0 +1,40 @@
+"""Advice as it is told and written: the same numbers in table, files and words."""
+
+import csv
+import json
+
+import pytest
+
+from dpmed.planning.advice import advise as room
+from dpmed.planning.advice.step_time import StepTime
+from dpmed.progress import Silent
+from dpmed.workflows.train.advice import run
+from tests.planning.advice.advised import config_of
+
+
+@pytest.fixture
+def summary(monkeypatch):
+    step = StepTime(microbatch=64, record_seconds=0.01, update_seconds=0.5, memory_bytes=1 << 21)
+    monkeypatch.setattr(room, "measure_step", lambda plan: step)
+    return run(config_of(), Silent())
+
+
+def test_table_file_and_words_agree(summary, tmp_path):
+    summary.write(tmp_path)
+    content = json.loads((tmp_path / "advice.json").read_text())
+    with (tmp_path / "advice.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    columns, rows = summary.table()
+    assert len(rows) == len(lines) == len(content["grid"]) and columns[3] == "σ"
+    for row, line, one in zip(rows, lines, content["grid"], strict=True):
+        assert row[0] == line["batch_size"] == str(one["batch_size"])
+        assert float(line["noise_multiplier"]) == one["noise_multiplier"]
+        assert row[3] == f"{one['noise_multiplier']:.4g}"
+    assert sorted(row[-1] for row in rows if row[-1]) == ["advised", "yours"]
+    facts = summary.facts()
+    assert facts["noise"] == f"σ = {content['advice']['noise_multiplier']:.4g}"
+    assert facts["memory"].startswith("2 MiB")
+    assert any("made-up samples" in one for one in summary.sentences())
+    assert summary.sentences()[0].startswith(("This can", "This will"))
+    # Fits a terminal of 80 columns.
+    assert sum(max(len(row[place]) for row in [columns, *rows]) + 3 for place in range(len(columns))) <= 80
