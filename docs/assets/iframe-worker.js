@@ -1,0 +1,36 @@
+/* Browsers start no worker from file://, where this site may lie. There, a hidden frame stands in for the one that
+   searches: it runs the same script, and messages pass both ways. Over http(s) nothing is changed. */
+"use strict";
+if (location.protocol === "file:") {
+  window.Worker = class extends EventTarget {
+    constructor(address) {
+      super();
+      this.waiting = [];
+      const script = new URL(address, document.baseURI).href.replaceAll("&", "&amp;").replaceAll('"', "&quot;");
+      const answer = "postMessage = (data) => frameElement.worker.dispatchEvent(new MessageEvent('message', { data }));";
+      this.frame = document.createElement("iframe");
+      this.frame.worker = this;
+      this.frame.hidden = true;
+      this.frame.srcdoc = `<script>${answer}<\/script><script src="${script}"><\/script>`;
+      this.frame.addEventListener("load", () => {
+        const waiting = this.waiting;
+        this.waiting = null;
+        waiting.forEach((data) => this.postMessage(data));
+      });
+      document.documentElement.append(this.frame);
+    }
+
+    postMessage(data) {
+      if (this.waiting) {
+        this.waiting.push(data);
+      } else {
+        const within = this.frame.contentWindow;
+        within.dispatchEvent(new within.MessageEvent("message", { data }));
+      }
+    }
+
+    terminate() {
+      this.frame.remove();
+    }
+  };
+}
