@@ -6,18 +6,24 @@ if (location.protocol === "file:") {
     constructor(address) {
       super();
       this.waiting = [];
-      const script = new URL(address, document.baseURI).href.replaceAll("&", "&amp;").replaceAll('"', "&quot;");
-      const answer = "postMessage = (data) => frameElement.worker.dispatchEvent(new MessageEvent('message', { data }));";
       this.frame = document.createElement("iframe");
       this.frame.worker = this;
       this.frame.hidden = true;
-      this.frame.srcdoc = `<script>${answer}<\/script><script src="${script}"><\/script>`;
-      this.frame.addEventListener("load", () => {
-        const waiting = this.waiting;
-        this.waiting = null;
-        waiting.forEach((data) => this.postMessage(data));
-      });
       document.documentElement.append(this.frame);
+      const script = new URL(address, document.baseURI).href.replaceAll("&", "&amp;").replaceAll('"', "&quot;");
+      const answer = "postMessage = (data) => frameElement.worker.dispatchEvent(new MessageEvent('message', { data }))";
+      const within = this.frame.contentDocument;
+      within.open();
+      /* Scripts run in order, so the last one finds the worker's script ready. */
+      within.write(`<script>${answer}<\/script><script src="${script}"><\/script>`);
+      within.write("<script>frameElement.worker.begin()<\/script>");
+      within.close();
+    }
+
+    begin() {
+      const waiting = this.waiting;
+      this.waiting = null;
+      waiting.forEach((data) => this.postMessage(data));
     }
 
     postMessage(data) {
