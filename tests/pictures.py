@@ -12,17 +12,18 @@ from pathlib import Path
 from PIL import Image
 
 COMMANDS = """
-bounds quickstart --eps-min 0.1 --eps-max 1000 --num 25 --out bounds
+bounds quickstart --eps-min 0.1 --eps-max 1e4 --num 30 --out bounds
 reconstruct quickstart --eps 1 --eps 8 --eps 100 --eps 1e6 --out attack
 match attack --out matches
 visualize matches --images 4 --out report
+train quickstart --out first
 train quickstart --epsilons 0.3,1,3,8,20 --out budgets
 """
 PICTURES = {
     "bounds.png": "bounds/bounds.png",
     "attack.png": "report/reconstructions_ordered.png",
     "accuracy.png": "budgets/sweep.png",
-    "curves.png": "budgets/epsilon=8/curves.png",
+    "curves.png": "first/curves.png",
 }
 _COLOURS = 48
 
