@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -66,13 +66,16 @@ def shortened(line: str) -> str:
     return shlex.join([*shlex.split(line), *added])
 
 
-def follow(page: str, folder: Path, *, shorten: bool = False) -> dict[str, str]:
-    """Write the files and call the commands of a page, shortened or as they stand; gives what each command printed."""
+def follow(page: str, folder: Path, *, shorten: bool = False, known: Collection[str] = ()) -> dict[str, str]:
+    """Write the files and call the commands of a page, shortened or as they stand; gives what each command printed.
+
+    Commands in `known` are left out: another page has had them called.
+    """
     outputs = {}
     with reading(folder):
         for kind, text in blocks_of(page):
             if kind == "sh":
-                for line in text.splitlines():
+                for line in [line for line in text.splitlines() if line not in known]:
                     done = call(shortened(line) if shorten else line)
                     assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
                     outputs[line] = done.stdout

@@ -51,7 +51,12 @@ def _spelling(parameter: Any) -> str:
         return f"`{_value(parameter)}`"
     names = [*parameter.opts, *parameter.secondary_opts]
     value = "" if parameter.is_flag else f" {_value(parameter)}"
-    return ", ".join(f"`{name}{value}`" for name in names)
+    return ", ".join(_code(f"{name}{value}") for name in names)
+
+
+def _code(text: str) -> str:
+    # A bar in a cell: of the ways to write it, the one that all readers of Markdown agree on.
+    return f"<code>{text.replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
 
 
 def _value(parameter: Any) -> str:
