@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs sbom bench bench-step bench-bounds bench-data bench-match bench-train clean
+.PHONY: help demo test lint format docs pictures sbom bench bench-step bench-bounds bench-data bench-match bench-train clean
 
 help: ## Show these targets
 	@grep -E '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -17,7 +17,7 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "dpmed needs Python 3.11 or newer: make PYTHON=python3.11 ..."; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,dicom,onnx,tensorboard]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,dicom,docs,onnx,tensorboard]'
 	touch $@
 
 demo: .venv ## Train the quickstart with differential privacy, start to end
@@ -37,10 +37,15 @@ format: .venv ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-docs: .venv ## Generate docs/config.md and the JSON schema from the code
+docs: .venv ## Generate the pages that follow from the code, and build the site in build/site
 	$(BIN)/python -m dpmed.config.document docs
 	$(BIN)/python -m dpmed.inference.description docs
 	$(BIN)/python -m dpmed.data.layouts docs
+	$(BIN)/python -m dpmed.cli.shared.document docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # --quiet would keep warnings from being counted
+
+pictures: .venv ## Draw the pictures of the documentation anew (minutes)
+	$(BIN)/python -m tests.pictures docs/pictures
 
 bench: .venv ## Run all benchmarks; writes build/bench.json
 	$(BIN)/python -m tests.benchmarks

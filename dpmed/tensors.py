@@ -11,6 +11,7 @@ from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
 
 from dpmed.errors import InputError
+from dpmed.pages import page
 
 _MOST_BYTES = 1 << 32
 _TYPES = {"F64", "F32", "F16"}
@@ -36,7 +37,7 @@ def read_tensors(path: Path) -> Tensors:
         return _read_safetensors(path)
     if path.suffix == ".npz":
         return _read_npz(path)
-    remedy = "Files of torch (.pth, .pt) can run code; convert them as docs/matching.md says."
+    remedy = f"Files of torch (.pth, .pt) can run code; convert them as {page('matching.md')} says."
     raise InputError("must be a .safetensors or .npz file", where=str(path), remedy=remedy)
 
 

@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,18 @@ import pytest
 from tests.workflows.conftest import call_here
 
 ROOT = Path(__file__).resolve().parents[1]
+# What is added to a command that would take minutes; of an option given twice the last one counts.
+TINY = ["--set", "data.limit=100", "--set", "training.batch_size=16", "--set", "training.epochs=2"]
+SHORT = ["--set", "evaluation.every_epochs=2", "--set", "evaluation.bootstrap=5"]
+SMALLER = {
+    "train quickstart": [*TINY, *SHORT],
+    "reconstruct": TINY,
+    "phantom": ["--num", "60"],
+    "train cifar10_dp_quick_phantom": [
+        *SHORT, "--set", "training.epochs=2", "--set", "training.batch_size=8", "--set", "model.channels=[2,2,4,4]",
+        "--set", "model.groups=2",
+    ],
+}  # fmt: skip
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 
 
@@ -48,17 +60,28 @@ def call(line: str) -> subprocess.CompletedProcess[str]:
         return call_here(*words)
 
 
-def follow(page: str, folder: Path) -> dict[str, str]:
-    """Write the files and call the commands of a page; gives what each command printed."""
+def shortened(line: str) -> str:
+    """A call of `dpmed …` on less data and for fewer steps, where it would take long."""
+    added = next((more for start, more in SMALLER.items() if line.startswith(f"dpmed {start}")), [])
+    return shlex.join([*shlex.split(line), *added])
+
+
+def follow(page: str, folder: Path, *, shorten: bool = False, known: Collection[str] = ()) -> dict[str, str]:
+    """Write the files and call the commands of a page, shortened or as they stand; gives what each command printed.
+
+    Commands in `known` are left out: another page has had them called.
+    """
     outputs = {}
     with reading(folder):
         for kind, text in blocks_of(page):
             if kind == "sh":
-                for line in text.splitlines():
-                    done = call(line)
+                for line in [line for line in text.splitlines() if line not in known]:
+                    done = call(shortened(line) if shorten else line)
                     assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
                     outputs[line] = done.stdout
             elif kind:
-                name = re.match(r"# (\S+)\n", text)[1]
-                (folder / name).write_text(text, encoding="utf-8")
+                name = re.match(r"# (\S+)\n", text)
+                assert name or kind == "python", f"a file without a name: {text}"
+                if name:
+                    (folder / name[1]).write_text(text, encoding="utf-8")
     return outputs

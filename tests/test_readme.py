@@ -1,26 +1,13 @@
 """README.md: every command it shows is called, in order, on less data and for fewer steps; its config is valid."""
 
 import re
-import shlex
 
 import pytest
 
 from dpmed.config.load import config_from_toml
-from tests.reader import ROOT, blocks_of, call, reading
+from tests.reader import ROOT, blocks_of, call, reading, shortened
 
 PAGE = "README.md"
-# What is added to a command that would take minutes; of an option given twice the last one counts.
-TINY = ["--set", "data.limit=100", "--set", "training.batch_size=16", "--set", "training.epochs=2"]
-SHORT = ["--set", "evaluation.every_epochs=2", "--set", "evaluation.bootstrap=5"]
-SMALLER = {
-    "train quickstart": [*TINY, *SHORT],
-    "reconstruct": TINY,
-    "phantom": ["--num", "60"],
-    "train cifar10_dp_quick_phantom": [
-        *SHORT, "--set", "training.epochs=2", "--set", "training.batch_size=8", "--set", "model.channels=[2,2,4,4]",
-        "--set", "model.groups=2",
-    ],
-}  # fmt: skip
 
 
 def commands():
@@ -43,8 +30,7 @@ def followed(tmp_path_factory):
     folder, outputs = tmp_path_factory.mktemp("reader"), {}
     with reading(folder):
         for line in commands():
-            added = next((more for start, more in SMALLER.items() if line.startswith(start)), [])
-            done = call(shlex.join(["dpmed", *shlex.split(line), *added]))
+            done = call(shortened(f"dpmed {line}"))
             assert done.returncode == 0, f"{line}\n{done.stderr}"
             outputs[line] = done.stdout
     return folder, outputs

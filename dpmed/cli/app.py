@@ -13,11 +13,12 @@ from dpmed.cli.shared.console import Console
 from dpmed.cli.shared.fields import name_options
 from dpmed.errors import DpmedError, RunError
 from dpmed.files import user_cache
+from dpmed.pages import pages_folder
 from dpmed.runtime.distributed import has_company, leave
 from dpmed.runtime.malloc import keep_freed_memory
 from dpmed.runtime.programs import keep_programs
 
-_HELP = {"--help", "-h", "--version"}
+_HELP = {"--help", "-h", "--version", "--docs"}
 
 
 class _Group(TyperGroup):
@@ -66,17 +67,27 @@ def _show_version(value: bool) -> None:
         raise typer.Exit
 
 
+def _show_docs(value: bool) -> None:
+    if value:
+        typer.echo(pages_folder())
+        raise typer.Exit
+
+
 @app.callback()
 def dpmed(
     ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
+    docs: Annotated[
+        bool,
+        typer.Option("--docs", callback=_show_docs, is_eager=True, help="Show where the documentation lies and exit."),
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors, no plan or progress.")] = False,
 ) -> None:
     """Train on medical images with differential privacy, attack the training, and state the risk that remains."""
-    del version
+    del version, docs
     ctx.obj = Console(quiet=quiet, debug=debug)
 
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from dpmed.config.base import Table
+from dpmed.pages import page
 
 
 class EarlyStoppingConfig(Table):
@@ -59,7 +60,7 @@ class TrainingConfig(Table):
         if isinstance(value, list | tuple) and "mlflow" in value:
             raise ValueError(
                 "mlflow is not written, since its client sends rows to a server and dpmed sends nothing anywhere; log "
-                "the rows of metrics.csv to a server of your own (docs/evaluate.md), or use tensorboard"
+                f"the rows of metrics.csv to a server of your own ({page('evaluate.md')}), or use tensorboard"
             )
         # What a file gives is a list, which the check that follows takes for a tuple only if nothing came before it.
         return tuple(value) if isinstance(value, list) else value

@@ -14,6 +14,7 @@ from dpmed.matching.lpips import load_lpips, pairwise_lpips
 from dpmed.matching.perceptual import pairwise_gmsd
 from dpmed.matching.pixel import pairwise_mse, pairwise_psnr
 from dpmed.matching.ssim import WINDOW, pairwise_ms_ssim, pairwise_ssim, scales_that_fit, window_that_fits
+from dpmed.pages import page
 
 Pairwise = Callable[[np.ndarray, np.ndarray], Float[np.ndarray, "n m"]]
 METRICS = ("mse", "psnr", "ssim", "ms-ssim", "gmsd", "lpips", "fid-features")
@@ -89,7 +90,7 @@ def _require(name: str, weights: Path | None, field: str) -> Path:
         raise InputError(
             f"{name} needs trained weights, which dpmed does not ship",
             where=field,
-            remedy="Convert published ones as docs/matching.md says.",
+            remedy=f"Convert published ones as {page('matching.md')} says.",
         )
     return weights
 

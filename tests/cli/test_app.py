@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 from dpmed import __version__
 from tests.workflows.conftest import ENVIRONMENT
@@ -23,13 +24,19 @@ def modules_loaded_by(arguments):
 
 
 def test_help_and_version_load_nothing_heavy():
-    for arguments in (["--help"], ["--version"], ["train", "--help"]):
+    for arguments in (["--help"], ["--version"], ["--docs"], ["train", "--help"]):
         assert not modules_loaded_by(arguments) & set(HEAVY), arguments
 
 
 def test_version_is_the_package_version(dpmed):
     done = dpmed("--version")
     assert (done.returncode, done.stdout.strip()) == (0, f"dpmed {__version__}")
+
+
+def test_the_documentation_is_where_it_says(dpmed):
+    done = dpmed("--docs")
+    assert done.returncode == 0
+    assert (Path(done.stdout.strip()) / "index.md").is_file()
 
 
 def test_help_lists_the_commands_in_the_order_of_work(dpmed):
