@@ -107,6 +107,8 @@ def _load(text: str) -> Callable[..., Any]:
     return function
 
 
+# Counts of ink, 0 to 16, are stored as 0 to 255, and normalised as the reader of scikit-learn's digits does it.
+_COUNTS = {"size": [8, 8], "channels": 1, "mean": [0.3], "std": [0.35]}
 _GROUPS = {"group_pattern": "^(P[0-9]+)_"}
 _BY_TABLE = {
     "table": "table.csv",
@@ -190,7 +192,10 @@ LAYOUTS = (
         reads="a folder per class (below `train`, `val`, `test` if you like) of PNG, JPEG, TIFF, NIfTI or DICOM",
         unit="patient by `group_pattern`, else image",
         split="by patient, or yours",
-        phantoms=(Phantom(name="folder", writer="folder:write_folder", data=_GROUPS),),
+        phantoms=(
+            Phantom(name="folder", writer="folder:write_folder", data=_GROUPS),
+            Phantom(name="digits", writer="digits:write_digits", data=_COUNTS),
+        ),
         tells=True,
     ),
     Layout(
