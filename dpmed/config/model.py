@@ -21,8 +21,9 @@ class ModelTable(Table):
     members: Annotated[int, Field(ge=1, le=64)] = 1
     """Networks of this kind that are trained together; their predictions are averaged (an ensemble)."""
     pretrained: Path | None = None
-    """Weights to begin with, `.safetensors` or `.eqx`, of the same architecture. Another number of input channels or
-    classes is adapted. They must not come from the private data; the ledger names the file."""
+    """Weights to begin with, of the same architecture: the folder of a finished run of dpmed, or a `.safetensors` or
+    `.eqx` file. Another number of input channels or classes is adapted. They must not come from the private data; the
+    ledger names the file, or the run, its data and whether it was private."""
     train_only: Literal["all", "head"] = "all"
     """`head` trains the last layer and leaves all else as it is (of use with `pretrained`)."""
     unfreeze_epochs: Annotated[float, Field(ge=0)] = 0.0

@@ -195,6 +195,13 @@ LAYOUTS = (
         phantoms=(
             Phantom(name="folder", writer="folder:write_folder", data=_GROUPS),
             Phantom(name="digits", writer="digits:write_digits", data=_COUNTS),
+            Phantom(name="textures", writer="textures:write_textures", data={"size": [64, 64], "channels": 3}),
+            Phantom(
+                name="textures-grey",
+                writer="textures:write_textures",
+                data={"size": [64, 64], "channels": 1},
+                arguments={"grey": True},
+            ),
         ),
         tells=True,
     ),
@@ -251,7 +258,7 @@ def data_table(phantom: str, folder: Path) -> dict[str, Any]:
 
 
 def write_phantom(name: str, folder: Path, *, num: int, seed: int, progress: Progress) -> None:
-    """Write a synthetic data set in the exact layout of a real one.
+    """Write a synthetic data set in the exact layout of a real one, and `phantom.json`, which says that it is none.
 
     Guarantee: the same layout, `num` and seed write the same files, byte for byte, with the same library versions.
 
@@ -268,6 +275,7 @@ def write_phantom(name: str, folder: Path, *, num: int, seed: int, progress: Pro
     """
     check_request(name, num)
     phantoms()[name].write(folder, num=num, seed=seed, progress=progress)
+    _load("dpmed.data.phantom.marker:mark_phantom")(folder, layout=name, num=num, seed=seed)
 
 
 def check_request(name: str, num: int) -> None:

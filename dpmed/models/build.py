@@ -23,7 +23,7 @@ from dpmed.errors import InputError
 from dpmed.models.blocks import Style
 from dpmed.models.custom import make_custom
 from dpmed.models.ensemble import Ensemble
-from dpmed.models.pretrained import load_pretrained
+from dpmed.models.pretrained import load_pretrained, weights_file
 from dpmed.models.resnet9 import Resnet9
 from dpmed.models.resnet18 import Resnet18
 from dpmed.models.small import Mlp, SmallCnn
@@ -78,7 +78,7 @@ def build_model(
         module, state = eqx.nn.make_with_state(_make_members)(config, input_shape, outputs, key)
     mixes = isinstance(config, ConvolutionalTable) and config.normalisation == "batch"
     if config.pretrained is not None:
-        module = load_pretrained(module, config.pretrained)
+        module = load_pretrained(module, weights_file(config, config.pretrained))
     stages = stages_from_head(module)
     trained = jax.tree.map(lambda stage: config.train_only == "all" or stage == 0, stages)
     sizes = jax.tree.map(lambda leaf: leaf.size, eqx.filter(module, eqx.is_inexact_array))

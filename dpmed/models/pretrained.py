@@ -13,11 +13,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from dpmed.config.load import config_from_toml
+from dpmed.config.model import ModelConfig
 from dpmed.errors import InputError
 from dpmed.models.stages import stages_from_head
 from dpmed.models.weights import read_arrays
 from dpmed.tensors import read_tensors
 
+_RUN_CONFIG, _RUN_WEIGHTS = "config.toml", "model.eqx"
+_MAX_CONFIG_BYTES = 1 << 20
+# Keys of a model's table that say how it is trained, not what it is.
+_OF_TRAINING = {"pretrained", "train_only", "unfreeze_epochs"}
 _FILTER_AXES = 3  # a side at least, channels in, channels out
 
 
@@ -45,6 +51,42 @@ def load_pretrained(module: eqx.Module, path: Path) -> eqx.Module:
         for (_, leaf), name, stage in zip(leaves, names, stages, strict=True)
     ]
     return eqx.combine(jax.tree.unflatten(structure, adapted), rest)
+
+
+def weights_file(config: ModelConfig, given: Path) -> Path:
+    """The file that `model.pretrained` means: the file itself, or the model of a run folder.
+
+    Args:
+        config: of the model that is to begin with the weights.
+        given: file or run folder.
+
+    Raises:
+        InputError: the folder holds no finished run, or one of another architecture; the message names the first key
+            that differs.
+    """
+    if not given.is_dir():
+        return given
+    remedy = "Give the folder of a finished `dpmed train`, or a file of weights."
+    for name in (_RUN_CONFIG, _RUN_WEIGHTS):
+        if not (given / name).is_file():
+            raise InputError(
+                f"{given} holds no {name}, so it is no finished run", where="model.pretrained", remedy=remedy
+            )
+    try:
+        if (given / _RUN_CONFIG).stat().st_size > _MAX_CONFIG_BYTES:
+            raise InputError("is over 1 MiB, which no config is", where=str(given / _RUN_CONFIG))
+        text = (given / _RUN_CONFIG).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot be read ({error})", where=str(given / _RUN_CONFIG)) from error
+    theirs = config_from_toml(text, str(given / _RUN_CONFIG)).model.model_dump(exclude=_OF_TRAINING)
+    for key, own in config.model_dump(exclude=_OF_TRAINING).items():
+        if theirs.get(key, own) != own or key not in theirs:
+            raise InputError(
+                f"is {own!r}, but the run {given.name} that training is to begin with has {theirs.get(key)!r}",
+                where=f"model.{key}",
+                remedy="Both must be of one architecture.",
+            )
+    return given / _RUN_WEIGHTS
 
 
 def _read(path: Path, names: list[str]) -> dict[str, Any]:

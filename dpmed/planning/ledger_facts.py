@@ -5,10 +5,12 @@ from importlib.metadata import version
 from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schema import Config
 from dpmed.data.base import Dataset
+from dpmed.data.phantom.marker import phantom_in
 from dpmed.data.split import split_note
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.factories import load_factory
 from dpmed.planning.clipping import clipping_notes, count_noise, noise_notes
+from dpmed.planning.prior import start_sentence
 from dpmed.privacy.budget import Budget
 from dpmed.privacy.ledger import LedgerFacts, several_images_note
 from dpmed.privacy.rero import assumption_notes
@@ -38,8 +40,10 @@ def ledger_facts(
     outside = outside if split is None else (*outside, split)
     data = f"{info.name}: {info.task}, {'x'.join(map(str, info.input_shape))}"
     installed = version("dpmed")
+    root = getattr(config.data, "root", None)
+    phantom = None if root is None else phantom_in(root)
     if privacy is None or budget is None or clipping is None:
-        return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, version=installed)
+        return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, phantom=phantom, version=installed)
     notes = [*_unit_notes(info.name, info.unit, unit, budget), *_risk_notes(privacy, budget)]
     if privacy.cohort is not None:
         notes.append(_COHORT_NOTE)
@@ -51,6 +55,7 @@ def ledger_facts(
         outside=outside,
         notes=(*notes, *clipping_notes(clipping, budget), *noise_notes(budget)),
         data=data,
+        phantom=phantom,
         version=installed,
     )
 
@@ -79,12 +84,8 @@ def uses_of_data(config: Config) -> list[str]:
                 f"The {what} came by custom code, {loaded.describe()}: that constants in it owe nothing to private "
                 "data is unchecked."
             )
-    if config.model.pretrained is not None:
-        found.append(
-            f"Training began with the weights in {config.model.pretrained.name}; ε does not cover the data that those "
-            "were trained on."
-        )
-    return found
+    start = start_sentence(config)
+    return found if start is None else [*found, start]
 
 
 def _choices(config: Config, known: str, unit: str) -> list[str]:

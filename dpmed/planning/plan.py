@@ -24,6 +24,7 @@ from dpmed.models.build import BuiltModel, build_model
 from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
+from dpmed.planning.prior import start_warnings
 from dpmed.planning.signal import noise_to_signal
 from dpmed.planning.slow_norms import NormsByLayer, norms_by_layer
 from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget, steps_per_epoch
@@ -196,6 +197,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
             *_class_warnings(dataset, split),
             *precision_warnings(config),
             *_signal_warnings(budget, clipping, model),
+            *start_warnings(config),
         ),
     )
 

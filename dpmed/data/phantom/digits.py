@@ -1,7 +1,7 @@
 """Rendered digits, in the form of scikit-learn's: from fonts that matplotlib ships and from strokes of the pen.
 
-Each is a bitmap of 32 × 32 pixels, deformed at random, whose ink is counted in blocks of 4 × 4: 8 × 8 counts of 0 to 16,
-as E. Alpaydin and C. Kaynak made theirs (Optical Recognition of Handwritten Digits, UCI, 1998). None of their 1,797
+Each is a bitmap of 32 × 32 pixels, deformed at random, whose ink is counted in blocks of 4 × 4: 8 × 8 counts of 0 to
+16, as E. Alpaydin and C. Kaynak made theirs (Optical Recognition of Handwritten Digits, UCI, 1998). None of their 1,797
 pictures enters: nothing here reads them, and none of the ranges below was fitted to them.
 """
 

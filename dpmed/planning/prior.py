@@ -1,0 +1,68 @@
+"""What a run's weights began with: what the ledger says of another run that they come from, and of its data."""
+
+from pathlib import Path
+
+from dpmed.config.schema import Config
+from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_finished, read_ledger
+
+_BEGAN = "Training began with the "
+
+
+def start_sentence(config: Config) -> str | None:
+    """What the ledger says of the weights that training begins with; None where they are random.
+
+    A run folder is named by its last part alone: where it lies is nobody's business.
+
+    Raises:
+        InputError: the run folder has no ledger, or one that is not of its model.
+    """
+    path = config.model.pretrained
+    if path is None:
+        return None
+    if not path.is_dir():
+        return f"{_BEGAN}weights in {path.name}; ε does not cover the data that those were trained on."
+    ledger = _ledger_of(path)
+    sentence = (
+        f"{_BEGAN}model of the run {path.resolve().name}, trained {_how(ledger)} on {ledger.data}. {_whose(ledger)}"
+    )
+    earlier = [one for one in ledger.outside_accounting if one.startswith(_BEGAN)]
+    return " ".join([sentence, *(f"Of that run: {one}" for one in earlier)])
+
+
+def start_warnings(config: Config) -> tuple[str, ...]:
+    """What the user should know of a start before training.
+
+    Raises:
+        InputError: as `start_sentence`.
+    """
+    path = config.model.pretrained
+    if path is None or not path.is_dir():
+        return ()
+    ledger = _ledger_of(path)
+    if ledger.phantom is not None or ledger.promises:
+        return ()
+    return (
+        f"model.pretrained: the run {path.resolve().name} was trained without privacy on {ledger.data}, which is no "
+        "phantom. The model of this run may reveal those samples, and no ε covers them.",
+    )
+
+
+def _ledger_of(folder: Path) -> ReadLedger:
+    ledger = read_ledger(folder / LEDGER_FILE)
+    check_finished(ledger, folder=folder)
+    return ledger
+
+
+def _how(ledger: ReadLedger) -> str:
+    if not ledger.promises:
+        return "without privacy"
+    seeded = " (void for those who know the seed of its noise)" if ledger.noise_source == "seeded" else ""
+    return f"with ε = {ledger.epsilon:.4g} at δ = {ledger.delta:g} per {ledger.unit_of_privacy}{seeded}"
+
+
+def _whose(ledger: ReadLedger) -> str:
+    if ledger.phantom is not None:
+        return f"Those data are a phantom ({ledger.phantom}): drawn by a program, of no patient."
+    if ledger.promises:
+        return "Whoever is in both data sets is protected less than either ε says: both count together."
+    return "Those data are no phantom: this model may reveal them, and no ε covers them."

@@ -1,0 +1,93 @@
+"""What a ledger says of the run that training began with: its data, whether it was private, what it began with itself."""
+
+import json
+
+import jax
+import pytest
+
+from dpmed.config.load import load_config
+from dpmed.data.layouts import write_phantom
+from dpmed.errors import InputError
+from dpmed.planning.plan import make_plan
+from dpmed.progress import Silent
+from dpmed.workflows.train import run as train
+
+SMALL = [
+    "model.width=[4]", "training.epochs=1", "training.batch_size=8", "training.keep_programs=false",
+    "evaluation.bootstrap=0",
+]  # fmt: skip
+PICTURES = ['data.name="folder"', "data.size=[8,8]", "data.channels=1", "data.cache=false"]
+
+
+def trained(folder, *settings, config="quickstart_nonprivate"):
+    folder.mkdir()
+    # optax does not bear the strictness of the tests.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        train.run(make_plan(load_config(config, [*SMALL, *settings]).config, Silent()), folder, Silent())
+    return folder
+
+
+def begun_with(folder):
+    settings = [*SMALL, "data.limit=200", f"model.pretrained={folder}"]
+    plan = make_plan(load_config("quickstart", settings).config, Silent())
+    (said,) = [sentence for sentence in plan.facts.outside if sentence.startswith("Training began")]
+    return said, plan
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs on a phantom, on a phantom that somebody added a picture to, and on real digits without and with privacy."""
+    root = tmp_path_factory.mktemp("runs")
+    data = tmp_path_factory.mktemp("phantom")
+    write_phantom("folder", data, num=40, seed=1, progress=Silent())
+    made = {"synthetic": trained(root / "synthetic", *PICTURES, f"data.root={data}")}
+    (data / "healthy" / "patient.png").write_bytes((data / "healthy" / "P00000_0.png").read_bytes())
+    made["mixed"] = trained(root / "mixed", *PICTURES, f"data.root={data}")
+    made["real"] = trained(root / "real", "data.limit=100")
+    made["private"] = trained(root / "private", "data.limit=100", config="quickstart")
+    made["second"] = trained(root / "second", *PICTURES, f"data.root={data}", f"model.pretrained={made['real']}")
+    return made
+
+
+def test_a_phantom_is_named_as_one_and_needs_no_warning(runs):
+    said, plan = begun_with(runs["synthetic"])
+    assert "model of the run synthetic, trained without privacy on folder: classification, 8x8x1" in said
+    assert "phantom (folder, 40 samples, seed 1)" in said and "of no patient" in said
+    assert str(runs["synthetic"].parent) not in json.dumps([*plan.facts.outside, *plan.warnings])
+    assert not any("model.pretrained" in warning for warning in plan.warnings)
+    assert json.loads((runs["synthetic"] / "privacy.json").read_text())["phantom"] == "folder, 40 samples, seed 1"
+
+
+@pytest.mark.parametrize("name", ["mixed", "real"])
+def test_real_data_without_privacy_are_said_plainly(runs, name):
+    said, plan = begun_with(runs[name])
+    assert "trained without privacy" in said and "no phantom: this model may reveal them, and no ε covers them" in said
+    assert any(f"the run {name} was trained without privacy" in warning for warning in plan.warnings)
+    assert json.loads((runs[name] / "privacy.json").read_text())["phantom"] is None
+
+
+def test_a_private_run_has_its_epsilon_named_beside(runs):
+    said, plan = begun_with(runs["private"])
+    stated = json.loads((runs["private"] / "privacy.json").read_text())["epsilon"]
+    assert f"with ε = {stated:.4g} at δ = 1e-05 per image" in said and "both count together" in said
+    assert not any("model.pretrained" in warning for warning in plan.warnings)
+
+
+def test_what_the_run_began_with_itself_is_passed_on(runs):
+    said, _ = begun_with(runs["second"])
+    assert "model of the run second" in said and "Of that run: Training began with the model of the run real" in said
+
+
+def test_a_model_that_was_exchanged_after_its_run_is_refused(runs, tmp_path):
+    folder = tmp_path / "exchanged"
+    folder.mkdir()
+    for name in ("config.toml", "privacy.json", "model.eqx"):
+        (folder / name).write_bytes((runs["real"] / name).read_bytes())
+    weights = bytearray((folder / "model.eqx").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.eqx").write_bytes(weights)
+    with pytest.raises(InputError, match="belongs to another"):
+        begun_with(folder)
+    (folder / "privacy.json").unlink()
+    with pytest.raises(InputError, match=r"privacy\.json"):
+        begun_with(folder)
