@@ -11,7 +11,7 @@ import pytest
 from dpmed.config.model import Resnet9Model, SmallCnnModel, UnetModel
 from dpmed.errors import InputError
 from dpmed.models.build import build_model
-from dpmed.models.pretrained import load_pretrained, weight_names
+from dpmed.models.pretrained import load_pretrained, weight_names, weights_file
 from dpmed.models.stages import stages_from_head
 from dpmed.models.weights import save_weights
 
@@ -79,6 +79,49 @@ def test_files_of_other_networks_and_damaged_ones_are_refused(tmp_path):
     safetensors(other, build(UnetModel(name="unet", channels=(4, 4), groups=2)).module)
     with pytest.raises(InputError, match="no array"):
         load_pretrained(build().module, other)
+
+
+def run_folder(folder, source, config=CNN):
+    """What `weights_file` looks at in the folder of a run."""
+    folder.mkdir()
+    text = "\n".join(f"{key} = {json.dumps(value)}" for key, value in config.model_dump(exclude={"pretrained"}).items())
+    tables = '[data]\nname = "digits"\n[loss]\nname = "cross_entropy"\n[optimizer]\nname = "sgd"\nlearning_rate = 1.0'
+    (folder / "config.toml").write_text(f"{tables}\n[training]\nepochs = 1\nbatch_size = 2\n[model]\n{text}\n")
+    save_weights(folder / "model.eqx", (source, None))
+    return folder
+
+
+def test_a_run_folder_gives_its_model(tmp_path):
+    source = build(seed=1).module
+    # How the run was trained is no part of its architecture.
+    folder = run_folder(tmp_path / "run", source, CNN.model_copy(update={"train_only": "head", "unfreeze_epochs": 1.0}))
+    built = build(CNN.model_copy(update={"pretrained": folder}))
+    for own, given in zip(*map(jax.tree.leaves, (built.module, source)), strict=True):
+        np.testing.assert_array_equal(own, given)
+
+
+def test_runs_of_another_architecture_are_refused_though_their_arrays_would_fit(tmp_path):
+    folder = run_folder(tmp_path / "run", build(seed=1).module, CNN.model_copy(update={"activation": "relu"}))
+    with pytest.raises(InputError, match=r"'tanh', but the run run .* has 'relu'") as refused:
+        build(CNN.model_copy(update={"pretrained": folder}))
+    assert refused.value.where == "model.activation"
+    with pytest.raises(InputError, match="one architecture"):
+        weights_file(Resnet9Model(name="resnet9"), folder)
+
+
+def test_folders_without_a_finished_run_are_refused(tmp_path):
+    folder = run_folder(tmp_path / "run", build(seed=1).module)
+    config = (folder / "config.toml").read_bytes()
+    for damaged in (b"\xff\xfe", b"[model", config[:40], b"#" * (1 << 20) + b"#"):
+        (folder / "config.toml").write_bytes(damaged)
+        with pytest.raises(InputError):
+            weights_file(CNN, folder)
+    (folder / "config.toml").write_bytes(config)
+    (folder / "model.eqx").unlink()
+    with pytest.raises(InputError, match=r"holds no model\.eqx, so it is no finished run"):
+        weights_file(CNN, folder)
+    with pytest.raises(InputError, match=r"holds no config\.toml"):
+        weights_file(CNN, tmp_path)
 
 
 def test_stages_count_from_the_head_and_the_head_alone_can_be_trained():

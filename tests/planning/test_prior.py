@@ -1,4 +1,4 @@
-"""What a ledger says of the run that training began with: its data, whether it was private, what it began with itself."""
+"""What a ledger says of the run that training began with: its data, whether it was private, its own beginning."""
 
 import json
 

@@ -3,7 +3,7 @@
 Networks learn of such pictures what serves on real ones: M. Baradad et al., Learning to See by Looking at Noise (2021),
 and for private training X. Tang et al., Differentially Private Image Classification by Learning Priors from Random
 Processes (2023). None of the processes copies a phantom of another layout, though blobs and smooth fields are drawn by
-the same functions. Dead leaves are those of A. Lee, D. Mumford and J. Huang, Occlusion Models for Natural Images (2001).
+the same functions. Dead leaves are after A. Lee, D. Mumford and J. Huang, Occlusion Models for Natural Images (2001).
 """
 
 from collections.abc import Callable
