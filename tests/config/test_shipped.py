@@ -173,5 +173,10 @@ def test_the_private_quickstarts_begin_with_the_digits_prior(tmp_path):
 
 def test_the_textures_prior_builds_and_plans(tmp_path):
     write_phantom("textures", tmp_path, num=24, seed=1, progress=Silent())
-    plan = make_plan(load_config("textures_prior", [f"data.root={tmp_path}", "training.batch_size=4"]).config, Silent())
+    plan = make_plan(
+        load_config(
+            "textures_prior", [f"data.root={tmp_path}", "training.batch_size=4", "data.split_by=stratified"]
+        ).config,
+        Silent(),
+    )
     assert plan.budget is None and plan.facts.phantom == "textures, 24 samples, seed 1"
