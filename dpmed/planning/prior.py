@@ -6,6 +6,7 @@ from dpmed.config.schema import Config
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_finished, read_ledger
 
 _BEGAN = "Training began with the "
+_LONGEST = 2000  # characters that are taken over of another ledger's sentence
 
 
 def start_sentence(config: Config) -> str | None:
@@ -22,10 +23,8 @@ def start_sentence(config: Config) -> str | None:
     if not path.is_dir():
         return f"{_BEGAN}weights in {path.name}; ε does not cover the data that those were trained on."
     ledger = _ledger_of(path)
-    sentence = (
-        f"{_BEGAN}model of the run {path.resolve().name}, trained {_how(ledger)} on {ledger.data}. {_whose(ledger)}"
-    )
-    earlier = [one for one in ledger.outside_accounting if one.startswith(_BEGAN)]
+    sentence = f"{_BEGAN}model of the run {path.resolve().name}, trained {_how(ledger)} on {_plain(ledger.data)}. {_whose(ledger)}"
+    earlier = [_plain(one) for one in ledger.outside_accounting if one.startswith(_BEGAN)]
     return " ".join([sentence, *(f"Of that run: {one}" for one in earlier)])
 
 
@@ -42,7 +41,7 @@ def start_warnings(config: Config) -> tuple[str, ...]:
     if ledger.phantom is not None or ledger.promises:
         return ()
     return (
-        f"model.pretrained: the run {path.resolve().name} was trained without privacy on {ledger.data}, which is no "
+        f"model.pretrained: the run {path.resolve().name} was trained without privacy on {_plain(ledger.data)}, which is no "
         "phantom. The model of this run may reveal those samples, and no ε covers them.",
     )
 
@@ -57,12 +56,17 @@ def _how(ledger: ReadLedger) -> str:
     if not ledger.promises:
         return "without privacy"
     seeded = " (void for those who know the seed of its noise)" if ledger.noise_source == "seeded" else ""
-    return f"with ε = {ledger.epsilon:.4g} at δ = {ledger.delta:g} per {ledger.unit_of_privacy}{seeded}"
+    return f"with ε = {ledger.epsilon:.4g} at δ = {ledger.delta:g} per {_plain(ledger.unit_of_privacy)}{seeded}"
 
 
 def _whose(ledger: ReadLedger) -> str:
     if ledger.phantom is not None:
-        return f"Those data are a phantom ({ledger.phantom}): drawn by a program, of no patient."
+        return f"Those data are a phantom ({_plain(ledger.phantom)}): drawn by a program, of no patient."
     if ledger.promises:
         return "Whoever is in both data sets is protected less than either ε says: both count together."
     return "Those data are no phantom: this model may reveal them, and no ε covers them."
+
+
+def _plain(text: str) -> str:
+    """Text of a ledger that may come from a stranger, on one line and of bounded length."""
+    return "".join(letter for letter in text if letter.isprintable())[:_LONGEST]

@@ -91,3 +91,15 @@ def test_a_model_that_was_exchanged_after_its_run_is_refused(runs, tmp_path):
     (folder / "privacy.json").unlink()
     with pytest.raises(InputError, match=r"privacy\.json"):
         begun_with(folder)
+
+
+def test_a_strangers_ledger_puts_no_control_characters_and_no_books_into_ours(runs, tmp_path):
+    folder = tmp_path / "stranger"
+    folder.mkdir()
+    for name in ("config.toml", "model.eqx"):
+        (folder / name).write_bytes((runs["real"] / name).read_bytes())
+    ledger = json.loads((runs["real"] / "privacy.json").read_text())
+    ledger["data"] = "digits\x1b[2J\n" + 5000 * "x"
+    (folder / "privacy.json").write_text(json.dumps(ledger))
+    said, _ = begun_with(folder)
+    assert said.isprintable() and len(said) < 3000
