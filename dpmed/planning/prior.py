@@ -23,7 +23,8 @@ def start_sentence(config: Config) -> str | None:
     if not path.is_dir():
         return f"{_BEGAN}weights in {path.name}; ε does not cover the data that those were trained on."
     ledger = _ledger_of(path)
-    sentence = f"{_BEGAN}model of the run {path.resolve().name}, trained {_how(ledger)} on {_plain(ledger.data)}. {_whose(ledger)}"
+    run, data = path.resolve().name, _plain(ledger.data)
+    sentence = f"{_BEGAN}model of the run {run}, trained {_how(ledger)} on {data}. {_whose(ledger)}"
     earlier = [_plain(one) for one in ledger.outside_accounting if one.startswith(_BEGAN)]
     return " ".join([sentence, *(f"Of that run: {one}" for one in earlier)])
 
@@ -41,8 +42,8 @@ def start_warnings(config: Config) -> tuple[str, ...]:
     if ledger.phantom is not None or ledger.promises:
         return ()
     return (
-        f"model.pretrained: the run {path.resolve().name} was trained without privacy on {_plain(ledger.data)}, which is no "
-        "phantom. The model of this run may reveal those samples, and no ε covers them.",
+        f"model.pretrained: the run {path.resolve().name} was trained without privacy on {_plain(ledger.data)}, which "
+        "is no phantom. The model of this run may reveal those samples, and no ε covers them.",
     )
 
 
