@@ -64,9 +64,11 @@ def weights_file(config: ModelConfig, given: Path) -> Path:
         InputError: the folder holds no finished run, or one of another architecture; the message names the first key
             that differs.
     """
+    remedy = "Give the folder of a finished `dpmed train`, or a file of weights."
+    if not given.exists():
+        raise InputError(f"there is no {given}", where="model.pretrained", remedy=remedy)
     if not given.is_dir():
         return given
-    remedy = "Give the folder of a finished `dpmed train`, or a file of weights."
     for name in (_RUN_CONFIG, _RUN_WEIGHTS):
         if not (given / name).is_file():
             raise InputError(

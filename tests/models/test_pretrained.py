@@ -122,6 +122,8 @@ def test_folders_without_a_finished_run_are_refused(tmp_path):
         weights_file(CNN, folder)
     with pytest.raises(InputError, match=r"holds no config\.toml"):
         weights_file(CNN, tmp_path)
+    with pytest.raises(InputError, match="there is no .*nowhere"):
+        weights_file(CNN, tmp_path / "nowhere")
 
 
 def test_stages_count_from_the_head_and_the_head_alone_can_be_trained():
