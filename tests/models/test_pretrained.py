@@ -122,7 +122,7 @@ def test_folders_without_a_finished_run_are_refused(tmp_path):
         weights_file(CNN, folder)
     with pytest.raises(InputError, match=r"holds no config\.toml"):
         weights_file(CNN, tmp_path)
-    with pytest.raises(InputError, match="there is no .*nowhere"):
+    with pytest.raises(InputError, match=r"there is no .*nowhere"):
         weights_file(CNN, tmp_path / "nowhere")
 
 
