@@ -24,12 +24,14 @@ FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
     """Let `write` fill a temporary file, then put it in the place of `path`.
 
     Args:
         path: the target; its folder must exist.
         write: receives a binary file open for writing.
+        durable: whether it is on the disk when this returns. Not worth its time for thousands of files that can be made
+            again, such as phantoms; they too are whole or absent, but for a power cut.
 
     Raises:
         RunError: the disk is full or the place cannot be written to; `path` is as it was before.
@@ -42,10 +44,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(name, FILE_MODE)
         os.replace(name, path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:
@@ -63,9 +67,9 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
-    write_atomically(path, lambda file: file.write(content))
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write `content` to `path`, whole or not at all; see `write_atomically`."""
+    write_atomically(path, lambda file: file.write(content), durable=durable)
 
 
 def write_text(path: Path, content: str) -> None:

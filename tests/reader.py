@@ -19,6 +19,7 @@ TINY = ["--set", "data.limit=100", "--set", "training.batch_size=16", "--set", "
 SHORT = ["--set", "evaluation.every_epochs=2", "--set", "evaluation.bootstrap=5"]
 SMALLER = {
     "train quickstart": [*TINY, *SHORT],
+    "train digits_prior": ["--set", "training.epochs=2", "--set", "training.batch_size=8", *SHORT],
     "reconstruct": TINY,
     "phantom": ["--num", "60"],
     "train cifar10_dp_quick_phantom": [

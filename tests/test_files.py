@@ -17,6 +17,7 @@ from dpmed.files import (
     new_run_folder,
     read_json,
     write_atomically,
+    write_bytes,
     write_csv,
     write_json,
     write_text,
@@ -121,3 +122,13 @@ def test_a_second_holder_of_the_lock_is_refused(tmp_path):
             pass
     with exclusive_lock(tmp_path / "lock"):
         pass
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_only_what_must_survive_a_power_cut_waits_for_the_disk(tmp_path, monkeypatch, durable):
+    waited = []
+    monkeypatch.setattr(os, "fsync", waited.append)
+    write_bytes(tmp_path / "file", b"content", durable=durable)
+    assert (tmp_path / "file").read_bytes() == b"content" and bool(waited) == durable
+    assert (tmp_path / "file").stat().st_mode & 0o077 == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -33,9 +33,10 @@ class ModelTable(Table):
     members: Annotated[int, Field(ge=1, le=64)] = 1
     """Networks of this kind that are trained together; their predictions are averaged (an ensemble)."""
     pretrained: Path | None = None
-    """Weights to begin with, of the same architecture: `.eqx` or `.safetensors` of dpmed, or `.safetensors` or `.npz`
-    of torchvision or timm by their own names. Another number of input channels or classes, and for `vit` another size
-    of images, is adapted. They must not come from the private data; the ledger names the file."""
+    """Weights to begin with, of the same architecture: the folder of a finished run, `.eqx` or `.safetensors` of dpmed,
+    or `.safetensors` or `.npz` of torchvision or timm by their own names. Another number of input channels or classes,
+    and for `vit` another size of images, is adapted. They must not come from the private data; the ledger names the
+    file, or the run, its data and whether it was private."""
     train_only: Literal["all", "head", "norms", "bias", "lora"] = "all"
     """What is trained; of use with `pretrained`. `head` trains the last layer and leaves all else as it is. The others
     train the head and: `norms` scale and shift of all normalisations, `bias` all biases and shifts (Ben Zaken et al.,

@@ -107,6 +107,8 @@ def _load(text: str) -> Callable[..., Any]:
     return function
 
 
+# Counts of ink, 0 to 16, are stored as 0 to 255, and normalised as the reader of scikit-learn's digits does it.
+_COUNTS = {"size": [8, 8], "channels": 1, "mean": [0.3], "std": [0.35]}
 _GROUPS = {"group_pattern": "^(P[0-9]+)_"}
 _BY_TABLE = {
     "table": "table.csv",
@@ -190,7 +192,17 @@ LAYOUTS = (
         reads="a folder per class (below `train`, `val`, `test` if you like) of PNG, JPEG, TIFF, NIfTI or DICOM",
         unit="patient by `group_pattern`, else image",
         split="by patient, or yours",
-        phantoms=(Phantom(name="folder", writer="folder:write_folder", data=_GROUPS),),
+        phantoms=(
+            Phantom(name="folder", writer="folder:write_folder", data=_GROUPS),
+            Phantom(name="digits", writer="digits:write_digits", data=_COUNTS),
+            Phantom(name="textures", writer="textures:write_textures", data={"size": [64, 64], "channels": 3}),
+            Phantom(
+                name="textures-grey",
+                writer="textures:write_textures",
+                data={"size": [64, 64], "channels": 1},
+                arguments={"grey": True},
+            ),
+        ),
         tells=True,
     ),
     Layout(
@@ -246,7 +258,7 @@ def data_table(phantom: str, folder: Path) -> dict[str, Any]:
 
 
 def write_phantom(name: str, folder: Path, *, num: int, seed: int, progress: Progress) -> None:
-    """Write a synthetic data set in the exact layout of a real one.
+    """Write a synthetic data set in the exact layout of a real one, and `phantom.json`, which says that it is none.
 
     Guarantee: the same layout, `num` and seed write the same files, byte for byte, with the same library versions.
 
@@ -263,6 +275,7 @@ def write_phantom(name: str, folder: Path, *, num: int, seed: int, progress: Pro
     """
     check_request(name, num)
     phantoms()[name].write(folder, num=num, seed=seed, progress=progress)
+    _load("dpmed.data.phantom.marker:mark_phantom")(folder, layout=name, num=num, seed=seed)
 
 
 def check_request(name: str, num: int) -> None:

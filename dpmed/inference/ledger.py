@@ -40,6 +40,7 @@ class ReadLedger(BaseModel):
     adjacency: str | None = None
     unit_of_privacy: str
     data: str
+    phantom: str | None = None
     noise_source: Literal["os-entropy", "seeded"] | None = None
     outside_accounting: Sentences
     notes: Sentences

@@ -1,16 +1,16 @@
 """What the ledger says of a plan: it follows from the config, the kind of data set and N, never from patients."""
 
-import hashlib
 from importlib.metadata import version
-from pathlib import Path
 
 from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schema import Config
 from dpmed.data.base import Dataset
+from dpmed.data.phantom.marker import phantom_in
 from dpmed.data.split import split_note
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.factories import load_factory
 from dpmed.planning.clipping import clipping_notes, count_noise, noise_notes
+from dpmed.planning.prior import start_sentence
 from dpmed.privacy.budget import Budget
 from dpmed.privacy.ledger import LedgerFacts, several_images_note
 from dpmed.privacy.rero import assumption_notes
@@ -47,8 +47,10 @@ def ledger_facts(
     outside = outside if split is None else (*outside, split)
     data = f"{info.name}: {info.task}, {'x'.join(map(str, info.input_shape))}"
     installed = version("dpmed")
+    root = getattr(config.data, "root", None)
+    phantom = None if root is None else phantom_in(root)
     if privacy is None or budget is None or clipping is None:
-        return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, version=installed)
+        return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, phantom=phantom, version=installed)
     notes = [*_unit_notes(info.name, info.unit, unit, budget), *_risk_notes(privacy, budget)]
     if privacy.cohort is not None:
         notes.append(_COHORT_NOTE)
@@ -60,6 +62,7 @@ def ledger_facts(
         outside=outside,
         notes=(*notes, *clipping_notes(clipping, budget), *noise_notes(budget)),
         data=data,
+        phantom=phantom,
         version=installed,
     )
 
@@ -93,20 +96,8 @@ def uses_of_data(config: Config, changed: tuple[str, ...] = ()) -> list[str]:
                 f"The {what} came by custom code, {loaded.describe()}: that constants in it owe nothing to private "
                 "data is unchecked."
             )
-    if config.model.pretrained is not None:
-        found.append(_pretrained_use(config.model.pretrained, getattr(config.model, "normalisation", None), changed))
-    return found
-
-
-def _pretrained_use(path: Path, normalisation: str | None, changed: tuple[str, ...]) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    frozen = ", and the constant means and variances of its frozen norms," if normalisation == "frozen" else ""
-    more = f" Of the file, {'; '.join(changed)}." if changed else ""
-    return (
-        f"Training began with the weights{frozen} in {path.name} (SHA-256 {digest}); ε does not cover the data that "
-        f"those were trained on.{more}"
-    )
+    start = start_sentence(config, changed)
+    return found if start is None else [*found, start]
 
 
 def _choices(config: Config, known: str, unit: str) -> list[str]:

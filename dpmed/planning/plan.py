@@ -24,6 +24,7 @@ from dpmed.planning.batch_size import check_batch_size, solve
 from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
+from dpmed.planning.prior import start_warnings, with_weights_file
 from dpmed.planning.signal import noise_to_signal
 from dpmed.planning.slow_norms import NormsByLayer, norms_by_layer
 from dpmed.privacy.budget import Budget, steps_per_epoch
@@ -244,6 +245,7 @@ def plan_of(gathered: Gathered) -> Plan:
             *_class_warnings(dataset, split),
             *precision_warnings(config),
             *_signal_warnings(budget, clipping, model),
+            *start_warnings(config),
         ),
     )
 
@@ -299,7 +301,7 @@ def _build(config: Config, dataset: Dataset) -> BuiltModel:
     outputs = len(info.output_names) or info.input_shape[-1]
     if info.task == "classification" and config.loss.name == "binary_cross_entropy":
         outputs = 1
-    model = build_model(config.model, info.input_shape, outputs=outputs, task=info.task, key=key)
+    model = build_model(with_weights_file(config.model), info.input_shape, outputs=outputs, task=info.task, key=key)
     if config.privacy is not None and model.mixes_samples:
         raise InputError(
             "batch normalisation computes its statistics over the batch, so that one patient's image changes the "

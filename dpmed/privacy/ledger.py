@@ -52,6 +52,7 @@ class Ledger:
         adjacency: the neighbouring relation.
         unit_of_privacy: what a record is.
         data: the data set in public terms: its name, task and input shape.
+        phantom: which phantom the data are, by their `phantom.json`; None for all other data.
         noise_source: `os-entropy` or `seeded`.
         sampling_source: likewise.
         outside_accounting: every use of private data that ε does not cover.
@@ -85,6 +86,7 @@ class Ledger:
     adjacency: str | None = None
     unit_of_privacy: str
     data: str
+    phantom: str | None = None
     noise_source: str | None = None
     sampling_source: str
     outside_accounting: tuple[str, ...]
@@ -112,6 +114,7 @@ class LedgerFacts:
         outside: sentences for `outside_accounting` beyond those that hold for every run.
         notes: sentences for `notes`.
         data: the data set in public terms.
+        phantom: which phantom they are; None for all other data.
         siblings: folder names of the other runs of the same call.
         version: of dpmed.
     """
@@ -125,6 +128,7 @@ class LedgerFacts:
     outside: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     siblings: tuple[str, ...] = ()
+    phantom: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +185,7 @@ def private_ledger(
         outside_accounting=(*OUTSIDE_EVERY_RUN, *facts.outside),
         notes=tuple(notes),
         data=facts.data,
+        phantom=facts.phantom,
         siblings=facts.siblings,
         model_sha256=digests.model,
         config_sha256=digests.config,
@@ -216,6 +221,7 @@ def plain_ledger(
         outside_accounting=(everything, *facts.outside),
         notes=facts.notes,
         data=facts.data,
+        phantom=facts.phantom,
         siblings=facts.siblings,
         model_sha256=digests.model,
         config_sha256=digests.config,

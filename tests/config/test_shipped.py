@@ -24,7 +24,13 @@ LAYOUTS = {
     "nnunet": ("nnunet", 20),
 }
 NAMES = sorted(shipped_names())
-WITH_FILES = [name for name in NAMES if load_config(name).config.data.name != "digits"]
+# Trained on phantoms made for it, to begin private trainings with.
+PRIORS = [name for name in NAMES if name.endswith("_prior")]
+BEGUN = {
+    "digits_prior": ["quickstart_eps1", "quickstart_eps3", "quickstart_eps8"],
+    "textures_prior": ["radimagenet_dp_phantom", "ham10000_dp_phantom"],
+}
+WITH_FILES = [name for name in NAMES if load_config(name).config.data.name != "digits" and name not in PRIORS]
 TWINS = [name for name in NAMES if name.endswith(TWIN)]
 # Data of one's own have no published experiment that these would be twins of.
 ALONE = {"table_phantom", "nnunet_phantom"}
@@ -130,3 +136,47 @@ def test_a_twin_trains_for_a_few_steps(name, phantoms, tmp_path):
     assert math.isfinite(summary.test["loss"])
     for file in ("model.eqx", "privacy.json", "summary.json", "metrics.csv", "curves.png"):
         assert (tmp_path / file).stat().st_size > 0
+
+
+def architecture(name):
+    return load_config(name).config.model.model_dump(exclude={"pretrained", "train_only", "lora", "unfreeze_epochs"})
+
+
+def test_what_begins_with_a_prior_has_its_network():
+    assert sorted(BEGUN) == PRIORS
+    for prior, begun in BEGUN.items():
+        assert load_config(prior).config.privacy is None
+        for name in begun:
+            assert architecture(name) == architecture(prior), name
+
+
+def test_the_private_quickstarts_begin_with_the_digits_prior(tmp_path):
+    (tmp_path / "digits").mkdir()
+    write_phantom("digits", tmp_path / "digits", num=40, seed=1, progress=Silent())
+    small = [f"data.root={tmp_path / 'digits'}", "data.cache=false", "training.epochs=1", "training.batch_size=8"]
+    run = tmp_path / "runs" / "digits_prior"
+    run.mkdir(parents=True)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        train.run(
+            make_plan(load_config("digits_prior", [*small, "evaluation.bootstrap=0"]).config, Silent()), run, Silent()
+        )
+    for name in BEGUN["digits_prior"]:
+        assert load_config(name).config.model.pretrained == Path("runs/digits_prior")
+        plan = make_plan(load_config(name, [f"model.pretrained={run}"]).config, Silent())
+        assert plan.budget.epsilon <= float(name.removeprefix("quickstart_eps")) * (1 + 1e-9)
+        assert plan.budget.delta == 1e-5 and plan.config.privacy.noise_source == "os-entropy"
+        assert plan.model.parameters == 2570  # the last layer: 256 weights and a bias for each digit
+        (said,) = [sentence for sentence in plan.facts.outside if sentence.startswith("Training began")]
+        assert "phantom (digits, 40 samples, seed 1)" in said
+        assert not any("model.pretrained" in warning for warning in plan.warnings)
+
+
+def test_the_textures_prior_builds_and_plans(tmp_path):
+    write_phantom("textures", tmp_path, num=24, seed=1, progress=Silent())
+    plan = make_plan(
+        load_config(
+            "textures_prior", [f"data.root={tmp_path}", "training.batch_size=4", "data.split_by=stratified"]
+        ).config,
+        Silent(),
+    )
+    assert plan.budget is None and plan.facts.phantom == "textures, 24 samples, seed 1"

@@ -20,6 +20,7 @@ from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.header_patients import HEADER, patients_by_header
 from dpmed.data.image_files import depth_notes, is_volume, preprocessing_of, problem_with
 from dpmed.data.normalise import CLASSES_READ, normalisation, unnamed_patients
+from dpmed.data.phantom.marker import MARKER
 from dpmed.data.problems import Problems
 from dpmed.data.readers.found import find_files, group_series
 from dpmed.data.sources import Root, read_table
@@ -123,7 +124,7 @@ def _info(config: FolderData, preprocessing: Preprocessing, names: tuple[str, ..
 
 
 def _find_files(root: Root, size: Sequence[int], progress: Progress) -> list[_File]:
-    found = find_files(root, ignored=(METADATA,))
+    found = find_files(root, ignored=(METADATA, MARKER))
     _tell_left_out(found.left_out, found.hidden, progress)
     for name, kind in found.files.items():
         problem = problem_with(kind, size)

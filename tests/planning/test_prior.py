@@ -1,0 +1,163 @@
+"""What a ledger says of the run that training began with: its data, whether it was private, its own beginning."""
+
+import json
+
+import jax
+import pytest
+
+from dpmed.config.load import load_config
+from dpmed.config.model import Resnet9Model, SmallCnnModel
+from dpmed.data.layouts import write_phantom
+from dpmed.errors import InputError
+from dpmed.planning.plan import make_plan
+from dpmed.planning.prior import with_weights_file
+from dpmed.progress import Silent
+from dpmed.workflows.train import run as train
+
+SMALL = [
+    "model.width=[4]", "training.epochs=1", "training.batch_size=8", "training.keep_programs=false",
+    "evaluation.bootstrap=0",
+]  # fmt: skip
+CNN = SmallCnnModel(name="small_cnn", channels=(4, 8), groups=2)
+PICTURES = ['data.name="folder"', "data.size=[8,8]", "data.channels=1", "data.cache=false"]
+
+
+def trained(folder, *settings, config="quickstart_nonprivate"):
+    folder.mkdir()
+    # optax does not bear the strictness of the tests.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        train.run(make_plan(load_config(config, [*SMALL, *settings]).config, Silent()), folder, Silent())
+    return folder
+
+
+def begun_with(folder):
+    settings = [*SMALL, "data.limit=200", f"model.pretrained={folder}"]
+    plan = make_plan(load_config("quickstart", settings).config, Silent())
+    (said,) = [sentence for sentence in plan.facts.outside if sentence.startswith("Training began")]
+    return said, plan
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs on a phantom, on a phantom that somebody added a picture to, and on real digits without and with privacy."""
+    root = tmp_path_factory.mktemp("runs")
+    data = tmp_path_factory.mktemp("phantom")
+    write_phantom("folder", data, num=40, seed=1, progress=Silent())
+    made = {"synthetic": trained(root / "synthetic", *PICTURES, f"data.root={data}")}
+    (data / "healthy" / "patient.png").write_bytes((data / "healthy" / "P00000_0.png").read_bytes())
+    made["mixed"] = trained(root / "mixed", *PICTURES, f"data.root={data}")
+    made["real"] = trained(root / "real", "data.limit=100")
+    made["private"] = trained(root / "private", "data.limit=100", config="quickstart")
+    made["second"] = trained(root / "second", *PICTURES, f"data.root={data}", f"model.pretrained={made['real']}")
+    return made
+
+
+def test_a_phantom_is_named_as_one_and_needs_no_warning(runs):
+    said, plan = begun_with(runs["synthetic"])
+    assert "model of the run synthetic, trained without privacy on folder: classification, 8x8x1" in said
+    assert "phantom (folder, 40 samples, seed 1)" in said and "of no patient" in said
+    assert str(runs["synthetic"].parent) not in json.dumps([*plan.facts.outside, *plan.warnings])
+    assert not any("model.pretrained" in warning for warning in plan.warnings)
+    assert json.loads((runs["synthetic"] / "privacy.json").read_text())["phantom"] == "folder, 40 samples, seed 1"
+
+
+@pytest.mark.parametrize("name", ["mixed", "real"])
+def test_real_data_without_privacy_are_said_plainly(runs, name):
+    said, plan = begun_with(runs[name])
+    assert "trained without privacy" in said and "no phantom: this model may reveal them, and no ε covers them" in said
+    assert any(f"the run {name} was trained without privacy" in warning for warning in plan.warnings)
+    assert json.loads((runs[name] / "privacy.json").read_text())["phantom"] is None
+
+
+def test_a_private_run_has_its_epsilon_named_beside(runs):
+    said, plan = begun_with(runs["private"])
+    stated = json.loads((runs["private"] / "privacy.json").read_text())["epsilon"]
+    assert f"with ε = {stated:.4g} at δ = 1e-05 per image" in said and "both count together" in said
+    assert not any("model.pretrained" in warning for warning in plan.warnings)
+
+
+def test_what_the_run_began_with_itself_is_passed_on(runs):
+    said, _ = begun_with(runs["second"])
+    assert "model of the run second" in said and "Of that run: Training began with the model of the run real" in said
+
+
+def test_a_model_that_was_exchanged_after_its_run_is_refused(runs, tmp_path):
+    folder = tmp_path / "exchanged"
+    folder.mkdir()
+    for name in ("config.toml", "privacy.json", "model.eqx"):
+        (folder / name).write_bytes((runs["real"] / name).read_bytes())
+    weights = bytearray((folder / "model.eqx").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.eqx").write_bytes(weights)
+    with pytest.raises(InputError, match="belongs to another"):
+        begun_with(folder)
+    (folder / "privacy.json").unlink()
+    with pytest.raises(InputError, match=r"privacy\.json"):
+        begun_with(folder)
+
+
+def test_a_strangers_ledger_puts_no_control_characters_and_no_books_into_ours(runs, tmp_path):
+    folder = tmp_path / "stranger"
+    folder.mkdir()
+    for name in ("config.toml", "model.eqx"):
+        (folder / name).write_bytes((runs["real"] / name).read_bytes())
+    ledger = json.loads((runs["real"] / "privacy.json").read_text())
+    ledger["data"] = "digits\x1b[2J\n" + 5000 * "x"
+    (folder / "privacy.json").write_text(json.dumps(ledger))
+    said, _ = begun_with(folder)
+    assert said.isprintable() and len(said) < 3000
+
+
+def run_folder(folder, config):
+    """What `with_weights_file` looks at in the folder of a run."""
+    folder.mkdir()
+    text = "\n".join(
+        f"{key} = {json.dumps(value)}" for key, value in config.model_dump(exclude={"pretrained", "lora"}).items()
+    )
+    tables = '[data]\nname = "digits"\n[loss]\nname = "cross_entropy"\n[optimizer]\nname = "sgd"\nlearning_rate = 1.0'
+    (folder / "config.toml").write_text(f"{tables}\n[training]\nepochs = 1\nbatch_size = 2\n[model]\n{text}\n")
+    (folder / "model.eqx").write_bytes(b"weights")
+    return folder
+
+
+def test_the_file_of_a_run_stands_for_its_folder(tmp_path):
+    # How the run was trained is no part of its architecture.
+    folder = run_folder(tmp_path / "run", CNN.model_copy(update={"train_only": "head", "unfreeze_epochs": 1.0}))
+    own = CNN.model_copy(update={"pretrained": folder})
+    assert with_weights_file(own) == CNN.model_copy(update={"pretrained": folder / "model.eqx"})
+    assert with_weights_file(CNN) == CNN
+    file = CNN.model_copy(update={"pretrained": folder / "model.eqx"})
+    assert with_weights_file(file) == file
+
+
+def test_runs_of_another_architecture_are_refused_though_their_arrays_would_fit(tmp_path):
+    folder = run_folder(tmp_path / "run", CNN.model_copy(update={"activation": "relu"}))
+    with pytest.raises(InputError, match=r"'tanh', but the run run .* has 'relu'") as refused:
+        with_weights_file(CNN.model_copy(update={"pretrained": folder}))
+    assert refused.value.where == "model.activation"
+    with pytest.raises(InputError, match="one architecture"):
+        with_weights_file(Resnet9Model(name="resnet9", pretrained=folder))
+
+
+def test_a_run_of_adapters_is_refused(tmp_path):
+    folder = run_folder(tmp_path / "run", CNN.model_copy(update={"train_only": "lora"}))
+    with pytest.raises(InputError, match="trained adapters"):
+        with_weights_file(CNN.model_copy(update={"pretrained": folder}))
+
+
+def test_folders_without_a_finished_run_are_refused(tmp_path):
+    folder = run_folder(tmp_path / "run", CNN)
+    own = CNN.model_copy(update={"pretrained": folder})
+    config = (folder / "config.toml").read_bytes()
+    for damaged in (b"\xff\xfe", b"[model", config[:40], b"#" * (1 << 20) + b"#"):
+        (folder / "config.toml").write_bytes(damaged)
+        with pytest.raises(InputError):
+            with_weights_file(own)
+    (folder / "config.toml").write_bytes(config)
+    (folder / "model.eqx").unlink()
+    with pytest.raises(InputError, match=r"holds no model\.eqx, so it is no finished run"):
+        with_weights_file(own)
+    with pytest.raises(InputError, match=r"holds no config\.toml"):
+        with_weights_file(CNN.model_copy(update={"pretrained": tmp_path}))
+    with pytest.raises(InputError, match=r"there is no .*nowhere"):
+        with_weights_file(CNN.model_copy(update={"pretrained": tmp_path / "nowhere"}))
