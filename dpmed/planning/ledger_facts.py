@@ -47,9 +47,10 @@ def ledger_facts(
     outside = outside if split is None else (*outside, split)
     data = f"{info.name}: {info.task}, {'x'.join(map(str, info.input_shape))}"
     installed = version("dpmed")
-    root = getattr(config.data, "root", None)
-    phantom = None if root is None else phantom_in(root)
     if privacy is None or budget is None or clipping is None:
+        # Not where ε is promised: whether a patient's file lies among a phantom's is not covered by it.
+        root = getattr(config.data, "root", None)
+        phantom = None if root is None else phantom_in(root)
         return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, phantom=phantom, version=installed)
     notes = [*_unit_notes(info.name, info.unit, unit, budget), *_risk_notes(privacy, budget)]
     if privacy.cohort is not None:
@@ -62,7 +63,6 @@ def ledger_facts(
         outside=outside,
         notes=(*notes, *clipping_notes(clipping, budget), *noise_notes(budget)),
         data=data,
-        phantom=phantom,
         version=installed,
     )
 

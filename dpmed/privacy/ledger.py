@@ -52,7 +52,8 @@ class Ledger:
         adjacency: the neighbouring relation.
         unit_of_privacy: what a record is.
         data: the data set in public terms: its name, task and input shape.
-        phantom: which phantom the data are, by their `phantom.json`; None for all other data.
+        phantom: of a run without privacy which phantom the data are, by their `phantom.json`; None for all other data,
+            and with privacy, where it would depend on whether a patient's file lies among them.
         noise_source: `os-entropy` or `seeded`.
         sampling_source: likewise.
         outside_accounting: every use of private data that ε does not cover.
@@ -114,7 +115,7 @@ class LedgerFacts:
         outside: sentences for `outside_accounting` beyond those that hold for every run.
         notes: sentences for `notes`.
         data: the data set in public terms.
-        phantom: which phantom they are; None for all other data.
+        phantom: which phantom they are, for runs without privacy; None for all other data.
         siblings: folder names of the other runs of the same call.
         version: of dpmed.
     """
@@ -185,7 +186,6 @@ def private_ledger(
         outside_accounting=(*OUTSIDE_EVERY_RUN, *facts.outside),
         notes=tuple(notes),
         data=facts.data,
-        phantom=facts.phantom,
         siblings=facts.siblings,
         model_sha256=digests.model,
         config_sha256=digests.config,
