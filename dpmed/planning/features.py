@@ -76,7 +76,7 @@ def on_features(plan: Plan, begun: InitialState, progress: Progress) -> tuple[Pl
 def trains_on_features(plan: Plan, objective: Objective) -> bool:
     """Whether each sample's features stay the same over a whole training, and may be kept."""
     config, model = plan.config, plan.model
-    pairs = zip(*map(jax.tree.leaves, (model.stages, model.trained)), strict=True)
+    pairs = list(zip(*map(jax.tree.leaves, (model.stages, model.trained)), strict=True))
     return (
         config.training.keep_features
         # Who keeps no decoded images on the disk wants no features there either.
@@ -84,6 +84,8 @@ def trains_on_features(plan: Plan, objective: Objective) -> bool:
         and plan.dataset.info.task in ("classification", "multi-label", "regression")
         and not isinstance(config.model, CustomModel)
         and all((stage == 0) == on for stage, on in pairs)
+        # A linear model is all head: its features would be the images once more.
+        and any(stage > 0 for stage, _ in pairs)
         and objective.augment is None
         and not model.mixes_samples
     )

@@ -91,6 +91,12 @@ def test_what_changes_from_step_to_step_or_is_not_wanted_is_trained_live(setting
     assert found is plan and begun.objective.forward is not room._forward
 
 
+def test_a_linear_model_is_all_head_and_keeps_no_second_copy_of_the_images():
+    plan = plan_of("model.name=mlp", "model.channels=", "model.groups=", "model.width=[]", "model.train_only=all")
+    found, _ = on_features(plan, begin_training(plan), Silent())
+    assert found is plan
+
+
 def test_features_are_computed_once(plan, monkeypatch):
     on_features(plan, begin_training(plan), Silent())
     monkeypatch.setattr(room, "_make", lambda *_: pytest.fail("computed again"))
