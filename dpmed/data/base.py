@@ -197,3 +197,47 @@ class Dataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+class Derived:
+    """A data set whose samples are made of another's, number for number: that one tells all else.
+
+    Attributes:
+        dataset: the other.
+    """
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.dataset = dataset
+
+    @property
+    def info(self) -> Info:
+        """As of the other."""
+        return self.dataset.info
+
+    @property
+    def labels(self) -> Int[np.ndarray, " sample"] | None:
+        """As of the other."""
+        return self.dataset.labels
+
+    @property
+    def groups(self) -> Sequence[str]:
+        """As of the other."""
+        return self.dataset.groups
+
+    @property
+    def names(self) -> Sequence[str] | None:
+        """The samples' own names, if the other has any."""
+        found: Sequence[str] | None = getattr(self.dataset, "names", None)
+        return found
+
+    @property
+    def official_split(self) -> Split | None:
+        """As of the other."""
+        return self.dataset.official_split
+
+    def columns(self) -> dict[str, Sequence[str]]:
+        """As of the other."""
+        return self.dataset.columns()
+
+    def __len__(self) -> int:
+        return len(self.dataset)

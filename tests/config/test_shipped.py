@@ -22,6 +22,7 @@ LAYOUTS = {
     "medmnist": ("medmnist", 40),
     "table": ("table", 40),
     "nnunet": ("nnunet", 20),
+    "folder": ("textures", 48),
 }
 NAMES = sorted(shipped_names())
 # Trained on phantoms made for it, to begin private trainings with.
@@ -33,7 +34,7 @@ BEGUN = {
 WITH_FILES = [name for name in NAMES if load_config(name).config.data.name != "digits" and name not in PRIORS]
 TWINS = [name for name in NAMES if name.endswith(TWIN)]
 # Data of one's own have no published experiment that these would be twins of.
-ALONE = {"table_phantom", "nnunet_phantom"}
+ALONE = {"table_phantom", "nnunet_phantom", "textures_phantom"}
 SMALL_NETWORK = {
     "resnet9": ["model.channels=[2, 2, 4, 4]", "model.groups=2"],
     "unet": ["model.channels=[2, 2]"],
@@ -44,6 +45,7 @@ SMALL_NETWORK = {
 SMALL_IMAGE = {
     "table": ["data.size=[8, 8]"],
     "nnunet": ["data.shape=[6, 6, 4]"],
+    "folder": ["data.size=[8, 8]"],
     "ham10000": ["data.size=[8, 8]"],
     "radimagenet": ["data.size=[8, 8]"],
     "msd": ["data.shape=[6, 6, 4]"],

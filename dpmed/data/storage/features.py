@@ -13,7 +13,7 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +21,7 @@ from typing import BinaryIO
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from dpmed.data.base import Dataset, Info, Sample, Split
+from dpmed.data.base import Dataset, Derived, Sample
 from dpmed.data.storage.reserve import waiting_lock
 from dpmed.errors import InputError, RunError
 from dpmed.files import make_folder, write_atomically
@@ -67,7 +67,7 @@ class Layout:
 Batches = Iterator[tuple[Float[np.ndarray, "sample ..."], Shaped[np.ndarray, "sample ..."]]]
 
 
-class FeatureDataset:
+class FeatureDataset(Derived):
     """A data set whose samples are features; only those that were asked for are there.
 
     Args:
@@ -84,37 +84,10 @@ class FeatureDataset:
         features: Float[np.ndarray, "kept ..."],
         targets: Shaped[np.ndarray, "kept ..."],
     ) -> None:
-        self._dataset = dataset
+        super().__init__(dataset)
         self._rows = {int(number): row for row, number in enumerate(numbers)}
         self._features = features
         self._targets = targets
-
-    @property
-    def info(self) -> Info:
-        """As of the images."""
-        return self._dataset.info
-
-    @property
-    def labels(self) -> Int[np.ndarray, " sample"] | None:
-        """As of the images."""
-        return self._dataset.labels
-
-    @property
-    def groups(self) -> Sequence[str]:
-        """As of the images."""
-        return self._dataset.groups
-
-    @property
-    def official_split(self) -> Split | None:
-        """As of the images."""
-        return self._dataset.official_split
-
-    def columns(self) -> dict[str, Sequence[str]]:
-        """As of the images."""
-        return self._dataset.columns()
-
-    def __len__(self) -> int:
-        return len(self._dataset)
 
     def __getitem__(self, index: int) -> Sample:
         row = self._rows[int(index)]

@@ -5,6 +5,8 @@ import os
 import numpy as np
 import pytest
 
+from dpmed.config.data import DigitsData
+from dpmed.data.readers.digits import read_digits
 from dpmed.data.storage import features as room
 from dpmed.data.storage.features import FeatureDataset, Layout, kept_features
 from dpmed.progress import Silent
@@ -143,26 +145,11 @@ def test_what_a_killed_process_left_is_removed_after_a_day(tmp_path):
     assert not left.exists()
 
 
-class Images:
-    """What a data set tells beside its samples."""
-
-    info, labels, groups, official_split = "info", np.arange(9), list("abcdefghi"), None
-
-    def columns(self):
-        return {"sex": list("fmfmfmfmf")}
-
-    def __len__(self):
-        return 9
-
-
 def test_a_feature_data_set_is_the_images_in_all_but_inputs():
-    numbers = np.array([0, 2, 3, 5, 8])
-    found = FeatureDataset.__new__(FeatureDataset)
-    # Past the type check: the images here are none.
-    found._dataset, found._features, found._targets = Images(), FEATURES, TARGETS
-    found._rows = {int(number): row for row, number in enumerate(numbers)}
-    assert len(found) == 9
-    assert found.columns() == Images().columns()
+    images, numbers = read_digits(DigitsData(name="digits")), np.array([0, 2, 3, 5, 8])
+    found = FeatureDataset(images, numbers, FEATURES, TARGETS)
+    assert len(found) == len(images) and found.info == images.info and found.groups == images.groups
+    assert found.columns() == images.columns() and np.array_equal(found.labels, images.labels)
     np.testing.assert_array_equal(found[5].input, FEATURES[3])
     assert found[5].target == 3
     inputs, targets = found.gather(np.array([8, 0]))
