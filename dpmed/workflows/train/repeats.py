@@ -150,9 +150,12 @@ class RepeatsSummary:
         count = sum(run.is_private for run in composed.runs)
         if composed.epsilon is None:
             return "None of these runs is private: keep all of them within your institution."
+        spent = f"ε = {composed.epsilon:.4g} at δ = {composed.delta:g}"
+        if count == 1:
+            return f"The one private run in this folder spends {spent}."
         return (
-            f"Together the {count} private runs in this folder spend ε = {composed.epsilon:.4g} at δ = "
-            f"{composed.delta:g}. That is the cost of choosing the best of them, or of releasing several."
+            f"Together the {count} private runs in this folder spend {spent}. That is the cost of choosing the best of "
+            "them, or of releasing several."
         )
 
 
