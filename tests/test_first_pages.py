@@ -78,7 +78,7 @@ def test_every_line_of_a_ledger_is_explained(followed):
 def test_the_ledger_is_checked_as_the_page_shows(followed):
     (code,) = [text for kind, text in blocks_of("docs/ledger.md") if kind == "python"]
     with reading(followed):
-        exec(compile(code, "docs/ledger.md", "exec"), {})
+        exec(compile(code, "docs/ledger.md", "exec"), {})  # our own page, as its reader runs it
     ledger = json.loads((followed / "first" / "privacy.json").read_text())
     mechanism = SampledGaussian(
         noise_multiplier=ledger["noise_multiplier"], sampling_rate=ledger["sampling_rate"], steps=ledger["steps"]

@@ -114,7 +114,7 @@ class _Trunk:
 
     def shape(self, stored: Shaped[np.ndarray, "..."]) -> tuple[int, ...]:
         """Of one sample's features."""
-        wanted = jax.ShapeDtypeStruct(stored.shape, stored.dtype)  # type: ignore[no-untyped-call] # jax's
+        wanted = jax.ShapeDtypeStruct(stored.shape, stored.dtype)  # type: ignore[no-untyped-call] # jax gives it no types
         return tuple(jax.eval_shape(self._one, wanted).shape)
 
     def __call__(self, stored: Shaped[np.ndarray, "sample ..."]) -> Float[np.ndarray, "sample ..."]:

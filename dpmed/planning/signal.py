@@ -37,6 +37,10 @@ class NoiseToSignal:
             f"steps {self.training:.3g} times"
         )
 
+    def fewer_parameters(self, parameters: int, *, limit: float) -> int:
+        """How many numbers may be trained for the ratio over all steps to fall to `limit`: it grows as their root."""
+        return max(1, int(parameters / (self.training / limit) ** 2))
+
     def warnings(self, budget: Budget, *, parameters: int) -> tuple[str, ...]:
         """A warning where noise drowns whatever there is to learn, and what would have to change; else none.
 
@@ -46,8 +50,7 @@ class NoiseToSignal:
         """
         if self.training <= LARGEST_RATIO:
             return ()
-        factor = self.training / LARGEST_RATIO
-        fewer = max(1, int(parameters / factor**2))
+        factor, fewer = self.training / LARGEST_RATIO, self.fewer_parameters(parameters, limit=LARGEST_RATIO)
         return (
             f"This plan can hardly learn: {self.describe()}. That follows from {budget.train_size:,} training records, "
             f"an expected batch of {budget.expected_batch_size:,}, ε = {budget.epsilon:.3g}, {budget.steps:,} steps "

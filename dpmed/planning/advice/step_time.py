@@ -84,7 +84,7 @@ def _accumulating(plan: Plan, step: Step, state: StepState, microbatch: int) -> 
     records, mask = _records(plan, microbatch)
 
     def accumulate() -> None:
-        jax.block_until_ready(step.accumulate(state, step.begin(state), records, mask))  # type: ignore[no-untyped-call] # jax's
+        jax.block_until_ready(step.accumulate(state, step.begin(state), records, mask))  # type: ignore[no-untyped-call] # jax gives it no types
 
     return _least(accumulate)
 
@@ -95,7 +95,7 @@ def _updating(step: Step, state: StepState) -> float:
 
     def update() -> None:
         kept[0] = step.update(kept[0], step.begin(kept[0]), draw=0)
-        jax.block_until_ready(kept[0])  # type: ignore[no-untyped-call] # jax's
+        jax.block_until_ready(kept[0])  # type: ignore[no-untyped-call] # jax gives it no types
 
     return _least(update)
 

@@ -78,7 +78,7 @@ def _first(word: Word, ratio: float) -> str:
 def _changes(advised: Row, request: BudgetRequest, privacy: PrivacyConfig, *, parameters: int, limit: float) -> str:
     factor = advised.noise.training / limit
     patients = max(request.train_size + 1, round(request.train_size * factor))
-    fewer = max(1, int(parameters / factor**2))
+    fewer = advised.noise.fewer_parameters(parameters, limit=limit)
     return (
         f"What would bring that to {limit:g}: about {patients:,} training records in place of {request.train_size:,}; "
         f"at most {fewer:,} trained numbers in place of {parameters:,}, by a smaller model or by pretrained weights of "

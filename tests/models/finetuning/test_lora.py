@@ -107,7 +107,7 @@ def training_of(name):
     trained, frozen = eqx.partition(weights, built.trained)
 
     def loss(trained, record, frozen):
-        predict = lambda x: eqx.combine(trained, frozen, static)(x, built.state)[0]  # noqa: E731
+        predict = lambda x: eqx.combine(trained, frozen, static)(x, built.state)[0]  # noqa: E731 one line, used once
         return jnp.sum(jnp.sin(jax.vmap(predict)(record)))
 
     records = random(np.random.default_rng(5), (3, 2, *shape))
