@@ -1,5 +1,6 @@
 """Strictness for every test: shapes checked at run time, no silent promotion, no network, no waiting for a screen."""
 
+import gc
 import os
 import socket
 import tempfile
@@ -46,6 +47,14 @@ from tests.compiled import AS_SHIPPED  # noqa: E402 with the others that must co
 from tests.trained import digits_run, scans, scans_run, seeded_run, small_run  # noqa: E402 imports the package
 
 __all__ = ["digits_run", "scans", "scans_run", "seeded_run", "small_run"]
+
+
+def pytest_collection_finish() -> None:
+    # What imports and collection made lives to the end, and traced programs are many small objects: looking through all
+    # of them again and again took a tenth of the time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 100)
 
 
 def pytest_unconfigure() -> None:

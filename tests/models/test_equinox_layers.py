@@ -258,6 +258,29 @@ def test_an_embedding_looks_up_what_equinox_does_also_beyond_its_ends(index):
     np.testing.assert_array_equal(announced(layer)(place), layer(place))
 
 
+@pytest.mark.parametrize(
+    "pool, shape, taken",
+    [
+        (nn.MaxPool1d(2, 2), (3, 7), True),
+        (nn.MaxPool2d(2, 2), (3, 6, 5), True),
+        (nn.MaxPool2d((3, 2), (3, 2)), (2, 8, 6), True),
+        (nn.MaxPool3d(2, 2), (1, 4, 5, 6), True),
+        (nn.MaxPool2d(3, 2, padding=1), (3, 6, 5), False),
+        (nn.MaxPool2d(2, 2, use_ceil=True), (3, 5, 5), False),
+        (nn.MaxPool2d(2, 1), (3, 5, 5), False),
+    ],
+)
+def test_pools_have_the_values_and_gradients_of_equinox_also_of_equal_numbers_and_of_none(pool, shape, taken):
+    # Few different numbers, so that most windows hold their maximum twice.
+    x = jnp.asarray(np.random.default_rng(1).integers(-1, 2, shape), jnp.float32).at[(0,) * len(shape)].set(jnp.nan)
+    along = jnp.cos(jnp.arange(pool(x).size, dtype=jnp.float32)).reshape(pool(x).shape)
+    np.testing.assert_array_equal(announced(pool)(x), pool(x))
+    finite = jnp.where(jnp.isnan(x), 0.0, x)
+    np.testing.assert_array_equal(jax.vjp(announced(pool), finite)[1](along)[0], jax.vjp(pool, finite)[1](along)[0])
+    program = str(jax.make_jaxpr(announced(pool))(x))
+    assert ("reduce_window" not in program) == taken
+
+
 def test_the_module_itself_is_not_changed_and_layers_without_weights_are_left():
     layer = linear(3, 2)
     found = announced([layer, eqx.filter(layer, lambda _: False)])
