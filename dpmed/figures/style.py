@@ -1,6 +1,7 @@
 """How every figure of dpmed looks: size, fonts, a palette for colour-blind readers, and files that print well."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,17 +62,39 @@ def save_figure(figure: Figure, folder: Path, stem: str, *, formats: Sequence[st
     """
     paths = []
     with mpl.rc_context(_SETTINGS):
+        _lay_out(figure)
         for name in formats:
             path = folder / f"{stem}.{name}"
-            metadata = {"Date": None} if name == "svg" else {"CreationDate": None} if name == "pdf" else None
-            write_atomically(
-                path,
-                lambda file, kind=name, facts=metadata: figure.savefig(  # type: ignore[misc]
-                    file, format=kind, dpi=_DOTS_PER_INCH, metadata=facts
-                ),
-            )
+            write_atomically(path, partial(_WRITERS[name], figure))
             paths.append(path)
     return paths
+
+
+def _lay_out(figure: Figure) -> None:
+    """Fix the places of all parts. `Figure.savefig` finds them anew for each format, and draws all twice for that."""
+    figure.set_dpi(_DOTS_PER_INCH)
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+
+
+def _write_png(figure: Figure, file: Any) -> None:
+    figure.set_dpi(_DOTS_PER_INCH)
+    FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call] # Matplotlib's
+
+
+def _write_pdf(figure: Figure, file: Any) -> None:
+    from matplotlib.backends.backend_pdf import FigureCanvasPdf
+
+    FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})  # type: ignore[no-untyped-call] # Matplotlib's
+
+
+def _write_svg(figure: Figure, file: Any) -> None:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})  # type: ignore[no-untyped-call] # Matplotlib's
+
+
+_WRITERS = {"png": _write_png, "pdf": _write_pdf, "svg": _write_svg}
 
 
 def level_colours(private: int, *, non_private: bool) -> list[str]:

@@ -237,12 +237,14 @@ class _MaxPool(eqx.nn.Pool):
         inner = x[:, *(slice(count * width) for count, width in zip(counts, self.stride, strict=True))]
         pairs = zip(counts, self.stride, strict=True)
         windows = jnp.moveaxis(inner, 0, -1).reshape(*itertools.chain.from_iterable(pairs), x.shape[0])
-        best = None
-        for place in itertools.product(*map(range, self.stride)):
-            value = windows[*itertools.chain.from_iterable((slice(None), at) for at in place)]
+        first, *others = (
+            windows[*itertools.chain.from_iterable((slice(None), at) for at in place)]
+            for place in itertools.product(*map(range, self.stride))
+        )
+        for value in others:
             # The first of equal ones, as Equinox' pool has it: its gradient goes to that one alone. Not a number wins.
-            best = value if best is None else jnp.where((value > best) | jnp.isnan(value), value, best)
-        return jnp.moveaxis(best, -1, 0)
+            first = jnp.where((value > first) | jnp.isnan(value), value, first)
+        return jnp.moveaxis(first, -1, 0)
 
 
 def _is_plain_layer(node: Any) -> bool:

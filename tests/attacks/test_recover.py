@@ -143,8 +143,11 @@ def _alike(original, images):
 FLOORS = {"trap-weights": 0.15, "imprint": 0.50, "peeling": 0.98}
 
 
-@pytest.mark.parametrize("data", [DigitsData(name="digits"), PatchesData(name="patches")], ids=["digits", "patches"])
-@pytest.mark.parametrize("count", [64, 256])
+@pytest.mark.parametrize(
+    ("data", "count"),
+    [(DigitsData(name="digits"), 64), (DigitsData(name="digits"), 256), (PatchesData(name="patches"), 64)],
+    ids=["64 digits", "256 digits", "64 patches"],
+)
 def test_real_images_come_back_without_noise(data, count):
     dataset = build_dataset(data, progress=Silent())
     order = np.random.default_rng(count).permutation(len(dataset))[: count + 500]

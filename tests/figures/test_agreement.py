@@ -1,15 +1,13 @@
 """Bland-Altman: each sample at its mean and difference, lines where they were computed."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from dpmed.figures.agreement import AgreementPanel, plot_agreement
+from tests.figures.seen import drawn
 
 
 def test_dots_and_lines_are_where_they_belong(tmp_path, monkeypatch):
-    figures = []
-    before = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **o: (figures.append(self), before(self, *a, **o))[1])
+    figures = drawn(monkeypatch)
     values, targets = np.array([3.0, 5.0]), np.array([1.0, 7.0])
     lines = [("upper limit", 4.0, (3.0, 5.0)), ("bias", 0.0, (np.nan, np.nan)), ("lower limit", -4.0, (-5.0, -3.0))]
     one = AgreementPanel(name="age", values=values, targets=targets, lines=lines)

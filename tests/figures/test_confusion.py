@@ -1,16 +1,9 @@
 """The confusion matrix: counts where they can be read, on a colour that shows them."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from dpmed.figures.confusion import plot_confusion
-
-
-def drawn(monkeypatch):
-    figures = []
-    before = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **o: (figures.append(self), before(self, *a, **o))[1])
-    return figures
+from tests.figures.seen import drawn
 
 
 def test_counts_stand_in_their_cells_and_shares_are_of_the_true_class(tmp_path, monkeypatch):

@@ -1,8 +1,7 @@
 """The curves of a run: which panels there are, and that single evaluations are seen."""
 
-from matplotlib.figure import Figure
-
 from dpmed.figures.curves import plot_curves
+from tests.figures.seen import drawn
 
 ROWS = [
     {"step": 10, "split": "train", "loss": 2.0},
@@ -10,13 +9,6 @@ ROWS = [
     {"step": 20, "split": "validation", "loss": 1.1, "accuracy": None, "epsilon": 1.5},
     {"step": 20, "split": "test", "loss": 1.2, "accuracy": 0.5, "epsilon": 1.5},
 ]
-
-
-def drawn(monkeypatch):
-    figures = []
-    before = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **o: (figures.append(self), before(self, *a, **o))[1])
-    return figures
 
 
 def test_epsilon_has_a_panel_with_the_budget_and_starts_at_zero(tmp_path, monkeypatch):

@@ -1,17 +1,10 @@
 """Curves and calibration: as many lines as questions, counts that add up, and nothing for one-sided data."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from dpmed.figures.evaluation import Question, plot_calibration, plot_thresholds
 from dpmed.metrics import operating
-
-
-def drawn(monkeypatch):
-    figures = []
-    before = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **o: (figures.append(self), before(self, *a, **o))[1])
-    return figures
+from tests.figures.seen import drawn
 
 
 def question(number, *, positive=None):

@@ -1,15 +1,7 @@
 """Forest plots: a panel per metric, filled dots only where 0 is left out."""
 
-from matplotlib.figure import Figure
-
 from dpmed.figures.forest import Panel, plot_forest
-
-
-def drawn(monkeypatch):
-    figures = []
-    before = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **o: (figures.append(self), before(self, *a, **o))[1])
-    return figures
+from tests.figures.seen import drawn
 
 
 def panel(value, interval, **changes):

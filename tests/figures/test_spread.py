@@ -1,22 +1,10 @@
 """Figures of several runs and of the confusion matrix: there, with as many panels and numbers as there is data."""
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from dpmed.figures.confusion import plot_confusion
 from dpmed.figures.spread import plot_seeds, plot_sweep
-
-
-def drawn(monkeypatch):
-    figures = []
-    before = Figure.savefig
-
-    def keep(self, *arguments, **options):
-        figures.append(self)
-        return before(self, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", keep)
-    return figures
+from tests.figures.seen import drawn
 
 
 def test_seeds_have_a_panel_per_metric(tmp_path, monkeypatch):

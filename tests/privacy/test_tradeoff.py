@@ -141,12 +141,12 @@ def test_monte_carlo_agrees_on_different_steps_together(adversary):
 @settings(max_examples=6, deadline=None)
 def test_together_never_less_is_seen_than_in_each(several, fpr):
     worst, relaxed = (Composition.of(kinds(*several), name) for name in ("worst-case", "relaxed"))
-    upper = worst.upper_power(fpr)
+    upper, upper_of_relaxed = worst.upper_power(fpr), relaxed.upper_power(fpr)
     # Sums of masses are right to about ten digits.
     assert fpr <= relaxed.power(fpr).lower <= upper * (1 + 1e-9) and upper <= 1
     for one in several:
         assert made("worst-case", *one).power(fpr).lower <= upper * (1 + 1e-9)
-        assert made("relaxed", *one).power(fpr).lower <= relaxed.upper_power(fpr) * (1 + 1e-9)
+        assert made("relaxed", *one).power(fpr).lower <= upper_of_relaxed * (1 + 1e-9)
     # The upper value is loose where kinds of very different noise meet, and never below what a real test reaches.
     assert worst.advantage() >= worst.power(fpr).lower - fpr - 1e-9
 

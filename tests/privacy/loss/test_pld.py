@@ -83,7 +83,7 @@ def _epsilon_of_one_step(rate, noise, delta, *, added):
 _MECHANISMS = {"rate": st.floats(-4, -0.01), "noise": st.floats(-0.5, 1.5), "delta": st.floats(-10, -2)}
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(**_MECHANISMS)
 def test_one_step_of_any_mechanism_is_its_closed_form(rate, noise, delta):
     rate, noise, delta = 10**rate, 10**noise, 10**delta
@@ -92,7 +92,7 @@ def test_one_step_of_any_mechanism_is_its_closed_form(rate, noise, delta):
     assert true * (1 - 1e-6) - 1e-9 <= found <= true * 1.001 + 1e-5
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(**_MECHANISMS)
 def test_the_direction_that_is_not_asked_for_is_never_below_its_closed_form(rate, noise, delta):
     # It is computed only where it could be the larger one, which for one step it never is: here by itself.

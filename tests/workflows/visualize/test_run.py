@@ -22,9 +22,9 @@ def table(tmp_path):
     return match.run(job, tmp_path / "matched", Silent()).matches
 
 
-def draw(table, tmp_path, **settings):
+def draw(table, tmp_path, *, formats=("png",), **settings):
     out = tmp_path / "drawn"
-    job = visualize.prepare(table, VisualizeSettings(**settings))
+    job = visualize.prepare(table, VisualizeSettings(formats=formats, **settings))
     out.mkdir(exist_ok=True)
     return job, visualize.run(job, out, Silent())
 
@@ -35,7 +35,7 @@ def read(path):
 
 
 def test_every_file_of_the_contract_is_there_and_holds_something(table, tmp_path):
-    _, summary = draw(table, tmp_path)
+    _, summary = draw(table, tmp_path, formats=VisualizeSettings().formats)
     names = {path.name for path in (tmp_path / "drawn").iterdir()}
     figures = ("reconstructions_ordered", "characteristic_rero_curve")
     endings = ("png", "pdf", "svg", "csv")
