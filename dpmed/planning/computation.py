@@ -5,6 +5,7 @@
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -23,14 +24,14 @@ from dpmed.errors import InputError, RunError
 from dpmed.metrics.evaluate import evaluate
 from dpmed.planning.features import on_features
 from dpmed.planning.initial_state import begin_training
-from dpmed.planning.microbatch import choose_microbatch, step_memory
+from dpmed.planning.microbatch import choose_microbatch, public_views, step_memory
 from dpmed.planning.plan import Plan
 from dpmed.planning.secrets import Secrets
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.evaluate import Evaluator, Predictions
 from dpmed.training.loop import Parts, RunState
-from dpmed.training.objective import NonTrainable, Objective
+from dpmed.training.objective import NonTrainable, Objective, in_all_shapes
 from dpmed.training.stopping import has_stopped
 from dpmed.training.validation_monitor import ValidationMonitor, build_monitor
 
@@ -98,15 +99,13 @@ class Computation:
                 where="training.batch_size",
                 remedy="Choose a multiple of the number of devices, or a model with group norm.",
             )
-        # Padded to the public bound where there is one, so that shapes do not tell who takes part.
-        is_grouped = plan.budget is not None and plan.facts.unit != "image"
         return Loader(
             plan.dataset,
             plan.members,
             microbatch=microbatch,
             share=(processes.index, processes.world_size),
             keys=self.record_keys,
-            views=plan.config.data.max_samples_per_unit if is_grouped else None,
+            views=public_views(plan),
         )
 
     def smaller_loader(self, loader: Loader) -> Loader:
@@ -249,6 +248,7 @@ def build_step(
         optimizer=optimizer,
         key=secrets.noise,
         devices=devices,
+        shapes=partial(in_all_shapes, views=public_views(plan)),
     )
 
 
