@@ -1,9 +1,8 @@
 """From the numbers of sampled records to padded microbatches, prepared in the background.
 
 A record is what the sampler draws and what is clipped as a whole: one image, or all images of a patient, lesion or
-scan when that is the unit of privacy. Inside a record the images stand along the `view` axis, which is filled up with
-views of weight zero. How long that axis is follows from the record's own number of images and from public bounds, never
-from who else takes part: records of like sizes share microbatches, so that a patient of one image costs no thirty.
+scan when that is the unit of privacy. Inside a record the images stand along the `view` axis; a record with fewer
+images than the largest one is padded with views of weight zero.
 
 Threads suffice: decoding, resizing and copying happen outside Python's lock. What comes out depends only on the
 numbers asked for, never on timing, so a run resumes at a step by asking for that step's numbers.
@@ -11,7 +10,7 @@ numbers asked for, never on timing, so a run resumes at a step by asking for tha
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -27,14 +26,9 @@ _MAX_WORKERS = 8
 _WAITING_STEPS = 16
 
 
-# By which the next smaller number of views is smaller. With two in its place less is padded, and twice as many programs
-# are compiled.
-_LADDER = 4
-
-
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """A microbatch, of one of a few fixed shapes.
+    """A microbatch of fixed shape.
 
     Attributes:
         inputs: as stored; padding is zero.
@@ -65,20 +59,8 @@ class Gathers(Protocol):
         ...
 
 
-def view_bounds(most: int) -> tuple[int, ...]:
-    """The numbers of views to which records are padded, rising: 1, …, `most`.
-
-    Args:
-        most: no record has more; a public number, such as `data.max_samples_per_unit`.
-    """
-    bounds = [most]
-    while bounds[-1] > 1:
-        bounds.append(-(-bounds[-1] // _LADDER))
-    return tuple(bounds[::-1])
-
-
 class Loader:
-    """Loads records in microbatches, each of records that are padded to the same number of views.
+    """Loads records in microbatches of one shape.
 
     Args:
         dataset: where samples come from; read from several threads at once.
@@ -88,8 +70,7 @@ class Loader:
         share: the number of this process and how many processes load each microbatch together; each gives its own rows
             only, as many as the others, filled up with padding.
         keys: for each record the key of its randomness (`dpmed.data.identity`); None where nothing is random.
-        views: numbers of samples along the `view` axis, rising, the last at least as many as the largest record has. A
-            record stands in microbatches of the smallest number that holds it. None for the largest record's alone.
+        views: samples along the `view` axis, at least as many as the largest record has; None for just as many.
     """
 
     def __init__(
@@ -101,7 +82,7 @@ class Loader:
         workers: int | None = None,
         share: tuple[int, int] = (0, 1),
         keys: UInt32[np.ndarray, "record 2"] | None = None,
-        views: Sequence[int] | None = None,
+        views: int | None = None,
     ) -> None:
         if microbatch < 1:
             raise ValueError(f"Expected {microbatch=} >= 1.")
@@ -114,12 +95,10 @@ class Loader:
         self.microbatch = microbatch
         self.share = share
         self.keys = np.zeros((len(members), KEY_WORDS), np.uint32) if keys is None else keys
-        sizes = np.asarray([len(samples) for samples in members], np.int64)
-        largest = int(sizes.max(initial=1))
-        self.views = (largest,) if views is None else tuple(views)
-        if len(self.keys) != len(members) or self.views[-1] < largest or list(self.views) != sorted(set(self.views)):
-            raise ValueError(f"Expected {len(self.keys)=} to be {len(members)=}, and {views=} to rise to {largest=}.")
-        self._views_of = np.asarray(self.views)[np.searchsorted(self.views, sizes)]
+        largest = max((len(samples) for samples in members), default=1)
+        self.views = largest if views is None else views
+        if len(self.keys) != len(members) or self.views < largest:
+            raise ValueError(f"Expected {len(self.keys)=} to be {len(members)=}, and {views=} >= {largest=}.")
         self.workers = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
 
     def stream(self, steps: Iterable[Int[np.ndarray, " _"]]) -> Generator[Iterator[Records]]:
@@ -139,17 +118,14 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def load(self, numbers: Int[np.ndarray, " record"]) -> Iterator[Records]:
-        """The microbatches of one step, prepared when asked for: every record once, the last of each shape padded."""
+        """The microbatches of one step, prepared when asked for: every record once, the last microbatch padded."""
         for part in self.parts(numbers):
             yield self.collect(part)
 
     def parts(self, numbers: Int[np.ndarray, " record"]) -> Iterator[Int[np.ndarray, " _"]]:
-        """The record numbers of each microbatch of a step, those of few views first."""
-        views_of = self._views_of[numbers]
-        for views in self.views:
-            alike = numbers[views_of == views]
-            for start in range(0, len(alike), self.microbatch):
-                yield alike[start : start + self.microbatch]
+        """The record numbers of each microbatch of a step."""
+        for start in range(0, len(numbers), self.microbatch):
+            yield numbers[start : start + self.microbatch]
 
     def collect(self, numbers: Int[np.ndarray, " record"]) -> Records:
         """This process's share of one microbatch of at least one and at most `microbatch` records."""
@@ -160,8 +136,7 @@ class Loader:
         # Where there is none, one sample is read all the same: the shape of its rows must be known.
         wanted = np.concatenate(members) if members else self.members[int(numbers[0])][:1]
         found_inputs, found_targets = self._samples(wanted)
-        # Of the whole microbatch, so that processes agree; in those of `parts` all records have this number.
-        shape = (rows, int(self._views_of[numbers].max()))
+        shape = (rows, self.views)
         inputs = np.zeros((*shape, *found_inputs.shape[1:]), found_inputs.dtype)
         targets = np.zeros((*shape, *found_targets.shape[1:]), found_targets.dtype)
         weights = np.zeros(shape, np.float32)

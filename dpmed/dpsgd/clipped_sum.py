@@ -12,7 +12,6 @@ Source: Casacuberta et al. (2022), "Widespread underestimation of sensitivity in
 how to fix it"; error bounds: Higham (2002), "Accuracy and stability of numerical algorithms", section 3.1.
 """
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,7 +23,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from dpmed.dpsgd.bookkeeping import Bookkeeping
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
-from dpmed.dpsgd.ghost_norms import NO_ERRORS, Errors, measure, settle
+from dpmed.dpsgd.ghost_norms import measure, settle
 
 # By which a factor follows from squares, and the sum's weight from a factor: a few operations, far fewer than 2¹³.
 _FEW_OPERATIONS = 2.0**-40
@@ -57,7 +56,6 @@ def sum_clipped(
     *,
     clipping: Clipping,
     most_records: int,
-    elsewhere: Errors = NO_ERRORS,
 ) -> ClippedSum:
     """Clip each record's gradient and sum.
 
@@ -71,8 +69,6 @@ def sum_clipped(
         norm: C of this step where it moves.
         clipping: the bound.
         most_records: n, which no step exceeds; a public number.
-        elsewhere: bounds of what norms and sums of the step's other microbatches err by, where these are of another
-            shape: all records leave the same free, so that the bound on their total is one for all.
 
     Returns:
         The sum, one leaf for each leaf of the trainable parameters, in their order.
@@ -85,7 +81,7 @@ def sum_clipped(
     books = settle(books)
     with float64():
         sensitivity = jnp.asarray(clipping.sensitivity(norm), jnp.float64)
-        add = partial(_add, clipping=clipping, most_records=most_records, elsewhere=elsewhere)
+        add = partial(_add, clipping=clipping, most_records=most_records)
         operands = books, mask, norm
         # In a computation of its own, which the compiler cannot know to be made: it gets each gradient as it stands in
         # memory. Otherwise the compiler may compute a gradient anew for each of its uses, and round it differently
@@ -94,46 +90,6 @@ def sum_clipped(
         nothing = partial(_nothing, jax.eval_shape(add, *operands))
         gradients, rejected, clipped = jax.lax.cond(jnp.any(mask), add, nothing, *operands)
     return ClippedSum(gradients=gradients, sensitivity=sensitivity, rejected=rejected, clipped=clipped)
-
-
-class OtherShapes:
-    """What norms and sums of a step's microbatches of other shapes err by, found by tracing each shape once.
-
-    Args:
-        books: of a state and a microbatch, the pass over its records.
-        shapes: from a microbatch to the shapes of all that a step may have; None where all are alike.
-    """
-
-    def __init__(
-        self, books: Callable[[Any, Any], Bookkeeping], shapes: Callable[[Any], Sequence[PyTree]] | None
-    ) -> None:
-        self._books = books
-        self._shapes = shapes
-        self._known: dict[Any, Errors] = {}
-
-    def errors(self, state: PyTree[Array], records: PyTree[Array]) -> Errors:
-        """The largest of all shapes that go with this microbatch; nothing is computed."""
-        shapes = [] if self._shapes is None else self._shapes(records)
-        found = NO_ERRORS
-        # Of a single shape, that of `records`, the errors are found where its sum is made.
-        for shape in shapes if len(shapes) > 1 else []:
-            key = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(shape))
-            if key not in self._known:
-                self._known[key] = self._of(state, shape)
-            found = found.or_larger(self._known[key])
-        return found
-
-    def _of(self, state: PyTree[Array], records: PyTree[jax.ShapeDtypeStruct]) -> Errors:
-        found = []
-
-        def traced(state: PyTree[Array], records: PyTree[Array]) -> Array:
-            measured = measure(settle(self._books(state, records)))
-            found.append(measured.errors)
-            return measured.losses
-
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)  # type: ignore[no-untyped-call] # jax's
-        jax.eval_shape(traced, like, records)
-        return found[0]
 
 
 _Found = tuple[list[Float[Array, "..."]], Int[Array, ""], Int[Array, ""]]
@@ -146,12 +102,10 @@ def _add(
     *,
     clipping: Clipping,
     most_records: int,
-    elsewhere: Errors,
 ) -> _Found:
     """The sum, and how many records were rejected and clipped."""
     measured = measure(books)
-    errors = measured.errors.or_larger(elsewhere)
-    margin = rounding_margin(most_records, norm_error=errors.norm, summation_error=errors.summation)
+    margin = rounding_margin(most_records, norm_error=measured.norm_error, summation_error=measured.summation_error)
     factors, clipped = clipping.factors(measured.squares, norm)
     share = jnp.float64(1.0 / (1.0 + margin))
     gradients = measured.weighted_sum([jnp.where(mask, factor * share, jnp.zeros_like(factor)) for factor in factors])
@@ -204,8 +158,8 @@ def rounding_margin(most_records: int, *, norm_error: float, summation_error: fl
 
     Args:
         most_records: n >= 1.
-        norm_error: of the squares, see `GradientNorms.norm_error`; the largest of the step's microbatches.
-        summation_error: of a microbatch's sum, see `GradientNorms.summation_error`; the largest likewise.
+        norm_error: of the squares, see `GradientNorms.norm_error`.
+        summation_error: of a microbatch's sum, see `GradientNorms.summation_error`.
 
     Returns:
         m with c = C / (1 + m).

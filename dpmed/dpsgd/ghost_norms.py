@@ -33,21 +33,6 @@ LEAST_SHARE = 2.0**-8
 _ADDED_AT_ONCE = 16
 
 
-@dataclass(frozen=True)
-class Errors:
-    """What rounding does to norms and sums, as shares; see `GradientNorms`."""
-
-    norm: float
-    summation: float
-
-    def or_larger(self, other: "Errors") -> "Errors":
-        """The larger of each."""
-        return Errors(max(self.norm, other.norm), max(self.summation, other.summation))
-
-
-NO_ERRORS = Errors(0.0, 0.0)
-
-
 @dataclass(frozen=True, eq=False)
 class GradientNorms:
     """Squared norms, and what is needed to sum.
@@ -86,11 +71,6 @@ class GradientNorms:
                     terms = _zeroed(gradients, self.usable).astype(weights.dtype) * _column(weights, gradients)
                     total.append(_sum_of_rows(terms))
         return total
-
-    @property
-    def errors(self) -> Errors:
-        """`norm_error` and `summation_error`, which follow from shapes alone."""
-        return Errors(self.norm_error, self.summation_error)
 
     @property
     def norm_error(self) -> float:

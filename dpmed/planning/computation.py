@@ -5,7 +5,6 @@
 """
 
 from dataclasses import dataclass
-from functools import partial
 
 import equinox as eqx
 import jax
@@ -31,7 +30,7 @@ from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.evaluate import Evaluator, Predictions
 from dpmed.training.loop import Parts, RunState
-from dpmed.training.objective import NonTrainable, Objective, in_all_shapes
+from dpmed.training.objective import NonTrainable, Objective
 from dpmed.training.stopping import has_stopped
 from dpmed.training.validation_monitor import ValidationMonitor, build_monitor
 
@@ -248,7 +247,6 @@ def build_step(
         optimizer=optimizer,
         key=secrets.noise,
         devices=devices,
-        shapes=partial(in_all_shapes, views=public_views(plan)),
     )
 
 

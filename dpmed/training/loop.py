@@ -194,8 +194,8 @@ class _Batches:
         self._loader = parts.loader
         self._end = run.step + parts.steps - run.draws
         self._drawn: dict[int, Int[np.ndarray, " record"]] = {}
-        # Shapes of microbatches with which a step has gone through.
-        self._proven: set[tuple[int, ...]] = set()
+        # The microbatch with which a step has gone through: none yet.
+        self._proven = 0
         self._stream = self._open(run.step)
 
     @property
@@ -206,15 +206,13 @@ class _Batches:
     def accumulate(self, state: StepState, number: int) -> tuple[StepState, Accumulated]:
         """The sums of step `number`, which may still be under way when this returns."""
         while True:
-            shapes: set[tuple[int, ...]] = set()
             try:
-                microbatches = _noting_shapes(next(self._stream), shapes)
-                summed = accumulate(self._parts.step, state, microbatches, number)
-                if not shapes <= self._proven:
-                    # Here, not in the update, which uses up the state that another attempt needs. Once for each shape:
-                    # the next step with it needs no more.
+                summed = accumulate(self._parts.step, state, next(self._stream), number)
+                if self._proven != self.microbatch and len(self._drawn[number]):
+                    # Here, not in the update, which uses up the state that another attempt needs. Once: all steps to
+                    # come are of the same shapes.
                     jax.block_until_ready(summed)  # type: ignore[no-untyped-call] # jax's
-                    self._proven |= shapes
+                    self._proven = self.microbatch
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -244,12 +242,6 @@ class _Batches:
             if number not in self._drawn:
                 self._drawn[number] = self._parts.sampler.draw(number)
             yield self._drawn[number]
-
-
-def _noting_shapes(microbatches: Iterator[Records], shapes: set[tuple[int, ...]]) -> Iterator[Records]:
-    for records in microbatches:
-        shapes.add(records.inputs.shape)
-        yield records
 
 
 def accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number: int) -> tuple[StepState, Accumulated]:
