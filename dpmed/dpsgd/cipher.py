@@ -1,9 +1,10 @@
-"""ChaCha20, OpenSSL's, as a source of random words.
+"""ChaCha20 as a source of random words: OpenSSL's on the host, and one written in XLA for devices behind a bus.
 
 JAX's default generator has 64-bit keys, which is not enough for noise that must stay secret. ChaCha20 takes 256-bit
 keys, is a stream cipher that has withstood public analysis, and is counter-based: every word is a pure function
-of key, nonce and counter. So noise can be repeated after a resume, and does not depend on the number of devices. The
-words are made on the host, while the device computes: OpenSSL is several times as fast as the cipher written in XLA.
+of key, nonce and counter. So noise can be repeated after a resume, and does not depend on the number of devices. Both
+give the same words. On a CPU OpenSSL is several times as fast; a GPU would wait for its words to be made and to come
+through the bus, and makes them itself (docs/performance.md has the arithmetic).
 
 Source: RFC 8439, "ChaCha20 and Poly1305 for IETF Protocols", section 2.3 (its test vectors are in our tests).
 """
@@ -11,15 +12,28 @@ Source: RFC 8439, "ChaCha20 and Poly1305 for IETF Protocols", section 2.3 (its t
 import struct
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
-from jaxtyping import UInt32
+from jaxtyping import Array, UInt32
 
 KEY_WORDS = 8
 NONCE_WORDS = 3
 
 # The block counter has 32 bits, and a block 16 words.
-MOST_WORDS = 16 * 2**32
+BLOCK_WORDS = 16
+MOST_WORDS = BLOCK_WORDS * 2**32
+
+# "expand 32-byte k"
+_CONSTANTS = (0x61707865, 0x3320646E, 0x79622D32, 0x6B206574)
+_DOUBLE_ROUNDS = 10
+# Columns, then diagonals.
+_QUARTERS = (
+    (0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15),
+    (0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14),
+)  # fmt: skip
+_ZEROS = bytes(1 << 20)
 
 
 class Keystream:
@@ -45,6 +59,42 @@ class Keystream:
             raise ValueError(f"Expected 0 <= {count=} <= {self._left}, what is left of the stream.")
         self._left -= count
         words = np.empty(count, "<u4")
+        into = words.view(np.uint8)
         # What a stream cipher makes of zeros is the key stream itself.
-        self._encryptor.update_into(bytes(4 * count), words.view(np.uint8))
+        for start in range(0, len(into), len(_ZEROS)):
+            part = into[start : start + len(_ZEROS)]
+            self._encryptor.update_into(memoryview(_ZEROS)[: len(part)], part)
         return words.astype(np.uint32, copy=False)
+
+
+def keystream_blocks(
+    key: UInt32[Array, " 8"], nonce: UInt32[Array, " 3"], first: UInt32[Array, ""], *, blocks: int
+) -> UInt32[Array, " words"]:
+    """The words of `Keystream` from block number `first` on, in XLA's arithmetic; to be compiled.
+
+    Key and nonce are arguments, so that no compiled program holds them.
+
+    Args:
+        key: 256 secret bits.
+        nonce: names the stream.
+        first: number of the first block.
+        blocks: how many; the caller keeps within the counter's 32 bits.
+
+    Source: RFC 8439, section 2.3.
+    """
+    words = [jnp.uint32(constant) for constant in _CONSTANTS] + list(key) + [first] + list(nonce)
+    start = [jnp.broadcast_to(word, (blocks,)) for word in words]
+    start[12] = first + jnp.arange(blocks, dtype=jnp.uint32)
+    # A loop, since the rounds written out one by one take seconds to compile.
+    end = jax.lax.fori_loop(0, _DOUBLE_ROUNDS, lambda _, state: _double_round(state), start)
+    return jnp.stack([a + b for a, b in zip(start, end, strict=True)], axis=-1).reshape(-1)
+
+
+def _double_round(state: list[UInt32[Array, " block"]]) -> list[UInt32[Array, " block"]]:
+    state = list(state)
+    for a, b, c, d in _QUARTERS:
+        for target, other, turned, bits in ((a, b, d, 16), (c, d, b, 12), (a, b, d, 8), (c, d, b, 7)):
+            state[target] = state[target] + state[other]
+            mixed = state[turned] ^ state[target]
+            state[turned] = (mixed << jnp.uint32(bits)) | (mixed >> jnp.uint32(32 - bits))
+    return state

@@ -6,23 +6,27 @@ can subtract the noise. A seeded run derives the key from the seed, so that rese
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt32
 
-from dpmed.dpsgd.cipher import KEY_WORDS, Keystream
+from dpmed.dpsgd.cipher import BLOCK_WORDS, KEY_WORDS, Keystream, keystream_blocks
 from dpmed.runtime.jit import Compiled
 
 # Sums of several Gaussians hide the pattern of representable numbers that a single floating-point Gaussian leaves
 # behind and by which its seed bits could be told. Source: Holohan & Braghin (2021), "Secure random sampling in
 # differential privacy", section 3.
 DRAWS_PER_VALUE = 4
-# Words of one piece, 8 MB, are made by the host while the device turns those of the piece before into numbers.
+# Words of one piece, 8 MB, are made by the host while the device turns those of the piece before into numbers. Bits of
+# seeded runs depend on it.
 _PAIRS_PER_PIECE = 1 << 18
+# So many pieces of words may wait to be turned into numbers, on a device that is busy with gradients.
+_WAITING_PIECES = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +59,9 @@ def seeded_key(seed: int) -> NoiseKey:
     return key_of(digest)
 
 
-def standard_normal(key: NoiseKey, draw: int, *, count: int, stream: int = 0) -> list[Float[Array, " _"]]:
+def standard_normal(
+    key: NoiseKey, draw: int, *, count: int, stream: int = 0, on_host: bool | None = None
+) -> list[Float[Array, " _"]]:
     """At least `count` independent standard normal numbers, in pieces.
 
     Args:
@@ -64,6 +70,7 @@ def standard_normal(key: NoiseKey, draw: int, *, count: int, stream: int = 0) ->
         count: how many numbers are needed.
         stream: tells apart what needs noise of its own within one draw, in 0 .. 2^32 - 1; the nonce of the ChaCha20
             stream is (draw, stream, 0).
+        on_host: whether the words are made by the host, or by the device; None for the faster. They are the same.
 
     Returns:
         float32. Each is the scaled sum of `DRAWS_PER_VALUE` Box-Muller draws; they reach 6.66 standard deviations per
@@ -74,15 +81,47 @@ def standard_normal(key: NoiseKey, draw: int, *, count: int, stream: int = 0) ->
 
     Source: Box & Muller (1958).
     """
-    keystream = Keystream(key.words, (draw, stream, 0))
+    nonce = (draw, stream, 0)
+    on_host = is_made_by_host() if on_host is None else on_host
+    words_of = Keystream(key.words, nonce).words if on_host else _words_of_device(key, nonce)
     pieces: list[Float[Array, " _"]] = []
     pairs = -(-count // 2)
     while pairs > 0:
         taken = min(pairs, _PAIRS_PER_PIECE)
         pairs -= taken
-        words = keystream.words(2 * DRAWS_PER_VALUE * taken)
+        words = words_of(2 * DRAWS_PER_VALUE * taken)
         pieces.extend(_COMPILED_BOX_MULLER(words.reshape(DRAWS_PER_VALUE, 2, taken)))
+        if on_host:
+            # Two results a piece.
+            jax.block_until_ready(pieces[: -2 * _WAITING_PIECES][-1:])  # type: ignore[no-untyped-call] # jax's
     return pieces
+
+
+def is_made_by_host() -> bool:
+    """Whether the host makes the words of noise faster than the default device would and the bus would carry them."""
+    return jax.default_backend() == "cpu"
+
+
+def _words_of_device(key: NoiseKey, nonce: tuple[int, int, int]) -> Callable[[int], UInt32[Array, " _"]]:
+    """As `Keystream.words`, in whole blocks until the last call, as XLA computes them on the default device."""
+    at = 0
+
+    def words(count: int) -> UInt32[Array, " _"]:
+        nonlocal at
+        blocks = -(-count // BLOCK_WORDS)
+        if at + blocks > 1 << 32:
+            raise ValueError(f"Expected {blocks=} within what is left of the stream, {(1 << 32) - at}.")
+        first, at = np.uint32(at), at + blocks
+        found: UInt32[Array, " _"] = _compiled_blocks(blocks)(key.words, np.asarray(nonce, np.uint32), first)
+        return found[:count]
+
+    return words
+
+
+@cache
+def _compiled_blocks(blocks: int) -> Compiled:
+    # Of a whole piece, and of the last one: two sizes for each size of a model.
+    return Compiled(partial(keystream_blocks, blocks=blocks))
 
 
 def shaped_like(

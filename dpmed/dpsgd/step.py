@@ -1,8 +1,8 @@
 """One training step, with and without privacy: the only place where gradients, clipping and noise meet.
 
-A step is `begin`, then `accumulate` for each microbatch, then `update`. Microbatches are fed from the host, not by
-`lax.scan`, inside which XLA on the CPU runs convolutions on one thread; the accumulator's buffers are donated, so the
-memory of a step does not grow with the expected batch size.
+A step is `begin`, then `accumulate` for each microbatch, then `update`; `prepare` before them lets noise be made in the
+meantime. Microbatches are fed from the host, not by `lax.scan`, inside which XLA on the CPU runs convolutions on one
+thread; the accumulator's gradients are donated, so the memory of a step does not grow with the expected batch size.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,8 @@ from dpmed.dpsgd.clipped_sum import sum_clipped
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.devices import Devices
 from dpmed.dpsgd.float64 import float64, require_float64
-from dpmed.dpsgd.noise import NoiseKey, shaped_like, size_of, standard_normal
+from dpmed.dpsgd.noise import NoiseKey, shaped_like, size_of
+from dpmed.dpsgd.noise_ahead import NoiseAhead
 from dpmed.runtime.jit import Compiled
 
 Parameters = PyTree[Float[Array, "..."]]
@@ -34,11 +35,9 @@ Mask = Bool[Array, " batch"] | Bool[np.ndarray, " batch"]
 PrivateLoss = Callable[[Parameters, PyTree, PyTree[Array]], Float[Array, ""]]
 # Trainable leaves, everything else, a microbatch of records, its mask -> (sum of losses, everything else anew).
 BatchLoss = Callable[[Parameters, PyTree, PyTree[Array], Bool[Array, " batch"]], tuple[Float[Array, ""], PyTree]]
-# Standard normal numbers for the gradients, and for the count that moves the clipping norm.
+# Standard normal numbers for the gradients, from stream 0 of a draw, and from stream 1 for the count that moves the
+# clipping norm.
 Normal = tuple[list[Float[Array, " _"]], list[Float[Array, " _"]]]
-
-# Noise of the gradients comes from stream 0.
-_COUNT_STREAM = 1
 
 
 class StepState(eqx.Module):
@@ -90,6 +89,10 @@ class Accumulated(eqx.Module):
 class Step(Protocol):
     """A step, private or not; the training loop does not tell them apart."""
 
+    def prepare(self, state: StepState, *, draw: int) -> None:
+        """Begin what `update` will need for this draw besides the sum; to be called once the draw is on record."""
+        ...
+
     def begin(self, state: StepState) -> Accumulated:
         """An empty accumulator."""
         ...
@@ -97,7 +100,7 @@ class Step(Protocol):
     def accumulate(
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
-        """Add a microbatch; `total` is used up."""
+        """Add a microbatch; the gradients of `total` are used up, so that its counts tell when it is there."""
         ...
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
@@ -153,7 +156,7 @@ class PrivateStep:
     ) -> None:
         require_float64()
         noise = clipping.gradient_noise(noise_multiplier)
-        self._key = key
+        self._noise = NoiseAhead(key)
         self._devices = devices
         self._begin = Compiled(partial(_begin_private, clipping))
         of_one = partial(_contribute, loss, clipping, most_records)
@@ -161,6 +164,10 @@ class PrivateStep:
         self._accumulate = Compiled(partial(_accumulate_private, contribute), donate=1)
         update = partial(_noisy_update, optimizer, clipping, noise, float(expected_batch_size))
         self._update = Compiled(update, donate=0)
+
+    def prepare(self, state: StepState, *, draw: int) -> None:
+        """Begin to make the noise of draw number `draw` in the background, where the host makes it."""
+        self._noise.begin(draw, _noise_sizes(state))
 
     def begin(self, state: StepState) -> Accumulated:
         """An empty accumulator; an empty batch is updated with it as it is: pure noise, and a step that counts."""
@@ -172,7 +179,7 @@ class PrivateStep:
         """Add the clipped gradients of a microbatch."""
         if self._devices is not None:
             records, mask = self._devices.split((records, mask))
-        return state, self._accumulate(_without_optimizer(state), total, records, mask)
+        return state, self._accumulate(_without_optimizer(state), *_split(total), records, mask)
 
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch."""
@@ -180,14 +187,12 @@ class PrivateStep:
 
     def lower(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> Any:
         """The program of `accumulate` as JAX describes it before it is compiled; for benchmarks."""
-        return self._accumulate.lower(_without_optimizer(state), self.begin(state), records, mask)
+        return self._accumulate.lower(_without_optimizer(state), *_split(self.begin(state)), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Add the noise of draw number `draw`, which must never be used twice with one key, and move."""
-        normal = standard_normal(self._key, draw, count=size_of(total.gradients))
-        # None where the clipping norm is constant: then nothing else is released.
-        for_count = standard_normal(self._key, draw, count=size_of(state.clipping_norm), stream=_COUNT_STREAM)
-        return self._update(state, total, (normal, for_count))
+        for_gradients, for_count = self._noise.take(draw, _noise_sizes(state))
+        return self._update(state, total, (for_gradients, for_count))
 
 
 class PlainStep:
@@ -209,6 +214,10 @@ class PlainStep:
         self._accumulate = Compiled(partial(_accumulate_plain, loss), donate=2)
         self._update = Compiled(partial(_mean_update, optimizer), donate=0)
 
+    def prepare(self, state: StepState, *, draw: int) -> None:
+        """Nothing: there is no noise."""
+        del state, draw
+
     def begin(self, state: StepState) -> Accumulated:
         """An empty accumulator."""
         return self._begin(state.trainable)
@@ -220,7 +229,7 @@ class PlainStep:
         if self._devices is not None and (self._devices.has_others or len(mask) % self._devices.count == 0):
             # The compiler divides the work, so that batch norm still sees all records.
             records, mask = self._devices.split((records, mask))
-        rest, total = self._accumulate(state.trainable, state.rest, total, records, mask)
+        rest, total = self._accumulate(state.trainable, state.rest, *_split(total), records, mask)
         return replace(state, rest=rest), total
 
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
@@ -229,12 +238,17 @@ class PlainStep:
 
     def lower(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> Any:
         """The program of `accumulate` as JAX describes it before it is compiled; for benchmarks."""
-        return self._accumulate.lower(state.trainable, state.rest, self.begin(state), records, mask)
+        return self._accumulate.lower(state.trainable, state.rest, *_split(self.begin(state)), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
         """Move by the mean gradient."""
         del draw
         return self._update(state, total)
+
+
+def _noise_sizes(state: StepState) -> tuple[int, int]:
+    # No number for the count where the clipping norm is constant: then nothing else is released.
+    return size_of(state.trainable), size_of(state.clipping_norm)
 
 
 def _memory(lowered: Any) -> int:
@@ -247,15 +261,15 @@ def _without_optimizer(state: StepState) -> StepState:
     return replace(state, optimizer=None)
 
 
-def _begin(trainable: Parameters) -> Accumulated:
-    # One buffer each: donated buffers must not be shared.
-    def none() -> Int[Array, ""]:
-        return jnp.zeros((), jnp.int32)
+def _split(total: Accumulated) -> tuple[Parameters, Accumulated]:
+    """Gradients, whose memory the next sum takes, and all else, which can be waited for and read when it has."""
+    return total.gradients, replace(total, gradients=None)
 
+
+def _begin(trainable: Parameters) -> Accumulated:
+    none = jnp.zeros((), jnp.int32)
     gradients = jax.tree.map(jnp.zeros_like, trainable)
-    return Accumulated(
-        gradients=gradients, loss=jnp.zeros((), jnp.float32), records=none(), rejected=none(), clipped=none()
-    )
+    return Accumulated(gradients=gradients, loss=jnp.zeros((), jnp.float32), records=none, rejected=none, clipped=none)
 
 
 def _begin_private(clipping: Clipping, trainable: Parameters, norm: Float[Array, ""] | None) -> Accumulated:
@@ -291,12 +305,13 @@ def _contribute(
 def _accumulate_private(
     contribute: Callable[..., tuple[_Sums, Float[Array, ""]]],
     state: StepState,
-    total: Accumulated,
+    gradients: Parameters,
+    counts: Accumulated,
     records: PyTree[Array],
     mask: Bool[Array, " batch"],
 ) -> Accumulated:
     added, sensitivity = contribute(state, records, mask)
-    return _plus(total, added, sensitivity=sensitivity)
+    return _plus(replace(counts, gradients=gradients), added, sensitivity=sensitivity)
 
 
 def _plus(total: Accumulated, added: _Sums, *, sensitivity: Float[Array, ""] | None) -> Accumulated:
@@ -336,15 +351,16 @@ def _accumulate_plain(
     loss: BatchLoss,
     trainable: Parameters,
     rest: PyTree,
-    total: Accumulated,
+    gradients: Parameters,
+    counts: Accumulated,
     records: PyTree[Array],
     mask: Bool[Array, " batch"],
 ) -> tuple[PyTree, Accumulated]:
-    (summed, rest), gradients = jax.value_and_grad(loss, has_aux=True)(trainable, rest, records, mask)
+    (summed, rest), found = jax.value_and_grad(loss, has_aux=True)(trainable, rest, records, mask)
     none = jnp.zeros((), jnp.int32)
     count = jnp.sum(mask, dtype=jnp.int32)
-    added = _Sums(gradients=gradients, loss=summed, records=count, rejected=none, clipped=none)
-    return rest, _plus(total, added, sensitivity=None)
+    added = _Sums(gradients=found, loss=summed, records=count, rejected=none, clipped=none)
+    return rest, _plus(replace(counts, gradients=gradients), added, sensitivity=None)
 
 
 def _mean_update(optimizer: optax.GradientTransformationExtraArgs, state: StepState, total: Accumulated) -> StepState:

@@ -23,7 +23,7 @@ from dpmed.errors import InputError, RunError
 from dpmed.metrics.evaluate import evaluate
 from dpmed.planning.features import on_features
 from dpmed.planning.initial_state import begin_training
-from dpmed.planning.microbatch import choose_microbatch, step_memory
+from dpmed.planning.microbatch import choose_microbatch, public_views, step_memory
 from dpmed.planning.plan import Plan
 from dpmed.planning.secrets import Secrets
 from dpmed.progress import Progress
@@ -98,15 +98,13 @@ class Computation:
                 where="training.batch_size",
                 remedy="Choose a multiple of the number of devices, or a model with group norm.",
             )
-        # Padded to the public bound where there is one, so that shapes do not tell who takes part.
-        is_grouped = plan.budget is not None and plan.facts.unit != "image"
         return Loader(
             plan.dataset,
             plan.members,
             microbatch=microbatch,
             share=(processes.index, processes.world_size),
             keys=self.record_keys,
-            views=plan.config.data.max_samples_per_unit if is_grouped else None,
+            views=public_views(plan),
         )
 
     def smaller_loader(self, loader: Loader) -> Loader:

@@ -30,10 +30,21 @@ def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int |
 
 def step_memory(plan: Plan, step: Step, state: StepState, microbatch: int) -> int:
     """Bytes that a step needs on each device; it is compiled for that, and nothing is trained."""
-    one = next(Loader(plan.dataset, plan.members, microbatch=1).load(np.zeros(1, np.int64)))
+    loader = Loader(plan.dataset, plan.members, microbatch=1, views=public_views(plan))
+    one = next(loader.load(np.zeros(1, np.int64)))
     record = device_records(one.inputs, one.targets, one.weights, keys=one.keys, step=0)
     count = -(-microbatch // jax.device_count()) * jax.device_count()
     return step.memory(state, *_repeated((record, one.mask), count))
+
+
+def public_views(plan: Plan) -> int | None:
+    """The number of views to which the plan's records are padded where it is public, so that shapes tell of nobody.
+
+    None where nothing is private, where a record is one image, or where the config bounds no unit's images: then all
+    records are padded to the largest there is.
+    """
+    is_grouped = plan.budget is not None and plan.facts.unit != "image"
+    return plan.config.data.max_samples_per_unit if is_grouped else None
 
 
 def _repeated(tree: PyTree[np.ndarray], count: int) -> PyTree[jax.ShapeDtypeStruct]:

@@ -3,11 +3,14 @@
 The loop does not know whether it is private: the step, the sampler and the meter of ε are handed in. What it does know
 is the order that makes a crash harmless: a draw is on record before it is made, and the ledger is on the disk before
 anything that it covers.
+
+The device never waits for the loop: what a step summed is read when the next step is under way.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,9 +23,13 @@ from dpmed.data.loader import Loader, Records
 from dpmed.dpsgd.microbatch import is_out_of_memory
 from dpmed.dpsgd.sampling import Sampler
 from dpmed.dpsgd.step import Accumulated, Step, StepState
+from dpmed.errors import RunError
 from dpmed.progress import Progress, Task
 from dpmed.runtime.malloc import limit_kept_memory
 from dpmed.training.objective import device_records
+
+# One microbatch computes, and one waits for it; more would only hold memory.
+_IN_FLIGHT = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -70,6 +77,9 @@ class RunState:
         records: records processed.
         rows: rows of metrics.csv.
         losses: sums since the last evaluation: loss, records, rejected, clipped.
+
+    `records`, `losses` and `seconds` are those of steps whose counts have been read, which all have been when a run is
+    saved, evaluated or returned.
     """
 
     state: StepState
@@ -142,26 +152,31 @@ def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
         The last state and whether the run is finished.
     """
     clock = _Clock()
-    before = run.seconds
     average = jax.jit(_average, donate_argnums=0)
     with (
         hooks.progress.task("training", total=parts.steps, unit="steps", done=run.draws) as task,
         closing(_Batches(parts, run, hooks)) as batches,
     ):
+        unread = _Unread(task, parts, clock, before=run.seconds)
         while run.draws < parts.steps:
             hooks.before_draw(run.draws + 1)
+            parts.step.prepare(run.state, draw=run.draws)
             state, total = batches.accumulate(run.state, run.step)
             state = parts.step.update(state, total, draw=run.draws)
             limit_kept_memory()
             ema = None if run.ema is None else average(run.ema, state.trainable, jnp.float32(parts.ema_decay))
-            run = _count(run, state, ema, total, seconds=before + clock.seconds())
-            run = replace(run, microbatch=batches.microbatch)
-            _show(task, parts, run, records=int(total.records), loss=float(total.loss))
+            unread.add(total)
+            del total
+            run = replace(
+                run, state=state, ema=ema, step=run.step + 1, draws=run.draws + 1, microbatch=batches.microbatch
+            )
+            run = unread.read(run, leaving=1)
             done, stop = run.draws >= parts.steps, False
             if run.step % parts.evaluate_every == 0 or done:
-                run, stop = _evaluate(parts, run, hooks)
+                run, stop = _evaluate(parts, unread.read(run), hooks)
             stopped = hooks.should_stop()
             if run.step % parts.save_every == 0 or done or stop or stopped:
+                run = unread.read(run)
                 hooks.save(run)
             if stop or done:
                 return Outcome(run=run, finished=True)
@@ -179,6 +194,8 @@ class _Batches:
         self._loader = parts.loader
         self._end = run.step + parts.steps - run.draws
         self._drawn: dict[int, Int[np.ndarray, " record"]] = {}
+        # The microbatch with which a step has gone through: none yet.
+        self._proven = 0
         self._stream = self._open(run.step)
 
     @property
@@ -187,15 +204,20 @@ class _Batches:
         return self._loader.microbatch
 
     def accumulate(self, state: StepState, number: int) -> tuple[StepState, Accumulated]:
-        """The sums of step `number`, which are there when this returns."""
+        """The sums of step `number`, which may still be under way when this returns."""
         while True:
             try:
                 summed = accumulate(self._parts.step, state, next(self._stream), number)
-                # Here, not in the update, which uses up the state that another attempt needs.
-                jax.block_until_ready(summed)  # type: ignore[no-untyped-call] # jax's
+                if self._proven != self.microbatch and len(self._drawn[number]):
+                    # Here, not in the update, which uses up the state that another attempt needs. Once: all steps to
+                    # come are of the same shapes.
+                    jax.block_until_ready(summed)  # type: ignore[no-untyped-call] # jax's
+                    self._proven = self.microbatch
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
+                with _lost_when_out_of_memory():
+                    jax.block_until_ready(state)  # type: ignore[no-untyped-call] # jax's
             else:
                 del self._drawn[number]
                 return summed
@@ -223,36 +245,70 @@ class _Batches:
 
 
 def accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number: int) -> tuple[StepState, Accumulated]:
-    """The sums over all microbatches of step `number`."""
+    """The sums over all microbatches of step `number`, the last of which may still be under way."""
     total = step.begin(state)
+    under_way: deque[Array] = deque()
     for records in microbatches:
+        if len(under_way) == _IN_FLIGHT:
+            # Otherwise as many would wait as the loader is faster than the device, with all that they hold.
+            jax.block_until_ready(under_way.popleft())  # type: ignore[no-untyped-call] # jax's
         batch = device_records(records.inputs, records.targets, records.weights, keys=records.keys, step=number)
         state, total = step.accumulate(state, total, batch, jnp.asarray(records.mask))
+        under_way.append(total.records)
     return state, total
+
+
+class _Unread:
+    """What steps counted, on its way from the device; their gradients are let go."""
+
+    def __init__(self, task: Task, parts: Parts, clock: _Clock, *, before: float) -> None:
+        self._task = task
+        self._parts = parts
+        self._clock = clock
+        self._before = before
+        self._steps: deque[tuple[Array, Array, Array, Array]] = deque()
+
+    def add(self, total: Accumulated) -> None:
+        """A step whose sums are under way."""
+        counts = total.loss, total.records, total.rejected, total.clipped
+        for array in counts:
+            array.copy_to_host_async()
+        self._steps.append(counts)
+
+    def read(self, run: RunState, *, leaving: int = 0) -> RunState:
+        """The run with the counts of all steps, waiting for them, but for the last few; shows each step.
+
+        Raises:
+            RunError: the device had no memory left for a step, whose weights are lost.
+        """
+        while len(self._steps) > leaving:
+            with _lost_when_out_of_memory():
+                loss, *counts = (array.item() for array in self._steps.popleft())
+            sums = run.losses
+            run = replace(
+                run,
+                seconds=self._before + self._clock.seconds(),
+                records=run.records + counts[0],
+                losses=(sums[0] + loss, sums[1] + counts[0], sums[2] + counts[1], sums[3] + counts[2]),
+            )
+            self._task.advance(note=_describe(self._parts, run, records=counts[0], loss=loss))
+        return run
+
+
+@contextmanager
+def _lost_when_out_of_memory() -> Iterator[None]:
+    """For values that were computed from weights which an update has used up."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = "Resume the run: it goes on from its last checkpoint, with fewer records at once if need be."
+        raise RunError("out of memory in a step whose weights have moved since", remedy=remedy) from error
 
 
 def _average(ema: PyTree[Array], trainable: PyTree[Array], decay: Array) -> PyTree[Array]:
     return jax.tree.map(lambda old, new: decay * old + (jnp.float32(1.0) - decay) * new, ema, trainable)
-
-
-def _count(run: RunState, state: StepState, ema: PyTree | None, total: Accumulated, *, seconds: float) -> RunState:
-    loss, records, rejected, clipped = run.losses
-    added = int(total.records)
-    return replace(
-        run,
-        state=state,
-        ema=ema,
-        step=run.step + 1,
-        draws=run.draws + 1,
-        seconds=seconds,
-        records=run.records + added,
-        losses=(
-            loss + float(total.loss),
-            records + added,
-            rejected + int(total.rejected),
-            clipped + int(total.clipped),
-        ),
-    )
 
 
 def _evaluate(parts: Parts, run: RunState, hooks: Hooks) -> tuple[RunState, bool]:
@@ -278,10 +334,9 @@ def _evaluate(parts: Parts, run: RunState, hooks: Hooks) -> tuple[RunState, bool
     return hooks.after_evaluation(run, scores)
 
 
-def _show(task: Task, parts: Parts, run: RunState, *, records: int, loss: float) -> None:
+def _describe(parts: Parts, run: RunState, *, records: int, loss: float) -> str:
     notes = [f"loss {loss / records:.3f}"] if records else ["empty batch"]
     # ε costs a moment to compute: the value of the last evaluation is close, and is said to be that.
     if parts.epsilon is not None and run.rows:
         notes.append(f"ε {run.rows[-1]['epsilon']:.2f}")
-    notes.append(f"{run.records / max(run.seconds, 1e-9):.0f} samples/s")
-    task.advance(note=", ".join(notes))
+    return ", ".join([*notes, f"{run.records / max(run.seconds, 1e-9):.0f} samples/s"])

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from scipy import stats
 
 from dpmed.dpsgd.cipher import Keystream
@@ -11,6 +12,7 @@ from dpmed.dpsgd.noise import (
     _on_circle,
     entropy_key,
     gaussian_like,
+    is_made_by_host,
     seeded_key,
     shaped_like,
     smallest_noise_multiplier,
@@ -79,6 +81,20 @@ def test_numbers_are_those_of_box_and_muller_from_the_stream():
         x = sum(r * np.cos(a) for r, a in zip(radius, angle, strict=True)) / 2
         y = sum(r * np.sin(a) for r, a in zip(radius, angle, strict=True)) / 2
         np.testing.assert_allclose([pieces[2][pair], pieces[3][pair]], [x, y], atol=2e-6)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 1000, 2 * (1 << 18) + 7])
+def test_words_made_by_the_device_give_the_same_numbers_to_the_bit(count):
+    made = [standard_normal(seeded_key(4), 6, count=count, stream=1, on_host=on_host) for on_host in (True, False)]
+    assert [len(piece) for piece in made[0]] == [len(piece) for piece in made[1]]
+    for host, device in zip(*made, strict=True):
+        np.testing.assert_array_equal(host, device)
+
+
+def test_the_host_makes_noise_on_a_cpu_and_the_device_elsewhere(monkeypatch):
+    assert is_made_by_host()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not is_made_by_host()
 
 
 def test_seeds_use_all_256_bits_and_differ():

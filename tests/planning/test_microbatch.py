@@ -1,5 +1,7 @@
 """The microbatch that fits: the largest whose step needs no more than there is."""
 
+from dataclasses import replace
+
 import pytest
 
 from dpmed.config.load import load_config
@@ -29,3 +31,26 @@ def test_the_choice_needs_at_most_the_memory_and_the_next_larger_one_more(comput
 
 def test_if_nothing_fits_the_smallest_is_taken(computation):
     assert choose_microbatch(computation.plan, computation.step, computation.initial, memory=1) == 1
+
+
+class Asked:
+    """A step that keeps the shape that it was asked of."""
+
+    def prepare(self, state, *, draw):
+        raise NotImplementedError
+
+    begin = accumulate = update = prepare
+
+    def memory(self, state, records, mask):
+        self.shape = records["inputs"].shape
+        return 1
+
+
+@pytest.mark.parametrize(("unit", "most", "views"), [("patient", 5, 5), ("patient", None, 1), ("image", 5, 1)])
+def test_the_memory_is_that_of_records_as_they_are_padded(computation, unit, most, views):
+    plan = computation.plan
+    data = plan.config.data.model_copy(update={"max_samples_per_unit": most})
+    plan = replace(plan, config=plan.config.model_copy(update={"data": data}), facts=replace(plan.facts, unit=unit))
+    step = Asked()
+    step_memory(plan, step, computation.initial, 4)
+    assert step.shape[:2] == (4, views)

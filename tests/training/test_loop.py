@@ -1,12 +1,13 @@
-"""The loop when memory runs out: the same batches in smaller pieces, and the same weights."""
+"""The loop: what it waits for, and what it does when memory runs out: the same batches in smaller pieces."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax._src.array import ArrayImpl
 
 from dpmed.data.base import Info
 from dpmed.data.loader import Loader
@@ -15,6 +16,7 @@ from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.noise import seeded_key
 from dpmed.dpsgd.sampling import PoissonSampler
 from dpmed.dpsgd.step import PrivateStep, StepState
+from dpmed.errors import RunError
 from dpmed.progress import Silent
 from dpmed.training.loop import Hooks, Parts, RunState, train
 
@@ -46,6 +48,9 @@ class Cramped:
 
     step: PrivateStep
     room: int
+
+    def prepare(self, state, *, draw):
+        self.step.prepare(state, draw=draw)
 
     def begin(self, state):
         return self.step.begin(state)
@@ -89,7 +94,7 @@ def loss(trainable, rest, record):
     return jnp.square(value)
 
 
-def run(wrap, *, microbatch, sampler=None):
+def run(wrap, *, microbatch, sampler=None, **hooked):
     optimizer = optax.with_extra_args_support(optax.sgd(0.1))
     step = PrivateStep(
         loss,
@@ -121,8 +126,8 @@ def run(wrap, *, microbatch, sampler=None):
         ema_decay=None,
     )
     hooks = Hooks(
-        before_draw=draws.append,
-        save=lambda run: None,
+        before_draw=hooked.get("before_draw", draws.append),
+        save=hooked.get("save", lambda run: None),
         after_evaluation=lambda run, scores: (run, False),
         should_stop=lambda: False,
         after_running_out=smaller,
@@ -149,3 +154,146 @@ def test_out_of_memory_halves_the_microbatch_and_repeats_the_same_batch():
 def test_another_error_is_not_taken_for_want_of_memory():
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         run(lambda step: Broken(step, room=5), microbatch=32)
+
+
+COUNTS = ("loss", "records", "rejected", "clipped")
+
+
+@dataclass
+class Watching:
+    """A step that keeps a diary of what the loop asks of it, and of which of its counts the loop waits for."""
+
+    step: PrivateStep
+    patch: pytest.MonkeyPatch
+    events: list = field(default_factory=list)
+    number: int = -1
+    piece: int = 0
+    names: dict = field(default_factory=dict)
+
+    def __post_init__(self):
+        for method, event in (("copy_to_host_async", "fetch"), *((one, "read") for one in READINGS)):
+            self.patch.setattr(ArrayImpl, method, self.noting(event, getattr(ArrayImpl, method)))
+        ready = jax.block_until_ready
+        self.patch.setattr(jax, "block_until_ready", lambda tree: [self.note("wait", tree), ready(tree)][1])
+
+    def noting(self, event, method):
+        def noted(array, *arguments, **options):
+            self.note(event, array)
+            return method(array, *arguments, **options)
+
+        return noted
+
+    def note(self, event, tree):
+        for leaf in jax.tree.leaves(tree):
+            # By identity; arrays that have been named are kept, so that no other takes the place of one.
+            name, _ = self.names.get(id(leaf), (None, None))
+            if name is not None:
+                self.events.append(f"{event} {name}")
+
+    def prepare(self, state, *, draw):
+        self.number, self.piece = draw, 0
+        self.events.append(f"prepare {draw}")
+        self.step.prepare(state, draw=draw)
+
+    def begin(self, state):
+        return self.step.begin(state)
+
+    def accumulate(self, state, total, records, mask):
+        self.events.append(f"dispatch {self.number}.{self.piece}")
+        state, total = self.step.accumulate(state, total, records, mask)
+        for name in COUNTS:
+            array = getattr(total, name)
+            self.names[id(array)] = (f"{name} {self.number}.{self.piece}", array)
+        self.piece += 1
+        return state, total
+
+    def update(self, state, total, *, draw):
+        self.events.append(f"update {draw}")
+        return self.step.update(state, total, draw=draw)
+
+    def memory(self, state, records, mask):
+        raise NotImplementedError
+
+
+READINGS = ("item", "__array__", "__int__", "__float__", "__bool__", "__index__", "tolist")
+
+
+def watched_run(patch, microbatch, kind=Watching):
+    """What happened in a run, in order, with journal and saving; its weights, and its last state."""
+    events = []
+    weights, _, _, last = run(
+        lambda step: kind(step, patch, events),
+        microbatch=microbatch,
+        before_draw=lambda draws: events.append(f"journal {draws - 1}"),
+        save=lambda one: events.append(f"save {one.step} {one.records} {one.losses[1]}"),
+    )
+    return events, weights, last
+
+
+def last_pieces(events):
+    """For each step the number of its last microbatch."""
+    dispatched = [one.split()[1].split(".") for one in events if one.startswith("dispatch")]
+    return {int(number): int(piece) for number, piece in dispatched}
+
+
+@pytest.mark.parametrize("microbatch", [RECORDS, 8])
+def test_a_steps_counts_are_read_when_the_next_step_is_under_way_and_all_before_anything_is_saved(
+    monkeypatch, microbatch
+):
+    events, _, last = watched_run(monkeypatch, microbatch)
+    for number, piece in last_pieces(events).items():
+        read = events.index(f"read loss {number}.{piece}")
+        assert events.index(f"fetch loss {number}.{piece}") < read
+        # An evaluation and a checkpoint every three steps: before these nothing is left unread.
+        if (number + 1) % 3:
+            assert events.index(f"update {number + 1}") < read
+        else:
+            assert read < next(place for place, one in enumerate(events) if one.startswith(f"save {number + 1} "))
+    # Every count of every step once, and nothing else of a step is read.
+    assert sum(one.startswith("read") for one in events) == len(COUNTS) * STEPS
+    saved = [one for one in events if one.startswith("save")]
+    assert saved[-1].startswith(f"save {STEPS} {last.records} ")
+
+
+@pytest.mark.parametrize("microbatch", [RECORDS, 8])
+def test_a_draw_is_on_record_before_its_noise_and_its_gradients(monkeypatch, microbatch):
+    events, _, _ = watched_run(monkeypatch, microbatch)
+    for number in range(STEPS):
+        order = [f"journal {number}", f"prepare {number}", f"dispatch {number}.0", f"update {number}"]
+        places = [events.index(one) for one in order]
+        assert places == sorted(places)
+        # One draw at a time: that of the step before has been used.
+        assert number == 0 or events.index(f"update {number - 1}") < places[0]
+
+
+def test_two_microbatches_are_under_way_and_the_loop_waits_for_nothing_else(monkeypatch):
+    with monkeypatch.context() as patch:
+        events, weights, _ = watched_run(patch, 8)
+    waits = [(place, one.split()[1:]) for place, one in enumerate(events) if one.startswith("wait")]
+    pieces = last_pieces(events)
+    assert any(piece >= 2 for piece in pieces.values())
+    # In the first step once for the whole sum, since its memory is unknown.
+    whole = [name for _, (name, at) in waits if at == f"0.{pieces[0]}"]
+    assert sorted(whole) == sorted(COUNTS)
+    others = [(place, name, at) for place, (name, at) in waits if at != f"0.{pieces[0]}"]
+    assert len(others) == sum(max(0, piece - 1) for piece in pieces.values())
+    for place, name, at in others:
+        number, piece = map(int, at.split("."))
+        assert name == "records"
+        assert events[place + 1] == f"dispatch {number}.{piece + 2}"
+    np.testing.assert_array_equal(weights, run(lambda step: step, microbatch=8)[0])
+
+
+class LateError(Watching):
+    """A device that tells of its want of memory when a sum is read, after the update."""
+
+    def note(self, event, tree):
+        super().note(event, tree)
+        if self.number == 2 and event == "read":
+            raise Cramped.error()
+
+
+def test_memory_that_runs_out_after_the_update_ends_the_run_with_a_remedy(monkeypatch):
+    with pytest.raises(RunError, match="out of memory") as found:
+        watched_run(monkeypatch, RECORDS, LateError)
+    assert "Resume" in found.value.remedy
