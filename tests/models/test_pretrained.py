@@ -63,8 +63,12 @@ def test_other_channels_are_averaged_and_another_head_stays_fresh(tmp_path, endi
 
 
 @pytest.mark.parametrize(
-    "network", [Resnet18Model(name="resnet18", channels=(2, 4, 4, 4), stem="small"), WideResnetModel(name="wide_resnet", depth=10, width=1)]
-)  # fmt: skip
+    "network",
+    [
+        Resnet18Model(name="resnet18", channels=(2, 4, 4, 4), stem="small"),
+        WideResnetModel(name="wide_resnet", depth=10, width=1),
+    ],
+)
 def test_a_run_with_batch_norm_becomes_one_with_frozen_statistics(tmp_path, network):
     config = network.model_copy(update={"normalisation": "batch"})
     source, path = build(config, (8, 8, 3)), tmp_path / "model.eqx"
