@@ -153,6 +153,7 @@ ALIKE = {
     "ham10000_phantom",
     "cifar10_dp_quick_phantom",
     "medmnist_dp_public_phantom",
+    "cifar10_dp_public_phantom",
 }
 
 
