@@ -102,6 +102,7 @@ def overrides(name, phantoms, starts):
         common.append("training.microbatch=1")
     if name in PUBLIC:
         common += [f"model.pretrained={starts[config.model.name]}", *SMALL_NETWORK[config.model.name]]
+        common += SMALL_IMAGE.get(config.data.name, [])
     if config.data.name == "medmnist":
         common.append("data.size=28")
     return common
