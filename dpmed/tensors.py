@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes  # noqa: F401 makes bfloat16 known to NumPy, which safetensors needs; JAX brings it
 import numpy as np
 from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
@@ -14,7 +15,9 @@ from dpmed.errors import InputError
 from dpmed.pages import page
 
 _MOST_BYTES = 1 << 32
-_TYPES = {"F64", "F32", "F16"}
+# All numbers of the 16-bit types are numbers of float32.
+_TYPES = {"F64", "F32", "F16", "BF16"}
+_NO_WEIGHTS = ("I", "U", "BOOL")
 _SAFETENSORS = ".safetensors"
 
 Tensors = dict[str, Float[np.ndarray, "..."]]
@@ -60,7 +63,17 @@ def _read_safetensors(path: Path) -> Tensors:
     # Opening holds every shape and place that the header declares against the file's size, in Rust.
     try:
         with safe_open(path, framework="numpy") as file:
-            floats = [name for name in file.keys() if file.get_slice(name).get_dtype() in _TYPES]
+            types = {name: file.get_slice(name).get_dtype() for name in file.keys()}
+            unknown = [
+                name for name, type_ in types.items() if type_ not in _TYPES and not type_.startswith(_NO_WEIGHTS)
+            ]
+            if unknown:
+                raise InputError(
+                    f"holds {unknown[0]!r} as {types[unknown[0]]}, which is not read",
+                    where=str(path),
+                    remedy="Save the weights as float32, float16 or bfloat16.",
+                )
+            floats = [name for name, type_ in types.items() if type_ in _TYPES]
             return {name: file.get_tensor(name).astype(np.float32) for name in floats}
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"is no readable safetensors file ({error})", where=str(path)) from error

@@ -48,6 +48,30 @@ def test_floating_point_arrays_are_read_as_float32_and_counters_left_out(tmp_pat
         assert (found["turned"] == ARRAYS["a.weight"]).all()
 
 
+def test_every_bfloat16_number_is_read_as_itself(tmp_path):
+    # By the format's definition: the upper half of a float32.
+    halves = np.arange(1 << 16, dtype=np.uint16)
+    header = {"a": {"dtype": "BF16", "shape": [256, 256], "data_offsets": [0, 1 << 17]}}
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(safetensors({"a": halves.view(np.float16)}, header))
+    found = read_tensors(path)["a"]
+    expected = (halves.astype(np.uint32) << 16).view(np.float32)
+    assert found.dtype == np.float32 and found.shape == (256, 256)
+    np.testing.assert_array_equal(found.reshape(-1), expected)
+
+
+def test_weights_of_eight_bits_are_refused_by_their_type_and_whole_numbers_left_out(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    header = {"a": {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}}
+    path.write_bytes(safetensors({"a": np.ones(2, np.float16)}, header))
+    with pytest.raises(InputError, match="'a' as F8_E4M3, which is not read"):
+        read_tensors(path)
+    for kind in ("U8", "I8", "BOOL"):
+        header["a"]["dtype"] = kind
+        path.write_bytes(safetensors({"a": np.ones(2, np.float16)}, header))
+        assert read_tensors(path) == {}
+
+
 def entry(**changes):
     return {"a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]} | changes}
 

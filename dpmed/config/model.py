@@ -91,7 +91,8 @@ class ConvolutionalTable(ModelTable):
     2019)."""
     normalisation: Normalisation = "group"
     """`batch` mixes samples and is refused under [privacy]; `frozen` is batch norm whose mean and variance are
-    constants from the `pretrained` file, and mixes none; `none` leaves normalisation out."""
+    constants from the `pretrained` file, or from a run that trained with `batch`, and mixes none; `none` leaves
+    normalisation out."""
     groups: Annotated[int, Field(ge=1)] = 32
     """Groups of each group norm; where it does not divide the channels, their greatest common divisor."""
     activation: Activation = "mish"

@@ -15,6 +15,8 @@ from dpmed.layer_tags import multiply
 
 # From here on Mish and its derivative are those of the identity, to float32.
 _MISH_IS_LINEAR = 20.0
+# The share of batch norm's running statistics that a step keeps.
+BATCH_MOMENTUM = 0.9
 
 
 @jax.custom_jvp
@@ -210,7 +212,9 @@ class BatchNorm(eqx.Module):
     norm: eqx.nn.BatchNorm
 
     def __init__(self, channels: int) -> None:
-        self.norm = eqx.nn.BatchNorm(channels, axis_name="batch", momentum=0.9, mode="batch", dtype=jnp.float32)
+        self.norm = eqx.nn.BatchNorm(
+            channels, axis_name="batch", momentum=BATCH_MOMENTUM, mode="batch", dtype=jnp.float32
+        )
 
     def __call__(
         self, x: Float[Array, "*space channels"], state: PyTree

@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 
 from dpmed.errors import InputError
+from dpmed.models.layers import BATCH_MOMENTUM
 from dpmed.models.public_weights import family_of, translate
 from dpmed.models.stages import stages_from_head
 from dpmed.models.weights import read_arrays
@@ -23,6 +24,8 @@ from dpmed.tensors import read_tensors
 
 _FILTER_AXES = 3  # a side at least, channels in, channels out
 _STATISTICS = ("running_mean", "running_var")
+_CONSTANTS = (".mean", ".variance")
+_PARTS_OF_STATE = 3  # of each batch norm: steps, running mean, running variance
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -74,14 +77,13 @@ def load_pretrained(module: eqx.Module, path: Path) -> Pretrained:
 
 def _read(path: Path, module: eqx.Module, names: list[str]) -> tuple[dict[str, Any], list[str]]:
     if path.suffix == ".eqx":
-        arrays = read_arrays(path, at_least=len(names))
-        return dict(zip(names, arrays, strict=False)), []
+        return _read_eqx(path, names)
     tensors = read_tensors(path)
     family = family_of(tensors)
     if family is not None:
         own = translate(tensors, family, module, names, where=str(path))
         left = any(name.endswith(_STATISTICS) for name in tensors)
-        taken = any(name.endswith(".norm.variance") for name in names)
+        taken = any(name.endswith(_CONSTANTS) for name in names)
         notes = ["running means and variances of its batch norms were left out"] if left and not taken else []
         return dict(own), notes
     for name in names:
@@ -90,13 +92,35 @@ def _read(path: Path, module: eqx.Module, names: list[str]) -> tuple[dict[str, A
     return dict(tensors), []
 
 
+def _read_eqx(path: Path, names: list[str]) -> tuple[dict[str, Any], list[str]]:
+    weights = [name for name in names if not name.endswith(_CONSTANTS)]
+    norms = [name.removesuffix("variance") for name in names if name.endswith(_CONSTANTS[1])]
+    arrays = read_arrays(path, at_least=len(weights))
+    if not norms or len(arrays) != len(weights) + _PARTS_OF_STATE * len(norms):
+        if len(arrays) < len(names):
+            raise InputError(f"holds {len(arrays)} arrays, but the model has {len(names)}", where=str(path))
+        return dict(zip(names, arrays, strict=False)), []
+    # A network with batch norm: what it knows of each norm follows its weights, in the same order.
+    found: dict[str, Any] = dict(zip(weights, arrays, strict=False))
+    states = arrays[len(weights) :]
+    for norm, steps, mean, variance in zip(
+        norms, *(states[part::_PARTS_OF_STATE] for part in range(_PARTS_OF_STATE)), strict=True
+    ):
+        if steps.shape or steps.dtype.kind != "i" or steps <= 0:
+            raise InputError("its batch norms have no running means and variances", where=str(path))
+        # Equinox keeps both as sums that begin with zero, and divides when they are used.
+        share = np.float32(1 - BATCH_MOMENTUM ** int(steps))
+        found[f"{norm}mean"], found[f"{norm}variance"] = mean / share, variance / share
+    return found, ["running means and variances of its batch norms are now constants"]
+
+
 def _adapt(
     own: Float[Array, "..."], given: Any, name: str, *, is_head: bool, is_first: bool, where: str
 ) -> tuple[Float[Array, "..."], list[str]]:
     """The array as the model needs it, and what was changed."""
     if not np.isfinite(given).all():
         raise InputError(f"array {name!r} holds values that are not finite", where=where)
-    if name.endswith(".norm.variance") and (np.asarray(given) < 0).any():
+    if name.endswith(_CONSTANTS[1]) and (np.asarray(given) < 0).any():
         raise InputError(f"array {name!r} holds negative variances", where=where)
     if given.shape == own.shape:
         return jnp.asarray(given, own.dtype), []

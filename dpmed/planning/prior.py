@@ -5,10 +5,12 @@ from pathlib import Path
 
 from dpmed.config.model import ModelConfig
 from dpmed.config.schema import Config
+from dpmed.config.shipped import shipped_names
 from dpmed.errors import InputError
 from dpmed.files import digest_of
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_finished, read_ledger
 from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, read_config
+from dpmed.pages import page
 
 _BEGAN = "Training began with the "
 # Keys of a model's table that say how it is trained, not what it is.
@@ -28,7 +30,7 @@ def with_weights_file(model: ModelConfig) -> ModelConfig:
         return model
     remedy = "Give the folder of a finished `dpmed train`, or a file of weights."
     if not given.exists():
-        raise InputError(f"there is no {given}", where="model.pretrained", remedy=remedy)
+        raise InputError(f"there is no {given}", where="model.pretrained", remedy=_how_to_get(given))
     if not given.is_dir():
         return model
     for name in (CONFIG_FILE, EQX_FILE):
@@ -42,7 +44,11 @@ def with_weights_file(model: ModelConfig) -> ModelConfig:
             problem, where="model.pretrained", remedy='Give a run with another model.train_only than "lora".'
         )
     theirs = begun.model_dump(exclude=_OF_TRAINING)
-    for key, own in model.model_dump(exclude=_OF_TRAINING).items():
+    wanted = model.model_dump(exclude=_OF_TRAINING)
+    if (theirs.get("normalisation"), wanted.get("normalisation")) == ("batch", "frozen"):
+        # Running means and variances become constants, as those of public files do.
+        theirs["normalisation"] = "frozen"
+    for key, own in wanted.items():
         if theirs.get(key, own) != own or key not in theirs:
             raise InputError(
                 f"is {own!r}, but the run {given.name} that training is to begin with has {theirs.get(key)!r}",
@@ -50,6 +56,21 @@ def with_weights_file(model: ModelConfig) -> ModelConfig:
                 remedy="Both must be of one architecture.",
             )
     return model.model_copy(update={"pretrained": given / EQX_FILE})
+
+
+def _how_to_get(missing: Path) -> str:
+    if missing.name in shipped_names():
+        return f"Make it first, by `dpmed train {missing.name} --out {missing}`; the head of that config says of what."
+    if missing.suffix in {".safetensors", ".npz", ".pth", ".pt"}:
+        return (
+            f"Put the file there, or name another by --set model.pretrained=FILE. {page('your-model.md')} says which "
+            f"files are read; {page('convert_weights.py')} turns a .pth of torch into safetensors; the head of a "
+            "shipped config names its file, who publishes it and under which licence."
+        )
+    return (
+        "Give the folder of a finished `dpmed train`, or a file of weights; the head of a shipped config says how the "
+        "start that it names is made."
+    )
 
 
 def start_sentence(config: Config, changed: Sequence[str] = ()) -> str | None:

@@ -13,8 +13,11 @@ from dpmed.config.model import (
     MlpModel,
     Resnet9Model,
     Resnet18Model,
+    Resnet34Model,
+    Resnet50Model,
     SmallCnnModel,
     UnetModel,
+    VitModel,
     WideResnetModel,
 )
 from dpmed.errors import InputError
@@ -30,6 +33,9 @@ NETWORKS = {
     "batch norm": (Resnet9Model(name="resnet9", **NINE, normalisation="batch"), (8, 8, 1)),
     "wide_resnet": (WideResnetModel(name="wide_resnet", depth=10, width=1), (8, 9, 2)),
     "resnet18": (Resnet18Model(name="resnet18", channels=(4, 4, 4, 4)), (33, 32, 1)),
+    "resnet34": (Resnet34Model(name="resnet34", channels=(2, 2, 2, 4)), (8, 8, 3)),
+    "resnet50": (Resnet50Model(name="resnet50", channels=(2, 2, 2, 4), normalisation="frozen"), (8, 8, 3)),
+    "vit": (VitModel(name="vit", patch=4, width=6, depth=1, heads=2), (8, 8, 3)),
     "adapters": (MlpModel(name="mlp", width=(5,), train_only="lora", lora=LoraTable(rank=2)), (4, 5, 1)),
     "unet": (UnetModel(name="unet", channels=(4, 6)), (5, 4, 6, 2)),
 }

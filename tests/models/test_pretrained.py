@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.config.model import Resnet9Model, SmallCnnModel, UnetModel
+from dpmed.config.model import Resnet9Model, Resnet18Model, SmallCnnModel, UnetModel, WideResnetModel
 from dpmed.errors import InputError
 from dpmed.models.build import build_model
 from dpmed.models.pretrained import load_pretrained, weight_names
@@ -60,6 +60,57 @@ def test_other_channels_are_averaged_and_another_head_stays_fresh(tmp_path, endi
     np.testing.assert_allclose(adapted.convolutions[0](grey), source.convolutions[0](colour), rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(adapted.convolutions[1].weight, source.convolutions[1].weight)
     np.testing.assert_array_equal(adapted.head.weight, fresh.head.weight)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        Resnet18Model(name="resnet18", channels=(2, 4, 4, 4), stem="small"),
+        WideResnetModel(name="wide_resnet", depth=10, width=1),
+    ],
+)
+def test_a_run_with_batch_norm_becomes_one_with_frozen_statistics(tmp_path, network):
+    config = network.model_copy(update={"normalisation": "batch"})
+    source, path = build(config, (8, 8, 3)), tmp_path / "model.eqx"
+    images, state = jax.random.normal(jax.random.key(1), (6, 8, 8, 3)), source.state
+    rng = np.random.default_rng(2)
+    module = jax.tree.map(
+        lambda leaf: leaf + jnp.float32(rng.normal(0, 0.3, leaf.shape)) if eqx.is_inexact_array(leaf) else leaf,
+        source.module,
+    )
+    forward = eqx.filter_jit(
+        lambda module, images, state: eqx.filter_vmap(module, axis_name="batch", in_axes=(0, None), out_axes=(0, None))(
+            images, state
+        )
+    )
+    for step in range(3):
+        _, state = forward(module, images + step, state)
+    save_weights(path, (module, state))
+    frozen = network.model_copy(update={"normalisation": "frozen", "pretrained": path})
+    built = build(frozen, (8, 8, 3))
+    expected, _ = forward(eqx.nn.inference_mode(module), images, state)
+    assert np.ptp(expected, axis=0).min() > 0.02
+    np.testing.assert_allclose(forward(built.module, images, None)[0], expected, rtol=1e-4, atol=1e-4)
+    assert built.pretrained_notes == ("running means and variances of its batch norms are now constants",)
+    assert not built.mixes_samples and built.state is None
+    # Its own weights again, as a run with frozen norms leaves them.
+    save_weights(path, (built.module, None))
+    again = build(frozen, (8, 8, 3))
+    assert again.pretrained_notes == ()
+    for own, given in zip(*map(jax.tree.leaves, (again.module, built.module)), strict=True):
+        np.testing.assert_array_equal(own, given)
+
+
+def test_a_network_with_batch_norm_that_was_never_trained_has_no_statistics(tmp_path):
+    network = Resnet18Model(name="resnet18", channels=(2, 4, 4, 4), normalisation="batch")
+    source, path = build(network, (8, 8, 3)), tmp_path / "model.eqx"
+    frozen = network.model_copy(update={"normalisation": "frozen", "pretrained": path})
+    save_weights(path, (source.module, source.state))
+    with pytest.raises(InputError, match="no running means"):
+        build(frozen, (8, 8, 3))
+    save_weights(path, (source.module, None))
+    with pytest.raises(InputError, match="arrays, but the model has"):
+        build(frozen, (8, 8, 3))
 
 
 def test_files_of_other_networks_and_damaged_ones_are_refused(tmp_path):

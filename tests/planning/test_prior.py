@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from dpmed.config.load import load_config
-from dpmed.config.model import Resnet9Model, SmallCnnModel
+from dpmed.config.model import Resnet9Model, Resnet18Model, SmallCnnModel
 from dpmed.data.layouts import write_phantom
 from dpmed.errors import InputError
 from dpmed.planning.plan import make_plan
@@ -137,6 +137,15 @@ def test_runs_of_another_architecture_are_refused_though_their_arrays_would_fit(
     assert refused.value.where == "model.activation"
     with pytest.raises(InputError, match="one architecture"):
         with_weights_file(Resnet9Model(name="resnet9", pretrained=folder))
+
+
+def test_frozen_norms_may_come_from_a_run_with_batch_norm_and_nothing_else_may_change(tmp_path):
+    frozen = Resnet18Model(name="resnet18", normalisation="frozen", pretrained=tmp_path / "batch")
+    run_folder(tmp_path / "batch", frozen.model_copy(update={"normalisation": "batch"}))
+    assert with_weights_file(frozen).pretrained == tmp_path / "batch" / "model.eqx"
+    for own in (frozen.model_copy(update={"normalisation": "group"}), frozen.model_copy(update={"stem": "small"})):
+        with pytest.raises(InputError, match="one architecture"):
+            with_weights_file(own)
 
 
 def test_a_run_of_adapters_is_refused(tmp_path):

@@ -14,9 +14,9 @@ Source: Hu et al. (2021), "LoRA: Low-rank adaptation of large language models"; 
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, TypeGuard, get_args
 
 import equinox as eqx
 import jax
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from dpmed.errors import InputError
-from dpmed.layer_tags import multiply
+from dpmed.layer_tags import Product, multiply
 from dpmed.models.convolution import Convolution, ConvolutionProduct, UpConvolution
 from dpmed.models.layers import Linear, LinearProduct
 
@@ -32,99 +32,62 @@ _MEMBER = re.compile(r"^members\.\d+\.")
 _NAMED = 10
 
 
-class AdaptedLinear(eqx.Module):
-    """A linear layer with an adapter.
+Layer = Linear | Convolution | UpConvolution
+
+
+class Adapted(eqx.Module):
+    """A layer with an adapter.
 
     Attributes:
         layer: as it was.
-        down: `(rank, inputs)`.
-        up: `(outputs, rank)`, zero at first.
+        down: the random factor; `(rank, inputs)` for a linear layer, `(*kernel, channels_in, rank)` for a convolution,
+            `(channels_in, rank)` for a transposed one.
+        up: zero at first; `(outputs, rank)`, `(*ones, rank, channels_out)`, or `(rank, 2**dimensions * channels_out)`.
         factor: scale over rank.
     """
 
-    layer: Linear
-    down: Float[Array, "rank inputs"]
-    up: Float[Array, "outputs rank"]
+    layer: Layer
+    down: Float[Array, "..."]
+    up: Float[Array, "..."]
     factor: float = eqx.field(static=True)
 
-    def __init__(self, layer: Linear, rank: int, factor: float, *, key: PRNGKeyArray) -> None:
-        outputs, inputs = layer.weight.shape
+    def __init__(self, layer: Layer, rank: int, factor: float, *, key: PRNGKeyArray) -> None:
+        down, up = _shapes(layer, rank)
         self.layer = layer
-        self.down = _random(key, (rank, inputs), inputs)
-        self.up = jnp.zeros((outputs, rank), jnp.float32)
+        self.down = jax.random.normal(key, down, jnp.float32) / math.sqrt(math.prod(down) // rank)
+        self.up = jnp.zeros(up, jnp.float32)
         self.factor = factor
 
-    def __call__(self, x: Float[Array, "*positions inputs"]) -> Float[Array, "*positions outputs"]:
-        """The layer's map of `x` and the adapter's."""
-        low = multiply(x, self.down, LinearProduct())
-        return self.layer(x) + self.factor * multiply(low, self.up, LinearProduct())
-
-
-class AdaptedConvolution(eqx.Module):
-    """A convolution with an adapter.
-
-    Attributes:
-        layer: as it was.
-        down: `(*kernel, channels_in, rank)`.
-        up: `(*ones, rank, channels_out)`, zero at first.
-        factor: scale over rank.
-    """
-
-    layer: Convolution
-    down: Float[Array, "*kernel channels_in rank"]
-    up: Float[Array, "*ones rank channels_out"]
-    factor: float = eqx.field(static=True)
-
-    def __init__(self, layer: Convolution, rank: int, factor: float, *, key: PRNGKeyArray) -> None:
-        *kernel, channels_in, channels_out = layer.weight.shape
-        self.layer = layer
-        self.down = _random(key, (*kernel, channels_in, rank), math.prod(kernel) * channels_in)
-        self.up = jnp.zeros((*[1] * len(kernel), rank, channels_out), jnp.float32)
-        self.factor = factor
-
-    def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*out channels_out"]:
-        """The layer's convolution of `x` and the adapter's."""
-        kernel, ones = self.down.shape[:-2], self.up.shape[:-2]
-        low = multiply(x, self.down, ConvolutionProduct(kernel, self.layer.stride, "plain"))
-        return self.layer(x) + self.factor * multiply(low, self.up, ConvolutionProduct(ones, 1, "plain"))
-
-
-class AdaptedUpConvolution(eqx.Module):
-    """A transposed convolution of side and stride two with an adapter.
-
-    Attributes:
-        layer: as it was.
-        down: `(channels_in, rank)`.
-        up: `(rank, 2**dimensions * channels_out)`, zero at first.
-        factor: scale over rank.
-    """
-
-    layer: UpConvolution
-    down: Float[Array, "channels_in rank"]
-    up: Float[Array, "rank block_times_channels_out"]
-    factor: float = eqx.field(static=True)
-
-    def __init__(self, layer: UpConvolution, rank: int, factor: float, *, key: PRNGKeyArray) -> None:
-        channels_in, block = layer.weight.shape
-        self.layer = layer
-        self.down = _random(key, (channels_in, rank), channels_in)
-        self.up = jnp.zeros((rank, block), jnp.float32)
-        self.factor = factor
-
-    def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*double channels_out"]:
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """The layer's output for `x` and the adapter's."""
-        product = ConvolutionProduct((1,) * (x.ndim - 1), 1, "plain")
-        blocks = multiply(multiply(x, self.down, product), self.up, product)
-        return self.layer(x) + self.factor * self.layer.spread(blocks)
+        first, second = _products(self.layer, x.ndim - 1)
+        added = multiply(multiply(x, self.down, first), self.up, second)
+        if isinstance(self.layer, UpConvolution):
+            added = self.layer.spread(added)
+        return self.layer(x) + self.factor * added
 
 
-Adapted = AdaptedLinear | AdaptedConvolution | AdaptedUpConvolution
-# A layer of another class is adapted once it has its line here.
-_ADAPTED: dict[type, Callable[..., Adapted]] = {
-    Linear: AdaptedLinear,
-    Convolution: AdaptedConvolution,
-    UpConvolution: AdaptedUpConvolution,
-}
+def _shapes(layer: Layer, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    match layer:
+        case Linear():
+            outputs, inputs = layer.weight.shape
+            return (rank, inputs), (outputs, rank)
+        case Convolution():
+            *kernel, channels_in, channels_out = layer.weight.shape
+            return (*kernel, channels_in, rank), (*[1] * len(kernel), rank, channels_out)
+        case UpConvolution():
+            channels_in, block = layer.weight.shape
+            return (channels_in, rank), (rank, block)
+
+
+def _products(layer: Layer, dimensions: int) -> tuple[Product, Product]:
+    """How `down` and `up` are multiplied with what has so many dimensions of space."""
+    if isinstance(layer, Linear):
+        return LinearProduct(), LinearProduct()
+    ones = ConvolutionProduct((1,) * dimensions, 1, "plain")
+    if isinstance(layer, Convolution):
+        return ConvolutionProduct(layer.weight.shape[:-2], layer.stride, "plain"), ones
+    return ones, ones
 
 
 def add_adapters(
@@ -159,13 +122,14 @@ def add_adapters(
         own, name = next(keys), _name(path)
         if name not in names or not _can_be_adapted(node) or not any(fnmatchcase(name, one) for one in layers):
             return node
-        return _ADAPTED[type(node)](node, rank, scale / rank, key=own)
+        return Adapted(node, rank, scale / rank, key=own)
 
     return jax.tree.map_with_path(adapt, module, is_leaf=_can_be_adapted)
 
 
-def _can_be_adapted(node: Any) -> bool:
-    return type(node) in _ADAPTED
+def _can_be_adapted(node: Any) -> TypeGuard[Layer]:
+    # Subclasses of a network of one's own may compute something else.
+    return type(node) in get_args(Layer)
 
 
 def _name(path: Any) -> str:
@@ -176,7 +140,3 @@ def _name(path: Any) -> str:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
-
-
-def _random(key: PRNGKeyArray, shape: tuple[int, ...], inputs: int) -> Float[Array, "..."]:
-    return jax.random.normal(key, shape, jnp.float32) / math.sqrt(inputs)

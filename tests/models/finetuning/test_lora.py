@@ -16,7 +16,7 @@ from dpmed.dpsgd.ghost_norms import measure, settle
 from dpmed.errors import InputError
 from dpmed.layer_tags import plain_programs
 from dpmed.models.convolution import Convolution, UpConvolution
-from dpmed.models.finetuning.lora import AdaptedConvolution, AdaptedLinear, AdaptedUpConvolution, add_adapters
+from dpmed.models.finetuning.lora import Adapted, add_adapters
 from dpmed.models.layers import Linear
 from dpmed.models.weights import save_weights
 from tests.models.made import build, check_gradients
@@ -69,7 +69,7 @@ def test_at_first_the_network_is_as_it_was_bit_for_bit(name):
 
 def test_a_linear_layer_with_an_adapter_is_that_of_the_merged_weight():
     layer = Linear(5, 3, key=KEY)
-    own = AdaptedLinear(layer, 2, 1.5, key=jax.random.key(4))
+    own = Adapted(layer, 2, 1.5, key=jax.random.key(4))
     own = eqx.tree_at(lambda one: one.up, own, random(np.random.default_rng(0), (3, 2)))
     x = random(np.random.default_rng(1), (5,))
     merged = np.asarray(layer.weight, np.float64) + 1.5 * np.asarray(own.up, np.float64) @ np.asarray(
@@ -82,7 +82,7 @@ def test_a_linear_layer_with_an_adapter_is_that_of_the_merged_weight():
 @pytest.mark.parametrize("space", [(6, 5), (4, 5, 6)])
 def test_a_convolution_with_an_adapter_is_that_of_the_merged_filters(stride, space):
     layer = Convolution(2, 4, dimensions=len(space), stride=stride, bias=True, key=KEY)
-    own = AdaptedConvolution(layer, 3, 0.5, key=jax.random.key(4))
+    own = Adapted(layer, 3, 0.5, key=jax.random.key(4))
     own = eqx.tree_at(lambda one: one.up, own, random(np.random.default_rng(0), own.up.shape))
     x = random(np.random.default_rng(1), (*space, 2))
     product = np.einsum("...ir,rc->...ic", own.down, own.up.reshape(3, 4))
@@ -93,7 +93,7 @@ def test_a_convolution_with_an_adapter_is_that_of_the_merged_filters(stride, spa
 
 def test_an_up_convolution_with_an_adapter_is_that_of_the_merged_weight():
     layer = UpConvolution(3, 2, dimensions=2, key=KEY)
-    own = AdaptedUpConvolution(layer, 2, 2.0, key=jax.random.key(4))
+    own = Adapted(layer, 2, 2.0, key=jax.random.key(4))
     own = eqx.tree_at(lambda one: one.up, own, random(np.random.default_rng(0), own.up.shape))
     x = random(np.random.default_rng(1), (4, 5, 3))
     merged = eqx.tree_at(lambda one: one.weight, layer, layer.weight + 2.0 * (own.down @ own.up))
@@ -197,8 +197,8 @@ def test_patterns_choose_layers_of_all_members():
     config, shape = RESNET, (8, 8, 1)
     found = build(with_lora(config.model_copy(update={"members": 2}), layers=("stem.*", "residuals.1*")), shape).module
     for member in found.members:
-        assert isinstance(member.stem.convolution, AdaptedConvolution)
-        assert isinstance(member.residuals[1].units[0].convolution, AdaptedConvolution)
+        assert isinstance(member.stem.convolution, Adapted)
+        assert isinstance(member.residuals[1].units[0].convolution, Adapted)
         assert isinstance(member.residuals[0].units[0].convolution, Convolution)
         assert isinstance(member.head, Linear)
     assert not np.array_equal(found.members[0].stem.convolution.down, found.members[1].stem.convolution.down)
