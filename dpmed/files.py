@@ -50,11 +50,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable
         os.replace(name, path)
         if durable:
             sync_folder(path.parent)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
+    except BaseException as error:
+        # What ails the disk may forbid this as well; the first error is the one to tell.
+        with contextlib.suppress(OSError):
             os.unlink(name)
+        if isinstance(error, OSError):
+            raise _cannot_write(path, error) from error
+        raise
 
 
 def sync_folder(folder: Path) -> None:
