@@ -122,8 +122,7 @@ def _tolerated(root: Path, scenario: Scenario, case: Case) -> list[str]:
 
 
 def _accounts(root: Path, scenario: Scenario, draws: int, run_folder: str = "out") -> list[str]:
-    earlier = reference("train").ended.draws if scenario.name in ("export", "limit") else 0
-    found = laws.of_cohort(root, draws=max(draws, earlier))
+    found = laws.of_cohort(root, draws=draws) if scenario.name in PRIVATE else []
     return found + laws.of_ledger(root, run_folder, draws=draws, private=scenario.name in PRIVATE)
 
 
@@ -142,7 +141,7 @@ def carry_on(root: Path, scenario: Scenario, ended: Ended) -> list[str]:
     words = list(scenario.again or scenario.words)
     folder = "out"
     begun = (root / "out" / "config.toml").is_file() or "--resume" not in words
-    if not scenario.kept and "out" in words or not begun:
+    if (not scenario.kept and "out" in words) or not begun:
         folder = "again"
         words = [*scenario.words[:-1], "again"]
     before = laws.contents(root)
@@ -162,24 +161,36 @@ def campaign(only: list[str], *, num: int, seconds: float, seed: int) -> dict[st
     del seed  # every class is tried
     names = only or list(SCENARIOS)
     begun = time.monotonic()
-    queues = {name: list(cases(name)) for name in names}
-    total = {name: len(queue) for name, queue in queues.items()}
+    queues: dict[str, list[Case] | None] = dict.fromkeys(names)
+    total: dict[str, int] = {}
     states: set[str] = set()
     broken: list[dict[str, object]] = []
     count = dict.fromkeys(names, 0)
     codes: dict[str, int] = {}
-    while any(queues.values()) and sum(count.values()) < num and time.monotonic() - begun < seconds:
-        for name in [name for name, queue in queues.items() if queue]:
-            case = queues[name].pop(0)
+    while (
+        any(queue is None or queue for queue in queues.values())
+        and sum(count.values()) < num
+        and time.monotonic() - begun < seconds
+    ):
+        for name in names:
+            queue = queues[name]
+            if queue is None:
+                queue = queues[name] = cases(name)
+                total[name] = len(queue)
+            if not queue or time.monotonic() - begun > seconds:
+                continue
+            case = queue.pop(0)
             found, ended = examine(case, states)
             count[name] += 1
             codes[str(ended.code)] = codes.get(str(ended.code), 0) + 1
             if found:
                 broken.append({"case": case.title, "found": found, "stderr": ended.stderr[-600:]})
-                print(f"{case.title}\n    " + "\n    ".join(found) + f"\n    > {ended.stderr.strip()[-400:]}", flush=True)
+                print(
+                    f"{case.title}\n    " + "\n    ".join(found) + f"\n    > {ended.stderr.strip()[-400:]}", flush=True
+                )
             if sum(count.values()) >= num:
                 break
-    calls = {name: len(reference(name).ended.calls) for name in names}
+    calls = {name: len(reference(name).ended.calls) for name in total}
     return {
         "calls": calls, "classes": total, "failed": count, "carried_on": len(states), "exit_codes": codes,
         "broken": broken,

@@ -42,14 +42,14 @@ def of_files(root: Path, before: dict[str, bytes], *, killed: bool = False) -> l
     found = []
     for path in sorted(root.rglob("*")):
         name = str(path.relative_to(root))
-        own = name.split("/")[0]
+        own = name.split("/", maxsplit=1)[0]
         if name.startswith("cache/matplotlib"):
             continue  # its own list of fonts
         if stat.S_IMODE(path.stat().st_mode) & _OTHERS and name not in before and own in ("out", "again", "cache"):
             found.append(f"{name} can be read by others")
         if not path.is_file() or own == "cache":
             continue
-        if path.name.endswith(".tmp") and not killed:
+        if path.name.endswith(".tmp") and not killed and name not in before:
             found.append(f"{name} is left over")
         elif name not in before or own == "out":
             found += _broken(path, name)
@@ -73,7 +73,7 @@ def _broken(path: Path, name: str) -> list[str]:
             tomllib.loads(content.decode())
         elif path.suffix == ".csv" and not content.endswith(b"\n"):
             return [f"{name} is cut off"]
-        elif not content and path.name not in ("lock", "draws") and path.suffix not in (".tmp", ".lock"):
+        elif not content and not path.name.endswith(("lock", "draws", ".tmp")):
             return [f"{name} is empty"]
     except ValueError:
         return [f"{name} is half-written"]

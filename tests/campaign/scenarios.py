@@ -4,7 +4,6 @@ import functools
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,7 +62,7 @@ class Scenario:
         again: how one carries on when `out` is no finished result: the same call, or `--resume`.
         before: commands that make what it starts from.
         kept: whether the same folder is continued; else what was left is no result, and one starts in a new folder.
-        like: files that end with the same bytes as without a fault.
+        like: patterns of files that end with the same bytes as without a fault.
         prepare: what else is to be done in the folder before the command.
         ends: the last file that a finished call writes.
     """
@@ -104,16 +103,16 @@ SCENARIOS = {
         Scenario(name="predict", words=("predict", "run", "pictures", "--out", "out"), kept=True,
                  again=("predict", "run", "pictures", "--out", "out"), like=("predictions.csv",),
                  before=(("phantom", "digits", "--num", "12", "--out", "pictures"), *_TRAINED)),
-        Scenario(name="audit", words=("audit", "seeded.toml", "--canaries", "10", "--out", "out")),
+        Scenario(name="audit", words=("audit", "seeded.toml", "--canaries", "20", "--out", "out")),
         Scenario(name="limit", words=("budget", "cohort.db", "--limit", "20"), again=("budget", "cohort.db"),
                  before=_RELEASED),
         Scenario(name="reconstruct", words=(*_ATTACK, "--out", "out"), again=(*_ATTACK, "--out", "out"), kept=True,
-                 like=("manifest.json",), ends="manifest.json"),
+                 like=("**/*.png",), ends="manifest.json"),
         Scenario(name="match", words=("match", "recovered", "--metric", "mse", "--save-matrices", "--out", "out"),
                  before=_ATTACKED),
         Scenario(name="visualize", words=("visualize", "matched", "--format", "png", "--out", "out"),
                  before=(*_ATTACKED, ("match", "recovered", "--metric", "mse", "--out", "matched"))),
-        Scenario(name="phantom", words=("phantom", "nnunet", "--num", "2", "--out", "out")),
+        Scenario(name="phantom", words=("phantom", "nnunet", "--num", "10", "--out", "out")),
         Scenario(name="compare", words=("compare", "run", "other", "--out", "out"),
                  before=(*_TRAINED, ("train", "plain.toml", "--out", "other"))),
         Scenario(name="bounds", words=("bounds", "--eps", "8", "--train-size", "100", "--steps", "10", "--batch-size",
@@ -196,6 +195,7 @@ def reference(name: str, *, reads: bool = False) -> Reference:
         ended = run(list(scenario.words), root, Fault(reads=reads))
         if ended.code:
             raise SystemExit(f"{name}: {ended.stderr}")
-        files = {one: (root / "out" / one).read_bytes() for one in scenario.like}
+        found = [path for pattern in scenario.like for path in sorted((root / "out").glob(pattern))]
+        files = {str(path.relative_to(root / "out")): path.read_bytes() for path in found}
         names = frozenset(os.path.relpath(path, root) for path in (root / "out").rglob("*") if path.is_file())
     return Reference(ended=ended, files=files, names=names)
