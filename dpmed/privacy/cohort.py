@@ -377,7 +377,8 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if "no such" in str(error):
+        # What SQLite says of a file without our tables, and of a header that it does not know.
+        if any(words in str(error) for words in ("no such", "unsupported file format")):
             raise InputError("is no cohort file", where=str(path)) from error
         raise RunError(f"cannot be used now ({error})", where=str(path)) from error
     except sqlite3.DatabaseError as error:

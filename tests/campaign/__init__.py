@@ -1,1 +1,1 @@
-"""Faults, kills, hostile inputs and load: what `docs/reliability.md` states. Never part of the tests, but for a smoke test."""
+"""Faults, kills and hostile inputs, as `docs/reliability.md` states them; of the tests, a few of each are part."""

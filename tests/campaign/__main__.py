@@ -1,4 +1,4 @@
-"""`python -m tests.campaign PART --num N --seconds S [--only NAME,…]`: one part of the campaign, and build/campaign/PART.json."""
+"""`python -m tests.campaign PART --num N --seconds S --only NAME,…`: one part, and build/campaign/PART.json."""
 
 import argparse
 import importlib
@@ -8,7 +8,7 @@ import time
 
 from tests.campaign.shim import BUILD
 
-PARTS = ("faults", "kills", "inputs", "load")
+PARTS = ("faults", "kills", "inputs")
 
 
 def main() -> None:

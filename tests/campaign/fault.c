@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 /* What happens at the chosen call. */
-enum { NOTHING = 0, FAIL = 1, FAIL_FROM_HERE = 2, SHORT = 3, KILL_BEFORE = 4, KILL_AFTER = 5 };
+enum { NOTHING = 0, FAIL = 1, FAIL_FROM_HERE = 2, SHORT = 3, KILL_BEFORE = 4, KILL_AFTER = 5, CALL_BACK = 6 };
 
 static char root[4096];
 static size_t root_length;
@@ -31,7 +31,10 @@ void fault_arm(const char *folder, long number, int what, int error, int log, in
   chosen = number, effect = what, failure = error, log_to = log, with_reads = reads, count = 0, armed = 1;
 }
 
-long fault_count(void) { return count; }
+static void (*called_back)(long);
+
+/* `back` is called before every call that is met: what it finds on the disk is what a kill here would leave. */
+void fault_call_back(void (*back)(long)) { called_back = back; }
 
 static int below(const char *path) {
   return !strncmp(path, root, root_length) && (path[root_length] == '/' || !path[root_length]);
@@ -68,6 +71,12 @@ static int meet(const char *operation, int directory, const char *path, int is_w
   errno = before;
   if (!below(full)) return 0;
   long number = __sync_add_and_fetch(&count, 1);
+  if (effect == CALL_BACK) {
+    note(operation, full, "");
+    if (called_back) called_back(number);
+    errno = before;
+    return 0;
+  }
   int hit = number == chosen || (effect == FAIL_FROM_HERE && chosen > 0 && number > chosen);
   if (!hit || number == chosen) note(operation, full, hit && effect ? "here" : "");
   if (!hit) return 0;

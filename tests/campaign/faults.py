@@ -101,12 +101,12 @@ def examine(case: Case, states: set[str]) -> tuple[list[str], Ended]:
             return ["it hangs"], Ended(code=-1, stdout="", stderr="", calls=(), draws=0)
         found = laws.of_message(ended)
         left = [name for name in laws.of_files(root, before) if not _cannot_help(case, name)]
-        found += left + _accounts(root, scenario, ended.draws)
+        found += left + accounts(root, scenario, ended.draws)
         if ended.code == 0:
             if case.operation not in ("unlink", "fsync") and case.fault.effect is not Effect.SHORT:
                 found += _tolerated(root, scenario, case)
             found += laws.of_result(root, scenario, reference(case.scenario).files)
-        elif _is_new(root, states, scenario):
+        elif is_new(root, states, scenario):
             found += carry_on(root, scenario, ended)
     return found, ended
 
@@ -121,12 +121,12 @@ def _tolerated(root: Path, scenario: Scenario, case: Case) -> list[str]:
     return [f"it says that all is well, and {name} is missing" for name in sorted(lost)]
 
 
-def _accounts(root: Path, scenario: Scenario, draws: int, run_folder: str = "out") -> list[str]:
+def accounts(root: Path, scenario: Scenario, draws: int, run_folder: str = "out") -> list[str]:
     found = laws.of_cohort(root, draws=draws) if scenario.name in PRIVATE else []
     return found + laws.of_ledger(root, run_folder, draws=draws, private=scenario.name in PRIVATE)
 
 
-def _is_new(root: Path, states: set[str], scenario: Scenario) -> bool:
+def is_new(root: Path, states: set[str], scenario: Scenario) -> bool:
     """Whether no folder with files of these names and sizes was carried on from before."""
     files = sorted((name, len(content)) for name, content in laws.contents(root).items())
     state = hashlib.sha256(repr((scenario.name, files)).encode()).hexdigest()
@@ -151,7 +151,7 @@ def carry_on(root: Path, scenario: Scenario, ended: Ended) -> list[str]:
     found = [f"carried on: {one}" for one in laws.of_message(done)]
     found += [f"carried on: {one}" for one in laws.of_files(root, before, killed=True)]
     draws = done.draws + (ended.draws if folder == "out" else 0)
-    found += [f"carried on: {one}" for one in _accounts(root, scenario, draws, folder)]
+    found += [f"carried on: {one}" for one in accounts(root, scenario, draws, folder)]
     files = reference(scenario.name).files
     return found + [f"carried on: {one}" for one in laws.of_result(root, scenario, files, run=folder)]
 

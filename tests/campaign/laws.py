@@ -17,7 +17,7 @@ def messages(ended: Ended) -> list[str]:
 
 
 def of_message(ended: Ended) -> list[str]:
-    """A failure has a code of its own and one message, and no traceback; an error that nobody foresaw is one too many."""
+    """A failure has a code of its own, one message, and no traceback; an error that nobody foresaw is one too many."""
     found = []
     if ended.code not in (0, 1, 2):
         found.append(f"exit code {ended.code}")
@@ -41,27 +41,31 @@ def of_files(root: Path, before: dict[str, bytes], *, killed: bool = False) -> l
     """Files are whole, private, and what was there before is there."""
     found = []
     for path in sorted(root.rglob("*")):
-        name = str(path.relative_to(root))
-        own = name.split("/", maxsplit=1)[0]
-        if name.startswith("cache/matplotlib"):
-            continue  # its own list of fonts
-        if stat.S_IMODE(path.stat().st_mode) & _OTHERS and name not in before and own in ("out", "again", "cache"):
-            found.append(f"{name} can be read by others")
-        if not path.is_file() or own == "cache":
-            continue
-        if path.name.endswith(".tmp") and not killed and name not in before:
-            found.append(f"{name} is left over")
-        elif name not in before or own == "out":
-            found += _broken(path, name)
+        found += _of_file(path, str(path.relative_to(root)), before, killed=killed)
     for name, content in before.items():
         path = root / name
         if name.startswith(("cache/", "cohort.db")) or (name.startswith("out/checkpoints/") and name.endswith(".ckpt")):
             continue
         if not path.is_file():
-            found.append(f"{name} is lost")
+            # Left over by a kill before, and tidied up now.
+            found += [] if name.endswith(".tmp") else [f"{name} is lost"]
         elif not name.startswith("out/") and path.read_bytes() != content:
             found.append(f"{name} has changed")
     return found
+
+
+def _of_file(path: Path, name: str, before: dict[str, bytes], *, killed: bool) -> list[str]:
+    own = name.split("/")[0]
+    if name.startswith("cache/matplotlib"):
+        return []  # its own list of fonts
+    found = []
+    if stat.S_IMODE(path.stat().st_mode) & _OTHERS and name not in before and own in ("out", "again", "cache"):
+        found.append(f"{name} can be read by others")
+    if not path.is_file() or own == "cache":
+        return found
+    if path.name.endswith(".tmp") and not killed and name not in before:
+        return [*found, f"{name} is left over"]
+    return found + (_broken(path, name) if name not in before or own == "out" else [])
 
 
 def _broken(path: Path, name: str) -> list[str]:

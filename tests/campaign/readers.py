@@ -137,7 +137,8 @@ def _matches(folder: Path) -> Path:
 
 
 _LEDGER = {
-    "data": "digits", "version": "1", "created": "2026-01-01", "private": True, "epsilon": 7.9, "delta": 1e-5, "epsilon_pld": 7.9, "epsilon_rdp": 9.1, "accountant": "pld",
+    "data": "digits", "version": "1", "created": "2026-01-01",
+    "private": True, "epsilon": 7.9, "delta": 1e-5, "epsilon_pld": 7.9, "epsilon_rdp": 9.1, "accountant": "pld",
     "adjacency": "add-or-remove-one", "unit_of_privacy": "image", "status": "finished", "steps": 40,
     "steps_planned": 40, "noise_multiplier": 1.0, "sampling_rate": 0.1, "sampling": "poisson", "train_size": 640,
     "clipping": "flat", "clipping_norm": 0.5, "noise_source": "os-entropy", "sampling_source": "os-entropy",

@@ -48,7 +48,7 @@ _ATTACK = ["reconstruct", "seeded.toml", "--eps", "100", "--batch-size", "4", "-
 Words = Sequence[str]
 # In front of a training: it is killed half way.
 HALF = "half"
-# In memory where that can be had: what is asked for is the order of calls, and what reaches a disk waits for nothing here.
+# In memory where that can be had: what is asked for is the order of calls, and nothing need wait for a disk.
 PLACE = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 
@@ -91,7 +91,8 @@ SCENARIOS = {
         Scenario(name="resume", words=("train", "--resume", "out"), again=("train", "--resume", "out"), kept=True,
                  before=((HALF, "train", "release.toml", "--out", "out"),), ends="summary.json"),
         Scenario(name="resume-seeded", words=("train", "--resume", "out"), again=("train", "--resume", "out"),
-                 kept=True, like=_WEIGHTS, before=((HALF, "train", "seeded.toml", "--out", "out"),), ends="summary.json"),
+                 kept=True, like=_WEIGHTS, ends="summary.json",
+                 before=((HALF, "train", "seeded.toml", "--out", "out"),)),
         Scenario(name="seeds", words=("train", "seeded.toml", "--seeds", "1,2", "--out", "out"),
                  again=("train", "seeded.toml", "--seeds", "1,2", "--out", "out"), kept=True,
                  like=("seed=1/model.eqx", "seed=2/model.eqx"), ends="seeds.json"),

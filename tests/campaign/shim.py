@@ -8,6 +8,7 @@ import ctypes
 import errno
 import functools
 import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ MORE_ROOMS = (
     "dpmed.workflows.train.repeats",
     "tests.campaign.shim",
 )
+SNAPSHOTS = "snapshots"
 
 
 class Effect(IntEnum):
@@ -46,6 +48,7 @@ class Effect(IntEnum):
     SHORT = 3
     KILL_BEFORE = 4
     KILL_AFTER = 5
+    SNAPSHOT = 6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,14 +129,23 @@ def start(arguments: list[str], root: Path, log: Path, fault: Fault = NO_FAULT) 
     return Forked([str(root), str(log), *map(str, numbers), *arguments], own, root, entry=armed)
 
 
-def run(arguments: list[str], root: Path, fault: Fault = NO_FAULT, *, timeout: float = 120) -> Ended:
+def run(
+    arguments: list[str], root: Path, fault: Fault = NO_FAULT, *, timeout: float = 300, log: Path | None = None
+) -> Ended:
     """Run a command in `root` with one fault.
+
+    Args:
+        arguments: of the command.
+        root: its folder.
+        fault: what goes wrong.
+        timeout: seconds.
+        log: where the shim notes its calls; left out, a temporary file.
 
     Raises:
         subprocess.TimeoutExpired: it hangs.
     """
     with tempfile.TemporaryDirectory(prefix="dpmed-campaign-") as folder:
-        log = Path(folder, "log")
+        log = log or Path(folder, "log")
         done = start(arguments, root, log, fault).finish(timeout)
         calls, draws = watched(log)
     return Ended(code=done.returncode, stdout=done.stdout, stderr=done.stderr, calls=calls, draws=draws)
@@ -154,8 +166,22 @@ def armed(root: str, log: str, number: str, effect: str, error: str, reads: str,
     if "LD_PRELOAD" in os.environ:
         descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         shim = ctypes.CDLL(None)
+        if int(effect) == Effect.SNAPSHOT:
+            _BACK.append(ctypes.CFUNCTYPE(None, ctypes.c_long)(functools.partial(_snapshot, Path(root), Path(log))))
+            shim.fault_call_back(_BACK[0])
         shim.fault_arm(root.encode(), ctypes.c_long(int(number)), int(effect), int(error), descriptor, int(reads))
     forked.command(*arguments)
+
+
+# Kept, since the shim calls it.
+_BACK: list[object] = []
+
+
+def _snapshot(root: Path, log: Path, number: int) -> None:
+    """Copy the folder as it is before a call: `SNAPSHOTS/NUMBER`, and the draws that were made by then."""
+    target = log.parent / SNAPSHOTS / f"{number:05d}"
+    shutil.copytree(root, target / "case", ignore=shutil.ignore_patterns("matplotlib"))
+    shutil.copyfile(f"{log}.draws", target / "draws")
 
 
 def _count_draws(path: str) -> None:
