@@ -55,7 +55,7 @@ def of_files(root: Path, before: dict[str, bytes], *, killed: bool = False) -> l
 
 
 def _of_file(path: Path, name: str, before: dict[str, bytes], *, killed: bool) -> list[str]:
-    own = name.split("/")[0]
+    own = name.split("/", maxsplit=1)[0]
     if name.startswith("cache/matplotlib"):
         return []  # its own list of fonts
     found = []

@@ -161,6 +161,7 @@ def watched(log: Path) -> tuple[tuple[tuple[str, str], ...], int]:
 
 def armed(root: str, log: str, number: str, effect: str, error: str, reads: str, *arguments: str) -> None:
     """In the forked process: the command under the shim."""
+    os.umask(0)  # what is private must be so by itself
     _count_draws(f"{log}.draws")
     _draw_no_figures()
     if "LD_PRELOAD" in os.environ:

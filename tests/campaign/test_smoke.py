@@ -37,7 +37,7 @@ def test_a_few_hostile_files_are_refused_or_read():
     result = campaign("inputs", "--only", "table,nnunet,dicom,nifti,config,checkpoint,journal,cohort", "--num", "20")
     assert result["files"] == 8 * 20
     for counts in result["readers"].values():
-        assert counts["read"] + counts["refused"] >= 15 and counts["refused"] > 0 or counts["read"] == 20
+        assert (counts["read"] + counts["refused"] >= 15 and counts["refused"] > 0) or counts["read"] == 20
 
 
 def test_the_laws_see_what_they_are_for(tmp_path):
