@@ -44,7 +44,12 @@ def of_files(root: Path, before: dict[str, bytes], *, killed: bool = False) -> l
         found += _of_file(path, str(path.relative_to(root)), before, killed=killed)
     for name, content in before.items():
         path = root / name
-        if name.startswith(("cache/", "cohort.db")) or (name.startswith("out/checkpoints/") and name.endswith(".ckpt")):
+        # An attack's notes on how far it is go when it is done.
+        if (
+            name.startswith(("cache/", "cohort.db"))
+            or name == "out/unfinished.json"
+            or (name.startswith("out/checkpoints/") and name.endswith(".ckpt"))
+        ):
             continue
         if not path.is_file():
             # Left over by a kill before, and tidied up now.
@@ -77,7 +82,7 @@ def _broken(path: Path, name: str) -> list[str]:
             tomllib.loads(content.decode())
         elif path.suffix == ".csv" and not content.endswith(b"\n"):
             return [f"{name} is cut off"]
-        elif not content and not path.name.endswith(("lock", "draws", ".tmp")):
+        elif not content and not path.name.endswith(("lock", "draws", ".tmp", "-journal")):
             return [f"{name} is empty"]
     except ValueError:
         return [f"{name} is half-written"]
