@@ -1,4 +1,4 @@
-"""Every call to the file system of a small command, failed once: 14 of `docs/reliability.md`.
+"""Calls to the file system of small commands, failed one by one (`docs/reliability.md`).
 
 Calls of one kind on one kind of file are one class, such as the rename of a checkpoint; one of each class fails, by an
 error that is the class's turn, and where room is asked for also with all that follow, as on a full disk.
