@@ -5,6 +5,7 @@ state that a kill can leave; all are examined, and those with other files or siz
 Signals are sent besides: SIGKILL, SIGTERM, and SIGSTOP with SIGCONT behind it.
 """
 
+import contextlib
 import os
 import random
 import shutil
@@ -69,7 +70,8 @@ def send(scenario: Scenario, generator: random.Random, seconds: float, seen: set
         before, log = laws.contents(root), Path(folder, "log")
         process = start(list(scenario.words), root, log)
         time.sleep(generator.uniform(0, seconds))
-        if process.poll() is None:
+        # It may end in between, and then there is nobody to hit.
+        with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, number)
             if number == signal.SIGSTOP:
                 time.sleep(_STOPPED_SECONDS)

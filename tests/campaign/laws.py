@@ -82,7 +82,8 @@ def _broken(path: Path, name: str) -> list[str]:
             tomllib.loads(content.decode())
         elif path.suffix == ".csv" and not content.endswith(b"\n"):
             return [f"{name} is cut off"]
-        elif not content and not path.name.endswith(("lock", "draws", ".tmp", "-journal")):
+        # A cohort file in the making has a name of its own until it is whole.
+        elif not content and not path.name.endswith(("lock", "draws", ".tmp", "-journal")) and name[:8] != ".cohort.":
             return [f"{name} is empty"]
     except ValueError:
         return [f"{name} is half-written"]
