@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs pictures sbom bench bench-step bench-bounds bench-data bench-match bench-train clean
+.PHONY: help demo test lint format docs pictures sbom bench bench-step bench-bounds bench-data bench-match bench-train campaign clean
 
 help: ## Show these targets
 	@grep -E '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -52,6 +52,11 @@ bench: .venv ## Run all benchmarks; writes build/bench.json
 
 bench-%: .venv
 	$(BIN)/python -m tests.benchmarks $*
+
+campaign: .venv ## Faults, kills and hostile inputs (docs/reliability.md); hours
+	$(BIN)/python -m tests.campaign faults --seconds 7200
+	$(BIN)/python -m tests.campaign kills --seconds 7200
+	$(BIN)/python -m tests.campaign inputs --num 1000000 --seconds 14400
 
 sbom: .venv ## Write what .venv holds, with versions and licences, to build/sbom.json (CycloneDX)
 	test -x build/tools/bin/cyclonedx-py || { $(PYTHON) -m venv build/tools && build/tools/bin/python -m pip install \

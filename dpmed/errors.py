@@ -10,6 +10,22 @@ Errors of the programmer (a wrong argument between our own functions) are `Value
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_MOST_CHARACTERS = 6000
+
+
+def legible(text: str) -> str:
+    """A message that may quote what others wrote, such as names in a hostile file, fit for a terminal.
+
+    Control characters, which a terminal obeys, and what no encoding can write become escapes; the middle of what is
+    longer than anybody reads is left out.
+    """
+    if len(text) > _MOST_CHARACTERS:
+        half = _MOST_CHARACTERS // 2
+        text = f"{text[:half]} … {text[-half:]}"
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+
 
 class DpmedError(Exception):
     """A message for the user, with the exit code that goes with it.
@@ -30,11 +46,11 @@ class DpmedError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
-        """The message: `where: problem. remedy`."""
+        """The message: `where: problem. remedy`, legible whatever it quotes."""
         text = f"{self.where}: {self.problem}" if self.where else self.problem
-        if not self.remedy:
-            return text
-        return f"{text if text.endswith(('.', '!', '?')) else text + '.'} {self.remedy}"
+        if self.remedy:
+            text = f"{text if text.endswith(('.', '!', '?')) else text + '.'} {self.remedy}"
+        return legible(text)
 
 
 @contextmanager

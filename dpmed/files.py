@@ -7,6 +7,7 @@ Run folders hold traces of patients, so folders are made with mode 0700 and file
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -39,7 +40,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
@@ -50,11 +51,31 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable
         os.replace(name, path)
         if durable:
             sync_folder(path.parent)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(name)
+    except BaseException as error:
+        # What ails the disk may forbid this as well; the first error is the one to tell.
+        remove_if_possible(Path(name))
+        if isinstance(error, OSError):
+            raise cannot_write(path, error) from error
+        raise
+
+
+def write_at(descriptor: int, content: bytes, place: int) -> None:
+    """Write all of `content` at `place` of an open file; the system may take it in parts.
+
+    Raises:
+        OSError: it takes no more.
+    """
+    while content:
+        taken = os.pwrite(descriptor, content, place)
+        if not taken:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        content, place = content[taken:], place + taken
+
+
+def remove_if_possible(path: Path) -> None:
+    """Remove what nobody needs any more; where the system forbids it, it stays, and nothing else suffers."""
+    with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def sync_folder(folder: Path) -> None:
@@ -198,10 +219,14 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
     Raises:
         InputError: another process holds it.
+        RunError: the file cannot be made.
     """
     import fcntl
 
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE)
+    try:
+        descriptor = os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -212,6 +237,12 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def cannot_write(path: Path, error: OSError) -> RunError:
+    """What to tell of a file that the system refused to write."""
+    remedy = "What was there before is unchanged; free some space or choose another folder."
+    return RunError(f"could not be written ({error.strerror or error})", where=str(path), remedy=remedy)
+
+
 def _finite(content: object) -> object:
     if isinstance(content, float) and not math.isfinite(content):
         return None
@@ -220,8 +251,3 @@ def _finite(content: object) -> object:
     if isinstance(content, (list, tuple)):
         return [_finite(value) for value in content]
     return content
-
-
-def _cannot_write(path: Path, error: OSError) -> RunError:
-    remedy = "What was there before is unchanged; free some space or choose another folder."
-    return RunError(f"could not be written ({error.strerror or error})", where=str(path), remedy=remedy)

@@ -4,6 +4,7 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import ml_dtypes  # noqa: F401 makes bfloat16 known to NumPy, which safetensors needs; JAX brings it
@@ -59,6 +60,28 @@ def take(tensors: Tensors, name: str, shape: tuple[int, ...], *, where: str) -> 
     return tensors[name]
 
 
+def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether stored column by column, and type, of an array in NumPy's format; its bytes come next.
+
+    Args:
+        stream: a binary file, open at the array.
+
+    Raises:
+        ValueError: there is no such header, whatever NumPy makes of it.
+        OSError: the file cannot be read.
+    """
+    try:
+        version = np.lib.format.read_magic(stream)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        shape, fortran, dtype = readers[version](stream)
+    # NumPy reads the header as Python's literals, by way of Python's own tokenizer.
+    except (KeyError, TypeError, SyntaxError, TokenError, MemoryError, RecursionError) as error:
+        raise ValueError("its header is not NumPy's") from error
+    if any(side < 0 for side in shape):
+        raise ValueError("a length is negative")
+    return shape, fortran, dtype
+
+
 def _read_safetensors(path: Path) -> Tensors:
     # Opening holds every shape and place that the header declares against the file's size, in Rust.
     try:
@@ -98,9 +121,7 @@ def _read_npz(path: Path) -> Tensors:
 
 
 def _read_member(stream: Any, size: int) -> Shaped[np.ndarray, "..."]:
-    version = np.lib.format.read_magic(stream)
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    shape, fortran, dtype = readers[version](stream)
+    shape, fortran, dtype = npy_header(stream)
     bytes_needed = math.prod(shape) * dtype.itemsize
     if dtype.hasobject or bytes_needed > size:
         raise ValueError("an array holds objects, or more than its bytes")

@@ -16,6 +16,7 @@ from dpmed.files import (
     make_folder,
     new_run_folder,
     read_json,
+    write_at,
     write_atomically,
     write_bytes,
     write_csv,
@@ -132,3 +133,36 @@ def test_only_what_must_survive_a_power_cut_waits_for_the_disk(tmp_path, monkeyp
     assert (tmp_path / "file").read_bytes() == b"content" and bool(waited) == durable
     assert (tmp_path / "file").stat().st_mode & 0o077 == 0
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def fails(*_, **__):
+    raise OSError(30, "Read-only file system")
+
+
+def test_what_cannot_be_tidied_up_hides_no_error_and_spoils_no_success(tmp_path, monkeypatch):
+    write_text(tmp_path / "a", "old")
+    monkeypatch.setattr(Path, "unlink", fails)
+    write_text(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(RunError, match="Read-only file system"):
+        write_text(tmp_path / "a", "newer")
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_a_lock_that_cannot_be_made_is_told_of_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "open", fails)
+    with pytest.raises(RunError, match=r"lock: could not be written \(Read-only"), exclusive_lock(tmp_path / "lock"):
+        pass
+
+
+@pytest.mark.parametrize("part", [1, 3, 100])
+def test_what_the_system_takes_in_parts_arrives_whole(tmp_path, monkeypatch, part):
+    own = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, content, place: own(file, content[:part], place))
+    with (tmp_path / "a").open("wb") as file:
+        write_at(file.fileno(), b"0123456789", 2)
+        monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+        with pytest.raises(OSError, match="No space"):
+            write_at(file.fileno(), b"more", 0)
+    assert (tmp_path / "a").read_bytes() == b"\0\0" + b"0123456789"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpmed.errors import InputError
-from dpmed.tensors import read_tensors, take
+from dpmed.tensors import npy_header, read_tensors, take
 
 
 def safetensors(arrays, header=None, cut=None):
@@ -143,3 +143,27 @@ def test_an_array_is_taken_only_with_the_right_shape():
     assert take({"a": np.zeros((2, 3))}, "a", (2, 3), where="f").shape == (2, 3)
     with pytest.raises(InputError, match="f: array 'a' has shape"):
         take({"a": np.zeros((2, 3))}, "a", (3, 2), where="f")
+
+
+def header(text, version=(1, 0)):
+    """Of one array in NumPy's format, written from its specification."""
+    content = text.encode()
+    return io.BytesIO(b"\x93NUMPY" + bytes(version) + len(content).to_bytes(2, "little") + content)
+
+
+def test_a_header_of_numpy_is_read_and_anything_else_is_one_kind_of_error():
+    valid = "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 3), }"
+    assert npy_header(header(valid)) == ((2, 3), False, np.dtype("<f4"))
+    for hostile in (
+        valid.replace("(2, 3)", "(-2, 3)"),
+        valid.replace("(2, 3)", "(2, 3L"),  # as Python 2 wrote it, unfinished: NumPy asks Python's tokenizer
+        valid.replace("(2, 3)", "((2,), 3)"),
+        valid.replace("<f4", "|Z9"),
+        valid[:-9],
+        "(" * 3000,
+        "",
+    ):
+        with pytest.raises(ValueError, match=r"."):
+            npy_header(header(hostile))
+    with pytest.raises(ValueError, match="not NumPy's"):
+        npy_header(header(valid, version=(3, 0)))

@@ -17,6 +17,8 @@ from jaxtyping import Int
 
 from dpmed.errors import InputError
 
+# What Linux allows a path and one of its parts.
+_LONGEST_PATH, _LONGEST_NAME = 4000, 255
 _MAX_TABLE_BYTES = 1 << 28
 _MAX_COLUMNS = 4096
 _SUSPECTS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -62,6 +64,9 @@ class Root:
         if name.startswith("/") or ".." in parts or "\0" in name or last in ("", "."):
             raise InputError(f"the name {name!r} leads out of the folder {self.path}", where=source)
         text = f"{self._prefix}{name}"
+        # Python's own questions about such a path end in an error of the system.
+        if len(text) > _LONGEST_PATH or any(len(part.encode("utf-8", "replace")) > _LONGEST_NAME for part in parts):
+            raise InputError(f"the name {name!r} is longer than that of any file", where=source)
         if folder not in self._safe_folders:
             self._check(self.path / folder, name, source)
             self._safe_folders.add(folder)

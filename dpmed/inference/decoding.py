@@ -11,6 +11,7 @@ from dpmed.errors import InputError
 from dpmed.inference.description import Preprocessing
 from dpmed.inference.inputs import ARRAY_ENDINGS
 from dpmed.inference.volumes.own_grid import OwnGrid, sides_at_spacing
+from dpmed.tensors import npy_header
 
 _MAX_ARRAY_BYTES = 1 << 32
 
@@ -77,18 +78,14 @@ def _read_array(path: Path, done: Preprocessing) -> Shaped[np.ndarray, "*space c
         if path.stat().st_size > _MAX_ARRAY_BYTES:
             raise InputError("is far larger than the model's input", where=str(path))
         with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in readers:
-                raise InputError(f"is an .npy file of unknown version {version}", where=str(path))
-            shape, is_fortran, dtype = readers[version](file)
+            shape, is_fortran, dtype = npy_header(file)
             if shape not in (wanted, wanted[:-1] if done.channels == 1 else wanted) or dtype.kind not in "uif":
                 raise InputError(
                     f"is {dtype}{list(shape)}, but the model takes numbers {list(wanted)}", where=str(path)
                 )
             values = np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype)
             values = values.reshape(shape[::-1]).T if is_fortran else values.reshape(shape)
-    except (ValueError, SyntaxError, OSError, EOFError) as error:
+    except (ValueError, OSError, EOFError) as error:
         raise InputError(f"is no readable .npy array ({error})", where=str(path)) from error
     if not np.isfinite(values).all():
         raise InputError("holds values that are not finite", where=str(path))

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from jaxtyping import Float
@@ -72,7 +73,7 @@ def _read_array(path: Path, shape: tuple[int, ...]) -> Float[np.ndarray, "*shape
     try:
         # Mapped rather than read: the header's claims are then held against the file's size before memory is taken.
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
         raise InputError(f"is no readable .npy file ({error})", where=str(path), remedy=_REMEDY) from error
     if not isinstance(mapped, np.ndarray) or mapped.shape != shape or mapped.dtype.kind not in "fiu":
         found = getattr(mapped, "shape", "an archive")

@@ -17,6 +17,7 @@ from jaxtyping import PyTree, Shaped
 
 from dpmed.errors import InputError
 from dpmed.files import write_atomically
+from dpmed.tensors import npy_header
 
 
 def save_weights(path: Path, tree: PyTree) -> None:
@@ -92,10 +93,8 @@ def _read(file: BinaryIO, path: Path, name: str, leaf: Any) -> Any:
 
 def _read_header(file: BinaryIO, path: Path, name: str) -> tuple[tuple[int, ...], np.dtype]:
     try:
-        version = np.lib.format.read_magic(file)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        shape, fortran_order, dtype = readers[version](file)
-    except (ValueError, KeyError, SyntaxError, MemoryError) as error:
+        shape, fortran_order, dtype = npy_header(file)
+    except ValueError as error:
         raise InputError(f"is damaged at array {name}: no .npy header", where=str(path)) from error
     if fortran_order and len(shape) > 1:
         raise InputError(f"array {name} is stored column by column, which dpmed never does", where=str(path))

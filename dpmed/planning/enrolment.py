@@ -11,7 +11,7 @@ from dpmed.config.load import config_to_toml
 from dpmed.config.privacy import PrivacyConfig
 from dpmed.data.identity import sample_identities
 from dpmed.errors import DpmedError, InputError
-from dpmed.files import read_json, write_json
+from dpmed.files import make_folder, read_json, remove_if_possible, write_json
 from dpmed.planning.plan import Plan
 from dpmed.privacy.cohort import Cohort, Entry, Snapshot, Status
 from dpmed.privacy.mechanism import SampledGaussian
@@ -46,7 +46,7 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
             cohort.enter([_entry(plan, folder) for plan, folder, _ in entered], partial(_within, first))
     except DpmedError:
         for folder in fresh:
-            (folder / ENTRY_FILE).unlink(missing_ok=True)
+            remove_if_possible(folder / ENTRY_FILE)
             with suppress(OSError):  # not empty, or never made
                 folder.rmdir()
         raise
@@ -110,7 +110,7 @@ def _token(folder: Path) -> str:
             return token
         raise InputError("does not name the run's entry in its cohort file", where=str(path))
     token = os.urandom(16).hex()
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(path, {"token": token})
     return token
 

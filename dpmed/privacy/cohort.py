@@ -20,6 +20,7 @@ import numpy as np
 from jaxtyping import Bool, Int, UInt64
 
 from dpmed.errors import InputError, RunError
+from dpmed.files import make_folder, remove_if_possible
 from dpmed.privacy.mechanism import SampledGaussian
 
 Status = Literal["running", "stopped", "finished"]
@@ -341,7 +342,7 @@ def _run(row: Sequence[Any], units: int) -> EnteredRun:
 
 def _make(path: Path, unit: str, delta: float) -> None:
     """Make the file whole or not at all: beside its place, then by a link, which fails if another was faster."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY))
     try:
@@ -358,7 +359,7 @@ def _make(path: Path, unit: str, delta: float) -> None:
         except FileExistsError:
             return
     finally:
-        beside.unlink()
+        remove_if_possible(beside)
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -376,7 +377,8 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if "no such" in str(error):
+        # What SQLite says of a file without our tables, and of a header that it does not know.
+        if any(words in str(error) for words in ("no such", "unsupported file format")):
             raise InputError("is no cohort file", where=str(path)) from error
         raise RunError(f"cannot be used now ({error})", where=str(path)) from error
     except sqlite3.DatabaseError as error:

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from dpmed.errors import InputError
-from dpmed.files import FILE_MODE, write_atomically
+from dpmed.files import FILE_MODE, cannot_write, remove_if_possible, write_at, write_atomically
 
 _MAGIC = b"dpmed checkpoint 1\n"
 _MAX_HEADER_BYTES = 64 << 20
@@ -89,7 +89,7 @@ def save_checkpoint(folder: Path, position: Position, tree: PyTree) -> Path:
     path = folder / f"step-{position.step:08d}-{position.draws:08d}.ckpt"
     write_atomically(path, write)
     for old in list_checkpoints(folder)[_KEPT:]:
-        old.unlink(missing_ok=True)
+        remove_if_possible(old)
     return path
 
 
@@ -147,15 +147,22 @@ class DrawJournal:
     Args:
         path: the journal's file; made, and counted from 0, if missing.
 
+    Raises:
+        RunError: it cannot be made or read.
+
     Attributes:
         draws: draws on record; 0 if nothing can be read.
         damage: what is wrong with the file, in words; None if nothing is.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         is_new = not path.exists()
-        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
-        content = os.pread(self._descriptor, 2 * _SLOT_BYTES, 0)
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
+            content = os.pread(self._descriptor, 2 * _SLOT_BYTES, 0)
+        except OSError as error:
+            raise cannot_write(path, error) from error
         known = _draws_in(content)
         self.draws = max(known, default=0)
         self.damage: str | None = None
@@ -165,12 +172,19 @@ class DrawJournal:
             self.damage = "is damaged" if content else "is empty"
 
     def begin(self, draws: int) -> None:
-        """Put on record that `draws` draws have been begun, and wait until the disk has it."""
+        """Put on record that `draws` draws have been begun, and wait until the disk has it.
+
+        Raises:
+            RunError: the disk does not take it: the draw must not be made.
+        """
         self.draws = max(self.draws, draws)
         number = f"{self.draws:020d}"
         slot = f"{number} {zlib.crc32(number.encode()):08x}\n".ljust(_SLOT_BYTES).encode()
-        os.pwrite(self._descriptor, slot, _SLOT_BYTES * (self.draws % 2))
-        os.fsync(self._descriptor)
+        try:
+            write_at(self._descriptor, slot, _SLOT_BYTES * (self.draws % 2))
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
         """Close the file."""

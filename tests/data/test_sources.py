@@ -122,3 +122,9 @@ def test_a_table_over_the_limit_is_refused_before_it_is_read(tmp_path):
         file.truncate((1 << 28) + 1)
     with pytest.raises(InputError, match="268,435,456 bytes long, which is refused"):
         read_table(path, ["id"])
+
+
+@pytest.mark.parametrize("name", ["é" * 200 + ".png", "x" * 256, "/".join(["folder"] * 700)])
+def test_names_longer_than_any_files_are_refused_with_their_source(tmp_path, name):
+    with pytest.raises(InputError, match=r"list line 3.*longer than that of any file"):
+        Root(tmp_path).locate(name, source="list line 3")

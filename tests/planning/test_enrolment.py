@@ -18,7 +18,7 @@ def plan(path, *settings):
 
 
 def test_a_run_enters_once_and_settles_what_it_made(tmp_path):
-    path, folder = tmp_path / "cohort.db", tmp_path / "run" / "checkpoints"
+    path, folder = tmp_path / "secure" / "cohort.db", tmp_path / "run" / "checkpoints"
     planned = plan(path)
     enrol([(planned, folder)])
     enrol([(planned, folder)])
@@ -32,6 +32,8 @@ def test_a_run_enters_once_and_settles_what_it_made(tmp_path):
     assert (run.mechanism.steps, run.planned, run.status) == (2, planned.steps, "stopped")
     token = json.loads((folder / "cohort.json").read_text())["token"]
     assert run.token == token
+    for private in (path.parent, path, folder.parent, folder, folder / "cohort.json"):
+        assert private.stat().st_mode & 0o077 == 0, private
 
 
 def test_units_without_names_are_known_by_their_content(tmp_path):

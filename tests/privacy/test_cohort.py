@@ -182,3 +182,13 @@ def test_a_file_held_by_another_process_is_waited_for_and_then_named(path, monke
     with pytest.raises(RunError, match="locked"):
         Cohort(path)
     holder.close()
+
+
+def test_a_file_whose_version_sqlite_does_not_know_is_damaged_and_not_just_busy(path):
+    with Cohort(path, create=("patient", 1e-5)):
+        pass
+    content = bytearray(path.read_bytes())
+    content[18:20] = b"\x09\x09"  # the versions for writing and reading, by SQLite's description of its header
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="no cohort file"), Cohort(path) as cohort:
+        cohort.snapshot()

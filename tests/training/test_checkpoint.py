@@ -1,12 +1,14 @@
 """Checkpoints: what is read is what was written, and anything else is refused by name."""
 
 import json
+import os
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.errors import InputError
+from dpmed.errors import InputError, RunError
 from dpmed.training.checkpoint import (
     DrawJournal,
     Position,
@@ -131,3 +133,36 @@ def test_a_write_torn_anywhere_leaves_the_draw_before_it(tmp_path):
 def test_a_journal_of_version_0_1_0_is_read(tmp_path):
     (tmp_path / "draws").write_text(f"{17:020d}\n")
     assert DrawJournal(tmp_path / "draws").draws == 17
+
+
+def test_a_journal_that_the_system_takes_in_parts_is_whole(tmp_path, monkeypatch):
+    journal, own = DrawJournal(tmp_path / "draws"), os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, content, place: own(file, content[:7], place))
+    journal.begin(1)
+    found = DrawJournal(tmp_path / "draws")
+    assert (found.draws, found.damage) == (1, None)
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fsync"])
+def test_a_draw_that_cannot_be_put_on_record_is_not_made(tmp_path, monkeypatch, call):
+    journal = DrawJournal(tmp_path / "draws")
+    monkeypatch.setattr(os, call, fails)
+    with pytest.raises(RunError, match=r"draws: could not be written \(Input/output error"):
+        journal.begin(1)
+
+
+def test_a_journal_that_cannot_be_opened_is_told_of_by_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "open", fails)
+    with pytest.raises(RunError, match=r"draws: could not be written \(Input/output error"):
+        DrawJournal(tmp_path / "draws")
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_is_no_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "unlink", fails)
+    for step in range(4):
+        save_checkpoint(tmp_path, position(step=step, draws=step), TREE)
+    assert read_position(list_checkpoints(tmp_path)[0], config_digest="d").step == 3
+
+
+def fails(*_, **__):
+    raise OSError(5, "Input/output error")

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from dpmed.errors import DpmedError
+from dpmed.errors import DpmedError, legible
 from dpmed.files import to_json
 from dpmed.progress import Silent, Task
 
@@ -45,7 +45,7 @@ class Console:
     def say(self, message: str) -> None:
         """One remark about the work under way, on standard error."""
         if not self.quiet:
-            print(message, file=sys.stderr, flush=True)
+            print(legible(message), file=sys.stderr, flush=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table of results on standard output; the first column is left-aligned, the others to the right.

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from dpmed.errors import InputError
+from dpmed.tensors import npy_header
 
 _CHUNK_BYTES = 1 << 22
 _MAX_BYTES = 1 << 36
@@ -115,11 +116,7 @@ class NpzFile:
         return member
 
     def _parse(self, stream: Any, name: str) -> Member:
-        version = np.lib.format.read_magic(stream)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in readers:
-            raise InputError(f"has {name!r} in an unknown version {version}", where=str(self.path))
-        shape, fortran, dtype = readers[version](stream)
+        shape, fortran, dtype = npy_header(stream)
         if fortran and len(shape) > 1:
             raise InputError(f"has {name!r} in column order, which is not read", where=str(self.path))
         return Member(name=name, shape=shape, dtype=dtype, offset=stream.tell())

@@ -159,6 +159,8 @@ def _check_description(content: Any) -> _Description:
         raise ValueError("no training scans")
     if sorted(labels) != list(range(len(labels))) or not 2 <= len(labels) <= 255:  # noqa: PLR2004 they fit a byte
         raise ValueError(f"labels {sorted(labels)} are not 0, 1, …")
+    if not content["modality"]:
+        raise ValueError("no modality")
     images = [image for image, _ in pairs]
     if len(set(images)) != len(images):
         raise ValueError("a training image is listed twice")

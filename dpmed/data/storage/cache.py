@@ -32,7 +32,7 @@ from dpmed.data.storage.file_state import NAMED_FILES, stat_all, summarise
 from dpmed.data.storage.reserve import allocate, waiting_lock
 from dpmed.data.storage.stored import FileDataset, Listed, Listing
 from dpmed.errors import DpmedError, InputError, RunError
-from dpmed.files import make_folder, read_json, user_cache, write_atomically, write_json
+from dpmed.files import make_folder, read_json, remove_if_possible, user_cache, write_at, write_atomically, write_json
 from dpmed.progress import Progress, Task
 
 _VERSION = 2  # of the layout, and of what decoding makes of a file
@@ -230,8 +230,7 @@ class _Builder:
             except InputError as error:
                 return error
             offset = number * self._layout.bytes_per_sample
-            if os.pwrite(descriptor, content, offset) != len(content):
-                raise OSError(28, "no space left on device")
+            write_at(descriptor, content, offset)
             return None
 
         for number, error in zip(numbers.tolist(), pool.map(one, numbers.tolist()), strict=True):
@@ -297,10 +296,10 @@ class _Builder:
         write_json(self._place / "current.json", {"generation": self._generation})
         for path in self._place.glob("samples-*.bin"):
             if path != self._data:
-                path.unlink(missing_ok=True)
+                remove_if_possible(path)
         for path in self._place.glob("done-*.bin"):
             if path != _done_path(self._place, self._generation):
-                path.unlink(missing_ok=True)
+                remove_if_possible(path)
 
 
 def _make_place(folder: Path) -> Path:

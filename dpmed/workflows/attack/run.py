@@ -9,7 +9,7 @@ from pathlib import Path
 from dpmed.attacks.base import ImageAttack, Target
 from dpmed.attacks.prior_aware import PriorAwareAttack
 from dpmed.attacks.target import target_plan
-from dpmed.files import make_folder
+from dpmed.files import make_folder, remove_if_possible
 from dpmed.progress import Progress
 from dpmed.reconstructions.manifest import UNFINISHED_NAME
 from dpmed.workflows.attack.images import ImageFolder, ImageSummary
@@ -65,5 +65,5 @@ def run(settings: ReconstructSettings, folder: Path, progress: Progress) -> Summ
                 done.add(folder, level.name, batch, facts=results.keep(level, batch, found))
                 del found
     summary = results.finish({level.name: done.of_level(level.name, attack.batches) for level in levels})
-    (folder / UNFINISHED_NAME).unlink(missing_ok=True)
+    remove_if_possible(folder / UNFINISHED_NAME)
     return summary

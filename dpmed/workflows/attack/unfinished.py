@@ -1,6 +1,5 @@
 """What an attack has done so far, in `unfinished.json`: an attack that was interrupted goes on from there."""
 
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from pydantic import TypeAdapter
 from dpmed.attacks.base import Facts
 from dpmed.errors import InputError
 from dpmed.fields import read_fields
-from dpmed.files import new_run_folder, write_json
+from dpmed.files import new_run_folder, remove_if_possible, write_json
 from dpmed.reconstructions.manifest import UNFINISHED_NAME
 
 _MOST_BYTES = 1 << 28
@@ -80,7 +79,6 @@ def open_folder(out: Path | None, *, digest: str, config_name: str, time: str) -
         read_unfinished(out, digest)
         # What was being written when it was interrupted.
         for rest in out.rglob(".*.tmp"):
-            with suppress(OSError):
-                rest.unlink()
+            remove_if_possible(rest)
         return out
     return new_run_folder(out, command="reconstruct", config_name=config_name, time=time)

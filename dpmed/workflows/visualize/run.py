@@ -20,7 +20,7 @@ from dpmed.figures.gallery import (
     telling_slice,
     to_picture,
 )
-from dpmed.files import write_csv
+from dpmed.files import remove_if_possible, write_csv
 from dpmed.matching.images import read_images
 from dpmed.matching.rero import Share, share_recovered
 from dpmed.matching.table import UNRELATED, MatchRow, read_matches, read_unrelated
@@ -227,7 +227,7 @@ def run(job: VisualizeJob, out: Path, progress: Progress) -> VisualizeSummary:
         task.advance(note="report")
     pictures = [*gallery, *drawn]
     for path in [path for path in pictures if path.suffix[1:] not in job.formats]:
-        path.unlink()
+        remove_if_possible(path)
     files = [path for path in pictures if path.suffix[1:] in job.formats]
     return VisualizeSummary(
         folder=out, files=(*files, *tables, out / REPORT), metric=job.metric, rows=tuple(rero), findings=findings

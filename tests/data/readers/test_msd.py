@@ -83,6 +83,7 @@ def change(folder, **entries):
     ("entries", "message"),
     [
         ({"training": []}, "no training scans"),
+        ({"modality": {}}, "no modality"),
         ({"training": [{"image": "./imagesTr/x.nii.gz"}]}, "KeyError"),
         ({"training": [{"image": 5, "label": "x"}]}, "no file name"),
         ({"training": "all"}, "not a description"),

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -82,3 +83,22 @@ def test_a_lock_is_waited_for_and_freed_by_a_kill(tmp_path):
         assert time.monotonic() - begun < 20
     assert said == ["Another process is decoding the same data set; waiting for it."]
     holder.join()
+
+
+def test_files_that_cannot_be_made_are_told_of_by_name(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "source.npz").write_bytes(b"one")
+    with monkeypatch.context() as changed:
+        changed.setattr(Path, "replace", fail)
+        with pytest.raises(RunError, match=r"\.bin: could not be written \(No space left"):
+            archive(tmp_path).open(lambda array: array.fill(1), Silent())
+    monkeypatch.setattr(os, "open", fail)
+    with (
+        pytest.raises(RunError, match=r"lock: could not be written \(No space left"),
+        waiting_lock(tmp_path / "lock", Silent()),
+    ):
+        pass
+    with pytest.raises(RunError, match=r"room: could not be written \(No space left"):
+        allocate(tmp_path / "room", 10)

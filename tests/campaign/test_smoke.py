@@ -1,0 +1,74 @@
+"""A few faults, kills and hostile inputs of each kind; `make campaign` tries them all."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.campaign import laws, mutate, shim
+from tests.campaign.readers import READERS
+from tests.campaign.shim import Ended
+
+ROOT = Path(__file__).resolve().parents[2]
+needs_compiler = pytest.mark.skipif(shim.library() is None, reason="the shim is made by a C compiler")
+
+
+def campaign(*words):
+    """In a process of its own: the commands are forked from a server that the shim must have been loaded into."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.campaign", *words], cwd=ROOT, capture_output=True, text=True, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout.strip().splitlines()[-2])
+
+
+@needs_compiler
+def test_a_few_calls_that_fail_lose_nothing():
+    result = campaign("faults", "--only", "limit", "--num", "4")
+    assert result["failed"] == {"limit": 4} and result["calls"]["limit"] > 10
+    assert set(result["exit_codes"]) & {"1", "2"}
+
+
+def test_a_few_hostile_files_are_refused_or_read():
+    result = campaign("inputs", "--only", "table,nnunet,dicom,nifti,config,checkpoint,journal,cohort", "--num", "20")
+    assert result["files"] == 8 * 20
+    for counts in result["readers"].values():
+        assert (counts["read"] + counts["refused"] >= 15 and counts["refused"] > 0) or counts["read"] == 20
+
+
+def test_the_laws_see_what_they_are_for(tmp_path):
+    failed = Ended(code=1, stdout="", stderr="dpmed: a: unexpected OSError\nTraceback", calls=(), draws=0)
+    assert laws.of_message(failed) == ["a traceback", "an unforeseen error"]
+    assert laws.of_message(Ended(code=1, stdout="", stderr="", calls=(), draws=0)) == ["0 messages"]
+    (tmp_path / "out").mkdir(mode=0o755)
+    os.chmod(tmp_path / "out", 0o755)
+    for name, content in (("a.json", "{"), ("b.csv", "x"), ("c.png", ""), (".d.tmp", "x")):
+        (tmp_path / "out" / name).write_text(content)
+        os.chmod(tmp_path / "out" / name, 0o600)
+    (tmp_path / "kept").write_text("new")
+    assert set(laws.of_files(tmp_path, {"kept": b"old", "gone": b""})) == {
+        "out can be read by others", "out/a.json is half-written", "out/b.csv is cut off", "out/c.png is empty",
+        "out/.d.tmp is left over", "kept has changed", "gone is lost",
+    }  # fmt: skip
+    (tmp_path / "out" / "privacy.json").write_text('{"steps": 3}')
+    assert laws.of_ledger(tmp_path, "out", draws=3, private=True) == []
+    assert laws.of_ledger(tmp_path, "out", draws=4, private=True) == ["the ledger counts 3 of 4 draws"]
+
+
+@pytest.mark.parametrize("way", [mutate.bytes_, mutate.words, mutate.table])
+def test_a_hostile_file_is_a_function_of_its_number(way):
+    valid = b"image,dx\na.png,0\nb.png,1\n"
+    made = [way(random.Random(number), valid) for number in range(50)]
+    assert made == [way(random.Random(number), valid) for number in range(50)]
+    assert len(set(made)) > 20
+
+
+def test_the_readers_read_what_they_are_given_first(tmp_path):
+    for name in ("table", "ledger", "checkpoint", "cohort", "weights"):
+        folder = tmp_path / name
+        folder.mkdir()
+        assert READERS[name].read(READERS[name].make(folder)) is not None
