@@ -1,6 +1,9 @@
 """Messages have where, what and remedy; exit codes follow from the kind of error."""
 
-from dpmed.errors import DpmedError, InputError, RunError
+import shlex
+import sys
+
+from dpmed.errors import DpmedError, InputError, RunError, install_extra
 
 
 def test_a_message_reads_where_problem_remedy():
@@ -11,3 +14,8 @@ def test_a_message_reads_where_problem_remedy():
 
 def test_wrong_input_exits_with_2_and_failures_with_1():
     assert (DpmedError("").exit_code, InputError("").exit_code, RunError("").exit_code) == (1, 2, 1)
+
+
+def test_a_missing_extra_is_installed_for_the_interpreter_that_runs():
+    *_, command = install_extra("dicom").partition(": ")
+    assert shlex.split(command) == [sys.executable, "-m", "pip", "install", "dpmed[dicom]"]

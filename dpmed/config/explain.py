@@ -122,7 +122,7 @@ def _list_of(given: object, path: Sequence[int | str], table: dict[str, Any]) ->
     """An example where a single value stands for a list of such: that list, if the key takes it."""
     for model in models_at(path[:-1], table):
         field = model.model_fields.get(str(path[-1]))
-        if field is None:
+        if field is None or field.annotation is None:
             continue
         example = json.dumps([given], default=str, ensure_ascii=False)
         try:

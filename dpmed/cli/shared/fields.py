@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from typer.exceptions import TyperException
 
 from dpmed.errors import DpmedError, InputError
 
@@ -33,7 +34,7 @@ def name_options(error: DpmedError, command: Any) -> None:
     error.where = ", ".join(f"{options.get(name, name)}{blank}{rest}" for name, blank, rest in parts)
 
 
-def reword(error: Exception) -> None:
+def reword(error: TyperException) -> None:
     """Say what an option must be in our own words, where typer passes on those of the library that it checks by.
 
     Args:
@@ -43,4 +44,4 @@ def reword(error: Exception) -> None:
     if type(cause).__name__ == "ValidationError":
         from dpmed.fields import explain
 
-        error.message = explain(cause)[1]  # type: ignore[attr-defined] typer's errors have it
+        error.message = explain(cause)[1]

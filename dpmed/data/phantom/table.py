@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from dpmed.data.layouts import FINDINGS
 from dpmed.data.phantom.shapes import blob, encode, generator, smooth_field, to_bytes
-from dpmed.errors import InputError
+from dpmed.errors import InputError, install_extra
 from dpmed.files import make_folder, write_bytes, write_csv
 from dpmed.progress import Progress
 
@@ -100,8 +100,7 @@ def encode_dicom(picture: Float[np.ndarray, "y x"], *, inverted: bool) -> bytes:
         from pydicom.filebase import DicomBytesIO
         from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
     except ImportError as error:
-        remedy = "Install it by `pip install dpmed[dicom]`."
-        raise InputError("needs pydicom to be written", where="DICOM", remedy=remedy) from error
+        raise InputError("needs pydicom to be written", where="DICOM", remedy=install_extra("dicom")) from error
     values = np.rint(np.clip(picture, 0, 1) * _DEPTH).astype(np.uint16)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation

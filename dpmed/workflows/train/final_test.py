@@ -108,8 +108,13 @@ def _write_breakdown(plan: Plan, result: Predictions, column: str, folder: Path)
         here = values == value
         answers = config.evaluation.metrics, result.predictions[here], result.targets[here]
         scores = evaluate(*answers, **common)
-        resampling = {"resamples": config.evaluation.bootstrap, "seed": config.training.seed}
-        intervals = bootstrap(*answers, **common, **resampling, groups=units[here].tolist())
+        intervals = bootstrap(
+            *answers,
+            **common,
+            resamples=config.evaluation.bootstrap,
+            seed=config.training.seed,
+            groups=units[here].tolist(),
+        )
         counts = {"samples": int(here.sum()), "units": len(np.unique(units[here]))}
         row: dict[str, Any] = {column: str(value) or "unknown", **counts, "loss": float(result.losses[here].mean())}
         for name, score in scores.items():
