@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs pictures sbom bench bench-step bench-bounds bench-data bench-match bench-train campaign clean
+.PHONY: help demo story test lint format docs pictures sbom bench bench-step bench-bounds bench-data bench-match bench-train campaign clean
 
 help: ## Show these targets
 	@grep -E '^[a-z.-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ $(VENV)/.complete: pyproject.toml constraints.txt
 demo: .venv ## Train the quickstart with differential privacy, start to end
 	rm -rf build/demo
 	$(BIN)/dpmed train quickstart --out build/demo
+
+story: .venv ## Do all that docs/story.md tells, on phantoms, in build/story (minutes)
+	$(BIN)/python -m tests.story build/story
 
 test: .venv ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist loadscope

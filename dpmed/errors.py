@@ -7,6 +7,8 @@
 Errors of the programmer (a wrong argument between our own functions) are `ValueError` and `TypeError`.
 """
 
+import shlex
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -51,6 +53,16 @@ class DpmedError(Exception):
         if self.remedy:
             text = f"{text if text.endswith(('.', '!', '?')) else text + '.'} {self.remedy}"
         return legible(text)
+
+
+def install_extra(extra: str) -> str:
+    """The remedy for an extra that is not installed: a call that fits a wheel and a checkout alike.
+
+    Args:
+        extra: its name, such as `dicom`.
+    """
+    # The very interpreter that runs dpmed: `pip` on the path may be another's.
+    return f"Install it by: {shlex.quote(sys.executable)} -m pip install 'dpmed[{extra}]'"
 
 
 @contextmanager

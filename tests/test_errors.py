@@ -1,6 +1,9 @@
 """Messages have where, what and remedy; exit codes follow from the kind of error."""
 
-from dpmed.errors import DpmedError, InputError, RunError
+import shlex
+import sys
+
+from dpmed.errors import DpmedError, InputError, RunError, install_extra
 
 
 def test_a_message_reads_where_problem_remedy():
@@ -21,3 +24,8 @@ def test_text_of_others_in_a_message_commands_no_terminal_and_fills_no_screen():
     assert str(InputError("one\ntwo ε σ é")) == "one\ntwo ε σ é"
     long = str(InputError("x" * 10**7, where="a.csv", remedy="Mend it."))
     assert len(long) < 10_000 and long.startswith("a.csv: x") and long.endswith("x. Mend it.") and " … " in long
+
+
+def test_a_missing_extra_is_installed_for_the_interpreter_that_runs():
+    *_, command = install_extra("dicom").partition(": ")
+    assert shlex.split(command) == [sys.executable, "-m", "pip", "install", "dpmed[dicom]"]

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from dpmed.cli.shared.console import Console
-from dpmed.cli.shared.fields import name_options
+from dpmed.cli.shared.fields import name_options, reword
 from dpmed.errors import DpmedError, RunError
 from dpmed.files import user_cache
 from dpmed.pages import pages_folder
@@ -25,7 +25,10 @@ class _Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # the click that typer carries inside is not for others to import
         try:
             return super().invoke(ctx)
-        except (TyperException, typer.Exit, typer.Abort):
+        except TyperException as error:
+            reword(error)
+            raise
+        except (typer.Exit, typer.Abort):
             raise
         except DpmedError as error:
             name_options(error, self.get_command(ctx, ctx.invoked_subcommand or ""))

@@ -90,7 +90,8 @@ def bounds(
         attack_results=measured,
     )
     workflow.check(settings)
-    folder = new_run_folder(out, command="bounds", config_name=config or "ham10000-paper", time=time_stamp())
+    name = Path(config).resolve().name.removesuffix(".toml") if config else "ham10000-paper"
+    folder = new_run_folder(out, command="bounds", config_name=name, time=time_stamp())
     summary = workflow.run(settings, folder, console)
     _show(console, summary)
     console.result(summary.to_json(), folder)

@@ -89,6 +89,8 @@ def evaluate(
     with nullcontext() if loaded is None else loaded.locating():
         summary = workflow.run(model, None if loaded is None else loaded.config, settings, folder, console)
     console.table(summary.what, *summary.table())
+    if summary.subgroups:
+        console.table("Subgroups", *summary.subgroup_table())
     if summary.comparison is not None:
         console.table("Paired differences", *table_of(summary.comparison))
         if summary.comparison.areas:

@@ -261,7 +261,12 @@ class TableData(NamedUnitsTable):
                 f"{', '.join(given) or 'none'}"
             )
         for key in ("image", "labels", "targets", "class_names"):
-            names = names_in(getattr(self, key) or ())
+            given_names = getattr(self, key)
+            if given_names is None:
+                continue
+            names = names_in(given_names)
+            if not names or "" in names:
+                raise ValueError(f"data.{key} is empty")
             if len(set(names)) != len(names):
                 raise ValueError(f"data.{key} names one thing twice")
         if self.mask is not None and (self.class_names is None or len(self.class_names) < 2):  # noqa: PLR2004

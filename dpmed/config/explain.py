@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from dpmed.config.keys import keys_at, models_at, tags_at, without_tag
 from dpmed.fields import PROBLEMS
@@ -14,6 +14,7 @@ from dpmed.fields import PROBLEMS
 _SAME = (
     "int_type", "int_from_float", "int_parsing", "float_type", "float_parsing", "finite_number", "bool_type",
 )  # fmt: skip
+_LIMITS = ("greater_than", "greater_than_equal", "less_than", "less_than_equal")
 _WANTED = {kind: PROBLEMS[kind] for kind in _SAME} | {
     "bool_parsing": PROBLEMS["bool_type"],
     "string_type": "must be text in quotes",
@@ -33,13 +34,24 @@ def explain(error: ValidationError, table: dict[str, Any]) -> str:
         table: what was checked.
     """
     clauses: dict[str, list[str]] = {}
-    for entry in error.errors():
+    entries = error.errors()
+    for entry in entries:
+        if _only_follows(entry, entries):
+            continue
         place, reason = _explain(entry, table)
         reasons = clauses.setdefault(place, [])
         if reason not in reasons:
             reasons.append(reason)
     told = {place: ", or ".join(reasons) for place, reasons in clauses.items()}
     return "; ".join(f"{place}: {reasons}" if place else reasons for place, reasons in told.items())
+
+
+def _only_follows(entry: Any, entries: Sequence[Any]) -> bool:
+    """Whether a list counts as too short only because some of its values, which are told by themselves, are wrong."""
+    at = entry["loc"]
+    return entry["type"] == "too_short" and any(
+        other["loc"][: len(at)] == at and len(other["loc"]) > len(at) for other in entries
+    )
 
 
 def place_of(path: Sequence[int | str]) -> str:
@@ -80,15 +92,21 @@ def _name(entry: Any, path: Sequence[int | str], valid: Sequence[str]) -> tuple[
 def _reason(entry: Any, path: Sequence[int | str], table: dict[str, Any]) -> str:
     kind = entry["type"]
     if kind in _LISTS:
-        return f"{PROBLEMS[kind]}{_such_as(path, table)}"
-    if kind == "literal_error":
-        return PROBLEMS[kind].format(**entry["ctx"])
+        return f"{PROBLEMS[kind]}{_such_as(path, table) or _list_of(entry['input'], path, table)}"
+    if kind == "literal_error" or kind in _LIMITS:
+        return PROBLEMS[kind].format(**{name: _plain(value) for name, value in entry["ctx"].items()})
     if kind == "too_long":
         return f"has more than {entry['ctx']['max_length']} values{_such_as(path, table)}"
+    if kind == "too_short" and entry["ctx"]["min_length"] == 1:
+        return f"must not be empty{_such_as(path, table)}"
     if kind == "too_short":
         return f"has fewer than {entry['ctx']['min_length']} values{_such_as(path, table)}"
     message: str = entry["msg"]
     return _WANTED.get(kind, (message[0].lower() + message[1:]).removeprefix("input "))
+
+
+def _plain(value: object) -> object:
+    return f"{value:g}" if isinstance(value, float) else value
 
 
 def _such_as(path: Sequence[int | str], table: dict[str, Any]) -> str:
@@ -97,6 +115,21 @@ def _such_as(path: Sequence[int | str], table: dict[str, Any]) -> str:
         field = model.model_fields.get(str(path[-1]))
         if field is not None and isinstance(field.default, tuple) and field.default:
             return f", such as {json.dumps(field.default)}"
+    return ""
+
+
+def _list_of(given: object, path: Sequence[int | str], table: dict[str, Any]) -> str:
+    """An example where a single value stands for a list of such: that list, if the key takes it."""
+    for model in models_at(path[:-1], table):
+        field = model.model_fields.get(str(path[-1]))
+        if field is None or field.annotation is None:
+            continue
+        example = json.dumps([given], default=str, ensure_ascii=False)
+        try:
+            TypeAdapter(field.annotation).validate_json(example, strict=True)
+        except ValidationError:
+            continue
+        return f", such as {example}"
     return ""
 
 

@@ -195,6 +195,17 @@ def _validate_with_text(
     try:
         return _validate(table)
     except ValidationError as remaining:
+        wrong = {_key(entry["loc"], table) for entry in remaining.errors()}
+    for keys, text in retry:
+        if ".".join(keys) in wrong:
+            _set(table, keys, _toml_value(text))  # as it was typed: 0 rather than "0"
+    try:
+        return _validate(table)
+    except ValidationError as remaining:
+        given = [".".join(keys) for keys, _ in parsed]
+        places = [_key(entry["loc"], table) for entry in remaining.errors()]
+        if all(any(f"{place}.".startswith(f"{key}.") for key in given) for place in places):
+            source = "--set"
         raise InputError(explain(remaining, table), where=source) from remaining
 
 

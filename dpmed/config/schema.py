@@ -65,6 +65,8 @@ class Config(Table):
         _check_targets(self.privacy, self.training.epochs)
         _check_risk(self.privacy)
         _check_clipping(self.privacy)
+        if self.privacy.cohort_epsilon is not None and self.privacy.cohort is None:
+            raise ValueError("privacy.cohort_epsilon limits what a cohort file counts: give privacy.cohort too")
         return self
 
 

@@ -79,6 +79,6 @@ class EvaluationConfig(Table):
     """The metric that curves.png shows and early stopping watches; left out, the task's own."""
     break_down_by: str | None = None
     """A column of the data set (`sex`, `age_group`, `site`, …): final test metrics are also given for each of its
-    values, in `breakdown.csv`."""
+    values, with intervals, in `breakdown.csv`."""
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
     """Resamplings for the 95 % confidence intervals of the final test metrics; 0 for none."""

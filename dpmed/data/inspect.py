@@ -61,7 +61,8 @@ class Description:
             "units": f"{units.units} {units.unit}s in the training split, at most {units.largest} samples each",
         }
         if self.target_shape:
-            facts["target"] = "x".join(map(str, self.target_shape))
+            sides = "x".join(map(str, self.target_shape))
+            facts["target"] = sides if len(self.target_shape) > 1 else f"{sides} value{'s' * (sides != '1')} per sample"
         for part, counts in self.class_counts.items():
             facts[f"{part} classes"] = ", ".join(f"{name}: {count}" for name, count in counts.items())
         return facts

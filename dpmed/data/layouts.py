@@ -219,6 +219,12 @@ LAYOUTS = (
                 data={**_BY_TABLE, "channels": 1, "window": [0, 4095]},
                 arguments={"dicom": True},
             ),
+            Phantom(
+                name="table-other-scanner",
+                writer="table:write_table",
+                data={**_BY_TABLE, "channels": 1},
+                arguments={"contrast": 0.6, "grain": 0.1},
+            ),
         ),
     ),
     Layout(

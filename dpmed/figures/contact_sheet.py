@@ -62,7 +62,7 @@ def plot_contact_sheet(
             flat = _slice(masks[number][..., None])[..., 0]
             axes.imshow(np.ma.masked_equal(flat, 0), cmap="Set1", vmin=1, vmax=9, alpha=0.45, interpolation="nearest")
         # Class names come from folders and tables: a dollar sign in one is not mathematics.
-        axes.set_title(titles[number][:_TITLE_LETTERS], fontsize=7, parse_math=False)
+        axes.set_title(_shortened(titles[number]), fontsize=7, parse_math=False)
     _draw_bar(figure, grid, limits, stored)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
@@ -102,3 +102,7 @@ def _slice(values: Shaped[np.ndarray, "*space channel"]) -> Shaped[np.ndarray, "
     # Rows from front to back. The first axis runs from the patient's left to the right in RAS+, so it is turned over
     # for the patient's right to lie on the left.
     return middle.transpose(1, 0, 2)[::-1, ::-1]
+
+
+def _shortened(title: str) -> str:
+    return title if len(title) <= _TITLE_LETTERS else f"{title[: _TITLE_LETTERS - 1]}…"

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from dpmed.errors import InputError, RunError
+from dpmed.errors import InputError, RunError, install_extra
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.network import Network
 from dpmed.layer_tags import plain_programs
@@ -39,8 +39,8 @@ def to_onnx(network: Network, description: ModelDescription) -> bytes:
             import jax2onnx
             import onnxruntime
     except ImportError as error:
-        remedy = "Install it by `pip install dpmed[onnx]`."
-        raise InputError(f"needs {error.name or 'jax2onnx'}", where="format onnx", remedy=remedy) from error
+        problem = f"needs {error.name or 'jax2onnx'}"
+        raise InputError(problem, where="format onnx", remedy=install_extra("onnx")) from error
     forward = forward_function(network, description)
     try:
         with plain_programs(), _quiet_converter():

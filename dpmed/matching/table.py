@@ -119,7 +119,9 @@ def _records(path: Path, names: Sequence[str], optional: set[str]) -> list[tuple
                     remedy="Give the matches.csv that `dpmed match` wrote.",
                 )
             return [(reader.line_num, _whole_record(record, path, reader.line_num)) for record in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
+    except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"cannot be read as CSV ({error})", where=str(path)) from error
 
 

@@ -12,6 +12,8 @@ from dpmed.metrics import multilabel as label_metrics
 from dpmed.metrics import regression as number_metrics
 from dpmed.metrics import segmentation as mask_metrics
 
+# Of fewer, what comes out of drawing them again is a handful of values, and 95 % of those is no interval of anything.
+FEWEST_UNITS = 10
 _DEFAULTS = {
     "classification": class_metrics.NAMES,
     "multi-label": label_metrics.NAMES,
@@ -98,6 +100,8 @@ def bootstrap(  # noqa: PLR0913 one question: these metrics, of these answers, r
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of the same metrics over units drawn with replacement (Efron, 1979).
 
+    There are none of fewer than `FEWEST_UNITS` units: what is drawn from two scans says nothing of a third.
+
     Args:
         names: as for `evaluate`.
         predictions: likewise.
@@ -109,11 +113,12 @@ def bootstrap(  # noqa: PLR0913 one question: these metrics, of these answers, r
         groups: the unit (patient, lesion, scan) of each sample, all of whose samples are drawn together; None where
             each sample is a unit.
     """
-    if resamples == 0 or len(targets) == 0:
+    units = len(targets) if groups is None else len(set(groups))
+    if resamples == 0 or units < FEWEST_UNITS:
         return {}
     wanted = tuple(names) or metric_names(task)
     generator = np.random.default_rng(seed)
-    if groups is not None and len(set(groups)) < len(groups):
+    if groups is not None and units < len(groups):
         weights = unit_weights(groups, resamples=resamples, generator=generator)
         draws = draw(wanted, predictions, targets, weights, task=task, class_names=class_names)
     elif task == "classification":

@@ -17,8 +17,8 @@ from dpmed.privacy.rero import assumption_notes
 from dpmed.privacy.tradeoff import Composition
 
 _COHORT_NOTE = (
-    "ε is that of this run. It entered a cohort file, in which all runs on the same units are counted together: "
-    "`dpmed budget` says what each has spent."
+    "ε is that of this run. A cohort file counts it together with all other runs on the same units: `dpmed budget` "
+    "says what each unit has spent."
 )
 
 

@@ -9,7 +9,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from dpmed.errors import InputError
+from dpmed.errors import InputError, install_extra
 from dpmed.files import make_folder
 
 TENSORBOARD_FOLDER = "tensorboard"
@@ -86,7 +86,7 @@ def check_trackers(names: Sequence[str]) -> None:
         raise InputError(
             "tensorboard needs the package tensorboardX, which is not installed",
             where="training.track",
-            remedy="Install it with: pip install 'dpmed[tensorboard]'.",
+            remedy=install_extra("tensorboard"),
         )
 
 

@@ -29,6 +29,7 @@ class BudgetSummary:
         relaxed: the same for one who does not know the gradient's direction.
         prior: κ of these bounds, 1 / units.
         planned: ε of the unit that would have spent most of those in a further run; None if not asked.
+        planned_limit: the smaller of the file's limit and that run's own; None without either.
         who: the runs of the unit that was asked for; None if not asked.
     """
 
@@ -39,6 +40,7 @@ class BudgetSummary:
     relaxed: Risk | None
     prior: float | None
     planned: float | None = None
+    planned_limit: float | None = None
     who: tuple[EnteredRun, ...] | None = None
 
     @property
@@ -71,15 +73,15 @@ class BudgetSummary:
             "history": [_described(run) for run in self.snapshot.runs],
         }
         if self.planned is not None:
-            content["check"] = {"epsilon_largest": self.planned, "fits": self.fits}
+            content["check"] = {"epsilon_largest": self.planned, "limit": self.planned_limit, "fits": self.fits}
         if self.who is not None:
             content["unit_runs"] = [run.number for run in self.who]
         return content
 
     @property
     def fits(self) -> bool:
-        """Whether the further run would keep to the limit; true without one."""
-        return self.planned is None or self.snapshot.limit is None or self.planned <= self.snapshot.limit
+        """Whether the further run would keep to the file's limit and its own; true without one."""
+        return self.planned is None or self.planned_limit is None or self.planned <= self.planned_limit
 
     def facts(self) -> dict[str, str]:
         """For the terminal."""
@@ -97,8 +99,9 @@ class BudgetSummary:
                 f"the {snapshot.unit} that has spent most, at prior {self.prior:.2g}"
             )
         if self.planned is not None:
-            verdict = "" if snapshot.limit is None else ", within the limit" if self.fits else ", past the limit"
-            facts["after this run"] = f"up to ε = {self.planned:.4g}{verdict}"
+            verdict = "within" if self.fits else "so it would be refused: past"
+            limit = "" if self.planned_limit is None else f", {verdict} the limit of {self.planned_limit:g}"
+            facts["after this run"] = f"up to ε = {self.planned:.4g}{limit}"
         if self.who is not None:
             numbers = ", ".join(str(run.number) for run in self.who) or "none"
             facts[f"runs of this {snapshot.unit}"] = numbers
@@ -149,7 +152,10 @@ def run(
         snapshot = cohort.snapshot()
         summary = _summary(path, snapshot)
         if check is not None:
-            summary = replace(summary, planned=_price(cohort, snapshot, check, progress))
+            own = None if check.privacy is None else check.privacy.cohort_epsilon
+            limits = [one for one in (snapshot.limit, own) if one is not None]
+            planned = _price(cohort, snapshot, check, progress)
+            summary = replace(summary, planned=planned, planned_limit=min(limits, default=None))
         if who is not None:
             found = cohort.runs_of(who)
             if found is None:

@@ -133,7 +133,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[ComparedRun, ...]:
         InputError: there are fewer than two, one is given twice, has not finished, or is no run.
     """
     if len(folders) < 2:  # noqa: PLR2004 what the word compare says
-        raise InputError("needs at least two run folders", where="runs")
+        raise InputError("needs at least two run folders", where="RUN…")
     real = [os.path.realpath(folder) for folder in folders]
     if len(set(real)) < len(real):
         raise InputError("names a run twice", where="runs")

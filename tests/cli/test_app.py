@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from dpmed import __version__
 from tests.workflows.conftest import ENVIRONMENT
 
@@ -55,6 +57,20 @@ def test_help_lists_the_commands_in_the_order_of_work(dpmed):
 def test_an_unknown_command_or_option_exits_with_2(dpmed):
     assert dpmed("trian").returncode == 2
     assert dpmed("train", "--epsilon", "3").returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("phantom", "table", "--num", "abc"), "Invalid value for '--num': must be a whole number (got 'abc')"),
+        (("phantom", "table", "--seed", "-1"), "Invalid value for '--seed': must be at least 0 (got '-1')"),
+        (("reconstruct", "--eps", "x"), "Invalid value for '--eps': must be a number (got 'x')"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_told_in_our_words(dpmed, words, message):
+    done = dpmed(*words)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.replace("│", " ").split())
 
 
 def test_completion_knows_commands_and_shipped_configs():

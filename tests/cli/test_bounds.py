@@ -6,6 +6,7 @@ import json
 import pytest
 
 from tests.cli.test_train import refused
+from tests.reader import ROOT
 
 COLUMNS = (
     "epsilon,delta,noise_multiplier,sampling_rate,steps,train_size,prior,epsilon_pld,epsilon_rdp,worst_case_upper,"
@@ -156,3 +157,15 @@ def test_wrong_input_is_one_message_and_writes_nothing(dpmed, tmp_path, argument
     done = dpmed("--quiet", "bounds", *arguments, "--out", tmp_path / "b")
     refused(done, word)
     assert not (tmp_path / "b").exists() or not any((tmp_path / "b").iterdir())
+
+
+def test_a_config_elsewhere_names_the_folder_by_its_name_alone(dpmed, tmp_path, monkeypatch):
+    (tmp_path / "far").mkdir()
+    config = tmp_path / "far" / "mine.toml"
+    config.write_text((ROOT / "configs" / "ham10000_dp.toml").read_text())
+    monkeypatch.chdir(tmp_path)
+    done = dpmed("bounds", config, "--eps", 1)
+    assert done.returncode == 0, done.stderr
+    written = tmp_path / done.stdout.splitlines()[-1]
+    assert written.parent == tmp_path / "runs" and written.name.startswith("bounds-mine-2")
+    assert (written / "bounds.csv").is_file()

@@ -49,8 +49,15 @@ def test_what_two_runs_have_spent_is_their_composition_and_a_third_is_refused(dp
     refused = train("three")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert "limit is ε = " in refused.stderr and "0 could still take part" in refused.stderr
-    checked = dpmed("budget", path, "--check", "quickstart", *[part for pair in SMALL for part in ("--set", pair)])
-    assert checked.returncode == 0 and "past the limit" in checked.stdout
+    check = ["budget", path, "--check", "quickstart", *[part for pair in SMALL for part in ("--set", pair)]]
+    checked = dpmed(*check)
+    assert checked.returncode == 0 and "it would be refused: past the limit" in checked.stdout
+    # The config's own limit holds beside the file's, as it does when the run starts.
+    dpmed("budget", path, "--limit", 100)
+    own = [*check, "--set", f"privacy.cohort={path}", "--set", f"privacy.cohort_epsilon={largest + 0.05}", "--json"]
+    verdicts = [json.loads(dpmed(*words).stdout)["check"] for words in ([*check, "--json"], own)]
+    assert [verdict["fits"] for verdict in verdicts] == [True, False]
+    assert verdicts[0]["limit"] == 100 and verdicts[1]["limit"] == pytest.approx(largest + 0.05)
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,15 @@ def test_no_resamples_or_no_samples_give_no_interval():
     assert bootstrap(("accuracy",), logits[:0], targets[:0], resamples=9, seed=1, **CLASSIFICATION) == {}
 
 
+def test_fewer_than_ten_units_have_no_interval_however_many_samples():
+    logits, targets = noisy_choices(40, 0)
+    nine, ten = [str(number % 9) for number in range(40)], [str(number % 10) for number in range(40)]
+    shared = {"resamples": 9, "seed": 1, **CLASSIFICATION}
+    assert bootstrap(("accuracy",), logits, targets, groups=nine, **shared) == {}
+    assert set(bootstrap(("accuracy",), logits, targets, groups=ten, **shared)) == {"accuracy"}
+    assert bootstrap(("accuracy",), logits[:9], targets[:9], **shared) == {}
+
+
 def test_intervals_are_the_seeds():
     logits, targets = noisy_choices(60, 0)
     first, again, other = (

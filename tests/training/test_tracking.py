@@ -85,6 +85,6 @@ def test_a_missing_extra_is_named_before_anything_is_trained(monkeypatch):
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     assert importlib.util.find_spec("tensorboardX") is not None
     check_trackers([])
-    with pytest.raises(InputError, match=r"pip install 'dpmed\[tensorboard\]'") as caught:
+    with pytest.raises(InputError, match=r"-m pip install 'dpmed\[tensorboard\]'") as caught:
         check_trackers(["tensorboard"])
     assert caught.value.where == "training.track"

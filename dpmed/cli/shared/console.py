@@ -66,7 +66,7 @@ class Console:
             table.add_row(*row)
         out = _rich(stderr=False)
         if Measurement.get(out, out.options.update(max_width=_NO_END), table).maximum <= out.width:
-            out.print(table)
+            _print(out, table)
             return
         for row in rows:
             # Pairs rather than a dictionary: two columns may have one name.
@@ -87,7 +87,7 @@ class Console:
             grid.add_row(f"  {name}", value)
         out = _rich(stderr=False)
         out.print(title, style="bold")
-        out.print(grid)
+        _print(out, grid)
 
     def plan(self, title: str, facts: Mapping[str, str]) -> None:
         """What is about to be done; left out when quiet."""
@@ -125,6 +125,16 @@ def _rich(*, stderr: bool) -> Any:
     stream = sys.stderr if stderr else sys.stdout
     # Without a terminal rich assumes 80 columns and folds; lines in a pipe or a log file are left whole.
     return RichConsole(stderr=stderr, width=None if stream.isatty() else _NO_END, highlight=False, markup=False)
+
+
+def _print(out: Any, what: Any) -> None:
+    """Print a table; in a pipe or a file without the blanks that fill its lines up to the longest."""
+    if out.is_terminal:
+        out.print(what)
+        return
+    with out.capture() as captured:
+        out.print(what)
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
 
 
 @contextmanager

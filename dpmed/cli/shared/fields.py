@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import typer
+from typer.exceptions import TyperException
 
 from dpmed.errors import DpmedError, InputError
 
@@ -31,3 +32,16 @@ def name_options(error: DpmedError, command: Any) -> None:
     options = {name: option for name, option in options.items() if option.startswith("--")}
     parts = [part.partition(" ") for part in error.where.split(", ")]
     error.where = ", ".join(f"{options.get(name, name)}{blank}{rest}" for name, blank, rest in parts)
+
+
+def reword(error: TyperException) -> None:
+    """Say what an option must be in our own words, where typer passes on those of the library that it checks by.
+
+    Args:
+        error: of typer; one that pydantic has not caused is left as it is.
+    """
+    cause: Any = error.__cause__
+    if type(cause).__name__ == "ValidationError":
+        from dpmed.fields import explain
+
+        error.message = explain(cause)[1]

@@ -20,7 +20,7 @@ from jaxtyping import Shaped
 from dpmed.data.decode.codestream import declared_size, rle_lengths
 from dpmed.data.decode.pictures import MAX_PIXELS
 from dpmed.data.decode.quiet import ignore_logs, ignore_warnings
-from dpmed.errors import InputError
+from dpmed.errors import InputError, install_extra
 
 _MAX_BYTES = 1 << 30
 # A header of many tiny elements takes some sixty times its size in Python's objects.
@@ -221,8 +221,7 @@ def guarded(path: Path, action: Callable[[], T]) -> T:
     except FileNotFoundError:
         failure = InputError("there is no such file", where=str(path))
     except ImportError:
-        remedy = "Install it by `pip install dpmed[dicom]`."
-        failure = InputError("needs pydicom to be read", where=str(path), remedy=remedy)
+        failure = InputError("needs pydicom to be read", where=str(path), remedy=install_extra("dicom"))
     except Exception:  # noqa: S110 pydicom and its decoders raise many kinds on damaged files; all mean the same here
         pass
     except BaseException as error:  # what a decoder written in Rust gives up with is no `Exception`

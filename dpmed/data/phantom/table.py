@@ -1,7 +1,8 @@
 """Phantoms for `table`: chest-like pictures with 14 findings, one to three of each patient, and the table of them.
 
 Some labels of each picture are unknown in the table (empty or -1), as where reports were read by machine. With DICOM
-the pictures are 12-bit files, every second one with its grey scale inverted (MONOCHROME1).
+the pictures are 12-bit files, every second one with its grey scale inverted (MONOCHROME1). Less contrast and more grain
+make another hospital's scanner of it: the same patients and findings, harder to see.
 """
 
 from pathlib import Path
@@ -11,7 +12,7 @@ from jaxtyping import Float
 
 from dpmed.data.layouts import FINDINGS
 from dpmed.data.phantom.shapes import blob, encode, generator, smooth_field, to_bytes
-from dpmed.errors import InputError
+from dpmed.errors import InputError, install_extra
 from dpmed.files import make_folder, write_bytes, write_csv
 from dpmed.progress import Progress
 
@@ -30,8 +31,26 @@ _SPOTS = tuple(
 )
 
 
-def write_table(folder: Path, *, num: int, seed: int, progress: Progress, dicom: bool = False) -> None:
+def write_table(
+    folder: Path,
+    *,
+    num: int,
+    seed: int,
+    progress: Progress,
+    dicom: bool = False,
+    contrast: float = 1.0,
+    grain: float = 0.05,
+) -> None:
     """Write `num` pictures of 96 × 96 pixels (PNG, or DICOM of 12 bits), and the table.
+
+    Args:
+        folder: where to.
+        num: pictures.
+        seed: fixes everything.
+        progress: tells of it.
+        dicom: write DICOM files.
+        contrast: how far all values lie from grey, as a share of what they do at 1.
+        grain: standard deviation of each pixel's noise, of a range of 1.
 
     Raises:
         InputError: DICOM was asked for and pydicom is not installed.
@@ -53,7 +72,9 @@ def write_table(folder: Path, *, num: int, seed: int, progress: Progress, dicom:
             for view in range(min(views, num - len(rows))):
                 light = generator(seed, patient, 1, view)
                 name = f"{_FOLDER}/{facts['patient']}_{view}.{'dcm' if dicom else 'png'}"
-                picture = _draw(light, present)
+                drawn = _draw(light, present)
+                drawn += np.float32(contrast - 1) * (drawn - np.float32(0.5))
+                picture = drawn + np.float32(grain) * light.standard_normal(_SIDES, np.float32)
                 inverted = len(rows) % 2 == 1
                 content = encode_dicom(picture, inverted=inverted) if dicom else encode(to_bytes(picture), "PNG")
                 write_bytes(folder / name, content)
@@ -79,8 +100,7 @@ def encode_dicom(picture: Float[np.ndarray, "y x"], *, inverted: bool) -> bytes:
         from pydicom.filebase import DicomBytesIO
         from pydicom.uid import DigitalXRayImageStorageForPresentation, ExplicitVRLittleEndian
     except ImportError as error:
-        remedy = "Install it by `pip install dpmed[dicom]`."
-        raise InputError("needs pydicom to be written", where="DICOM", remedy=remedy) from error
+        raise InputError("needs pydicom to be written", where="DICOM", remedy=install_extra("dicom")) from error
     values = np.rint(np.clip(picture, 0, 1) * _DEPTH).astype(np.uint16)
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
@@ -113,4 +133,4 @@ def _draw(light: np.random.Generator, present: np.ndarray) -> Float[np.ndarray, 
             picture += np.float32(brightness) * np.clip(spot * 3, 0, 1)
     picture += np.float32(0.07) * smooth_field(light, _SIDES, cells=4)
     drawn: Float[np.ndarray, "y x"] = picture * np.float32(light.uniform(0.93, 1.07))
-    return drawn + np.float32(0.05) * light.standard_normal(_SIDES, np.float32)
+    return drawn

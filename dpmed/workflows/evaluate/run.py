@@ -18,7 +18,7 @@ from dpmed.files import read_json
 from dpmed.inference.predictor import Predictor, load_model
 from dpmed.inference.run_folder import SPLIT_FILE, is_run, read_config
 from dpmed.metrics.agreement import Agreement, agreement
-from dpmed.metrics.evaluate import unit_weights
+from dpmed.metrics.evaluate import FEWEST_UNITS, unit_weights
 from dpmed.progress import Progress
 from dpmed.workflows.evaluate.comparison import compare_scored
 from dpmed.workflows.evaluate.predict import Temperature, fit, score
@@ -227,7 +227,9 @@ def _agreement(scored: Scored) -> dict[str, Agreement]:
 def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature | None) -> tuple[str, ...]:
     units, unit = scored.units, scored.info.unit
     notes = [KEEP_INSIDE]
-    if units < _FEW_UNITS:
+    if units < FEWEST_UNITS:
+        notes.append(f"Only {units} {unit}s: too few for intervals.")
+    elif units < _FEW_UNITS:
         notes.append(f"Only {units} {unit}s: the intervals say little.")
     if is_own and part in ("train", "all"):
         notes.append("The model was trained on these samples: the numbers say how well it remembers them.")

@@ -11,7 +11,7 @@ from dpmed.data.base import Info
 from dpmed.errors import InputError
 from dpmed.figures.evaluation import Question
 from dpmed.metrics import operating, probability
-from dpmed.metrics.evaluate import draw, draw_table, evaluate, interval_of, metric_names, unit_weights
+from dpmed.metrics.evaluate import FEWEST_UNITS, draw, draw_table, evaluate, interval_of, metric_names, unit_weights
 
 _MOST_QUESTIONS = 30
 # Numbers that are worked on at once.
@@ -101,7 +101,7 @@ class Scored:
 
     def draws(self) -> dict[str, Float[np.ndarray, " resample"]]:
         """The metrics of each resampling of units; of two models on the same samples the same units are drawn."""
-        if self.resamples == 0 or not self.names:
+        if self.resamples == 0 or self.units < FEWEST_UNITS:
             return {}
         generator = np.random.default_rng(0)
         size = max(1, _BLOCK // len(self.names))

@@ -116,6 +116,22 @@ class EvaluateSummary:
             rows.append([name, f"{value:.4f}", "" if np.isnan(low) else f"{low:.4f} to {high:.4f}"])
         return ["metric", "value", f"95 % interval, by {self.unit}"], rows
 
+    def subgroup_table(self) -> tuple[list[str], list[list[str]]]:
+        """The first metric of each subgroup, for the terminal; `subgroups.csv` and the page have all."""
+        name = next(iter(self.metrics), "")
+        rows = []
+        for row in self.subgroups:
+            value, low, high = (row.get(key, np.nan) for key in (name, f"{name}_low", f"{name}_high"))
+            rows.append(
+                [
+                    f"{row['column']} = {row['value']}",
+                    str(row["units"]),
+                    "" if np.isnan(value) else f"{value:.4f}",
+                    "" if np.isnan(low) else f"{low:.4f} to {high:.4f}",
+                ]
+            )
+        return ["subgroup", f"{self.unit}s", name, "95 % interval"], rows
+
 
 AGREEMENT_COLUMNS = (
     "target", "samples", "bias", "bias_low", "bias_high", "deviation", "lower_limit", "lower_limit_low",

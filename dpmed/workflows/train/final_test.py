@@ -2,7 +2,7 @@
 
 Besides `summary.json`: for classification `classes.csv` and `confusion.csv` with its picture; for several labels
 `labels.csv` and for regression `targets.csv`, a row each; for segmentation and reconstruction `test_samples.csv`, a row
-per scan or image; `breakdown.csv` where a column was asked for.
+per scan or image; `breakdown.csv` with 95 % intervals where a column was asked for.
 """
 
 from pathlib import Path
@@ -16,7 +16,7 @@ from dpmed.files import write_csv
 from dpmed.metrics import classification as class_metrics
 from dpmed.metrics import multilabel as label_metrics
 from dpmed.metrics import regression as number_metrics
-from dpmed.metrics.evaluate import bootstrap, by_sample, evaluate
+from dpmed.metrics.evaluate import FEWEST_UNITS, bootstrap, by_sample, evaluate
 from dpmed.planning.plan import Plan
 from dpmed.training.evaluate import Predictions
 
@@ -45,7 +45,7 @@ def write_test(
         **common,
         resamples=config.evaluation.bootstrap,
         seed=config.training.seed,
-        groups=[plan.dataset.groups[number] for number in plan.split.test.tolist()],
+        groups=_units(plan).tolist(),
     )
     if info.task == "classification":
         _write_classes(result, info.class_names, folder)
@@ -60,6 +60,18 @@ def write_test(
     if config.evaluation.break_down_by is not None:
         _write_breakdown(plan, result, config.evaluation.break_down_by, folder)
     return {"loss": float(result.losses.mean()), **scores}, intervals
+
+
+def few_units_note(plan: Plan) -> tuple[str, ...]:
+    """Why the metrics of the test split have no intervals, if it has too few units."""
+    units, unit = len(np.unique(_units(plan))), plan.dataset.info.unit
+    if units >= FEWEST_UNITS or plan.config.evaluation.bootstrap == 0:
+        return ()
+    return (f"The test split has {units} {unit}{'s' * (units != 1)}: too few for intervals of its metrics.",)
+
+
+def _units(plan: Plan) -> np.ndarray:
+    return np.asarray([plan.dataset.groups[number] for number in plan.split.test.tolist()])
 
 
 def _write_classes(result: Predictions, class_names: tuple[str, ...], folder: Path) -> None:
@@ -88,19 +100,26 @@ def _write_samples(
 
 
 def _write_breakdown(plan: Plan, result: Predictions, column: str, folder: Path) -> None:
-    info = plan.dataset.info
-    values = np.asarray(plan.dataset.columns()[column])[plan.split.test]
+    info, config = plan.dataset.info, plan.config
+    values, units = np.asarray(plan.dataset.columns()[column])[plan.split.test], _units(plan)
+    common: dict[str, Any] = {"task": info.task, "class_names": info.output_names}
     rows = []
     for value in np.unique(values):
         here = values == value
-        scores = evaluate(
-            plan.config.evaluation.metrics,
-            result.predictions[here],
-            result.targets[here],
-            task=info.task,
-            class_names=info.output_names,
+        answers = config.evaluation.metrics, result.predictions[here], result.targets[here]
+        scores = evaluate(*answers, **common)
+        intervals = bootstrap(
+            *answers,
+            **common,
+            resamples=config.evaluation.bootstrap,
+            seed=config.training.seed,
+            groups=units[here].tolist(),
         )
-        loss = float(result.losses[here].mean())
-        rows.append({column: str(value) or "unknown", "samples": int(here.sum()), "loss": loss, **scores})
+        counts = {"samples": int(here.sum()), "units": len(np.unique(units[here]))}
+        row: dict[str, Any] = {column: str(value) or "unknown", **counts, "loss": float(result.losses[here].mean())}
+        for name, score in scores.items():
+            low, high = intervals.get(name, (None, None))
+            row |= {name: score, f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
     names = dict.fromkeys(name for row in rows for name in row)
     write_csv(folder / "breakdown.csv", rows, list(names))

@@ -40,7 +40,7 @@ from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import Outcome, RunState
 from dpmed.training.tracking import Tracker, open_tracker
 from dpmed.workflows.train.draws import count_draws
-from dpmed.workflows.train.final_test import write_test
+from dpmed.workflows.train.final_test import few_units_note, write_test
 from dpmed.workflows.train.own_code import write_code
 from dpmed.workflows.train.summary import TrainSummary
 
@@ -177,7 +177,7 @@ class RunFolder:
             steps=run.step,
             seconds=run.seconds,
             samples_per_second=run.records / run.seconds if run.seconds else 0.0,
-            notes=ledger.notes,
+            notes=(*ledger.notes, *few_units_note(plan)),
             release=tuple(describe_release(ledger)),
         )
         write_json(self.path / SUMMARY_FILE, summary.to_json())

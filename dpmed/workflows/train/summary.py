@@ -21,7 +21,7 @@ class TrainSummary:
         steps: updates made.
         seconds: time spent training.
         samples_per_second: training records processed per second.
-        notes: what must be known to read ε rightly.
+        notes: what must be known to read ε and the metrics rightly.
         release: what may leave the institution, in words.
     """
 

@@ -69,6 +69,7 @@ def conclude(results: Sequence[LevelResult], *, metric: str) -> str:
         )
     elif private:
         sentences.append(_of_the_lowest(private[0]))
+    sentences += [_alike(one) for one in private if _is_alike(one)][:1]
     loudest = [one for one in (*rest, *(one for one in results if not one.level.is_private)) if one not in private[:1]]
     if loudest:
         most = max(loudest, key=lambda one: one.share.share)
@@ -123,6 +124,19 @@ def _of_the_lowest(lowest: LevelResult) -> str:
             f"are too few to say that it recovers fewer than {_FEW:.0%}."
         )
     return f"Even at {lowest.name}, the smallest ε tried, the attack recovered {_counts(share)}."
+
+
+def _is_alike(result: LevelResult) -> bool:
+    """Whether hardly any image counts as recovered and yet half of them are closer than strangers: grainy, say."""
+    known = result.median is not None and result.unrelated is not None
+    return known and result.share.share <= _FEW and (result.median or 0.0) < (result.unrelated or 0.0)
+
+
+def _alike(result: LevelResult) -> str:
+    return (
+        f"Yet at {result.name} half of the matches are closer than {result.median:.3g}, and unrelated images are at "
+        f"{result.unrelated:.3g}: look at the pictures before trusting the count."
+    )
 
 
 def _counts(share: Share) -> str:

@@ -134,7 +134,8 @@ def write_audit_report(
         title="How many were recovered how well",
         path=path.parent / f"{CURVES}.png",
         caption="The share of originals recovered within each distance. Thick dots: each original's nearest other one, "
-        "that is, how alike two images are that have nothing to do with each other.",
+        "that is, how alike two images are that have nothing to do with each other. Thin dots: the distances that "
+        "count as recovered in the tables.",
     )
     tables = [_share_table(results, metric)] if len(results[0].shares) > 1 else []
     if bounds:

@@ -175,6 +175,9 @@ def prepare(table: Path, settings: VisualizeSettings) -> VisualizeJob:
         raise InputError("must be at least 1", where=f"images {settings.images}")
     if not all(map(math.isfinite, settings.thresholds)):
         raise InputError("must be finite", where="threshold")
+    if not table.exists():
+        remedy = "Give the folder or the table that `dpmed match` wrote."
+        raise InputError("there is no such file or folder", where=str(table), remedy=remedy)
     if table.is_dir():
         table = matches_in(table)
     rows = read_matches(table)

@@ -52,3 +52,12 @@ def test_of_several_processes_the_first_alone_shows_results(capsys):
     console.mute(1)
     console.facts("Result", {"accuracy": "0.9"})
     assert capsys.readouterr().out == ""
+
+
+def test_in_a_pipe_no_line_ends_in_blanks(monkeypatch):
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", stream)
+    Console().facts("Phantom", {"seed": "1", "data": "x" * 300})
+    Console().table("Test metrics", COLUMNS, [*ROWS, ["eps=1", "", ""]])
+    lines = stream.getvalue().splitlines()
+    assert len(lines) > 8 and [line for line in lines if line != line.rstrip()] == []

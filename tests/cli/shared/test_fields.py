@@ -1,8 +1,9 @@
 from types import SimpleNamespace
 
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
-from dpmed.cli.shared.fields import name_options
+from dpmed.cli.shared.fields import name_options, reword
 from dpmed.errors import InputError
 
 COMMAND = SimpleNamespace(
@@ -35,3 +36,14 @@ def test_without_a_command_fields_stay_as_they_are():
     error = InputError("is wrong", where="rows")
     name_options(error, None)
     assert error.where == "rows"
+
+
+def test_a_fault_found_by_pydantic_is_told_in_our_words_and_others_are_left():
+    ours, theirs = ValueError(), ValueError()
+    ours.message = theirs.message = "as it was"
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(int).validate_python("abc")
+    ours.__cause__, theirs.__cause__ = caught.value, KeyError()
+    for error in (ours, theirs):
+        reword(error)
+    assert (ours.message, theirs.message) == ("must be a whole number (got 'abc')", "as it was")

@@ -75,3 +75,21 @@ def test_a_dicom_file_means_the_picture_whichever_way_its_grey_runs(tmp_path, in
     assert read.PhotometricInterpretation == ("MONOCHROME1" if inverted else "MONOCHROME2")
     assert not any(word in str(read) for word in ("Patient", "Birth", "Institution"))
     np.testing.assert_allclose((4095 - values if inverted else values) / 4095, picture, atol=0.5 / 4095 + 1e-6)
+
+
+def test_another_scanner_sees_the_same_findings_with_less_contrast_and_more_grain(tmp_path, folder):
+    write_table(tmp_path, num=60, seed=0, progress=Silent(), contrast=0.5, grain=0.15)
+    assert (tmp_path / "table.csv").read_text() == (folder / "table.csv").read_text()
+
+    def values(made):
+        pixels = [np.asarray(Image.open(path), np.float64) / 255 for path in sorted((made / "images").iterdir())]
+        return np.stack(pixels)
+
+    plain, other = values(folder), values(tmp_path)
+    # Means of 8 x 8 pixels show the patient, with an eighth of each pixel's grain.
+    coarse, faint = (one.reshape(60, 12, 8, 12, 8).mean((2, 4)) - 0.5 for one in (plain, other))
+    slope = float((coarse * faint).sum() / (coarse**2).sum())
+    # The same grain, three times as strong, is in both, and adds a little.
+    assert 0.49 < slope < 0.55
+    rough, rougher = (float(np.diff(one, axis=2).std() / 2**0.5) for one in (plain, other))
+    assert rough < 0.07 and 0.14 < rougher < 0.17

@@ -79,3 +79,18 @@ def test_limits_of_agreement_are_a_row_with_their_intervals():
     assert (row["bias"], row["bias_low"], row["bias_high"]) == pytest.approx((2.5, 2.5, 2.5))
     assert row["lower_limit"] == pytest.approx(2.5 - 1.96 * values.std(ddof=1))
     assert row["upper_limit_low"] == pytest.approx(row["upper_limit"])
+
+
+def test_subgroups_are_shown_with_the_first_metric_and_no_interval_where_there_is_none():
+    rows = (
+        {"column": "sex", "value": "female", "units": 30, "accuracy": 0.5, "accuracy_low": 0.4, "accuracy_high": 0.6},
+        {"column": "sex", "value": "male", "units": 3, "accuracy": 1.0, "accuracy_low": np.nan},
+        {"column": "sex", "value": "unknown", "units": 1},
+    )
+    columns, shown = make_summary(subgroups=rows).subgroup_table()
+    assert columns == ["subgroup", "patients", "accuracy", "95 % interval"]
+    assert shown == [
+        ["sex = female", "30", "0.5000", "0.4000 to 0.6000"],
+        ["sex = male", "3", "1.0000", ""],
+        ["sex = unknown", "1", "", ""],
+    ]

@@ -12,7 +12,7 @@ from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.planning.plan import make_plan
 from dpmed.progress import Silent
 from dpmed.training.evaluate import Predictions
-from dpmed.workflows.train.final_test import write_test
+from dpmed.workflows.train.final_test import few_units_note, write_test
 
 NUMBERS = np.array([4, 1, 7, 2])
 
@@ -59,8 +59,7 @@ def test_classes_are_counted_and_drawn(tmp_path, digits, classified):
     scores, intervals = write_test(plan_of(digits, "classification", ("no", "yes")), classified, tmp_path)
     assert scores["loss"] == 0.75
     assert scores["accuracy"] == 0.75
-    low, high = intervals["accuracy"]
-    assert 0 <= low <= 0.75 <= high <= 1
+    assert intervals == {}, "of four images"
     assert rows_of(tmp_path / "confusion.csv") == [
         {"class": "no", "no": "1", "yes": "1"}, {"class": "yes", "no": "0", "yes": "2"},
     ]  # fmt: skip
@@ -76,6 +75,33 @@ def test_a_column_breaks_the_metrics_down_and_what_it_leaves_empty_is_unknown(tm
         "a": ("2", 1.0), "b": ("1", 1.0), "unknown": ("1", 0.0),
     }  # fmt: skip
     assert float(rows["a"]["loss"]) == 0.375
+
+
+def test_few_units_have_no_intervals_and_that_is_said(digits):
+    plan = plan_of(digits, "classification", ("no", "yes"))
+    assert few_units_note(plan) == ("The test split has 4 images: too few for intervals of its metrics.",)
+    assert few_units_note(replace(plan, split=replace(plan.split, test=np.arange(8)))) != ()
+    assert few_units_note(digits) == (), "twenty of a hundred digits"
+
+
+def test_each_part_of_a_breakdown_has_intervals_by_unit_where_it_has_enough_units(tmp_path, digits):
+    plan = plan_of(digits, "classification", ("no", "yes"), break_down_by="site")
+    # Sixty samples: 24 of each of 12 patients of site a twice over, and of site b two patients.
+    groups = [f"a{number % 12}" for number in range(48)] + [f"b{number % 2}" for number in range(12)]
+    listing = Listing(labels=None, groups=tuple(groups), columns={"site": tuple(name[0] for name in groups)})
+    inputs, targets = np.zeros((60, 1, 1, 1), np.float32), np.zeros(60, np.int32)
+    dataset = ArrayDataset(plan.dataset.info, listing, inputs=inputs, targets=targets)
+    right = np.arange(60) % 12 < 8
+    logits = np.where(right[:, None], np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]])).astype(np.float32)
+    result = Predictions(predictions=logits, targets=targets, losses=np.ones(60, np.float32))
+    write_test(replace(plan, dataset=dataset, split=replace(plan.split, test=np.arange(60))), result, tmp_path)
+    first, second = rows_of(tmp_path / "breakdown.csv")
+    assert (first["site"], first["samples"], first["units"]) == ("a", "48", "12")
+    low, high = float(first["accuracy_low"]), float(first["accuracy_high"])
+    # A patient is right always or never: shares of 8/12 spread as 12 tosses do, not as 48.
+    width = 2 * 1.96 * (8 / 12 * 4 / 12 / 12) ** 0.5
+    assert low < 8 / 12 < high and abs((high - low) - width) < 0.35 * width
+    assert (second["units"], second["accuracy_low"], second["accuracy_high"]) == ("2", "", "")
 
 
 def test_segmentation_has_a_row_per_scan_and_leaves_a_class_that_nobody_sees_empty(tmp_path, digits):

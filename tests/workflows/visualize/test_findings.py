@@ -30,6 +30,19 @@ def test_success_at_the_lowest_level_is_not_called_safe():
     assert "fewer than" not in told
 
 
+def test_matches_closer_than_strangers_are_told_although_none_counts_as_recovered():
+    told = conclude([result(1, NONE, 0.7), result(100, NONE, 0.3), result(1e6, NONE, 0.2)], metric="MSE")
+    assert "Yet at ε = 100 half of the matches are closer than 0.3, and unrelated images are at 0.5" in told
+    assert told.count("Yet") == 1
+    for quiet in (
+        result(1, NONE, 0.7),
+        result(1, ALL, 0.3),
+        result(1, NONE, None),
+        result(1, NONE, 0.3, unrelated=None),
+    ):
+        assert "Yet" not in conclude([quiet], metric="MSE")
+
+
 def test_too_few_images_prove_nothing():
     told = conclude([result(1, FEW_TRIED), result(None, ALL)], metric="MSE")
     assert "8 images are too few" in told and "Up to" not in told
