@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from dpmed.errors import InputError
 from dpmed.layer_tags import multiply
 from dpmed.models.convolution import Convolution, ConvolutionProduct, UpConvolution
+from dpmed.models.initial import filled, normal
 from dpmed.models.layers import Linear, LinearProduct
 
 _MEMBER = re.compile(r"^members\.\d+\.")
@@ -51,7 +52,7 @@ class AdaptedLinear(eqx.Module):
         outputs, inputs = layer.weight.shape
         self.layer = layer
         self.down = _random(key, (rank, inputs), inputs)
-        self.up = jnp.zeros((outputs, rank), jnp.float32)
+        self.up = filled((outputs, rank), 0.0)
         self.factor = factor
 
     def __call__(self, x: Float[Array, "*positions inputs"]) -> Float[Array, "*positions outputs"]:
@@ -79,7 +80,7 @@ class AdaptedConvolution(eqx.Module):
         *kernel, channels_in, channels_out = layer.weight.shape
         self.layer = layer
         self.down = _random(key, (*kernel, channels_in, rank), math.prod(kernel) * channels_in)
-        self.up = jnp.zeros((*[1] * len(kernel), rank, channels_out), jnp.float32)
+        self.up = filled((*[1] * len(kernel), rank, channels_out), 0.0)
         self.factor = factor
 
     def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*out channels_out"]:
@@ -108,7 +109,7 @@ class AdaptedUpConvolution(eqx.Module):
         channels_in, block = layer.weight.shape
         self.layer = layer
         self.down = _random(key, (channels_in, rank), channels_in)
-        self.up = jnp.zeros((rank, block), jnp.float32)
+        self.up = filled((rank, block), 0.0)
         self.factor = factor
 
     def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*double channels_out"]:
@@ -179,4 +180,4 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _random(key: PRNGKeyArray, shape: tuple[int, ...], inputs: int) -> Float[Array, "..."]:
-    return jax.random.normal(key, shape, jnp.float32) / math.sqrt(inputs)
+    return normal(key, shape) / math.sqrt(inputs)
