@@ -39,7 +39,9 @@ def test_so_they_are_as_the_command_compiles_both(shape, monkeypatch):
 
 def test_one_program_serves_all_shapes(no_compilation, monkeypatch):
     sizes = []
-    monkeypatch.setattr(initial, "_draw", lambda words, first: sizes.append(int(first)) or np.zeros(1 << 17, np.float32))
+    monkeypatch.setattr(
+        initial, "_draw", lambda words, first: sizes.append(int(first)) or np.zeros(1 << 17, np.float32)
+    )
     normal(jax.random.key(0), (3, 5))
     normal(jax.random.key(0), (3, 100_000))
     assert sizes == [0, 0, 1 << 17, 2 << 17]
@@ -52,7 +54,9 @@ def test_the_numbers_are_standard_normal(no_compilation):
     assert len(np.unique(found)) > 0.98 * len(found)  # blocks and places do not repeat
 
 
-@pytest.mark.parametrize("make", [lambda: jax.random.key(4, impl="rbg"), lambda: jax.random.split(jax.random.key(4))[1]])
+@pytest.mark.parametrize(
+    "make", [lambda: jax.random.key(4, impl="rbg"), lambda: jax.random.split(jax.random.key(4))[1]]
+)
 def test_another_generator_and_a_traced_key_get_jaxs_numbers_too(make):
     key, shape = make(), (5, 3)
     expected = words(jax.random.normal(key, shape, jnp.float32))
