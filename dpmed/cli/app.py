@@ -15,7 +15,7 @@ from dpmed.errors import DpmedError, RunError
 from dpmed.files import user_cache
 from dpmed.pages import pages_folder
 from dpmed.runtime.distributed import has_company, leave
-from dpmed.runtime.malloc import keep_freed_memory
+from dpmed.runtime.malloc import collect_rarely, keep_freed_memory
 from dpmed.runtime.programs import keep_programs
 
 _HELP = {"--help", "-h", "--version", "--docs"}
@@ -131,6 +131,7 @@ _register()
 def main() -> None:
     """Run the command line."""
     keep_freed_memory()
+    collect_rarely()
     if not _HELP & set(sys.argv):
         keep_programs(os.environ, user_cache())
     try:

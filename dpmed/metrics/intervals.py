@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
+from scipy import special
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,5 +36,8 @@ def binomial_interval(successes: int, trials: int, *, confidence: float) -> Inte
     """
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"Expected 0 <= {successes=} <= {trials=} and a trial.")
-    found = binomtest(successes, trials).proportion_ci(confidence, "exact")
-    return Interval(low=float(found.low), high=float(found.high))
+    tail = (1 - confidence) / 2
+    # Quantiles of beta distributions. (`scipy.stats.binomtest` searches for them; importing it takes a second.)
+    low = special.betaincinv(successes, trials - successes + 1, tail) if successes else 0.0
+    high = special.betainccinv(successes + 1, trials - successes, tail) if successes < trials else 1.0
+    return Interval(low=float(low), high=float(high))

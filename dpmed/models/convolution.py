@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dpmed.layer_tags import is_plain, multiply
+from dpmed.models.initial import filled, normal
 
 Kind = Literal["plain", "standardised", "centred"]
 
@@ -199,8 +200,8 @@ class Convolution(eqx.Module):
     ) -> None:
         """Normal weights of standard deviation sqrt(2 / fan-in) (He et al., 2015)."""
         shape = (*([size] * dimensions), channels_in, channels_out)
-        self.weight = math.sqrt(2 / (size**dimensions * channels_in)) * jax.random.normal(key, shape, jnp.float32)
-        self.bias = jnp.zeros(channels_out, jnp.float32) if bias else None
+        self.weight = math.sqrt(2 / (size**dimensions * channels_in)) * normal(key, shape)
+        self.bias = filled(channels_out, 0.0) if bias else None
         self.kind = kind
         self.stride = stride
 
@@ -224,8 +225,8 @@ class UpConvolution(eqx.Module):
     def __init__(self, channels_in: int, channels_out: int, *, dimensions: int, key: PRNGKeyArray) -> None:
         """Normal weights of standard deviation 1 / sqrt(channels_in): blocks do not overlap."""
         shape = (channels_in, 2**dimensions * channels_out)
-        self.weight = jax.random.normal(key, shape, jnp.float32) / math.sqrt(channels_in)
-        self.bias = jnp.zeros(channels_out, jnp.float32)
+        self.weight = normal(key, shape) / math.sqrt(channels_in)
+        self.bias = filled(channels_out, 0.0)
 
     def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*double channels_out"]:
         """`x` at twice the size."""

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from dpmed.layer_tags import multiply
+from dpmed.models.initial import filled, normal
 
 # From here on Mish and its derivative are those of the identity, to float32.
 _MISH_IS_LINEAR = 20.0
@@ -82,8 +83,8 @@ class Linear(eqx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0, key: PRNGKeyArray) -> None:
         """Normal weights of standard deviation gain / sqrt(inputs) (LeCun et al., 1998)."""
-        self.weight = gain / math.sqrt(inputs) * jax.random.normal(key, (outputs, inputs), jnp.float32)
-        self.bias = jnp.zeros(outputs, jnp.float32)
+        self.weight = gain / math.sqrt(inputs) * normal(key, (outputs, inputs))
+        self.bias = filled(outputs, 0.0)
 
     def __call__(self, x: Float[Array, "*positions inputs"]) -> Float[Array, "*positions outputs"]:
         """The map of `x`."""
@@ -113,8 +114,8 @@ class GroupNorm(eqx.Module):
         """Raises ValueError when `groups` does not divide `channels`."""
         if channels % groups:
             raise ValueError(f"Expected {groups=} to divide {channels=}.")
-        self.scale = jnp.ones(channels, jnp.float32)
-        self.shift = jnp.zeros(channels, jnp.float32)
+        self.scale = filled(channels, 1.0)
+        self.shift = filled(channels, 0.0)
         self.groups = groups
 
     def __call__(self, x: Float[Array, "*space channels"]) -> Float[Array, "*space channels"]:
@@ -146,8 +147,8 @@ class LayerNorm(eqx.Module):
     shift: Float[Array, " channels"]
 
     def __init__(self, channels: int) -> None:
-        self.scale = jnp.ones(channels, jnp.float32)
-        self.shift = jnp.zeros(channels, jnp.float32)
+        self.scale = filled(channels, 1.0)
+        self.shift = filled(channels, 0.0)
 
     def __call__(self, x: Float[Array, "*positions channels"]) -> Float[Array, "*positions channels"]:
         """`x` with mean 0 and variance 1 at each position, then scaled and shifted."""
@@ -177,10 +178,10 @@ class FrozenNorm(eqx.Module):
     variance: Float[Array, " channels"]
 
     def __init__(self, channels: int) -> None:
-        self.scale = jnp.ones(channels, jnp.float32)
-        self.shift = jnp.zeros(channels, jnp.float32)
-        self.mean = jnp.zeros(channels, jnp.float32)
-        self.variance = jnp.ones(channels, jnp.float32)
+        self.scale = filled(channels, 1.0)
+        self.shift = filled(channels, 0.0)
+        self.mean = filled(channels, 0.0)
+        self.variance = filled(channels, 1.0)
 
     def __call__(self, x: Float[Array, "*space channels"]) -> Float[Array, "*space channels"]:
         """`x` less the mean, by the standard deviation, then scaled and shifted."""

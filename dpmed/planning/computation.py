@@ -73,7 +73,7 @@ class Computation:
 
     def copy(self, tree: PyTree) -> PyTree:
         """The tree in memory of its own, on all devices that take part."""
-        return jax.tree.map(jnp.array, tree) if self.devices is None else self.devices.copy(tree)
+        return _copied(tree) if self.devices is None else self.devices.copy(tree)
 
     def fitting_microbatch(self) -> int:
         """The largest of the plan's microbatches that fits into every process's memory; compiles to find out."""
@@ -174,6 +174,12 @@ class Computation:
         numbers = self.plan.split.test
         with progress.task("testing", total=len(numbers), unit="samples") as task:
             return self.evaluator(*self.final_weights(run), numbers, advance=task.advance)
+
+
+@jax.jit
+def _copied(tree: PyTree) -> PyTree:
+    """In one program: a copy of each array by itself compiles one for each shape."""
+    return jax.tree.map(jnp.copy, tree)
 
 
 def build_computation(

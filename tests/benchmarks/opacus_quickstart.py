@@ -1,8 +1,9 @@
 """The quickstart in Opacus, for comparison; runs in an environment of its own with torch and opacus.
 
-    python opacus_quickstart.py DATA.npz SEED NOISE_MULTIPLIER
+    python opacus_quickstart.py DATA.npz SEED NOISE_MULTIPLIER [STEPS]
 
-DATA.npz holds dpmed's own split, normalised. Prints one JSON object: test accuracy, ε, seconds per step.
+DATA.npz holds dpmed's own split, normalised; without STEPS it trains as long as dpmed does. Prints one JSON object:
+test accuracy, ε, seconds per step.
 """
 
 import json
@@ -39,7 +40,7 @@ def main() -> None:
         max_grad_norm=CLIP,
         poisson_sampling=True,
     )
-    steps, seconds = (len(x) // BATCH) * EPOCHS, []
+    steps, seconds = (len(x) // BATCH) * EPOCHS if len(sys.argv) < 5 else int(sys.argv[4]), []
     while len(seconds) < steps:
         for inputs, targets in loader:
             begun = time.perf_counter()

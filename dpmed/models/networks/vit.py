@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from dpmed.layer_tags import multiply
 from dpmed.models.convolution import ConvolutionProduct
+from dpmed.models.initial import filled, normal
 from dpmed.models.layers import LayerNorm, Linear
 
 # Units of a block's hidden layer, by the width.
@@ -34,8 +35,8 @@ class Patches(eqx.Module):
     def __init__(self, side: int, channels: int, width: int, *, key: PRNGKeyArray) -> None:
         """Normal weights of standard deviation 1 / sqrt(inputs) (LeCun et al., 1998)."""
         inputs = side * side * channels
-        self.weight = jax.random.normal(key, (side, side, channels, width), jnp.float32) / math.sqrt(inputs)
-        self.bias = jnp.zeros(width, jnp.float32)
+        self.weight = normal(key, (side, side, channels, width)) / math.sqrt(inputs)
+        self.bias = filled(width, 0.0)
 
     def __call__(self, x: Float[Array, "height width channels"]) -> Float[Array, "patch features"]:
         """The vectors row by row; sides must divide the image's."""
@@ -142,9 +143,9 @@ class Vit(eqx.Module):
         first, second, third, head, *keys = jax.random.split(key, 4 + depth)
         height, breadth, channels = input_shape
         self.patches = Patches(patch, channels, width, key=first)
-        self.class_token = _SMALL * jax.random.normal(second, (width,), jnp.float32)
-        self.class_position = jnp.zeros(width, jnp.float32)
-        self.positions = _SMALL * jax.random.normal(third, (height // patch, breadth // patch, width), jnp.float32)
+        self.class_token = _SMALL * normal(second, (width,))
+        self.class_position = filled(width, 0.0)
+        self.positions = _SMALL * normal(third, (height // patch, breadth // patch, width))
         self.blocks = [Block(width, heads, key=one) for one in keys]
         self.norm = LayerNorm(width)
         self.head = Linear(width, outputs, gain=0.0, key=head)

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from dpmed.figures.confusion import plot_confusion
 from dpmed.files import write_csv
 from dpmed.metrics import classification as class_metrics
 from dpmed.metrics import multilabel as label_metrics
@@ -83,6 +82,8 @@ def _write_classes(result: Predictions, class_names: tuple[str, ...], folder: Pa
         for name, row in zip(class_names, table, strict=True)
     ]
     write_csv(folder / "confusion.csv", counts, ["class", *class_names])
+    from dpmed.figures.confusion import plot_confusion
+
     plot_confusion(table, class_names, folder)
 
 

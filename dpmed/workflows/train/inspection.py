@@ -6,7 +6,6 @@ import numpy as np
 
 from dpmed.data.base import Dataset, Sample, Split
 from dpmed.data.inspect import Description, choose_samples, describe, value_limits
-from dpmed.figures.contact_sheet import plot_contact_sheet
 
 CONTACT_SHEET = "contact_sheet.png"
 _SHOWN = 32
@@ -29,6 +28,8 @@ def run(dataset: Dataset, split: Split, *, seed: int, folder: Path | None) -> De
     """
     description = describe(dataset, split, seed=seed)
     if folder is not None:
+        from dpmed.figures.contact_sheet import plot_contact_sheet
+
         numbers = choose_samples(split, _SHOWN, seed=seed)
         samples = [dataset[int(number)] for number in numbers]
         segmented = dataset.info.task == "segmentation"

@@ -17,7 +17,6 @@ from jaxtyping import PyTree
 from dpmed.config.load import config_to_toml
 from dpmed.data.identity import names_of
 from dpmed.errors import InputError
-from dpmed.figures.curves import plot_curves
 from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, SPLIT_FILE, SUMMARY_FILE, write_description
@@ -155,6 +154,9 @@ class RunFolder:
             predictions: of the test split.
             model: with its final weights, and its running statistics.
         """
+        # Here, at a run's end: matplotlib takes longer to import than a small network to take its first step.
+        from dpmed.figures.curves import plot_curves
+
         plan = self.plan
         scores, intervals = write_test(plan, predictions, self.path)
         # On the disk before the model that it covers, and again once it can be bound to the model's bytes.
