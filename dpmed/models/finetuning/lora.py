@@ -54,76 +54,11 @@ class Adapted(eqx.Module):
     def __init__(self, layer: Layer, rank: int, factor: float, *, key: PRNGKeyArray) -> None:
         down, up = _shapes(layer, rank)
         self.layer = layer
-<<<<<<< HEAD
-        self.down = jax.random.normal(key, down, jnp.float32) / math.sqrt(math.prod(down) // rank)
-        self.up = jnp.zeros(up, jnp.float32)
+        self.down = normal(key, down) / math.sqrt(math.prod(down) // rank)
+        self.up = filled(up, 0.0)
         self.factor = factor
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
-=======
-        self.down = _random(key, (rank, inputs), inputs)
-        self.up = filled((outputs, rank), 0.0)
-        self.factor = factor
-
-    def __call__(self, x: Float[Array, "*positions inputs"]) -> Float[Array, "*positions outputs"]:
-        """The layer's map of `x` and the adapter's."""
-        low = multiply(x, self.down, LinearProduct())
-        return self.layer(x) + self.factor * multiply(low, self.up, LinearProduct())
-
-
-class AdaptedConvolution(eqx.Module):
-    """A convolution with an adapter.
-
-    Attributes:
-        layer: as it was.
-        down: `(*kernel, channels_in, rank)`.
-        up: `(*ones, rank, channels_out)`, zero at first.
-        factor: scale over rank.
-    """
-
-    layer: Convolution
-    down: Float[Array, "*kernel channels_in rank"]
-    up: Float[Array, "*ones rank channels_out"]
-    factor: float = eqx.field(static=True)
-
-    def __init__(self, layer: Convolution, rank: int, factor: float, *, key: PRNGKeyArray) -> None:
-        *kernel, channels_in, channels_out = layer.weight.shape
-        self.layer = layer
-        self.down = _random(key, (*kernel, channels_in, rank), math.prod(kernel) * channels_in)
-        self.up = filled((*[1] * len(kernel), rank, channels_out), 0.0)
-        self.factor = factor
-
-    def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*out channels_out"]:
-        """The layer's convolution of `x` and the adapter's."""
-        kernel, ones = self.down.shape[:-2], self.up.shape[:-2]
-        low = multiply(x, self.down, ConvolutionProduct(kernel, self.layer.stride, "plain"))
-        return self.layer(x) + self.factor * multiply(low, self.up, ConvolutionProduct(ones, 1, "plain"))
-
-
-class AdaptedUpConvolution(eqx.Module):
-    """A transposed convolution of side and stride two with an adapter.
-
-    Attributes:
-        layer: as it was.
-        down: `(channels_in, rank)`.
-        up: `(rank, 2**dimensions * channels_out)`, zero at first.
-        factor: scale over rank.
-    """
-
-    layer: UpConvolution
-    down: Float[Array, "channels_in rank"]
-    up: Float[Array, "rank block_times_channels_out"]
-    factor: float = eqx.field(static=True)
-
-    def __init__(self, layer: UpConvolution, rank: int, factor: float, *, key: PRNGKeyArray) -> None:
-        channels_in, block = layer.weight.shape
-        self.layer = layer
-        self.down = _random(key, (channels_in, rank), channels_in)
-        self.up = filled((rank, block), 0.0)
-        self.factor = factor
-
-    def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*double channels_out"]:
->>>>>>> start
         """The layer's output for `x` and the adapter's."""
         first, second = _products(self.layer, x.ndim - 1)
         added = multiply(multiply(x, self.down, first), self.up, second)
@@ -205,10 +140,3 @@ def _name(path: Any) -> str:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more
-<<<<<<< HEAD
-=======
-
-
-def _random(key: PRNGKeyArray, shape: tuple[int, ...], inputs: int) -> Float[Array, "..."]:
-    return normal(key, shape) / math.sqrt(inputs)
->>>>>>> start
