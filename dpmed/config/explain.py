@@ -1,4 +1,4 @@
-"""What is wrong with a config, in words that say what to write instead."""
+"""Says what is wrong with a config and what to write instead."""
 
 import difflib
 import json
@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from dpmed.config.keys import keys_at, models_at, tags_at, without_tag
 from dpmed.fields import PROBLEMS
 
-# Of the kinds of errors, those whose words do not depend on the key, and those that TOML has words of its own for.
+# Kinds of errors whose wording does not depend on the key, or for which TOML has its own terms.
 _SAME = (
     "int_type", "int_from_float", "int_parsing", "float_type", "float_parsing", "finite_number", "bool_type",
 )  # fmt: skip
@@ -26,11 +26,11 @@ _LISTS = ("tuple_type", "list_type")
 
 
 def explain(error: ValidationError, table: dict[str, Any]) -> str:
-    """All that is wrong, one clause per key.
+    """All errors, one clause per key.
 
     Args:
-        error: of the whole config.
-        table: what was checked.
+        error: the validation error of the whole config.
+        table: the table that was checked.
     """
     clauses: dict[str, list[str]] = {}
     for entry in error.errors():
@@ -43,7 +43,7 @@ def explain(error: ValidationError, table: dict[str, Any]) -> str:
 
 
 def place_of(path: Sequence[int | str]) -> str:
-    """A key as it stands in the file: `[privacy] epsilon`, `[model] width[0]`, or `[data]` alone."""
+    """A key as written in the file: `[privacy] epsilon`, `[model] width[0]`, or `[data]` alone."""
     *tables, key = path or ("",)
     index = ""
     while isinstance(key, int) and tables:
@@ -55,7 +55,7 @@ def place_of(path: Sequence[int | str]) -> str:
 
 
 def _explain(entry: Any, table: dict[str, Any]) -> tuple[str, str]:
-    """Where, with what was given, and why."""
+    """The place, with the given value, and the reason."""
     path = without_tag(entry["loc"], table)
     kind = entry["type"]
     if kind == "value_error":
@@ -92,7 +92,7 @@ def _reason(entry: Any, path: Sequence[int | str], table: dict[str, Any]) -> str
 
 
 def _such_as(path: Sequence[int | str], table: dict[str, Any]) -> str:
-    """An example: the key's own default, if it has one that shows how to write it."""
+    """An example: the key's own default, if it has one that shows the syntax."""
     for model in models_at(path[:-1], table):
         field = model.model_fields.get(str(path[-1]))
         if field is not None and isinstance(field.default, tuple) and field.default:
