@@ -1,4 +1,4 @@
-"""From one file to the values that the network was trained on, and back from its masks to the file's own grid."""
+"""Decodes a file to the values that the network was trained on, and maps masks back to the file's own grid."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +20,9 @@ class Decoded:
     """One input.
 
     Attributes:
-        values: `(*space, channel)` as training stored them: of the network's size, or larger where a volume is
-            predicted in windows.
-        grid: leads back to the file's own voxels; None for arrays, which have no other.
+        values: `(*space, channel)` as stored in training: of the network's size, or larger if a volume is predicted in
+            windows.
+        grid: maps back to the file's own voxels; None for arrays, which have no other grid.
     """
 
     values: Shaped[np.ndarray, "*space channel"]
@@ -34,8 +34,8 @@ def decode_input(path: Path, done: Preprocessing, *, windows: bool = False) -> D
 
     Args:
         path: a picture, a volume (also a folder with a series of DICOM files), or an `.npy` array of stored values.
-        done: what was done at training.
-        windows: keep the whole of a volume that was resampled by spacing, where training cut out its middle.
+        done: the preprocessing in training.
+        windows: keep the whole of a volume resampled to a voxel size, which training cropped to its middle.
 
     Raises:
         InputError: the file is missing, damaged, too large or of another kind than the model was trained on.
@@ -62,7 +62,7 @@ def _read_volume(path: Path, done: Preprocessing, *, windows: bool) -> Decoded:
     decoding = done.decoding
     resampled = sides_at_spacing(volume.voxels.shape[:3], volume.affine, done.spacing_mm) or done.size
     if windows:
-        # As large as the volume is at this spacing, and no smaller than a window.
+        # The size of the volume at this spacing, but no smaller than a window.
         decoding = replace(decoding, size=tuple(map(max, resampled, done.size)))
     found = decode_volumes([volume], decoding)
     values = np.rint(found.values) if done.stored_as == "uint8" else found.values
@@ -89,7 +89,7 @@ def _read_array(path: Path, done: Preprocessing) -> Shaped[np.ndarray, "*space c
             values = np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype)
             values = values.reshape(shape[::-1]).T if is_fortran else values.reshape(shape)
     except (ValueError, SyntaxError, OSError, EOFError) as error:
-        raise InputError(f"is no readable .npy array ({error})", where=str(path)) from error
+        raise InputError(f"is not a readable .npy array ({error})", where=str(path)) from error
     if not np.isfinite(values).all():
         raise InputError("holds values that are not finite", where=str(path))
     return np.ascontiguousarray(values.reshape(wanted), np.float32)
