@@ -121,7 +121,7 @@ def _use(facts: CardFacts) -> list[str]:
         "- With `dpmed predict`, which repeats the preprocessing of training from `model.json`.",
         "- Not a medical device: it was not tested or cleared for decisions about patients. Before any such use it "
         "must be validated on data from the site where it is to be used (`dpmed evaluate`).",
-        "- Out of scope: images of other modalities, body regions, devices or populations; inputs prepared in another way.",
+        "- Out of scope: images of other modalities, body regions, devices or populations; inputs prepared differently.",
         "",
         "## Factors",
         "",
@@ -210,8 +210,8 @@ def _risks(ledger: ReadLedger) -> list[str]:
         f"- Reconstruction, worst-case adversary (who knows everything but one {unit}): succeeds with probability at "
         f"most {_up(worst.upper)}, where guessing without the model succeeds with κ = 1/N = {prior:.4g}.",
         f"- Reconstruction, relaxed adversary (who does not know the direction of that {unit}'s gradient): at most "
-        f"{_up(relaxed.upper)} at the same κ. This relies on an assumption about the attacker and is not a differential "
-        "privacy guarantee (Ziller et al., 2024).",
+        f"{_up(relaxed.upper)} at the same κ. This relies on an assumption about the attacker and is not a "
+        "differential privacy guarantee (Ziller et al., 2024).",
         f"- Membership inference, worst-case adversary: advantage (TPR - FPR) at most {_up(worst.advantage)}; at an "
         f"FPR of {REPORTED_FPR:g} a TPR of at most {_up(worst.tpr)}.",
     ]
@@ -244,8 +244,8 @@ def _recipients(ledger: ReadLedger) -> list[str]:
     return [
         "## Who may receive it",
         "",
-        "- Anyone to whom the institution grants what the stated (ε, δ) leaves open. Differential privacy holds against "
-        "any recipient, whatever else they know, now or later, and however often they query the model; so the "
+        "- Anyone to whom the institution grants what the stated (ε, δ) leaves open. Differential privacy holds "
+        "against any recipient, whatever else they know, now or later, and however often they query the model; so the "
         "decision is about ε, not about the recipient's goodwill.",
         "- The files of this bundle alone: the run folder (metrics.csv, summary.json, curves, checkpoints, "
         "internal.json) stays within the institution.",

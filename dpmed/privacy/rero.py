@@ -75,7 +75,8 @@ def noise_for_risk(max_risk: float, *, adversary: Adversary, prior: float, sampl
     """
     if not prior < max_risk < 1:
         raise InputError(
-            f"a risk of {max_risk:g} is not between the prior κ = {prior:g}, which guessing achieves without it, and 1",
+            f"a risk of {max_risk:g} is not between the prior κ = {prior:g}, which guessing achieves "
+            "without the model, and 1",
             where="max_reconstruction_risk",
             remedy=f"Choose a risk above {prior:g}.",
         )

@@ -1,4 +1,4 @@
-"""What several processes may share on disk: locks, room that is reserved before it is written, unpacked arrays."""
+"""What several processes may share on disk: locks, preallocated files, unpacked arrays."""
 
 import fcntl
 import hashlib
@@ -21,7 +21,7 @@ _SECONDS_BETWEEN_TRIES = 0.1
 
 
 def allocate(path: Path, size: int) -> None:
-    """A file of `size` bytes whose room on the disk is reserved: writing to it later cannot find the disk full."""
+    """Create a file of `size` bytes with its disk space reserved, so that later writes cannot find the disk full."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     try:
         os.posix_fallocate(descriptor, 0, size)
@@ -35,7 +35,7 @@ def allocate(path: Path, size: int) -> None:
 
 @contextmanager
 def waiting_lock(path: Path, progress: Progress, *, doing: str = "decoding the same data set") -> Iterator[None]:
-    """Hold a lock file; wait while another process does, which is `doing` this. It is freed even by `kill -9`."""
+    """Hold a lock file; wait while another process, which is `doing` this, holds it. It is freed even by `kill -9`."""
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE)
     try:
         told = False
@@ -57,10 +57,10 @@ class Archive:
     """One large array that is unpacked from a file once, and then memory-mapped.
 
     Args:
-        folder: of all caches.
-        source: the file it comes from; when that changes, it is unpacked again.
-        shape: of the array.
-        dtype: of the array.
+        folder: folder of all caches.
+        source: the file it comes from; if that changes, it is unpacked again.
+        shape: shape of the array.
+        dtype: type of the array.
     """
 
     def __init__(self, folder: Path, source: Path, *, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -74,7 +74,7 @@ class Archive:
         self._dtype = dtype
 
     def open(self, fill: Callable[[np.ndarray], None], progress: Progress) -> Shaped[np.ndarray, "..."]:
-        """The array, read-only; `fill` writes it if it is not there."""
+        """The array, read-only; `fill` writes it if it is missing."""
         if not self._path.exists():
             with waiting_lock(self._folder / f"{self._prefix}.lock", progress):
                 if not self._path.exists():
