@@ -121,7 +121,7 @@ def _use(facts: CardFacts) -> list[str]:
         "- With `dpmed predict`, which repeats the preprocessing of training from `model.json`.",
         "- Not a medical device: it was not tested or cleared for decisions about patients. Before any such use it "
         "must be validated on data from the site where it is to be used (`dpmed evaluate`).",
-        "- Out of scope: images of other modalities, body regions, devices or populations; inputs prepared differently.",
+        "- Out of scope: images of other modalities, body regions, devices or populations; otherwise prepared inputs.",
         "",
         "## Factors",
         "",
