@@ -188,7 +188,7 @@ def inside(root: Path, relative: str | os.PathLike[str]) -> Path:
     resolved_root = root.resolve()
     target = (resolved_root / relative).resolve()
     if not target.is_relative_to(resolved_root):
-        raise InputError(f"{os.fspath(relative)!r} leads outside the folder", where=str(root))
+        raise InputError(f"{os.fspath(relative)!r} leads out of the folder", where=str(root))
     return target
 
 

@@ -72,7 +72,7 @@ def entry(**changes):
 def test_damaged_safetensors_are_refused(tmp_path, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="no readable safetensors"):
+    with pytest.raises(InputError, match="not a readable safetensors"):
         read_tensors(path)
 
 

@@ -165,7 +165,7 @@ def test_the_patient_is_named_by_number_and_issuer(tmp_path):
     assert one != read_patient_id(write_dicom(tmp_path / "3", VALUES, IssuerOfPatientID="elsewhere"))
     assert one != read_patient_id(write_dicom(tmp_path / "4", VALUES, PatientID="other"))
     for value in ("", "  ", None):
-        with pytest.raises(InputError, match=r"5: has no patient's id"):
+        with pytest.raises(InputError, match=r"5: has no patient ID"):
             read_patient_id(write_dicom(tmp_path / "5", VALUES, PatientID=value))
 
 
