@@ -32,7 +32,7 @@ def test_another_number_of_channels_is_refused(data_config):
     "keys", [{"mean": [0.1]}, {"std": [0.1]}, {"mean": [0.1], "std": [0.1, 0.2]}, {"mean": [0.0], "std": [0.0]}]
 )
 def test_half_a_normalisation_is_refused_by_the_config(data_config, keys):
-    with pytest.raises(ValueError, match=r"are given together|one value per channel|greater than 0"):
+    with pytest.raises(ValueError, match=r"must be given together|one value per channel|greater than 0"):
         data_config("folder", root="x", **keys)
 
 

@@ -64,8 +64,9 @@ def test_each_use_of_data_has_its_sentence(folders):
         "data.limit=30",
     )
     text = " ".join(plan.facts.outside)
-    for said in ("when to stop", "number of steps depends", "weighs classes", "data.limit", "conditionally on the split",
-                 "it is unknown which images share a patient", "names and the number of classes"):  # fmt: skip
+    for said in ("when to stop", "number of steps depends", "weighs classes", "data.limit",
+                 "conditionally on the split", "unknown which images share a patient",
+                 "and the number of classes"):  # fmt: skip
         assert said in text
 
 

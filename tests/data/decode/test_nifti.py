@@ -105,7 +105,7 @@ HOSTILE = {
     "negative side": (with_field(42, "<h", -5), "not a volume|damaged"),
     "no sides": (with_field(40, "<h", 0), "not a volume|damaged"),
     "two axes": (with_field(40, "<h", 2), "not a volume"),
-    "nine axes": (with_field(40, "<h", 9), "not a volume|damaged|no NIfTI|no sane file"),
+    "nine axes": (with_field(40, "<h", 9), "not a volume|damaged|not a NIfTI|no sane file"),
     "unknown type": (with_field(70, "<h", 9999), "damaged NIfTI header"),
     "complex voxels": (with_field(70, "<hh", 32, 64), "not numbers"),
     "colour voxels": (with_field(70, "<hh", 128, 24), "not numbers"),

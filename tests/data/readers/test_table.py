@@ -154,9 +154,9 @@ ROWS = ["a.png,u,P1,train,1", "b.png,v,P2,val,0", "c.png,u,P3,test,"]
         (ROWS[1:], {"split": "s"}, "no row is in the training part"),
         (["a.png,u,P1,train,2", *ROWS[1:]], {"labels": ["y", "dx"]}, "4 problems: line 2: y = '2' is not 0, 1, or"),
         (["a.png,u,P1,train,nan", *ROWS[1:]], {"labels": None, "targets": "y", "target_mean": [0], "target_std": [1]},
-         "line 2: y = 'nan' is no finite number"),
+         "line 2: y = 'nan' is not a finite number"),
         (["a.png,u,P1,train,1e39", *ROWS[1:]], {"labels": None, "targets": "y", "target_mean": [0], "target_std": [1]},
-         "line 2: y = '1e39' is no finite number"),
+         "line 2: y = '1e39' is not a finite number"),
         (ROWS, {"labels": "diagnosis"}, r"lacks the column diagnosis; it has: image, dx, p, s, y"),
         (ROWS, {"columns": ["dy"]}, r"lacks the column dy; .*Did you mean"),
         (ROWS, {"labels": ["dx", "y"], "class_names": ["a", "b"]}, "several labels take their names from"),
@@ -196,7 +196,7 @@ def test_ten_problems_are_named_and_the_rest_counted(tmp_path, data_config):
         (np.full((24, 24), 2, np.uint8), r"m\.png: holds the value 2, but the classes are 0 to 1"),
         (np.repeat([0, 255], 288).reshape(24, 24).astype(np.uint8), "of 0 and 255 must be stored as 0 and 1"),
         (np.zeros((24, 24, 3), np.uint8), "is not a mask: it has colours"),
-        (None, r"m\.png: is no PNG or TIFF mask"),
+        (None, r"m\.png: is not a PNG or TIFF mask"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused_by_name(tmp_path, data_config, mask, message):
