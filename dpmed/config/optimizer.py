@@ -23,7 +23,7 @@ class SgdOptimizer(OptimizerTable):
 
     name: Literal["sgd"]
     momentum: Decay = 0.0
-    """Share of the last move that is kept."""
+    """Fraction of the previous update that is kept."""
     nesterov: bool = False
     """Look ahead along the momentum (Nesterov)."""
 
@@ -60,7 +60,7 @@ class RmspropOptimizer(OptimizerTable):
     decay: Decay = 0.99
     """Decay of the running mean square."""
     momentum: Decay = 0.0
-    """Share of the last move that is kept."""
+    """Fraction of the previous update that is kept."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
     """Added to the denominator."""
 
