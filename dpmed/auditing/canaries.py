@@ -159,7 +159,7 @@ class _WithCanaries:
         self._canaries, self._last = len(included), state
 
     def gradients(self, progress: Progress) -> Iterator[Float[np.ndarray, " canary"]]:
-        """The noisy gradient of each canary's parameter, step by step, as changed by a learning rate of 1."""
+        """The noisy gradient of each canary's parameter, step by step (its change at a learning rate of 1)."""
         before = np.zeros(self._canaries)
         for state in steps(self._computation, progress):
             leaves: Any = state.trainable

@@ -196,7 +196,7 @@ def _in_words(epsilon: float, delta: float, unit: str) -> str:
         )
     return (
         f"{start}would have concluded it with a probability at most {math.exp(epsilon):.4g} times smaller or larger, "
-        f"apart from at most {delta:g}. At ε = 0.1 that factor is 1.1, at 1 it is 2.7, at 8 it is 2981."
+        f"and a further {delta:g} at most. At ε = 0.1 that factor is 1.1, at 1 it is 2.7, at 8 it is 2981."
     )
 
 
