@@ -135,7 +135,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path, data_config):
     told = Told()
     read_folder(data_config("folder", root=tmp_path, size=[8, 8]), told)
     assert told.said == [
-        "Files left out: 2 hidden (.git/, a/.thumb.png); 1 without an ending (a/README); "
+        "Files left out: 2 hidden (.git/, a/.thumb.png); 1 without an extension (a/README); "
         "4 of other kinds (b/x.txt, b/y.txt, b/z.doc, …)."
     ]
 
@@ -181,7 +181,7 @@ def test_facts_beside_the_folders_give_patients_and_columns(tmp_path, data_confi
         ([*FACTS, FACTS[1]], {}, r"line 2: file = 'a/1\.png' occurs again on line 5"),
         ([*FACTS[:3], "b/3.png,,m,4,x"], {}, "line 4: patient is empty"),
         (["path,patient", "a/1.png,P1"], {}, "lacks the column file"),
-        (FACTS, {"group_pattern": "^(.)"}, r"group_pattern: metadata\.csv tells the patients already"),
+        (FACTS, {"group_pattern": "^(.)"}, r"group_pattern: metadata\.csv already names the patients"),
     ],
 )
 def test_facts_that_do_not_fit_the_files_are_refused(tmp_path, data_config, lines, keys, message):

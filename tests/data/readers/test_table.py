@@ -184,7 +184,7 @@ def test_a_channel_or_a_mask_that_two_rows_share_is_refused(tmp_path, data_confi
 
 def test_ten_problems_are_named_and_the_rest_counted(tmp_path, data_config):
     root = write(tmp_path, ["image,dx", *(f"{number}.png,u" for number in range(25)), "a.png,v"])
-    with pytest.raises(InputError, match=r"^[^;]*t\.csv: 25 problems: line 2: (.*; ){10}and 15 more\. Mend") as refusal:
+    with pytest.raises(InputError, match=r"^[^;]*t\.csv: 25 problems: line 2: (.*; ){10}and 15 more\. Correct") as refusal:
         read(data_config, root, labels="dx")
     assert "'9.png'" in str(refusal.value) and "'10.png'" not in str(refusal.value)
 
@@ -213,10 +213,10 @@ def test_masks_that_do_not_fit_are_refused_by_name(tmp_path, data_config, mask, 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({}, "exactly one of data.labels, data.targets and data.mask.*given are none"),
-        ({"labels": "a", "mask": "m", "class_names": ["x", "y"]}, "given are labels, mask"),
-        ({"labels": ["a", "a"]}, "data.labels names one thing twice"),
-        ({"labels": "a", "class_names": ["x", "x"]}, "data.class_names names one thing twice"),
+        ({}, "exactly one of data.labels, data.targets and data.mask.*the config gives none"),
+        ({"labels": "a", "mask": "m", "class_names": ["x", "y"]}, "config gives labels, mask"),
+        ({"labels": ["a", "a"]}, "data.labels has a duplicate entry"),
+        ({"labels": "a", "class_names": ["x", "x"]}, "data.class_names has a duplicate entry"),
         ({"mask": "m"}, "data.mask needs data.class_names"),
         ({"targets": "a"}, r"data.target_mean needs one public constant per column of data.targets \(1\)"),
         ({"labels": "a", "target_std": [1.0]}, r"data.target_std needs .*\(0\)"),
