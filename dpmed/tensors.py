@@ -78,12 +78,12 @@ def _read_npz(path: Path) -> Tensors:
                 if values.dtype.kind == "f":
                     found[entry.filename.removesuffix(".npy")] = values.astype(np.float32)
     except (OSError, ValueError, KeyError, SyntaxError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise InputError(f"is no readable .npz archive ({error})", where=str(path)) from error
+        raise InputError(f"is not a readable .npz archive ({error})", where=str(path)) from error
     except (
         NotImplementedError,
         RuntimeError,
     ) as error:  # compressed or encrypted in a way that zipfile does not support
-        raise InputError(f"is no readable .npz archive ({error})", where=str(path)) from error
+        raise InputError(f"is not a readable .npz archive ({error})", where=str(path)) from error
     return found
 
 

@@ -184,7 +184,9 @@ def test_a_channel_or_a_mask_that_two_rows_share_is_refused(tmp_path, data_confi
 
 def test_ten_problems_are_named_and_the_rest_counted(tmp_path, data_config):
     root = write(tmp_path, ["image,dx", *(f"{number}.png,u" for number in range(25)), "a.png,v"])
-    with pytest.raises(InputError, match=r"^[^;]*t\.csv: 25 problems: line 2: (.*; ){10}and 15 more\. Correct") as refusal:
+    with pytest.raises(
+        InputError, match=r"^[^;]*t\.csv: 25 problems: line 2: (.*; ){10}and 15 more\. Correct"
+    ) as refusal:
         read(data_config, root, labels="dx")
     assert "'9.png'" in str(refusal.value) and "'10.png'" not in str(refusal.value)
 
