@@ -103,7 +103,7 @@ def npy(array, *, pickled=False):
 def test_damaged_or_hostile_archives_are_refused(tmp_path, content):
     path = tmp_path / "x.npz"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="no readable"):
+    with pytest.raises(InputError, match="not a readable"):
         read_tensors(path)
 
 

@@ -73,7 +73,7 @@ def test_walking_is_sorted_and_leaves_hidden_and_linked_folders_out(tmp_path):
         (b'id,label\n1,a"b\nc"d\n', "quotation marks in the middle"),
         (b'id,label\n1,a"\n"b\n', "cannot be read .*EOF inside string"),
         (b"id,label\n1,2\n1,\x00\n", "line 3 holds bytes that are not UTF-8 text"),
-        (b"id" + b"," * 5000, "5,001 columns; over 4,096"),
+        (b"id" + b"," * 5000, "5,001 columns; more than 4,096"),
         (b"id,label,id\n1,2,3\n", "two columns of the same name"),
         (b"id,label\n\xff\xfe,1\n", "line 2 holds bytes that are not UTF-8 text"),
     ],
