@@ -112,7 +112,7 @@ class _WithCanaries:
     """A plan's training with one parameter for each canary, and records that act on them."""
 
     def __init__(self, plan: Plan, included: Bool[np.ndarray, " canary"], secrets: Secrets) -> None:
-        assert plan.clipping is not None and plan.budget is not None  # noqa: S101 the caller looked
+        assert plan.clipping is not None and plan.budget is not None  # noqa: S101 checked by the caller
         numbers = np.flatnonzero(included)
         # Their images are those of other records; the parameters that they act on are their own.
         members = [*plan.members, *(plan.members[number % len(plan.members)] for number in numbers.tolist())]
@@ -272,7 +272,7 @@ def observe_inputs(
     places = len(plan.dataset) + np.arange(len(sources))
     included = toss(len(sources), generator)
     members = [*plan.members, *(np.array([place]) for place in places[included])]
-    assert plan.budget is not None  # noqa: S101 the caller looked
+    assert plan.budget is not None  # noqa: S101 checked by the caller
     budget = replace(plan.budget, train_size=len(members))
     computation = build_computation(replace(plan, dataset=dataset, members=members, budget=budget), draw_secrets(plan))
     state = computation.initial
