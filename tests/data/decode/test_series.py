@@ -142,7 +142,7 @@ def shift(path, millimetres):
             lambda paths: paths[2].unlink(),
             r"slices are missing between \d+ and \d+, which are 5\.00 mm apart, the other slices 2\.50",
         ),
-        (lambda paths: shift(paths[2], 2.5), r"\d+ and \d+ lie in the same place"),
+        (lambda paths: shift(paths[2], 2.5), r"\d+ and \d+ are at the same position"),
         (lambda paths: shift(paths[2], 0.4), r"\d+ and \d+ are 2\.90 mm apart|are 2\.10 mm apart"),
         (lambda paths: change(paths[1], SeriesInstanceUID="1.2.3"), "holds 2 series, such as the files"),
         (lambda paths: change(paths[1], PatientID="other"), "holds 2 patients, such as the files"),
