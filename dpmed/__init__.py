@@ -1,6 +1,6 @@
 """dpmed: differentially private training on medical images, and the risk that remains.
 
-Nothing heavy is imported before a name is used:
+Nothing heavy is imported until a name is used:
 
 >>> import dpmed
 >>> dpmed.bounds(noise_multiplier=2.0, sampling_rate=0.1, steps=100, delta=1e-5, prior=0.01).epsilon_pld
@@ -32,7 +32,7 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """The names above, from the modules that hold them."""
+    """Import the names above on demand."""
     if name not in _HOMES:
         raise AttributeError(f"module 'dpmed' has no attribute {name!r}")
     found = getattr(importlib.import_module(_HOMES[name]), name)
@@ -41,5 +41,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """What there is, for completion."""
+    """All names, for completion."""
     return sorted(__all__)

@@ -1,4 +1,4 @@
-"""dpmed in Python: load a model, train one, bound a risk. `import dpmed` has the same names."""
+"""dpmed in Python: load a model, train one, bound a risk. `import dpmed` provides the same names."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Bounds:
         epsilon_pld: ε at δ by privacy-loss distributions, tight.
         epsilon_rdp: ε at δ by Rényi accounting.
         worst_case: bounds on what an adversary who knows all but one record can do.
-        relaxed: the same for one who does not know the direction of that record's gradient, an assumption.
+        relaxed: the same for one assumed not to know the direction of that record's gradient.
     """
 
     noise_multiplier: float
@@ -45,15 +45,15 @@ def load(path: str | Path, *, batch_size: int | None = None) -> "Predictor":
     """A trained model, from its run folder or from a bundle that `dpmed export` wrote.
 
     Args:
-        path: of the folder.
-        batch_size: images that go through the network at once; left out, what suits their size.
+        path: the folder.
+        batch_size: number of images processed at once; if left out, it depends on their size.
 
     Returns:
         A `Predictor`: `predict(images)` takes `(n, *space, channel)` values as stored and gives probabilities, masks or
         values; `predict_stream` takes images one by one; `description` and `ledger` say what it is and promises.
 
     Raises:
-        InputError: there is no model, or it is damaged, unfinished or its files do not belong together.
+        InputError: there is no model, or it is damaged or unfinished, or its files do not belong together.
 
     >>> load("no/such/folder")
     Traceback (most recent call last):
@@ -76,16 +76,16 @@ def train(
 
     Args:
         config: a TOML file, or the name of a shipped config such as `quickstart`.
-        out: the run folder, new or empty; left out, a new one under `runs/`.
+        out: the run folder, new or empty; if left out, a new one under `runs/`.
         overrides: `KEY=VALUE` each, such as `privacy.epsilon=4`.
-        progress: is told how far the training is; left out, nothing is said.
+        progress: shows the progress of training; if left out, nothing is shown.
 
     Returns:
         A summary: `test` metrics, `epsilon`, `delta`, `folder`, …
 
     Raises:
         InputError: the config, the data or the folder cannot be used.
-        RunError: the training could not be finished; the message says how to go on.
+        RunError: the training could not be finished; the message says how to continue.
 
     >>> train("quickstart", overrides=["privacy.epsilon=-1"])
     Traceback (most recent call last):
@@ -117,7 +117,7 @@ def bounds(*, noise_multiplier: float, sampling_rate: float, steps: int, delta: 
         sampling_rate: q in (0, 1]: expected batch size over training records.
         steps: T >= 1.
         delta: δ in (0, 1).
-        prior: κ in (0, 1): the chance of a good reconstruction without having seen the model, such as 1/N.
+        prior: κ in (0, 1): the probability of a good reconstruction without having seen the model, such as 1/N.
 
     Raises:
         InputError: an argument is outside its range.

@@ -1,10 +1,10 @@
-"""What can go wrong, as a user should read it.
+"""Errors, phrased for users.
 
     DpmedError          carries where, what, why and a remedy; never shown as a traceback
     ├── InputError      wrong usage, config or input files: exit code 2
     └── RunError        something failed while running: exit code 1
 
-Errors of the programmer (a wrong argument between our own functions) are `ValueError` and `TypeError`.
+Programming errors (a wrong argument between our own functions) are `ValueError` and `TypeError`.
 """
 
 import shlex
@@ -34,14 +34,14 @@ class DpmedError(Exception):
 
     Args:
         problem: what is wrong and why, one sentence.
-        where: file, table or option that it concerns; put in front of the problem.
-        remedy: what the user can do about it; put behind the problem.
+        where: the file, table or option concerned; precedes the problem.
+        remedy: what the user can do about it; follows the problem.
     """
 
     exit_code = 1
 
     def __init__(self, problem: str, *, where: str = "", remedy: str = "") -> None:
-        """Keep the three parts; `str()` joins them to one message."""
+        """Store the three parts; `str()` joins them into one message."""
         super().__init__(problem)
         self.problem = problem
         self.where = where
@@ -67,7 +67,7 @@ def install_extra(extra: str) -> str:
 
 @contextmanager
 def renaming(**fields: str) -> Iterator[None]:
-    """Work within which an error about one of our own fields names the field that the caller knows.
+    """A context in which an error about one of our own fields names the field that the caller knows.
 
     Args:
         fields: the caller's name for each of ours, such as `delta="privacy.delta"`.
@@ -80,7 +80,7 @@ def renaming(**fields: str) -> Iterator[None]:
 
 
 class InputError(DpmedError):
-    """Wrong usage, configuration or input: the user can mend it and call again."""
+    """Wrong usage, configuration or input: the user can correct it and try again."""
 
     exit_code = 2
 

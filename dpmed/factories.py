@@ -1,9 +1,9 @@
-"""Functions of the user's own, named in a config as `package.module:function`.
+"""Users' own functions, named in a config as `package.module:function`.
 
-A config may come from somebody else, and a data folder holds what others wrote. So a module is looked for on the
-Python path only, as PYTHONPATH and the installation make it: never in the current folder because a command happens to
-run there (which `python -m dpmed` would do), and never below a folder of data. What was imported is described exactly,
-for the ledger: module, version and a digest of its source.
+A config may come from somebody else, and a data folder contains files written by others. A module is therefore searched
+only on the Python path, as set by PYTHONPATH and the installation: never in the current folder just because a command
+runs there (which `python -m dpmed` would do), and never below a data folder. The ledger describes exactly what was
+imported: module, version and a digest of its source.
 """
 
 import contextlib
@@ -26,20 +26,20 @@ from typing import Any
 from dpmed.errors import InputError
 
 _REMEDY = (
-    "Install the package, or name its folder in PYTHONPATH: neither the current folder nor a data folder is searched."
+    "Install the package, or add its folder to PYTHONPATH: neither the current folder nor a data folder is searched."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A function that was imported, and what it was.
+    """An imported function and its description.
 
     Attributes:
         name: `package.module:function`.
-        function: it.
+        function: the function itself.
         where: the key that named it, for messages.
         module: its module's name.
-        version: of the installed distribution that holds it; None where it is in none.
+        version: version of the installed distribution that contains it; None if there is none.
         digest: SHA-256 of the module's source file, hexadecimal; empty for modules without a file.
     """
 
@@ -51,7 +51,7 @@ class Loaded:
     digest: str
 
     def describe(self) -> str:
-        """What ran, in words: name, version and the source's digest."""
+        """A description in words: name, version and digest of the source."""
         facts = [f"version {self.version}"] if self.version is not None else []
         facts += [f"source SHA-256 {self.digest}"] if self.digest else []
         return f"{self.name} ({', '.join(facts)})" if facts else self.name
@@ -60,7 +60,7 @@ class Loaded:
         """The function's result.
 
         Raises:
-            InputError: it raised; the message says what, and on which line of the user's own file.
+            InputError: it raised an error; the message says which, and on which line of the user's own file.
         """
         return guarded(lambda: self.function(**arguments), where=f"{self.where} = {self.name!r}")
 
@@ -71,17 +71,17 @@ def load_factory(text: str, *, where: str, not_below: Sequence[Path] = ()) -> Lo
     Args:
         text: `package.module:function`.
         where: the key that names it, for messages.
-        not_below: folders of data, below which no module is imported.
+        not_below: data folders, below which no module is imported.
 
     Raises:
-        InputError: there is no such module on the Python path or no such function in it, it lies below a folder of
-            data, or it raised when it was imported.
+        InputError: there is no such module on the Python path or no such function in it, it is below a data folder, or
+            it raised an error when imported.
     """
     module_name, _, name = text.partition(":")
     place = f"{where} = {text!r}"
     if module_name.partition(".")[0] in sys.stdlib_module_names:
-        # A config would otherwise run any command there is, by a name that no one looks twice at.
-        raise InputError("is of Python's standard library, which makes nothing for dpmed", where=place)
+        # Otherwise a config could run any command, under a name that raises no suspicion.
+        raise InputError("is in Python's standard library, which has no factories for dpmed", where=place)
     folders = [Path(folder).resolve() for folder in not_below]
     with _path_of_the_installation():
         module = _import(module_name, place, folders)
@@ -104,7 +104,7 @@ def load_factory(text: str, *, where: str, not_below: Sequence[Path] = ()) -> Lo
 
 
 def guarded(action: Callable[[], Any], *, where: str) -> Any:
-    """The result of an action of the user's code; what it raises becomes a message with its file and line.
+    """The result of running the user's code; an error in it becomes a message with its file and line.
 
     Raises:
         InputError: the action raised an error.
@@ -117,7 +117,7 @@ def guarded(action: Callable[[], Any], *, where: str) -> Any:
         frames = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in frames if frame.filename != __file__ and not frame.filename.startswith("<frozen")]
         line = f" at {own[-1].filename} line {own[-1].lineno}" if own else ""
-        remedy = "Mend the code, or the arguments that the config gives it."
+        remedy = "Correct the code, or the arguments given in the config."
         raise InputError(f"raised {type(error).__name__}: {error}{line}", where=where, remedy=remedy) from error
 
 
@@ -125,12 +125,12 @@ def guarded(action: Callable[[], Any], *, where: str) -> Any:
 def _path_of_the_installation() -> Iterator[None]:
     """The Python path without the current folder, unless PYTHONPATH names it or it was installed (as editable).
 
-    Python puts it in front by itself for `python -m`, and wherever PYTHONPATH has an empty entry.
+    Python itself adds it for `python -m`, and wherever PYTHONPATH has an empty entry.
     """
     before, here = list(sys.path), Path.cwd().resolve()
     named = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
     if here not in [Path(entry).resolve() for entry in named]:
-        # What was installed stands behind the standard library.
+        # Installed packages come after the standard library.
         library = sysconfig.get_path("stdlib")
         ahead = before.index(library) if library in before else len(before)
         sys.path[:] = [entry for place, entry in enumerate(before) if place > ahead or Path(entry).resolve() != here]
@@ -143,19 +143,19 @@ def _path_of_the_installation() -> Iterator[None]:
 
 
 def _import(name: str, place: str, folders: Sequence[Path]) -> ModuleType:
-    """Import package by package, each looked at before any of its code runs."""
+    """Import package by package, checking each before any of its code runs."""
     parts = name.split(".")
     search: Sequence[str] | None = None
     for count in range(1, len(parts) + 1):
         current = ".".join(parts[:count])
-        # Built-in modules (of the standard library) have no file; what is not on the path is not asked of them.
+        # Built-in modules (of the standard library) have no file; they are not searched for what is not on the path.
         spec = PathFinder.find_spec(current, search)
         if spec is None:
             raise InputError(f"there is no module {current} on the Python path", where=place, remedy=_REMEDY)
         _check_place(spec, place, folders)
         module = guarded(partial(importlib.import_module, current), where=place)
         if spec.origin is not None and getattr(module, "__file__", None) not in (spec.origin, None):
-            raise InputError(f"another module of the name {current} has been imported before", where=place)
+            raise InputError(f"another module named {current} has already been imported", where=place)
         search = list(getattr(module, "__path__", []))
     return module  # type: ignore[no-any-return] # there is at least one part
 
@@ -169,7 +169,7 @@ def _check_place(spec: ModuleSpec, place: str, folders: Sequence[Path]) -> None:
         for folder in folders:
             if Path(location).resolve().is_relative_to(folder):
                 raise InputError(
-                    f"{location} lies in the data folder {folder}: code is never run from there",
+                    f"{location} is in the data folder {folder}: code is never run from there",
                     where=place,
                     remedy=_REMEDY,
                 )

@@ -1,4 +1,4 @@
-"""Fields that come from outside, checked by pydantic: sizes before reading, and one message that names the field."""
+"""Fields from untrusted files, checked by pydantic: size limits before reading, and messages that name the field."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +11,8 @@ from dpmed.errors import InputError
 T = TypeVar("T")
 
 _SHOWN = 80
-# By pydantic's kinds of errors, https://docs.pydantic.dev/latest/errors/validation_errors, in the words of the messages
-# that users see elsewhere; pydantic's own say "Input should be a valid integer".
+# Keyed by pydantic's kinds of errors, https://docs.pydantic.dev/latest/errors/validation_errors, and worded like our
+# other messages; pydantic's own say "Input should be a valid integer".
 PROBLEMS = {
     "missing": "is missing",
     "extra_forbidden": "is not a known field",
@@ -42,20 +42,20 @@ PROBLEMS = {
 
 
 def read_fields(path: Path, adapter: TypeAdapter[T], *, most_bytes: int) -> T:
-    """What a JSON file holds, once every field has been checked.
+    """The content of a JSON file, after checking every field.
 
     Args:
         path: the file.
-        adapter: what it must hold, in pydantic's strict mode.
+        adapter: the required content, validated in pydantic's strict mode.
         most_bytes: larger files are refused unread.
 
     Raises:
-        InputError: the file is missing, unreadable or too large, or a field is not what it should be.
+        InputError: the file is missing, unreadable or too large, or a field is invalid.
     """
     where = str(path)
     try:
         with path.open("rb") as file:
-            # One byte more than allowed tells a file that is too large, even one that grows.
+            # One byte more than allowed reveals a file that is too large, even one that is growing.
             content = file.read(most_bytes + 1)
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=where) from error
@@ -85,5 +85,5 @@ def explain(error: ValidationError) -> tuple[str, str]:
 def _shown(value: object) -> str:
     try:
         return f"{value!r:.{_SHOWN}}"
-    except ValueError:  # Python writes no whole number of more than 4300 digits.
+    except ValueError:  # Python does not print integers of more than 4300 digits.
         return "a number of thousands of digits"

@@ -1,8 +1,8 @@
-"""Files that are whole or absent, folders that only their owner can read, paths that stay inside their root.
+"""Files that are complete or absent, folders that only their owner can read, paths that stay inside their root.
 
 Everything dpmed writes goes through here: first to a temporary file beside the target, flushed to the disk, then
-renamed over it. A crash, a full disk or Ctrl-C therefore leaves the old file or the new one, never half of one.
-Run folders hold traces of patients, so folders are made with mode 0700 and files with 0600.
+renamed over it. A crash, a full disk or Ctrl-C therefore leaves the old file or the new one, never half of one. Run
+folders contain traces of patients, so folders are created with mode 0700 and files with 0600.
 """
 
 import contextlib
@@ -26,16 +26,16 @@ FILE_MODE = 0o600
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
-    """Let `write` fill a temporary file, then put it in the place of `path`.
+    """Let `write` fill a temporary file, then rename it to `path`.
 
     Args:
         path: the target; its folder must exist.
         write: receives a binary file open for writing.
-        durable: whether it is on the disk when this returns. Not worth its time for thousands of files that can be made
-            again, such as phantoms; they too are whole or absent, but for a power cut.
+        durable: whether it is guaranteed to be on the disk when this returns. Not worth the time for thousands of files
+            that can be made again, such as phantoms; they too are complete or absent, except after a power cut.
 
     Raises:
-        RunError: the disk is full or the place cannot be written to; `path` is as it was before.
+        RunError: the disk is full or the folder cannot be written to; `path` is unchanged.
     """
     try:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -79,7 +79,7 @@ def remove_if_possible(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut, where the system allows to."""
+    """Make renames in `folder` survive a power cut, if the system allows it."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -143,10 +143,10 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequenc
 
 
 def make_folder(path: Path) -> Path:
-    """Make `path`, readable by its owner only, with the parents it lacks.
+    """Create `path`, readable by its owner only, and any missing parents.
 
     Raises:
-        InputError: a file stands in the way, or the place cannot be written to.
+        InputError: a file is in the way, or the folder cannot be created.
     """
     try:
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
@@ -157,13 +157,13 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         remedy = "Choose another folder with --out."
         raise InputError(
-            f"the folder cannot be made ({error.strerror or error})", where=str(path), remedy=remedy
+            f"the folder cannot be created ({error.strerror or error})", where=str(path), remedy=remedy
         ) from error
     return path
 
 
 def user_cache() -> Path:
-    """Dpmed's folder for what can be made again: `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`."""
+    """Dpmed's folder for files that can be made again: `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base else Path.home() / ".cache") / "dpmed"
 
@@ -174,11 +174,11 @@ def new_run_folder(out: Path | None, *, command: str, config_name: str, time: st
     Args:
         out: the folder the user asked for; it is created if missing and must be empty.
         command: `train`, `bounds`, …
-        config_name: the config's name without path and ending.
-        time: a sortable time stamp without blanks.
+        config_name: the config's name without path and extension.
+        time: a sortable time stamp without spaces.
 
     Raises:
-        InputError: `out` holds another run, or cannot be made.
+        InputError: `out` holds another run, or cannot be created.
     """
     if out is not None:
         if out.is_dir() and any(out.iterdir()):
@@ -195,13 +195,13 @@ def new_run_folder(out: Path | None, *, command: str, config_name: str, time: st
         except FileExistsError:
             continue
         except OSError as error:
-            raise InputError(f"the folder cannot be made ({error.strerror})", where=str(folder)) from error
+            raise InputError(f"the folder cannot be created ({error.strerror})", where=str(folder)) from error
         return folder
     raise RunError("no free name is left under runs/")
 
 
 def inside(root: Path, relative: str | os.PathLike[str]) -> Path:
-    """`root / relative`, once it is certain that it lies inside `root`, links followed.
+    """`root / relative`, after checking that it is inside `root`, with links followed.
 
     Raises:
         InputError: the path is absolute, climbs out with `..`, or leaves through a link.

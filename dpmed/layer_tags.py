@@ -1,8 +1,8 @@
-"""Layers whose output is a matrix product of their weights, tagged for whoever reads the program of a loss.
+"""Layers whose output is a matrix product with their weights, tagged for code that analyses the program of a loss.
 
-A model computes such a layer by `multiply`. For the model that is all; under `jax.make_jaxpr` the layer is found again
-as one equation of the name `NAME`, with the layer's input, its weight and its `Product`, also after `vmap`
-over views of a record. `dpmed.dpsgd.bookkeeping` reads it there; models and private steps need not know each other.
+A model computes such a layer through `multiply`, and needs nothing else. Under `jax.make_jaxpr`, the layer appears as
+one equation named `NAME`, with the layer's input, its weight and its `Product`, even after `vmap` over views of a
+record. `dpmed.dpsgd.bookkeeping` reads it there, so that models and private steps are independent of each other.
 
 Within `computing_in("bfloat16")` the products, and those of their backward pass that lead to inputs, are computed in
 bfloat16; weights, what is tagged, and all else stay float32 (Micikevicius et al., 2018, "Mixed precision training").
@@ -23,7 +23,7 @@ from jaxtyping import Array, Float
 
 @runtime_checkable
 class Product(Protocol):
-    """What must be known of a layer. Equal layers are equal values: frozen and hashable."""
+    """What must be known about a layer. Equal layers are equal values, frozen and hashable."""
 
     def apply(self, x: Float[Array, "..."], weight: Float[Array, "..."]) -> Float[Array, "..."]:
         """The layer's output for one sample; channels come last. It is computed in the type of `x`."""
@@ -32,15 +32,15 @@ class Product(Protocol):
     def columns(self, x: Float[Array, "..."]) -> Float[Array, "positions inputs"] | None:
         """A matrix A with ‖Aᵀ g‖ = ‖gradient by the weight‖ for each output gradient g `(positions, channels)`.
 
-        None where there is none, as for standardised filters. Before means over rows are taken off, each number of `x`
-        stands in A at most inputs / channels of `x` times: bounds of rounding rest on that. In the type of `x`.
+        None if there is none, as for standardised filters. Before means over rows are subtracted, each value of `x`
+        occurs in A at most inputs / channels of `x` times, on which bounds on rounding rely. In the type of `x`.
         """
         ...
 
     def gradients(
         self, x: Float[Array, "batch view ..."], gradient: Float[Array, "batch view ..."], weight: Float[Array, "..."]
     ) -> Float[Array, "batch ..."]:
-        """For each record the gradient by the weight, summed over its views; computed in the type of its arguments."""
+        """For each record, the gradient by the weight, summed over its views; computed in the type of its arguments."""
         ...
 
 
@@ -65,10 +65,10 @@ _plain: ContextVar[bool] = ContextVar("plain", default=False)
 
 @contextmanager
 def plain_programs() -> Iterator[None]:
-    """Networks are traced as programs of common operations within this context: for converters to other formats.
+    """Within this context, networks are traced as programs of common operations, for converters to other formats.
 
-    Products are not announced, and what a converter does not know is written with what it knows. The results are the
-    same but for rounding.
+    Products are not tagged, and operations unknown to converters are expressed by known ones. The results are the same
+    except for rounding.
     """
     token = _plain.set(True)
     try:
@@ -78,17 +78,17 @@ def plain_programs() -> Iterator[None]:
 
 
 def is_plain() -> bool:
-    """Whether `plain_programs` are asked for."""
+    """Whether `plain_programs` is active."""
     return _plain.get()
 
 
 @partial(jax.jit, static_argnums=(2, 3))
 def tagged_product(x: Array, weight: Array, product: Product, precision: Precision = "float32") -> Array:
-    """The layer's output, its input and output tagged; its name is `NAME`.
+    """The layer's output, with input and output tagged under the name `NAME`.
 
-    What is tagged is float32 also where the product is not: the input as it was multiplied, whose numbers float32
-    holds exactly, and the output whose gradient is not yet rounded. Norm and sum of per-record gradients are made of
-    the same float32 numbers, so that rounding parts them no more than ever.
+    The tagged values are float32 even if the product is not: the input as multiplied, which float32 represents exactly,
+    and the output whose gradient is not yet rounded. Norm and sum of per-record gradients are computed from the same
+    float32 numbers, so that rounding separates them no more than usual.
     """
     if precision == "bfloat16":
         rounded = x.astype(jnp.bfloat16)
@@ -108,8 +108,8 @@ def multiply(x: Float[Array, "..."], weight: Float[Array, "..."], product: Produ
     return found
 
 
-# The identity of its first operand. Under `vmap` the axes of views come first in both operands, whatever XLA prefers,
-# so that a reader can tell them from the sample's own.
+# The identity on its first operand. Under `vmap` the axes of views come first in both operands, whatever XLA prefers,
+# so that they can be distinguished from the sample's own.
 tag_p: Any = Primitive("layer_tag")  # type: ignore[no-untyped-call] # jax's
 tag_p.def_impl(lambda y, x, **_: y)
 tag_p.def_abstract_eval(lambda y, x, **_: y)

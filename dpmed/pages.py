@@ -1,4 +1,4 @@
-"""Where the documentation lies, so that messages name files that their reader has. Imports nothing heavy."""
+"""Where the documentation is, so that messages refer to files that their readers have. Imports nothing heavy."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ def pages_folder() -> Path:
 
 
 def page(name: str) -> str:
-    """The path of a page as a message names it: from the current folder if it lies below, and else in full.
+    """The path of a page for messages: relative if it is below the current folder, otherwise absolute.
 
     Args:
-        name: of a file of the documentation, such as `matching.md`.
+        name: file name of a page, such as `matching.md`.
     """
     path = pages_folder() / name
     here = Path.cwd()

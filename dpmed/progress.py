@@ -1,7 +1,7 @@
-"""How any room reports progress without knowing a terminal.
+"""How any package reports progress without depending on a terminal.
 
-Work that can take over two seconds takes a `Progress`. The command line hands in one that draws; libraries and
-tests hand in `Silent`. After the progress meters of diffrax: the computation announces, somebody else shows.
+Functions that can take more than two seconds accept a `Progress`. The command line passes one that draws; libraries and
+tests pass `Silent`. As with the progress meters of diffrax, the computation reports and the caller displays.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 @runtime_checkable
 class Task(Protocol):
-    """One piece of work under way."""
+    """A piece of work in progress."""
 
     def advance(self, amount: int = 1, *, note: str = "") -> None:
         """`amount` more units are done; `note` is a short live remark such as `loss 0.41, ε 3.2`."""
@@ -23,11 +23,11 @@ class Progress(Protocol):
     """Shows the pieces of work of a command."""
 
     def task(self, name: str, *, total: int | None, unit: str = "", done: int = 0) -> AbstractContextManager[Task]:
-        """Begin work of `total` units (None: unknown), `done` of them done before; leaving the context ends it."""
+        """Begin work of `total` units (None: unknown), `done` of them already done; leaving the context ends it."""
         ...
 
     def say(self, message: str) -> None:
-        """Tell the user one thing, above whatever is being drawn."""
+        """Show a message to the user, above whatever is being drawn."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Named arrays from safetensors and npz files that nobody vouches for: sizes are checked, nothing is unpickled."""
+"""Named arrays from untrusted safetensors and npz files: sizes are checked, and nothing is unpickled."""
 
 import math
 import zipfile
@@ -25,18 +25,18 @@ Tensors = dict[str, Float[np.ndarray, "..."]]
 
 
 def read_tensors(path: Path) -> Tensors:
-    """All floating-point arrays of a file, as float32; whole numbers, such as batch counters, are left out.
+    """All floating-point arrays of a file, as float32; integers, such as batch counters, are left out.
 
     Args:
         path: `.safetensors` or `.npz`.
 
     Raises:
-        InputError: the file is missing, damaged, too large or of another kind.
+        InputError: the file is missing, damaged, too large or of another format.
     """
     if not path.is_file():
         raise InputError("there is no such file", where=str(path))
     if path.stat().st_size > _MOST_BYTES:
-        raise InputError(f"is larger than {_MOST_BYTES:,} bytes, which no supported network is", where=str(path))
+        raise InputError(f"is larger than {_MOST_BYTES:,} bytes, too large for any supported network", where=str(path))
     if path.suffix == _SAFETENSORS:
         return _read_safetensors(path)
     if path.suffix == ".npz":
@@ -46,13 +46,13 @@ def read_tensors(path: Path) -> Tensors:
 
 
 def take(tensors: Tensors, name: str, shape: tuple[int, ...], *, where: str) -> Float[np.ndarray, "..."]:
-    """The array `name`, once it is certain that it has `shape`.
+    """The array `name`, after checking that it has `shape`.
 
     Raises:
         InputError: it is missing, of another shape or not finite.
     """
     if name not in tensors:
-        raise InputError(f"has no array {name!r}, so it is of another network", where=where)
+        raise InputError(f"has no array {name!r}, so it belongs to another network", where=where)
     if tensors[name].shape != shape:
         raise InputError(f"array {name!r} has shape {tensors[name].shape}, but {shape} is needed", where=where)
     if not np.isfinite(tensors[name]).all():
@@ -83,7 +83,7 @@ def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
 
 
 def _read_safetensors(path: Path) -> Tensors:
-    # Opening holds every shape and place that the header declares against the file's size, in Rust.
+    # Opening checks every shape and offset declared in the header against the file's size, in Rust.
     try:
         with safe_open(path, framework="numpy") as file:
             types = {name: file.get_slice(name).get_dtype() for name in file.keys()}
@@ -99,7 +99,7 @@ def _read_safetensors(path: Path) -> Tensors:
             floats = [name for name, type_ in types.items() if type_ in _TYPES]
             return {name: file.get_tensor(name).astype(np.float32) for name in floats}
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"is no readable safetensors file ({error})", where=str(path)) from error
+        raise InputError(f"is not a readable safetensors file ({error})", where=str(path)) from error
 
 
 def _read_npz(path: Path) -> Tensors:
@@ -114,9 +114,12 @@ def _read_npz(path: Path) -> Tensors:
                 if values.dtype.kind == "f":
                     found[entry.filename.removesuffix(".npy")] = values.astype(np.float32)
     except (OSError, ValueError, KeyError, SyntaxError, EOFError, zlib.error, zipfile.BadZipFile) as error:
-        raise InputError(f"is no readable .npz archive ({error})", where=str(path)) from error
-    except (NotImplementedError, RuntimeError) as error:  # packed or encrypted in a way zipfile does not know
-        raise InputError(f"is no readable .npz archive ({error})", where=str(path)) from error
+        raise InputError(f"is not a readable .npz archive ({error})", where=str(path)) from error
+    except (
+        NotImplementedError,
+        RuntimeError,
+    ) as error:  # compressed or encrypted in a way that zipfile does not support
+        raise InputError(f"is not a readable .npz archive ({error})", where=str(path)) from error
     return found
 
 
@@ -124,6 +127,6 @@ def _read_member(stream: Any, size: int) -> Shaped[np.ndarray, "..."]:
     shape, fortran, dtype = npy_header(stream)
     bytes_needed = math.prod(shape) * dtype.itemsize
     if dtype.hasobject or bytes_needed > size:
-        raise ValueError("an array holds objects, or more than its bytes")
+        raise ValueError("an array holds objects, or declares more than its bytes")
     values = np.frombuffer(stream.read(bytes_needed), dtype)
     return values.reshape(shape[::-1]).T if fortran else values.reshape(shape)

@@ -57,8 +57,8 @@ def test_the_version_is_that_of_the_installed_distribution():
         ("{package}.data:mak", "has no function 'mak'. Did you mean make"),
         ("{package}.data:zzz", "It has fail, make"),
         ("{package}.data:NUMBER", "'NUMBER' is a int, not a function"),
-        ("os:system", "is of Python's standard library"),
-        ("subprocess:run", "is of Python's standard library"),
+        ("os:system", "is in Python's standard library"),
+        ("subprocess:run", "is in Python's standard library"),
     ],
 )
 def test_what_cannot_be_loaded_is_said_with_its_key(package, name, message):
@@ -91,7 +91,7 @@ def test_our_own_messages_pass_through():
 def test_a_module_in_a_data_folder_is_never_run_though_it_is_on_the_path(package, tmp_path):
     marker = tmp_path / "ran"
     (tmp_path / "path" / package / "__init__.py").write_text(f"open({str(marker)!r}, 'w')\n")
-    with pytest.raises(InputError, match=r"lies in the data folder .*: code is never run from there"):
+    with pytest.raises(InputError, match=r"is in the data folder .*: code is never run from there"):
         load_factory(f"{package}.data:make", where="x", not_below=[tmp_path / "path"])
     assert not marker.exists()
 

@@ -113,7 +113,7 @@ def test_two_runs_in_one_second_get_two_folders(tmp_path, monkeypatch):
 
 def test_a_file_in_the_place_of_a_folder_is_an_input_error(tmp_path):
     (tmp_path / "a").write_text("x")
-    with pytest.raises(InputError, match="cannot be made"):
+    with pytest.raises(InputError, match="cannot be created"):
         make_folder(tmp_path / "a" / "b")
 
 

@@ -96,7 +96,7 @@ def entry(**changes):
 def test_damaged_safetensors_are_refused(tmp_path, content):
     path = tmp_path / "x.safetensors"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="no readable safetensors"):
+    with pytest.raises(InputError, match="not a readable safetensors"):
         read_tensors(path)
 
 
@@ -127,7 +127,7 @@ def npy(array, *, pickled=False):
 def test_damaged_or_hostile_archives_are_refused(tmp_path, content):
     path = tmp_path / "x.npz"
     path.write_bytes(content)
-    with pytest.raises(InputError, match="no readable"):
+    with pytest.raises(InputError, match="not a readable"):
         read_tensors(path)
 
 

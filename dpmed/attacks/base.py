@@ -1,11 +1,11 @@
-"""What all attacks have in common: settings that prepare them, and the two steps that every level repeats.
+"""The interface of all attacks: settings that prepare them, and two steps repeated at every level.
 
     prepare     everything that levels share: the attacker's model, the client's noiseless work, compiled programs
     observe     what the attacker gets to see of one batch at one level, noise included
     recover     what the attacker makes of it, from that observation alone
 
-Every random number follows from the config's seed, the level's place and the batch, so that an attack that was
-interrupted ends with the same bits. `dpmed.attacks.table` lists the attacks; `dpmed.workflows.attack` tells the story.
+Every random number follows from the config's seed, the level's position and the batch, so that an interrupted attack
+ends with identical results. `dpmed.attacks.table` lists the attacks; `dpmed.workflows.attack` tells the story.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,21 +22,21 @@ from dpmed.progress import Progress
 from dpmed.reconstructions.images import ImageFiles
 from dpmed.reconstructions.manifest import Level
 
-# Is told how many units of work are done.
+# Called with the number of units of work done.
 Advance = Callable[[int], None]
 Observation = TypeVar("Observation")
-# Numbers of one level and batch, as JSON can hold them.
+# Numbers for one level and batch, as JSON types.
 Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Target:
-    """What is attacked, and at which levels.
+    """The target of an attack and the noise levels.
 
     Attributes:
-        plan: of the training.
-        levels: of noise, in the order asked for.
-        steps: how many steps the noise of a level is meant for.
+        plan: plan of the training.
+        levels: levels of noise, in the requested order.
+        steps: number of steps for which the noise of a level is calibrated.
     """
 
     plan: Plan
@@ -46,13 +46,13 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Finding:
-    """What an attacker makes of one observation.
+    """The result that an attacker obtains from one observation.
 
     Attributes:
         facts: numbers to report, kept on disk while the attack runs.
-        count: how many images were recovered.
-        images: the normalised images from one number to before another, `(image, *space, channel)`; in parts, since all
-            of them may be as large as the update.
+        count: number of recovered images.
+        images: gives the normalised images of a range of numbers, `(image, *space, channel)`; in parts, since all of
+            them together may be as large as the update.
     """
 
     facts: Facts
@@ -62,12 +62,12 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """How much there is to do, for the progress display.
+    """The amount of work, for the progress display.
 
     Attributes:
-        name: what is being done.
+        name: name of the work.
         amount: units for one batch at one level.
-        unit: what is counted.
+        unit: name of the unit.
     """
 
     name: str
@@ -80,9 +80,9 @@ class Attack(Protocol[Observation]):
     """An attack that has been prepared against a target.
 
     Attributes:
-        work: for the progress display.
-        batches: how many updates (or series of them) are attacked at each level.
-        obstacle: why the attack had better not be run; None if nothing stands in its way.
+        work: amount of work, for the progress display.
+        batches: number of updates (or series of updates) attacked at each level.
+        obstacle: why the attack should not be run; None if there is no reason.
     """
 
     work: Work
@@ -90,11 +90,11 @@ class Attack(Protocol[Observation]):
     obstacle: str | None
 
     def observe(self, level: Level, batch: int, advance: Advance) -> Observation:
-        """What the attacker sees of a batch at a level."""
+        """What the attacker observes of a batch at a level."""
         ...
 
     def recover(self, observation: Observation, advance: Advance) -> Finding:
-        """What the attacker makes of it; the observation may be used up."""
+        """The attacker's result; the observation may be overwritten."""
         ...
 
 
@@ -103,7 +103,7 @@ class ImageAttack(Attack[Any], Protocol):
     """An attack that recovers images.
 
     Attributes:
-        chosen: numbers of the samples in each batch.
+        chosen: indices of the samples in each batch.
         files: how images are written.
     """
 
@@ -111,35 +111,35 @@ class ImageAttack(Attack[Any], Protocol):
     files: ImageFiles
 
     def describe(self) -> dict[str, Any]:
-        """What the manifest says of the attack itself."""
+        """Facts about the attack itself, for the manifest."""
         ...
 
     def describe_level(self, level: Level) -> dict[str, Any]:
-        """What the manifest says of the attack at a level."""
+        """Facts about the attack at a level, for the manifest."""
         ...
 
     def cells(self, level: Facts) -> dict[str, str]:
-        """Further columns of the terminal's table, from what the manifest says of a level."""
+        """Additional columns of the table in the terminal, from the manifest's facts about a level."""
         ...
 
 
 class AttackSettings(BaseModel):
-    """Settings of one attack; a field that the attack does not have is refused.
+    """Settings of one attack; fields that the attack does not use are refused.
 
     Attributes:
         attack: its name.
     """
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
-    # The levels if none are asked for.
+    # The levels if none are requested.
     default_epsilons: ClassVar[tuple[float, ...]] = tuple(10.0**exponent for exponent in range(6, 19, 2))
-    # Whether there is something to attack where there is no noise.
+    # Whether the attack makes sense without noise.
     also_non_private: ClassVar[bool] = True
 
     attack: str
 
     def prepare(self, target: Target, progress: Progress) -> Attack[Any]:
-        """Do everything that levels share.
+        """Do everything that is shared by all levels.
 
         Raises:
             InputError: data, model or settings do not suit the attack.
@@ -148,7 +148,7 @@ class AttackSettings(BaseModel):
 
 
 def choose_batches(plan: Plan, *, batches: int, batch_size: int) -> Int[np.ndarray, "batch image"]:
-    """Numbers of the training samples that are attacked, none of them twice.
+    """Indices of the training samples that are attacked, without repetition.
 
     Raises:
         InputError: the training split has fewer samples.

@@ -1,6 +1,6 @@
 """The attack of a malicious server: a block in front of the model, whose gradient holds the images of a batch.
 
-The client answers each batch once; every level only adds its own noise to the same update.
+The client answers each batch once; each level only adds its own noise to the same update.
 """
 
 import math
@@ -26,13 +26,13 @@ _LARGEST_BYTES = 1 << 35
 
 
 class BlockSettings(AttackSettings):
-    """What is attacked with a block.
+    """Settings of an attack with a block.
 
     Attributes:
         attack: a kind of block, or `auto`, which chooses one for each level.
-        batches: how many updates are attacked.
+        batches: number of updates attacked.
         batch_size: images in each; None for the expected batch size.
-        rows: of the block; None for two per image, ten for a single one.
+        rows: rows of the block; None for two per image, or ten for a single image.
     """
 
     attack: Literal["auto", "trap-weights", "imprint", "peeling"] = "auto"
@@ -68,7 +68,7 @@ class BlockAttack:
         if settings.attack != "auto":
             attacks = (settings.attack,)
         elif size == 1:
-            # There is nothing to tell apart: the fewer rows fire, the less noise.
+            # There is nothing to distinguish: the fewer rows fire, the less noise.
             attacks = ("imprint",)
         self._predictions = {level.name: self._predict(level, attacks) for level in target.levels}
         self._answered: tuple[int, Answers] | None = None
@@ -77,14 +77,14 @@ class BlockAttack:
         """The update of a batch, with a level's noise."""
         del advance
         if self._answered is None or self._answered[0] != batch:
-            self._answered = None  # Frees the images of the last batch before those of the next are read.
+            self._answered = None  # Frees the images of the previous batch before those of the next are read.
             self._answered = (batch, self._server.answer(self.chosen[batch], self._progress))
         seed, place = self._target.plan.config.training.seed, self._target.levels.index(level)
         generator = np.random.default_rng([seed, 5, batch, place])
         return self._answered[1].send(self._predictions[level.name].attack, level, generator)
 
     def recover(self, observation: NoisyUpdate, advance: Advance) -> Finding:
-        """The images in an update, the surest first."""
+        """The images in an update, in order of decreasing certainty."""
         seen = observation
         found = recover(seen.block, seen.rows, noise_std=seen.noise_std, batch_size=seen.batch_size)
         shape = self._target.plan.dataset.info.input_shape
@@ -100,7 +100,7 @@ class BlockAttack:
         return {"rows": self._rows, **self._server.facts()}
 
     def describe_level(self, level: Level) -> dict[str, Any]:
-        """The block that was sent, and what it was expected to recover."""
+        """The block that was sent and its expected success."""
         predicted = self._predictions[level.name]
         return {
             "attack": predicted.attack,
@@ -109,7 +109,7 @@ class BlockAttack:
         }
 
     def cells(self, level: Facts) -> dict[str, str]:
-        """What came out beside what was expected."""
+        """The result beside the expectation."""
         return {
             "attack": level["attack"],
             "surely single": f"{sum(level['single'])} of {self.chosen.size}",
@@ -122,7 +122,7 @@ class BlockAttack:
 
 
 def check_memory(update_bytes: int) -> None:
-    """Refuse an update that would not fit into the memory of any usual machine.
+    """Refuse an update that would not fit into the memory of an ordinary machine.
 
     Raises:
         InputError: it takes over 32 GiB.

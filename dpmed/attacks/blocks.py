@@ -1,12 +1,12 @@
-"""The block that a malicious server puts in front of a model: a linear layer whose rows fire for few images each.
+"""The block that a malicious server puts in front of a model: a linear layer each of whose rows fires for few images.
 
 For an image x (flattened, normalised) the block sees the features f(x) = (x, L, L·‖x‖²/D, L·ψ(x)): the image and three
-marks, a constant, a checksum, and a fingerprint of random cosines that tells whether a row holds a certain image among
-others. L = √D / 2 makes the marks as precise under noise as sums over the image, for 3/4 of its square norm. Row k
-computes z_k = ⟨w_k, f(x)⟩, a ReLU that may be cut off at the row's width gives h_k, and the block's output is
-x + s·mean(h)·P, where P is a fixed pattern of signs: a constant would be annihilated by the weight-centred convolution
-that follows. While row k fires, its gradient is a·f(x) with the same scalar a = (s / K) ⟨∂loss/∂output, P⟩ for every
-row, so that a row that fires for one image alone holds that image: divide by what stands at the constant.
+marks: a constant, a checksum, and a fingerprint of random cosines that tells whether a row contains a certain image. L
+= √D / 2 makes the marks as precise under noise as sums over the image, at a cost of 3/4 of its squared norm. Row k
+computes z_k = ⟨w_k, f(x)⟩, a ReLU that may be cut off at the row's width gives h_k, and the block's output is x +
+s·mean(h)·P, where P is a fixed pattern of signs (a constant would be cancelled by the weight-centred convolution that
+follows). While row k fires, its gradient is a·f(x) with the same scalar a = (s / K) ⟨∂loss/∂output, P⟩ for every row,
+so a row that fires for only one image contains that image, recovered by dividing by the entry of the constant.
 
 Three kinds, from the literature to ours:
     trap weights    half of each row's weights negative, the others their mirror times a factor under 1 (Boenisch et
@@ -17,7 +17,8 @@ Three kinds, from the literature to ours:
                     bin reveals is subtracted from its other bins, which reveals more (as in an invertible Bloom
                     look-up table, Goodrich & Mitzenmacher, 2011).
 
-The activations' size (not their gradient) is made negligible: rows are scaled down, and s up by as much.
+The size of the activations (not of their gradient) is made negligible: rows are scaled down, and s is scaled up by the
+same factor.
 """
 
 import math
@@ -30,21 +31,21 @@ from jaxtyping import Bool, Float, Int
 
 AttackName = Literal["trap-weights", "imprint", "peeling"]
 
-# Share of the negative weights by which the positive ones are smaller (the paper's settings).
+# Fraction by which the positive weights are smaller than the negative ones (the paper's settings).
 TRAP_FACTOR = 0.999
 FUNCTIONALS = 3
 COSINES = 256
-# Principal components that functionals are made of; weaker ones would let noise move an image to another bin.
+# Number of principal components used for functionals; with weaker ones, noise could move an image to another bin.
 _COMPONENTS = 16
 _WEAKEST_COMPONENT = 1e-6
-# Radians per standard deviation of an image's projection: even images that are much alike have unlike fingerprints,
-# which nobody computes from noisy images, since rows hold them.
+# Radians per standard deviation of an image's projection: even very similar images have different fingerprints. These
+# need not be computed from noisy images, since rows contain them.
 _FREQUENCY = 100.0
-# Rows of trap weights that are made at once.
+# Rows of trap weights generated at once.
 _ROW_BYTES = 1 << 27
-# Share of the public images that the tail of a trap row's values is judged by.
+# Fraction of the public images from which the tail of a trap row's values is estimated.
 _TAIL = 0.2
-# Width of the kernel that smooths quantiles, relative to the best one for a normal distribution; points of its grid.
+# Width of the kernel that smooths quantiles, relative to the optimum for a normal distribution; points of its grid.
 _KERNEL, _GRID = 0.6, 4096
 
 Images = Float[np.ndarray, "image value"]
@@ -56,8 +57,8 @@ class Activations:
 
     Attributes:
         rows: K of the block.
-        firing: for each image the rows that fire for it, in ascending order.
-        marks: for each image the features besides its values.
+        firing: for each image, the rows that fire for it, in ascending order.
+        marks: for each image, its features other than its values.
     """
 
     rows: int
@@ -70,13 +71,14 @@ class Block:
     """A block of K rows.
 
     Attributes:
-        attack: which kind.
+        attack: the kind of attack.
         rows: K.
         functional: `(functionals, D)`, unit variance on public images; empty for trap weights.
-        edges: per functional the lower edges of its bins, rising, `(functionals, bins)`; the first is −infinity.
+        edges: for each functional, the increasing lower edges of its bins, `(functionals, bins)`; the first is
+            −infinity.
         biases: of trap weights, `(K,)`; empty otherwise.
-        fingerprint: `(F, D)`, the cosines' directions.
-        seed: makes the trap weights anew.
+        fingerprint: `(F, D)`, the directions of the cosines.
+        seed: regenerates the trap weights.
     """
 
     attack: AttackName
@@ -92,7 +94,7 @@ class Block:
         return Activations(rows=self.rows, firing=self.firing(images), marks=self.marks(images))
 
     def firing(self, images: Images) -> list[Int[np.ndarray, " _"]]:
-        """For each image the rows that fire for it, rising.
+        """For each image, the rows that fire for it, in ascending order.
 
         Args:
             images: flattened and normalised, float32.
@@ -103,7 +105,7 @@ class Block:
         return [np.sort(row) for row in places]
 
     def bins(self, values: Float[np.ndarray, "image functional"]) -> Int[np.ndarray, "image functional"]:
-        """The row of each functional's bin that a value lies in."""
+        """For each functional, the row of the bin that contains the value."""
         bins = self.edges.shape[1]
         found = [
             np.searchsorted(edges[1:], column, side="right") + number * bins
@@ -121,18 +123,18 @@ class Block:
         phases = np.random.default_rng([self.seed, 6]).uniform(0, 2 * math.pi, count)
         marks = np.empty((len(images), 2 + count), np.float32)
         marks[:, 0] = self.length
-        # One by one, since a copy of a large batch in double precision would fill the memory.
+        # One at a time, since a copy of a large batch in double precision would exhaust memory.
         marks[:, 1] = [self.length * np.mean(np.square(image, dtype=np.float64)) for image in images]
         marks[:, 2:] = np.cos(images @ self.fingerprint.T + phases) * (self.length * math.sqrt(2 / count))
         return marks
 
     @property
     def length(self) -> float:
-        """L, the size of the constant, of the checksum about, and of the whole fingerprint."""
+        """L: the size of the constant, approximately of the checksum, and of the whole fingerprint."""
         return 0.5 * math.sqrt(self.fingerprint.shape[1])
 
     def trap_rows(self, values: int) -> Iterator[tuple[slice, Float[np.ndarray, "part value"]]]:
-        """The trap weights in blocks of rows, each with its place; always the same for the same seed."""
+        """The trap weights in blocks of rows, each with its slice; always the same for the same seed."""
         size = max(1, min(self.rows, _ROW_BYTES // (4 * values)))
         for first in range(0, self.rows, size):
             place = slice(first, min(first + size, self.rows))
@@ -149,17 +151,17 @@ def make_block(attack: AttackName, public: Images, *, rows: int, batch_size: int
     """The block that a server would send.
 
     Args:
-        attack: which kind.
-        public: images that the server has, none of those attacked; flattened and normalised, at least 2.
+        attack: the kind of attack.
+        public: at least 2 images that the server has, none of them attacked; flattened and normalised.
         rows: K, at least 2, and for peeling 2 per functional.
-        batch_size: images that it expects in an update.
-        seed: fixes its random weights.
+        batch_size: number of images that it expects in an update.
+        seed: determines its random weights.
 
     Raises:
         ValueError: too few images or rows.
     """
     functionals = {"trap-weights": 0, "imprint": 1, "peeling": FUNCTIONALS}[attack]
-    if len(public) < 2 or rows < max(2, 2 * functionals):  # noqa: PLR2004 a spread needs two
+    if len(public) < 2 or rows < max(2, 2 * functionals):  # noqa: PLR2004 a variance needs two
         raise ValueError(f"Expected {len(public)=} >= 2 and {rows=} >= {max(2, 2 * functionals)}.")
     values = public.shape[1]
     waves = np.random.default_rng([seed, 7]).standard_normal((COSINES, values), np.float32)
@@ -199,7 +201,7 @@ def pattern(values: int, *, seed: int) -> Float[np.ndarray, " value"]:
 
 
 def _trap_rows(seed: int, numbers: range, values: int) -> Float[np.ndarray, "part value"]:
-    """Weights whose positive half is the mirror of the negative, a little smaller, at random places."""
+    """Weights whose positive half mirrors the negative one, slightly smaller, at random positions."""
     half = values // 2
     rows = np.zeros((len(numbers), values), np.float32)
     for place, number in enumerate(numbers):
@@ -212,10 +214,10 @@ def _trap_rows(seed: int, numbers: range, values: int) -> Float[np.ndarray, "par
 
 
 def _functionals(public: Images, count: int, generator: np.random.Generator) -> Float[np.ndarray, "functional value"]:
-    """Random directions in which public images have unit variance and, as far as they tell, nothing in common.
+    """Random directions in which public images have unit variance and, as far as they show, are uncorrelated.
 
     Random mixtures of the strongest principal components, each scaled to unit variance: plain random directions would
-    all measure brightness above all, so that images that share a bin of one would share bins of the others.
+    all measure mostly brightness, so that images sharing a bin of one would share bins of the others.
     """
     centred = public - public.mean(axis=0)
     squares, vectors = np.linalg.eigh((centred @ centred.T).astype(np.float64) / len(public))
@@ -230,10 +232,10 @@ def _functionals(public: Images, count: int, generator: np.random.Generator) -> 
 
 
 def _quantile_of_rows(values: Float[np.ndarray, "image row"], share: float) -> Float[np.ndarray, " row"]:
-    """The value that a share of images stays under, row by row; beyond the sample by an exponential tail.
+    """The value below which a fraction of images lies, row by row; beyond the sample, by an exponential tail.
 
     Above a high threshold most distributions fall off like an exponential one, whose mean is that of the excesses
-    (Pickands, 1975); a normal tail would be far too short for pictures, whose brightness differs.
+    (Pickands, 1975); a normal tail would be far too short for pictures of varying brightness.
     """
     if 1 - share >= 1 / len(values):
         return np.quantile(values, share, axis=0)
@@ -244,9 +246,9 @@ def _quantile_of_rows(values: Float[np.ndarray, "image row"], share: float) -> F
 
 
 def _edges(values: Float[np.ndarray, " image"], bins: int) -> Float[np.ndarray, " bin"]:
-    """Lower edges of bins that are equally likely, the lowest open, from a kernel estimate of the distribution.
+    """Lower edges of equally likely bins, the lowest open, from a kernel estimate of the distribution.
 
-    Between the order statistics of a small sample lie gaps of random width; a kernel evens them out, and goes on
+    The gaps between the order statistics of a small sample have random widths; a kernel evens them out and extends
     beyond the outermost.
     """
     from scipy.special import ndtr

@@ -1,10 +1,10 @@
-"""The prior-aware attack: which of the candidates is the record that the training saw?
+"""The prior-aware attack: which of the candidates is the record used in training?
 
 The attacker holds m equally likely candidates, one of which is the target, and knows everything else about the
 training: all other records, which of them took part in which step, and the weights. Subtracting all of that from each
 noisy sum leaves the residual r = b·g + noise, where g is the target's clipped gradient and b says whether the target
-took part (with probability q; the attacker does not know when). Over the steps the attacker adds up how much better
-each candidate explains the residuals than no candidate does, and names the best one.
+took part (with probability q; the attacker does not know when). Over the steps, the attacker accumulates how much
+better each candidate explains the residuals than no candidate does, and names the best one.
 
 The worst-case attacker knows each candidate's gradient. The relaxed one does not know its sign, which changes at random
 from step to step.
@@ -33,7 +33,7 @@ Evidence = Float[np.ndarray, "trial candidate"]
 
 @dataclass(frozen=True, kw_only=True)
 class Channel:
-    """How a step hides a record: by noise and by sampling.
+    """How a step hides a record: noise and sampling.
 
     Attributes:
         noise_std: σ·C > 0, in the gradients' unit.
@@ -63,9 +63,9 @@ def clipped_gradients(
     Args:
         loss: the loss of one record.
         trainable: the leaves to differentiate with respect to.
-        records: records with one leading axis in every leaf.
+        records: records along the leading axis of every leaf.
         mask: true for real records; padding gives zeros.
-        clipping: the training's own, carried out by the same code.
+        clipping: the training's own clipping, done by the same code.
     """
     _, gradients = per_sample_gradients(loss, trainable, records)
 
@@ -81,24 +81,24 @@ def clipped_gradients(
 class Contest:
     """Many trials of the attack along one training.
 
-    Every trial has its own target, drawn uniformly from the candidates, and its own participation and noise in every
-    step.
-    The trials share the weights at which gradients are taken: those of one real training. Given the weights, the steps
-    are T Poisson-subsampled Gaussian mechanisms, each of sensitivity at most C whatever the weights are; so the bound
-    on T compositions holds for the success rate along any training, and trials along one are independent.
+    Each trial has its own target, drawn uniformly from the candidates, and its own participation and noise in each
+    step. The trials share the weights at which gradients are taken: those of one real training. Given the weights, the
+    steps are T Poisson-subsampled Gaussian mechanisms, each of sensitivity at most C, whatever the weights. The bound
+    on T compositions therefore holds for the success rate along any training, and trials along one training are
+    independent.
 
-    All that an attacker of this kind uses of a residual are its inner products with the candidates' gradients. These
-    are sampled directly, from their exact joint Gaussian distribution, whose covariance is the gradients' Gram matrix.
+    Such an attacker uses only the inner products of a residual with the candidates' gradients. These are sampled
+    directly, from their exact joint Gaussian distribution, whose covariance is the gradients' Gram matrix.
 
     Attributes:
         targets: each trial's target.
         evidence: for each adversary and trial the log-likelihood ratio of each candidate against none, so far.
 
     Args:
-        candidates: how many, at least 2.
-        trials: how many, at least 1.
+        candidates: number of candidates, at least 2.
+        trials: number of trials, at least 1.
         channel: noise and sampling.
-        adversaries: who attacks; all see the same residuals.
+        adversaries: the adversaries that attack; all see the same residuals.
         generator: draws targets, participation and noise.
     """
 
@@ -130,11 +130,11 @@ class Contest:
     def play_ideal(self, clipping_norm: float, *, steps: int) -> None:
         """Carry out steps in which the candidates' gradients are orthogonal and as long as clipping allows.
 
-        No training has such gradients in every step; they show what the attack reaches in the best case.
+        No training has such gradients in every step; they show what the attack achieves in the best case.
 
         Args:
             clipping_norm: C.
-            steps: how many.
+            steps: number of steps.
         """
         unit = np.eye(next(iter(self.evidence.values())).shape[1])
         for _ in range(steps):
@@ -148,8 +148,8 @@ class Contest:
             self.evidence[adversary] += step_evidence(inner, np.diag(gram), adversary=adversary, channel=self._channel)
 
     def successes(self, adversary: Adversary) -> int:
-        """In how many trials the candidate with the most evidence is the target."""
-        # Ties go to the first candidate; the target is drawn uniformly, so that this is as good as a coin.
+        """The number of trials in which the candidate with the most evidence is the target."""
+        # Ties go to the first candidate, which equals a random choice, since the target is drawn uniformly.
         return int((self.evidence[adversary].argmax(axis=1) == self.targets).sum())
 
     def _residuals(
@@ -163,7 +163,7 @@ class Contest:
 
 def gram_matrix(gradients: Gradients) -> Float[np.ndarray, "candidate candidate"]:
     """All inner products, in double precision: at tiny noise the evidence is a small difference of huge numbers."""
-    # BLAS gives the upper triangle; the transpose of a C-ordered matrix is what Fortran wants, so nothing is copied.
+    # BLAS gives the upper triangle; the transpose of a C-ordered matrix is in Fortran order, so nothing is copied.
     upper = np.triu(dsyrk(1.0, gradients.astype(np.float64, order="C").T, trans=1))
     return upper + np.triu(upper, 1).T
 
@@ -171,7 +171,7 @@ def gram_matrix(gradients: Gradients) -> Float[np.ndarray, "candidate candidate"
 def gram_root(gram: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:
     """A matrix A with A·Aᵀ = `gram`, which may be singular, as that of equal or vanishing gradients is.
 
-    By Cholesky's method. To survive singular matrices a share of 1e-12 of the largest square is added to all: a
+    By Cholesky decomposition. To handle singular matrices, 1e-12 of the largest square is added to all of them, a
     millionth of the standard deviation.
     """
     largest = float(gram.diagonal().max())
@@ -191,7 +191,7 @@ def step_evidence(
     Args:
         inner: ⟨g, r⟩ of each trial's residual with each candidate's gradient.
         squares: ‖g‖² of each candidate.
-        adversary: who looks.
+        adversary: the adversary.
         channel: noise and sampling.
 
     Source: Hayes, Mahloujifar & Balle (2023); Mironov, Talwar & Zhang (2019), the sampled Gaussian mechanism.

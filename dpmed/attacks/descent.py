@@ -1,12 +1,12 @@
-"""Descent on images until their gradient points where an observed update does.
+"""Descent on images until their gradient points in the same direction as an observed update.
 
 The attacker knows the weights and the labels, and sees one update. Starting from random images, the descent changes
-them until their gradient has the direction of the update, and prefers images without speckle. Which result is kept is
-decided by the attacker's own objective: the originals are never seen.
+them until their gradient has the direction of the update, favouring images without speckle. The attacker's own
+objective decides which result is kept; the originals are never seen.
 
 Source: Geiping, Bauermeister, Dröge & Moeller (2020), "Inverting gradients - how easy is it to break privacy in
 federated learning?", equation 4: one minus the cosine, total variation, signed gradients, Adam, values kept inside the
-valid range. Here the step size falls along a cosine, in place of their three jumps.
+valid range. Here the step size falls along a cosine instead of in three jumps.
 """
 
 from collections.abc import Callable
@@ -21,16 +21,16 @@ from jaxtyping import Array, Float, Key, PyTree
 
 Images = Float[Array, "image *space channel"]
 Gradient = PyTree[Float[Array, "..."]]
-# The images' update as the client would send it without noise, from images and whatever else the attacker knows.
+# The noiseless update that the client would send, computed from images and anything else the attacker knows.
 UpdateOf = Callable[[Images, PyTree], Gradient]
 
-# Keeps a gradient of zeros from dividing zero by zero.
+# Prevents a zero gradient from dividing zero by zero.
 _TINY = 1e-20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Descent:
-    """How images are searched for.
+    """Settings of the search for images.
 
     Attributes:
         iterations: steps of a descent, at least 1.
@@ -53,11 +53,11 @@ class Descent:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Inverted:
-    """What an inversion found.
+    """The result of an inversion.
 
     Attributes:
-        images: normalised.
-        objective: the attacker's, of these images: the smallest that was found.
+        images: normalised images.
+        objective: the attacker's objective for these images, the smallest found.
     """
 
     images: Float[np.ndarray, "image *space channel"]
@@ -73,7 +73,7 @@ def cosine_distance(one: Gradient, other: Gradient) -> Float[Array, ""]:
 
 
 def total_variation(images: Images) -> Float[Array, ""]:
-    """Mean absolute difference between neighbours, summed over the axes of space."""
+    """Mean absolute difference between neighbours, summed over the spatial axes."""
     return sum(
         (
             jnp.mean(jnp.abs(jnp.diff(images, axis=axis)))
@@ -88,7 +88,7 @@ class Inversion:
     """Descents for one kind of update; compiled once, used for every level and batch.
 
     Args:
-        update_of: the update of images, differentiable in them.
+        update_of: the update as a differentiable function of the images.
         low: smallest valid value of a normalised image, per channel.
         high: largest valid value, per channel.
         descent: how images are searched for.
@@ -124,7 +124,7 @@ class Inversion:
             observed: the update; its length does not matter.
             known: passed to the update function.
             shape: `(image, *space, channel)`.
-            key: fixes the first images.
+            key: determines the initial images.
             advance: called after every iteration.
         """
         found = [self._descend(observed, known, shape, one, advance) for one in _split(key, self._descent.restarts)]
@@ -153,7 +153,7 @@ class Inversion:
         value, slope = jax.value_and_grad(self._objective)(images, observed, known)
         better = value < best[1]
         best = (jnp.where(better, images, best[0]), jnp.where(better, value, best[1]))
-        # A slope that is not finite moves nothing, rather than everything to NaN.
+        # A slope that is not finite changes nothing, instead of turning everything into NaN.
         sign = jnp.sign(jnp.where(jnp.isfinite(slope), slope, jnp.zeros_like(slope)))
         moves, state = self._adam.update(sign, state)
         return self._inside(images + moves), state, best

@@ -1,7 +1,8 @@
 """Gradient inversion: images found by descent from the update of an honest model.
 
-The client does with a few images what the training prescribes: per-sample gradients, clipped, summed, noise added;
-without privacy the plain sum. The attacker knows the weights, the labels and the clipping rule, and sees the update.
+The client processes a few images as the training prescribes: per-sample gradients are clipped and summed and noise is
+added; without privacy, they are only summed. The attacker knows the weights, the labels and the clipping rule, and sees
+the update.
 """
 
 from dataclasses import asdict, dataclass
@@ -27,19 +28,19 @@ from dpmed.reconstructions.images import image_files
 from dpmed.reconstructions.manifest import Level
 from dpmed.training.objective import Objective
 
-# The attack is made for one or a few images.
+# The attack is designed for one or a few images.
 _MOST_IMAGES = 64
 
 
 class InversionSettings(AttackSettings):
-    """What is inverted.
+    """Settings of the inversion.
 
     Attributes:
         attack: `inversion`.
-        batches: how many updates are attacked.
-        batch_size: images in an update; the attack is made for one or a few.
+        batches: number of updates attacked.
+        batch_size: images in an update; the attack is designed for one or a few.
         iterations: steps of each descent.
-        restarts: descents for each update; the one with the least objective is kept.
+        restarts: descents for each update; the one with the smallest objective is kept.
     """
 
     attack: Literal["inversion"] = "inversion"
@@ -49,7 +50,7 @@ class InversionSettings(AttackSettings):
     restarts: PositiveInt = Descent.restarts
 
     def prepare(self, target: Target, progress: Progress) -> "InversionAttack":
-        """Choose the images and set up client and attacker.
+        """Choose the images and set up the client and the attacker.
 
         Raises:
             InputError: there are too few training samples, or the target of a sample is its image.
@@ -60,14 +61,14 @@ class InversionSettings(AttackSettings):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ObservedUpdate:
-    """What the attacker sees and knows.
+    """The attacker's observation and prior knowledge.
 
     Attributes:
-        update: with noise.
+        update: the update with noise.
         known: weights, everything else that the model holds, and the targets.
         private: whether the update was clipped.
-        shape: of the images, `(image, *space, channel)`.
-        key: fixes the first images of the descents.
+        shape: shape of the images, `(image, *space, channel)`.
+        key: determines the initial images of the descents.
     """
 
     update: PyTree[Float[Array, "..."]]
@@ -79,7 +80,7 @@ class ObservedUpdate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Client:
-    """The side that trains: what it sends, but for the noise."""
+    """The side that trains: computes what it sends, apart from the noise."""
 
     objective: Objective
     clipping: FlatClipping | None
@@ -105,7 +106,7 @@ class InversionAttack:
         plan = target.plan
         if plan.dataset.info.task == "reconstruction":
             raise InputError(
-                "the target is the image itself, so the attacker, who is given targets, would be given the image",
+                "the target is the image itself, so an attacker who knows the targets would already have the image",
                 where="data.reconstruct",
             )
         self.chosen = choose_batches(plan, batches=settings.batches, batch_size=settings.batch_size)
@@ -147,7 +148,7 @@ class InversionAttack:
         return ObservedUpdate(update=update, known=known, private=level.is_private, shape=images.shape, key=key)
 
     def recover(self, observation: ObservedUpdate, advance: Advance) -> Finding:
-        """The images that descent ends with, and the attacker's own objective of them."""
+        """The final images of the descent, and the attacker's own objective for them."""
         found = self._inversions[observation.private].run(
             observation.update,
             observation.known,
@@ -162,7 +163,7 @@ class InversionAttack:
         )
 
     def describe(self) -> dict[str, Any]:
-        """How images are looked for."""
+        """Settings of the search."""
         return {
             **asdict(self._descent),
             "objective": "1 - cosine + total variation (Geiping et al., 2020), signed Adam, cosine step size",
@@ -176,6 +177,6 @@ class InversionAttack:
 
     def cells(self, level: Facts) -> dict[str, str]:
         """The attacker's own objective."""
-        # An objective that never was finite is null in JSON.
+        # An objective that was never finite is null in JSON.
         found = [np.inf if value is None else value for value in level["objective"]]
         return {"the attacker's objective (mean)": f"{np.mean(found):.4g}"}

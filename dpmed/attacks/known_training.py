@@ -1,7 +1,7 @@
-"""A training as the informed attacker follows it, knowing all records but the candidates, and the weights throughout.
+"""A training as seen by the informed attacker, who knows all records except the candidates, and all weights.
 
-The weights move by the config's own private steps over the known records. The target's own influence on them is left
-out, since many trials with different targets share one training; no bound rests on how the weights came about.
+The weights are updated by the config's own private steps over the known records. The target's own influence on them is
+left out, since many trials with different targets share one training; no bound rests on how the weights came about.
 """
 
 import time
@@ -32,8 +32,8 @@ class KnownTraining:
     """The training of a plan, without its candidates.
 
     Args:
-        plan: with a budget.
-        candidates: indices of the training records that the attacker chooses from; all others are known.
+        plan: a plan with a budget.
+        candidates: indices of the training records among which the attacker chooses; all others are known.
     """
 
     def __init__(self, plan: Plan, candidates: Int[np.ndarray, " candidate"]) -> None:
@@ -78,26 +78,26 @@ class KnownTraining:
         """The candidates' clipped gradients at the weights before each of the first `count` steps.
 
         Args:
-            step: moves the weights.
+            step: updates the weights.
             generator: draws the seed of the batches.
-            count: how many steps.
+            count: number of steps.
             first_draw: index of the first draw of noise; other trainings with the same step use other indices.
         """
         seed = int(generator.integers(1 << 31))
         sampler = PoissonSampler(len(self._known.members), self._budget.sampling_rate, "seeded", seed)
-        # A copy: a step uses up the buffers of the state that it is given.
+        # A copy, because a step donates the buffers of the state that it is given.
         state = jax.tree.map(jnp.array, self._initial)
         batches = self._known.stream(sampler.draw(number) for number in range(count))
         for number, microbatches in enumerate(batches):
             yield self._gradients(state, number)
             if number + 1 == count:
-                # No gradient is taken at the final weights.
+                # No gradient is computed at the final weights.
                 return
             state, total = accumulate(step, state, microbatches, number)
             state = step.update(state, total, draw=first_draw + number)
 
     def time_gradient(self) -> float:
-        """Seconds for one record's gradient, compilation left out, from one microbatch of candidates."""
+        """Seconds for one record's gradient, without compilation, measured on one microbatch of candidates."""
         numbers = np.arange(min(self._candidates.microbatch, len(self._candidates.members)))
         records = self._candidates.collect(numbers)
         self._one(self._initial, records, 0)

@@ -1,4 +1,4 @@
-"""What an attack will recover, by its combinatorics and the noise alone: what `auto` chooses by."""
+"""Predicts what an attack will recover, from combinatorics and noise alone; `auto` chooses by it."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from jaxtyping import Float
 
 from dpmed.attacks.blocks import FUNCTIONALS, AttackName
 
-# What counts as recovered; SSIM's constant for values from 0 to 1 (Wang et al., 2004); the side of its window.
+# The SSIM that counts as recovered; SSIM's constant for values from 0 to 1 (Wang et al., 2004); the side of its window.
 _ALIKE, _C2, _WINDOW = 0.95, 0.03**2, 7
 
 
 def predicted_share(attack: AttackName, *, rows: int, batch_size: int, seed: int = 0) -> float:
-    """The share of a batch that a noiseless update reveals, if images fall into rows at random.
+    """The fraction of a batch that a noiseless update reveals if images fall into rows at random.
 
-    Trap weights: some row fires for the image alone, each row firing for it with chance 1 / batch. Imprint: no other
-    image lies in its bin. Peeling: simulated, by which the threshold of an invertible Bloom look-up table with three
-    functionals (load 0.818; Goodrich & Mitzenmacher, 2011) comes out by itself.
+    Trap weights: some row fires only for this image, where each row fires for it with probability 1 / batch. Imprint:
+    no other image lies in its bin. Peeling: by simulation, which reproduces the threshold of an invertible Bloom
+    look-up table with three functionals (load 0.818; Goodrich & Mitzenmacher, 2011).
     """
     alone = (1 - 1 / rows) ** (batch_size - 1)
     if attack == "imprint":
@@ -31,14 +31,14 @@ def predicted_share(attack: AttackName, *, rows: int, batch_size: int, seed: int
 
 
 def pixel_noise(attack: AttackName, *, values: int, noise_multiplier: float) -> float:
-    """Standard deviation of the noise of a recovered value, in that of the normalised image.
+    """Standard deviation of the noise on a recovered value, in units of the normalised image's.
 
-    A clipped gradient that the block dominates has norm C, shared by the m rows that fire and by the image (about √D)
-    and its three marks (half of that each): the scalar is C / √(7/4 m D), and the noise σC.
+    A clipped gradient dominated by the block has norm C, shared by the m rows that fire and, within a row, by the image
+    (about √D) and its three marks (half of that each): the scalar is C / √(7/4 m D), and the noise σC.
 
     Args:
-        attack: which kind.
-        values: D, of a flattened image.
+        attack: the kind of attack.
+        values: D, the number of values of a flattened image.
         noise_multiplier: σ.
     """
     rows = {"trap-weights": 2, "imprint": 1, "peeling": FUNCTIONALS}[attack]
@@ -48,14 +48,14 @@ def pixel_noise(attack: AttackName, *, values: int, noise_multiplier: float) -> 
 def expected_similarity(
     images: Float[np.ndarray, "image *space channel"], noise_std: Float[np.ndarray, " channel"]
 ) -> Float[np.ndarray, " image"]:
-    """The SSIM of images to themselves with white noise, about.
+    """The approximate SSIM between images and the same images with white noise.
 
-    In a window of variance v, noise of variance e² leaves mean and covariance as they are, so that the SSIM is about
-    (2v + C₂) / (2v + e² + C₂); its mean over windows is the image's.
+    In a window of variance v, noise of variance e² does not change mean and covariance, so the SSIM is about (2v + C₂)
+    / (2v + e² + C₂); its mean over windows is the image's.
 
     Args:
-        images: public ones, values from 0 to 1.
-        noise_std: of each channel, in the same unit.
+        images: public images with values from 0 to 1.
+        noise_std: standard deviation for each channel, in the same unit.
     """
     from scipy.ndimage import uniform_filter
 
@@ -71,10 +71,10 @@ class Prediction:
     """What an attack is expected to recover at a level.
 
     Attributes:
-        attack: which kind.
-        share: of a batch, with an SSIM of at least 0.95.
-        similarity: the share that it tells apart, times their mean SSIM.
-        pixel_noise: standard deviation of a recovered value's noise, in that of the normalised image.
+        attack: the kind of attack.
+        share: fraction of a batch that is recovered with an SSIM of at least 0.95.
+        similarity: the fraction that it can separate, times their mean SSIM.
+        pixel_noise: standard deviation of the noise on a recovered value, in units of the normalised image's.
     """
 
     attack: AttackName
@@ -89,11 +89,11 @@ def predict(
     """What an attack is expected to recover.
 
     Args:
-        attack: which kind.
-        similarities: of public images to themselves with that noise.
+        attack: the kind of attack.
+        similarities: SSIM between public images and the same images with that noise.
         rows: K.
         batch_size: images in an update.
-        pixel_noise: as it goes into the prediction.
+        pixel_noise: noise to report in the prediction.
     """
     told_apart = predicted_share(attack, rows=rows, batch_size=batch_size)
     return Prediction(
@@ -105,7 +105,7 @@ def predict(
 
 
 def choose_attack(predictions: Sequence[Prediction]) -> Prediction:
-    """The attack that is expected to recover the largest share; where none does, that which comes nearest to it."""
+    """The attack that is expected to recover the largest fraction; if none recovers any, the one that comes closest."""
     return max(predictions, key=lambda one: (round(one.share, 2), one.similarity))
 
 

@@ -1,10 +1,10 @@
-"""The prior-aware attack: how often the strongest attacker of the theory names the right candidate, by experiment.
+"""The prior-aware attack: measures how often the strongest attacker in the theory identifies the right candidate.
 
-Measured beside the bounds of `dpmed bounds` at the same noise, steps, sampling rate and prior. The bounds hold for
-every attack, and against the candidates' own gradients this one is the best there is. So the gap between the two is not
-the attacker's weakness: gradients are shorter than the clipping norm, gradients of different candidates look alike, and
-with more than two candidates even the best decoder stays below a bound made of tests of one candidate against nobody.
-`ideal_rate` tells the causes apart: it is the same attack against orthogonal gradients of full length.
+The result is compared with the bounds of `dpmed bounds` at the same noise, steps, sampling rate and prior. The bounds
+hold for every attack, and given the candidates' own gradients this attack is optimal. The gap between the two is
+therefore not due to a weak attacker: gradients are shorter than the clipping norm, gradients of different candidates
+are similar, and with more than two candidates even the best decoder stays below a bound made of tests of one candidate
+against none. `ideal_rate` separates these causes: it is the same attack on orthogonal gradients of full length.
 """
 
 from collections.abc import Mapping
@@ -32,18 +32,18 @@ _MINUTE, _HOUR = 60, 3600
 
 
 class PriorAwareSettings(AttackSettings):
-    """What is measured.
+    """Settings of the measurement.
 
     Attributes:
         attack: `prior-aware`.
         candidates: m; the prior is κ = 1/m.
-        trials: at each level, for each adversary; spread evenly over the trainings.
-        trainings: how many trainings the trials of a level go along.
-        adversaries: who attacks.
-        longest_minutes: if the estimate is above this, the experiment is planned and not run.
+        trials: number of trials at each level, for each adversary; spread evenly over the trainings.
+        trainings: number of trainings over which the trials of a level are spread.
+        adversaries: the adversaries that attack.
+        longest_minutes: if the estimate is longer, the experiment is planned but not run.
     """
 
-    # Where the quickstart's bounds rise from guessing to certainty.
+    # The range in which the bounds for the quickstart rise from guessing to certainty.
     default_epsilons: ClassVar[tuple[float, ...]] = (1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
     # Without noise the attacker simply reads the gradient.
     also_non_private: ClassVar[bool] = False
@@ -59,18 +59,19 @@ class PriorAwareSettings(AttackSettings):
         """Choose the candidates and time one gradient.
 
         Raises:
-            InputError: no record would be left to be known, or there are fewer trials than trainings.
+            InputError: no other records would be left for the attacker to know, or there are fewer trials than
+                trainings.
         """
         return PriorAwareAttack(self, target, progress)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """What the experiment costs.
+    """The cost of the experiment.
 
     Attributes:
-        gradients: per-sample gradients.
-        seconds_per_gradient: as timed on this machine.
+        gradients: number of per-sample gradients.
+        seconds_per_gradient: measured on this machine.
     """
 
     gradients: int
@@ -84,7 +85,7 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class WatchedTrainings:
-    """What the attacker has gathered along the trainings of a level.
+    """The evidence that the attacker has gathered along the trainings of a level.
 
     Attributes:
         level: the level.
@@ -99,7 +100,7 @@ class PriorAwareAttack:
     """The prior-aware attack; see `Attack` for its attributes. All trainings of a level are one batch.
 
     Attributes:
-        estimate: what all levels cost.
+        estimate: the cost of all levels.
     """
 
     def __init__(self, settings: PriorAwareSettings, target: Target, progress: Progress) -> None:
@@ -120,7 +121,7 @@ class PriorAwareAttack:
         self._seed = plan.config.training.seed
         order = np.random.default_rng([self._seed, 0]).permutation(plan.train_size)
         self._training = KnownTraining(plan, np.sort(order[: settings.candidates]))
-        # As many along each training: the interval rests on that.
+        # Equally many along each training: the interval relies on that.
         self._trials_each = -(-settings.trials // settings.trainings)
         self.batches = 1
         self.work = Work(name="prior-aware attack", amount=settings.trainings * target.steps, unit="steps")
@@ -197,7 +198,8 @@ class PriorAwareAttack:
             )
             for name in {adversary, "worst-case"}
         }
-        # Each is computed on a grid of its own; whoever knows less cannot do better, so the smaller holds for both.
+        # Each is computed on its own grid; an adversary who knows less cannot do better, so the smaller bound holds for
+        # both.
         upper = min(bounds[adversary].upper, bounds["worst-case"].upper)
         trials, successes = found["trials"], found["successes"][adversary]
         interval = binomial_interval(successes, trials, confidence=_CONFIDENCE)

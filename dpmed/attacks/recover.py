@@ -1,9 +1,9 @@
 """From the rows of an update to images: the server's side, which sees nothing else and never looks at originals.
 
-A row that holds one image i alone is a_i c_i f(x_i) and noise: what stands at the constant gives the scalar. Two marks
-tell a single image from a mixture: the checksum, since the mean square of a mean is less than the mean of mean squares,
-precise where there is little noise; and the length of the fingerprint, which a mixture shortens, under any noise that
-leaves an image visible.
+A row that holds only one image i is a_i c_i f(x_i) plus noise; its entry for the constant gives the scalar. Two marks
+distinguish a single image from a mixture: the checksum, since the mean square of a mean is less than the mean of mean
+squares, which is precise if there is little noise; and the length of the fingerprint, which is shorter for a mixture,
+under any noise that leaves an image visible.
 """
 
 import math
@@ -14,19 +14,19 @@ from jaxtyping import Bool, Float, Int
 
 from dpmed.attacks.blocks import Block, Images
 
-# How many standard deviations of the noise a signal must stand out by, and a mark may be off by.
+# By how many standard deviations of the noise a signal must stand out, and a mark may be off.
 _SIGMAS = 5.0
-# Rounding of a float32 row, relative to its largest content, generously.
+# A generous bound on the rounding error of a float32 row, relative to its largest content.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Recovered:
-    """What a server makes of an update: images, the surest first.
+    """The images that a server recovers from an update, in order of decreasing certainty.
 
     Attributes:
-        rows: what the update holds after peeling.
-        chosen: the rows whose images these are.
+        rows: content of the update after peeling.
+        chosen: the rows that these images come from.
         single: how many of the first ones passed as single images.
     """
 
@@ -38,7 +38,7 @@ class Recovered:
         return len(self.chosen)
 
     def images(self, first: int = 0, last: int | None = None) -> Images:
-        """The images from number `first` to before `last`, flattened and normalised; a copy."""
+        """A copy of the images from number `first` up to but excluding `last`, flattened and normalised."""
         chosen = self.chosen[first:last]
         images = np.empty((len(chosen), self.rows.values), np.float32)
         for place, row in enumerate(chosen):
@@ -47,13 +47,14 @@ class Recovered:
 
 
 def recover(block: Block, rows: Float[np.ndarray, "row feature"], *, noise_std: float, batch_size: int) -> Recovered:
-    """The images that rows hold, and the server's best guesses up to the size of the batch.
+    """The images contained in the rows, and the server's best guesses for the rest of the batch.
 
     Args:
-        block: that was sent.
-        rows: of the update; used up.
-        noise_std: of each entry, which the training prescribes and the server knows; 0 without privacy.
-        batch_size: how many images there are, which the server knows.
+        block: the block that was sent.
+        rows: rows of the update; overwritten.
+        noise_std: standard deviation of the noise on each entry, prescribed by the training and known to the server; 0
+            without privacy.
+        batch_size: number of images, known to the server.
     """
     table = _Rows(block, rows, noise_std)
     found = _peel(block, table) if block.attack == "peeling" else _read_off(table)
@@ -61,13 +62,13 @@ def recover(block: Block, rows: Float[np.ndarray, "row feature"], *, noise_std: 
 
 
 class _Rows:
-    """Rows with what is known of their noise."""
+    """Rows with what is known about their noise."""
 
     def __init__(self, block: Block, rows: Float[np.ndarray, "row feature"], noise_std: float) -> None:
         self.content = rows
         self.values, self.length = block.fingerprint.shape[1], block.length
         self.squares = np.array([self._square(row) for row in rows])
-        # Rounding acts like noise, in proportion to what the row has held.
+        # Rounding acts like noise in proportion to the original content of the row.
         held = np.sqrt(self.squares / self.values)
         marks = np.abs(rows[:, self.values :]).max(axis=1).astype(np.float64)
         self.variance = noise_std**2 + np.square(_ROUNDING * held)
@@ -81,16 +82,16 @@ class _Rows:
         return self.content[among, self.values + 2 :]
 
     def singles(self, among: Int[np.ndarray, " _"]) -> Int[np.ndarray, " _"]:
-        """Which of some rows hold one image alone, the strongest first."""
+        """Those of the rows that hold only one image, strongest first."""
         scalar = self.content[among, self.values].astype(np.float64) / self.length
         mark_std = np.sqrt(self.mark_variance[among]) / self.length
         strong = ~self.used[among] & (np.abs(scalar) > _SIGMAS * mark_std) & (scalar != 0)
         among, scalar, mark_std = among[strong], scalar[strong], mark_std[strong]
-        # Standard deviations relative to the image, and to what stands at the marks.
+        # Standard deviations relative to the image and to the entries of the marks.
         noise, mark = np.sqrt(self.variance[among]) / np.abs(scalar), mark_std / np.abs(scalar)
         square = np.maximum(self.squares[among] / np.square(scalar) / self.values - np.square(noise), 0.0)
         checksum = self.content[among, self.values + 1].astype(np.float64) / (scalar * self.length)
-        # The scalar's own error moves both sides of the comparison, by twice and once.
+        # The scalar's own error affects both sides of the comparison, twice and once.
         spread = (4 * square * np.square(noise) + 2 * noise**4) / self.values + np.square(mark) * (
             1 + np.square(square)
         )
@@ -114,7 +115,7 @@ class _Rows:
         return math.sqrt(float(self.variance[row])) / max(scalar, 1e-300)
 
     def image(self, row: int) -> Float[np.ndarray, " value"]:
-        """The row divided by its scalar, which is not taken for less than its noise."""
+        """The row divided by its scalar, which is at least as large as its noise."""
         scalar = float(self.content[row, self.values]) / self.length
         least = math.sqrt(float(self.mark_variance[row])) / self.length
         size = max(abs(scalar), least)
@@ -123,7 +124,7 @@ class _Rows:
         return np.asarray(self.content[row, : self.values] / np.float32(math.copysign(size, scalar)), np.float32)
 
     def subtract(self, row: int, others: Int[np.ndarray, " _"]) -> None:
-        """Take what a row holds out of others."""
+        """Subtract the content of one row from others."""
         for other in others:
             self.content[other] -= self.content[row]
             self.variance[other] += self.variance[row]
@@ -146,7 +147,7 @@ def _peel(block: Block, table: _Rows) -> list[int]:
     while len(waiting):
         changed: set[int] = set()
         for row in table.singles(waiting).tolist():
-            # It may have been another bin of an image just found.
+            # It may have been another bin of an image found just before.
             if table.used[row] or not len(table.singles(np.array([row]))):
                 continue
             others = _other_bins(block, table, row)
@@ -161,13 +162,13 @@ def _peel(block: Block, table: _Rows) -> list[int]:
 
 
 def _other_bins(block: Block, table: _Rows, row: int) -> Int[np.ndarray, " _"] | None:
-    """The other rows that fire for a row's image: of the bins that its noisy value may lie in, those with its print.
+    """The other rows that fire for a row's image: of the bins that may hold its noisy value, those with its print.
 
-    None if the image does not belong into the row itself.
+    None if the image does not belong in the row itself.
     """
     value = table.image(row) @ block.functional.T
     error = _SIGMAS * table.noise_of(row) * np.sqrt(np.square(block.functional).sum(axis=1))
-    # Products of another shape are rounded otherwise.
+    # Products of another shape are rounded differently.
     error = error + 1e-5
     lowest, highest = block.bins((value - error)[None])[0], block.bins((value + error)[None])[0]
     own = (lowest <= row) & (row <= highest)
@@ -182,7 +183,7 @@ def _other_bins(block: Block, table: _Rows, row: int) -> Int[np.ndarray, " _"] |
 
 
 def _guess(table: _Rows, count: int) -> list[int]:
-    """Rows that stand out most, whether or not they are mixtures."""
+    """The rows that stand out most, whether or not they are mixtures."""
     strength = np.abs(table.scalars()) / np.sqrt(np.maximum(table.mark_variance, 1e-300))
     strength[table.used] = -1.0
     order = np.argsort(-strength, kind="stable")[: max(count, 0)]

@@ -1,4 +1,4 @@
-"""The table of attack results, `prior_aware.csv`: success rates beside bounds, a row per adversary and level.
+"""The table of attack results, `prior_aware.csv`: success rates and bounds, one row per adversary and level.
 
 The prior-aware attack writes it; `dpmed bounds` reads it, and it may have come from elsewhere: every value is checked.
 """
@@ -19,7 +19,7 @@ from dpmed.privacy.loss.losses import Adversary
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 _MOST_BYTES = 1 << 24
-# What all rows of a table have in common.
+# Columns whose values are the same in all rows of a table.
 _TRAINING = ("sampling_rate", "steps", "prior")
 
 
@@ -29,22 +29,22 @@ class AttackResult:
 
     Attributes:
         adversary: `worst-case` or `relaxed`.
-        epsilon: ε of the level, as it was asked for.
+        epsilon: ε of the level, as requested.
         epsilon_pld: ε of its noise by privacy-loss distributions.
         epsilon_rdp: ε of its noise by Rényi DP.
         noise_multiplier: σ.
         sampling_rate: q.
         steps: T.
-        prior: κ, the chance of guessing.
-        trials: how often the attack was carried out.
-        successes: in how many of them the attacker named the right candidate.
-        success_rate: their share.
+        prior: κ, the probability of guessing right.
+        trials: number of times the attack was carried out.
+        successes: number of trials in which the attacker named the right candidate.
+        success_rate: successes / trials.
         ci_low: lower end of its exact 99 % interval.
-        ci_high: upper end of it.
-        bound_upper: what the theory allows at most.
-        bound_lower: what it allows at least; the gap to `bound_upper` shows how tight the bound is.
+        ci_high: upper end of that interval.
+        bound_upper: theoretical upper bound.
+        bound_lower: lower bound on the same quantity; the gap to `bound_upper` shows how tight the bound is.
         gap: `bound_upper` - `success_rate`.
-        ideal_rate: success rate of the same attack on orthogonal gradients of full length; None if it is not known.
+        ideal_rate: success rate of the same attack on orthogonal gradients of full length; None if unknown.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
@@ -85,8 +85,8 @@ def read_results(path: Path) -> tuple[AttackResult, ...]:
     """Read and check the table.
 
     Raises:
-        InputError: the file is missing or too large, lacks a column or a row, a value is not what it should be, or its
-            rows speak of different trainings; the message names line and column.
+        InputError: the file is missing or too large, lacks a column or a row, has an invalid value, or its rows refer
+            to different trainings; the message names line and column.
     """
     where = str(path)
     try:

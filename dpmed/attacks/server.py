@@ -19,10 +19,10 @@ from dpmed.progress import Progress
 from dpmed.reconstructions.images import ImageFiles
 from dpmed.reconstructions.manifest import Level
 
-# Images from which the server learns its block, and the bytes that they may take.
+# Number of images from which the server learns its block, and the bytes that they may take.
 _PUBLIC_IMAGES, _PUBLIC_BYTES = 2048, 256 << 20
 _TRIED_IMAGES, _LOOKED_AT = 8, 64
-# How much longer the block's gradient is made than that of the model behind it, which clipping would favour otherwise.
+# How much longer the block's gradient is made than that of the model behind it, which would otherwise dominate.
 _DOMINANCE = 1000.0
 _MICROBATCH_BYTES = 256 << 20
 _BYTES_PER_VALUE = 400
@@ -30,12 +30,12 @@ _BYTES_PER_VALUE = 400
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NoisyUpdate:
-    """What the server receives, and what it knows of it.
+    """What the server receives and knows about it.
 
     Attributes:
-        block: that it sent.
-        rows: of the block's gradient, with noise; used up by the recovery.
-        noise_std: of each entry, as the training prescribes; 0 without privacy.
+        block: the block that it sent.
+        rows: rows of the block's gradient, with noise; overwritten by the recovery.
+        noise_std: standard deviation of the noise on each entry, as the training prescribes; 0 without privacy.
         batch_size: images in the update.
     """
 
@@ -47,14 +47,14 @@ class NoisyUpdate:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answers:
-    """What the client computes from a batch: enough for every block and level.
+    """What the client computes from a batch, enough for every block and level.
 
     Attributes:
         server: the server that asked.
-        images: of the batch, flattened and normalised.
-        responses: of the model behind the block.
-        clipping_norm: C; None where no level is private.
-        activations: of each kind of block that was asked for so far.
+        images: images of the batch, flattened and normalised.
+        responses: responses of the model behind the block.
+        clipping_norm: C; None if no level is private.
+        activations: activations of each kind of block requested so far.
     """
 
     server: "MaliciousServer"
@@ -84,8 +84,8 @@ class MaliciousServer:
     """A server that puts blocks in front of a plan's model.
 
     Args:
-        plan: of the target training.
-        rows: of each block.
+        plan: plan of the target training.
+        rows: rows of each block.
         batch_size: images in an update.
     """
 
@@ -98,7 +98,7 @@ class MaliciousServer:
         shape = plan.dataset.info.input_shape
         values = math.prod(shape)
         outside = np.concatenate([plan.split.validation, plan.split.test])
-        # Spread over both splits, whose order may mean something.
+        # Spread over both splits, whose order may be meaningful.
         count = min(len(outside), _PUBLIC_IMAGES, max(_TRIED_IMAGES, _PUBLIC_BYTES // (4 * values)))
         outside = np.random.default_rng([self._seed, 8]).permutation(outside)[:count]
         self._public, _ = self._load(outside)
@@ -120,7 +120,7 @@ class MaliciousServer:
         }
 
     def block(self, attack: AttackName) -> Block:
-        """The block of a kind, built once."""
+        """The block of a kind, built only once."""
         if attack not in self._blocks:
             self._blocks[attack] = make_block(
                 attack, self._public, rows=self._rows, batch_size=self._batch_size, seed=self._seed
@@ -128,7 +128,7 @@ class MaliciousServer:
         return self._blocks[attack]
 
     def predict(self, attack: AttackName, level: Level, files: ImageFiles) -> Prediction:
-        """What the server expects to recover at a level, judging by the noise and its public images alone."""
+        """What the server expects to recover at a level, judging only by the noise and its public images."""
         noise = pixel_noise(attack, values=self._public.shape[1], noise_multiplier=level.noise_multiplier)
         low, high = files.limits()
         some = self._public[:_LOOKED_AT].reshape(-1, *self._plan.dataset.info.input_shape)
@@ -136,7 +136,7 @@ class MaliciousServer:
         return predict(attack, similarities, rows=self._rows, batch_size=self._batch_size, pixel_noise=noise)
 
     def answer(self, numbers: Int[np.ndarray, " image"], progress: Progress) -> Answers:
-        """What the client computes from a batch, apart from what depends on block and level."""
+        """What the client computes from a batch, except for what depends on block and level."""
         images, targets = self._load(numbers)
         with progress.task("client's gradients", total=len(numbers), unit="images") as task:
             responses = self._client.respond(self._trainable, images, targets, advance=task.advance)
@@ -145,7 +145,7 @@ class MaliciousServer:
         return Answers(server=self, images=images, responses=responses, clipping_norm=norm)
 
     def _choose_scale(self, numbers: Int[np.ndarray, " image"]) -> float:
-        """So large that the block dominates the clipped gradient, judged by public images."""
+        """A scale at which the block dominates the clipped gradient, judged by public images."""
         found = self._client.respond(self._trainable, *self._load(numbers), advance=lambda _: None)
         length = math.sqrt(7 / 4 * self._public.shape[1])
         own = float(np.median(np.abs(found.slopes))) * length / self._rows
@@ -170,7 +170,7 @@ class MaliciousServer:
 
 
 def _without_zero_matrices(trainable: PyTree[Array], seed: int) -> PyTree[Array]:
-    """Random weights in the place of matrices that are zero: behind a head of zeros no gradient reaches the block."""
+    """Replaces zero matrices by random weights: behind a zero head, no gradient would reach the block."""
     keys = iter(jax.random.split(jax.random.key(seed), len(jax.tree.leaves(trainable))))
 
     def wake(leaf: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The attacks by name: one line for each. Imports nothing heavy, since the command line lists the names."""
+"""The attacks by name, one line each. Imports nothing heavy, since the command line lists the names."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -25,10 +25,10 @@ def read_settings(attack: str, given: Mapping[str, Any]) -> "AttackSettings":
 
     Args:
         attack: its name.
-        given: settings by name; what is None counts as not given.
+        given: settings by name; None counts as not given.
 
     Raises:
-        InputError: no attack of that name, or a setting that it does not use, or one out of range; names the setting.
+        InputError: there is no attack of that name, or a setting is not used or out of range; the message names it.
     """
     from pydantic import ValidationError
 

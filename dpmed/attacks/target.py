@@ -1,4 +1,4 @@
-"""The training that an attack is aimed at: its plan, its weights, and the loss that its clients compute."""
+"""The training under attack: its plan, its weights, and the loss that its clients compute."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -21,24 +21,24 @@ def target_plan(config: Config, progress: Progress, *, weights: Path | None = No
     """The plan of the training that is attacked.
 
     Args:
-        config: of the training.
-        progress: is told how the reading of data goes on.
+        config: config of the training.
+        progress: shows how far the reading of data is.
         weights: a run folder, or its model.eqx, whose weights are attacked; None for fresh ones.
 
     Raises:
-        InputError: the config clips in another way than attacks can model, its model mixes the samples of a batch, or
+        InputError: the config clips in a way that attacks cannot model, its model mixes the samples of a batch, or
             `make_plan` or `with_weights` refuses it.
     """
     if config.privacy is not None and config.privacy.clipping.name != "flat":
         raise InputError(
-            f'"{config.privacy.clipping.name}", but attacks are made for updates of flat clipping only',
+            f'"{config.privacy.clipping.name}", but attacks only support updates with flat clipping',
             where="privacy.clipping",
             remedy='Attack the training with clipping = "flat", without the keys of the other kind.',
         )
     if config.training.precision != "float32":
-        # Rounding would blunt the attack, and what it measures must not look smaller than it is.
+        # Rounding would weaken the attack, and the measured risk must not look smaller than it is.
         config = config.model_copy(update={"training": config.training.model_copy(update={"precision": "float32"})})
-        progress.say("Attacks compute in float32, whatever the training does: they recover no less that way.")
+        progress.say("Attacks compute in float32, whatever the training uses: they recover no less that way.")
     plan = make_plan(config, progress)
     if plan.model.mixes_samples:
         raise InputError(
@@ -50,15 +50,15 @@ def target_plan(config: Config, progress: Progress, *, weights: Path | None = No
 
 
 def weights_file(path: Path) -> Path:
-    """The file with the weights of a run folder; a file is taken as it is."""
+    """The weights file of a run folder; a path to a file is returned unchanged."""
     return path / _WEIGHTS_FILE if path.is_dir() else path
 
 
 def with_weights(plan: Plan, path: Path | None) -> Plan:
-    """The plan with the weights of a run folder (or its model.eqx) in place of fresh ones.
+    """The plan with the weights of a run folder (or its model.eqx) instead of fresh ones.
 
     Raises:
-        InputError: they are missing, damaged or of another model.
+        InputError: they are missing, damaged or from another model.
     """
     if path is None:
         return plan
@@ -69,5 +69,5 @@ def with_weights(plan: Plan, path: Path | None) -> Plan:
 
 
 def target_objective(plan: Plan) -> tuple[Objective, PyTree, NonTrainable]:
-    """The plan's objective, the leaves that it trains and all others."""
+    """The plan's objective, its trainable leaves and all others."""
     return build_objective(plan.config, plan.dataset.info, plan.model, class_counts=plan.class_counts)

@@ -1,10 +1,10 @@
-"""The update that a client sends of an attacked model, without ever holding a per-sample gradient of the block.
+"""The update that a client of an attacked model sends, without ever storing a per-sample gradient of the block.
 
-A row's gradient is a scalar times the image's features, so a sample's squared norm over the whole model is
-a² · (rows that fire) · ‖f(x)‖² + ‖gradient of the model behind the block‖², and the clipped sum of row k is
-Σ c_i a_i f(x_i) over the images that it fires for. Only the model behind needs automatic differentiation, and of its
-gradient only the norm is kept. Noise of a row is drawn when the row is looked at: one array of all rows is held once,
-at every level anew.
+A row's gradient is a scalar times the image's features, so a sample's squared norm over the whole model is a² · (rows
+that fire) · ‖f(x)‖² + ‖gradient of the model behind the block‖², and the clipped sum of row k is Σ c_i a_i f(x_i) over
+the images that it fires for. Only the model behind the block needs automatic differentiation, and only the norm of its
+gradient is kept. The noise of a row is drawn when the row is produced, so only one array of all rows exists at a time,
+made afresh for every level.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,11 +26,11 @@ ImageLoss = Callable[[PyTree[Float[Array, "..."]], Float[Array, "*space channel"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Responses:
-    """What the update needs of the model behind the block, the same for every block.
+    """What the update needs from the model behind the block, the same for every block.
 
     Attributes:
         slopes: ⟨∂loss/∂output of the block, P⟩ of each sample.
-        norms: of the gradient of the model behind the block, of each sample.
+        norms: norm of the gradient of the model behind the block, for each sample.
     """
 
     slopes: Float[np.ndarray, " image"]
@@ -42,10 +42,10 @@ class Update:
     """A noiseless update of the block, as its few non-zero outer products.
 
     Attributes:
-        images: flattened and normalised.
-        activations: what the block makes of them.
-        weights: c_i a_i, what each image is multiplied by in every row that it fires.
-        sensitivity: no image moves the whole gradient by more than this in L2 norm; None where nothing is clipped.
+        images: flattened and normalised images.
+        activations: the block's activations for them.
+        weights: c_i a_i, the factor on each image in every row that it fires.
+        sensitivity: no image changes the whole gradient by more than this in L2 norm; None if nothing is clipped.
     """
 
     images: Images
@@ -54,11 +54,11 @@ class Update:
     sensitivity: float | None
 
     def noise_std(self, noise_multiplier: float) -> float:
-        """The standard deviation of private training's noise on each entry; 0 where nothing is clipped."""
+        """The standard deviation of private training's noise on each entry; 0 if nothing is clipped."""
         return noise_multiplier * (self.sensitivity or 0.0)
 
     def send(self, *, noise_std: float, generator: np.random.Generator) -> Float[np.ndarray, "row feature"]:
-        """The rows as the server receives them: float32, with fresh noise of that standard deviation.
+        """The rows as received by the server: float32, with fresh noise of that standard deviation.
 
         The columns are the features: the image's values, then its marks.
         """
@@ -68,7 +68,7 @@ class Update:
             generator.standard_normal(out=sums, dtype=np.float32)
             sums *= np.float32(noise_std)
         for row, members in _by_row(self.activations.firing).items():
-            # In float64 and rounded once, with the noise in it, as in the training.
+            # In float64 and rounded once, after the noise was added, as in training.
             held = np.zeros(sums.shape[1])
             for number in members:
                 held[:values] += self.weights[number] * self.images[number]
@@ -82,16 +82,16 @@ def clipped_update(
 ) -> Update:
     """The noiseless update of the block.
 
-    Guarantee: as `dpmed.dpsgd.clipped_sum.clip_and_sum` over the whole gradient of block and model would give it.
+    Guarantee: the same as `dpmed.dpsgd.clipped_sum.clip_and_sum` over the whole gradient of block and model.
 
     Args:
-        images: flattened and normalised.
-        activations: what the block makes of them.
-        responses: of the model behind it.
+        images: flattened and normalised images.
+        activations: the block's activations for them.
+        responses: responses of the model behind it.
         scale: s > 0 of the block.
-        clipping_norm: C; None without privacy, where nothing is clipped.
+        clipping_norm: C; None without privacy, when nothing is clipped.
     """
-    # As in the training, a gradient that is not finite counts as zero.
+    # As in training, a gradient that is not finite counts as zero.
     finite = np.isfinite(responses.slopes) & np.isfinite(responses.norms)
     weights = np.where(finite, scale / activations.rows * responses.slopes, 0.0)
     sensitivity = None
@@ -119,12 +119,12 @@ def _by_row(firing: Sequence[Int[np.ndarray, " _"]]) -> dict[int, list[int]]:
 
 
 class Client:
-    """The side that trains: differentiates the model behind the block, a microbatch of samples at once.
+    """The side that trains: differentiates the model behind the block, one microbatch of samples at a time.
 
     Args:
-        loss: of one sample, given the block's output.
-        sign_pattern: P, of an image's shape.
-        microbatch: samples that are differentiated at once.
+        loss: the loss of one sample, given the block's output.
+        sign_pattern: P, in the shape of an image.
+        microbatch: samples differentiated at once.
     """
 
     def __init__(self, loss: ImageLoss, *, sign_pattern: Float[np.ndarray, "*space channel"], microbatch: int) -> None:
@@ -145,9 +145,9 @@ class Client:
 
         Args:
             trainable: weights behind the block.
-            images: flattened and normalised; activations of the block are negligible, so that they are its output.
-            targets: as the loss takes them.
-            advance: is told how many samples are done.
+            images: flattened and normalised; the block's activations are negligible, so these are also its output.
+            targets: as expected by the loss.
+            advance: called with the number of samples done.
         """
         shape = self._pattern.shape
         found = []

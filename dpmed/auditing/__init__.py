@@ -1,1 +1,1 @@
-"""A training put to the test: canaries that are in it or not, guesses, and what these say of ε at least."""
+"""Auditing a training: canaries that are included or not, guesses about them, and the lower limit on ε that follows."""

@@ -1,10 +1,10 @@
-"""Canaries: records whose taking part an auditor tries to tell from one training.
+"""Canaries: records whose participation an auditor tries to detect from a single training.
 
-A *gradient* canary has a gradient of its own direction, as long as clipping lets it be: a parameter beside the model's,
-one for each canary, that no other record moves. It is sampled, clipped, summed and noised by the code that does so to
-all records, and the auditor sees its noisy gradient in every step: what the strongest attacker sees of a target whose
-gradient is known to him. An *input* canary is an image of the held-out splits with a wrong label, as an outsider could
-plant it: the auditor sees the final model alone.
+A *gradient* canary has a gradient in its own direction, as long as clipping permits: an extra parameter for each
+canary, which no other record affects. It is sampled, clipped, summed and noised by the same code as all records, and
+the auditor sees its noisy gradient in every step, as the strongest attacker sees a target whose gradient is known. An
+*input* canary is an image from the held-out splits with a wrong label, as an outsider could plant it; the auditor only
+sees the final model.
 """
 
 from collections.abc import Callable, Iterator
@@ -29,18 +29,18 @@ from dpmed.progress import Progress
 from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import accumulate
 
-# How much longer a canary's gradient is than clipping lets it be, so that what is left is as long as it may be.
+# How much longer a canary's gradient is than clipping permits, so that it has the greatest length after clipping.
 _LONG = 1e3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Observed:
-    """What an auditor has seen of one training.
+    """What an auditor has seen of a training.
 
     Attributes:
-        included: for each canary whether it was in.
-        scores: for each kind of score one number per canary, higher where it rather was in.
-        seen: noisy gradients over a canary's reach; None where the auditor sees none.
+        included: for each canary, whether it was included.
+        scores: for each kind of score, one number per canary, higher if it was more likely included.
+        seen: noisy gradients divided by a canary's reach; None if the auditor sees none.
     """
 
     included: Bool[np.ndarray, " canary"]
@@ -49,10 +49,10 @@ class Observed:
 
 
 def log_likelihood_ratio(x: Float[np.ndarray, " canary"], rate: float, noise: float) -> Float[np.ndarray, " canary"]:
-    """log(1 - q + q N(x; 1, σ²) / N(x; 0, σ²)): what a step's noisy value says for having been in.
+    """log(1 - q + q N(x; 1, σ²) / N(x; 0, σ²)): the evidence for inclusion from a step's noisy value.
 
     Args:
-        x: of each canary, 1 where it takes part but for the noise.
+        x: value for each canary, without noise 1 if it takes part.
         rate: q.
         noise: σ.
     """
@@ -70,26 +70,26 @@ Predict = Callable[[Int[np.ndarray, " sample"]], Predictions]
 def observe_gradients(
     plan: Plan, included: Bool[np.ndarray, " canary"], progress: Progress
 ) -> tuple[Observed, Predict]:
-    """Train with gradient canaries, and see their noisy gradients.
+    """Train with gradient canaries and observe their noisy gradients.
 
     Args:
-        plan: private; σ, q and the steps are its own.
-        included: which canaries are in.
-        progress: shows how far the training is.
+        plan: a private plan, which determines σ, q and the steps.
+        included: which canaries are included.
+        progress: shows the progress of training.
 
     Returns:
-        What was seen, with two scores: the log-likelihood ratio of all steps under the claim, and how much a canary's
-        noisy gradients vary, which noise that is used twice gives away. And the final model's predictions.
+        The observation, with two scores: the log-likelihood ratio of all steps under the claim, and the variance of a
+        canary's noisy gradients, which reveals noise that is used twice. Also the predictions of the final model.
 
     Raises:
-        InputError: the plan has no privacy, or its clipping norm moves.
+        InputError: the plan has no privacy, or its clipping norm is adaptive.
     """
     budget, clipping = plan.budget, plan.clipping
     if budget is None or clipping is None:
-        raise InputError("is missing: there is no ε to be tested", where="privacy")
+        raise InputError("is missing: there is no ε to test", where="privacy")
     if clipping.begin() is not None:
         raise InputError(
-            "moves the clipping norm, by which gradient canaries are measured",
+            "changes the clipping norm, against which gradient canaries are measured",
             where="privacy.clipping",
             remedy='Audit with privacy.clipping = "flat", or with input canaries.',
         )
@@ -109,12 +109,12 @@ def observe_gradients(
 
 
 class _WithCanaries:
-    """A plan's training with a parameter for each canary, and records that pull at these."""
+    """A plan's training with one parameter for each canary, and records that act on them."""
 
     def __init__(self, plan: Plan, included: Bool[np.ndarray, " canary"], secrets: Secrets) -> None:
-        assert plan.clipping is not None and plan.budget is not None  # noqa: S101 the caller looked
+        assert plan.clipping is not None and plan.budget is not None  # noqa: S101 checked by the caller
         numbers = np.flatnonzero(included)
-        # Their images are those of other records; what they pull at is their own.
+        # Their images are those of other records; the parameters that they act on are their own.
         members = [*plan.members, *(plan.members[number % len(plan.members)] for number in numbers.tolist())]
         budget = replace(plan.budget, train_size=len(members))
         self._plan = replace(plan, members=members, budget=budget)
@@ -159,7 +159,7 @@ class _WithCanaries:
         self._canaries, self._last = len(included), state
 
     def gradients(self, progress: Progress) -> Iterator[Float[np.ndarray, " canary"]]:
-        """The noisy gradient at each canary's parameter, step by step: what a step of rate 1 moves it by."""
+        """The noisy gradient of each canary's parameter, step by step (its change at a learning rate of 1)."""
         before = np.zeros(self._canaries)
         for state in steps(self._computation, progress):
             leaves: Any = state.trainable
@@ -168,7 +168,7 @@ class _WithCanaries:
             before, self._last = after, state
 
     def predict(self, numbers: Int[np.ndarray, " sample"]) -> Predictions:
-        """Of the model after the last step."""
+        """Predictions of the model after the last step."""
         leaves: Any = self._last.trainable
         return self._computation.evaluator(leaves["model"], self._last.rest, numbers)
 
@@ -187,19 +187,19 @@ def steps(computation: Computation, progress: Progress) -> Iterator[StepState]:
 
 
 def _free_mark(keys: UInt32[np.ndarray, "record 2"]) -> int:
-    """A first word that no record's key has."""
+    """A first word that does not occur in any record's key."""
     taken = set(keys[:, 0].tolist())
     return next(mark for mark in range(len(taken) + 1) if mark not in taken)
 
 
 @dataclass(frozen=True, eq=False)
 class Mislabelled:
-    """A data set with further samples: images of its own under other labels.
+    """A data set with additional samples: its own images with other labels.
 
     Attributes:
         whole: the data set.
-        sources: for each further sample the number of its image.
-        wrong: for each its label.
+        sources: for each additional sample, the index of its image.
+        wrong: for each additional sample, its label.
     """
 
     whole: Dataset
@@ -208,23 +208,23 @@ class Mislabelled:
 
     @property
     def info(self) -> Info:
-        """The data set's."""
+        """The constants of the data set."""
         return self.whole.info
 
     @property
     def labels(self) -> Int[np.ndarray, " sample"] | None:
-        """Of all samples."""
+        """Labels of all samples."""
         labels = self.whole.labels
         return None if labels is None else np.concatenate([labels, self.wrong.astype(labels.dtype)])
 
     @property
     def groups(self) -> list[str]:
-        """Each further sample is a unit by itself."""
+        """The units; each additional sample is its own unit."""
         return [*self.whole.groups, *(f"canary {number}" for number in range(len(self.sources)))]
 
     @property
     def official_split(self) -> Split | None:
-        """None: the plan has split already."""
+        """None, since the plan has already been split."""
         return None
 
     def columns(self) -> dict[str, Any]:
@@ -232,7 +232,7 @@ class Mislabelled:
         return {}
 
     def __len__(self) -> int:
-        """All samples."""
+        """The number of all samples."""
         return len(self.whole) + len(self.sources)
 
     def __getitem__(self, index: int) -> Sample:
@@ -247,24 +247,24 @@ class Mislabelled:
 def observe_inputs(
     plan: Plan, count: int, generator: np.random.Generator, progress: Progress
 ) -> tuple[Observed, Predict]:
-    """Train with mislabelled images of the held-out splits, and see the final model's loss of each.
+    """Train with mislabelled images from the held-out splits and observe the final model's loss on each.
 
     Args:
-        plan: of a classification, private.
-        count: canaries wanted; fewer where the held-out splits have fewer images.
+        plan: a private plan for classification.
+        count: number of canaries wanted; fewer if the held-out splits have fewer images.
         generator: tosses coins and chooses images and labels.
-        progress: shows how far the training is.
+        progress: shows the progress of training.
 
     Returns:
-        What was seen, and the final model's predictions for samples by number.
+        The observation, and the final model's predictions for samples by index.
 
     Raises:
-        InputError: the task is no classification, or nothing is held out.
+        InputError: the task is not classification, or nothing is held out.
     """
     info = plan.dataset.info
     held_out = np.concatenate([plan.split.validation, plan.split.test])
     if info.task != "classification" or plan.dataset.labels is None:
-        raise InputError(f"input canaries need a classification, not {info.task}", where="kind")
+        raise InputError(f"input canaries need a classification task, not {info.task}", where="kind")
     sources = generator.permutation(held_out)[:count]
     others = generator.integers(1, len(info.class_names), len(sources))
     wrong = (plan.dataset.labels[sources] + others) % len(info.class_names)
@@ -272,7 +272,7 @@ def observe_inputs(
     places = len(plan.dataset) + np.arange(len(sources))
     included = toss(len(sources), generator)
     members = [*plan.members, *(np.array([place]) for place in places[included])]
-    assert plan.budget is not None  # noqa: S101 the caller looked
+    assert plan.budget is not None  # noqa: S101 checked by the caller
     budget = replace(plan.budget, train_size=len(members))
     computation = build_computation(replace(plan, dataset=dataset, members=members, budget=budget), draw_secrets(plan))
     state = computation.initial

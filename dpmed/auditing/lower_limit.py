@@ -1,20 +1,20 @@
 """From guesses about who took part to a lower confidence limit of ε.
 
-Of m canaries each is put into one training or left out by a fair coin. An auditor who has seen the training guesses for
-r of them and is right v times. If the training is as private as claimed, so many right guesses are improbable, whatever
-the auditor does; from how improbable, a limit follows.
+A fair coin decides for each of m canaries whether it is included in one training. An auditor who has seen the training
+makes a guess for r of them and is right v times. If the training is as private as claimed, many right guesses are
+improbable, whatever the auditor does; a limit follows from how improbable they are.
 
-Two ways. By (ε, δ) alone: the number of right guesses is dominated by a binomial with success rate e^ε / (1 + e^ε), but
-for δ (Steinke, Nasr & Jagielski, 2023, Theorem 5.2). By the whole trade-off curve: let f̄(x) be the largest TPR at FPR
-x of any test for one canary, and p_i the chance of i right guesses. "The guess for canary j is right, and i guesses are
-right in all" becomes, when j's coin is turned over, "it is wrong, and i - 1 are right". Averaged over j and both coins,
-concavity of f̄ gives for every k
+There are two ways. From (ε, δ) alone: the number of right guesses is dominated by a binomial with success rate e^ε / (1
++ e^ε), up to δ (Steinke, Nasr & Jagielski, 2023, Theorem 5.2). From the whole trade-off curve: let f̄(x) be the largest
+TPR at FPR x of any test for one canary, and p_i the probability of i right guesses. If j's coin is flipped, "the guess
+for canary j is right, and i guesses are right in total" becomes "it is wrong, and i - 1 are right". Averaged over j and
+both outcomes, concavity of f̄ gives for every k
 
     Σ_{i ≥ k} (i / m) p_i  ≤  f̄( Σ_{i ≥ k-1} ((r - i) / m) p_i ).
 
-(Mahloujifar, Melis & Chaudhuri, 2024, "Auditing f-differential privacy in one run"; derived here for abstentions.) A
-distribution with P(at least v) = α that obeys this for all k puts all of α on v, and below only as much as it must; if
-that is more than 1 in all, the claim is rejected at level α.
+(Mahloujifar, Melis & Chaudhuri, 2024, "Auditing f-differential privacy in one run"; derived here for abstentions.) The
+most favourable distribution with P(at least v) = α that satisfies this for all k puts all of α on v, and only as much
+as necessary below; if that sums to more than 1, the claim is rejected at level α.
 """
 
 import math
@@ -40,8 +40,8 @@ class TradeOff:
     """Lines above a trade-off curve: TPR <= offset + slope · FPR, in both directions.
 
     Attributes:
-        slopes: above 0.
-        offsets: at FPR 0.
+        slopes: slope of each line, above 0.
+        offsets: its value at FPR 0.
     """
 
     slopes: Float[np.ndarray, " line"]
@@ -53,7 +53,7 @@ class TradeOff:
 
 
 def of_epsilon(epsilon: float, delta: float) -> TradeOff:
-    """The curve of (ε, δ) and nothing else. Source: Kairouz, Oh & Viswanath (2015)."""
+    """The curve of (ε, δ) alone. Source: Kairouz, Oh & Viswanath (2015)."""
     return _lines([epsilon], [delta])
 
 
@@ -66,17 +66,17 @@ def of_mechanism(mechanism: SampledGaussian) -> TradeOff:
 def _lines(epsilons: Sequence[float], deltas: Sequence[float]) -> TradeOff:
     growth = np.exp(np.minimum(epsilons, 700.0))
     delta = np.asarray(deltas)
-    # TPR <= δ + e^ε FPR, and with the roles of present and absent exchanged 1 - FPR <= δ + e^ε (1 - TPR).
+    # TPR <= δ + e^ε FPR, and with present and absent exchanged, 1 - FPR <= δ + e^ε (1 - TPR).
     slopes = np.concatenate([growth, 1 / growth, [1e-300]])
     offsets = np.concatenate([delta, 1 - (1 - delta) / growth, [1.0]])
     return TradeOff(slopes, offsets)
 
 
 def rejects(curve: TradeOff, *, canaries: int, guesses: int, correct: int, level: float) -> bool:
-    """Whether so many right guesses are improbable, at most `level`, for every training within the curve.
+    """Whether this many right guesses have a probability of at most `level` for every training within the curve.
 
     Args:
-        curve: that is claimed.
+        curve: the claimed curve.
         canaries: m >= r.
         guesses: r >= 1.
         correct: v in 0 .. r.
@@ -100,21 +100,21 @@ def rejects(curve: TradeOff, *, canaries: int, guesses: int, correct: int, level
 
 
 def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
-    """The chance of so many right guesses, at most, if the training is (ε, δ)-differentially private.
+    """An upper bound on the probability of this many right guesses if the training is (ε, δ)-differentially private.
 
     Source: Steinke, Nasr & Jagielski (2023), Theorem 5.2.
     """
     rate = 1 / (1 + math.exp(-epsilon))
     tail = float(stats.binom.sf(correct - 1, guesses, rate))
     counts = np.arange(1, correct + 1)
-    # P(v - i <= Binomial < v), each divided by i, the largest.
+    # The largest of P(v - i <= Binomial < v) / i.
     below = np.cumsum(stats.binom.pmf(correct - counts, guesses, rate))
     worst = float(np.max(below / counts, initial=0.0))
     return min(1.0, tail + 2 * canaries * delta * worst)
 
 
 def epsilon_by_guesses(*, canaries: int, guesses: int, correct: int, delta: float, level: float) -> float:
-    """The largest ε that is rejected at `level`, by (ε, δ) alone; 0 if none is."""
+    """The largest ε that is rejected at `level`, from (ε, δ) alone; 0 if none is."""
 
     def is_rejected(epsilon: float) -> bool:
         return p_value(canaries=canaries, guesses=guesses, correct=correct, epsilon=epsilon, delta=delta) <= level
@@ -139,7 +139,7 @@ def noise_by_curve(
         mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=claimed.sampling_rate, steps=claimed.steps)
         return rejects(of_mechanism(mechanism), canaries=canaries, guesses=guesses, correct=correct, level=level)
 
-    # The larger the noise, the smaller the curve: from the claim on, towards where the answer changes.
+    # The larger the noise, the lower the curve: search from the claim towards where the answer changes.
     low = high = claimed.noise_multiplier
     if is_rejected(high):
         low /= _STRIDE
@@ -162,10 +162,10 @@ def noise_by_curve(
 def epsilon_by_curve(
     claimed: SampledGaussian, *, canaries: int, guesses: int, correct: int, delta: float, level: float
 ) -> float:
-    """A lower limit of ε at δ, for a training that is what it claims to be but for its noise; 0 if nothing is rejected.
+    """A lower limit of ε at δ for a training that is as claimed except for its noise; 0 if nothing is rejected.
 
-    The trade-off curve is that of the claimed sampling and steps with some noise multiplier σ': all σ' from a certain
-    one on are rejected at `level`, and the ε of that one is the limit.
+    The trade-off curve is that of the claimed sampling and steps with some noise multiplier σ'. All σ' from a certain
+    value on are rejected at `level`, and the ε of that value is the limit.
     """
     noise = noise_by_curve(claimed, canaries=canaries, guesses=guesses, correct=correct, level=level)
     if noise is None:

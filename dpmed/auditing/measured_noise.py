@@ -1,9 +1,9 @@
-"""The noise of a training, measured: the sharpest test of a mechanism whose form is taken as claimed.
+"""Measures the noise of a training: the sharpest test of a mechanism whose form is assumed to be as claimed.
 
-Guesses about m canaries can never show more than an ε of about log m, however faulty the training. But the auditor of
-gradient canaries has seen the noise itself: at the canaries that were left out there is nothing else, and at those that
-were in, the step that one of them makes, with the sampling rate as its chance. The one over the other is the noise
-multiplier.
+Guesses about m canaries can never show an ε of more than about log m, however faulty the training. But the auditor of
+gradient canaries sees the noise itself: canaries that were left out show nothing else, and those that were included
+also show the step that a canary makes, with probability equal to the sampling rate. The ratio of noise to step is the
+noise multiplier.
 """
 
 import math
@@ -18,10 +18,10 @@ _FEWEST = 3
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredNoise:
-    """What the noisy gradients of canaries say of the noise.
+    """What the noisy gradients of canaries say about the noise.
 
     Attributes:
-        deviation: standard deviation of the noise in units of a canary's reach, within a canary over the steps.
+        deviation: standard deviation of the noise within a canary over the steps, in units of a canary's reach.
         deviation_upper: its upper confidence limit.
         step: how far a canary moves its parameter when it takes part, in the same units; 1 if clipped as claimed.
         step_lower: its lower confidence limit, at least 0.
@@ -34,28 +34,28 @@ class MeasuredNoise:
 
     @property
     def noise_multiplier_upper(self) -> float:
-        """σ at most; infinite where no step was seen for sure."""
+        """Upper limit of σ; infinite if no step was detected with certainty."""
         return self.deviation_upper / self.step_lower if self.step_lower > 0 else math.inf
 
 
 def measure_noise(
     seen: Float[np.ndarray, "step canary"], included: Bool[np.ndarray, " canary"], *, sampling_rate: float, level: float
 ) -> MeasuredNoise | None:
-    """Limits of the noise and of a canary's step, that hold together with a chance of at least 1 - `level`.
+    """Limits of the noise and of a canary's step that hold jointly with probability at least 1 - `level`.
 
-    The noise is normal by the claim, so that the sum of squares around each canary's own mean is distributed as χ²:
-    noise that is the same in every step leaves nothing of it. The step's limit is the larger of two, both Student's,
-    over the canaries that were in: by their means, and by how much more they vary, q (1 - q) times the step's square,
-    which is seen however noise is repeated.
+    The noise is claimed to be normal, so the sum of squares around each canary's own mean follows a χ² distribution;
+    noise that is the same in every step makes it vanish. The limit of the step is the larger of two, both from
+    Student's t over the included canaries: from their means, and from their additional variance, q (1 - q) times the
+    square of the step, which is visible even if noise is repeated.
 
     Args:
-        seen: noisy gradients over a canary's reach.
-        included: which were in.
+        seen: noisy gradients divided by a canary's reach.
+        included: which canaries were included.
         sampling_rate: q.
-        level: what may go wrong.
+        level: permitted probability of error.
 
     Returns:
-        None where there are too few canaries on a side, or only one step.
+        The limits; None if there are too few canaries on either side, or only one step.
     """
     steps, inside = len(seen), int(included.sum())
     outside = len(included) - inside

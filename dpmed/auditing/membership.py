@@ -1,4 +1,4 @@
-"""Membership inference on a training set itself: all of it, and each class and subgroup, where attacks concentrate."""
+"""Membership inference on the training set: on all of it, and on each class and subgroup, where attacks concentrate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float
 
 from dpmed.auditing.scores import Separation, separate
 
-# Fewer on either side say nothing.
+# With fewer on either side, nothing can be said.
 _FEWEST = 10
-# A column of more values is no grouping, but a number of each sample.
+# A column with more values does not group samples but identifies them.
 _MOST_VALUES = 20
 
 
@@ -20,11 +20,11 @@ class Group:
     """Samples with something in common.
 
     Attributes:
-        column: by which they are grouped: `class`, or a column of the data set; empty for all.
-        value: that they share.
-        members: of the training set.
-        non_members: of the test split.
-        separation: by the loss; None with fewer than ten of either.
+        column: what they are grouped by: `class` or a column of the data set; empty for all samples.
+        value: the value that they share.
+        members: number of samples from the training set.
+        non_members: number of samples from the test split.
+        separation: separation by the loss; None with fewer than ten of either.
     """
 
     column: str
@@ -45,15 +45,15 @@ def attack(
     member: Bool[np.ndarray, " sample"],
     columns: Mapping[str, np.ndarray],
 ) -> tuple[Group, ...]:
-    """A loss-based attack: who has the smaller loss took part.
+    """A loss-based attack: samples with smaller loss are taken to be members.
 
     Args:
-        losses: of the final model, for each sample.
-        member: whether it is of the training set.
-        columns: for each grouping the value of every sample; those with one value, or more than 20, are passed over.
+        losses: loss of the final model for each sample.
+        member: whether each sample is in the training set.
+        columns: for each grouping, the value of every sample; columns with only one value or more than 20 are skipped.
 
     Returns:
-        All samples, then group after group.
+        The results for all samples, then for each group.
 
     Source: Yeom, Giacomelli, Fredrikson & Jha (2018).
     """

@@ -1,4 +1,4 @@
-"""How well scores tell those who took part from those who did not, and how well any could."""
+"""How well scores separate members from non-members, and how well any score could."""
 
 import math
 from dataclasses import dataclass
@@ -15,21 +15,22 @@ from dpmed.privacy.tradeoff import Composition
 
 FPRS = (1e-3, 1e-2)
 _CONFIDENCE = 0.95
-# Of what may go wrong on one side of an interval of a TPR, half is the threshold's, half the TPR's at that threshold.
+# The error probability on one side of a TPR's interval is split equally between the threshold and the TPR at it.
 _HALF_SIDE = (1 - _CONFIDENCE) / 4
-# The curve above the ROC curve is summed from above at so many places: the sum is too large by less than one of them.
+# The curve above the ROC curve is summed from above in this many pieces: the sum exceeds it by less than one piece.
 _PLACES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Separation:
-    """What a membership test by one score reaches.
+    """The performance of a membership test by one score.
 
     Attributes:
-        auc: the chance that a member has a higher score than a non-member, ties by half.
-        auc_interval: 95 %.
+        auc: probability that a member has a higher score than a non-member, with ties counted half.
+        auc_interval: its 95 % interval.
         tpr: the TPR at FPR 0.001 and 0.01.
-        tpr_intervals: of these, 95 %; too few non-members to know a threshold of so small an FPR give a lower end of 0.
+        tpr_intervals: their 95 % intervals; the lower end is 0 if there are too few non-members to determine the
+            threshold of so small an FPR.
     """
 
     auc: float
@@ -48,12 +49,12 @@ class Separation:
 def separate(scores: Float[np.ndarray, " unit"], member: Bool[np.ndarray, " unit"]) -> Separation:
     """AUC, and TPR at low FPR.
 
-    The interval of a TPR allows for the threshold, whose FPR is known by the non-members' scores alone: it is between
-    the TPR at a threshold whose FPR is surely no larger, and that at one whose FPR is surely no smaller.
+    The interval of a TPR accounts for the threshold, whose FPR is known only from the scores of non-members: it extends
+    from the TPR at a threshold whose FPR is certainly no larger to that at one whose FPR is certainly no smaller.
 
     Args:
-        scores: higher where it rather was in.
-        member: whether it was; some of both.
+        scores: higher for more likely members.
+        member: whether each unit is a member; both must occur.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -61,7 +62,7 @@ def separate(scores: Float[np.ndarray, " unit"], member: Bool[np.ndarray, " unit
     auc = float(roc_auc_score(member, scores))
     found: list[float] = []
     for rate in FPRS:
-        # The lowest threshold that no more than this share of non-members exceeds.
+        # The lowest threshold exceeded by no more than this fraction of non-members.
         threshold = outside[len(outside) - 1 - int(rate * len(outside))]
         found.append(float((inside > threshold).mean()))
     low, high = (_tpr_interval(inside, outside, rate) for rate in FPRS)
@@ -74,7 +75,7 @@ def separate(scores: Float[np.ndarray, " unit"], member: Bool[np.ndarray, " unit
 
 
 def _auc_interval(auc: float, members: int, others: int) -> tuple[float, float]:
-    """Newcombe (2006), method 5: Hanley & McNeil's variance at the interval's own ends, so that 0 and 1 have one."""
+    """Newcombe (2006), method 5: Hanley & McNeil's variance at the interval's ends, so that 0 and 1 also have one."""
     normal = float(stats.norm.ppf(0.5 * (1 + _CONFIDENCE)))
     more = 0.5 * (members + others) - 1
 
@@ -90,7 +91,7 @@ def _auc_interval(auc: float, members: int, others: int) -> tuple[float, float]:
 def _tpr_interval(
     inside: Float[np.ndarray, " member"], outside: Float[np.ndarray, " other"], rate: float
 ) -> tuple[float, float]:
-    """`outside` is in rising order."""
+    """`outside` is in increasing order."""
     count = len(outside)
     places = np.arange(1, count + 1)
     # The FPR of the k-th largest score as threshold is Beta(k, count + 1 - k), whatever the scores' distribution.
@@ -110,12 +111,12 @@ def _tpr_interval(
 
 @dataclass(frozen=True, kw_only=True)
 class ProvenBounds:
-    """What no membership test exceeds, whatever it sees of the training and knows of all other records.
+    """Bounds on every membership test, whatever it sees of the training and knows about all other records.
 
     Attributes:
         advantage: TPR - FPR.
         auc: the area under the curve of the largest TPRs.
-        tpr: at FPR 0.001 and 0.01.
+        tpr: the TPR at FPR 0.001 and 0.01.
     """
 
     advantage: float
@@ -129,14 +130,14 @@ class ProvenBounds:
 
 
 def proven_bounds(mechanism: SampledGaussian) -> ProvenBounds:
-    """The bounds of a training, by its trade-off curve."""
+    """The bounds of a training, from its trade-off curve."""
     curve = of_mechanism(mechanism)
     rates = np.arange(1, _PLACES + 1) / _PLACES
     powers = np.min(curve.offsets[:, None] + np.minimum(curve.slopes[:, None] * rates, 2.0), axis=0)
     worst_case = Composition.of((mechanism,), "worst-case")
     return ProvenBounds(
         advantage=worst_case.advantage(),
-        # TPRs rise with the FPR: the right end of each piece is its largest.
+        # TPRs increase with the FPR, so the largest of each piece is at its right end.
         auc=min(1.0, math.fsum(np.minimum(powers, 1.0)) / _PLACES),
         tpr=(worst_case.upper_power(FPRS[0]), worst_case.upper_power(FPRS[1])),
     )

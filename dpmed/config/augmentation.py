@@ -1,4 +1,4 @@
-"""`[augmentation]`: random changes of training samples, made on the device inside the step."""
+"""`[augmentation]`: random changes to training samples, made on the device as part of the step."""
 
 from typing import Annotated
 
@@ -10,30 +10,31 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class AugmentationConfig(Table):
-    """Left out, samples are used as they are. Masks are moved along with their images."""
+    """If left out, samples are used unchanged. Masks are transformed along with their images."""
 
     multiplicity: Annotated[int, Field(ge=1, le=64)] = 1
-    """Changed versions of each sample per step; their gradients are averaged before clipping (De et al., 2022), so they
-    cost time but no privacy."""
+    """Augmented versions of each sample per step; their gradients are averaged before clipping (De et al., 2022), so
+    they cost time but no privacy."""
     flip: tuple[Probability, ...] = ()
-    """Chance of mirroring along each axis of the image in turn, as in [0.2, 0.2] for up-down and left-right; left out,
-    never."""
+    """Probability of flipping along each axis of the image in turn, such as [0.2, 0.2] for up-down and left-right; if
+    left out, never."""
     shift: Annotated[int, Field(ge=0)] = 0
-    """Largest shift along each axis, pixels; what enters is the edge continued."""
+    """Largest shift along each axis, in pixels; the border is filled by repeating the edge."""
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
-    """Largest rotation either way, degrees, in the plane of the first two axes."""
+    """Largest rotation in either direction, in degrees, in the plane of the first two axes."""
     crop: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Smallest side of a random crop as a share of the image's; the crop is stretched to the image's size. 1: none."""
+    """Smallest side of a random crop as a fraction of the image's; the crop is resized to the image's size. 1: no
+    crop."""
     brightness: Annotated[float, Field(ge=0)] = 0.0
-    """Largest constant added either way, in standard deviations of the normalised image (not to masks)."""
+    """Largest constant added or subtracted, in standard deviations of the normalised image (not applied to masks)."""
     contrast: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Largest relative change of the distance from the image's mean, either way (not of masks)."""
+    """Largest relative increase or decrease of the distance from the image's mean (not applied to masks)."""
     noise: Annotated[float, Field(ge=0)] = 0.0
-    """Standard deviation of Gaussian noise on the normalised image (not on masks); no privacy follows from it."""
+    """Standard deviation of Gaussian noise on the normalised image (not applied to masks); it provides no privacy."""
 
     @property
     def is_active(self) -> bool:
-        """Whether any sample is changed."""
+        """Whether samples are changed at all."""
         return any(self.flip) or self.resamples or any((self.shift, self.brightness, self.contrast, self.noise))
 
     @property

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-# A function (or class) of the user's own, and what it is called with: for data, models and losses alike.
+# A user's own function (or class) and its arguments; the same for data, models and losses.
 Factory = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
 Arguments = dict[str, JsonValue]
 
 
 class Table(BaseModel):
-    """One TOML table: unknown keys are refused, values are not coerced from other types, nothing changes later."""
+    """One TOML table: unknown keys are refused, values are never coerced from other types, and tables are immutable."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -1,4 +1,4 @@
-"""`[data]`: which data set, where it lies, how it is read and split. One table per data set, chosen by `name`."""
+"""`[data]`: which data set, where it is, and how it is read and split. One table per data set, chosen by `name`."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -9,7 +9,7 @@ from dpmed.config.base import Arguments, Factory, Table
 
 
 def _square(given: Any) -> Any:
-    # A bool is an int to Python. What has been in Python's hands must be a tuple already to be taken for one.
+    # To Python a bool is an int. Values validated as Python objects are accepted as tuples only if they already are.
     return (given, given) if type(given) is int else tuple(given) if isinstance(given, list) else given
 
 
@@ -61,88 +61,93 @@ MedMnistSet = Literal[
 
 
 class DataTable(Table):
-    """What every data set's table holds."""
+    """Keys shared by every data set table."""
 
     train_size: Annotated[int, Field(ge=1)] | None = None
-    """Number of training records, if known: plans and bounds then need no data. Checked against the data by `train`."""
+    """Number of training records, if known; plans and bounds then need no data. `train` checks it against the data."""
     limit: Annotated[int, Field(ge=3)] | None = None
-    """Use only so many samples, spread evenly over the data set; left out, all."""
+    """Use only this many samples, spread evenly over the data set; if left out, all."""
     test_fraction: Fraction = 0.1
-    """Share of the samples that are kept for the final test. Without meaning where the source prescribes a split."""
+    """Fraction of the samples held out for the final test. Ignored where the source prescribes a split."""
     validation_fraction: Fraction = 0.1
-    """Share of the samples that are left after the test split and measure progress during training."""
+    """Fraction of the remaining samples that are used for validation during training."""
     split_by: SplitRule = "stratified"
-    """`stratified`: classes keep their shares, and ε holds given the split; `keyed-hash`, for data sets whose units
-    have names: a unit's part follows from its name and the seed alone."""
+    """`stratified`: all parts have the same class proportions, and ε holds conditionally on the split; `keyed-hash`,
+    for data sets with named units: a unit's part depends on its name and the seed alone."""
     split_seed: Annotated[int, Field(ge=0)] | None = None
-    """Fixes which samples go where; left out, `training.seed` does."""
+    """Seed of the split; if left out, `training.seed`."""
     reconstruct: bool = False
-    """Learn to give back the image itself in place of its label; with `augmentation.noise`, to denoise."""
+    """Train the network to reproduce the image itself instead of its label; with `augmentation.noise`, to denoise
+    it."""
     max_samples_per_unit: Annotated[int, Field(ge=1)] | None = None
-    """Train on at most so many samples of each patient, lesion or scan (the first ones), whatever `privacy.unit` is."""
+    """Train on at most this many samples (the first ones) of each patient, lesion or scan, whatever `privacy.unit`
+    is."""
 
 
 class FilesTable(DataTable):
-    """What every data set that is read from files holds."""
+    """Keys shared by data sets that are read from files."""
 
     root: Path
-    """Folder of the data set as its source ships it."""
+    """Folder of the data set, laid out as distributed by its source."""
     cache: bool = True
-    """Keep decoded and resized samples on disk, so that files are decoded once and not in every epoch."""
+    """Keep decoded and resized samples on disk, so that files are decoded once instead of in every epoch."""
     cache_folder: Path | None = None
-    """Where these are kept, readable by you only; left out, `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`."""
+    """The cache folder, readable by you only; if left out, `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`."""
 
 
 class NormalisedTable(FilesTable):
-    """What data sets hold whose normalisation can be chosen."""
+    """Keys shared by data sets whose normalisation can be chosen."""
 
     mean: tuple[float, ...] | None = None
-    """Subtracted per channel, in the unit of `std`; left out, a public constant. Must not come from private data."""
+    """Subtracted from each channel, in the unit of `std`; if left out, a public constant. Must not come from private
+    data."""
     std: tuple[Positive, ...] | None = None
-    """Divides per channel, of values in 0 to 1 (volumes: in the unit of the window); left out, a public constant."""
+    """Divisor of each channel, for values scaled to 0 to 1 (for volumes, in the unit of the window); if left out, a
+    public constant."""
 
     @model_validator(mode="after")
     def _check_normalisation(self) -> Self:
         if (self.mean is None) != (self.std is None):
-            raise ValueError("data.mean and data.std are given together or not at all")
+            raise ValueError("data.mean and data.std must be given together or not at all")
         if self.mean is not None and self.std is not None and len(self.mean) != len(self.std):
             raise ValueError("data.mean and data.std need one value per channel each")
         return self
 
 
 class NamedUnitsTable(NormalisedTable):
-    """What data sets hold whose units have names of their own."""
+    """Keys shared by data sets whose units have names."""
 
     split_by: SplitRule = "keyed-hash"
-    """`keyed-hash`: a unit's part follows from its name and the seed alone, so that nobody moves when the data set
-    grows; `stratified`: classes keep their shares, but ε then holds given the split."""
+    """`keyed-hash`: a unit's part depends on its name and the seed alone, so that no unit changes parts when the data
+    set grows; `stratified`: all parts have the same class proportions, but ε then holds conditionally on the split."""
 
 
 class DigitsData(DataTable):
-    """1,797 handwritten digits of 8 × 8 pixels, which come with scikit-learn: nothing to download."""
+    """1,797 handwritten digits of 8 × 8 pixels, included in scikit-learn: nothing to download."""
 
     name: Literal["digits"]
     test_fraction: Fraction = 0.2
-    """Share of the samples that are kept for the final test."""
+    """Fraction of the samples held out for the final test."""
 
 
 class PatchesData(DataTable):
-    """Small patches of real pictures that come with scikit-image, for attack experiments: nothing to download."""
+    """Small patches of real pictures included in scikit-image, for attack experiments: nothing to download."""
 
     name: Literal["patches"]
     pictures: tuple[Literal["retina", "tissue", "cells"], ...] = ("retina", "tissue")
-    """Which pictures: `retina` (fundus), `tissue` (immunohistochemistry) or `cells` (fluorescence, grey); each is a
-    class."""
+    """Which pictures: `retina` (fundus), `tissue` (immunohistochemistry) or `cells` (fluorescence, greyscale); each is
+    a class."""
     size: Annotated[int, Field(ge=8, le=256)] = 32
-    """Side of a patch, pixels. Patches do not overlap; flat ones (the black border of the fundus) are left out."""
+    """Side of a patch, in pixels. Patches do not overlap; uniform ones (the black border of the fundus) are left
+    out."""
 
 
 class Ham10000Data(NamedUnitsTable):
-    """HAM10000: dermatoscopic pictures of skin lesions, several per lesion; JPEGs and `HAM10000_metadata.csv`."""
+    """HAM10000: dermatoscopic pictures of skin lesions, with several per lesion; JPEGs and `HAM10000_metadata.csv`."""
 
     name: Literal["ham10000"]
     classes: Literal["binary", "seven"] = "binary"
-    """`binary`: needs attention (akiec, bcc, mel) or not, as in the paper; `seven`: the diagnosis."""
+    """`binary`: whether the lesion needs attention (akiec, bcc, mel), as in the paper; `seven`: the diagnosis."""
     size: Size2D = (224, 224)
     """Height and width after resizing, pixels; one number for a square."""
 
@@ -152,19 +157,19 @@ class RadImageNetData(NamedUnitsTable):
 
     name: Literal["radimagenet"]
     modalities: tuple[Literal["CT", "MR", "US"], ...] = ("CT", "MR", "US")
-    """Keep pictures of these modalities."""
+    """Use only pictures of these modalities."""
     regions: tuple[str, ...] = ()
-    """Keep pictures of these anatomical regions (names of the second level of folders); left out, all."""
+    """Use only pictures of these anatomical regions (folder names on the second level); if left out, all."""
     labels: tuple[str, ...] = ()
-    """Keep pictures with these labels; left out, all."""
+    """Use only pictures with these labels; if left out, all."""
     normalisation: Literal["overall", "modality"] = "overall"
-    """Whether mean and std are those of all pictures or of the picture's modality."""
+    """Whether mean and std are those of all pictures or of each picture's modality."""
     size: Size2D = (224, 224)
     """Height and width after resizing, pixels; one number for a square."""
 
 
 class MsdData(NamedUnitsTable):
-    """Medical Segmentation Decathlon: ten segmentation tasks, NIfTI volumes and `dataset.json`."""
+    """Medical Segmentation Decathlon: ten segmentation tasks with NIfTI volumes and `dataset.json`."""
 
     name: Literal["msd"]
     task: MsdTask = "liver"
@@ -175,10 +180,10 @@ class MsdData(NamedUnitsTable):
     """Resample to this voxel size, then crop or pad about the centre to `shape`; left out, the whole volume is
     resampled to `shape`."""
     window: tuple[float, float] | None = None
-    """Intensities are clipped to this range (HU for CT); left out, the task's own. Tasks on MR, which has no unit,
-    instead map the 0.5th to 99.5th percentile of each volume to 0 to 1, unless a window is given."""
+    """Intensities are clipped to this range (HU for CT); if left out, the task's own. In tasks on MR, which has no
+    unit, the 0.5th to 99.5th percentiles of each volume are mapped to 0 to 1 instead, unless a window is given."""
     class_names: tuple[str, ...] | None = None
-    """Names of the label values 0, 1, …; left out, those of `dataset.json`. A higher value in a label file is an
+    """Names of the label values 0, 1, …; if left out, those of `dataset.json`. A higher value in a label file is an
     error."""
 
     @model_validator(mode="after")
@@ -191,35 +196,38 @@ class Cifar10Data(DataTable):
     """CIFAR-10, binary version: 60,000 pictures of 32 × 32 pixels in ten classes, downloaded on demand."""
 
     name: Literal["cifar10"]
-    # Configs are validated as JSON, where a path is text, so this default could not be validated.
+    # Configs are validated as JSON, where a path is text, so this default would fail validation.
     root: Annotated[Path, Field(validate_default=False)] = Path("data/cifar10")
     """Folder with (or for) the `.bin` files."""
     download: bool = True
-    """Fetch the archive (170 MB) from its source if the files are not there."""
+    """Download the archive (170 MB) from its source if the files are missing."""
 
 
 class MedMnistData(NormalisedTable):
-    """MedMNIST: small medical pictures and volumes, one `.npz` per set."""
+    """MedMNIST: small medical pictures and volumes, one `.npz` file per set."""
 
     name: Literal["medmnist"]
     root: Path
-    """The `.npz` file, or the folder that holds it. It is read into memory; over 1 GiB it is unpacked to the cache."""
+    """The `.npz` file, or the folder that holds it. It is read into memory; above 1 GiB, it is unpacked into the
+    cache."""
     dataset: MedMnistSet = "pathmnist"
     """Which set."""
     size: Literal[28, 64, 128, 224] = 28
-    """Side of the pictures, pixels: 28 reads `pathmnist.npz`, 64 reads `pathmnist_64.npz`."""
+    """Side of the pictures in pixels: 28 reads `pathmnist.npz`, 64 reads `pathmnist_64.npz`."""
 
 
 class TableData(NamedUnitsTable):
-    """Your own files by a table (CSV): one class, several labels, numbers or a mask per sample."""
+    """Your own files, listed in a table (CSV): one class, several labels, numbers or a mask per sample."""
 
     name: Literal["table"]
     table: str
     """The table, a path below `root`: comma-separated, UTF-8, with a header."""
     size: Size = (224, 224)
-    """Height and width of pictures (one number for a square), or three sides of volumes, after resizing; pixels."""
+    """Height and width of pictures (one number for a square), or the three sides of volumes, in pixels after
+    resizing."""
     channels: Literal[1, 3] = 3
-    """Of pictures, 1: grey, 3: colour. Volumes, and samples of several files, have a grey channel per file."""
+    """For pictures, 1: greyscale, 3: colour. Volumes, and samples of several files, have one greyscale channel per
+    file."""
     window: Window = None
     """Grey values of more than 8 bits, DICOM and volumes are clipped to this range. `header`: to the window that the
     file proposes; `percentiles`: to the 0.5th to 99.5th of the file. Left out, -1024 to 3071 (HU) for CT and volumes,
@@ -233,23 +241,23 @@ class TableData(NamedUnitsTable):
     labels: str | Names | None = None
     """One column: the class of each sample. Several columns: labels of 0 or 1; empty or -1 is unknown."""
     class_names: Names | None = None
-    """Names of the classes, in order; left out, those that occur in the table. For `mask`: names of the values 0, 1, …;
-    needed there."""
+    """Names of the classes, in order; if left out, those that occur in the table. With `mask`, the names of the values
+    0, 1, …, which are required."""
     targets: str | Names | None = None
     """Columns of numbers to predict (regression); an empty field is unknown."""
     target_mean: tuple[float, ...] | None = None
     """Subtracted from each target. A public constant, such as the middle of the possible range."""
     target_std: tuple[Positive, ...] | None = None
-    """Divides each target. A public constant, such as a quarter of the possible range."""
+    """Divisor of each target. A public constant, such as a quarter of the possible range."""
     mask: str | None = None
     """The column that holds the path of each sample's mask (segmentation)."""
     patient: str | None = None
-    """The column that tells which samples share a patient, or `header`: the patient is the one that each DICOM file's
-    header names, and the name goes nowhere. Left out, every sample is a unit by itself."""
+    """The column that tells which samples share a patient, or `header`: the patient is taken from each DICOM file's
+    header, and the name is not stored anywhere. If left out, every sample is its own unit."""
     split: str | None = None
-    """The column that says `train`, `val` (or `validation`) or `test`; left out, a split is made."""
+    """The column that says `train`, `val` (or `validation`) or `test`; if left out, a split is made."""
     columns: Names = ()
-    """Further columns that metrics can be broken down by, such as `sex` or `site`."""
+    """Other columns by which metrics can be broken down, such as `sex` or `site`."""
 
     @model_validator(mode="after")
     def _check_table(self) -> Self:
@@ -257,8 +265,8 @@ class TableData(NamedUnitsTable):
         given = [name for name in ("labels", "targets", "mask") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(
-                f"exactly one of data.labels, data.targets and data.mask says what is to be learnt, but given are "
-                f"{', '.join(given) or 'none'}"
+                f"exactly one of data.labels, data.targets and data.mask must say what is to be learnt, but the "
+                f"config gives {', '.join(given) or 'none'}"
             )
         for key in ("image", "labels", "targets", "class_names"):
             given_names = getattr(self, key)
@@ -268,7 +276,7 @@ class TableData(NamedUnitsTable):
             if not names or "" in names:
                 raise ValueError(f"data.{key} is empty")
             if len(set(names)) != len(names):
-                raise ValueError(f"data.{key} names one thing twice")
+                raise ValueError(f"data.{key} has a duplicate entry")
         if self.mask is not None and (self.class_names is None or len(self.class_names) < 2):  # noqa: PLR2004
             raise ValueError("data.mask needs data.class_names: names of the mask's values 0, 1, …, at least two")
         count = 0 if self.targets is None else len(names_in(self.targets))
@@ -289,11 +297,11 @@ class NnunetData(NamedUnitsTable):
     """Resample to this voxel size, then crop or pad about the centre to `shape`; left out, the whole volume is
     resampled to `shape`."""
     window: tuple[float, float] | None = None
-    """Intensities of all channels are clipped to this range; left out, channels named CT to -1024 to 3071 (HU), and of
-    others the 0.5th to 99.5th percentile of each volume becomes 0 to 1."""
+    """Intensities of all channels are clipped to this range; if left out, channels named CT are clipped to -1024 to
+    3071 (HU), and in all others the 0.5th to 99.5th percentiles of each volume are mapped to 0 to 1."""
     group_pattern: str | None = None
-    """A regular expression with one group that finds the patient in the case's name; left out, every case is a unit by
-    itself."""
+    """A regular expression with one group that finds the patient in the case's name; if left out, every case is its own
+    unit."""
 
     @model_validator(mode="after")
     def _check_nnunet(self) -> Self:
@@ -302,23 +310,23 @@ class NnunetData(NamedUnitsTable):
 
 
 class CustomData(DataTable):
-    """A data set by your own code: `factory(**arguments)` gives an object of `dpmed.Dataset`."""
+    """A data set defined by your own code: `factory(**arguments)` returns a `dpmed.Dataset`."""
 
     name: Literal["custom"]
     factory: Factory
-    """What makes it, such as `mypackage.data:make`, imported from the Python path and from nowhere else."""
+    """The function that makes it, such as `mypackage.data:make`, imported from the Python path only."""
     arguments: Arguments = Field(default_factory=dict)
-    """Passed to the factory by name."""
+    """Keyword arguments passed to the factory."""
 
 
 class FolderData(NamedUnitsTable):
-    """Your own pictures: one folder per class with PNG, JPEG, TIFF, NIfTI or (by the extra `dicom`) DICOM files."""
+    """Your own pictures: one folder per class with PNG, JPEG, TIFF, NIfTI or (with the extra `dicom`) DICOM files."""
 
     name: Literal["folder"]
     size: Size = (224, 224)
-    """Height and width (one number for a square), or for volumes three sides, after resizing; pixels."""
+    """Height and width (one number for a square), or the three sides of volumes, in pixels after resizing."""
     channels: Literal[1, 3] = 3
-    """1: grey, 3: colour. Volumes are always grey."""
+    """1: greyscale, 3: colour. Volumes are always greyscale."""
     window: Window = None
     """Grey values of more than 8 bits, DICOM and volumes are clipped to this range. `header`: to the window that the
     file proposes; `percentiles`: to the 0.5th to 99.5th of the file. Left out, -1024 to 3071 (HU) for CT and volumes,
@@ -328,11 +336,11 @@ class FolderData(NamedUnitsTable):
     refused; given, all files are brought to it."""
     group_pattern: str | None = None
     """A regular expression with one group that finds the patient in the file's path below its class folder, such as
-    `^(P[0-9]+)_`; left out, every file is a unit by itself."""
+    `^(P[0-9]+)_`; if left out, every file is its own unit."""
     patient: Literal["header"] | None = None
-    """`header`: the patient is the one that each DICOM file's header names; the name goes nowhere."""
+    """`header`: the patient is taken from each DICOM file's header; the name is not stored anywhere."""
     unit: Literal["image", "lesion", "patient", "scan"] = "patient"
-    """What `group_pattern` or `patient` finds."""
+    """The kind of unit that `group_pattern` or `patient` identifies."""
 
     @model_validator(mode="after")
     def _check_folder(self) -> Self:
@@ -343,13 +351,13 @@ class FolderData(NamedUnitsTable):
 
 
 def names_in(given: str | tuple[str, ...]) -> tuple[str, ...]:
-    """One column's name, or several, as several."""
+    """The column names as a tuple, also if there is only one."""
     return (given,) if isinstance(given, str) else given
 
 
 def _check_window(window: Window) -> None:
     if isinstance(window, tuple) and window[0] >= window[1]:
-        raise ValueError("data.window must be two rising values")
+        raise ValueError("data.window must be two increasing values")
 
 
 DataConfig = Annotated[

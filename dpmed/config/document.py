@@ -52,7 +52,7 @@ def _describe(model: type[BaseModel]) -> str:
 
 
 def type_name(annotation: Any, metadata: Any = ()) -> str:
-    """How a type reads in the documentation, such as `number > 0` or `"pld" or "rdp"`."""
+    """How a type is written in the documentation, such as `number > 0` or `"pld" or "rdp"`."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return " or ".join(f'`"{value}"`' if isinstance(value, str) else f"`{value}`" for value in arguments)

@@ -1,4 +1,4 @@
-"""What is wrong with a config, in words that say what to write instead."""
+"""Says what is wrong with a config and what to write instead."""
 
 import difflib
 import json
@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from dpmed.config.keys import keys_at, models_at, tags_at, without_tag
 from dpmed.fields import PROBLEMS
 
-# Of the kinds of errors, those whose words do not depend on the key, and those that TOML has words of its own for.
+# Kinds of errors whose wording does not depend on the key, or for which TOML has its own terms.
 _SAME = (
     "int_type", "int_from_float", "int_parsing", "float_type", "float_parsing", "finite_number", "bool_type",
 )  # fmt: skip
@@ -27,11 +27,11 @@ _LISTS = ("tuple_type", "list_type")
 
 
 def explain(error: ValidationError, table: dict[str, Any]) -> str:
-    """All that is wrong, one clause per key.
+    """All errors, one clause per key.
 
     Args:
-        error: of the whole config.
-        table: what was checked.
+        error: the validation error of the whole config.
+        table: the table that was checked.
     """
     clauses: dict[str, list[str]] = {}
     entries = error.errors()
@@ -55,7 +55,7 @@ def _only_follows(entry: Any, entries: Sequence[Any]) -> bool:
 
 
 def place_of(path: Sequence[int | str]) -> str:
-    """A key as it stands in the file: `[privacy] epsilon`, `[model] width[0]`, or `[data]` alone."""
+    """A key as written in the file: `[privacy] epsilon`, `[model] width[0]`, or `[data]` alone."""
     *tables, key = path or ("",)
     index = ""
     while isinstance(key, int) and tables:
@@ -67,7 +67,7 @@ def place_of(path: Sequence[int | str]) -> str:
 
 
 def _explain(entry: Any, table: dict[str, Any]) -> tuple[str, str]:
-    """Where, with what was given, and why."""
+    """The place, with the given value, and the reason."""
     path = without_tag(entry["loc"], table)
     kind = entry["type"]
     if kind == "value_error":
@@ -110,7 +110,7 @@ def _plain(value: object) -> object:
 
 
 def _such_as(path: Sequence[int | str], table: dict[str, Any]) -> str:
-    """An example: the key's own default, if it has one that shows how to write it."""
+    """An example: the key's own default, if it has one that shows the syntax."""
     for model in models_at(path[:-1], table):
         field = model.model_fields.get(str(path[-1]))
         if field is not None and isinstance(field.default, tuple) and field.default:

@@ -1,4 +1,4 @@
-"""Which keys and names the schema knows at a place: for messages and for the generated documentation."""
+"""The keys and names that the schema allows at each place, for messages and the generated documentation."""
 
 import types
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ Path = Sequence[int | str]
 
 
 def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    """Every table model that an annotation allows: itself, or the members of a union."""
+    """Every table model that an annotation allows: the annotation itself, or the members of a union."""
     origin = get_origin(annotation)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
@@ -24,7 +24,7 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def tag_of(model: type[BaseModel]) -> str | None:
-    """The value of `name` that selects this member of a union, if it is one."""
+    """The value of `name` that selects this member of a union, or None if it is not one."""
     field = model.model_fields.get("name")
     if field is None or get_origin(field.annotation) is not Literal:
         return None
@@ -32,7 +32,7 @@ def tag_of(model: type[BaseModel]) -> str | None:
 
 
 def models_at(path: Path, table: Any) -> list[type[BaseModel]]:
-    """The models that stand at `path` (without tags); for a union with a known tag only that member."""
+    """The models at `path` (without tags); for a union with a known tag, only that member."""
     models: list[type[BaseModel]] = [Config]
     for key in path:
         table = table.get(key) if isinstance(table, dict) else None
@@ -60,7 +60,7 @@ def tags_at(path: Path) -> list[str]:
 
 
 def values_at(path: Path) -> list[str]:
-    """The values that a key may take, where these are few and known: names of a union, choices, true and false."""
+    """The values that a key may take, if they can be listed: names of a union, choices, true and false."""
     *table, key = path
     found = set(tags_at(table)) if key == "name" else set()
     found.update(tags_at(path))
@@ -84,11 +84,11 @@ def _choices(annotation: Any) -> Iterator[str]:
 
 
 def without_tag(location: Path, table: Any) -> tuple[int | str, ...]:
-    """An error's location as pydantic gives it, less the union tags and type names that it puts between the keys."""
+    """An error's location from pydantic, without the union tags and type names that it inserts between the keys."""
     path: list[int | str] = []
     here, entered = table, False
     for part in location:
-        # Right behind a table that is chosen by name stands that name, even where the table has such a key too.
+        # A table chosen by name is followed by that name, even if the table also has a key of that name.
         chosen = here.get("name") if isinstance(here, dict) else here
         if entered and part == chosen and tags_at(path):
             entered = False

@@ -1,4 +1,4 @@
-"""From a file or the name of a shipped config to a checked `Config`, or to one message that says what to mend."""
+"""Turns a file or the name of a shipped config into a checked `Config`, or into one message that says what to fix."""
 
 import difflib
 import json
@@ -18,7 +18,7 @@ from dpmed.config.shipped import shipped_folder, shipped_names
 from dpmed.errors import InputError
 
 _MAX_CONFIG_BYTES = 1 << 20
-# A value typed on the command line may look like a number where the schema wants text: these errors say so.
+# These errors mean that a value on the command line looks like a number where the schema expects text.
 _WANTS_TEXT = {"string_type", "path_type", "literal_error", "union_tag_invalid"}
 
 
@@ -28,9 +28,9 @@ class LoadedConfig:
 
     Attributes:
         config: the checked config.
-        name: the file's name without ending, for run folders and titles.
-        source: what messages call it: a path, or `shipped config NAME`.
-        overridden: keys that `--set` gave, such as `privacy.epsilon`.
+        name: the file's name without extension, for run folders and titles.
+        source: its name in messages: a path, or `shipped config NAME`.
+        overridden: keys given by `--set`, such as `privacy.epsilon`.
     """
 
     config: Config
@@ -39,9 +39,9 @@ class LoadedConfig:
     overridden: tuple[str, ...] = ()
 
     def place_of(self, field: str) -> str:
-        """Where a field of the config, such as `privacy.epsilon`, was given; any other text is returned as it is.
+        """Where a field of the config, such as `privacy.epsilon`, was given; any other text is returned unchanged.
 
-        What follows the field's name after a blank, such as ` = 4`, is kept.
+        Text after the field's name and a space, such as ` = 4`, is kept.
         """
         key, blank, rest = field.partition(" ")
         path = key.split(".")
@@ -52,7 +52,7 @@ class LoadedConfig:
 
     @contextmanager
     def locating(self) -> Iterator[None]:
-        """Work within which errors about a field of the config say where that field was given."""
+        """A context in which errors about a field of the config say where that field was given."""
         try:
             yield
         except InputError as error:
@@ -64,9 +64,9 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedConfi
     """Read and check a config.
 
     Args:
-        name_or_path: a path to a TOML file, or the name of a shipped config. A file of that name wins.
-        overrides: `KEY=VALUE` each, such as `privacy.epsilon=4`; the value is written as in TOML, text may go
-            without quotes, and an empty value removes the key.
+        name_or_path: a path to a TOML file, or the name of a shipped config. A file of that name takes precedence.
+        overrides: `KEY=VALUE` each, such as `privacy.epsilon=4`; the value is written as in TOML, quotes around text
+            are optional, and an empty value removes the key.
 
     Raises:
         InputError: the file is missing, not TOML or not valid; the message names file, key, reason and remedy.
@@ -85,7 +85,7 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedConfi
 
 
 def config_from_toml(text: str, source: str) -> Config:
-    """Check a config that is at hand as text, such as the one stored in a run folder.
+    """Check a config given as text, such as the one stored in a run folder.
 
     Raises:
         InputError: as `load_config`.
@@ -100,7 +100,7 @@ def config_from_toml(text: str, source: str) -> Config:
 
 
 def config_to_toml(config: Config) -> str:
-    """The resolved config as TOML, defaults written out: enough to repeat the run."""
+    """The resolved config as TOML, including all defaults: enough to repeat the run."""
     import tomli_w
 
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
@@ -114,7 +114,7 @@ def _locate(name_or_path: str) -> tuple[Path, str]:
     if "/" not in name_or_path and shipped.is_file():
         return shipped, f"shipped config {name_or_path}"
     if path.is_dir():
-        remedy = f"To go on with it: dpmed train --resume {path}; to start anew by its config: {path}/config.toml."
+        remedy = f"To continue it: dpmed train --resume {path}; to start afresh with its config: {path}/config.toml."
         is_run = (path / "config.toml").is_file()
         raise InputError(
             "is a run folder, not a config" if is_run else "is a folder, not a config",
@@ -136,7 +136,7 @@ def _locate(name_or_path: str) -> tuple[Path, str]:
 def _read_toml(path: Path, source: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise InputError("is over 1 MiB, which no config is", where=source)
+            raise InputError("is larger than 1 MiB, too large for a config", where=source)
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"is not valid TOML: {error}", where=source) from error
@@ -180,8 +180,8 @@ def _set(table: dict[str, Any], keys: Sequence[str], value: Any) -> None:
 
 
 def _validate(table: dict[str, Any]) -> Config:
-    # Validated as JSON, pydantic's strict mode takes arrays for tuples, whole numbers for floats and text for paths,
-    # and nothing else for anything.
+    # When it validates JSON, pydantic's strict mode accepts arrays as tuples, whole numbers as floats and text as
+    # paths, and coerces nothing else.
     return Config.model_validate_json(json.dumps(table, default=str))
 
 

@@ -1,4 +1,4 @@
-"""`[loss]`: what training makes small, chosen by `name`."""
+"""`[loss]`: what training minimises, chosen by `name`."""
 
 from typing import Annotated, Literal
 
@@ -10,11 +10,11 @@ ClassWeights = Annotated[tuple[Annotated[float, Field(ge=0)], ...], Field(min_le
 
 
 class ClassLoss(Table):
-    """What the losses of classes hold."""
+    """Keys shared by the classification losses."""
 
     class_weights: ClassWeights | Literal["balanced"] | None = None
-    """Factor on each class, in the data set's order; `balanced` takes N / (classes x count) from the training set's own
-    labels, which ε does not cover: the ledger then says so."""
+    """Weight of each class, in the data set's order; `balanced` uses N / (classes x count) from the training set's own
+    labels, which ε does not cover; the ledger then says so."""
 
 
 class CrossEntropyLoss(ClassLoss):
@@ -22,13 +22,13 @@ class CrossEntropyLoss(ClassLoss):
 
     name: Literal["cross_entropy"]
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the target's weight that is spread evenly over all classes."""
+    """Fraction of the target's weight that is spread evenly over all classes (label smoothing)."""
 
 
 class BinaryCrossEntropyLoss(ClassLoss):
-    """Cross-entropy of one logit, for two classes; for several labels the mean over those that are known.
+    """Cross-entropy of one logit, for two classes; for several labels, the mean over those that are known.
 
-    For labels, `class_weights` is one factor each.
+    For labels, `class_weights` holds one weight per label.
     """
 
     name: Literal["binary_cross_entropy"]
@@ -39,45 +39,45 @@ class DiceLoss(Table):
 
     name: Literal["dice"]
     class_weights: ClassWeights | None = None
-    """Share of each class in the mean, the background first; left out, all alike."""
+    """Weight of each class in the mean, background first; if left out, all are equal."""
     smooth: Annotated[float, Field(gt=0)] = 1.0
-    """Added above and below the fraction line, in voxels: a class that is absent and not predicted then counts as
-    found."""
+    """Added to numerator and denominator, in voxels, so that a class that is absent and not predicted counts as
+    correct."""
     cross_entropy: Annotated[float, Field(ge=0)] = 0.0
-    """Factor on the voxels' mean cross-entropy, which is added."""
+    """Weight of the voxels' mean cross-entropy, which is added to the loss."""
 
 
 class L1Loss(Table):
-    """Mean absolute difference of images, or of the scaled targets of regression that are known."""
+    """Mean absolute difference between images, or of the known scaled regression targets."""
 
     name: Literal["l1"]
 
 
 class MseLoss(Table):
-    """Mean squared difference of images, or of the scaled targets of regression that are known."""
+    """Mean squared difference between images, or of the known scaled regression targets."""
 
     name: Literal["mse"]
 
 
 class HuberLoss(Table):
-    """Half the squared difference where it is small, linear where it is large (Huber, 1964); else as `mse`."""
+    """Half the squared difference where it is small, linear where it is large (Huber, 1964); otherwise like `mse`."""
 
     name: Literal["huber"]
     delta: Annotated[float, Field(gt=0)] = 1.0
-    """Where the loss becomes linear, in scaled units."""
+    """Difference beyond which the loss is linear, in scaled units."""
 
 
 class CustomLoss(Table):
-    """A loss by your own code, in JAX.
+    """A loss defined by your own code, in JAX.
 
-    `factory(**arguments)` gives a function `loss(prediction, target) -> scalar` of one sample.
+    `factory(**arguments)` returns a function `loss(prediction, target) -> scalar` for one sample.
     """
 
     name: Literal["custom"]
     factory: Factory
-    """What makes it, such as `mypackage.losses:make`, imported from the Python path and from nowhere else."""
+    """The function that makes it, such as `mypackage.losses:make`, imported from the Python path only."""
     arguments: Arguments = Field(default_factory=dict)
-    """Passed to the factory by name."""
+    """Keyword arguments passed to the factory."""
 
 
 LossConfig = Annotated[

@@ -1,4 +1,4 @@
-"""`[optimizer]`: how weights follow (noisy) gradients, chosen by `name`."""
+"""`[optimizer]`: how weights are updated from (noisy) gradients, chosen by `name`."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerTable(Table):
-    """What every optimizer's table holds."""
+    """Keys shared by every optimizer table."""
 
     learning_rate: Annotated[float, Field(gt=0)]
     """Step size; `[schedule]` multiplies it."""
@@ -23,13 +23,13 @@ class SgdOptimizer(OptimizerTable):
 
     name: Literal["sgd"]
     momentum: Decay = 0.0
-    """Share of the last move that is kept."""
+    """Fraction of the previous update that is kept."""
     nesterov: bool = False
-    """Look ahead along the momentum."""
+    """Look ahead along the momentum (Nesterov)."""
 
 
 class AdamTable(OptimizerTable):
-    """What the Adam family's tables hold."""
+    """Keys shared by the tables of the Adam family."""
 
     beta1: Decay = 0.9
     """Decay of the gradient's running mean."""
@@ -54,23 +54,23 @@ class AdamwOptimizer(AdamTable):
 
 
 class RmspropOptimizer(OptimizerTable):
-    """Gradient divided by the root of its running mean square."""
+    """The gradient divided by the root of its running mean square."""
 
     name: Literal["rmsprop"]
     decay: Decay = 0.99
-    """Decay of that mean."""
+    """Decay of the running mean square."""
     momentum: Decay = 0.0
-    """Share of the last move that is kept."""
+    """Fraction of the previous update that is kept."""
     eps: Annotated[float, Field(gt=0)] = 1e-8
     """Added to the denominator."""
 
 
 class LionOptimizer(OptimizerTable):
-    """The sign of an interpolated momentum (Chen et al., 2023); wants a tenth of Adam's learning rate."""
+    """The sign of an interpolated momentum (Chen et al., 2023); needs about a tenth of Adam's learning rate."""
 
     name: Literal["lion"]
     beta1: Decay = 0.9
-    """Weight of the momentum in the move."""
+    """Weight of the momentum in the update."""
     beta2: Decay = 0.99
     """Decay of the momentum."""
 

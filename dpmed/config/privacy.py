@@ -1,4 +1,4 @@
-"""`[privacy]`: the budget, how it is counted, and what it protects. Left out, training is not private."""
+"""`[privacy]`: the budget, how it is accounted for, and what it protects. If left out, training is not private."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,26 +19,27 @@ class AutomaticClippingConfig(Table):
 
     name: Literal["automatic"]
     stability: Annotated[float, Field(ge=1e-5)] = 0.01
-    """γ, in the gradient's unit: gradients far shorter than it stay short."""
+    """γ, in the unit of the gradients: those much shorter than γ stay short."""
 
 
 class PerLayerClippingConfig(Table):
-    """Each of L weights and biases is held to C / √L (McMahan et al., 2018)."""
+    """The gradient of each of the L weights and biases is clipped to C / √L (McMahan et al., 2018)."""
 
     name: Literal["per-layer"]
 
 
 class AdaptiveClippingConfig(Table):
-    """Flat, and C moves during training after noisy counts, at the same ε (Andrew et al., 2021)."""
+    """Flat, with C adapted during training by noisy counts, at the same ε (Andrew et al., 2021)."""
 
     name: Literal["adaptive"]
     quantile: Annotated[float, Field(gt=0, lt=1)] = 0.5
-    """The share of records whose gradients should be left as they are."""
+    """The fraction of records whose gradients should remain unclipped."""
     rate: Annotated[float, Field(gt=0)] = 0.2
-    """η_C: at each step C moves by at most about this times the share's error, relatively."""
+    """η_C: the relative change of C per step is at most about this times the error of that fraction."""
     count_noise: Annotated[float | None, Field(gt=0)] = None
-    """σ_b: standard deviation of the noise on the count of gradients within C, in records. The less, the more noise
-    gradients get for the same ε; it must be above half the noise multiplier. Left out, training.batch_size / 20."""
+    """σ_b: standard deviation of the noise on the count of gradients within C, in records. The smaller it is, the more
+    noise the gradients get for the same ε; it must be above half the noise multiplier. If left out, training.batch_size
+    / 20."""
 
 
 def _by_name(given: Any) -> Any:
@@ -59,29 +60,32 @@ class PrivacyConfig(Table):
     noise_multiplier: Annotated[float | None, Field(gt=0)] = None
     """σ: standard deviation of the noise divided by the clipping norm."""
     max_reconstruction_risk: Annotated[float | None, Field(gt=0, lt=1)] = None
-    """In place of epsilon: the largest bound on the chance of a reconstruction, for `adversary` at `prior`."""
+    """In place of epsilon: the highest permitted bound on the probability of a reconstruction, for `adversary` at
+    `prior`."""
     adversary: Literal["worst-case", "relaxed"] | None = None
-    """Whom max_reconstruction_risk is meant against. The relaxed adversary is an assumption, not a DP guarantee."""
+    """The adversary that max_reconstruction_risk refers to. The relaxed adversary is an assumption, not a DP
+    guarantee."""
     prior: Annotated[float | None, Field(gt=0, lt=1)] = None
-    """κ: the chance of a reconstruction without seeing the model; left out, 1 / training records."""
+    """κ: the probability of a reconstruction without seeing the model; if left out, 1 / training records."""
     delta: Annotated[float, Field(gt=0, lt=1)]
     """δ, well below 1 / training records."""
     clipping_norm: Annotated[float, Field(ge=1e-5)]
-    """C: largest L2 norm of the gradient of one record; of the first step where clipping is adaptive. Float32 could not
-    tell smaller ones from nothing."""
+    """C: largest L2 norm of the gradient of one record; with adaptive clipping, that of the first step. Below the
+    minimum, float32 could not tell gradients from zero."""
     clipping: ClippingConfig = FlatClippingConfig(name="flat")
-    """How gradients are held to C. A name alone, `clipping = "automatic"`, stands for its table. See
+    """How gradients are limited to C. A name alone, `clipping = "automatic"`, stands for a table with its defaults. See
     docs/clipping.md."""
     accountant: Literal["pld", "rdp"] = "pld"
-    """Which ε is meant: `pld` (privacy-loss distributions, tight) or `rdp` (Rényi, the paper's)."""
+    """Which accounting ε refers to: `pld` (privacy-loss distributions, tight) or `rdp` (Rényi, used in the paper)."""
     noise_source: Literal["os-entropy", "seeded"] = "os-entropy"
-    """Where noise and sampling come from. `seeded` is repeatable and for research only: who knows the seed can remove
-    the noise."""
+    """Source of the randomness of noise and sampling. `seeded` is reproducible and for research only: anyone who knows
+    the seed can remove the noise."""
     unit: Literal["image", "lesion", "patient", "scan"] = "image"
-    """What one record is: what is sampled, clipped and protected as a whole."""
+    """What makes up one record, which is sampled, clipped and protected as a whole."""
     cohort: Path | None = None
-    """A cohort file, made if missing: the run enters it before its first step, and `dpmed budget` says what each unit
-    has spent over all runs that entered. It holds keyed hashes of the units' names; only its owner can read it."""
+    """A cohort file, created if missing: the run is entered before its first step, and `dpmed budget` says what each
+    unit has spent over all runs entered. The file holds keyed hashes of the units' names; only its owner can read
+    it."""
     cohort_epsilon: Annotated[float | None, Field(gt=0)] = None
-    """The most that any unit in the cohort file may spend over all its runs, this one included; a run that would pass
-    it is refused before it starts. The file's own limit (`dpmed budget`) holds beside it."""
+    """The most that any unit in the cohort file may spend over all its runs, this one included; a run that would exceed
+    it is refused before it starts. The file's own limit (`dpmed budget`) applies as well."""

@@ -8,34 +8,34 @@ from dpmed.config.base import Table
 
 
 class ScheduleTable(Table):
-    """What every schedule's table holds."""
+    """Keys shared by every schedule table."""
 
     warmup_epochs: Annotated[float, Field(ge=0)] = 0.0
     """Epochs over which the learning rate rises linearly from 0 before the schedule begins."""
 
 
 class ConstantSchedule(ScheduleTable):
-    """The learning rate stays as it is."""
+    """The learning rate stays constant."""
 
     name: Literal["constant"]
 
 
 class CosineSchedule(ScheduleTable):
-    """Half a cosine from the learning rate down to a share of it."""
+    """Half a cosine from the learning rate down to a fraction of it."""
 
     name: Literal["cosine"]
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """The last learning rate as a share of the first."""
+    """The final learning rate as a fraction of the first."""
 
 
 class StepsSchedule(ScheduleTable):
-    """The learning rate is multiplied by a factor at given epochs."""
+    """The learning rate is multiplied by a factor after given epochs."""
 
     name: Literal["steps"]
     epochs: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Field(min_length=1)]
-    """Epochs at which it happens, counted from the end of the warm-up."""
+    """Epochs after which this happens, counted from the end of the warm-up."""
     factor: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """What it is multiplied by."""
+    """The factor."""
 
 
 class PlateauSchedule(ScheduleTable):
@@ -46,13 +46,13 @@ class PlateauSchedule(ScheduleTable):
 
     name: Literal["plateau"]
     patience: Annotated[int, Field(ge=1)] = 10
-    """Evaluations without improvement that are borne before each reduction."""
+    """Evaluations without improvement that are tolerated before each reduction."""
     factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
-    """What the learning rate is multiplied by."""
+    """The factor."""
     min_delta: Annotated[float, Field(ge=0)] = 0.0
     """Smallest change of the score that counts as an improvement, in the score's own unit."""
     smallest: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """The learning rate does not fall below this share of the first."""
+    """The learning rate does not fall below this fraction of the first."""
 
 
 ScheduleConfig = Annotated[

@@ -14,7 +14,7 @@ from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schedule import ConstantSchedule, ScheduleConfig
 from dpmed.config.training import EvaluationConfig, TrainingConfig
 
-# Where gradients are divided by their norm or the clipping norm moves, factors stay far from the ends of float32.
+# If gradients are divided by their norm or the clipping norm adapts, this keeps factors far from float32's limits.
 _LARGEST_NORM, _BOUNDED = 1e6, ("automatic", "adaptive")
 
 
@@ -22,27 +22,27 @@ class Config(Table):
     """A training run."""
 
     data: DataConfig
-    """`[data]`: which data set, where it lies, how it is split."""
+    """`[data]`: which data set, where it is, and how it is split."""
     model: ModelConfig
     """`[model]`: the network."""
     augmentation: AugmentationConfig = Field(default_factory=AugmentationConfig)
-    """`[augmentation]`: random changes of training samples, on the device."""
+    """`[augmentation]`: random changes to training samples, on the device."""
     loss: LossConfig
-    """`[loss]`: what training makes small."""
+    """`[loss]`: what training minimises."""
     optimizer: OptimizerConfig
-    """`[optimizer]`: how weights follow gradients."""
+    """`[optimizer]`: how weights are updated from gradients."""
     schedule: ScheduleConfig = Field(default_factory=lambda: ConstantSchedule(name="constant"))
     """`[schedule]`: how the learning rate changes."""
     training: TrainingConfig
-    """`[training]`: length, batches and seed."""
+    """`[training]`: duration, batches and seed."""
     privacy: PrivacyConfig | None = None
-    """`[privacy]`: the budget; left out, training is not private."""
+    """`[privacy]`: the budget; if left out, training is not private."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     """`[evaluation]`: what is measured."""
 
     @model_validator(mode="after")
     def _check_frozen_norms(self) -> Self:
-        # Not in the model's own table: a finished model has its statistics, and no file to begin with.
+        # Not in the model's own table, since a finished model has its statistics but names no file.
         if getattr(self.model, "normalisation", None) == "frozen":
             if self.model.pretrained is None:
                 raise ValueError(
@@ -81,27 +81,27 @@ def _check_targets(privacy: PrivacyConfig, epochs: int | None) -> None:
     if privacy.max_reconstruction_risk is not None:
         if given != ["training.epochs", "privacy.max_reconstruction_risk"]:
             raise ValueError(
-                "privacy.max_reconstruction_risk goes with training.epochs and without privacy.epsilon and "
-                f"privacy.noise_multiplier, but given are {', '.join(given)}"
+                "privacy.max_reconstruction_risk needs training.epochs and excludes privacy.epsilon and "
+                f"privacy.noise_multiplier, but the config gives {', '.join(given)}"
             )
         return
     if len(given) != 2:  # noqa: PLR2004 two of three is the rule itself
         raise ValueError(
             "exactly two of privacy.epsilon, privacy.noise_multiplier and training.epochs determine the third, but "
-            f"given are {', '.join(given) or 'none'}"
+            f"the config gives {', '.join(given) or 'none'}"
         )
 
 
 def _check_risk(privacy: PrivacyConfig) -> None:
     if (privacy.max_reconstruction_risk is None) != (privacy.adversary is None):
-        raise ValueError("privacy.max_reconstruction_risk and privacy.adversary are given together or not at all")
+        raise ValueError("privacy.max_reconstruction_risk and privacy.adversary must be given together or not at all")
     if privacy.prior is not None and privacy.max_reconstruction_risk is None:
-        raise ValueError("privacy.prior has a meaning with privacy.max_reconstruction_risk only")
+        raise ValueError("privacy.prior is only meaningful with privacy.max_reconstruction_risk")
     risk, prior = privacy.max_reconstruction_risk, privacy.prior
     if risk is not None and prior is not None and risk <= prior:
         raise ValueError(
-            f"privacy.max_reconstruction_risk = {risk} is not above privacy.prior = {prior}: no noise brings the risk "
-            "under what guessing reaches"
+            f"privacy.max_reconstruction_risk = {risk} is not above privacy.prior = {prior}: no noise can bring the "
+            "risk below that of guessing"
         )
 
 

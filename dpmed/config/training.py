@@ -1,4 +1,4 @@
-"""`[training]` and `[evaluation]`: how long, in which batches, and what is measured."""
+"""`[training]` and `[evaluation]`: duration, batches, and what is measured."""
 
 from typing import Annotated, Any, Literal
 
@@ -18,41 +18,45 @@ class EarlyStoppingConfig(Table):
 
 
 class TrainingConfig(Table):
-    """`[training]`: length, batches, seed, and what is kept of the weights."""
+    """`[training]`: duration, batches, seed, and which weights are kept."""
 
     epochs: Annotated[int | None, Field(ge=1)] = None
     """Passes over the training set, in expectation. Steps = floor(training records / batch_size) x epochs. May be left
-    out when privacy.epsilon and privacy.noise_multiplier are both given: then as many epochs as they allow."""
+    out when privacy.epsilon and privacy.noise_multiplier are both given; training then lasts as many epochs as they
+    allow."""
     batch_size: Annotated[int, Field(ge=1)]
     """Expected batch size in records (images, or patients when they are the unit of privacy)."""
     microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    """Records that are on the device at once; memory grows with it, the result does not depend on it but for rounding.
-    `auto` takes the largest that the device's memory holds by the compiler's analysis, with caution, and halves it when
-    memory runs out after all."""
+    """Records on the device at once. Memory use grows with it; results do not depend on it except for rounding. `auto`
+    takes the largest that fits the device's memory by the compiler's analysis, with a margin, and halves it if memory
+    runs out after all."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """What layers multiply in. With `bfloat16` the products of the network are computed in it, forward and backward;
-    weights, normalisation, losses, norms of gradients, their sums and the noise stay float32, and so does the privacy.
-    `auto` takes it on TPUs and on NVIDIA GPUs from Ampere on, float32 elsewhere; the run keeps what it began with."""
+    """The type in which layers multiply. With `bfloat16` it is used for the network's products, forward and backward;
+    weights, normalisation, losses, gradient norms, their sums and the noise stay float32, so privacy is unaffected.
+    `auto` chooses bfloat16 on TPUs and on NVIDIA GPUs from Ampere on, and float32 elsewhere; a run keeps the type that
+    it began with."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 10
-    """Fixes initialisation, split and augmentation; noise and sampling only when privacy.noise_source is `seeded`."""
+    """Determines initialisation, split and augmentation, but noise and sampling only when privacy.noise_source is
+    `seeded`."""
     ema_decay: Annotated[float | None, Field(gt=0, lt=1)] = None
-    """Keep an exponential moving average of the weights with this decay per step, evaluate and save it."""
+    """Decay per step of an exponential moving average of the weights, which is then evaluated and saved in their
+    place."""
     early_stopping: EarlyStoppingConfig | None = None
-    """Stop early by the validation score; the best weights are kept."""
+    """Stop early, judging by the validation score; the best weights are kept."""
     checkpoint_steps: Annotated[int | None, Field(ge=1)] = None
-    """Steps between checkpoints; left out, one epoch. A crash loses at most these steps."""
+    """Steps between checkpoints; if left out, one epoch. A crash loses at most this many steps."""
     keep_programs: bool = True
-    """Keep compiled programs in `~/.cache/dpmed/programs`, readable by you only, so that the next run of this network
+    """Keep compiled programs in `~/.cache/dpmed/programs`, readable by you only, so that the next run with this network
     starts in seconds. They hold no data."""
     keep_features: bool = True
-    """Where the head alone is trained and no image is changed at random, compute what lies before the head once for
-    each sample and keep it, readable by you only, in `features` in the folder of caches (data.cache_folder); steps then
-    take a fraction of the time. Features are patient data. With data.cache = false they are not kept either."""
+    """If only the head is trained and no image is augmented, compute the head's input once for each sample and keep it,
+    readable by you only, in `features` inside the cache folder (data.cache_folder); steps then take a fraction of the
+    time. Features are patient data. With data.cache = false they are not kept either."""
     track: tuple[Literal["tensorboard"], ...] = ()
-    """Tools that draw metrics while a run trains: `tensorboard` writes the rows of metrics.csv to `tensorboard/` in the
-    run folder too (extra `tensorboard`). They are exact numbers of private data and stay within your institution.
-    MLflow is not among them: its client sends rows to a server, and dpmed sends nothing anywhere; docs/evaluate.md
-    shows how the rows of metrics.csv get there by your own hand."""
+    """Tools that plot metrics during a run: `tensorboard` also writes the rows of metrics.csv to `tensorboard/` in the
+    run folder (needs the extra `tensorboard`). These are exact numbers about private data and must stay within your
+    institution. MLflow is not among them: its client sends rows to a server, and dpmed sends nothing anywhere;
+    docs/evaluate.md shows how to log the rows of metrics.csv yourself."""
 
     @field_validator("track", mode="before")
     @classmethod
@@ -62,23 +66,23 @@ class TrainingConfig(Table):
                 "mlflow is not written, since its client sends rows to a server and dpmed sends nothing anywhere; log "
                 f"the rows of metrics.csv to a server of your own ({page('evaluate.md')}), or use tensorboard"
             )
-        # What a file gives is a list, which the check that follows takes for a tuple only if nothing came before it.
+        # A file gives a list, which the following check accepts as a tuple only if it was not converted before.
         return tuple(value) if isinstance(value, list) else value
 
 
 class EvaluationConfig(Table):
-    """`[evaluation]`: what is measured, and how often."""
+    """`[evaluation]`: what is measured and how often."""
 
     every_epochs: Annotated[int, Field(ge=1)] = 1
     """Epochs between evaluations on the validation split."""
     batch_size: Annotated[int, Field(ge=1)] = 256
-    """Samples that are evaluated at once."""
+    """Samples evaluated at once."""
     metrics: tuple[str, ...] = ()
-    """Names of the metrics; left out, those that suit the task."""
+    """Names of the metrics; if left out, those that suit the task."""
     main_metric: str | None = None
-    """The metric that curves.png shows and early stopping watches; left out, the task's own."""
+    """The metric shown in curves.png and watched by early stopping; if left out, the task's own."""
     break_down_by: str | None = None
     """A column of the data set (`sex`, `age_group`, `site`, …): final test metrics are also given for each of its
     values, with intervals, in `breakdown.csv`."""
     bootstrap: Annotated[int, Field(ge=0, le=100_000)] = 1000
-    """Resamplings for the 95 % confidence intervals of the final test metrics; 0 for none."""
+    """Bootstrap resamples for the 95 % confidence intervals of the final test metrics; 0 for none."""

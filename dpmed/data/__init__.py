@@ -1,1 +1,1 @@
-"""Data sets: one class each, read from the files as their source ships them."""
+"""Data sets: one class each, read from files as distributed by their source."""

@@ -1,8 +1,8 @@
-"""What every data set is, whatever its files look like.
+"""The interface of every data set, whatever its files look like.
 
-A data set is random access: `len(dataset)`, `dataset[i]`. Samples come as they are stored (uint8 pixels stay
-uint8), channels last; scaling and normalisation happen on the device, inside the jitted step, from the constants in
-`Info`. Constants must be public or come with a sentence in `outside_accounting`.
+A data set is random access: `len(dataset)`, `dataset[i]`. Samples come as they are stored (uint8 pixels stay uint8),
+channels last; scaling and normalisation happen on the device, inside the jitted step, from the constants in `Info`.
+Constants must be public or be declared by a sentence in `outside_accounting`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """From stored values to those that a model sees, (v / scale - mean) / std, and back: the only place that knows.
+    """From stored values to those that a model sees, (v / scale - mean) / std, and back; the only place for this.
 
     Attributes:
         scale: stored values are divided by this.
@@ -49,12 +49,12 @@ class Scaling:
     std: tuple[float, ...]
 
     def apply(self, stored: Any) -> Any:
-        """Normalised values of `stored (*shape, channel)`, an array of NumPy or JAX; its floating type is kept."""
+        """Normalised values of `stored (*shape, channel)`, a NumPy or JAX array; its floating-point type is kept."""
         factor, shift = self._line(stored)
         return stored * factor - shift
 
     def undo(self, normalised: Any) -> Any:
-        """The stored values that `apply` made `normalised` of, up to rounding."""
+        """The inverse of `apply`, up to rounding."""
         factor, shift = self._line(normalised)
         return (normalised + shift) / factor
 
@@ -67,24 +67,24 @@ class Scaling:
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What a model and a plan need to know of a data set without reading a sample.
+    """What a model and a plan need to know about a data set without reading a sample.
 
     Attributes:
         name: as in the config, such as `digits`.
         task: what is to be learnt.
         input_shape: `(*space, channel)`, the same for every sample.
-        class_names: name of each class number, or of each label of multi-label; else empty.
+        class_names: name of each class number, or of each label of multi-label; otherwise empty.
         scale: stored values are divided by this first (255 for uint8 pixels).
         mean: subtracted then, per channel.
         std: divides then, per channel.
-        unit: what a group of samples is: the coarsest unit that the data set knows of.
+        unit: what a group of samples is: the coarsest unit known to the data set.
         outside_accounting: every constant above that was computed from private data, one sentence each.
-        target_names: name of each target of regression, else empty.
-        target_mean: public constants that are subtracted from the targets of regression, one each.
-        target_std: public constants that then divide them, one each.
-        patients_unknown: whether samples may share a patient without anybody knowing.
-        value_range: the lowest and highest stored value there can be, where that is known, such as a CT window.
-        preprocessing: how any other file is decoded like the samples, where one can be.
+        target_names: name of each regression target, otherwise empty.
+        target_mean: public constants subtracted from the regression targets, one each.
+        target_std: public constants by which they are then divided, one each.
+        patients_unknown: whether samples may share a patient without this being known.
+        value_range: the lowest and highest possible stored value if known, such as a CT window.
+        preprocessing: how other files are decoded like the samples, if possible.
     """
 
     name: str
@@ -110,7 +110,7 @@ class Info:
 
     @property
     def target_scaling(self) -> Scaling | None:
-        """From the targets of regression to those that a model predicts; None for other tasks."""
+        """From regression targets to the values that a model predicts; None for other tasks."""
         if self.task != "regression":
             return None
         return Scaling(scale=1.0, mean=self.target_mean, std=self.target_std)
@@ -123,7 +123,7 @@ class Info:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Which samples are trained on, chosen by and tested on: three disjoint sets of sample numbers, sorted."""
+    """The samples for training, validation and testing: three disjoint sets of sorted sample numbers."""
 
     train: Int[np.ndarray, " train"]
     validation: Int[np.ndarray, " validation"]
@@ -134,12 +134,12 @@ class Split:
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     def select(self, numbers: Int[np.ndarray, " kept"]) -> "Split":
-        """The split of some of the samples, renumbered by their place in `numbers`, which must rise."""
+        """The split of some of the samples, renumbered by their position in `numbers`, which must be increasing."""
         kept = {name: np.flatnonzero(np.isin(numbers, part)) for name, part in self.parts().items()}
         return Split(**kept)
 
     def to_json(self) -> dict[str, list[int]]:
-        """The split as JSON's types, for the run folder."""
+        """The split as JSON types, for the run folder."""
         return {name: part.tolist() for name, part in self.parts().items()}
 
     @classmethod
@@ -147,11 +147,11 @@ class Split:
         """The split that `to_json` wrote.
 
         Args:
-            content: what was read.
+            content: the parsed JSON.
             where: the file, for the message.
 
         Raises:
-            InputError: it is not three disjoint lists of rising sample numbers.
+            InputError: it is not three disjoint lists of increasing sample numbers.
         """
         names = ("train", "validation", "test")
         try:
@@ -162,7 +162,7 @@ class Split:
         rising = all((np.diff(part) > 0).all() and (part[:1] >= 0).all() for part in parts.values())
         total = np.concatenate(list(parts.values()))
         if not (whole and rising and len(np.unique(total)) == len(total)):
-            raise InputError("is not three disjoint lists of rising sample numbers", where=where)
+            raise InputError("is not three disjoint lists of increasing sample numbers", where=where)
         return cls(**parts)
 
 
@@ -172,12 +172,12 @@ class Dataset(Protocol):
 
     @property
     def info(self) -> Info:
-        """What can be said without reading a sample."""
+        """What is known without reading a sample."""
         ...
 
     @property
     def labels(self) -> Int[np.ndarray, " sample"] | None:
-        """Class number of every sample, for stratified splits and counts; None where samples have no single class."""
+        """Class number of every sample, for stratified splits and counts; None if samples have no single class."""
         ...
 
     @property
@@ -187,11 +187,11 @@ class Dataset(Protocol):
 
     @property
     def official_split(self) -> Split | None:
-        """The split that the source prescribes, if it does."""
+        """The split prescribed by the source, if any."""
         ...
 
     def columns(self) -> dict[str, Sequence[str]]:
-        """Further facts per sample (`sex`, `age`, `site`, …) by which metrics can be broken down; may be empty."""
+        """Other facts per sample (`sex`, `age`, `site`, …) by which metrics can be broken down; may be empty."""
         ...
 
     def __len__(self) -> int: ...
@@ -200,10 +200,10 @@ class Dataset(Protocol):
 
 
 class Derived:
-    """A data set whose samples are made of another's, number for number: that one tells all else.
+    """A data set whose samples are derived one by one from another's, which provides everything else.
 
     Attributes:
-        dataset: the other.
+        dataset: the other data set.
     """
 
     def __init__(self, dataset: Dataset) -> None:

@@ -1,4 +1,4 @@
-"""From the config's table to a data set."""
+"""Builds a data set from the config's table."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ def build_dataset(config: DataConfig, *, progress: Progress) -> Dataset:
 
     Args:
         config: the `data` table.
-        progress: tells of downloads and of the cache being built.
+        progress: reports downloads and the building of the cache.
 
     Raises:
         InputError: files are missing or damaged, or do not fit the config.

@@ -1,4 +1,4 @@
-"""The patient of each sample by its DICOM headers: the unit of privacy where no table names it."""
+"""The patient of each sample from its DICOM header: the unit of privacy if no table names it."""
 
 import hashlib
 from collections.abc import Sequence
@@ -12,25 +12,27 @@ HEADER = "header"
 
 
 def patients_by_header(samples: Sequence[Sequence[Path]], *, others: str) -> list[str]:
-    """The patient of each sample, as a digest: the numbers themselves go no further.
+    """The patient of each sample, as a digest: the IDs themselves are not passed on.
 
     Args:
-        samples: files of each sample whose headers are read; of a folder with a series, one of its files is.
-        others: how patients can be named otherwise, for messages.
+        samples: files of each sample whose headers are read; for a folder with a series, only one of its files.
+        others: other ways to name patients, for messages.
 
     Raises:
-        InputError: a file is no DICOM file or names no patient, the files of a sample name several, or all name the
+        InputError: a file is not a DICOM file or names no patient, the files of a sample name several, or all name the
             same one.
     """
     groups: list[str] = []
     for files in samples:
         found = {_patient(_one_of(file), others) for file in files}
         if len(found) > 1:
-            raise InputError("are of different patients, by their headers", where=" and ".join(map(str, files)))
+            raise InputError(
+                "belong to different patients, according to their headers", where=" and ".join(map(str, files))
+            )
         groups += found
     if len(groups) > 1 and len(set(groups)) == 1:
         raise InputError(
-            "is 'header', but all files name the same patient, as files do whose names were taken out",
+            "is 'header', but all files name the same patient, as in files that were anonymised",
             where="data.patient",
             remedy=f"Name patients by {others}.",
         )
@@ -40,7 +42,7 @@ def patients_by_header(samples: Sequence[Sequence[Path]], *, others: str) -> lis
 def _patient(file: Path, others: str) -> str:
     if recognise(file) != "dicom":
         remedy = f"Only DICOM files do; name patients by {others}."
-        raise InputError("has no patient's id in its header", where=str(file), remedy=remedy)
+        raise InputError("has no patient ID in its header", where=str(file), remedy=remedy)
     return hashlib.sha256(read_patient_id(file).encode()).hexdigest()[:32]
 
 

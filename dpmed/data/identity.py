@@ -1,9 +1,9 @@
-"""What identifies a record, whatever other records there are: augmentation and drop-out are keyed by it.
+"""The identity of a record, independent of all other records, which keys augmentation and drop-out.
 
-Differential privacy compares a data set with the same data set less one record. If the randomness of a record depended
-on its position, removing one record would change the augmented views of all others, and no clipping would bound that.
-So each record's randomness is a function of the run's secret (or seed), the step and the record's own identity: the
-names of its samples, or their content where a data set has no names for them.
+Differential privacy compares a data set with the same data set without one record. If the randomness of a record
+depended on its position, removing one record would change the augmented views of all others, and no clipping would
+bound that. So each record's randomness is a function of the run's secret (or seed), the step and the record's own
+identity: the names of its samples, or their content if a data set has no names for them.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from dpmed.data.base import Dataset, Sample
 
 KEY_WORDS = 2
 _DIGEST_BYTES = 16
-# Keys that say how samples are decoded, scaled, kept or split, not which there are.
+# Keys that say how samples are decoded, scaled, cached or split, not which samples there are.
 _NOT_WHICH = frozenset(
     "train_size test_fraction validation_fraction split_by split_seed max_samples_per_unit cache cache_folder mean std "
     "normalisation size shape channels spacing_mm window depth columns download target_mean target_std".split()
@@ -26,32 +26,32 @@ _NOT_WHICH = frozenset(
 
 
 def names_of(dataset: Dataset) -> Sequence[str] | None:
-    """The samples' own names (`dataset.names`, such as paths below a root); None where samples are places in an array.
+    """The samples' own names (`dataset.names`, such as paths below a root); None if they have none.
 
-    A name stays the same when other samples come or go.
+    A name stays the same when other samples are added or removed.
     """
     found: Sequence[str] | None = getattr(dataset, "names", None)
     return found
 
 
 def seeded_secret(seed: int) -> bytes:
-    """The secret that belongs to `seed`, for repeatable runs."""
+    """The secret derived from `seed`, for reproducible runs."""
     return hashlib.sha256(b"dpmed augmentation\0" + str(seed).encode()).digest()
 
 
 def record_keys(
     dataset: Dataset, members: Sequence[Int[np.ndarray, " _"]], *, secret: bytes
 ) -> UInt32[np.ndarray, "record 2"]:
-    """A 64-bit key for every record, from which all of its randomness is made.
+    """A 64-bit key for every record, from which all of its randomness is derived.
 
     Guarantee: a record's key depends on the secret and the record's own samples only. Adding or removing other records,
-    or changing their order, changes no key. Records of equal content may share a key; that weakens nothing, since each
-    record's gradient is then still a function of the record alone.
+    or changing their order, changes no key. Records with equal content may share a key; this weakens nothing, since
+    each record's gradient is still a function of the record alone.
 
     Args:
         dataset: where samples come from.
-        members: for each record the numbers of its samples.
-        secret: 1 to 64 bytes; of a release run, drawn from the operating system and never stored.
+        members: for each record, the numbers of its samples.
+        secret: 1 to 64 bytes; in a release run, drawn from the operating system and never stored.
     """
     numbers = np.concatenate([np.zeros(0, np.int64), *members])
     identities = iter(sample_identities(dataset, numbers.tolist()))
@@ -65,7 +65,7 @@ def record_keys(
 
 
 def sample_identities(dataset: Dataset, numbers: Sequence[int]) -> list[bytes]:
-    """What identifies each of these samples: a digest of its name, or of its content where it has none."""
+    """The identity of each of these samples: a digest of its name, or of its content if it has no name."""
     names = names_of(dataset)
     if names is None:
         return [_identity_by_content(dataset[number]) for number in numbers]
@@ -81,7 +81,7 @@ def _identity_by_content(sample: Sample) -> bytes:
 
 
 def name_same_samples(one: DataTable, other: DataTable) -> bool:
-    """Whether two `[data]` tables name the same samples in the same order, however these are decoded and split."""
+    """Whether two `[data]` tables refer to the same samples in the same order, however these are decoded and split."""
     left, right = (
         {key: value for key, value in table.model_dump().items() if key not in _NOT_WHICH} for table in (one, other)
     )

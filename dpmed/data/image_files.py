@@ -1,6 +1,6 @@
-"""What the user's own files are brought to: as the config says, and for the depth of pictures as the first file does.
+"""How the user's own files are converted: as the config says, though the first file may determine the depth.
 
-How files are read at all stands in `dpmed.data.decode.files`.
+Files are read in `dpmed.data.decode.files`.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from dpmed.data.decode.window import Depth
 from dpmed.errors import InputError
 
 _VOLUME = 3  # sides
-DEPTH_READ = "The depth of the pictures, 8 or 16 bits, is that of the first file; data.depth fixes it."
+DEPTH_READ = "The depth of the pictures, 8 or 16 bits, was taken from the first file; data.depth sets it."
 
 
 def preprocessing_of(config: FolderData | TableData, *, files: int, first: Path) -> Preprocessing:
-    """What samples become.
+    """How samples are preprocessed.
 
     Args:
-        config: of the data set.
-        files: of a sample; each of several is a grey channel.
-        first: one of the files, whose depth is taken where the config leaves it open.
+        config: config of the data set.
+        files: number of files per sample; each of several is a greyscale channel.
+        first: one of the files, whose depth is used if the config does not set it.
     """
     if is_volume(config.size):
         return Preprocessing(size=config.size, channels=files, files=files, window=config.window)
@@ -41,11 +41,11 @@ def _depth_of(first: Path) -> Depth:
     try:
         return depth_for(first)
     except InputError:
-        return 8  # of no account: it is refused as soon as it is decoded, with all others that are damaged
+        return 8  # irrelevant here: it is refused when it is decoded, together with all other damaged files
 
 
 def depth_notes(config: FolderData | TableData) -> tuple[str, ...]:
-    """What the ledger has to say of the depth: it is a fact of the data unless the config gives it."""
+    """What the ledger must say about the depth: it depends on the data unless the config sets it."""
     return () if is_volume(config.size) or config.depth is not None else (DEPTH_READ,)
 
 
@@ -55,9 +55,9 @@ def is_volume(size: Sequence[int]) -> bool:
 
 
 def problem_with(kind: Kind | None, size: Sequence[int]) -> str | None:
-    """What speaks against a file of a kind, before it is opened."""
+    """The reason for refusing a kind of file before opening it, if there is one."""
     if is_volume(size) and kind == "picture":
-        return "is no volume (NIfTI or DICOM), but data.size has three sides"
+        return "is not a volume (NIfTI or DICOM), but data.size has three sides"
     if not is_volume(size) and kind == "nifti":
         return "is a volume, but data.size has two sides"
     return None

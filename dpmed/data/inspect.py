@@ -1,4 +1,4 @@
-"""What a data set holds, for `--dry-run`: counts, shapes, values, units, and samples to look at."""
+"""The content of a data set, for `--dry-run`: counts, shapes, values, units, and samples to look at."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,28 +10,28 @@ from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.units import UnitSummary, summarise_units
 
 _LOOKED_AT = 32
-_SMALL_SHARE = 1 / 8  # of what there can be: 12 bits stored as 16 fill a sixteenth
+_SMALL_SHARE = 1 / 8  # of the possible range: 12 bits stored as 16 fill a sixteenth
 
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What was found.
+    """The description of a data set.
 
     Attributes:
-        name: of the data set.
+        name: name of the data set.
         task: what is to be learnt.
         input_shape: `(*space, channel)`.
         dtype: of the stored values.
         target_shape: of a target; empty for a class number.
         counts: samples per split.
         class_counts: per split, samples per class name; empty where samples have no single class.
-        smallest: stored value among `looked_at` random training samples,
-        largest: likewise,
-        share: of the range of values that there can be, how much lies between these two; 1 where it is not known,
-        mean: after normalisation, likewise,
-        std: likewise.
-        looked_at: samples that these five come from.
-        units: how training samples are spread over patients, lesions or scans.
+        smallest: smallest stored value among `looked_at` random training samples.
+        largest: largest stored value among them.
+        share: fraction of the possible range of values that lies between these two; 1 if unknown.
+        mean: their mean after normalisation.
+        std: their standard deviation after normalisation.
+        looked_at: number of samples that these five come from.
+        units: how training samples are distributed over patients, lesions or scans.
     """
 
     name: str
@@ -70,8 +70,9 @@ class Description:
     @property
     def _advice(self) -> str:
         return (
-            f"the values fill {100 * self.share:.2g} % of what they could: the model sees almost the same everywhere. "
-            "Set data.window to the range that matters."
+            f"the values fill {100 * self.share:.2g} % of their possible range: images look "
+            "almost uniform to the model. "
+            "Set data.window to the relevant range."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -83,8 +84,8 @@ def describe(dataset: Dataset, split: Split, *, seed: int = 0) -> Description:
     """Describe a data set; only a few random training samples are read.
 
     Args:
-        dataset: to describe.
-        split: of it.
+        dataset: the data set.
+        split: its split.
         seed: chooses the samples.
     """
     info = dataset.info
@@ -111,7 +112,7 @@ def describe(dataset: Dataset, split: Split, *, seed: int = 0) -> Description:
 
 
 def choose_samples(split: Split, count: int, *, seed: int) -> Int[np.ndarray, " chosen"]:
-    """Numbers of at most `count` random training samples, rising."""
+    """Numbers of at most `count` random training samples, in increasing order."""
     generator = np.random.default_rng([0xC0117AC7, seed])
     return np.sort(generator.choice(split.train, min(count, len(split.train)), replace=False))
 
@@ -119,10 +120,10 @@ def choose_samples(split: Split, count: int, *, seed: int) -> Int[np.ndarray, " 
 def value_limits(
     info: Info, shown: Shaped[np.ndarray, "..."]
 ) -> tuple[Float[np.ndarray, " channel"], Float[np.ndarray, " channel"]]:
-    """The lowest and the highest stored value that each channel can have; that of some samples where it is not known.
+    """The lowest and highest stored value possible in each channel; if unknown, those of some samples.
 
     Args:
-        info: of the data set.
+        info: constants of the data set.
         shown: stored values of these samples.
     """
     channels = info.input_shape[-1]

@@ -1,8 +1,8 @@
-"""Every layout of data that dpmed knows: who reads it, who writes a phantom of it, what the documentation says of it.
+"""Every data layout that dpmed knows: its reader, the writer of its phantom, and its documentation.
 
-The one list that `data.name`, `dpmed phantom`, `docs/data.md` and the tests go by: a new data set is its reader, its
-table in `dpmed.config.data`, and an entry here. Readers and writers are named as text and imported when they are asked
-for, so that the command line can list them without loading any library.
+This is the only list, used by `data.name`, `dpmed phantom`, `docs/data.md` and the tests: a new data set needs a
+reader, a table in `dpmed.config.data`, and an entry here. Readers and writers are named as text and imported on demand,
+so that the command line can list them without loading any library.
 """
 
 import importlib
@@ -53,10 +53,10 @@ class Phantom:
     """Synthetic data in a layout.
 
     Attributes:
-        name: what `dpmed phantom` calls it.
+        name: its name for `dpmed phantom`.
         writer: `module:function` below `dpmed.data.phantom`, called as `writer(folder, num=, seed=, progress=)`.
-        data: keys of the `data` table that read it, besides `name` and `root`.
-        arguments: further arguments of the writer.
+        data: keys of the `data` table with which it is read, besides `name` and `root`.
+        arguments: additional arguments of the writer.
     """
 
     name: str
@@ -77,10 +77,10 @@ class Layout:
         name: `data.name`.
         reader: `module:function` below `dpmed.data.readers`, called with the `data` table.
         reads: what is read, for the documentation.
-        unit: the coarsest unit that it knows, likewise.
-        split: where the split comes from, likewise.
-        phantoms: that can be written of it.
-        tells: whether the reader also takes `progress=`, to tell of downloads or of what it leaves out.
+        unit: the coarsest unit that it knows, for the documentation.
+        split: where the split comes from, for the documentation.
+        phantoms: phantoms that can be written.
+        tells: whether the reader also takes `progress=`, to report downloads or omitted files.
     """
 
     name: str
@@ -107,7 +107,7 @@ def _load(text: str) -> Callable[..., Any]:
     return function
 
 
-# Counts of ink, 0 to 16, are stored as 0 to 255, and normalised as the reader of scikit-learn's digits does it.
+# Ink counts, 0 to 16, are stored as 0 to 255, and normalised as in the reader of scikit-learn's digits.
 _COUNTS = {"size": [8, 8], "channels": 1, "mean": [0.3], "std": [0.35]}
 _GROUPS = {"group_pattern": "^(P[0-9]+)_"}
 _BY_TABLE = {
@@ -152,7 +152,7 @@ LAYOUTS = (
     Layout(
         name="msd",
         reader="msd:read_msd",
-        reads="one of the ten tasks, by `dataset.json`; image and label map",
+        reads="one of the ten tasks, according to `dataset.json`; image and label map",
         unit="scan",
         split="by scan",
         phantoms=tuple(
@@ -190,7 +190,7 @@ LAYOUTS = (
         name="folder",
         reader="folder:read_folder",
         reads="a folder per class (below `train`, `val`, `test` if you like) of PNG, JPEG, TIFF, NIfTI or DICOM",
-        unit="patient by `group_pattern`, else image",
+        unit="patient with `group_pattern`, else image",
         split="by patient, or yours",
         phantoms=(
             Phantom(name="folder", writer="folder:write_folder", data=_GROUPS),
@@ -208,8 +208,8 @@ LAYOUTS = (
     Layout(
         name="table",
         reader="table:read_table_data",
-        reads="the files that a CSV names: classes, several labels, numbers or masks ([your-data.md](your-data.md))",
-        unit="patient by `patient`, else image",
+        reads="the files listed in a CSV: classes, several labels, numbers or masks ([your-data.md](your-data.md))",
+        unit="patient with `patient`, else image",
         split="by patient, or the column `split`",
         phantoms=(
             Phantom(name="table", writer="table:write_table", data={**_BY_TABLE, "channels": 1}),
@@ -231,7 +231,7 @@ LAYOUTS = (
         name="nnunet",
         reader="nnunet:read_nnunet",
         reads="the raw layout of nnU-Net: `dataset.json`, `imagesTr`, `labelsTr`",
-        unit="patient by `group_pattern`, else scan",
+        unit="patient with `group_pattern`, else scan",
         split="by scan or patient",
         phantoms=(Phantom(name="nnunet", writer="nnunet:write_nnunet"),),
         tells=True,
@@ -239,15 +239,15 @@ LAYOUTS = (
     Layout(
         name="custom",
         reader="custom:read_custom",
-        reads="what your own code gives ([your-data.md](your-data.md))",
-        unit="as it says",
+        reads="data from your own code ([your-data.md](your-data.md))",
+        unit="as it declares",
         split="its own, or by unit",
     ),
 )
 
 
 def layout_of(name: str) -> Layout:
-    """The layout that `data.name` calls so; the config has checked that there is one."""
+    """The layout for a `data.name`; the config has checked that there is one."""
     return next(layout for layout in LAYOUTS if layout.name == name)
 
 
@@ -264,16 +264,16 @@ def data_table(phantom: str, folder: Path) -> dict[str, Any]:
 
 
 def write_phantom(name: str, folder: Path, *, num: int, seed: int, progress: Progress) -> None:
-    """Write a synthetic data set in the exact layout of a real one, and `phantom.json`, which says that it is none.
+    """Write a synthetic data set in the exact layout of a real one, and `phantom.json`, which marks it as synthetic.
 
-    Guarantee: the same layout, `num` and seed write the same files, byte for byte, with the same library versions.
+    Guarantee: with the same library versions, the same layout, `num` and seed give the same files, byte for byte.
 
     Args:
         name: one of `phantoms()`.
-        folder: where to; it must exist and should be empty.
-        num: samples, at least 10: fewer cannot fill every part of every layout.
-        seed: fixes everything.
-        progress: tells of it.
+        folder: where to write; it must exist and should be empty.
+        num: number of samples, at least 10, since fewer cannot fill every part of every layout.
+        seed: determines everything.
+        progress: shows the progress.
 
     Raises:
         InputError: there is no such layout, or `num` is too small.
@@ -285,7 +285,7 @@ def write_phantom(name: str, folder: Path, *, num: int, seed: int, progress: Pro
 
 
 def check_request(name: str, num: int) -> None:
-    """Refuse what cannot be written, before any folder is made.
+    """Refuse requests that cannot be satisfied, before any folder is made.
 
     Raises:
         InputError: there is no such layout, or `num` is too small.
@@ -306,7 +306,7 @@ def layouts_table() -> str:
 
 
 def with_table(page: str) -> str:
-    """The page `docs/data.md` with its table of layouts as they are."""
+    """The page `docs/data.md` with an up-to-date table of layouts."""
     before, _, rest = page.partition(_BEGIN)
     return before + _BEGIN + layouts_table() + _END + rest.partition(_END)[2]
 

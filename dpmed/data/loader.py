@@ -1,11 +1,11 @@
-"""From the numbers of sampled records to padded microbatches, prepared in the background.
+"""Turns the numbers of sampled records into padded microbatches, prepared in the background.
 
-A record is what the sampler draws and what is clipped as a whole: one image, or all images of a patient, lesion or
-scan when that is the unit of privacy. Inside a record the images stand along the `view` axis; a record with fewer
-images than the largest one is padded with views of weight zero.
+A record is what the sampler draws and what is clipped as a whole: one image, or all images of a patient, lesion or scan
+when that is the unit of privacy. Within a record, the images are along the `view` axis; a record with fewer images than
+the largest one is padded with views of weight zero.
 
-Threads suffice: decoding, resizing and copying happen outside Python's lock. What comes out depends only on the
-numbers asked for, never on timing, so a run resumes at a step by asking for that step's numbers.
+Threads suffice: decoding, resizing and copying release Python's global lock. The result depends only on the requested
+numbers, never on timing, so a run resumes at a step by requesting that step's numbers.
 """
 
 import os
@@ -22,7 +22,7 @@ from dpmed.data.base import Dataset
 from dpmed.data.identity import KEY_WORDS
 
 _MAX_WORKERS = 8
-# Steps without records take no work; so many may wait besides the microbatches under way.
+# Steps without records take no work; this many may wait besides the microbatches in progress.
 _WAITING_STEPS = 16
 
 
@@ -33,11 +33,11 @@ class Records:
     Attributes:
         inputs: as stored; padding is zero.
         targets: as stored; padding is zero.
-        weights: one over the number of real views of the record; 0 for a padded view. A record's loss is the weighted
+        weights: one over the number of the record's real views; 0 for a padded view. A record's loss is the weighted
             sum over its views, hence their mean.
         mask: true for a real record, false for padding.
         numbers: the record's number in the sampler's counting; -1 for padding.
-        keys: from which all randomness of the record is made; zero for padding.
+        keys: keys from which all randomness of the record is derived; zero for padding.
     """
 
     inputs: Shaped[np.ndarray, "record view *space channel"]
@@ -50,7 +50,7 @@ class Records:
 
 @runtime_checkable
 class Gathers(Protocol):
-    """A data set that hands out many samples at once faster than one by one."""
+    """A data set that returns many samples at once faster than one by one."""
 
     def gather(
         self, numbers: Int[np.ndarray, " sample"]
@@ -64,13 +64,13 @@ class Loader:
 
     Args:
         dataset: where samples come from; read from several threads at once.
-        members: for each record number the numbers of its samples in `dataset`, none of them empty.
+        members: for each record number, the numbers of its samples in `dataset`; none is empty.
         microbatch: records per microbatch, at least 1.
         workers: threads; None: one per processor, at most 8.
-        share: the number of this process and how many processes load each microbatch together; each gives its own rows
-            only, as many as the others, filled up with padding.
-        keys: for each record the key of its randomness (`dpmed.data.identity`); None where nothing is random.
-        views: samples along the `view` axis, at least as many as the largest record has; None for just as many.
+        share: the index of this process and the number of processes that load each microbatch together; each loads only
+            its own rows, equally many, padded if necessary.
+        keys: for each record, the key of its randomness (`dpmed.data.identity`); None if nothing is random.
+        views: samples along the `view` axis, at least as many as in the largest record; None for exactly as many.
     """
 
     def __init__(
@@ -102,12 +102,12 @@ class Loader:
         self.workers = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
 
     def stream(self, steps: Iterable[Int[np.ndarray, " _"]]) -> Generator[Iterator[Records]]:
-        """For each step's record numbers its microbatches, in order; an empty step has none.
+        """The microbatches for each step's record numbers, in order; an empty step has none.
 
-        Microbatches are prepared ahead, also those of following steps: `steps` is therefore asked some steps before its
-        numbers are used. What a step's iterator has left when the next step is asked for is dropped. Closing the
+        Microbatches are prepared ahead, including those of later steps, so `steps` is consumed some steps before its
+        numbers are used. Anything left in a step's iterator when the next step is requested is dropped. Closing the
         iterator (or leaving the loop that holds it) ends the threads. An error in preparing a microbatch is raised
-        where that microbatch would have come out.
+        where that microbatch would have been returned.
         """
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="loader")
         ahead = _Ahead(self, pool, steps)
@@ -118,7 +118,7 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def load(self, numbers: Int[np.ndarray, " record"]) -> Iterator[Records]:
-        """The microbatches of one step, prepared when asked for: every record once, the last microbatch padded."""
+        """The microbatches of one step, prepared on demand: every record once, with the last microbatch padded."""
         for part in self.parts(numbers):
             yield self.collect(part)
 
@@ -133,7 +133,7 @@ class Loader:
         rows = -(-self.microbatch // count)
         own = numbers[number * rows : (number + 1) * rows]
         members = [self.members[int(record)] for record in own]
-        # Where there is none, one sample is read all the same: the shape of its rows must be known.
+        # If there is none, one sample is read all the same, since the shape of its rows must be known.
         wanted = np.concatenate(members) if members else self.members[int(numbers[0])][:1]
         found_inputs, found_targets = self._samples(wanted)
         shape = (rows, self.views)
@@ -165,7 +165,7 @@ class _Begin:
 
 
 class _Ahead:
-    """Microbatches under way, in order. Only the thread that consumes them touches this; others fill the futures."""
+    """Microbatches in progress, in order. Only the consuming thread touches this; others complete the futures."""
 
     def __init__(self, loader: Loader, pool: ThreadPoolExecutor, steps: Iterable[Int[np.ndarray, " _"]]) -> None:
         self._loader = loader
@@ -187,7 +187,7 @@ class _Ahead:
             first.cancel()
 
     def microbatches(self) -> Iterator[Records]:
-        """Those of the step just begun, until a further one is begun."""
+        """Those of the current step, until the next one is begun."""
         return self._microbatches_of(self._step)
 
     def _microbatches_of(self, step: int) -> Iterator[Records]:
@@ -196,7 +196,7 @@ class _Ahead:
             if not self._queue or isinstance(self._queue[0], _Begin):
                 return
             future = self._queue.popleft()
-            assert isinstance(future, Future)  # noqa: S101 for the type checker: the line above the last has looked
+            assert isinstance(future, Future)  # noqa: S101 for the type checker: checked two lines above
             self._fill()
             yield future.result()
 

@@ -1,11 +1,11 @@
-"""What the ledger has to say of a data set: of its normalisation constants, and of patients that it does not name."""
+"""What the ledger must say about a data set: its normalisation constants, and patients that it does not identify."""
 
 from dpmed.config.data import NormalisedTable
 from dpmed.errors import InputError
 
 CODE_CONSTANTS = (
-    "Normalisation uses published constants that are fixed in the code. They were computed from the published data "
-    "set, its training samples among them, and not from the files at hand."
+    "Normalisation uses published constants fixed in the code. They were computed from the published data "
+    "set, including its training samples, not from the files at hand."
 )
 _USER_CONSTANTS = (
     "Normalisation uses mean and std as given in the config. If they were computed from the training data, ε does not "
@@ -15,14 +15,14 @@ TARGET_CONSTANTS = (
     "Targets are scaled by target_mean and target_std as given in the config. If they were computed from the training "
     "data, ε does not cover that."
 )
-CLASSES_READ = "The names and the number of the classes were read from the data set."
+CLASSES_READ = "The names and the number of classes were read from the data set."
 
 
 def unnamed_patients(source: str) -> str:
-    """The ledger's sentence for data that do not tell which samples come from one patient."""
+    """The ledger's sentence for data that do not say which samples come from the same patient."""
     return (
-        f"{source} no patients: nobody knew which images share a patient. The unit is the image, and a patient with "
-        "several images is protected less than ε says; by how much, the data do not tell."
+        f"{source} no patients: it is unknown which images share a patient. The unit is the image, and a patient with "
+        "several images is protected less than ε says; by how much cannot be told from the data."
     )
 
 
@@ -32,14 +32,14 @@ def normalisation(
     """Mean, std and the sentences for `outside_accounting`.
 
     Args:
-        config: the user's constants win.
-        mean: public constants otherwise,
-        std: likewise.
-        channels: of the samples.
-        note: what the ledger should say of the public constants; None if they owe nothing to data.
+        config: the user's constants, which take precedence.
+        mean: public constant otherwise.
+        std: public constant otherwise.
+        channels: number of channels of the samples.
+        note: what the ledger should say about the public constants; None if they do not derive from data.
 
     Raises:
-        InputError: the user's constants have another number of channels.
+        InputError: the user's constants have a different number of channels.
     """
     if config.mean is None or config.std is None:
         return mean, std, () if note is None else (note,)

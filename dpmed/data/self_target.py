@@ -1,4 +1,4 @@
-"""Any data set as one of reconstruction: the target of an image is the image itself.
+"""Turns any data set into one for reconstruction: the target of an image is the image itself.
 
 With noise in the augmentation, which changes the input only, this is learning to denoise.
 """
@@ -13,7 +13,7 @@ from dpmed.data.loader import Gathers
 
 
 class SelfTarget(Derived):
-    """A data set whose targets are its inputs; labels serve to stratify the split only.
+    """A data set whose targets are its inputs; labels only serve to stratify the split.
 
     Args:
         dataset: where images come from.

@@ -1,6 +1,6 @@
-"""Folders and tables that nobody vouches for: which files a data set consists of.
+"""Reads untrusted folders and tables to find the files of a data set.
 
-Nothing outside the root is ever opened: names with `..`, absolute names and links that lead out are refused.
+Nothing outside the root is ever opened: names with `..`, absolute names and links that lead outside are refused.
 """
 
 import difflib
@@ -25,10 +25,10 @@ _SUSPECTS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 class Root:
-    """The folder that all files of a data set lie in.
+    """The folder that contains all files of a data set.
 
     Args:
-        path: as the user wrote it.
+        path: as written by the user.
 
     Raises:
         InputError: there is no such folder.
@@ -39,7 +39,7 @@ class Root:
             raise InputError(
                 "there is no such folder",
                 where=f"data.root = {str(path)!r}",
-                remedy="Put the data set there, or try synthetic data by `dpmed phantom`.",
+                remedy="Put the data set there, or try synthetic data from `dpmed phantom`.",
             )
         self.path = path
         self._resolved = Path(os.path.realpath(path))
@@ -49,14 +49,15 @@ class Root:
     def locate(self, name: str, *, source: str) -> Path:
         """The path of the file `name`, below the root.
 
-        Folders are resolved once each, so that a million names cost a million `lstat`, not a million resolutions.
+        Each folder is resolved only once, so that a million names cost a million `lstat` calls, not a million
+        resolutions.
 
         Args:
-            name: relative to the root, as a table or a folder listing has it.
-            source: what to name in a message: the table and line that the name comes from.
+            name: relative to the root, as in a table or folder listing.
+            source: where the name comes from, such as table and line, for messages.
 
         Raises:
-            InputError: the name leads out of the root.
+            InputError: the name leads outside the root.
         """
         # Strings rather than paths on the way: a list may hold a million names.
         folder, _, last = name.rpartition("/")
@@ -75,10 +76,10 @@ class Root:
         return Path(text)
 
     def walk(self, *, hidden: list[str] | None = None) -> Iterator[str]:
-        """Names of all files below the root, in sorted order; hidden ones are left out, linked folders not entered.
+        """Names of all files below the root, sorted; hidden ones are left out, linked folders not entered.
 
         Args:
-            hidden: takes the names of what is left out for being hidden, folders with a slash behind them.
+            hidden: receives the names of hidden files and folders that are left out, folders with a trailing slash.
         """
         left_out = [] if hidden is None else hidden
         for folder, folders, names in os.walk(self.path):
@@ -97,13 +98,13 @@ class Root:
 
 
 class TextTable:
-    """A comma-separated table as text, with the line that each row stands on.
+    """A comma-separated table as text, with the line number of each row.
 
     Args:
         path: the file, for messages.
-        names: of the columns, in order.
-        lines: on which each row begins; the header is line 1.
-        frame: of pandas, a column per name, numbered.
+        names: names of the columns, in order.
+        lines: line on which each row begins; the header is line 1.
+        frame: pandas data frame with one numbered column per name.
     """
 
     def __init__(self, path: Path, names: Sequence[str], *, lines: Int[np.ndarray, " row"], frame: Any) -> None:
@@ -116,7 +117,7 @@ class TextTable:
         return len(self.lines)
 
     def column(self, name: str) -> list[str]:
-        """The fields of one column, without blanks around them; an empty field is empty text."""
+        """The fields of one column, stripped of spaces; an empty field is empty text."""
         fields: list[str] = self._frame[self.names.index(name)].str.strip().tolist()
         return fields
 
@@ -128,15 +129,15 @@ class TextTable:
 def read_table(path: Path, columns: Sequence[str]) -> TextTable:
     """Read a comma-separated table with a header, by pandas, as text.
 
-    pandas fills rows that are too short and cuts some that are too long; so the number of fields of every row is held
-    against the header first.
+    pandas pads rows that are too short and truncates some that are too long, so the number of fields in every row is
+    first compared with the header.
 
     Args:
         path: the file, UTF-8.
-        columns: the columns that must be there; others are kept as well.
+        columns: the required columns; others are also kept.
 
     Raises:
-        InputError: the file is missing, too large, no such table, lacks a column or has a row of another length.
+        InputError: the file is missing, too large or not such a table, lacks a column or has a row of another length.
     """
     import pandas as pd
 
@@ -158,7 +159,7 @@ def read_table(path: Path, columns: Sequence[str]) -> TextTable:
 
 @dataclass(frozen=True, kw_only=True)
 class _Records:
-    """The line on which each record begins, and how many fields it has; records without a byte are left out."""
+    """The line on which each record begins, and its number of fields; empty records are left out."""
 
     lines: Int[np.ndarray, " record"]
     fields: Int[np.ndarray, " record"]
@@ -188,7 +189,7 @@ def _check_records(path: Path, records: _Records) -> None:
         raise InputError("is empty", where=str(path))
     expected = int(records.fields[0])
     if expected > _MAX_COLUMNS:
-        raise InputError(f"has {expected:,} columns; over {_MAX_COLUMNS:,} are refused", where=str(path))
+        raise InputError(f"has {expected:,} columns; more than {_MAX_COLUMNS:,} are refused", where=str(path))
     wrong = np.flatnonzero(records.fields != expected)
     if len(wrong):
         first = int(wrong[0])
@@ -201,14 +202,14 @@ def _check_records(path: Path, records: _Records) -> None:
 
 
 def _read_bytes(path: Path) -> bytes:
-    """The file in UTF-8, every line ended by a line feed."""
+    """The file in UTF-8, with every line ended by a line feed."""
     try:
         if path.stat().st_size > _MAX_TABLE_BYTES:
-            raise InputError(f"is over {_MAX_TABLE_BYTES:,} bytes long, which is refused", where=str(path))
+            raise InputError(f"is longer than {_MAX_TABLE_BYTES:,} bytes, which is refused", where=str(path))
         content = path.read_bytes().removeprefix(b"\xef\xbb\xbf")
     except FileNotFoundError as error:
         raise InputError(
-            "there is no such file", where=str(path), remedy="It comes with the data set; data.root must hold it."
+            "there is no such file", where=str(path), remedy="It is part of the data set; data.root must contain it."
         ) from error
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
@@ -220,7 +221,7 @@ def _read_bytes(path: Path) -> bytes:
         bad = error.start
     if bad >= 0:
         line = content.count(b"\n", 0, bad) + 1
-        raise InputError(f"line {line} holds bytes that are no text in UTF-8", where=str(path))
+        raise InputError(f"line {line} holds bytes that are not UTF-8 text", where=str(path))
     return content
 
 

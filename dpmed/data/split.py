@@ -1,12 +1,12 @@
-"""Which samples are trained on, chosen by and tested on: whole groups, by seed.
+"""Splits samples into training, validation and test sets: whole groups, by seed.
 
-No group (patient, lesion, scan) stands in two parts, else the test would measure memory. A split that the source
-prescribes is taken as it is; a part that it lacks is cut from its training part.
+No group (patient, lesion, scan) is in two parts, since the test would then measure memorisation. A split prescribed by
+the source is used unchanged; a part that it lacks is cut from its training part.
 
-By `keyed-hash` each group's part follows from its own name and the key alone. Adding or removing a patient moves nobody
-else, so a patient who was once tested on stays there while the data set grows, and ε, which compares training sets that
-differ in one unit, says what it seems to say. By `stratified` the classes keep their shares, but one group more or less
-deals the others out anew: ε then holds given the split.
+With `keyed-hash`, each group's part depends only on its own name and the key. Adding or removing a patient moves nobody
+else, so a patient in the test set stays there while the data set grows, and ε, which compares training sets that differ
+in one unit, means what it seems to mean. With `stratified`, all parts have the same class proportions, but adding or
+removing a group can reassign the others: ε then holds conditionally on the split.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from dpmed.data.base import Dataset, Split
 from dpmed.data.identity import names_of
 from dpmed.errors import InputError
 
-# What tables and folders call the parts.
+# Names of the parts in tables and folders.
 PART_NAMES = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 _STREAM = 0x5B117  # keeps the split's random numbers apart from all others of the same seed
 
@@ -28,17 +28,17 @@ _STREAM = 0x5B117  # keeps the split's random numbers apart from all others of t
 def split_dataset(dataset: Dataset, config: DataTable, *, seed: int) -> Split:
     """Split a data set.
 
-    Guarantee: every sample is in exactly one part (in at most one where the source prescribes a split), and all
-    samples of a group are in the same part (likewise). The same data set, fractions and seed give the same split. By
-    keyed hash a group's part depends on nothing but its name, the fractions and the seed.
+    Guarantee: every sample is in exactly one part (in at most one if the source prescribes a split), and all samples of
+    a group are in the same part (likewise). The same data set, fractions and seed give the same split. With a keyed
+    hash, a group's part depends only on its name, the fractions and the seed.
 
     Args:
-        dataset: with groups, and labels to stratify by if it has them.
-        config: the rule, fractions, and the seed if it is set there.
-        seed: fixes the split if the config does not.
+        dataset: a data set with groups, and with labels to stratify by if it has them.
+        config: the rule, the fractions, and the seed if set there.
+        seed: determines the split if the config does not.
 
     Raises:
-        InputError: there are too few groups for three parts, or they have no names to be hashed.
+        InputError: there are too few groups for three parts, or they have no names to hash.
     """
     chosen = seed if config.split_seed is None else config.split_seed
     official = dataset.official_split
@@ -62,26 +62,27 @@ def split_dataset(dataset: Dataset, config: DataTable, *, seed: int) -> Split:
 
 
 def split_note(dataset: Dataset, config: DataTable) -> str | None:
-    """What the ledger says of how the training set was chosen; None where nothing is left to say."""
+    """What the ledger says about how the training set was chosen; None if there is nothing to say."""
     official = dataset.official_split
     if official is not None and len(official.validation) and len(official.test):
         return None
     if config.split_by == "keyed-hash":
         return None
     return (
-        "ε holds given the split into training, validation and test sets: the rule that made it (stratified by class) "
-        "would deal out other records too if one were added or removed, and ε does not cover that."
+        "ε holds conditionally on the split into training, validation and test sets: its rule (stratified by class) "
+        "could also reassign other records if one were added or removed, and ε does not cover that."
     )
 
 
 def _hashed(
     dataset: Dataset, numbers: Int[np.ndarray, " sample"], fraction: float, *, seed: int, part: str
 ) -> tuple[Int[np.ndarray, " kept"], Int[np.ndarray, " cut"]]:
-    """Take away the groups whose keyed hash lies below the fraction."""
+    """Take out the groups whose keyed hash is below the fraction."""
     where = "data.split_by"
     if names_of(dataset) is None:
         raise InputError(
-            f"the units of {dataset.info.name} have no names of their own, only places, which a hash cannot hold on to",
+            f"the units of {dataset.info.name} have no names of their own, only "
+            "positions, which are not stable enough to hash",
             where=where,
             remedy='Use split_by = "stratified".',
         )
@@ -99,7 +100,7 @@ def _hashed(
     if not cut.any() or cut.all():
         empty = part if not cut.any() else "training"
         raise InputError(
-            f"of {len(chosen)} {dataset.info.unit}s none came to the {empty} part by the hash of its name",
+            f"none of {len(chosen)} {dataset.info.unit}s was assigned to the {empty} part by the hash of its name",
             where=where,
             remedy='Use split_by = "stratified", another split_seed, larger fractions, or more data.',
         )
@@ -109,7 +110,7 @@ def _hashed(
 def _cut(
     dataset: Dataset, numbers: Int[np.ndarray, " sample"], fraction: float, generator: np.random.Generator
 ) -> tuple[Int[np.ndarray, " kept"], Int[np.ndarray, " cut"]]:
-    """Take whole groups away until about `fraction` of the samples of each class are gone."""
+    """Take out whole groups until about `fraction` of the samples of each class have been taken."""
     groups = _gather([dataset.groups[number] for number in numbers])
     if len(groups) < 2:  # noqa: PLR2004 one for each side
         raise InputError(
@@ -125,7 +126,7 @@ def _cut(
     chosen: list[Int[np.ndarray, " _"]] = []
     owed = 0.0
     for _, candidates in sorted(strata.items()):
-        # What one class could not give or gave too much is settled by the next, so that the total comes out right.
+        # A shortage or excess in one class is balanced by the next, so that the total is right.
         owed += fraction * sum(map(len, candidates))
         order = generator.permutation(len(candidates))
         for position in order:

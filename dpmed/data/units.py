@@ -1,6 +1,6 @@
 """Which samples belong to one unit of privacy, and how many a unit has.
 
-Accounting protects what the sampler draws and the step clips as a whole. With `unit = "image"` that is one image, and a
+Accounting protects what the sampler draws and the step clips as one. With `unit = "image"` that is one image, and a
 patient with k images is k records, protected together by group privacy only (`dpmed.privacy.ledger.group_privacy`).
 """
 
@@ -13,27 +13,27 @@ from jaxtyping import Int
 from dpmed.data.base import Dataset, UnitName
 from dpmed.errors import InputError
 
-# How the user can say which samples belong together.
+# How users can specify which samples belong together.
 _UNIT_REMEDIES = {
     "folder": "Set data.group_pattern to a regular expression that finds the {unit} in the file names, and data.unit; "
     "or list the files with their patients in metadata.csv.",
     "table": "Name the column that tells the {unit} as data.patient.",
     "nnunet": "Set data.group_pattern to a regular expression that finds the {unit} in the names of the cases.",
-    "custom": "Let the factory's data set say which samples belong together: info.unit and groups.",
-    "ham10000": 'HAM10000 tells lesions only: unit = "lesion" protects a lesion; a patient may have several.',
+    "custom": "Make the factory's data set say which samples belong together: info.unit and groups.",
+    "ham10000": 'HAM10000 only identifies lesions: unit = "lesion" protects a lesion; a patient may have several.',
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitSummary:
-    """How samples are spread over the coarsest unit that the data set knows of.
+    """How samples are distributed over the coarsest unit known to the data set.
 
     Attributes:
-        unit: what that unit is; `image` where the data set does not know more.
-        units: how many of them.
-        samples: how many samples they have together.
-        largest: samples of the unit that has most.
-        several: units with more than one sample.
+        unit: the kind of unit; `image` if the data set knows nothing coarser.
+        units: number of units.
+        samples: total number of samples.
+        largest: largest number of samples of a unit.
+        several: number of units with more than one sample.
     """
 
     unit: UnitName
@@ -43,7 +43,7 @@ class UnitSummary:
     several: int
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as JSON's types, for `internal.json`: exact numbers of private data."""
+        """The summary as JSON types, for `internal.json`: exact numbers about private data."""
         return asdict(self)
 
 
@@ -53,13 +53,13 @@ def members_by_unit(
     """The samples of each record that the sampler draws.
 
     Args:
-        dataset: with groups.
+        dataset: a data set with groups.
         numbers: the samples of the training split.
-        unit: what a record is: `image`, or the unit that the data set knows of.
-        max_samples: of each group only the first so many samples are kept, whatever the unit is; None keeps all.
+        unit: what a record is: `image`, or the unit known to the data set.
+        max_samples: keep only this many (the first) samples of each group, whatever the unit is; None keeps all.
 
     Returns:
-        For each record its sample numbers in rising order, none empty. Records stand in the order of their first
+        The sample numbers of each record in increasing order, none empty. Records are in the order of their first
         sample.
 
     Raises:
@@ -68,7 +68,7 @@ def members_by_unit(
     known = dataset.info.unit
     if unit not in ("image", known):
         raise InputError(
-            f"{unit!r} asked for, but nothing in the data set {dataset.info.name} tells which images share a {unit}"
+            f"{unit!r} was requested, but nothing in the data set {dataset.info.name} tells which images share a {unit}"
             + (f", only which share a {known}" if known != "image" else ""),
             where="privacy.unit",
             remedy=unit_remedy(dataset.info.name, unit),
@@ -83,13 +83,13 @@ def members_by_unit(
 
 
 def unit_remedy(name: str, unit: str) -> str:
-    """How the user can say which samples of a data set of this name share a unit."""
+    """How users can specify which samples of a data set of this name share a unit."""
     fallback = "These files do not tell; protecting less than the {unit} is a decision to be made knowingly."
     return _UNIT_REMEDIES.get(name, fallback).format(unit=unit)
 
 
 def summarise_units(dataset: Dataset, numbers: Int[np.ndarray, " sample"]) -> UnitSummary:
-    """How the samples `numbers`, those that are trained on, are spread over units."""
+    """How the training samples `numbers` are distributed over units."""
     counts: dict[str, int] = {}
     for number in numbers.tolist():
         group = dataset.groups[number]

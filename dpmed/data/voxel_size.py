@@ -1,4 +1,4 @@
-"""How large the voxels of samples are, in the grid that a model sees: what distances are measured by."""
+"""The voxel sizes of samples in the grid that a model sees, by which distances are measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class VoxelSizes:
     """Sizes of voxels.
 
     Attributes:
-        sizes: along each axis of each sample.
-        unit: of them; `pixels` where no file says how large one is, as in pictures.
+        sizes: size along each axis, for each sample.
+        unit: their unit; `pixels` if files do not state it, as for pictures.
     """
 
     sizes: Float[np.ndarray, "sample axis"]
@@ -29,13 +29,13 @@ class VoxelSizes:
 
 
 def voxel_sizes(dataset: Dataset, numbers: Int[np.ndarray, " sample"]) -> VoxelSizes:
-    """The voxel sizes of samples, after they were brought to the data set's own grid.
+    """The voxel sizes of samples after resampling to the data set's own grid.
 
-    A volume that is stretched to a shape has voxels of its own size, which its affine tells: it is opened for that.
+    A volume that is stretched to a shape has its own voxel size, which is read from its affine.
 
     Args:
-        dataset: whose samples.
-        numbers: of the samples.
+        dataset: the data set.
+        numbers: indices of the samples.
 
     Raises:
         InputError: a volume cannot be read.
@@ -47,7 +47,7 @@ def voxel_sizes(dataset: Dataset, numbers: Int[np.ndarray, " sample"]) -> VoxelS
         return VoxelSizes(sizes=np.ones((len(numbers), len(space))), unit="pixels")
     if preprocessing.spacing_mm is not None:
         return VoxelSizes(sizes=np.tile(np.array(preprocessing.spacing_mm), (len(numbers), 1)), unit="mm")
-    # The first file of a sample is its image, or one of its channels, which lie on the same voxels.
+    # The first file of a sample is its image, or one of its channels, which share the same voxels.
     sizes = [_stretched(sources[number], tuple(space)) for number in numbers.tolist()]
     return VoxelSizes(sizes=np.array(sizes).reshape(-1, _VOLUME_AXES), unit="mm")
 

@@ -1,4 +1,4 @@
-"""Bland-Altman: how far predicted numbers lie from true ones, over their whole range."""
+"""Bland-Altman plots: how far predicted values are from true ones, over their whole range."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ class AgreementPanel:
     """One target.
 
     Attributes:
-        name: of it.
-        values: predicted.
-        targets: true, all known.
+        name: its name.
+        values: predicted values.
+        targets: true values, all known.
         lines: bias and limits of agreement, each with its label, value and interval.
     """
 
@@ -42,7 +42,7 @@ def plot_agreement(panels: Sequence[AgreementPanel], folder: Path) -> list[Path]
             axis.axhline(value, color=PALETTE[1] if is_bias else PALETTE[6], linestyle="-" if is_bias else "--")
             if np.isfinite([low, high]).all():
                 axis.axhspan(low, high, color=PALETTE[1] if is_bias else PALETTE[6], alpha=0.12, linewidth=0)
-            # Beside the plot, where no point can be under it.
+            # Beside the plot, where it cannot cover any point.
             axis.annotate(
                 f"{label}\n{value:+.3g}".replace("-", "−"),
                 (1.01, value),

@@ -1,4 +1,4 @@
-"""An audit on one axis: what is claimed, what was measured at least, and what the same test can show at most."""
+"""An audit on one axis: the claimed ε, the measured lower limits, and the most that the same test can show."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,9 +14,9 @@ class Bar:
     """One measurement.
 
     Attributes:
-        name: of the kind of canary.
+        name: name of the kind of canary.
         lower: the lower confidence limit of ε.
-        best: what the limit would be, about, if all were as claimed; None where it is not known.
+        best: the approximate limit if everything is as claimed; None if it is unknown.
     """
 
     name: str
@@ -25,16 +25,16 @@ class Bar:
 
 
 def plot_audit(bars: Sequence[Bar], folder: Path, *, claimed: float, confidence: float, delta: float) -> list[Path]:
-    """Draw `audit.png`: a line at the claim, a bar up to each limit, a mark where it would be at best.
+    """Draw `audit.png`: a line at the claim, a bar up to each limit, and a mark at its best possible value.
 
-    A limit above the claim is drawn in another colour, and the title says which of the two it is.
+    A limit above the claim is drawn in another colour, and the title says whether there is one.
 
     Args:
         bars: one per kind.
         folder: where to write.
-        claimed: ε that the accountant states.
-        confidence: of the limits.
-        delta: δ of all.
+        claimed: ε stated by the accountant.
+        confidence: confidence level of the limits.
+        delta: δ of all of them.
     """
     figure, axes = new_figure(width=6.8, height=1.9 + 0.5 * len(bars))
     axis = axes[0]
@@ -45,7 +45,7 @@ def plot_audit(bars: Sequence[Bar], folder: Path, *, claimed: float, confidence:
         if bar.best is not None:
             axis.plot(
                 [bar.best], [place], marker="|", markersize=18, markeredgewidth=2, linestyle="none", color=PALETTE[2],
-                label="what this test finds, about, if all is as claimed" if place == 0 else None,
+                label="about what this test finds if all is as claimed" if place == 0 else None,
             )  # fmt: skip
     axis.axvline(claimed, linestyle="--", color="0.3", label=f"claimed and proven: ε ≤ {claimed:.4g}")
     verdict = (

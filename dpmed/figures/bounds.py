@@ -1,6 +1,6 @@
-"""The figures of `dpmed bounds`: risk over ε, and trade-off curves; and what an attack reached beside the bounds.
+"""The figures of `dpmed bounds`: risk against ε, trade-off curves, and the success of attacks compared with the bounds.
 
-Their data are bounds.csv, tradeoff.csv and prior_aware.csv.
+Their data are in bounds.csv, tradeoff.csv and prior_aware.csv.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,12 +22,12 @@ _WIDE_RANGE = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredPoint:
-    """What an attack reached at one ε.
+    """The success of an attack at one ε.
 
     Attributes:
         adversary: `worst-case` or `relaxed`.
-        epsilon: the place on the axis.
-        rate: share of successes.
+        epsilon: position on the axis.
+        rate: success rate.
         low: lower end of its interval.
         high: upper end of its interval.
     """
@@ -42,14 +42,14 @@ class MeasuredPoint:
 def plot_risks(
     rows: Rows, folder: Path, *, log_axis: bool, title: str, measured: Sequence[MeasuredPoint] = ()
 ) -> list[Path]:
-    """Draw `bounds.png`, `.pdf` and `.svg`: the bound on reconstruction over ε, for each adversary, with the prior.
+    """Draw `bounds.png`, `.pdf` and `.svg`: the bound on reconstruction against ε, for each adversary, with the prior.
 
     Args:
         rows: rows of bounds.csv.
         folder: where to write.
         log_axis: whether ε is drawn on a logarithmic axis.
         title: where the settings come from.
-        measured: what an attack reached at the same settings.
+        measured: the success of an attack at the same settings.
     """
     figure, axes = new_figure(width=6.2, height=3.8)
     axis = axes[0]
@@ -67,13 +67,13 @@ def plot_risks(
     places += [point.epsilon for point in measured]
     if log_axis and max(places) > _WIDE_RANGE * min(places) * 0.1:
         axis.set_xscale("log")
-    # Over a wide range the right is empty under the bound; with points in it, wherever there is room.
+    # Over a wide range, the right-hand side below the bound is empty; with points there, wherever there is room.
     axis.legend(frameon=False, loc="best" if measured else "center right")
     return save_figure(figure, folder, "bounds")
 
 
 def plot_attack(rows: Rows, folder: Path, *, title: str) -> list[Path]:
-    """Draw `prior_aware.png`, `.pdf` and `.svg`: how often the attack succeeded, with intervals, under the bounds.
+    """Draw `prior_aware.png`, `.pdf` and `.svg`: success rates with intervals, and the bounds.
 
     Args:
         rows: rows of prior_aware.csv.
@@ -100,7 +100,7 @@ def plot_attack(rows: Rows, folder: Path, *, title: str) -> list[Path]:
 
 
 def measured_point(row: Mapping[str, Any], *, epsilon: float) -> MeasuredPoint:
-    """The point of a row of prior_aware.csv, at the ε that the axis means."""
+    """The point of a row of prior_aware.csv, at its ε on the axis."""
     return MeasuredPoint(
         adversary=row["adversary"], epsilon=epsilon, rate=row["success_rate"], low=row["ci_low"], high=row["ci_high"]
     )
@@ -127,11 +127,11 @@ def _draw_measured(axis: Any, measured: Sequence[MeasuredPoint]) -> None:
 
 def _finish_risks(axis: Any, *, prior: float, title: str) -> None:
     axis.axhline(prior, color="0.35", linewidth=1, linestyle=":", label=f"prior κ = {prior:.2g}: guessing")
-    axis.set(xlabel="privacy budget ε", ylabel="chance of reconstruction", ylim=(-0.02, 1.05), title=title)
+    axis.set(xlabel="privacy budget ε", ylabel="probability of reconstruction", ylim=(-0.02, 1.05), title=title)
 
 
 def plot_tradeoffs(curves: Rows, folder: Path, *, title: str) -> list[Path]:
-    """Draw `tradeoff.png`, `.pdf` and `.svg`: TPR over FPR of the best membership test, both logarithmic.
+    """Draw `tradeoff.png`, `.pdf` and `.svg`: TPR against FPR of the best membership test, both logarithmic.
 
     Args:
         curves: rows of tradeoff.csv.

@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture; its data is confusion.csv beside it."""
+"""The confusion matrix as a figure; its data are in confusion.csv beside it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from dpmed.figures.style import new_figure, save_figure
 
-# Above so many classes numbers and names would not be legible.
+# With more classes than this, numbers and names would be illegible.
 _MOST_WRITTEN = 20
 
 
@@ -19,11 +19,11 @@ def plot_confusion(
     *,
     title: str = "test samples",
 ) -> list[Path]:
-    """Draw `confusion.png`: the share of each class's samples that were taken for which, with the counts.
+    """Draw `confusion.png`: the fraction of each class's samples that was predicted as each class, with counts.
 
     Args:
-        table: counts, a row per true class.
-        class_names: of rows and columns.
+        table: counts, one row per true class.
+        class_names: names of rows and columns.
         folder: where to write.
         title: what is counted.
 
@@ -40,7 +40,7 @@ def plot_confusion(
         axis.set_xticks(range(classes), labels=list(class_names), rotation=45, ha="right")
         axis.set_yticks(range(classes), labels=list(class_names))
         for (row, column), count in np.ndenumerate(table):
-            # Cividis is dark below the middle and bright above it.
+            # Cividis is dark below the middle and light above it.
             colour = "white" if shares[row, column] < 0.55 else "black"  # noqa: PLR2004 looks
             axis.text(column, row, str(count), ha="center", va="center", color=colour)
     axis.set(xlabel="predicted class", ylabel="true class", title=title)

@@ -1,8 +1,8 @@
-"""A contact sheet: samples side by side as the model sees them, to see by eye that they are what they should.
+"""A contact sheet: samples side by side as the model sees them, to check by eye that they are correct.
 
-All samples share one scale, that of the values there can be, and a bar tells it: a set that is far too dark for its
-window looks far too dark. Volumes are shown by their middle slice from below, front at the top, the patient's right on
-the left, as radiologists look at them; label maps lie over them in colour.
+All samples share one scale, that of all possible values, which a colour bar shows: a data set that is far too dark for
+its window looks far too dark. For volumes, the middle slice is shown as radiologists view it, from below, with the
+front at the top and the patient's right on the left; label maps are overlaid in colour.
 """
 
 import io
@@ -35,15 +35,15 @@ def plot_contact_sheet(
     stored: tuple[float, float],
     masks: Shaped[np.ndarray, " sample *space"] | None = None,
 ) -> None:
-    """Write a PNG with one small picture per sample, and a bar of what its greys stand for.
+    """Write a PNG with one small picture per sample and a bar that shows the grey scale.
 
     Args:
         path: the file.
-        inputs: normalised, as the model gets them; grey or coloured, two axes of space or three (left-right,
+        inputs: normalised, as the model gets them; greyscale or colour, with two or three spatial axes (left-right,
             back-front, foot-head).
         titles: one per sample, such as its class.
-        limits: the lowest and highest value of each channel that there can be: black and white.
-        stored: what these are in files and cache.
+        limits: the lowest and highest possible value of each channel, shown as black and white.
+        stored: the same values as stored in files and cache.
         masks: class numbers per voxel, drawn over the picture where they are not 0.
     """
     if len(inputs) != len(titles) or not len(inputs):
@@ -73,7 +73,7 @@ def to_picture(
     values: Float[np.ndarray, "*space channel"],
     limits: tuple[Float[np.ndarray, " channel"], Float[np.ndarray, " channel"]],
 ) -> Float[np.ndarray, "height width *rgb"]:
-    """A sample as something to look at: its limits are 0 and 1, volumes are shown by their middle slice."""
+    """A sample for display: its limits become 0 and 1, and a volume is shown by its middle slice."""
     flat = _slice(values)
     low, high = limits
     shares = np.clip((flat - low) / np.maximum(high - low, _SMALLEST_WIDTH), 0, 1)
@@ -86,7 +86,7 @@ def _draw_bar(
     limits: tuple[Float[np.ndarray, " channel"], Float[np.ndarray, " channel"]],
     stored: tuple[float, float],
 ) -> None:
-    # Channels have limits of their own, but all have those of the first where one mean and std serves all.
+    # Channels have their own limits, but all have those of the first if they share one mean and std.
     low, high = (float(ends[0]) for ends in limits)
     grey = ScalarMappable(Normalize(low, max(high, low + _SMALLEST_WIDTH)), cmap="gray")
     bar = figure.colorbar(grey, ax=grid, fraction=0.06, aspect=30)
@@ -99,8 +99,8 @@ def _slice(values: Shaped[np.ndarray, "*space channel"]) -> Shaped[np.ndarray, "
     if values.ndim != 4:  # noqa: PLR2004 three axes of space and channels
         return values
     middle = values[:, :, values.shape[2] // 2]
-    # Rows from front to back. The first axis runs from the patient's left to the right in RAS+, so it is turned over
-    # for the patient's right to lie on the left.
+    # Rows run from front to back. In RAS+ the first axis runs from the patient's left to right, so it is flipped to put
+    # the patient's right on the left.
     return middle.transpose(1, 0, 2)[::-1, ::-1]
 
 

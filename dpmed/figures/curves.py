@@ -1,4 +1,4 @@
-"""The curves of a training run: loss, main metric and ε over the steps. Their data is metrics.csv beside them."""
+"""The curves of a training run: loss, main metric and ε over the steps. The data are in metrics.csv beside them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ def plot_curves(
         rows: rows of metrics.csv.
         folder: where to write.
         metric: the main metric, a column of the validation rows.
-        epsilon_planned: the budget, drawn as a line; None without privacy, and then there is no panel of ε.
+        epsilon_planned: the budget, drawn as a line; None without privacy, in which case there is no panel for ε.
 
     Returns:
         The files written.

@@ -1,4 +1,4 @@
-"""An evaluation in pictures: ROC and precision-recall curves, and how far probabilities can be believed."""
+"""Figures of an evaluation: ROC and precision-recall curves, and calibration of probabilities."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ class Question:
     """One class against the rest, or one label.
 
     Attributes:
-        name: of it.
-        probability: of each sample.
+        name: its name.
+        probability: predicted probability for each sample.
         positive: the truth.
-        bins: predicted and seen, with the interval of what was seen.
+        bins: predicted and observed frequencies, with intervals of the observed ones.
     """
 
     name: str
@@ -35,8 +35,8 @@ class Question:
 def plot_thresholds(questions: Sequence[Question], folder: Path) -> list[Path]:
     """Draw `roc.png`: sensitivity against 1 - specificity, and precision against sensitivity, over all thresholds.
 
-    Dotted lines are those of a coin: the diagonal, and where a single question is asked the share of positives. Of more
-    questions than seven the first seven that have both answers are drawn.
+    Dotted lines show random guessing: the diagonal, and for a single question the fraction of positives. If there are
+    more than seven questions, the first seven that have both answers are drawn.
     """
     from sklearn.metrics import precision_recall_curve, roc_curve
 
@@ -48,7 +48,7 @@ def plot_thresholds(questions: Sequence[Question], folder: Path) -> list[Path]:
         false_alarms, found, _ = roc_curve(question.positive, question.probability)
         roc.plot(false_alarms, found, color=colour, label=question.name)
         precision, recall, _ = precision_recall_curve(question.positive, question.probability)
-        # The last point, precision 1 at recall 0, is a convention and no threshold.
+        # The last point, precision 1 at recall 0, is a convention, not a threshold.
         pr.plot(recall[:-1], precision[:-1], color=colour)
     roc.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
     if len(both) == 1:
@@ -66,9 +66,9 @@ def plot_thresholds(questions: Sequence[Question], folder: Path) -> list[Path]:
 
 
 def plot_calibration(questions: Sequence[Question], folder: Path) -> list[Path]:
-    """Draw `calibration.png`: what was seen against what was predicted, and below how often what was predicted.
+    """Draw `calibration.png`: observed against predicted frequencies, and below a histogram of the predictions.
 
-    Intervals are drawn for a single question: of several they would lie over each other.
+    Intervals are drawn for a single question only, since those of several would overlap.
     """
     shown = questions[:_MOST_LINES]
     figure, (axis, counts) = new_figure(width=4.6, height=5.6, rows=2, ratios=(3.0, 1.0))
@@ -90,7 +90,7 @@ def plot_calibration(questions: Sequence[Question], folder: Path) -> list[Path]:
     title = "calibration, 95 % intervals" if len(shown) == 1 else f"calibration{more}"
     axis.set(title=title, xlabel="predicted probability", ylabel="share seen", ylim=(-0.02, 1.02))
     counts.set(xlabel="predicted probability", ylabel="samples", yscale="log")
-    # Within a decade the minor ticks' labels would lie over each other.
+    # Within a decade, the labels of minor ticks would overlap.
     counts.yaxis.set_minor_formatter(NullFormatter())
     counts.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     counts.set_ylim(0.7, None)

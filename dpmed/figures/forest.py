@@ -1,4 +1,4 @@
-"""Values or differences of models with their intervals, a panel per metric since each has its own unit."""
+"""Values of models, or differences between them, with intervals; one panel per metric, since each has its own unit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ class Panel:
 
     Attributes:
         title: its name.
-        labels: of the rows, from the top.
-        values: of each row; NaN for none.
-        intervals: of each row; None where there is none.
-        is_difference: whether 0 means that two models are alike, and is drawn.
+        labels: labels of the rows, from the top.
+        values: value of each row; NaN if there is none.
+        intervals: interval of each row; None if there is none.
+        is_difference: whether 0 means that two models are equal, and is marked.
     """
 
     title: str
@@ -31,20 +31,20 @@ class Panel:
 def plot_forest(
     panels: Sequence[Panel], folder: Path, stem: str, *, heading: str = "", formats: Sequence[str] = FORMATS
 ) -> list[Path]:
-    """Draw a row per model and a panel per metric, the first eight; differences whose interval leaves out 0 are filled.
+    """Draw a row per model, a panel per metric (the first eight), and fill differences whose interval excludes 0.
 
     Args:
         panels: at least one.
         folder: where to write.
-        stem: of the files; their data is the table of the same stem.
-        heading: above all panels.
-        formats: of the files.
+        stem: stem of the file names; the data are in the table of the same stem.
+        heading: heading above all panels.
+        formats: file formats.
     """
     shown = panels[:_MOST_PANELS]
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
     longest = max(len(label) for panel in shown for label in panel.labels)
-    # Names stand at the left of each panel and need their room.
+    # Names are at the left of each panel and need space.
     width = columns * (2.8 + 0.075 * min(longest, 40))
     height = 0.3 * bool(heading) + rows * (0.75 + 0.26 * max(len(panel.labels) for panel in shown))
     figure, axes = new_figure(width=width, height=height, rows=rows, columns=columns)

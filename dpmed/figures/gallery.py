@@ -1,4 +1,4 @@
-"""Originals beside what was recovered of them, and the share of originals recovered within each distance."""
+"""Originals next to their reconstructions, and the fraction of originals recovered within each distance."""
 
 import math
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ class Panel:
 
     Attributes:
         picture: values in [0, 1]; None if nothing was matched.
-        distance: to the original.
+        distance: distance to the original.
     """
 
     picture: Float[np.ndarray, "height width *rgb"] | None
@@ -33,10 +33,10 @@ class Panel:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GalleryRow:
-    """One original with what each level gave of it.
+    """One original and its reconstruction at each level.
 
     Attributes:
-        title: which one it is.
+        title: identifies the original.
         original: values in [0, 1].
         panels: one per level.
     """
@@ -54,7 +54,7 @@ class Curve:
         label: for the legend.
         is_private: False for the update without noise.
         distances: of the originals that were matched.
-        originals: how many there were, matched or not.
+        originals: number of originals, matched or not.
     """
 
     label: str
@@ -64,27 +64,27 @@ class Curve:
 
 
 def level_title(epsilon: float | None) -> str:
-    """What figures, pages and tables call a level: `ε = 8`, or `no privacy` for None and infinity."""
+    """The name of a level in figures, pages and tables: `ε = 8`, or `no privacy` for None and infinity."""
     return "no privacy" if epsilon is None or math.isinf(epsilon) else f"ε = {as_written(epsilon)}"
 
 
 def as_written(epsilon: float) -> str:
-    """ε as people write it: `8`, `0.903`, `1,000,000`, and powers of ten from there on, as in `10⁸`."""
+    """ε in readable form: `8`, `0.903`, `1,000,000`, and above that powers of ten such as `10⁸`."""
     exponent = math.log10(epsilon) if epsilon > 0 else 0.0
-    if epsilon > 1e6 and abs(exponent - round(exponent)) < 1e-9:  # noqa: PLR2004 a power of ten, but for rounding
+    if epsilon > 1e6 and abs(exponent - round(exponent)) < 1e-9:  # noqa: PLR2004 a power of ten, up to rounding
         return "10" + str(round(exponent)).translate(_RAISED)
-    return f"{epsilon:,.0f}" if epsilon >= 1e3 else f"{epsilon:.3g}"  # noqa: PLR2004 where digits need a comma
+    return f"{epsilon:,.0f}" if epsilon >= 1e3 else f"{epsilon:.3g}"  # noqa: PLR2004 from here on digits need a comma
 
 
 def telling_slice(volume: Float[np.ndarray, "*space channel"]) -> int:
-    """The slice of a volume in which values differ most; 0 for a picture."""
+    """The slice of a volume whose values vary most; 0 for a picture."""
     if volume.ndim != 4:  # noqa: PLR2004 three axes of space and channels
         return 0
     return int(volume.var((0, 1, 3)).argmax())
 
 
 def to_picture(values: Float[np.ndarray, "*space channel"], number: int) -> Float[np.ndarray, "height width *rgb"]:
-    """An image in [0, 1] as it is shown: volumes by slice `number`, front at the top, right on the left."""
+    """An image in [0, 1] for display: of a volume, slice `number`, with front at the top, right on the left."""
     if values.ndim == 4:  # noqa: PLR2004 rows from front to back; RAS+ runs from the left to the right
         values = values[:, :, number].transpose(1, 0, 2)[::-1, ::-1]
     return values if values.shape[-1] == 3 else values[..., 0]  # noqa: PLR2004 red, green, blue
@@ -98,12 +98,12 @@ def plot_gallery(
     folder: Path,
     formats: Sequence[str] = FORMATS,
 ) -> list[Path]:
-    """Draw `reconstructions_ordered`: a row per original, a column per level, the distance under each.
+    """Draw `reconstructions_ordered`: one row per original, one column per level, with the distance under each.
 
     Args:
         rows: best recovered first.
-        labels: of the levels.
-        metric: what the distances are.
+        labels: labels of the levels.
+        metric: name of the distance.
         folder: where to write.
         formats: file endings.
 
@@ -121,7 +121,7 @@ def plot_gallery(
             _show(axis, panel.picture, "–" if panel.distance is None else f"{panel.distance:.3g}")
     for axis, label in zip(axes, ["original", *labels], strict=False):
         axis.set_title(label, fontsize=8)
-    figure.supxlabel(f"distance ({metric}) to the original; smaller is more alike", fontsize=8)
+    figure.supxlabel(f"distance ({metric}) to the original; smaller means more similar", fontsize=8)
     return save_figure(figure, folder, GALLERY, formats=formats)
 
 
@@ -134,13 +134,13 @@ def plot_rero_curves(
     folder: Path,
     formats: Sequence[str] = FORMATS,
 ) -> list[Path]:
-    """Draw `characteristic_rero_curve`: the share of originals within each distance, a curve per level.
+    """Draw `characteristic_rero_curve`: the fraction of originals within each distance, one curve per level.
 
     Args:
         curves: from most to least noise.
-        unrelated: distances of originals to their nearest other original, drawn beside; may be empty.
-        metric: what the distances are.
-        thresholds: marked by thin lines.
+        unrelated: distances of originals to their nearest other original, drawn for comparison; may be empty.
+        metric: name of the distance.
+        thresholds: distances marked by thin lines.
         folder: where to write.
         formats: file endings.
 
@@ -161,7 +161,7 @@ def plot_rero_curves(
             np.concatenate([[0.0], y, y[-1:] if len(y) else [0]]),
         )
         style = _LINES[number % len(_LINES)] if curve.is_private else "-"
-        # Curves that coincide show as one inside the other.
+        # Line widths differ so that coinciding curves remain visible.
         width = 2.6 - 1.4 * number / max(len(curves) - 1, 1)
         axis.step(x, y, where="post", color=colour, linestyle=style, linewidth=width, zorder=3, label=curve.label)
     if len(unrelated):
@@ -188,7 +188,7 @@ def plot_rero_curves(
 def share_within(
     distances: Float[np.ndarray, " matched"], originals: int
 ) -> tuple[Float[np.ndarray, " matched"], Float[np.ndarray, " matched"]]:
-    """Sorted distances, and the share of all originals that lie within each."""
+    """Sorted distances, and the fraction of all originals that lies within each."""
     return np.sort(distances), np.arange(1, len(distances) + 1) / max(1, originals)
 
 

@@ -1,6 +1,7 @@
-"""One page that holds everything: figures, tables and sentences, with nothing fetched from anywhere.
+"""A self-contained page: figures, tables and sentences, with nothing fetched from elsewhere.
 
-All text is escaped, since names may come from files; a content policy forbids the page to load or run anything.
+All text is escaped, since names may come from files; a content security policy forbids the page to load or run
+anything.
 """
 
 import base64
@@ -28,10 +29,10 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """A table with its heading.
+    """A table with a heading.
 
     Attributes:
-        title: above it.
+        title: heading above it.
         columns: names of the columns.
         rows: cells as text.
         note: a sentence below it.
@@ -45,12 +46,12 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """A figure with its heading.
+    """A figure with a heading.
 
     Attributes:
-        title: above it.
-        path: a PNG file, which is copied into the page.
-        caption: what it shows; for those who cannot see it too.
+        title: heading above it.
+        path: a PNG file, which is embedded in the page.
+        caption: what it shows; also its text alternative.
     """
 
     title: str
@@ -60,15 +61,15 @@ class Picture:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The page's content, in the order of the page.
+    """The content of the page, in order.
 
     Attributes:
-        title: of the page.
-        warning: how the page is to be kept.
-        conclusion: the one thing to take away.
-        summary: the one table to look at.
-        explanation: sentences that say how to read it.
-        findings: sentences that say what came out, one by one.
+        title: title of the page.
+        warning: how the page must be handled.
+        conclusion: the main conclusion.
+        summary: the main table.
+        explanation: sentences on how to read it.
+        findings: sentences with individual results.
         sections: figures and tables.
         facts: settings by name.
     """

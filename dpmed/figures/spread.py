@@ -1,4 +1,4 @@
-"""Metrics of several runs: their spread over seeds, and against ε with the line that privacy is compared with."""
+"""Metrics of several runs: their spread over seeds, and their values against ε with a non-private reference line."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,16 +12,16 @@ _MOST_TICKS = 12
 
 
 def plot_seeds(columns: Mapping[str, Sequence[float]], folder: Path) -> list[Path]:
-    """Draw `seeds.png`, `.pdf`, `.svg`: each metric of every run as a dot, beside mean and standard deviation.
+    """Draw `seeds.png`, `.pdf`, `.svg`: each metric of every run as a dot, next to the mean and standard deviation.
 
     Args:
-        columns: for each metric its values, one per seed; their data is `seeds.csv`.
+        columns: the values of each metric, one per seed, as in `seeds.csv`.
         folder: where to write.
     """
     figure, axes = new_figure(width=1.5 * max(2, len(columns)) + 0.6, height=2.8, columns=max(1, len(columns)))
     for axis, (name, found) in zip(axes, columns.items(), strict=True):
         values = np.asarray(found, np.float64)
-        # Dots are spread sideways by a fixed pattern, so that equal values do not hide each other.
+        # Dots are spread sideways in a fixed pattern, so that equal values do not hide each other.
         sideways = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
         axis.plot(sideways, values, "o", color=PALETTE[0], markersize=4, alpha=0.8)
         spread = values.std(ddof=1) if len(values) > 1 else 0.0
@@ -42,7 +42,7 @@ def plot_sweep(
     """Draw `sweep.png`, `.pdf`, `.svg`: a metric against ε, with its standard deviation and the non-private line.
 
     Args:
-        levels: ε and the metric of each seed's run; its data is `sweep.csv`.
+        levels: ε and the metric of each seed's run, as in `sweep.csv`.
         non_private: the metric of each seed's run without privacy; empty for none.
         folder: where to write.
         metric: its name.
@@ -65,7 +65,7 @@ def plot_sweep(
         axis.axhspan(mean - spread, mean + spread, color=PALETTE[1], alpha=0.15, linewidth=0)
     if places[-1] > 4 * places[0]:
         axis.set_xscale("log")
-    # The budgets that were run are what one looks for; a logarithmic axis would show 2 × 10^0 and no 8.
+    # Readers look for the budgets that were run; a logarithmic axis would show 2 × 10^0 but not 8.
     axis.xaxis.set_major_locator(FixedLocator(_apart(places, is_log=axis.get_xscale() == "log")))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place:g}"))
     axis.xaxis.set_minor_locator(NullLocator())
@@ -75,7 +75,7 @@ def plot_sweep(
 
 
 def _apart(places: Sequence[float], *, is_log: bool) -> list[float]:
-    """Those of the rising places whose numbers have room beside each other, the first and the last among them."""
+    """Those of the increasing positions whose labels fit side by side, including the first and the last."""
     at = np.log(places) if is_log else np.asarray(places, np.float64)
     least = (at[-1] - at[0]) / _MOST_TICKS
     kept = [0]

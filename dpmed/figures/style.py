@@ -1,4 +1,4 @@
-"""How every figure of dpmed looks: size, fonts, a palette for colour-blind readers, and files that print well."""
+"""The style of all figures: size, fonts, a palette for colour-blind readers, and files that print well."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -25,8 +25,8 @@ _SETTINGS: Any = {
     "grid.alpha": 0.25,
     "lines.linewidth": 1.6,
     "pdf.fonttype": 42,  # embedded as TrueType: editable, and accepted by journals
-    "svg.fonttype": "path",  # drawn as shapes: the same everywhere
-    "svg.hashsalt": "dpmed",  # the same figure is the same file
+    "svg.fonttype": "path",  # text drawn as shapes, so it looks the same everywhere
+    "svg.hashsalt": "dpmed",  # equal figures give equal files
 }
 _DOTS_PER_INCH = 160
 
@@ -41,13 +41,13 @@ def new_figure(
         height: inches.
         rows: rows of axes.
         columns: columns of axes.
-        ratios: heights of the rows to each other; None for equal ones.
+        ratios: relative heights of the rows; None for equal heights.
 
     Returns:
         The figure and its axes, row by row.
     """
     with mpl.rc_context(_SETTINGS):
-        # Not pyplot: that keeps every figure alive and may look for a screen.
+        # Not pyplot, which keeps every figure alive and may look for a display.
         figure = Figure(figsize=(width, height), layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False, height_ratios=ratios)
@@ -98,13 +98,13 @@ _WRITERS = {"png": _write_png, "pdf": _write_pdf, "svg": _write_svg}
 
 
 def level_colours(private: int, *, non_private: bool) -> list[str]:
-    """Colours for levels of noise, from the most to the least: an ordered scale, then black without privacy.
+    """Colours for noise levels, from most to least noise: an ordered scale, then black for no privacy.
 
     Args:
         private: number of private levels.
-        non_private: whether black is wanted at the end.
+        non_private: whether to add black at the end.
     """
-    # Cividis is the same to every common colour vision; its pale end is left out, which white paper swallows.
+    # Cividis looks the same with every common colour vision; its pale end, invisible on white paper, is left out.
     scale = mpl.colormaps["cividis"]
     colours = [mpl.colors.to_hex(scale(0.85 * place / max(1, private - 1))) for place in range(private)]
     return colours + ([PALETTE[-1]] if non_private else [])

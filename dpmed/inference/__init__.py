@@ -1,1 +1,1 @@
-"""Trained models at work: what is written of them, read back, predicted with, and handed to others."""
+"""Using trained models: describing, storing, loading, predicting and exporting them."""

@@ -1,4 +1,4 @@
-"""From logits to what a user is told: probabilities, classes by threshold, values; and several models as one."""
+"""From logits to answers for the user: probabilities, classes by threshold, values; also combines several models."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ def mean_scale(
 
 
 def settle_threshold(description: ModelDescription, given: float | None) -> float | None:
-    """The threshold that predictions follow from; the model's own unless one is given.
+    """The threshold for predictions; the model's own unless one is given.
 
     Raises:
         InputError: the model takes none, or it is not between 0 and 1.
@@ -51,7 +51,9 @@ def settle_threshold(description: ModelDescription, given: float | None) -> floa
         kind = (
             f"{description.task} with {len(description.classes)} classes" if description.classes else description.task
         )
-        raise InputError(f"has no meaning for {kind}: it parts two classes, or says yes to a label", where="threshold")
+        raise InputError(
+            f"has no meaning for {kind}: it separates two classes, or decides on a label", where="threshold"
+        )
     if not 0 < given < 1:
         raise InputError(f"{given:g} is not between 0 and 1", where="threshold")
     return given
@@ -60,7 +62,7 @@ def settle_threshold(description: ModelDescription, given: float | None) -> floa
 def class_numbers(
     probabilities: Float[np.ndarray, "... classes"], threshold: float | None
 ) -> Integer[np.ndarray, "..."]:
-    """The predicted class: of two the second from the threshold on, else the most probable, the first of equals."""
+    """The predicted class: of two, the second from the threshold on; else the most probable, the first of equals."""
     if threshold is not None:
         numbers = probabilities[..., 1] >= np.float32(threshold)
     else:
@@ -70,13 +72,14 @@ def class_numbers(
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answers:
-    """What one or several models say of a batch.
+    """The answers of one or several models for a batch.
 
     Attributes:
-        mean: over models, on the scale of `mean_scale`.
-        disagreement: of each sample; None for a single model. For probabilities of classes the mean distance (total
-            variation, 0 to 1) of a model from the mean, for labels the mean absolute difference, for masks and images
-            their mean over voxels; for values the standard deviation over models, the mean over targets.
+        mean: mean over models, on the scale of `mean_scale`.
+        disagreement: disagreement for each sample; None for a single model. For class probabilities, the mean distance
+            (total variation, 0 to 1) of a model from the mean; for labels, the mean absolute difference; for masks and
+            images, the mean of these over voxels; for values, the standard deviation over models, averaged over
+            targets.
     """
 
     mean: Float[np.ndarray, "sample *space answers"]
@@ -84,7 +87,7 @@ class Answers:
 
 
 def combine(answers: Sequence[Float[np.ndarray, "sample *space answers"]], *, task: str) -> Answers:
-    """The mean of several models' answers, and how far they differ."""
+    """The mean of several models' answers, and their disagreement."""
     if len(answers) == 1:
         return Answers(mean=answers[0], disagreement=None)
     stacked = np.stack(answers)
@@ -118,7 +121,7 @@ def answer_columns(description: ModelDescription, *, ensemble: bool) -> list[str
 def answer_row(
     mean: Float[np.ndarray, " answers"], description: ModelDescription, *, threshold: float | None
 ) -> dict[str, Any]:
-    """The cells of one sample that is a vector of answers: classification, multi-label and regression."""
+    """The cells of one sample whose answer is a vector: classification, multi-label and regression."""
     numbers: Shaped[np.ndarray, " answers"] = mean
     if description.task == "regression":
         return {f"value_{target.name}": text(value) for target, value in zip(description.targets, numbers, strict=True)}
@@ -133,10 +136,10 @@ def answer_row(
 
 
 def text(value: Any) -> str:
-    """A float32 in as many digits as tell it from its neighbours."""
+    """A float32 with as many digits as distinguish it from its neighbours."""
     return f"{float(value):.9g}"
 
 
 def _sigmoid(logits: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    # By the tanh, which overflows nowhere.
+    # By tanh, which never overflows.
     return np.asarray(0.5 * (np.tanh(0.5 * logits) + 1), np.float32)

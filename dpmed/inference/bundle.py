@@ -1,10 +1,10 @@
-"""Bundles: a model in one folder that may leave the institution it was trained in.
+"""Bundles: a model in a folder that may leave the institution where it was trained.
 
 `model.safetensors` (weights), `model.json` (what they are), `privacy.json` (what the training promises),
-`MODEL_CARD.md` (what a reader should know) and `checksums.sha256`; on demand `model.onnx` or `model.stablehlo`. Reading
-a bundle runs no code of it: nothing is unpickled, every hash is checked before a file is parsed, and the sizes that the
-weights' header declares are held against the network's own before anything is allocated. The hashes find damage;
-whoever can change a file can change its hash too, so they do not tell who made the bundle.
+`MODEL_CARD.md` (what a reader should know) and `checksums.sha256`; on request also `model.onnx` or `model.stablehlo`.
+Reading a bundle runs no code from it: nothing is unpickled, every hash is checked before a file is parsed, and the
+sizes declared in the header of the weights are checked against the network's own before anything is allocated. The
+hashes detect damage; anyone who can change a file can also change its hash, so they do not prove who made the bundle.
 """
 
 import re
@@ -35,13 +35,13 @@ _TYPES |= {"U32": "uint32", "BOOL": "bool", "I8": "int8", "I16": "int16", "U16":
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StoredModel:
-    """A trained model as it is kept: in a run folder or a bundle.
+    """A trained model as stored in a run folder or a bundle.
 
     Attributes:
         source: the folder.
         description: what it is.
         ledger: what its training promises.
-        network: with its weights.
+        network: the network with its weights.
     """
 
     source: Path
@@ -64,20 +64,20 @@ def write_bundle(
     card: str,
     more: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write a bundle into an empty folder; the checksums come last, so half a bundle is none.
+    """Write a bundle into an empty folder; the checksums are written last, so an incomplete bundle is invalid.
 
     Args:
         folder: the folder, made by the caller.
-        description: of the model.
-        network: with its weights.
+        description: description of the model.
+        network: the network with its weights.
         ledger: the content of the run's `privacy.json`, byte for byte.
         card: the text of `MODEL_CARD.md`.
-        more: further files, such as `model.onnx`.
+        more: additional files, such as `model.onnx`.
 
     Raises:
         RunError: the files cannot be written.
     """
-    # Rows of memory as NumPy has them; the library sorts by type and name.
+    # Row-major memory, as in NumPy; the library sorts by type and name.
     arrays = {name: np.asarray(array, order="C") for name, array in named_arrays(network).items()}
     write_bytes(folder / WEIGHTS_FILE, save(arrays, {"format": "dpmed"}))
     write_text(folder / MODEL_FILE, to_json(description.to_json()))
@@ -90,10 +90,10 @@ def write_bundle(
 
 
 def read_bundle(folder: Path) -> StoredModel:
-    """Read a bundle from anyone.
+    """Read a bundle from an untrusted source.
 
     Raises:
-        InputError: a file is missing, damaged, changed or lies elsewhere, or files do not belong together.
+        InputError: a file is missing, damaged, changed or outside the folder, or files do not belong together.
     """
     contents = _read_checked(folder)
     description = parse_description(contents[MODEL_FILE], where=str(folder / MODEL_FILE))
@@ -115,7 +115,7 @@ def read_bundle(folder: Path) -> StoredModel:
 
 
 def _read_checked(folder: Path) -> dict[str, bytes]:
-    """The small files of the bundle, once every hash is found to be right."""
+    """The small files of the bundle, after every hash has been checked."""
     sums = _read_sums(folder / CHECKSUMS_FILE)
     missing = [name for name in NEEDED if name not in sums]
     if missing:
@@ -124,14 +124,16 @@ def _read_checked(folder: Path) -> dict[str, bytes]:
     for name, stated in sums.items():
         path = folder / name
         if path.is_symlink() or not path.is_file():
-            problem = "is a link, and a bundle has none" if path.is_symlink() else "is missing from the bundle"
+            problem = (
+                "is a link, which a bundle must not contain" if path.is_symlink() else "is missing from the bundle"
+            )
             raise InputError(problem, where=str(path))
         if name in (MODEL_FILE, LEDGER_FILE):
             if path.stat().st_size > 4 * MAX_JSON_BYTES:
                 raise InputError("is far larger than such a file can be", where=str(path))
             contents[name] = path.read_bytes()
         if digest_of(path) != stated:
-            remedy = "Get the bundle anew from whoever made it."
+            remedy = "Get the bundle again from its maker."
             raise InputError(
                 f"was damaged or changed: its SHA-256 is not that of {CHECKSUMS_FILE}", where=str(path), remedy=remedy
             )
@@ -150,7 +152,7 @@ def _read_sums(path: Path) -> dict[str, str]:
         match = _LINE.fullmatch(line)
         if match is None:
             raise InputError(
-                f"line {number} is not a SHA-256, two blanks and the name of a file in this folder", where=str(path)
+                f"line {number} is not a SHA-256, two spaces and the name of a file in this folder", where=str(path)
             )
         if match[2] in sums or match[2] == CHECKSUMS_FILE:
             raise InputError(f"line {number} names {match[2]} once more, or itself", where=str(path))
@@ -159,7 +161,7 @@ def _read_sums(path: Path) -> dict[str, str]:
 
 
 def _read_weights(path: Path, wanted: Mapping[str, tuple[tuple[int, ...], np.dtype]]) -> Arrays:
-    """The arrays that the network needs and no others; shapes and types are compared before any is read."""
+    """Exactly the arrays that the network needs; shapes and types are compared before any is read."""
     where = str(path)
     try:
         with safe_open(path, framework="numpy") as file:
@@ -173,7 +175,7 @@ def _read_weights(path: Path, wanted: Mapping[str, tuple[tuple[int, ...], np.dty
                 raise InputError(f"holds an array {others[0]!r} that the model does not have", where=where)
             arrays: Arrays = {name: file.get_tensor(name) for name in wanted}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise InputError(f"is no readable safetensors file ({error})", where=where) from error
+        raise InputError(f"is not a readable safetensors file ({error})", where=where) from error
     _check_finite(arrays, where)
     return arrays
 

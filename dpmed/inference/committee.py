@@ -1,4 +1,4 @@
-"""Several models as one: they see the same images, their probabilities or values are averaged."""
+"""Several models as one: they see the same images, and their probabilities or values are averaged."""
 
 from collections.abc import Sequence
 
@@ -18,8 +18,8 @@ class Committee:
     """One or several models of one task.
 
     Args:
-        members: the models; normalisation may differ, all else that is done to files may not.
-        flips: axes of space along which images are also mirrored.
+        members: the models; their normalisation may differ, but all other preprocessing of files must agree.
+        flips: spatial axes along which images are also flipped.
 
     Raises:
         InputError: two models differ in task, classes or preprocessing, or there is no such axis.
@@ -33,7 +33,7 @@ class Committee:
             _check_alike(first, other)
         axes = len(first.description.preprocessing.size)
         if any(not 0 <= axis < axes for axis in flips) or len(set(flips)) != len(flips):
-            problem = f"are {list(flips)}, but the images have the axes 0 to {axes - 1}, each once"
+            problem = f"are {list(flips)}, but must be distinct axes of the images, 0 to {axes - 1}"
             raise InputError(problem, where="flips")
         self._members = members
         self._flips = tuple(flips)
@@ -45,27 +45,27 @@ class Committee:
 
     @property
     def description(self) -> ModelDescription:
-        """Of the first model; the others agree in all that matters here."""
+        """The description of the first model; the others agree in everything relevant here."""
         return self._members[0].description
 
     @property
     def batch_size(self) -> int:
-        """Images that go through the networks at once."""
+        """Number of images processed at once."""
         return self._members[0].batch_size
 
     @property
     def uses_windows(self) -> bool:
-        """Whether volumes are predicted in windows: where training cut the middle out of volumes of one voxel size."""
+        """Whether volumes are predicted in windows, as when training cropped those of one voxel size."""
         description = self.description
         return description.task == "segmentation" and description.preprocessing.spacing_mm is not None
 
     def ask(self, images: Shaped[np.ndarray, "sample *space channel"]) -> Answers:
-        """What the models say of a batch, every one padded to the same size."""
+        """The models' answers for a batch; every batch is padded to the same size."""
         answers = [member.mean_scale(images, flips=self._flips, full=True) for member in self._members]
         return combine(answers, task=self.description.task)
 
     def ask_in_windows(self, values: Shaped[np.ndarray, "x y z channel"]) -> Answers:
-        """What the models say of one volume that may be larger than their input; a batch of one."""
+        """The models' answers for one volume that may be larger than their input, as a batch of one."""
         answers = [self._slide(member, values)[None] for member in self._members]
         return combine(answers, task=self.description.task)
 

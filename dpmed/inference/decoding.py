@@ -1,4 +1,4 @@
-"""From one file to the values that the network was trained on, and back from its masks to the file's own grid."""
+"""Decodes a file to the values that the network was trained on, and maps masks back to the file's own grid."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,9 +21,9 @@ class Decoded:
     """One input.
 
     Attributes:
-        values: `(*space, channel)` as training stored them: of the network's size, or larger where a volume is
-            predicted in windows.
-        grid: leads back to the file's own voxels; None for arrays, which have no other.
+        values: `(*space, channel)` as stored in training: of the network's size, or larger if a volume is predicted in
+            windows.
+        grid: maps back to the file's own voxels; None for arrays, which have no other grid.
     """
 
     values: Shaped[np.ndarray, "*space channel"]
@@ -35,8 +35,8 @@ def decode_input(path: Path, done: Preprocessing, *, windows: bool = False) -> D
 
     Args:
         path: a picture, a volume (also a folder with a series of DICOM files), or an `.npy` array of stored values.
-        done: what was done at training.
-        windows: keep the whole of a volume that was resampled by spacing, where training cut out its middle.
+        done: the preprocessing in training.
+        windows: keep the whole of a volume resampled to a voxel size, which training cropped to its middle.
 
     Raises:
         InputError: the file is missing, damaged, too large or of another kind than the model was trained on.
@@ -63,7 +63,7 @@ def _read_volume(path: Path, done: Preprocessing, *, windows: bool) -> Decoded:
     decoding = done.decoding
     resampled = sides_at_spacing(volume.voxels.shape[:3], volume.affine, done.spacing_mm) or done.size
     if windows:
-        # As large as the volume is at this spacing, and no smaller than a window.
+        # The size of the volume at this spacing, but no smaller than a window.
         decoding = replace(decoding, size=tuple(map(max, resampled, done.size)))
     found = decode_volumes([volume], decoding)
     values = np.rint(found.values) if done.stored_as == "uint8" else found.values

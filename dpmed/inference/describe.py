@@ -1,4 +1,4 @@
-"""From a run's config and data set to the description of its model."""
+"""Builds the description of a model from a run's config and data set."""
 
 from importlib.metadata import version
 from typing import Literal
@@ -22,11 +22,11 @@ _TRAINED = {
 
 
 def describe_model(config: Config, dataset: Dataset) -> ModelDescription:
-    """What must be known of the model that `config` trains on `dataset`.
+    """The description of the model that `config` trains on `dataset`.
 
     Args:
-        config: of the run.
-        dataset: its constants are used, and the type in which it stores its first sample.
+        config: config of the run.
+        dataset: provides constants, and the type in which its first sample is stored.
 
     Raises:
         InputError: the first sample cannot be read.
@@ -51,7 +51,7 @@ def describe_model(config: Config, dataset: Dataset) -> ModelDescription:
 
 
 def _architecture(config: Config) -> ModelConfig:
-    """The network without what only its training needs; adapters are part of it."""
+    """The network without keys that only training needs; adapters are kept."""
     adapters = config.model.adapters
     kept = "all" if adapters is None else "lora"
     return config.model.model_copy(
@@ -72,7 +72,7 @@ def _preprocessing(config: Config, dataset: Dataset) -> Preprocessing:
     arrays_only = _arrays_only(config, info)
     decoding = info.preprocessing
     if decoding is None:
-        # Arrays of bytes, such as CIFAR-10's: pictures of any depth are brought to them, volumes hold 0 to 255.
+        # Byte arrays, such as CIFAR-10's: pictures of any depth are converted to them, and volumes hold 0 to 255.
         window = (0.0, _BYTE) if kind == "volume" else None
         decoding = decode.Preprocessing(size=tuple(size), channels=channels, window=window, narrow=True)
     has_other_range = kind == "picture" and info.preprocessing is None and info.scale != _BYTE
@@ -94,18 +94,18 @@ def _preprocessing(config: Config, dataset: Dataset) -> Preprocessing:
 
 
 def _arrays_only(config: Config, info: Info) -> str | None:
-    """Why one file does not become a sample by decoding alone."""
+    """Why decoding a file is not enough to obtain a sample, if so."""
     if config.data.name == "custom":
-        return "samples were made by code of one's own"
+        return "samples were made by custom code"
     if config.data.name == "radimagenet" and info.preprocessing is None:
-        return "pictures were normalised by their modality, which a file does not tell"
+        return "pictures were normalised by modality, which a file does not state"
     if info.preprocessing is not None and info.preprocessing.files > 1:
-        return "each channel of a sample was a file of its own"
+        return "each channel of a sample was a separate file"
     return None
 
 
 def _choices(config: Config) -> list[str]:
-    """What chose these weights among others, by the config alone."""
+    """How these weights were chosen among others, according to the config alone."""
     found = []
     training = config.training
     if training.ema_decay is not None:

@@ -1,4 +1,4 @@
-"""`model.json`: what must be known of a model to use it, in public terms, and its JSON schema."""
+"""`model.json`: what must be known about a model to use it, in public terms, and its JSON schema."""
 
 import json
 import math
@@ -34,34 +34,35 @@ class _Part(BaseModel):
 
 
 class Preprocessing(_Part):
-    """From a file to the values that the network is given: the very steps of training."""
+    """The steps from a file to the network's input, exactly as in training."""
 
     kind: Literal["picture", "volume"]
-    """Pictures have height and width; volumes three axes, left to right, back to front and foot to head (RAS+)."""
+    """Pictures have height and width; volumes have three axes, left to right, back to front and foot to head (RAS+)."""
     size: Annotated[tuple[Side, ...], Field(min_length=2, max_length=3)]
-    """Sides after resizing, without channels. The shape of an image is not kept; the filter is an anti-aliased
+    """Sides after resizing, without channels. The aspect ratio is not preserved; the filter is an anti-aliased
     triangle."""
     channels: Annotated[int, Field(ge=1, le=64)]
-    """Of the input; pictures of one channel are grey, of three red, green, blue."""
+    """Channels of the input; pictures with one channel are greyscale, with three red, green, blue."""
     spacing_mm: tuple[Positive, Positive, Positive] | None = None
     """Volumes are resampled to voxels of this size, mm, then cropped or padded about their centre to `size`; None
     stretches them to `size`."""
     window: Window = None
-    """Values are clipped to this range before resizing. Of pictures it becomes the whole range of `depth` and concerns
-    grey values of more than 8 bits and DICOM; None is what the bits can hold, for CT -1024 to 3071 HU. Of volumes the
-    values stay in their unit; None is -1024 to 3071. `header` is the window that the file proposes, `percentiles` the
-    0.5th to 99.5th of the file: volumes then have values from 0 to 1."""
+    """Values are clipped to this range before resizing. For pictures, it is mapped to the whole range of `depth` and
+    applies to grey values of more than 8 bits and to DICOM; None stands for all that the bits can hold, or -1024 to
+    3071 HU for CT. For volumes, values stay in their unit; None stands for -1024 to 3071. `header` is the window that
+    the file proposes and `percentiles` the 0.5th to 99.5th percentile of the file; volumes then have values from 0 to
+    1."""
     depth: Literal[8, 16] = 8
     """Bits per value of pictures."""
     narrow: bool = False
-    """Whether pictures of more bits than `depth` are brought to it; else they are refused."""
+    """Whether pictures of more bits than `depth` are reduced to it; otherwise they are refused."""
     stored_as: Literal["uint8", "uint16", "float16", "float32"]
-    """Type of the values as training stored them; values are rounded to it."""
+    """Type in which training stored the values; values are rounded to it."""
     full_scale: Positive | None = None
-    """Pictures of 0 to 255 are mapped to 0 to this, for data whose values have another range; None leaves them."""
+    """Pictures with values 0 to 255 are rescaled to 0 to this, for data with another range; None leaves them
+    unchanged."""
     arrays_only: Annotated[str, Field(max_length=1000)] | None = None
-    """Why files cannot be read as training read them, so that only arrays of stored values can be given; None if they
-    can."""
+    """Why files cannot be read as in training, so that only arrays of stored values are accepted; None if they can."""
     scale: Positive
     """The network's input is (values / scale - mean) / std,"""
     mean: tuple[float, ...]
@@ -79,14 +80,14 @@ class Preprocessing(_Part):
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError("mean and std need one value per channel")
         if math.prod(self.size) * self.channels > _MOST_VALUES:
-            raise ValueError("the input is larger than any that can be computed with")
+            raise ValueError("the input is too large to compute with")
         if isinstance(self.window, tuple) and not self.window[0] < self.window[1]:
-            raise ValueError("window must be two rising values")
+            raise ValueError("window must be two increasing values")
         return self
 
     @property
     def decoding(self) -> decode.Preprocessing:
-        """How a file is decoded, in the words of the room that does it."""
+        """The settings of the decoder."""
         return decode.Preprocessing(
             size=self.size,
             channels=self.channels,
@@ -98,15 +99,15 @@ class Preprocessing(_Part):
 
     @property
     def scaling(self) -> Scaling:
-        """From stored values to those that the network sees."""
+        """The map from stored values to the network's input."""
         return Scaling(scale=self.scale, mean=self.mean, std=self.std)
 
 
 class Target(_Part):
-    """One number to predict, in its own unit: network output x std + mean."""
+    """A number to predict, in its own unit: network output x std + mean."""
 
     name: Name
-    """As the data set names it."""
+    """Its name in the data set."""
     mean: float
     """Public constant."""
     std: Positive
@@ -117,29 +118,29 @@ class ModelDescription(_Part):
     """The content of `model.json`: public facts only."""
 
     format: Literal["dpmed-model"] = "dpmed-model"
-    """Tells the file from others."""
+    """Identifies the file format."""
     format_version: Literal[1] = 1
-    """Of this layout."""
+    """Version of this layout."""
     version: Name
-    """Of dpmed that trained the model."""
+    """Version of dpmed that trained the model."""
     task: Task
     """What the model does."""
     architecture: ModelConfig
-    """The `model` table without what only training needs."""
+    """The `model` table without keys that only training needs."""
     outputs: Annotated[int, Field(ge=1, le=65_536)]
-    """Logits or values; for masks and images, channels."""
+    """Number of logits or values; for masks and images, of channels."""
     precision: Literal["float32", "bfloat16"]
-    """Of the products of layers."""
+    """Precision of the products of layers."""
     classes: Annotated[tuple[Name, ...], Field(max_length=65_536)] = ()
     """Names of the classes, or of the labels of multi-label."""
     targets: Annotated[tuple[Target, ...], Field(max_length=65_536)] = ()
     """The numbers that regression predicts."""
     threshold: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """A probability from which on the second of two classes, or a label, is predicted; None for all else."""
+    """The probability from which on the second of two classes, or a label, is predicted; None for other tasks."""
     preprocessing: Preprocessing
-    """From a file to the network's input."""
+    """How a file becomes the network's input."""
     chosen: tuple[Annotated[str, Field(max_length=10_000)], ...] = ()
-    """What chose these weights among others, a sentence each."""
+    """How these weights were chosen among others, one sentence each."""
 
     @model_validator(mode="after")
     def _check(self) -> "ModelDescription":
@@ -148,7 +149,7 @@ class ModelDescription(_Part):
         if named and not single and len(self.classes) != self.outputs:
             raise ValueError(f"{len(self.classes)} classes for {self.outputs} outputs")
         if self.architecture.pretrained is not None:
-            raise ValueError("architecture.pretrained names a file, which belongs to training")
+            raise ValueError("architecture.pretrained names a file, which only training uses")
         if named and len(set(self.classes)) != len(self.classes):
             raise ValueError("two classes have the same name")
         if self.task == "regression" and len(self.targets) != self.outputs:
@@ -164,13 +165,13 @@ class ModelDescription(_Part):
 
     @property
     def takes_threshold(self) -> bool:
-        """Whether predictions follow from a threshold: for two classes, and for several labels."""
+        """Whether predictions depend on a threshold: for two classes, and for several labels."""
         return self.task == "multi-label" or (
             self.task in ("classification", "segmentation") and len(self.classes) == _BINARY
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The description as JSON's types."""
+        """The description as JSON types."""
         return self.model_dump(mode="json")
 
 
@@ -178,22 +179,22 @@ def parse_description(text: str | bytes, *, where: str) -> ModelDescription:
     """The description that a `model.json` holds.
 
     Args:
-        text: of the file, not over `MAX_JSON_BYTES`.
+        text: content of the file, at most `MAX_JSON_BYTES`.
         where: the file, for the message.
 
     Raises:
-        InputError: it is not such a description; the message names the first thing that is wrong.
+        InputError: it is not a valid description; the message names the first error.
     """
     if len(text) > MAX_JSON_BYTES:
-        raise InputError("is over 1 MiB, which no model description is", where=where)
+        raise InputError("is larger than 1 MiB, too large for a model description", where=where)
     try:
         return ModelDescription.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"is no description of a model ({place}: {first['msg']})", where=where) from error
+        raise InputError(f"is not a valid model description ({place}: {first['msg']})", where=where) from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"is no description of a model ({error})", where=where) from error
+        raise InputError(f"is not a valid model description ({error})", where=where) from error
 
 
 def description_schema() -> str:

@@ -1,4 +1,4 @@
-"""What the user wants predicted: files, folders and tables as one list, each with a name for what is written of it."""
+"""The inputs to predict: files, folders and tables as one list, each with a name for its output files."""
 
 import os
 from collections import Counter
@@ -23,9 +23,9 @@ class Entry:
     """One file to predict.
 
     Attributes:
-        input: as the user gave it, or the folder's or table's name for it: the cell of the column `input`.
-        path: of the file.
-        name: for files that are written of it: unique, without folders and ending.
+        input: its path as given by the user, or as in the folder or table; shown in the column `input`.
+        path: the file.
+        name: stem of its output files; unique, without folders and extension.
     """
 
     input: str
@@ -38,8 +38,9 @@ def list_inputs(given: Sequence[Path], *, kind: str) -> list[Entry]:
 
     Args:
         given: files, folders (searched below, hidden files left out) and CSV tables with a column `image`, whose paths
-            are taken from the table's folder. For volumes a folder of DICOM files alone is one series, one input.
-        kind: `picture` or `volume`: what is looked for in folders.
+            are relative to the table's folder. For volumes, a folder with nothing but DICOM files is one series and one
+            input.
+        kind: `picture` or `volume`: what to look for in folders.
 
     Raises:
         InputError: a path does not exist, a folder holds no file of the kind, or a table has no such column.
@@ -67,18 +68,18 @@ def _in_folder(folder: Path, kind: str) -> list[tuple[str, Path]]:
         names = [name for name in sorted(files) if not name.startswith(".")]
         kinds = [_kind(Path(below), name) for name in names]
         if kind == "volume" and len(names) > 1 and set(kinds) == {"dicom"}:
-            # The slices of one series: a volume together.
+            # The slices of one series, which form a volume.
             found.append(Path(below))
             continue
         wanted = (*_KINDS[kind], "array")
         found += [Path(below, name) for name, one in zip(names, kinds, strict=True) if one in wanted]
     if not found:
-        raise InputError(f"holds no {kind} that the model could be asked about", where=str(folder))
+        raise InputError(f"holds no {kind} to predict", where=str(folder))
     return [(str(path), path) for path in found]
 
 
 def _kind(folder: Path, name: str) -> str | None:
-    """By its ending; hospitals' files often have none, and are looked into."""
+    """The kind by file extension; files from hospitals often have none, so their content is inspected."""
     if name.lower().endswith(ARRAY_ENDINGS):
         return "array"
     return kind_of_name(name) if "." in name else recognise(folder / name)
@@ -95,7 +96,7 @@ def _in_table(path: Path) -> list[tuple[str, Path]]:
 
 
 def _names(inputs: Sequence[str]) -> list[str]:
-    """A name for each input: its file's, with folders in front where several files have the same, and a number last."""
+    """A name for each input: the file's name, preceded by folders if several are equal, and if needed a number."""
     stems = [_stem(text) for text in inputs]
     counts = Counter(stem.lower() for stem in stems)
     names, taken = [], set[str]()

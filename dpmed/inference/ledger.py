@@ -1,4 +1,4 @@
-"""The privacy ledger of a model, read back from `privacy.json` and held against the model."""
+"""The privacy ledger of a model, read back from `privacy.json` and checked against the model."""
 
 import math
 from pathlib import Path
@@ -12,7 +12,7 @@ from dpmed.privacy.accountant import SampledGaussian, epsilon
 
 LEDGER_FILE = "privacy.json"
 _MAX_BYTES = 1 << 22
-# ε in a ledger is right to this share, by the accountants' own tolerance.
+# ε in a ledger is accurate to this fraction, by the accountants' own tolerance.
 _TOLERANCE = 1e-3
 
 Positive = Annotated[float, Field(gt=0)]
@@ -21,7 +21,7 @@ Sentences = tuple[str, ...]
 
 
 class ReadLedger(BaseModel):
-    """What a model's user needs of a `privacy.json`; other keys may stand beside these."""
+    """What a user of a model needs from `privacy.json`, which may have other keys."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -52,12 +52,12 @@ class ReadLedger(BaseModel):
 
     @property
     def promises(self) -> bool:
-        """Whether the ledger states an ε, at whatever noise."""
+        """Whether the ledger states an ε, whatever the source of the noise."""
         return self.private and None not in (self.epsilon, self.delta, self.noise_multiplier)
 
     @property
     def reason_against_release(self) -> str | None:
-        """Why the model must not leave the institution; None for a model with an ε by noise that nobody knows."""
+        """Why the model must not leave the institution; None for a model with an ε from noise that nobody knows."""
         if not self.promises:
             return "it was trained without differential privacy, so it may reveal any training sample"
         if self.noise_source != "os-entropy":
@@ -69,11 +69,11 @@ def parse_ledger(content: bytes, *, where: str) -> ReadLedger:
     """The ledger that a file holds.
 
     Args:
-        content: of the file.
+        content: content of the file.
         where: the file, for the message.
 
     Raises:
-        InputError: it is no ledger.
+        InputError: it is not a ledger.
     """
     if len(content) > _MAX_BYTES:
         raise InputError("is over 4 MiB, which no ledger is", where=where)
@@ -82,14 +82,14 @@ def parse_ledger(content: bytes, *, where: str) -> ReadLedger:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise InputError(f"is no privacy ledger ({place}: {first['msg']})", where=where) from error
+        raise InputError(f"is not a privacy ledger ({place}: {first['msg']})", where=where) from error
 
 
 def read_ledger(path: Path) -> ReadLedger:
     """The ledger in a file.
 
     Raises:
-        InputError: it is missing, too large or no ledger.
+        InputError: it is missing, too large or not a ledger.
     """
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -100,23 +100,23 @@ def read_ledger(path: Path) -> ReadLedger:
 
 
 def check_finished(ledger: ReadLedger, *, folder: Path) -> None:
-    """Refuse the ledger of a run that has not finished, or that is not bound to the files beside it.
+    """Refuse the ledger of a run that has not finished, or that does not belong to the files beside it.
 
     Raises:
-        InputError: names what does not fit.
+        InputError: the ledger is refused; the message says why.
     """
     where = str(folder / LEDGER_FILE)
     if ledger.status != "finished":
-        remedy = f"Go on with it by `dpmed train --resume {folder}`."
+        remedy = f"Continue it with `dpmed train --resume {folder}`."
         raise InputError(f"says that the run is {ledger.status}, not finished", where=where, remedy=remedy)
     for name, stated in (("model.eqx", ledger.model_sha256), ("config.toml", ledger.config_sha256)):
         if stated is None:
-            raise InputError(f"names no SHA-256 of {name}, so nobody can tell what its ε is of", where=where)
+            raise InputError(f"names no SHA-256 of {name}, so its ε cannot be tied to a file", where=where)
         if digest_of(folder / name) != stated:
             raise InputError(
-                f"belongs to another {name}: its SHA-256 is not the one of the file beside it",
+                f"belongs to another {name}: its SHA-256 is not that of the file beside it",
                 where=where,
-                remedy="One of the two was changed after the run; take both from the run as it finished.",
+                remedy="One of the two was changed after the run; take both from the finished run.",
             )
 
 
@@ -124,7 +124,7 @@ def check_epsilon(ledger: ReadLedger, *, where: str) -> None:
     """Refuse a ledger whose ε is below what its own noise, rate and steps cost.
 
     Raises:
-        InputError: says what they cost.
+        InputError: ε is too low; the message says what they cost.
     """
     if not ledger.promises or ledger.noise_multiplier is None or ledger.delta is None or ledger.epsilon is None:
         return

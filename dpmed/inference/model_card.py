@@ -1,8 +1,7 @@
-"""`MODEL_CARD.md`: what a reader should know of a model, after Mitchell et al. (2019), Model Cards for Model Reporting.
+"""`MODEL_CARD.md`: what to know about a model, after Mitchell et al. (2019), Model Cards for Model Reporting.
 
-The card may leave the institution with the model, so it holds no number that was computed from private data and that ε
-does not cover. Metrics of test patients are such numbers: they are left out unless whoever exports asks for them, and
-then they are marked.
+The card may leave the institution with the model, so it contains no number computed from private data that ε does not
+cover. Metrics on test patients are such numbers: they are left out unless requested on export, and are then marked.
 """
 
 import math
@@ -15,31 +14,31 @@ from dpmed.inference.ledger import ReadLedger
 from dpmed.privacy.rero import REPORTED_FPR, Risk, assess
 from dpmed.privacy.tradeoff import Composition
 
-# Data sets that come with installed packages: everybody has them already.
+# Data sets that come with installed packages, which everybody has already.
 PUBLIC_DATA = ("digits", "patches")
 _TASKS = {
     "classification": "one class per image",
     "multi-label": "several labels per image, each present or not",
     "segmentation": "a class for every pixel or voxel",
     "regression": "numbers per image",
-    "reconstruction": "an image for an image",
+    "reconstruction": "image to image",
 }
 _LARGEST_SAID = 20.0
-# An underscore within a word is no markup.
+# An underscore within a word is not markup.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f<>|`*\[\]#\\]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _LONGEST = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
 class CardFacts:
-    """What a card is written of.
+    """The facts on a card.
 
     Attributes:
-        description: of the model.
-        ledger: of its training.
-        data_name: of the data set, as in the config.
+        description: description of the model.
+        ledger: ledger of its training.
+        data_name: name of the data set, as in the config.
         training: settings of the training as names and values; public, from the config alone.
-        metrics: final test metrics; empty if they are to be left out.
+        metrics: final test metrics; empty to leave them out.
         intervals: their 95 % intervals.
         files: names of the bundle's files.
     """
@@ -75,7 +74,7 @@ def _title(facts: CardFacts) -> list[str]:
         lines += [
             "",
             f"> **NOT PRIVATE. This model must not leave the institution that trained it: {reason}.**",
-            "> It was exported by the option that says so; whoever passes it on is responsible.",
+            "> It was exported with the explicit option for this; anyone who passes it on is responsible.",
         ]
     return lines
 
@@ -102,12 +101,12 @@ def _details(facts: CardFacts) -> list[str]:
             "- Threshold: the second class, or a label, is predicted from a probability of "
             f"{description.threshold:g} on. It was not tuned on any data."
         )
-    chosen = description.chosen or ("The weights are those after the last step; nothing chose them.",)
+    chosen = description.chosen or ("The weights are those after the last step; they were not selected.",)
     lines += ["", "How these weights were chosen:", "", *(f"- {plain(sentence)}" for sentence in chosen)]
     if ledger.siblings:
         lines.append(
-            f"- It is one of {len(ledger.siblings) + 1} runs of one call on the same data (the others: "
-            f"{plain(', '.join(ledger.siblings))}). Choosing among them by their scores is a use of data that ε does "
+            f"- It is one of {len(ledger.siblings) + 1} runs of one command on the same data (the others: "
+            f"{plain(', '.join(ledger.siblings))}). Choosing among them by their scores uses data in a way that ε does "
             "not cover, and publishing several costs more than the ε of one."
         )
     return lines
@@ -119,15 +118,15 @@ def _use(facts: CardFacts) -> list[str]:
         "",
         f"- Predicting {_TASKS[facts.description.task]} for images of the kind it was trained on "
         f"({plain(facts.ledger.data)}), in research.",
-        "- By `dpmed predict`, which repeats the preprocessing of training from `model.json`.",
-        "- Not a medical device: it was not tested or cleared for any decision about patients. Before any such use it "
-        "must be validated on data of the place where it is to be used (`dpmed evaluate`).",
-        "- Out of scope: images of other modalities, body regions, devices or populations; inputs prepared otherwise.",
+        "- With `dpmed predict`, which repeats the preprocessing of training from `model.json`.",
+        "- Not a medical device: it was not tested or cleared for decisions about patients. Before any such use it "
+        "must be validated on data from the site where it is to be used (`dpmed evaluate`).",
+        "- Out of scope: images of other modalities, body regions, devices or populations; otherwise prepared inputs.",
         "",
         "## Factors",
         "",
         "- Training with differential privacy costs accuracy, and costs groups with few samples more than others "
-        "(Bagdasaryan et al., 2019). How it does for groups by sex, age, device or site has to be looked at where "
+        "(Bagdasaryan et al., 2019). Its performance for groups by sex, age, device or site has to be examined where "
         "it is to be used: `dpmed evaluate --break-down-by`.",
     ]
 
@@ -139,7 +138,7 @@ def _data(facts: CardFacts) -> list[str]:
         "",
         f"- {plain(ledger.data)}; {ledger.train_size:,} training records (unit: {plain(ledger.unit_of_privacy)}). The "
         "size is treated as public.",
-        "- Nothing else is said of the samples here: counts, shares and statistics of them would be numbers that ε "
+        "- Nothing else is said about the samples here: counts, proportions and statistics would be numbers that ε "
         "does not cover.",
     ]
 
@@ -150,8 +149,8 @@ def _metrics(facts: CardFacts) -> list[str]:
     if not facts.metrics:
         return [
             *lines,
-            "- Left out: metrics on test samples are exact numbers of private data, which ε does not cover. They stand "
-            "in `summary.json` of the run, which stays inside the institution.",
+            "- Left out: metrics on test samples are exact numbers of private data, which ε does not cover. They are "
+            "in the run's `summary.json`, which stays within the institution.",
         ]
     if not is_public:
         lines += [
@@ -171,7 +170,7 @@ def _metrics(facts: CardFacts) -> list[str]:
 def _privacy(ledger: ReadLedger) -> list[str]:
     lines = ["## Privacy", ""]
     if not ledger.promises or ledger.epsilon is None or ledger.delta is None:
-        return [*lines, "- None: nothing bounds what this model reveals of any training sample. There is no ε."]
+        return [*lines, "- None: nothing bounds what this model reveals about any training sample. There is no ε."]
     if ledger.noise_source != "os-entropy":
         lines += ["- **The noise came from a seed: to anyone who knows it, nothing below holds.**"]
     unit = plain(ledger.unit_of_privacy)
@@ -193,7 +192,7 @@ def _in_words(epsilon: float, delta: float, unit: str) -> str:
     if epsilon > _LARGEST_SAID:
         return (
             f"{start}would have concluded it with a probability that may be smaller by a factor of e^{epsilon:.4g}: "
-            "by itself this ε promises next to nothing, and what protects is what the bounds below say."
+            "by itself this ε promises next to nothing; the protection is that of the bounds below."
         )
     return (
         f"{start}would have concluded it with a probability at most {math.exp(epsilon):.4g} times smaller or larger, "
@@ -211,15 +210,15 @@ def _risks(ledger: ReadLedger) -> list[str]:
         f"- Reconstruction, worst-case adversary (who knows everything but one {unit}): succeeds with probability at "
         f"most {_up(worst.upper)}, where guessing without the model succeeds with κ = 1/N = {prior:.4g}.",
         f"- Reconstruction, relaxed adversary (who does not know the direction of that {unit}'s gradient): at most "
-        f"{_up(relaxed.upper)} at the same κ. That is an assumption on the attacker, not a guarantee of differential "
-        "privacy (Ziller et al., 2024).",
+        f"{_up(relaxed.upper)} at the same κ. This relies on an assumption about the attacker and is not a "
+        "differential privacy guarantee (Ziller et al., 2024).",
         f"- Membership inference, worst-case adversary: advantage (TPR - FPR) at most {_up(worst.advantage)}; at an "
         f"FPR of {REPORTED_FPR:g} a TPR of at most {_up(worst.tpr)}.",
     ]
 
 
 def _risk(ledger: ReadLedger, adversary: str, prior: float) -> Risk:
-    assert ledger.noise_multiplier is not None  # noqa: S101 the caller looked
+    assert ledger.noise_multiplier is not None  # noqa: S101 checked by the caller
     composition = Composition(
         adversary=adversary,  # type: ignore[arg-type] # one of two literals
         noise_multiplier=ledger.noise_multiplier,
@@ -235,7 +234,7 @@ def _outside(facts: CardFacts) -> list[str]:
         "",
         *(f"- {plain(sentence)}" for sentence in facts.ledger.outside_accounting),
         "- Other models trained on the same patients: their ε add up to more than any one of them.",
-        "- What is true of patients who were not in the training set: a model that generalises tells of them too.",
+        "- What is true of patients who were not in the training set: a model that generalises reveals that too.",
     ]
 
 
@@ -245,17 +244,17 @@ def _recipients(ledger: ReadLedger) -> list[str]:
     return [
         "## Who may receive it",
         "",
-        "- Those to whom the institution grants what the stated (ε, δ) leaves open. Differential privacy holds against "
-        "any recipient, whatever else they know, now or later, and however often they look at the model; so the "
-        "decision is about ε, not about the recipient's good will.",
+        "- Anyone to whom the institution grants what the stated (ε, δ) leaves open. Differential privacy holds "
+        "against any recipient, whatever else they know, now or later, and however often they query the model; so the "
+        "decision is about ε, not about the recipient's goodwill.",
         "- The files of this bundle alone: the run folder (metrics.csv, summary.json, curves, checkpoints, "
-        "internal.json) stays inside.",
-        "- `checksums.sha256` finds damage. It does not tell who made the bundle: get it over a channel that does.",
+        "internal.json) stays within the institution.",
+        "- `checksums.sha256` detects damage. It does not prove who made the bundle: obtain it over a trusted channel.",
     ]
 
 
 def plain(text: str) -> str:
-    """Text from elsewhere as one line that Markdown leaves alone."""
+    """Text from elsewhere as one line without Markdown markup."""
     return " ".join(_UNSAFE.sub(" ", text).split())[:_LONGEST]
 
 

@@ -1,4 +1,4 @@
-"""A network's arrays by name, and a network from its description without an array made that a file does not hold."""
+"""A network's arrays by name, and building a network from its description without allocating arrays."""
 
 import hashlib
 import inspect
@@ -26,7 +26,7 @@ _FACTORY_TAKES = ("input_shape", "outputs", "key")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Network:
-    """A module and its running statistics, in inference mode; arrays may be shapes alone.
+    """A module and its running statistics, in inference mode; arrays may be replaced by their shapes.
 
     Attributes:
         module: called as `module(x, state, key=key) -> (prediction, state)` for one sample.
@@ -38,10 +38,10 @@ class Network:
 
 
 def shapes_of(description: ModelDescription, *, where: str) -> Network:
-    """The network with shapes in the place of arrays: nothing is allocated, however large it claims to be.
+    """The network with shapes instead of arrays: nothing is allocated, however large it claims to be.
 
     Args:
-        description: of the model.
+        description: description of the model.
         where: the file it comes from, for messages.
 
     Raises:
@@ -69,7 +69,7 @@ def named_shapes(network: Network) -> dict[str, tuple[tuple[int, ...], np.dtype]
 
 
 def named_arrays(network: Network) -> Arrays:
-    """Every array by name: its place in the module, or `state.` and a number; in the order of `model.eqx`."""
+    """Every array by name: its path in the module, or `state.` and a number; in the order of `model.eqx`."""
     return {name: np.asarray(leaf) for name, leaf in _leaves(network)}
 
 
@@ -82,7 +82,7 @@ def with_arrays(network: Network, arrays: Mapping[str, Shaped[np.ndarray, "..."]
 
 
 def eqx_digest(arrays: Mapping[str, Shaped[np.ndarray, "..."]]) -> str:
-    """SHA-256 of the `model.eqx` that holds these arrays in this order, by which a ledger knows its model."""
+    """SHA-256 of the `model.eqx` that holds these arrays in this order, by which a ledger identifies its model."""
     digest = hashlib.sha256()
 
     class Sink:
@@ -114,7 +114,7 @@ def _is_array(leaf: Any) -> bool:
 
 
 def _check_factory(description: ModelDescription, where: str) -> None:
-    """A file may name a function to call: one of an installed package, and made for this purpose by its parameters."""
+    """A file may name a function to call, which must be installed and have the parameters of a model factory."""
     factory = getattr(description.architecture, "factory", None)
     if factory is None:
         return
@@ -122,7 +122,7 @@ def _check_factory(description: ModelDescription, where: str) -> None:
     try:
         parameters = inspect.signature(loaded.function).parameters
     except (ValueError, TypeError):
-        parameters = MappingProxyType({})  # a function that does not tell them is none of ours
+        parameters = MappingProxyType({})  # a function without a signature cannot be a factory
     if not all(name in parameters for name in _FACTORY_TAKES):
         taken = ", ".join(_FACTORY_TAKES)
-        raise InputError(f"names {factory!r}, which is no factory of models: it must take {taken}", where=where)
+        raise InputError(f"names {factory!r}, which is not a model factory: it must take {taken}", where=where)

@@ -1,7 +1,8 @@
-"""A network in the formats of others: ONNX by jax2onnx, and StableHLO by `jax.export`.
+"""Exports networks to other formats: ONNX by jax2onnx, and StableHLO by `jax.export`.
 
-In both the input is `image`: values as stored, `(batch, *space, channel)` float32, batch of any size; normalisation is
-inside; the output is `logits`. Everything is computed in float32, whatever precision training had.
+In both, the input is `image`: values as stored, `(batch, *space, channel)` float32, with a batch of any size;
+normalisation is included; the output is `logits`. Everything is computed in float32, whatever the precision of
+training.
 """
 
 import logging
@@ -28,11 +29,11 @@ _PLATFORMS = ("cpu", "cuda", "tpu")
 
 
 def to_onnx(network: Network, description: ModelDescription) -> bytes:
-    """The network as an ONNX model, compared with ours in onnxruntime on random images.
+    """The network as an ONNX model, whose results in onnxruntime are compared with ours on random images.
 
     Raises:
         InputError: the extra `onnx` is not installed.
-        RunError: the network holds an operation that cannot be converted, or onnxruntime computes something else.
+        RunError: the network has an operation that cannot be converted, or onnxruntime gives different results.
     """
     try:
         with _quiet_converter():
@@ -56,7 +57,9 @@ def to_onnx(network: Network, description: ModelDescription) -> bytes:
         _compare(forward, lambda images: session.run(["logits"], {"image": images})[0], description)
     except RunError:
         raise
-    except Exception as error:  # converter and runtime raise many kinds; all mean that there is no such file
+    except (
+        Exception
+    ) as error:  # converter and runtime raise many kinds of errors, all of which mean that there is no file
         name = description.architecture.name
         raise RunError(
             f"{name} cannot be converted ({type(error).__name__}: {error})",
@@ -67,9 +70,9 @@ def to_onnx(network: Network, description: ModelDescription) -> bytes:
 
 
 def to_stablehlo(network: Network, description: ModelDescription) -> bytes:
-    """The network as a program of `jax.export`, for CPU, CUDA and TPU.
+    """The network as a program from `jax.export`, for CPU, CUDA and TPU.
 
-    `jax.export.deserialize` reads it; its `call(images)` gives logits.
+    `jax.export.deserialize` reads it; its `call(images)` returns logits.
     """
     (batch,) = jax.export.symbolic_shape("batch")
     wanted = jax.ShapeDtypeStruct((batch, *description.input_shape), jnp.float32)  # type: ignore[no-untyped-call] # jax's
@@ -79,7 +82,7 @@ def to_stablehlo(network: Network, description: ModelDescription) -> bytes:
 
 
 def forward_function(network: Network, description: ModelDescription) -> Callable[[Array], Array]:
-    """Logits of a batch as stored, with weights and normalisation inside."""
+    """A function from a batch of stored values to logits, with weights and normalisation included."""
     scaling = description.preprocessing.scaling
 
     def one(stored: Float[Array, "*space channel"]) -> PyTree:
@@ -107,7 +110,7 @@ def _compare(
 
 @contextmanager
 def _quiet_converter() -> Iterator[None]:
-    """The converter's packages warn of their own affairs, and do not bear JAX's strictness."""
+    """The converter's packages emit irrelevant warnings and fail under JAX's strict settings."""
     logger = logging.getLogger("onnx_ir")
     before = logger.level
     logger.setLevel(logging.ERROR)

@@ -1,7 +1,7 @@
 """A trained model that predicts: arrays in, arrays out, in batches of one shape.
 
-`load_model` reads a run folder or a bundle. Values go in as stored, the model's own normalisation is inside; what comes
-out are probabilities, masks, values or images.
+`load_model` reads a run folder or a bundle. Inputs are values as stored, which the model normalises itself; outputs are
+probabilities, masks, values or images.
 """
 
 import itertools
@@ -26,8 +26,8 @@ from dpmed.layer_tags import computing_in
 from dpmed.progress import Progress
 from dpmed.runtime.jit import Compiled
 
-# So many stored values go through the network at once, unless told otherwise, and never more images than these.
-_REMEDY = "Give the folder that `dpmed train` or `dpmed export` named at its end."
+# Default number of stored values processed at once, and the most images.
+_REMEDY = "Give the folder that `dpmed train` or `dpmed export` reported when it finished."
 _BATCH_VALUES = 1 << 22
 _BATCH_IMAGES = 64
 
@@ -36,8 +36,8 @@ class Predictor:
     """One trained model.
 
     Args:
-        stored: what was read.
-        batch_size: images that go through the network at once; left out, what suits the size of an image.
+        stored: the stored model.
+        batch_size: number of images processed at once; if left out, it depends on the size of an image.
     """
 
     def __init__(self, stored: StoredModel, *, batch_size: int | None = None) -> None:
@@ -62,13 +62,13 @@ class Predictor:
 
     @property
     def ledger(self) -> ReadLedger:
-        """What its training promises."""
+        """What the training promises."""
         return self._stored.ledger
 
     def predict(
         self, images: Shaped[np.ndarray, "sample *space channel"], *, threshold: float | None = None
     ) -> Shaped[np.ndarray, "sample ..."]:
-        """What the model says of images.
+        """The model's predictions for images.
 
         Args:
             images: `(n, *space, channel)`, values as stored, of the model's own input size.
@@ -89,7 +89,7 @@ class Predictor:
     def predict_stream(
         self, images: Iterable[Shaped[np.ndarray, "*space channel"]], *, threshold: float | None = None
     ) -> Iterator[Shaped[np.ndarray, "..."]]:
-        """What `predict` says, image by image in their order; only one batch is in memory at a time.
+        """The results of `predict`, image by image in order; only one batch is in memory at a time.
 
         Args:
             images: one `(*space, channel)` each, values as stored; may be endless.
@@ -111,13 +111,13 @@ class Predictor:
         flips: Sequence[int] = (),
         full: bool = False,
     ) -> Float[np.ndarray, "sample ..."]:
-        """Probabilities or values: the scale on which models, and flipped versions of an image, are averaged.
+        """Probabilities or values, the scale on which models and flipped versions of an image are averaged.
 
         Args:
             images: `(n, *space, channel)`, values as stored.
-            flips: axes of space along which images are also mirrored; the mean over all combinations is given, masks
-                and images turned back.
-            full: pad every batch to `batch_size`, so that numbers do not depend on how images are grouped.
+            flips: spatial axes along which images are also flipped; the mean over all combinations is returned, with
+                masks and images flipped back.
+            full: pad every batch to `batch_size`, so that results do not depend on how images are grouped.
 
         Returns:
             As `predict`, but for segmentation `(n, *space, classes)` probabilities.
@@ -168,12 +168,12 @@ class Predictor:
 
 
 def load_model(path: str | Path, *, batch_size: int | None = None, progress: Progress | None = None) -> Predictor:
-    """A model from a run folder or a bundle; nothing that stands in the files is executed.
+    """A model from a run folder or a bundle; nothing in the files is executed.
 
     Args:
         path: of the folder.
         batch_size: images that go through the network at once; left out, what suits the size of an image.
-        progress: tells of a data set that has to be looked at, for runs of versions before `model.json`.
+        progress: reports if the data set has to be read, for runs of versions without `model.json`.
 
     Raises:
         InputError: the folder holds no model, or one that is damaged, unfinished or does not belong together.
@@ -202,5 +202,5 @@ def _forward_function(network: Network, description: ModelDescription) -> Callab
 
 
 def _bucket(count: int, largest: int) -> int:
-    """The power of two that holds `count`, so that few programs are compiled."""
+    """The smallest power of two not below `count`, so that few programs are compiled."""
     return min(largest, 1 << (count - 1).bit_length())

@@ -15,17 +15,17 @@ Row = Mapping[str, object]
 
 
 class RowFile:
-    r"""A CSV file that is written from its beginning to its end, in one go or several.
+    r"""A CSV file that is written from beginning to end, in one session or several.
 
-    One row is one line: line breaks in cells are written as `\n`. A line that a crash cut off is removed.
+    One row is one line: line breaks in cells are written as `\n`. A line truncated by a crash is removed.
 
     Args:
-        path: the file; it may hold rows of an earlier go.
+        path: the file; it may hold rows from an earlier session.
         columns: the header.
-        first: what the first cell of each row is going to be, in order; rows that are there must agree.
+        first: the first cells of all rows, in order; existing rows must agree.
 
     Raises:
-        InputError: the file has other columns, or rows of other inputs.
+        InputError: the file has other columns, or rows for other inputs.
         RunError: it cannot be read or written.
     """
 
@@ -47,7 +47,7 @@ class RowFile:
                     appender.write_header()
                 yield appender
         except OSError as error:
-            remedy = "What was predicted is kept; free some space and start the same command again."
+            remedy = "Existing predictions are kept; free some space and run the same command again."
             raise RunError(
                 f"could not be written ({error.strerror or error})", where=str(self._path), remedy=remedy
             ) from error
@@ -68,7 +68,7 @@ class RowFile:
                 cells = _cells(line)
                 if rows >= len(first) or len(cells) != len(self._columns) or cells[0] != _one_line(first[rows]):
                     remedy = "Give the same inputs in the same order, or choose another folder."
-                    raise InputError(f"row {rows + 1} is of another input", where=where, remedy=remedy)
+                    raise InputError(f"row {rows + 1} is for another input", where=where, remedy=remedy)
                 rows, errors, end = rows + 1, errors + bool(cells[-1]), end + len(line)
         return rows, errors, end
 
@@ -85,7 +85,7 @@ class Appender:
         self._append([self._columns])
 
     def write(self, rows: Sequence[Row]) -> None:
-        """Rows, on the disk when this returns; a missing value stays empty."""
+        """Append rows, which are on the disk when this returns; a missing value stays empty."""
         self._append([[row.get(name, "") for name in self._columns] for row in rows])
 
     def _append(self, rows: Sequence[Sequence[object]]) -> None:

@@ -1,7 +1,7 @@
 """A trained model from its run folder: `config.toml`, `model.eqx` and `privacy.json`.
 
-What the model is stands in `model.json`, which `dpmed train` writes beside them. Runs of earlier versions have none:
-for them the data set is looked at once more, for its constants and names of classes.
+The model is described in `model.json`, which `dpmed train` writes beside them. Runs of earlier versions have none; for
+them, constants and class names are taken from the data set again.
 """
 
 from pathlib import Path
@@ -38,7 +38,7 @@ def write_description(folder: Path, config: Config, dataset: Dataset) -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a training was begun in a folder."""
+    """Whether a folder holds a training run, finished or not."""
     return (folder / CONFIG_FILE).is_file()
 
 
@@ -50,11 +50,11 @@ def read_config(folder: Path) -> Config:
     """
     path = folder / CONFIG_FILE
     if not is_run(folder):
-        remedy = "Give the folder that `dpmed train` named at its end."
+        remedy = "Give the folder that `dpmed train` reported when it finished."
         raise InputError("holds no training run (no config.toml)", where=str(folder), remedy=remedy)
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise InputError("is over 1 MiB, which no config is", where=str(path))
+            raise InputError("is larger than 1 MiB, too large for a config", where=str(path))
         return config_from_toml(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot be read ({error})", where=str(path)) from error
@@ -65,14 +65,14 @@ def read_run(folder: Path, *, progress: Progress | None = None) -> StoredModel:
 
     Args:
         folder: the run folder.
-        progress: tells of a data set that has to be looked at.
+        progress: reports if the data set has to be read.
 
     Raises:
         InputError: the run has not finished, or its files are missing or do not belong together.
     """
     config = read_config(folder)
     if not (folder / EQX_FILE).is_file():
-        remedy = f"Go on with the run by `dpmed train --resume {folder}`."
+        remedy = f"Continue the run with `dpmed train --resume {folder}`."
         raise InputError(f"holds no {EQX_FILE}: the run has not finished", where=str(folder), remedy=remedy)
     ledger = read_ledger(folder / LEDGER_FILE)
     description = _describe(folder, config, progress or Silent())
@@ -102,8 +102,8 @@ def _describe(folder: Path, config: Config, progress: Progress) -> ModelDescript
     path = folder / MODEL_FILE
     if path.is_file():
         if path.stat().st_size > MAX_JSON_BYTES:
-            raise InputError("is over 1 MiB, which no model description is", where=str(path))
+            raise InputError("is larger than 1 MiB, too large for a model description", where=str(path))
         return parse_description(path.read_bytes(), where=str(path))
-    # Without the cache: one sample is looked at, and decoding all of them would take hours.
+    # Without the cache: only one sample is needed, and decoding all of them would take hours.
     data = config.data.model_copy(update={"cache": False}) if hasattr(config.data, "cache") else config.data
     return describe_model(config, build_dataset(data, progress=progress))

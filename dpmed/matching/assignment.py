@@ -14,11 +14,11 @@ UNMATCHED = -1
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """What was assigned to each original.
+    """The reconstruction assigned to each original.
 
     Attributes:
-        nearest: number of the reconstruction, or -1 where none was left.
-        distances: its distance; NaN where none was left.
+        nearest: number of the reconstruction, or -1 if none was left.
+        distances: its distance; NaN if none was left.
     """
 
     nearest: Int[np.ndarray, " original"]
@@ -29,10 +29,10 @@ def assign(distances: Float[np.ndarray, "original reconstruction"], assignment: 
     """Choose a reconstruction for every original.
 
     `nearest` lets one reconstruction serve several originals, which is the attacker's best case; `one-to-one` uses each
-    at most once and makes the sum of distances the least there is (Jonker & Volgenant, by scipy).
+    at most once and minimises the sum of distances (Jonker & Volgenant, by SciPy).
 
     Args:
-        distances: finite.
+        distances: finite distances.
         assignment: how to choose.
 
     Raises:

@@ -1,6 +1,6 @@
-"""Reads originals and reconstructions from a folder that may come from elsewhere, and brings them to [0, 1].
+"""Reads originals and reconstructions from a folder that may come from elsewhere, and scales them to [0, 1].
 
-A file's header is held against the manifest before a pixel is decoded or an array allocated; nothing is unpickled.
+A file's header is checked against the manifest before pixels are decoded or arrays allocated; nothing is unpickled.
 """
 
 import struct
@@ -22,13 +22,13 @@ _REMEDY = "The folder is damaged, or was changed after `dpmed reconstruct` wrote
 def read_images(
     folder: Path, paths: Sequence[str], *, shape: tuple[int, ...], value_range: tuple[float, float]
 ) -> Float[np.ndarray, " n *shape"]:
-    """The images of a batch, scaled so that the value range becomes [0, 1]; what lies outside is clipped.
+    """The images of a batch, scaled so that the value range becomes [0, 1]; values outside are clipped.
 
     Args:
-        folder: where the manifest lies.
+        folder: the folder of the manifest.
         paths: relative to it, `.png` or `.npy`.
         shape: `(*space, channel)` of every image.
-        value_range: of `.npy` files; a PNG's 0 to 255 stand for it already.
+        value_range: of `.npy` files; in a PNG, 0 to 255 already stand for it.
 
     Raises:
         InputError: a file is missing, damaged, of another shape or holds values that are not finite.
@@ -47,7 +47,7 @@ def read_images(
 
 
 def nonzero_ratio(images: Float[np.ndarray, "n *space channel"]) -> Float[np.ndarray, " n"]:
-    """The share of pixels above the lowest value in any channel: near 0 for an image that is mostly background."""
+    """The fraction of pixels above the lowest value in any channel: near 0 for an image that is mostly background."""
     return np.asarray((images > 0).any(-1)).reshape(len(images), -1).mean(1)
 
 
@@ -71,7 +71,7 @@ def _read_png(path: Path, shape: tuple[int, ...]) -> Float[np.ndarray, "height w
 
 def _read_array(path: Path, shape: tuple[int, ...]) -> Float[np.ndarray, "*shape"]:
     try:
-        # Mapped rather than read: the header's claims are then held against the file's size before memory is taken.
+        # Mapped rather than read, so that the header is checked against the file's size before memory is allocated.
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
         raise InputError(f"is no readable .npy file ({error})", where=str(path), remedy=_REMEDY) from error

@@ -1,8 +1,8 @@
-"""Distance of Inception features, the ones that FID compares, from weights that the user supplies.
+"""Distance between Inception features, those compared by FID, with weights supplied by the user.
 
 Source: Szegedy, Vanhoucke, Ioffe, Shlens and Wojna (2016), "Rethinking the Inception architecture for computer vision";
-Heusel et al. (2017) for the features; the poolings are those of the network that FID was published with, whose averages
-leave out the zeros around the image and whose last block takes a maximum.
+Heusel et al. (2017) for the features. Pooling is as in the network with which FID was published: averages exclude the
+zero padding, and the last block takes a maximum.
 """
 
 from pathlib import Path
@@ -20,9 +20,9 @@ FEATURES = 2048
 _SIDE = 299
 _EPSILON = 1e-3
 
-# A convolution: name, channels out, kernel (rows, columns), stride. Stride 2 goes without padding, stride 1 with what
-# keeps the size, but for those in _UNPADDED. A step is a convolution, the name of a pooling, or a list of
-# convolutions whose results lie side by side.
+# A convolution: name, output channels, kernel (rows, columns), stride. Stride 2 has no padding, stride 1 preserves the
+# size, except for those in _UNPADDED. A step is a convolution, the name of a pooling, or a list of convolutions whose
+# outputs are concatenated.
 Conv = tuple[str, int, tuple[int, int], int]
 Step = Conv | str | list[Conv]
 Branch = tuple[Step, ...]
@@ -119,10 +119,10 @@ _BLOCKS: tuple[tuple[str, tuple[Branch, ...]], ...] = (
 
 
 class Inception(eqx.Module):
-    """Inception v3 up to its last pooling, batch normalisation folded into the convolutions.
+    """Inception v3 up to its last pooling, with batch normalisation folded into the convolutions.
 
     Attributes:
-        kernels: by torchvision's names of the convolutions, `(out, in, rows, columns)`.
+        kernels: by torchvision's names for the convolutions, `(out, in, rows, columns)`.
         biases: by the same names, `(out,)`.
     """
 
@@ -171,14 +171,14 @@ def _pool(name: str, x: Float[Array, "channel height width"]) -> Float[Array, "c
 
 
 def load_inception(path: Path) -> Inception:
-    """The network with the weights of a file.
+    """The network with weights from a file.
 
     Args:
         path: safetensors or npz with the names `Conv2d_1a_3x3.conv.weight`, `Conv2d_1a_3x3.bn.running_mean`, … of
             torchvision and pytorch-fid; docs/convert_weights.py writes it.
 
     Raises:
-        InputError: the file is damaged or of another network.
+        InputError: the file is damaged or belongs to another network.
     """
     tensors = read_tensors(path)
     kernels, biases = {}, {}
@@ -214,7 +214,7 @@ def pairwise_fid_features(
     originals: Float[np.ndarray, "n *space channel"],
     reconstructions: Float[np.ndarray, "m *space channel"],
 ) -> Float[np.ndarray, "n m"]:
-    """Euclidean distance of the Inception features of every pair; volumes by the mean features of their slices.
+    """Euclidean distance between the Inception features of every pair; volumes use the mean over slices.
 
     Args:
         network: from `load_inception`.
@@ -226,13 +226,13 @@ def pairwise_fid_features(
     """
     x, y = embed(network, originals), embed(network, reconstructions)
     squares = (x * x).sum(1)[:, None] + (y * y).sum(1)[None] - 2 * x @ y.T
-    # What cancels is known to some 1e-13 of the norms, so less than that is nothing.
+    # Differences are accurate to about 1e-13 of the norms, so anything smaller counts as zero.
     least = 1e-13 * ((x * x).sum(1)[:, None] + (y * y).sum(1)[None])
     return np.sqrt(np.where(squares > least, squares, 0.0))
 
 
 def embed(network: Inception, images: Float[np.ndarray, "n *space channel"]) -> Float[np.ndarray, "n 2048"]:
-    """Inception features of every image, resized to 299 × 299; volumes by the mean over their slices.
+    """Inception features of every image, resized to 299 × 299; for volumes, the mean over their slices.
 
     Args:
         network: from `load_inception`.
@@ -242,7 +242,7 @@ def embed(network: Inception, images: Float[np.ndarray, "n *space channel"]) -> 
     found = np.zeros((len(slices), FEATURES))
     for number, planes in enumerate(slices):
         for plane in planes:
-            # Apart from the network, which is then compiled once for images of all sizes.
+            # Separate from the network, which is then compiled only once for images of all sizes.
             resized = _resize(jnp.asarray(plane, jnp.float32))
             found[number] += np.asarray(_forward(network, resized), np.float64) / len(planes)
     return found

@@ -1,8 +1,8 @@
-"""Learned perceptual distance (LPIPS) with AlexNet's features, from weights that the user supplies.
+"""Learned perceptual distance (LPIPS) with AlexNet's features, with weights supplied by the user.
 
-Each layer's features are brought to unit length at every place, and the distance is the weighted sum of squared
-differences, averaged over places. With weights that are not negative this is the squared Euclidean distance of one long
-vector per image, so each image goes through the network once, and all pairs are one matrix product.
+Each layer's features are normalised to unit length at every position, and the distance is the weighted sum of squared
+differences, averaged over positions. With non-negative weights, this is the squared Euclidean distance between one long
+vector per image, so each image passes through the network once, and all pairs are one matrix product.
 
 Source: Zhang, Isola, Efros, Shechtman and Wang (2018), "The unreasonable effectiveness of deep features as a perceptual
 metric"; version 0.1 of its weights. AlexNet: Krizhevsky (2014), as in torchvision.
@@ -19,8 +19,8 @@ from jaxtyping import Array, Float
 from dpmed.errors import InputError
 from dpmed.tensors import read_tensors, take
 
-# Torchvision's number of the layer, channels in, channels out, kernel, stride, padding, and whether a pooling of
-# 3 × 3 with stride 2 comes before it.
+# Torchvision's layer number, input channels, output channels, kernel, stride, padding, and whether 3 × 3 pooling with
+# stride 2 comes before it.
 _LAYERS = (
     (0, 3, 64, 11, 4, 2, False),
     (3, 64, 192, 5, 1, 2, True),
@@ -35,13 +35,13 @@ _BLOCK_BYTES = 1 << 28
 
 
 class Layer(eqx.Module):
-    """One convolution with the weights that LPIPS gives its channels.
+    """One convolution and the LPIPS weights of its channels.
 
     Attributes:
         kernel: `(out, in, side, side)`.
         bias: `(out,)`.
-        importance: `(out,)`, not negative.
-        stride: of the convolution.
+        importance: `(out,)`, non-negative.
+        stride: stride of the convolution.
         padding: zeros on each side.
         pooled: whether the input is pooled first.
     """
@@ -84,14 +84,14 @@ class Lpips(eqx.Module):
 
 
 def load_lpips(path: Path) -> Lpips:
-    """The network with the weights of a file.
+    """The network with weights from a file.
 
     Args:
         path: safetensors or npz with torchvision's names `features.0.weight`, `features.0.bias`, … and LPIPS's
             `lin0.model.1.weight` to `lin4.model.1.weight`; docs/convert_weights.py writes it.
 
     Raises:
-        InputError: the file is damaged or of another network.
+        InputError: the file is damaged or belongs to another network.
     """
     tensors, layers = read_tensors(path), []
     for number, (place, inputs, outputs, side, stride, padding, pooled) in enumerate(_LAYERS):
@@ -109,7 +109,7 @@ def pairwise_lpips(
     originals: Float[np.ndarray, "n *space channel"],
     reconstructions: Float[np.ndarray, "m *space channel"],
 ) -> Float[np.ndarray, "n m"]:
-    """LPIPS of every pair; grey images as equal red, green and blue, volumes as the mean over slices.
+    """LPIPS of every pair; greyscale images with equal red, green and blue, volumes as the mean over slices.
 
     Args:
         network: from `load_lpips`.
@@ -133,7 +133,7 @@ def pairwise_lpips(
 
 
 def to_coloured_slices(images: Float[np.ndarray, "n *space channel"]) -> Float[np.ndarray, "n slice height width 3"]:
-    """Pictures as one slice, volumes as slices along their last axis of space; all with three channels."""
+    """Pictures as one slice, volumes as slices along their last spatial axis; all with three channels."""
     slices = images[:, None] if images.ndim == 4 else np.moveaxis(images, 3, 1)  # noqa: PLR2004 a stack of pictures
     if slices.shape[-1] == 3:  # noqa: PLR2004 red, green, blue
         return slices
@@ -145,7 +145,7 @@ def _features(network: Lpips, shape: tuple[int, ...]) -> int:
 
 
 def _embed(network: Lpips, pictures: Float[np.ndarray, "n height width 3"]) -> Float[np.ndarray, "n features"]:
-    # Float64 for the products: distances of near-equal images are what is left of numbers that cancel.
+    # Float64 for the products, since distances between nearly equal images suffer from cancellation.
     return np.stack([np.asarray(_forward(network, jnp.asarray(one, jnp.float32))) for one in pictures]).astype(float)
 
 

@@ -1,4 +1,4 @@
-"""Distances by name: the only place that knows which there are."""
+"""Distances by name; the only place where they are listed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,9 +28,9 @@ class Metric:
     """A distance between images.
 
     Attributes:
-        name: as the user gives it.
-        pairwise: all distances between two stacks of images in [0, 1]; smaller for more alike.
-        note: what differs from the published definition for images of this size; empty if nothing.
+        name: as given by the user.
+        pairwise: all distances between two stacks of images in [0, 1]; smaller means more alike.
+        note: how it differs from the published definition for images of this size; empty if it does not.
     """
 
     name: str
@@ -51,9 +51,9 @@ def build_metric(
     Args:
         name: one of `METRICS`.
         shape: `(*space, channel)`.
-        by_slice: volumes by the mean over their slices, where the metric has a window in 3D otherwise.
-        lpips_weights: weights of AlexNet and LPIPS, as safetensors or npz.
-        inception_weights: weights of Inception v3, as safetensors or npz.
+        by_slice: for volumes, average over slices instead of using a 3D window.
+        lpips_weights: file with weights of AlexNet and LPIPS, safetensors or npz.
+        inception_weights: file with weights of Inception v3, safetensors or npz.
 
     Raises:
         InputError: there is no such metric, its weights are missing or do not fit, or the images are too small for it.

@@ -1,4 +1,4 @@
-"""A perceptual distance without trained weights: how unevenly edges differ.
+"""A perceptual distance without trained weights, based on how unevenly edges differ.
 
 Source: Xue, Zhang, Mou and Bovik (2014), "Gradient magnitude similarity deviation", IEEE Transactions on Image
 Processing 23(2).
@@ -19,16 +19,16 @@ def pairwise_gmsd(
 ) -> Float[np.ndarray, "n m"]:
     """Gradient magnitude similarity deviation of every pair.
 
-    Images are averaged over 2 × 2 pixels and halved, as in the paper (a last odd row or column is left out); gradients
-    by Prewitt's filters with zeros around the image. Colour becomes luma, volumes the mean over slices along their last
-    axis of space.
+    As in the paper, images are averaged over 2 × 2 pixels and halved (a last odd row or column is dropped), and
+    gradients are computed by Prewitt filters with zero padding. Colour is converted to luma; for volumes, the result is
+    the mean over slices along the last spatial axis.
 
     Args:
         originals: values in [0, 1]; at least 2 pixels a side.
         reconstructions: values in [0, 1].
 
     Returns:
-        Distances, 0 for equal images; above 0.3 little is left in common.
+        Distances, 0 for equal images; above 0.3, images have little in common.
     """
     x, y = _to_slices(originals), _to_slices(reconstructions)
     block = max(1, _CACHE_VALUES // max(1, x[0, 0].size // 4))

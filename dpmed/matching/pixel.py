@@ -1,9 +1,9 @@
-"""Distances of pixel values: mean squared error and peak signal-to-noise ratio, every image against every other."""
+"""Distances between pixel values: mean squared error and peak signal-to-noise ratio of every pair of images."""
 
 import numpy as np
 from jaxtyping import Float
 
-# Below this the ratio says nothing more: images rounded to 8 bits that differ at all are above it by far.
+# Below this the ratio is meaningless: images rounded to 8 bits that differ at all are far above it.
 _LEAST_ERROR = 1e-10
 _BLOCK_BYTES = 1 << 27
 
@@ -20,8 +20,8 @@ def pairwise_mse(
     Returns:
         Distances in float64, 0 for equal images.
     """
-    # |x - y|² = |x|² + |y|² - 2 x·y turns all pairs into one matrix product. In float64 what cancels is below 1e-15 of
-    # the norms, which leaves differences far under those of two 8-bit images.
+    # |x - y|² = |x|² + |y|² - 2 x·y turns all pairs into one matrix product. In float64 the cancellation error is below
+    # 1e-15 of the norms, far below the difference between two 8-bit images.
     size = int(np.prod(originals.shape[1:]))
     rows = max(1, _BLOCK_BYTES // (8 * size))
     result = np.empty((len(originals), len(reconstructions)), np.float64)
@@ -37,13 +37,13 @@ def pairwise_mse(
 def pairwise_psnr(
     originals: Float[np.ndarray, " n *shape"], reconstructions: Float[np.ndarray, " m *shape"]
 ) -> Float[np.ndarray, "n m"]:
-    """Peak signal-to-noise ratio of every pair as a distance: decibels with the sign turned round.
+    """Peak signal-to-noise ratio of every pair as a distance: decibels with the opposite sign.
 
     Args:
         originals: values in [0, 1].
         reconstructions: values in [0, 1].
 
     Returns:
-        -PSNR, smaller for more alike; -100 for equal images, whose ratio is infinite.
+        -PSNR, smaller for more similar images; -100 for equal ones, whose ratio is infinite.
     """
     return 10.0 * np.log10(np.maximum(pairwise_mse(originals, reconstructions), _LEAST_ERROR))

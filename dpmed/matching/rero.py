@@ -1,4 +1,4 @@
-"""Reconstruction robustness as measured: the share of originals recovered within a distance.
+"""Measured reconstruction robustness: the fraction of originals recovered within a distance.
 
 Source: Balle, Cherubin and Hayes (2022), "Reconstructing training data with informed adversaries", definition of
 (η, γ)-reconstruction robustness; the interval is that of Clopper and Pearson (1934).
@@ -16,14 +16,14 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """How many originals were recovered.
+    """The fraction of originals that were recovered.
 
     Attributes:
-        recovered: matched at a distance of at most the threshold.
-        originals: how many there are.
+        recovered: number matched at a distance of at most the threshold.
+        originals: number of originals.
         share: recovered / originals.
         low: lower end of the 95 % confidence interval.
-        high: upper end of it.
+        high: upper end of the interval.
     """
 
     recovered: int
@@ -34,11 +34,11 @@ class Share:
 
 
 def share_recovered(distances: Float[np.ndarray, " matched"], originals: int, *, threshold: float) -> Share:
-    """The share of originals with a distance of at most `threshold`.
+    """The fraction of originals with a distance of at most `threshold`.
 
     Args:
-        distances: of the originals that were matched; the others count as not recovered.
-        originals: how many there are, at least one.
+        distances: those of the originals that were matched; the others count as not recovered.
+        originals: number of originals, at least one.
         threshold: η.
 
     Raises:

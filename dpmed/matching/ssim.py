@@ -1,7 +1,7 @@
-"""Structural similarity of every image with every other, in blocks that fit the memory.
+"""Structural similarity of every pair of images, in blocks that fit into memory.
 
 The means and variances of an image are filtered once; only the covariance needs a filter for each pair. The Gaussian
-window is separable, so each of its passes is a product with a banded matrix, which computers do fastest.
+window is separable, so each pass is a product with a banded matrix, the fastest way to compute it.
 
 Sources: Wang, Bovik, Sheikh and Simoncelli (2004); Wang, Simoncelli and Bovik (2003) for several scales.
 """
@@ -25,16 +25,16 @@ _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)  # Wang et al. (2003),
 # Pairs in one pass: their filtered covariances should stay in the processor's cache.
 _CACHE_VALUES = 1 << 17
 _BLOCK_VALUES = 1 << 25
-# Half-black, half-white pictures have 277 here and err by 9e-5 in float32; the error grows with the number.
+# Half-black, half-white pictures have 277 here and an error of 9e-5 in float32; the error grows with this number.
 _FRAIL = 12.0
 
-# Outputs per banded block: beyond some 80 the zeros of one whole matrix cost more than the pieces.
+# Outputs per banded block: beyond about 80, the zeros of one whole matrix cost more than several blocks.
 _BAND = 36
 _WHOLE_BAND = 80
 
 
 def window_that_fits(space: tuple[int, ...]) -> int:
-    """The side of the window: 11, or the largest odd one that fits the image's shortest side."""
+    """The side of the window: 11, or the largest odd number that fits the image's shortest side."""
     shortest = min(space)
     return min(WINDOW, shortest if shortest % 2 else shortest - 1)
 
@@ -53,20 +53,20 @@ def pairwise_ssim(
     """One minus the structural similarity of every pair.
 
     Gaussian window of side 11 and standard deviation 1.5 (the largest odd side that fits smaller images), population
-    covariance, borders where the window does not fit left out, mean over channels: what scikit-image computes with
+    covariance, without borders where the window does not fit, mean over channels: as computed by scikit-image with
     `gaussian_weights=True, sigma=1.5, use_sample_covariance=False, data_range=1`.
 
     Args:
-        originals: values in [0, 1], two or three axes of space.
+        originals: values in [0, 1], two or three spatial axes.
         reconstructions: values in [0, 1].
-        by_slice: volumes as the mean over slices along the last axis of space, rather than with a window in 3D.
+        by_slice: for volumes, average over slices along the last spatial axis instead of using a 3D window.
 
     Returns:
-        1 - SSIM, in [0, 2], smaller for more alike.
+        1 - SSIM, in [0, 2], smaller for more similar images.
     """
     x, y = _to_planes(originals, by_slice), _to_planes(reconstructions, by_slice)
     similarity = np.mean([_pairs(x[plane], y[plane], whole=True)[0] for plane in range(len(x))], axis=0)
-    # Rounding takes equal images to 1 + 1e-7.
+    # Rounding can give equal images a similarity of 1 + 1e-7.
     return np.maximum(1.0 - similarity, 0.0)
 
 
@@ -78,17 +78,17 @@ def pairwise_ms_ssim(
 ) -> Float[np.ndarray, "n m"]:
     """One minus the multi-scale structural similarity of every pair.
 
-    Contrast and structure at each scale, luminance at the coarsest, halved by averaging 2 × 2 pixels in between.
-    Images too small for five scales have as many as hold a window of 11, with the weights scaled to sum to one.
-    A negative mean of contrast and structure counts as 0.
+    Contrast and structure at each scale and luminance at the coarsest; images are halved by averaging 2 × 2 pixels in
+    between. Images too small for five scales use as many as can hold a window of 11, with the weights scaled to sum to
+    one. A negative mean of contrast and structure counts as 0.
 
     Args:
-        originals: values in [0, 1], two or three axes of space.
+        originals: values in [0, 1], two or three spatial axes.
         reconstructions: values in [0, 1].
-        by_slice: volumes as the mean over slices along the last axis of space.
+        by_slice: for volumes, average over slices along the last spatial axis.
 
     Returns:
-        1 - MS-SSIM, in [0, 1], smaller for more alike.
+        1 - MS-SSIM, in [0, 1], smaller for more similar images.
     """
     x, y = _to_planes(originals, by_slice), _to_planes(reconstructions, by_slice)
     scales = scales_that_fit(x[0].shape[1:])
@@ -108,7 +108,7 @@ def pairwise_ms_ssim(
 
 @dataclass(frozen=True)
 class _Moments:
-    """Images less their mean, that mean, and the window's means and variances of what is left."""
+    """Images minus their mean, that mean, and windowed means and variances of the remainder."""
 
     centred: Array
     offset: Array
@@ -139,12 +139,12 @@ def _halve(images: Float[np.ndarray, " n *space"]) -> Float[np.ndarray, " n *hal
 def _pairs(
     x: Float[np.ndarray, " n *space"], y: Float[np.ndarray, " m *space"], *, whole: bool
 ) -> Float[np.ndarray, "2 n m"]:
-    """Mean similarity of all pairs, and mean contrast and structure (zeros if `whole` is all that is asked for)."""
+    """Mean similarity of all pairs, and mean contrast and structure (zeros if only `whole` is requested)."""
     result = np.zeros((2, len(x), len(y)))
     frail_x, frail_y = _are_frail(x), _are_frail(y)
     rest, steady = np.flatnonzero(~frail_x), np.flatnonzero(~frail_y)
     result[:, rest[:, None], steady] = _blockwise(x[rest], y[steady], whole, jnp.float32)
-    # Flat regions far from the image's mean need more digits than float32 has, at two to three times the time.
+    # Uniform regions far from the image's mean need more digits than float32 has, and take two to three times as long.
     with jax.enable_x64(True):
         result[:, frail_x] = _blockwise(x[frail_x], y, whole, jnp.float64)
         hard = np.flatnonzero(frail_y)
@@ -164,7 +164,7 @@ def _blockwise(
     for first in range(0, len(x), rows):
         one = _moments(jnp.asarray(np.expand_dims(x[first : first + rows], -2), dtype))
         for begin, block in _blocks(y, columns):
-            # The block's images lie side by side before the last axis of space: both passes are then flat products.
+            # The block's images are adjacent before the last spatial axis, so that both passes are flat products.
             other = _moments(jnp.moveaxis(jnp.asarray(block, dtype), 0, -2)[None])
             found = np.asarray(_compare(one, other, whole), np.float64)
             end = min(begin + columns, len(y))
@@ -173,7 +173,7 @@ def _blockwise(
 
 
 def _are_frail(images: Float[np.ndarray, " n *space"]) -> Bool[np.ndarray, " n"]:
-    """Images whose similarity float32 may miss by over some 1e-6: what cancels is large beside what remains."""
+    """Images whose similarity may be off by more than about 1e-6 in float32, because of cancellation."""
     rows = max(1, _BLOCK_VALUES // int(np.prod(images.shape[1:])))
     found = [
         np.asarray(_frailty(jnp.asarray(np.expand_dims(images[first : first + rows], -2), jnp.float32)))
@@ -189,7 +189,7 @@ def _frailty(images: Float[Array, "n *before one side"]) -> Float[Array, " n"]:
 
 
 def _blocks(y: Float[np.ndarray, " m *space"], columns: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Equal blocks, the last filled up with black images, so that one compiled function does for all."""
+    """Equal blocks, the last padded with black images, so that one compiled function serves all."""
     for begin in range(0, len(y), columns):
         block = y[begin : begin + columns]
         missing = columns - len(block)
@@ -198,7 +198,7 @@ def _blocks(y: Float[np.ndarray, " m *space"], columns: int) -> Iterator[tuple[i
 
 @jax.jit
 def _moments(images: Float[Array, "n *before block side"]) -> _Moments:
-    # Variances are differences of squares: taken around the image's own mean they lose least in float32.
+    # Variances are differences of squares, which lose least in float32 if centred on the image's own mean.
     axes = tuple(axis for axis in range(1, images.ndim) if axis != images.ndim - 2)
     offset = jnp.mean(images, axes, keepdims=True)
     centred = images - offset
@@ -224,7 +224,7 @@ def _compare(one: _Moments, other: _Moments, whole: bool) -> Float[Array, "n 2 b
 
 
 def _blur(images: Float[Array, "*before block side"]) -> Float[Array, "*smaller block shorter"]:
-    """Gaussian window where it fits as a whole, along all axes but the last but one."""
+    """Gaussian window, only where it fits completely, along all axes except the second to last."""
     space = (*images.shape[:-2], images.shape[-1])
     window = window_that_fits(space)
     flat = images.reshape(-1, images.shape[-1])

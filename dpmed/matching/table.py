@@ -16,20 +16,20 @@ SETTINGS = "match.json"
 
 @dataclass(frozen=True, kw_only=True)
 class MatchRow:
-    """One original at one level by one metric; the columns of the table.
+    """One original at one level by one metric; its fields are the columns of the table.
 
     Attributes:
-        batch: of the original.
-        index: of the original in its batch.
+        batch: batch of the original.
+        index: index of the original in its batch.
         original: its file, relative to the folder of reconstructions.
-        nonzero_ratio: its share of pixels above the lowest value.
+        nonzero_ratio: its fraction of pixels above the lowest value.
         level: the level's folder.
-        epsilon: of the level; infinite without privacy.
-        metric: the distance.
-        distance: to what was assigned; None if nothing was.
+        epsilon: ε of the level; infinite without privacy.
+        metric: name of the distance.
+        distance: distance to the assigned reconstruction; None if there is none.
         nearest: number of the reconstruction in its batch; None if there is none.
         reconstruction: its file; None if there is none.
-        note: what differs from the metric's published definition.
+        note: how the metric differs from its published definition.
     """
 
     batch: int
@@ -47,13 +47,13 @@ class MatchRow:
 
 @dataclass(frozen=True, kw_only=True)
 class UnrelatedRow:
-    """An original's nearest other original of its batch: how like two images are that have nothing in common.
+    """An original's nearest other original in its batch, which shows how similar two unrelated images are.
 
     Attributes:
-        batch: of the original.
-        index: of the original.
-        metric: the distance.
-        distance: to the nearest other.
+        batch: batch of the original.
+        index: index of the original.
+        metric: name of the distance.
+        distance: distance to the nearest other original.
         nearest: that other's index.
     """
 
@@ -78,8 +78,8 @@ def read_matches(path: Path) -> list[MatchRow]:
     """Read and check the table; the column `note` may be absent.
 
     Raises:
-        InputError: the file is missing or empty, lacks a column, or a value is not what it should be; the message names
-            line and column.
+        InputError: the file is missing or empty, lacks a column, or a value is invalid; the message names line and
+            column.
     """
     names = [field.name for field in fields(MatchRow)]
     return [_match(record, f"{path}: line {number}") for number, record in _records(path, names, {"note"})]
@@ -89,7 +89,7 @@ def read_unrelated(path: Path) -> list[UnrelatedRow]:
     """Read and check the table of unrelated images; empty if there is no such file.
 
     Raises:
-        InputError: a column is missing or a value is not what it should be.
+        InputError: a column is missing or a value is invalid.
     """
     if not path.is_file():
         return []

@@ -1,4 +1,4 @@
-"""Agreement of predicted numbers with true ones, after Bland & Altman (Lancet, 1986)."""
+"""Agreement between predicted and true values, after Bland & Altman (Lancet, 1986)."""
 
 from dataclasses import dataclass
 
@@ -12,15 +12,15 @@ LIMIT = 1.96
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How predicted numbers lie to true ones, in the target's own unit.
+    """How predicted values compare with true ones, in the target's own unit.
 
     Attributes:
-        samples: how many are known.
+        samples: number of samples with a known target.
         bias: mean of predicted - true.
         deviation: standard deviation of these differences (n - 1).
         low: bias - 1.96 deviations: the lower limit of agreement.
         high: bias + 1.96 deviations: the upper one.
-        intervals: 95 %, by unit, of `bias`, `low` and `high`; NaN where they cannot be computed.
+        intervals: 95 % intervals, by unit, of `bias`, `low` and `high`; NaN if they cannot be computed.
     """
 
     samples: int
@@ -40,12 +40,12 @@ def agreement(
     """Bias and limits of agreement of one target.
 
     Args:
-        values: predicted.
-        targets: true; NaN where unknown.
-        weights: how often each sample occurs in every resampling by unit, for the intervals.
+        values: predicted values.
+        targets: true values; NaN if unknown.
+        weights: how often each sample occurs in every resample by unit, for the intervals.
 
     Returns:
-        None where fewer than two samples are known.
+        The agreement; None if fewer than two targets are known.
     """
     known = np.isfinite(targets)
     difference = values[known].astype(np.float64) - targets[known]

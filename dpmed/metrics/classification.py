@@ -1,7 +1,7 @@
 """Metrics of classification.
 
-All of them follow from how often each target meets each choice, but for AUROC; a thousand resamplings are computed side
-by side. scikit-learn's functions, with which tests compare, check their input anew at each call: a third of a short
+All except AUROC are computed from the confusion matrix, for a thousand resamples at once. The functions of
+scikit-learn, with which the tests compare, validate their input at each call, which would take a third of a short
 training.
 """
 
@@ -13,16 +13,16 @@ from jaxtyping import Bool, Float, Int
 
 NAMES = ("accuracy", "mcc", "balanced_accuracy", "f1", "auroc")
 
-# Above so many scores in one AUROC, its thousand resamplings would take minutes; it then has no interval.
+# With more scores than this in one AUROC, a thousand resamples would take minutes; it then has no interval.
 _MOST_SCORES = 1_000_000
-# Numbers that are worked on at once.
+# Number of values processed at once.
 _BLOCK = 1 << 22
 
 
 def evaluate(
     names: Sequence[str], logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"]
 ) -> dict[str, float]:
-    """The metrics `names`; F1 is the mean over classes, AUROC of several classes the mean of one against the rest."""
+    """The metrics `names`; F1 is the mean over classes, AUROC of several classes that of one against the rest."""
     counts = confusion(logits, targets, classes=max(logits.shape[1], 2)).astype(np.float64)[None]
     return {name: auroc(logits, targets) if name == "auroc" else float(_SCORES[name](counts)[0]) for name in names}
 
@@ -36,8 +36,8 @@ def resample(
     generator: np.random.Generator,
 ) -> dict[str, Float[np.ndarray, " resample"]]:
     """Values of the metrics over samples drawn with replacement."""
-    # All metrics but AUROC depend only on how often each pair of target and choice occurs: drawing those counts is
-    # drawing the samples, at a fraction of the work.
+    # All metrics except AUROC depend only on how often each pair of target and choice occurs: drawing those counts is
+    # equivalent to drawing the samples, at a fraction of the work.
     counts = confusion(logits, targets, classes=max(logits.shape[1], 2))
     wanted = [name for name in names if name != "auroc"]
     found: dict[str, list[Float[np.ndarray, " resample"]]] = {name: [] for name in wanted}
@@ -63,7 +63,7 @@ def resample_weighted(
     *,
     weights: Int[np.ndarray, "resample sample"],
 ) -> dict[str, Float[np.ndarray, " resample"]]:
-    """Values of the metrics where each sample counts as often as `weights` says."""
+    """Values of the metrics with each sample counted as often as `weights` says."""
     classes = max(logits.shape[1], 2)
     cells = np.asarray(targets) * classes + choose(logits)
     matrices = np.zeros((len(weights), classes * classes))
@@ -79,16 +79,16 @@ def resample_weighted(
 
 
 def choose(logits: Float[np.ndarray, "sample outputs"]) -> Int[np.ndarray, " sample"]:
-    """The class of the largest logit; with a single one, class 1 where it is positive."""
+    """The class with the largest logit; for a single logit, class 1 if it is positive."""
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).astype(np.int64)
     return logits.argmax(axis=1)
 
 
 def auroc(logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"]) -> float:
-    """Area under the ROC curve; of several classes the mean of one against the rest, over classes that occur.
+    """Area under the ROC curve; for several classes, the mean of one against the rest, over classes that occur.
 
-    NaN where only one class occurs, or where scores are no numbers, as of a training that has diverged.
+    NaN if only one class occurs, or if scores are NaN, as after a training that diverged.
     """
     if len(np.unique(targets)) < 2 or np.isnan(logits).any():  # noqa: PLR2004 a curve needs both sides
         return float("nan")
@@ -99,7 +99,7 @@ def auroc(logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, 
 def _curves(
     logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"]
 ) -> list[tuple[Float[np.ndarray, " sample"], Bool[np.ndarray, " sample"]]]:
-    """Scores and which samples are positive: one curve for two classes, else one for each class that occurs."""
+    """Scores and which samples are positive: one curve for two classes, otherwise one for each class that occurs."""
     if logits.shape[1] <= 2:  # noqa: PLR2004 two classes
         return [(logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0], targets == 1)]
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
@@ -112,10 +112,10 @@ def weighted_auroc(
     is_positive: Bool[np.ndarray, " sample"],
     weights: Int[np.ndarray, "resample sample"],
 ) -> Float[np.ndarray, " resample"]:
-    """The area under the ROC curve of samples that occur `weights` times; NaN where one side is empty.
+    """The area under the ROC curve of samples that occur `weights` times; NaN if one side is empty.
 
-    The area is the chance that a positive sample scores above a negative one, ties counted half (Hanley & McNeil,
-    1982).
+    The area is the probability that a positive sample scores above a negative one, with ties counted half (Hanley &
+    McNeil, 1982).
     """
     order = np.argsort(scores, kind="stable")
     first_of_ties = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
@@ -133,7 +133,7 @@ def weighted_auroc(
 def report(
     logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"], class_names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Precision, recall and F1 of each class, and how many samples it has."""
+    """Precision, recall, F1 and number of samples of each class."""
     counts = confusion(logits, targets, classes=len(class_names)).astype(np.float64)
     hits, chosen, occurring = np.diagonal(counts), counts.sum(axis=0), counts.sum(axis=1)
 
@@ -155,7 +155,7 @@ def report(
 def confusion(
     logits: Float[np.ndarray, "sample outputs"], targets: Int[np.ndarray, " sample"], *, classes: int
 ) -> Int[np.ndarray, "target choice"]:
-    """How many samples of each class were taken for which."""
+    """The confusion matrix: how often each class was predicted as each other."""
     pairs = np.bincount(np.asarray(targets, np.int64) * classes + choose(logits), minlength=classes**2)
     return pairs.reshape(classes, classes)
 
@@ -192,14 +192,14 @@ def _hits(counts: Float[np.ndarray, "matrix target choice"]) -> Float[np.ndarray
 
 
 def _mean_of_numbers(values: Float[np.ndarray, "row column"]) -> Float[np.ndarray, " row"]:
-    """The mean of each row over what is a number; NaN where nothing is."""
+    """The mean of each row, ignoring NaN; NaN if a row has nothing else."""
     known = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(known, values, 0).sum(axis=1) / known.sum(axis=1)
 
 
 def _blocks(count: int, width: int) -> Iterator[int]:
-    """How many rows of `width` numbers to work on at once, until `count` are done."""
+    """How many rows of `width` numbers to process at once, until `count` are done."""
     size = max(1, _BLOCK // width)
     for first in range(0, count, size):
         yield min(size, count - first)

@@ -1,6 +1,6 @@
-"""Two ROC curves on the same samples: the difference of their areas, its standard error and test.
+"""Two ROC curves on the same samples: the difference between their areas, its standard error and a test.
 
-Where a unit (a patient) has several samples these are not independent, and the variance is summed by unit (Obuchowski,
+If a unit (a patient) has several samples, these are not independent, and the variance is summed by unit (Obuchowski,
 1997); with one sample each it is that of DeLong, DeLong & Clarke-Pearson (1988).
 """
 
@@ -20,11 +20,11 @@ class AreaDifference:
 
     Attributes:
         first: area of the first model.
-        second: of the second.
+        second: area of the second model.
         difference: first - second.
         standard_error: of the difference.
-        interval: 95 %, by the normal distribution.
-        p_value: of equal areas, two-sided; 1 where the two models rank all samples alike.
+        interval: 95 % interval, by the normal distribution.
+        p_value: two-sided, for equal areas; 1 if both models rank all samples alike.
     """
 
     first: float
@@ -46,12 +46,12 @@ def compare_areas(
 
     Args:
         first: scores of the first model, larger for more likely positive.
-        second: of the second.
+        second: scores of the second model.
         positive: the truth.
-        groups: the unit of each sample; None where each is a unit.
+        groups: the unit of each sample; None if each sample is its own unit.
 
     Returns:
-        None where fewer than two units have positive samples, or negative ones.
+        The comparison; None if fewer than two units have positive samples, or fewer than two have negative ones.
     """
     if groups is None:
         unit = np.arange(len(positive))
@@ -78,7 +78,7 @@ def compare_areas(
 def _placements(
     scores: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"]
 ) -> Float[np.ndarray, "..."]:
-    """For a positive the share of negatives below it, for a negative the share of positives above; ties count half."""
+    """For a positive, the share of negatives below it; for a negative, that of positives above it; ties count half."""
     found = np.empty(len(scores))
     among_all = rankdata(scores)
     positives, negatives = int(positive.sum()), int((~positive).sum())
@@ -93,7 +93,7 @@ def _variance(
     positive: Bool[np.ndarray, " sample"],
     unit: Int[np.ndarray, " sample"],
 ) -> float:
-    """Of a difference of areas, from differences of placements, which are linear in the models (eq. 4 to 8 there)."""
+    """Variance of a difference of areas, from differences of placements, linear in the models (eq. 4 to 8 there)."""
     units = int(unit.max()) + 1
     spread, means = 0.0, []
     for side in (positive, ~positive):

@@ -1,4 +1,4 @@
-"""Metrics of predictions against targets, with bootstrap confidence intervals: the task's own room is asked."""
+"""Metrics of predictions against targets, with bootstrap confidence intervals, by the module of each task."""
 
 from collections.abc import Mapping, Sequence
 
@@ -31,17 +31,17 @@ _MAIN = {
 
 
 def metric_names(task: str) -> tuple[str, ...]:
-    """The metrics that a task has."""
+    """The metrics available for a task."""
     return _DEFAULTS[task]
 
 
 def main_metric(task: str) -> str:
-    """The metric that a run of this task is judged by, unless its config names another."""
+    """The metric by which runs of this task are judged, unless the config names another."""
     return _MAIN[task]
 
 
 def check_metrics(names: Sequence[str], main: str | None, *, task: str) -> None:
-    """Refuse metrics that a task does not have.
+    """Refuse metrics that are not available for a task.
 
     Raises:
         InputError: a metric is unknown, or the main one is not computed.
@@ -64,16 +64,16 @@ def evaluate(
     task: str,
     class_names: Sequence[str],
 ) -> dict[str, float]:
-    """The metrics `names` (or all of the task, if none are named); one that is not defined for the data is left out.
+    """The metrics `names` (or all of the task if none are named), without those that are not defined for the data.
 
     Args:
         names: in `metric_names(task)`.
-        predictions: logits `(sample, outputs)`, class numbers `(sample, *space)`, images, or numbers
-            `(sample, target)` in the targets' own units.
+        predictions: logits `(sample, outputs)`, class numbers `(sample, *space)`, images, or numbers `(sample, target)`
+            in the targets' own units.
         targets: class numbers, labels of 0, 1 and -1 (unknown), masks, images, or numbers (NaN: unknown).
-        task: which.
-        class_names: of the data set's classes, labels or targets; metrics are also given for each where there are
-            several.
+        task: the task.
+        class_names: names of the data set's classes, labels or targets; if there are several, metrics are also given
+            for each.
     """
     wanted = tuple(names) or metric_names(task)
     if task == "classification":
@@ -87,7 +87,7 @@ def evaluate(
     return {name: value for name, value in values.items() if np.isfinite(value)}
 
 
-def bootstrap(  # noqa: PLR0913 one question: these metrics, of these answers, resampled so
+def bootstrap(  # noqa: PLR0913 which metrics, of which predictions, resampled how
     names: Sequence[str],
     predictions: Shaped[np.ndarray, "sample ..."],
     targets: Shaped[np.ndarray, "sample ..."],
@@ -109,9 +109,9 @@ def bootstrap(  # noqa: PLR0913 one question: these metrics, of these answers, r
         task: likewise.
         class_names: likewise.
         resamples: how many times all units are drawn; 0 for no intervals.
-        seed: of the drawing.
-        groups: the unit (patient, lesion, scan) of each sample, all of whose samples are drawn together; None where
-            each sample is a unit.
+        seed: seed of the resampling.
+        groups: the unit (patient, lesion, scan) of each sample, all of whose samples are drawn together; None if each
+            sample is its own unit.
     """
     units = len(targets) if groups is None else len(set(groups))
     if resamples == 0 or units < FEWEST_UNITS:
@@ -139,7 +139,7 @@ def bootstrap(  # noqa: PLR0913 one question: these metrics, of these answers, r
 def unit_weights(
     groups: Sequence[str], *, resamples: int, generator: np.random.Generator
 ) -> Int[np.ndarray, "resample sample"]:
-    """How often each sample occurs when units are drawn with replacement, as many as there are."""
+    """How often each sample occurs when as many units as there are are drawn with replacement."""
     _, unit = np.unique(np.asarray(groups), return_inverse=True)
     units = int(unit.max()) + 1
     return generator.multinomial(units, np.full(units, 1 / units), size=resamples)[:, unit]
@@ -154,7 +154,7 @@ def draw(
     task: str,
     class_names: Sequence[str],
 ) -> dict[str, Float[np.ndarray, " resample"]]:
-    """Values of the metrics where each sample counts as often as `weights` says; else as `evaluate`."""
+    """Values of the metrics with each sample counted as often as `weights` says; otherwise as `evaluate`."""
     if task == "classification":
         return class_metrics.resample_weighted(names, predictions, targets, weights=weights)
     if task == "multi-label":
@@ -167,7 +167,7 @@ def draw(
 def draw_table(
     table: Mapping[str, Float[np.ndarray, " sample"]], weights: Int[np.ndarray, "resample sample"]
 ) -> dict[str, Float[np.ndarray, " resample"]]:
-    """Means of scores of single samples, each counted as often as `weights` says; NaN counts nowhere."""
+    """Means of per-sample scores, each counted as often as `weights` says; NaN is ignored."""
     found = {}
     for name, values in table.items():
         known = np.isfinite(values)
@@ -185,7 +185,7 @@ def by_sample(
     task: str,
     class_names: Sequence[str],
 ) -> dict[str, Float[np.ndarray, " sample"]]:
-    """The metrics of `evaluate` for every single mask or image; NaN where one is not defined (an absent class)."""
+    """The metrics of `evaluate` for each mask or image; NaN if one is not defined (an absent class)."""
     wanted = tuple(names) or metric_names(task)
     if task == "segmentation":
         return mask_metrics.by_sample(wanted, predictions, targets, class_names=class_names)

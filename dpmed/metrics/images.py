@@ -12,12 +12,12 @@ def by_sample(
     images: Float[np.ndarray, "sample *space channel"],
     targets: Float[np.ndarray, "sample *space channel"],
 ) -> dict[str, Float[np.ndarray, " sample"]]:
-    """The metrics `names` of every image.
+    """The metrics `names` for every image.
 
     Args:
         names: `mse`, `psnr` (dB), `ssim` (Gaussian window of σ 1.5 as in Wang et al., 2004; smaller for small images).
-        images: predicted, in the targets' unit.
-        targets: the range of all their values is the signal range of PSNR and SSIM.
+        images: predicted images, in the targets' unit.
+        targets: true images; the range of all their values is the signal range of PSNR and SSIM.
     """
     low, high = float(targets.min()), float(targets.max())
     span = high - low if high > low else 1.0
@@ -36,7 +36,7 @@ def _metric(
     if name == "mse":
         return mse
     if name == "psnr":
-        # Equal images have no finite value; a difference below that of float32 is taken for equal.
+        # Equal images have no finite value; images that differ by less than float32 can resolve are treated as equal.
         return float(10 * np.log10(span**2 / max(mse, span**2 * 1e-14)))
     smallest = min(image.shape[:-1])
     settings: dict[str, Any] = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}

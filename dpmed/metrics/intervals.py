@@ -1,4 +1,4 @@
-"""Confidence intervals of a share: exact ones, which hold at any sample size."""
+"""Exact confidence intervals of a proportion, valid at any sample size."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from scipy import special
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """Where a share lies.
+    """A confidence interval of a proportion.
 
     Attributes:
         low: lower end.
@@ -19,10 +19,10 @@ class Interval:
 
 
 def binomial_interval(successes: int, trials: int, *, confidence: float) -> Interval:
-    """The exact two-sided interval of a success rate.
+    """The exact two-sided confidence interval of a success rate.
 
-    It also holds for trials in groups with different rates: a sum of independent indicators with different rates
-    spreads less than one with equal rates (Hoeffding, 1956).
+    It also holds for trials with different success rates: a sum of independent indicators with different rates is less
+    spread out than one with equal rates (Hoeffding, 1956).
 
     Args:
         successes: 0 to `trials`.

@@ -1,4 +1,4 @@
-"""Metrics of several labels per sample, each of which is there, absent or unknown; what is unknown counts nowhere."""
+"""Metrics of several labels per sample, each of which is present, absent or unknown; unknown ones are ignored."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int, Integer
 from dpmed.metrics.classification import weighted_auroc
 
 NAMES = ("auroc",)
-# Numbers that are worked on at once.
+# Number of values processed at once.
 _BLOCK = 1 << 22
-# Above so many scores the thousand resamplings would take minutes; there is then no interval.
+# With more scores than this, a thousand resamples would take minutes; there is then no interval.
 _MOST_SCORES = 1_000_000
 
 
@@ -26,12 +26,12 @@ def evaluate(
 
     Args:
         names: `auroc`, the mean over the labels that have both sides.
-        logits: of each label.
+        logits: one for each label.
         targets: 1, 0, or -1 for unknown.
-        label_names: of each label.
+        label_names: name of each label.
 
     Returns:
-        Also `auroc_<label>` of each label; NaN where one side is empty (or where no label has both).
+        The metrics, and `auroc_<label>` for each label; NaN if one side is empty (or if no label has both).
     """
     once = np.ones((1, len(targets)), np.int64)
     return {name: float(values[0]) for name, values in _aurocs(names, logits, targets, once, label_names).items()}
@@ -45,7 +45,7 @@ def resample(
     label_names: Sequence[str],
     weights: Int[np.ndarray, "resample sample"],
 ) -> dict[str, Float[np.ndarray, " resample"]]:
-    """Values of the same metrics over samples of which each occurs `weights` times; empty for very many scores."""
+    """Values of the same metrics with each sample counted `weights` times; empty for very many scores."""
     if logits.size > _MOST_SCORES:
         return {}
     size = max(1, _BLOCK // max(len(targets), 1))
@@ -61,7 +61,7 @@ def report(
     targets: Integer[np.ndarray, "sample label"],
     label_names: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """AUROC of each label (None where one side is empty), and how many samples have it, lack it, or are unknown."""
+    """AUROC of each label (None if one side is empty), and the numbers of positive, negative and unknown samples."""
     scores = evaluate(("auroc",), logits, targets, label_names=label_names)
     rows = []
     for number, name in enumerate(label_names):

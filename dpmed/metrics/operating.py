@@ -1,7 +1,6 @@
-"""What a probability is worth: operating points, curves over all thresholds, and calibration.
+"""How useful predicted probabilities are: operating points, curves over all thresholds, and calibration.
 
-Everything is for one question with the answers no and yes: one class against the rest, or one label. Curves come from
-scikit-learn.
+Everything refers to one yes-or-no question: one class against the rest, or one label. Curves come from scikit-learn.
 """
 
 from dataclasses import dataclass
@@ -17,16 +16,16 @@ _CONFIDENCE = 0.95
 
 @dataclass(frozen=True, kw_only=True)
 class OperatingPoint:
-    """A test at one threshold; NaN where nothing of the kind is in the data.
+    """A test at one threshold; a rate is NaN if the data have no samples for it.
 
     Attributes:
-        threshold: yes from this probability on.
-        sensitivity: share of the positives that are found, with its exact 95 % interval.
-        sensitivity_interval: of it.
-        specificity: share of the negatives that are left alone.
-        specificity_interval: of it.
-        ppv: share of the yes that are right, at the prevalence of these data.
-        npv: share of the no that are right.
+        threshold: the answer is yes from this probability on.
+        sensitivity: fraction of the positives that are found.
+        sensitivity_interval: its exact 95 % interval.
+        specificity: fraction of the negatives that are not flagged.
+        specificity_interval: its exact 95 % interval.
+        ppv: fraction of yes answers that are right, at the prevalence of these data.
+        npv: fraction of no answers that are right.
     """
 
     threshold: float
@@ -38,7 +37,7 @@ class OperatingPoint:
     npv: float
 
     def at_prevalence(self, prevalence: float) -> tuple[float, float]:
-        """PPV and NPV where this share of people has the finding (Bayes)."""
+        """PPV and NPV if this fraction of people has the finding (Bayes)."""
         hit, passed = self.sensitivity * prevalence, self.specificity * (1 - prevalence)
         missed, alarm = (1 - self.sensitivity) * prevalence, (1 - self.specificity) * (1 - prevalence)
         return hit / (hit + alarm) if hit + alarm else np.nan, passed / (passed + missed) if passed + missed else np.nan
@@ -47,7 +46,7 @@ class OperatingPoint:
 def operating_point(
     probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"], threshold: float
 ) -> OperatingPoint:
-    """What a threshold does on these samples."""
+    """The operating point of a threshold on these samples."""
     says_yes = probability >= threshold
     hits, alarms = int((says_yes & positive).sum()), int((says_yes & ~positive).sum())
     positives, negatives = int(positive.sum()), int((~positive).sum())
@@ -68,7 +67,7 @@ def operating_point(
 def threshold_for_sensitivity(
     probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"], sensitivity: float
 ) -> float:
-    """The highest threshold that finds at least this share of the positives; 0 without any."""
+    """The highest threshold that finds at least this fraction of the positives; 0 if there are none."""
     scores = np.sort(probability[positive])[::-1]
     return float(scores[int(np.ceil(sensitivity * len(scores))) - 1]) if len(scores) else 0.0
 
@@ -76,7 +75,7 @@ def threshold_for_sensitivity(
 def threshold_for_specificity(
     probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"], specificity: float
 ) -> float:
-    """The lowest threshold that leaves at least this share of the negatives alone."""
+    """The lowest threshold that leaves at least this fraction of the negatives unflagged."""
     scores = np.sort(probability[~positive])
     allowed = int(np.floor((1 - specificity) * len(scores) + 1e-9))
     return float(np.nextafter(scores[len(scores) - 1 - allowed], np.inf)) if len(scores) else 0.0
@@ -84,15 +83,15 @@ def threshold_for_specificity(
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationBin:
-    """Samples of like probability.
+    """Samples of similar probability.
 
     Attributes:
         low: lower end of the bin.
         high: upper end.
-        samples: how many.
-        mean_probability: that was predicted.
-        share_positive: that was seen, with its exact 95 % interval.
-        interval: of it.
+        samples: number of samples.
+        mean_probability: mean predicted probability.
+        share_positive: observed fraction of positives.
+        interval: its exact 95 % interval.
     """
 
     low: float
@@ -106,7 +105,7 @@ class CalibrationBin:
 def calibration(
     probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"]
 ) -> tuple[CalibrationBin, ...]:
-    """The reliability diagram: ten bins of equal width, empty ones left out (Guo et al., 2017)."""
+    """The reliability diagram: ten bins of equal width, without empty ones (Guo et al., 2017)."""
     edges = np.linspace(0, 1, BINS + 1)
     place = np.minimum((probability * BINS).astype(int), BINS - 1)
     found = []

@@ -1,4 +1,4 @@
-"""Scores of one question's probabilities over samples that occur so many times: what their intervals are made of."""
+"""Scores of probabilities for one question over weighted samples, from which their intervals are computed."""
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -13,15 +13,15 @@ def draws(
     positive: Bool[np.ndarray, " sample"],
     weights: Int[np.ndarray, "resample sample"],
 ) -> dict[str, Float[np.ndarray, " resample"]]:
-    """The Brier score, the expected calibration error and the average precision of every resampling.
+    """The Brier score, the expected calibration error and the average precision of every resample.
 
     Args:
-        probability: of the answer yes.
+        probability: probability of the answer yes.
         positive: the truth.
         weights: how often each sample occurs.
 
     Returns:
-        By name; NaN where nothing occurs, and for `auprc` where no positive does.
+        The scores by name; NaN for an empty resample, and for `auprc` if it has no positives.
     """
     counted = weights.astype(np.float64)
     total = counted.sum(axis=1)
@@ -39,7 +39,7 @@ def _calibration_error(
     positive: Bool[np.ndarray, " sample"],
     counted: Float[np.ndarray, "resample sample"],
 ) -> Float[np.ndarray, " resample"]:
-    """Samples x |mean probability - share of positives|, summed over bins: the sum of what was predicted too much."""
+    """Samples x |mean probability - share of positives|, summed over bins."""
     place = np.minimum((probability * BINS).astype(int), BINS - 1)
     excess = probability - positive
     return np.sum([np.abs(counted[:, place == one] @ excess[place == one]) for one in range(BINS)], axis=0)
@@ -50,7 +50,7 @@ def _average_precision(
     positive: Bool[np.ndarray, " sample"],
     counted: Float[np.ndarray, "resample sample"],
 ) -> Float[np.ndarray, " resample"]:
-    """The sum over thresholds of precision x growth of recall."""
+    """The sum over thresholds of precision x increase in recall."""
     if len(probability) == 0:
         return np.full(len(counted), np.nan)
     order = np.argsort(-probability, kind="stable")

@@ -1,4 +1,4 @@
-"""Metrics of numbers that are predicted, in the targets' own units; what is unknown (NaN) counts nowhere."""
+"""Metrics of regression, in the targets' own units; unknown targets (NaN) are ignored."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,13 +20,13 @@ def evaluate(
 
     Args:
         names: `mae` (mean absolute error), `rmse` (root of the mean squared error), `r2` (1 - squared error / squared
-            deviation from the mean of the targets; below 0 where that mean would have been the better guess).
-        values: predicted.
-        targets: true; NaN where unknown.
-        target_names: of each target.
+            deviation from the mean of the targets; below 0 if that mean would have been the better guess).
+        values: predicted values.
+        targets: true values; NaN if unknown.
+        target_names: name of each target.
 
     Returns:
-        Of one target its metrics; of several the means over targets, and `<metric>_<target>` of each. NaN where a
+        For one target, its metrics; for several, the means over targets and `<metric>_<target>` for each. NaN if a
         metric is not defined.
     """
     once = np.ones((1, len(targets)), np.int64)
@@ -42,7 +42,7 @@ def resample(
     target_names: Sequence[str],
     weights: Int[np.ndarray, "resample sample"],
 ) -> dict[str, Float[np.ndarray, " resample"]]:
-    """Values of the same metrics over samples of which each occurs `weights` times."""
+    """Values of the same metrics with each sample counted `weights` times."""
     tables = [_of_target(values[:, number], targets[:, number], weights) for number in range(len(target_names))]
     found = {name: np.mean([table[name] for table in tables], axis=0) for name in names}
     if len(tables) > 1:
@@ -56,7 +56,7 @@ def report(
     targets: Float[np.ndarray, "sample target"],
     target_names: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """The metrics of each target (None where one is not defined), and how many samples are known."""
+    """The metrics of each target (None if one is not defined), and the number of known samples."""
     rows = []
     for number, name in enumerate(target_names):
         scores = evaluate(NAMES, values[:, [number]], targets[:, [number]], target_names=(name,))
@@ -74,7 +74,7 @@ def _of_target(
     known = np.isfinite(targets)
     wanted, counted = targets[known].astype(np.float64), weights[:, known].astype(np.float64)
     errors = values[known].astype(np.float64) - wanted
-    # About the overall mean, so that the difference below does not cancel.
+    # Relative to the overall mean, to avoid cancellation in the difference below.
     centred = wanted - (wanted.mean() if len(wanted) else 0.0)
     with np.errstate(invalid="ignore", divide="ignore"):
         count = counted.sum(axis=1)

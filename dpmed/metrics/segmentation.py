@@ -13,16 +13,17 @@ def by_sample(
     *,
     class_names: Sequence[str],
 ) -> dict[str, Float[np.ndarray, " sample"]]:
-    """The metrics `names` of every mask, and Dice of every class.
+    """The metrics `names` for every mask, and Dice for every class.
 
     Args:
-        names: `dice`, the mean over classes but the first (the background), and `dice_with_background`.
+        names: `dice`, the mean over all classes but the first (the background), and `dice_with_background`.
         masks: predicted class numbers.
         targets: true class numbers.
-        class_names: of each class number.
+        class_names: name of each class number.
 
     Returns:
-        Also `dice_<class>` for each class; NaN where the class is in neither mask, and left out of the means.
+        The metrics, and `dice_<class>` for each class; NaN if the class is in neither mask, and then not part of the
+        means.
     """
     table = np.stack(
         [dice(mask, target, classes=len(class_names)) for mask, target in zip(masks, targets, strict=True)]
@@ -35,7 +36,7 @@ def by_sample(
 def dice(
     mask: Integer[np.ndarray, "*space"], target: Integer[np.ndarray, "*space"], *, classes: int
 ) -> Float[np.ndarray, " classes"]:
-    """2 |mask and target| / (|mask| + |target|) of each class; NaN where the class is in neither (Dice, 1945)."""
+    """2 |mask and target| / (|mask| + |target|) for each class; NaN if the class is in neither (Dice, 1945)."""
     pairs = np.bincount(target.ravel().astype(np.int64) * classes + mask.ravel(), minlength=classes**2)
     table = pairs.reshape(classes, classes)
     sizes = table.sum(axis=0) + table.sum(axis=1)

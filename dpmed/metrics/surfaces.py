@@ -1,8 +1,8 @@
 """Distances between the surfaces of masks: surface Dice at a tolerance, and the 95 % Hausdorff distance.
 
-The surface of a mask is made of its voxels with a face to the outside; what lies beyond the image is outside. A voxel's
-place is its middle. Source: Nikolov et al., Journal of Medical Internet Research 23 (2021), for surface Dice;
-Maier-Hein et al., Metrics reloaded, Nature Methods 21 (2024), for both.
+The surface of a mask consists of its voxels with a face to the outside; everything beyond the image is outside.
+Distances are between voxel centres. Source: Nikolov et al., Journal of Medical Internet Research 23 (2021), for surface
+Dice; Maier-Hein et al., Metrics reloaded, Nature Methods 21 (2024), for both.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from jaxtyping import Bool, Float, Integer
 
 @dataclass(frozen=True, kw_only=True)
 class SurfaceScores:
-    """How two masks' surfaces lie to each other.
+    """How close the surfaces of two masks are.
 
     Attributes:
-        surface_dice: the share of both surfaces that lies within the tolerance of the other; 0 where one mask is
-            empty, NaN where both are.
-        hausdorff95: the larger of the two 95th percentiles of distances from one surface to the other; NaN where a
-            mask is empty.
+        surface_dice: the fraction of both surfaces that lies within the tolerance of the other; 0 if one mask is empty,
+            NaN if both are.
+        hausdorff95: the larger of the two 95th percentiles of distances from one surface to the other; NaN if a mask is
+            empty.
     """
 
     surface_dice: float
@@ -37,15 +37,15 @@ def surface_scores(
     """Compare two masks of one class.
 
     Args:
-        mask: predicted.
-        target: true.
+        mask: predicted mask.
+        target: true mask.
         spacing: size of a voxel along each axis, above 0.
-        tolerance: in the unit of `spacing`; at or above 0.
+        tolerance: in the unit of `spacing`, at least 0.
     """
     if not mask.any() or not target.any():
         empty = not mask.any() and not target.any()
         return SurfaceScores(surface_dice=np.nan if empty else 0.0, hausdorff95=np.nan)
-    # Only where one of them is: scans are mostly background.
+    # Only the region that holds either mask, since scans are mostly background.
     box = tuple(slice(*_reach(mask | target, axis)) for axis in range(mask.ndim))
     to_target, to_mask = _distances(_surface(mask)[box], _surface(target)[box], spacing)
     near = int((to_target <= tolerance).sum()) + int((to_mask <= tolerance).sum())
@@ -63,17 +63,17 @@ def by_sample(
     spacings: Float[np.ndarray, "sample axis"],
     tolerance: float,
 ) -> dict[str, Float[np.ndarray, " sample"]]:
-    """`surface_dice` and `hausdorff95` of every sample, the mean over classes but the first, and of each class.
+    """`surface_dice` and `hausdorff95` of every sample: the mean over all classes but the first, and for each class.
 
     Args:
         masks: predicted class numbers.
-        targets: true ones.
-        class_names: of each class number; the first is the background.
+        targets: true class numbers.
+        class_names: name of each class; the first is the background.
         spacings: size of a voxel of each sample.
         tolerance: in the same unit.
 
     Returns:
-        NaN where a class has no such score.
+        The scores by name; NaN if a class has no such score.
     """
     found = np.full((2, len(masks), max(len(class_names) - 1, 0)), np.nan)
     for place, (mask, target, spacing) in enumerate(zip(masks, targets, spacings, strict=True)):
@@ -103,7 +103,7 @@ def _reach(mask: Bool[np.ndarray, "*space"], axis: int) -> tuple[int, int]:
 def _distances(
     first: Bool[np.ndarray, "*space"], second: Bool[np.ndarray, "*space"], spacing: Sequence[float]
 ) -> tuple[Float[np.ndarray, " first"], Float[np.ndarray, " second"]]:
-    """From each surface voxel of one to the nearest of the other."""
+    """The distance from each surface voxel of one mask to the nearest of the other."""
     from scipy.ndimage import distance_transform_edt
 
     to_second = np.asarray(distance_transform_edt(~second, sampling=spacing), np.float64)

@@ -1,27 +1,27 @@
-"""One number that makes probabilities honest: logits are divided by it (Guo et al., ICML 2017).
+"""Temperature scaling: one number by which logits are divided to calibrate probabilities (Guo et al., ICML 2017).
 
-Ranks of one question, and so its ROC curve, do not change. Fitting it is a use of the data that it is fitted on.
+The ranking for one question, and so its ROC curve, does not change. Fitting uses the data that it is fitted on.
 """
 
 import numpy as np
 from jaxtyping import Float, Integer
 
-# A temperature beyond these says that nothing can be learnt from the logits, or that they are never wrong.
+# A temperature beyond these means that the logits are uninformative, or that they are never wrong.
 LOWEST, HIGHEST = 0.01, 100.0
 
 
 def fit_temperature(
     logits: Float[np.ndarray, "sample outputs"], targets: Integer[np.ndarray, "sample ..."], *, task: str
 ) -> float:
-    """The temperature of the smallest negative log-likelihood.
+    """The temperature with the smallest negative log-likelihood.
 
     Args:
-        logits: one or more per sample for classification, one per label for multi-label.
+        logits: for classification, one or more per sample; for multi-label, one per label.
         targets: class numbers, or labels of 0, 1 and -1 (unknown).
         task: `classification` or `multi-label`.
 
     Returns:
-        Between 0.01 and 100.
+        A number between 0.01 and 100.
 
     Raises:
         ValueError: no target is known.
@@ -46,7 +46,7 @@ def mean_log_loss(
     task: str,
     temperature: float = 1.0,
 ) -> float:
-    """The mean negative log-likelihood of what is known, in nats, of logits that are divided by `temperature`."""
+    """The mean negative log-likelihood of the known targets, in nats, with logits divided by `temperature`."""
     scaled = logits.astype(np.float64) / temperature
     if task == "multi-label" or logits.shape[1] == 1:
         wanted = targets if task == "multi-label" else targets[:, None]

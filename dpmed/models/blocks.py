@@ -1,4 +1,4 @@
-"""What the convolutional networks are made of: a convolution with its normalisation and non-linearity."""
+"""The building blocks of the convolutional networks: a convolution with its normalisation and non-linearity."""
 
 from dataclasses import dataclass
 from math import gcd
@@ -15,10 +15,10 @@ class Style:
     """Choices that all layers of a network share.
 
     Attributes:
-        dimensions: of space.
+        dimensions: number of spatial dimensions.
         convolution: `plain`, `standardised` or `centred`.
         normalisation: `group`, `batch`, `frozen` or `none`.
-        groups: of group norm; where it does not divide the channels, their greatest common divisor.
+        groups: groups of group norm; if this does not divide the channels, their greatest common divisor.
         activation: a name in `ACTIVATIONS`.
     """
 
@@ -29,7 +29,7 @@ class Style:
     activation: str
 
     def norm(self, channels: int) -> Norm:
-        """A new normalisation of so many channels."""
+        """A new normalisation of this many channels."""
         if self.normalisation == "none":
             return None
         if self.normalisation == "batch":
@@ -41,7 +41,7 @@ class Style:
     def convolve(
         self, channels_in: int, channels_out: int, *, key: PRNGKeyArray, size: int = 3, stride: int = 1
     ) -> Convolution:
-        """A new convolution; it has a bias only where no normalisation follows."""
+        """A new convolution; it has a bias only if no normalisation follows."""
         return Convolution(
             channels_in,
             channels_out,
@@ -59,7 +59,7 @@ class Unit(eqx.Module):
 
     Attributes:
         convolution: keeps the image's size.
-        norm: of its output.
+        norm: normalisation of its output.
         activation: name of the non-linearity, None for none.
     """
 

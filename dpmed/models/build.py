@@ -1,4 +1,4 @@
-"""From the config's table to a freshly initialised model: the only place that asks for its name."""
+"""From the config's table to a freshly initialised model: the only place that dispatches on its name."""
 
 import math
 import operator
@@ -45,16 +45,16 @@ ShippedModel = MlpModel | SmallCnnModel | Resnet9Model | WideResnetModel | Resid
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BuiltModel:
-    """A model and what must be known of it.
+    """A model and what must be known about it.
 
     Attributes:
         module: called as `module(x, state, key=key) -> (prediction, state)` for one sample.
         state: running statistics, None for models without.
         mixes_samples: whether samples of a batch influence each other, as in batch norm.
-        stages: for each weight how many parts of the network lie between it and the output; 0 for the head.
-        trained: for each weight whether it is trained.
-        parameters: how many numbers are trained.
-        pretrained_notes: what was changed of the file that training begins with, a sentence each.
+        stages: for each weight, how many parts of the network lie between it and the output; 0 for the head.
+        trained: for each weight, whether it is trained.
+        parameters: number of trained parameters.
+        pretrained_notes: what was changed in the file of initial weights, one sentence each.
     """
 
     module: eqx.Module
@@ -75,8 +75,8 @@ def build_model(
         config: the model.
         input_shape: `(*space, channel)` of one sample.
         outputs: logits, predicted numbers, or channels of the predicted image.
-        task: of the data set.
-        key: fixes the initial weights.
+        task: task of the data set.
+        key: determines the initial weights.
 
     Raises:
         InputError: the model does not fit the task or the input, or its pretrained weights cannot be used.
@@ -110,7 +110,7 @@ def build_model(
 
 
 def _adapted(module: eqx.Module, table: LoraTable, key: PRNGKeyArray) -> PyTree:
-    # Folded, so that the weights are those of the network without adapters.
+    # A derived key, so that the weights are those of the network without adapters.
     own = jax.random.fold_in(key, 1)
     return add_adapters(
         module, rank=table.rank, scale=table.scale, layers=table.layers, key=own, where="model.lora.layers"
@@ -131,7 +131,7 @@ def _check_task(config: ShippedModel, task: str) -> None:
         gives = "an image" if isinstance(config, UnetModel) else "one vector"
         remedy = 'Use name = "resnet9".' if wants_vector else 'Use name = "unet".'
         raise InputError(
-            f"{config.name} gives {gives} per sample and cannot do {task}", where="model.name", remedy=remedy
+            f"{config.name} returns {gives} per sample and cannot be used for {task}", where="model.name", remedy=remedy
         )
 
 

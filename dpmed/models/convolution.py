@@ -1,7 +1,7 @@
 """Convolutions for one sample, channels last, in any number of spatial dimensions.
 
-`convolve` is the one place where a filter meets an image; how its gradients are computed can be changed here without
-any model knowing.
+`convolve` is the only place where filters are applied to images; how its gradients are computed can be changed here
+without affecting any model.
 """
 
 import itertools
@@ -20,13 +20,13 @@ from dpmed.models.initial import filled, normal
 
 Kind = Literal["plain", "standardised", "centred"]
 
-# Keeps weight standardisation finite for a filter of equal weights.
+# Keeps weight standardisation finite for a filter with equal weights.
 _SMALLEST_STD = 1e-5
 
 _VOLUME_AXES = 4
-# Up to so many channels a volume's planes are put side by side: measured with 8 and 16 channels on two cores.
+# Up to this many channels, a volume's planes are concatenated; measured with 8 and 16 channels on two cores.
 _FEW_CHANNELS = 8
-# Where images are taken one by one: estimates, not tuned.
+# Limits for processing images one at a time: estimates, not tuned.
 _MANY_POSITIONS = 4096
 _MOST_UNROLLED = 16
 
@@ -34,7 +34,7 @@ _MOST_UNROLLED = 16
 def convolve(
     x: Float[Array, "*space channels_in"], weight: Float[Array, "*kernel channels_in channels_out"], *, stride: int = 1
 ) -> Float[Array, "*out channels_out"]:
-    """The cross-correlation of an image with filters, zeros around it.
+    """The cross-correlation of a zero-padded image with filters.
 
     Args:
         x: one image.
@@ -42,7 +42,7 @@ def convolve(
         stride: step in each dimension.
 
     Returns:
-        `ceil(side / stride)` in each dimension: as torch's `padding = side // 2` gives for odd filters.
+        An image of side `ceil(side / stride)` in each dimension, as with torch's `padding = side // 2` for odd filters.
     """
     if x.ndim == _VOLUME_AXES and (is_plain() or jax.default_backend() == "cpu"):
         return _by_planes(x, weight, stride)
@@ -64,7 +64,7 @@ def _by_planes(
     weight: Float[Array, "first second third channels_in channels_out"],
     stride: int,
 ) -> Float[Array, "planes rows columns channels_out"]:
-    """A volume's convolution as those of its planes: XLA on the CPU is two to ten times as fast in two dimensions."""
+    """The convolution of a volume by planes: XLA on the CPU is two to ten times as fast in two dimensions."""
     size = weight.shape[0]
     planes = -(-x.shape[0] // stride)
     padded = pad_first(x, size // 2, 0.0) if is_plain() else jnp.pad(x, [(size // 2,) * 2, (0, 0), (0, 0), (0, 0)])
@@ -72,13 +72,13 @@ def _by_planes(
     if x.shape[-1] > _FEW_CHANNELS:
         first, *others = [_by_xla(part, weight[place], stride) for place, part in enumerate(shifted)]
         return sum(others, start=first)
-    # Few channels make thin matrices: all planes that meet in one are put side by side as channels.
+    # Few channels make thin matrices, so all planes that contribute to one are concatenated as channels.
     side_by_side = jnp.moveaxis(weight, 0, 2).reshape(*weight.shape[1:3], size * weight.shape[3], weight.shape[4])
     return _by_xla(jnp.concatenate(shifted, axis=-1), side_by_side, stride)
 
 
 def pad_first(x: Float[Array, " first *others"], width: int, value: float) -> Float[Array, " padded *others"]:
-    """`x` between `width` layers of a constant along its first axis; joined, since converters know that better."""
+    """`x` padded by `width` layers of a constant along its first axis; concatenation suits converters better."""
     layers = jnp.full((width, *x.shape[1:]), value, x.dtype)
     return jnp.concatenate([layers, x, layers]) if width else x
 
@@ -86,7 +86,7 @@ def pad_first(x: Float[Array, " first *others"], width: int, value: float) -> Fl
 def _patches(
     images: Float[Array, "batch *space channels"], kernel: tuple[int, ...], stride: int, out: tuple[int, ...]
 ) -> Float[Array, "batch *out kernel_times_channels"]:
-    """What the filter sees at each position, places in the filter varying slower than channels."""
+    """The filter's input at each position; positions in the filter vary more slowly than channels."""
     padded = jnp.pad(images, [(0, 0), *((side // 2, side // 2) for side in kernel), (0, 0)])
     places = itertools.product(*map(range, kernel))
     shifted = [
@@ -101,7 +101,7 @@ def _patches(
 def centre(
     weight: Float[Array, "*kernel channels_in channels_out"],
 ) -> Float[Array, "*kernel channels_in channels_out"]:
-    """Filters whose mean over kernel and input channels is zero."""
+    """The filters minus their mean over kernel and input channels."""
     axes = tuple(range(weight.ndim - 1))
     return weight - jnp.mean(weight, axis=axes, keepdims=True)
 
@@ -109,7 +109,7 @@ def centre(
 def standardise(
     weight: Float[Array, "*kernel channels_in channels_out"],
 ) -> Float[Array, "*kernel channels_in channels_out"]:
-    """Filters of mean 0 and standard deviation 1 over kernel and input channels (Qiao et al., 2019, eq. 5)."""
+    """The filters with mean 0 and standard deviation 1 over kernel and input channels (Qiao et al., 2019, eq. 5)."""
     centred = centre(weight)
     axes = tuple(range(weight.ndim - 1))
     variance = jnp.mean(jnp.square(centred), axis=axes, keepdims=True)
@@ -125,7 +125,7 @@ _KINDS: dict[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True)
 class ConvolutionProduct:
-    """How a convolution is a matrix product: of the patches that the filters see (Chellapilla et al., 2006).
+    """A convolution as a matrix product of the patches that the filters see (Chellapilla et al., 2006).
 
     Attributes:
         kernel: the filters' sides.
@@ -139,12 +139,12 @@ class ConvolutionProduct:
 
     def apply(self, x: Array, weight: Array) -> Array:
         """The convolution of one image."""
-        # Standardised in the weight's own type, whatever the product's.
+        # Standardised in the weight's own type, whatever that of the product.
         filters = _KINDS[self.kind](weight).astype(x.dtype)
         return convolve(x, filters.reshape(*self.kernel, x.shape[-1], -1), stride=self.stride)
 
     def columns(self, x: Array) -> Array | None:
-        """The patches. For centred filters, whose gradient is centred too, each patch less its mean."""
+        """The patches. For centred filters, whose gradient is also centred, each patch minus its mean."""
         if self.kind == "standardised":
             return None
         out = [-(-side // self.stride) for side in x.shape[:-1]]
@@ -152,12 +152,12 @@ class ConvolutionProduct:
         return patches - jnp.mean(patches, axis=1, keepdims=True) if self.kind == "centred" else patches
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
-        """For each record the patches times the output's gradient, both over all views."""
+        """For each record, the patches times the gradient of the output, both over all views."""
         batch, views, *out, channels = gradient.shape
         _, pull_back = jax.vjp(_KINDS[self.kind], weight)
         plain = replace(self, kind="plain")
         if batch * views <= _MOST_UNROLLED and math.prod(out) >= _MANY_POSITIONS:
-            # Patches of large images do not fit the cache, and one such image keeps all cores busy.
+            # Patches of large images do not fit into the cache, and one such image keeps all cores busy.
             found = jnp.stack([plain._by_images(x[place], gradient[place], weight) for place in range(batch)])
         else:
             images = x.reshape(batch * views, *x.shape[2:])
@@ -176,7 +176,7 @@ class Convolution(eqx.Module):
 
     Attributes:
         weight: `(*kernel, channels_in, channels_out)`.
-        bias: `(channels_out,)`, zero at first; None for none, as before a normalisation.
+        bias: `(channels_out,)`, initially zero; None for none, as before a normalisation.
         kind: what is done to the weight before use.
         stride: step in each dimension.
     """
@@ -186,7 +186,7 @@ class Convolution(eqx.Module):
     kind: Kind = eqx.field(static=True)
     stride: int = eqx.field(static=True)
 
-    def __init__(  # noqa: PLR0913 what describes a convolution, by keyword
+    def __init__(  # noqa: PLR0913 properties of a convolution, by keyword
         self,
         channels_in: int,
         channels_out: int,
@@ -206,7 +206,7 @@ class Convolution(eqx.Module):
         self.stride = stride
 
     def __call__(self, x: Float[Array, "*space channels_in"]) -> Float[Array, "*out channels_out"]:
-        """The convolution of `x`, zeros around it."""
+        """The convolution of `x` with zero padding."""
         y = multiply(x, self.weight, ConvolutionProduct(self.weight.shape[:-2], self.stride, self.kind))
         return y if self.bias is None else y + self.bias.reshape((1,) * (y.ndim - 1) + (-1,))
 
@@ -215,8 +215,9 @@ class UpConvolution(eqx.Module):
     """A transposed convolution of side and stride two: each voxel becomes a block of `2**dimensions`.
 
     Attributes:
-        weight: `(channels_in, 2**dimensions * channels_out)`; the offset in the block varies slower than the channel.
-        bias: `(channels_out,)`, zero at first.
+        weight: `(channels_in, 2**dimensions * channels_out)`; the offset in the block varies more slowly than the
+            channel.
+        bias: `(channels_out,)`, initially zero.
     """
 
     weight: Float[Array, "channels_in block_times_channels_out"]
@@ -235,7 +236,7 @@ class UpConvolution(eqx.Module):
         return doubled + self.bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
     def spread(self, blocks: Float[Array, "*space block_times_channels"]) -> Float[Array, "*double channels_out"]:
-        """The image in which each position's channels have become a block of voxels."""
+        """The image in which the channels of each position are rearranged as a block of voxels."""
         *space, _ = blocks.shape
         dimensions = len(space)
         blocks = blocks.reshape(*space, *([2] * dimensions), self.bias.shape[0])

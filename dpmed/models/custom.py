@@ -1,8 +1,8 @@
-"""A network by the user's own code, looked at before it is trained.
+"""A network from the user's own code, checked before it is trained.
 
-Per-record gradients are taken of one sample at a time, so that whatever the code does within a sample, a record's
-influence is clipped as a whole. What would let samples meet, statistics over a batch axis, is refused. That constants
-in the code owe nothing to private data cannot be seen from here: the ledger says so.
+Per-record gradients are computed one sample at a time, so whatever the code does within a sample, the influence of a
+record is clipped as a whole. Anything that would mix samples, such as statistics over a batch axis, is refused. Whether
+constants in the code are independent of private data cannot be checked here; the ledger says so.
 """
 
 from typing import Any
@@ -37,7 +37,7 @@ class Custom(eqx.Module):
         return announced(self.inner)(x, key=key), state
 
     def parts(self) -> list[Any]:
-        """One: nothing is known of its inside."""
+        """A single part: nothing is known about its structure."""
         return [self.inner]
 
 
@@ -45,7 +45,7 @@ def load_custom(config: CustomModel) -> Loaded:
     """The factory of a custom model.
 
     Raises:
-        InputError: there is none of this name on the Python path.
+        InputError: there is no such factory on the Python path.
     """
     return load_factory(config.factory, where=_WHERE)
 
@@ -53,24 +53,24 @@ def load_custom(config: CustomModel) -> Loaded:
 def make_custom(
     config: CustomModel, input_shape: tuple[int, ...], outputs: int, key: PRNGKeyArray, *, gives_image: bool
 ) -> Custom:
-    """What the factory makes, checked.
+    """The factory's module, after checks.
 
     Args:
         config: names the factory.
         input_shape: `(*space, channel)`.
-        outputs: numbers of a prediction, or channels of a predicted image.
-        key: fixes the initial weights.
+        outputs: values per prediction, or channels of a predicted image.
+        key: determines the initial weights.
         gives_image: whether a prediction is an image or mask.
 
     Raises:
-        InputError: the factory raised, gave something else than a module of float32 weights, or its module mixes
-            samples, gives another shape, or numbers that are not finite.
+        InputError: the factory raised, returned something other than a module with float32 weights, or its module mixes
+            samples or returns another shape or non-finite values.
     """
     loaded = load_custom(config)
     made = loaded.call(input_shape=input_shape, outputs=outputs, key=key, **config.arguments)
     where = f"{_WHERE} = {loaded.name!r}"
     if not isinstance(made, eqx.Module):
-        raise InputError(f"gave a {type(made).__name__}, not an equinox.Module", where=where, remedy=_MODULE)
+        raise InputError(f"returned a {type(made).__name__}, not an equinox.Module", where=where, remedy=_MODULE)
     _check_leaves(made, where)
     wanted = (*input_shape[:-1], outputs) if gives_image else (outputs,)
     _check_call(made, input_shape, wanted, where)
@@ -82,7 +82,7 @@ def _check_leaves(module: eqx.Module, where: str) -> None:
     if any(map(is_index, jax.tree.leaves(module, is_leaf=is_index))):
         raise InputError(
             "holds a layer with state, such as batch norm: its statistics mix the samples of a batch, so that no "
-            "clipping bounds what one patient does",
+            "clipping bounds the influence of one patient",
             where=where,
             remedy="Use a norm over one sample, such as equinox.nn.GroupNorm or LayerNorm.",
         )
@@ -103,9 +103,9 @@ def _check_call(module: Any, input_shape: tuple[int, ...], wanted: tuple[int, ..
     except InputError as error:
         if "unbound axis" in str(error):
             raise InputError(
-                "uses an axis over the batch: samples would mix, so that no clipping bounds what one patient does",
+                "uses an axis over the batch: samples would mix, so no clipping bounds the influence of one patient",
                 where=where,
-                remedy="Compute each sample by itself.",
+                remedy="Process each sample separately.",
             ) from error
         raise
     shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
@@ -115,10 +115,10 @@ def _check_call(module: Any, input_shape: tuple[int, ...], wanted: tuple[int, ..
             where=where,
             remedy="Give one number for each of the factory's `outputs`, channels last, as float32.",
         )
-    # Where only shapes are asked for, as when a trained model is read back, there are no numbers to look at.
+    # If only shapes are requested, as when a trained model is read back, there are no values to check.
     if not isinstance(found, jax.core.Tracer) and not bool(jnp.isfinite(found).all()):
         raise InputError(
-            "gives numbers that are not finite for a sample of zeros",
+            "returns values that are not finite for a sample of zeros",
             where=where,
             remedy="Look for a division by zero, or the logarithm or root of 0.",
         )

@@ -8,19 +8,19 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 
 class Ensemble(eqx.Module):
-    """Networks of one kind with weights of their own.
+    """Networks of the same kind, each with its own weights.
 
     They are trained as one model: a sample's gradient over all members is clipped as a whole, so that the ensemble
     costs no more ε than a single network.
 
     Attributes:
-        members: called as any model.
+        members: the networks, called like any model.
     """
 
     members: list[Any]
 
     def parts(self) -> list[PyTree]:
-        """The members' parts of equal place, together."""
+        """The parts at the same position of all members, together."""
         return list(zip(*(member.parts() for member in self.members), strict=True))
 
     def __call__(

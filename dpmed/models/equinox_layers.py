@@ -1,15 +1,16 @@
-"""Equinox' own layers in a user's network, announced to the fast norms while the network is traced.
+"""Equinox's own layers in a user's network, tagged for fast gradient norms while the network is traced.
 
-`announced` gives a copy of a module in which each `equinox.nn.Linear`, `Conv` and `Embedding` stands as a subclass of
-itself that computes the same by `dpmed.layer_tags.multiply`. Exact types only: a class of the user's own may compute
-anything, and is left alone. So is every call that is not the layer's plain one, such as of another type or shape. Then,
-and wherever the weight is used in a second place, its gradients are taken by `vmap` as those of any other array.
+`announced` returns a copy of a module in which each `equinox.nn.Linear`, `Conv` and `Embedding` is replaced by a
+subclass that computes the same through `dpmed.layer_tags.multiply`. Only exact types are replaced: a user's own
+subclass may compute anything and is left unchanged, as is every call that is not the layer's ordinary one, for example
+with another type or shape. In these cases, and if a weight is also used elsewhere, its gradients are computed by
+`vmap`, like those of any other array.
 
 Maxima over windows side by side are taken by comparisons: the same values and gradients as Equinox' own, whose backward
 pass (XLA's select-and-scatter) takes a tenth of a private step on CPUs.
 
-Nothing but classes is changed, and only for the length of a call: what is trained, saved and loaded is the user's own
-module. Biases and norms are not announced: their per-record gradients are no larger than the layer's output.
+Only classes are changed, and only during a call: what is trained, saved and loaded is the user's own module. Biases and
+norms are not tagged: their per-record gradients are no larger than the layer's output.
 """
 
 import dataclasses
@@ -33,15 +34,15 @@ _NORMS = (eqx.nn.LayerNorm, eqx.nn.GroupNorm, eqx.nn.RMSNorm)
 
 
 def announced(module: Any) -> Any:
-    """`module` with the layers that are known announced; it computes the same."""
+    """`module` with its known layers tagged; it computes the same."""
     is_known = lambda node: _is_plain_layer(node) or type(node) in _MAX_POOLS  # noqa: E731 a predicate
     return jax.tree.map(_announced_layer, module, is_leaf=is_known)
 
 
 def small_leaves(module: Any) -> set[int]:
-    """The numbers of `module`'s inexact arrays whose per-record gradients cost no more than an activation.
+    """The indices of `module`'s inexact arrays whose per-record gradients cost no more than an activation.
 
-    These are biases of the layers that are known, and scale and shift of norms.
+    These are biases of known layers, and scale and shift of norms.
     """
     found, number = set(), 0
     for part in jax.tree.leaves(module, is_leaf=lambda node: _is_plain_layer(node) or type(node) in _NORMS):
@@ -54,14 +55,14 @@ def small_leaves(module: Any) -> set[int]:
 
 @dataclass(frozen=True)
 class ChannelsFirstFilters:
-    """How `equinox.nn.Conv` is a matrix product, of an image with its channels last; zeros around it.
+    """`equinox.nn.Conv` as a matrix product, for a zero-padded image with channels last.
 
     Attributes:
         kernel: the filters' sides.
         stride: step in each dimension.
-        padding: zeros before and after in each dimension, none below 0.
-        dilation: distance of the places that a filter sees, in each dimension.
-        groups: of channels that see each other.
+        padding: zeros before and after in each dimension, never negative.
+        dilation: distance between the positions that a filter sees, in each dimension.
+        groups: number of channel groups.
     """
 
     kernel: tuple[int, ...]
@@ -88,14 +89,14 @@ class ChannelsFirstFilters:
         return found[0]
 
     def columns(self, x: Array) -> Array | None:
-        """The patches; None for groups, whose gradient is no single product."""
+        """The patches; None with groups, whose gradient is not a single product."""
         if self.groups > 1:
             return None
         patches = self._patches(x[None])
         return patches.reshape(math.prod(patches.shape[1:-2]), -1)
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
-        """For each record the patches times the output's gradient, both over all views."""
+        """For each record, the patches times the gradient of the output, both over all views."""
         shipped = self._shipped()
         if shipped is not None:
             found = shipped.gradients(x, gradient, jnp.moveaxis(weight, (0, 1), (-1, -2)))
@@ -110,7 +111,7 @@ class ChannelsFirstFilters:
         return jnp.moveaxis(found, (-1, -2), (1, 2))
 
     def _shipped(self) -> ConvolutionProduct | None:
-        """The same product as shipped networks have it, where they have it."""
+        """The same product as used in shipped networks, if they use it."""
         steps, around = set(self.stride), tuple((side // 2, side // 2) for side in self.kernel)
         is_odd, is_dense = all(side % 2 for side in self.kernel), set(self.dilation) == {1}
         if self.groups > 1 or len(steps) > 1 or not (is_odd and is_dense) or self.padding != around:
@@ -141,11 +142,11 @@ class ChannelsFirstFilters:
 
 @dataclass(frozen=True)
 class LookupProduct:
-    """How a table of vectors is a matrix product: of a row that is 1 at the index and 0 elsewhere."""
+    """An embedding table as a matrix product, with a row that is 1 at the index and 0 elsewhere."""
 
     def apply(self, x: Array, weight: Array) -> Array:
-        """The vector at the place of the 1."""
-        # Looked up, not multiplied: devices round products.
+        """The vector at the position of the 1."""
+        # Looked up rather than multiplied, since devices round products.
         return weight[jnp.argmax(x)].astype(x.dtype)
 
     def columns(self, x: Array) -> Array:
@@ -153,7 +154,7 @@ class LookupProduct:
         return x[None]
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
-        """For each record the output's gradients, each at its index, over all views."""
+        """For each record, the gradients of the output, each at its index, over all views."""
         del weight
         return jnp.einsum("bvn,bve->bne", x, gradient)
 
@@ -185,7 +186,7 @@ class _Embedding(eqx.nn.Embedding):
         is_table = self.weight.dtype == jnp.float32 and _fits(self.weight, self.num_embeddings, self.embedding_size)
         if not (is_index and is_table and self.num_embeddings > 0):
             return super().__call__(x, key=key)
-        # As indexing has it: negative numbers count from the end, those beyond the ends are moved there.
+        # As in indexing: negative numbers count from the end, and those out of range are clamped.
         place = jnp.clip(jnp.where(x < 0, x + self.num_embeddings, x), 0, self.num_embeddings - 1)
         row = (jnp.arange(self.num_embeddings) == place).astype(jnp.float32)
         return multiply(row, self.weight, LookupProduct())
@@ -221,7 +222,7 @@ class _Conv(eqx.nn.Conv):
 
 
 class _MaxPool(eqx.nn.Pool):
-    """Computed by comparisons where windows lie side by side."""
+    """Computed by comparisons if windows are adjacent."""
 
     def __init__(self, layer: eqx.nn.Pool) -> None:
         _take_over(self, layer)
@@ -254,7 +255,7 @@ def _is_plain_layer(node: Any) -> bool:
 def _announced_layer(node: Any) -> Any:
     if type(node) in _MAX_POOLS:
         return _MaxPool(node)
-    # Layers whose weight was taken out, as by `eqx.partition`, and exact types only.
+    # Not layers whose weight was removed, as by `eqx.partition`; exact types only.
     if not _is_plain_layer(node) or not eqx.is_array(node.weight):
         return node
     if isinstance(node, eqx.nn.Conv):
@@ -268,7 +269,7 @@ def _take_over(new: Any, layer: Any) -> None:
 
 
 def _fits(weight: Float[Array, "..."], *shape: int) -> bool:
-    # Equinox does not look: a weight of more dimensions, put in by hand, makes another product.
+    # Equinox does not check: a weight with more dimensions, set by hand, gives another product.
     return tuple(weight.shape) == shape
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from dpmed.layer_tags import multiply
 from dpmed.models.initial import filled, normal
 
-# From here on Mish and its derivative are those of the identity, to float32.
+# From here on, Mish and its derivative equal those of the identity in float32.
 _MISH_IS_LINEAR = 20.0
 # The share of batch norm's running statistics that a step keeps.
 BATCH_MOMENTUM = 0.9
@@ -22,7 +22,7 @@ BATCH_MOMENTUM = 0.9
 
 @jax.custom_jvp
 def mish(x: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The activation x tanh(log(1 + e^x)) by one exponential: x n / (n + 2) with n = e^x (e^x + 2) (Misra, 2019)."""
+    """The activation x tanh(log(1 + e^x)) with one exponential: x n / (n + 2) with n = e^x (e^x + 2) (Misra, 2019)."""
     grown = jnp.exp(jnp.minimum(x, jnp.asarray(_MISH_IS_LINEAR, x.dtype)))
     n = grown * (grown + 2)
     return x * (n / (n + 2))
@@ -53,7 +53,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 @dataclass(frozen=True)
 class LinearProduct:
-    """How an affine map of vectors, one or one per position, is a matrix product: a row for each."""
+    """An affine map of vectors, one or one per position, as a matrix product: one row for each."""
 
     def apply(self, x: Array, weight: Array) -> Array:
         """The product of the weight with each vector."""
@@ -65,7 +65,7 @@ class LinearProduct:
         return x.reshape(-1, x.shape[-1])
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
-        """For each record the outer product of output gradient and input, over all views and positions."""
+        """For each record, the outer product of output gradient and input, summed over all views and positions."""
         records, outputs, inputs = len(x), *weight.shape
         return jnp.einsum("bvo,bvi->boi", gradient.reshape(records, -1, outputs), x.reshape(records, -1, inputs))
 
@@ -75,7 +75,7 @@ class Linear(eqx.Module):
 
     Attributes:
         weight: `(outputs, inputs)`.
-        bias: `(outputs,)`, zero at first.
+        bias: `(outputs,)`, initially zero.
     """
 
     weight: Float[Array, "outputs inputs"]
@@ -91,14 +91,14 @@ class Linear(eqx.Module):
         return multiply(x, self.weight, LinearProduct()) + self.bias.reshape((1,) * (x.ndim - 1) + (-1,))
 
 
-# Keeps the normalisation of a constant image finite.
+# Keeps the normalisation of a uniform image finite.
 _SMALLEST_VARIANCE = 1e-5
-# That of published vision transformers.
+# The value used in published vision transformers.
 _SMALLEST_TOKEN_VARIANCE = 1e-6
 
 
 class GroupNorm(eqx.Module):
-    """Each sample's channels are normalised in groups, so that no sample sees another (Wu & He, 2018).
+    """Normalises the channels of each sample in groups, so that no sample influences another (Wu & He, 2018).
 
     Attributes:
         scale: `(channels,)`, one at first.
@@ -121,8 +121,8 @@ class GroupNorm(eqx.Module):
     def __call__(self, x: Float[Array, "*space channels"]) -> Float[Array, "*space channels"]:
         """`x` with mean 0 and variance 1 in each group, then scaled and shifted."""
         rows = x.reshape(-1, x.shape[-1])
-        # Mean and variance in one pass over memory. Both are taken of the distance to some value of the group, so that
-        # a large mean leaves no small difference of large squares.
+        # Mean and variance in one pass over memory. Both are computed relative to some value of the group, to avoid
+        # cancellation for a large mean.
         shifted = rows - jax.lax.stop_gradient(self._of_groups(rows[len(rows) // 2]))[None]
         mean = self._of_groups(jnp.mean(shifted, axis=0))
         variance = self._of_groups(jnp.mean(jnp.square(shifted), axis=0)) - jnp.square(mean)
@@ -130,13 +130,13 @@ class GroupNorm(eqx.Module):
         return (shifted * factor[None] + (self.shift - mean * factor)[None]).reshape(x.shape)
 
     def _of_groups(self, values: Float[Array, " channels"]) -> Float[Array, " channels"]:
-        """For each channel the mean over its group."""
+        """For each channel, the mean over its group."""
         means = jnp.mean(values.reshape(self.groups, -1), axis=1, keepdims=True)
         return jnp.broadcast_to(means, (self.groups, len(values) // self.groups)).reshape(-1)
 
 
 class LayerNorm(eqx.Module):
-    """The channels at each position are normalised by themselves (Ba et al., 2016).
+    """Normalises the channels at each position separately (Ba et al., 2016).
 
     Attributes:
         scale: `(channels,)`, one at first.
@@ -162,8 +162,8 @@ class LayerNorm(eqx.Module):
 class FrozenNorm(eqx.Module):
     """Batch norm whose mean and variance are constants from elsewhere: an affine map of each channel.
 
-    No sample influences another, so that it is allowed under privacy. Mean and variance are never trained: `constants`
-    marks them, and `dpmed.models.build` leaves them out of what is trained.
+    No sample influences another, so it is allowed under privacy. Mean and variance are never trained: `constants` marks
+    them, and `dpmed.models.build` leaves them out of what is trained.
 
     Attributes:
         scale: `(channels,)`, one at first.
@@ -184,14 +184,14 @@ class FrozenNorm(eqx.Module):
         self.variance = filled(channels, 1.0)
 
     def __call__(self, x: Float[Array, "*space channels"]) -> Float[Array, "*space channels"]:
-        """`x` less the mean, by the standard deviation, then scaled and shifted."""
+        """`x` minus the mean, divided by the standard deviation, then scaled and shifted."""
         along = (1,) * (x.ndim - 1) + (-1,)
         factor = self.scale * jax.lax.rsqrt(self.variance + _SMALLEST_VARIANCE)
         return (x - self.mean.reshape(along)) * factor.reshape(along) + self.shift.reshape(along)
 
 
 def constants(module: PyTree) -> PyTree[bool]:
-    """For every weight whether it is a constant, which no training may move: mean and variance of frozen norms."""
+    """For every weight, whether it is a constant that training must not change: mean and variance of frozen norms."""
 
     def marks(node: Any) -> Any:
         marked = jax.tree.map(lambda _: False, node)
@@ -251,7 +251,7 @@ POOLINGS: dict[str, Callable[[Array], Array]] = {"max": max_pool, "average": ave
 
 
 def average_to(x: Float[Array, "*space channels"], side: int) -> Float[Array, "*side channels"]:
-    """The mean over `side` windows in each spatial dimension, which overlap where `side` does not divide it.
+    """The mean over `side` windows in each spatial dimension, which overlap if `side` does not divide its length.
 
     An image smaller than `side` is repeated, as in torch's adaptive pooling: window i spans
     floor(i n / side) to ceil((i + 1) n / side).

@@ -1,8 +1,8 @@
-"""Weights that training begins with: from a file of the same architecture, adapted at the input and at the head.
+"""Initial weights from a file of the same architecture, adapted at the input and at the head.
 
-Names in a `.safetensors` file are the places in the model, as in `stages.0.convolution.weight`; layouts are dpmed's
-own (channels last, filters `(*kernel, in, out)`). An `.eqx` file has no names: its arrays stand in the model's order.
-Files of torchvision and timm are known by their own names (`dpmed.models.public_weights`).
+Names in a `.safetensors` file are paths in the model, such as `stages.0.convolution.weight`; layouts are dpmed's own
+(channels last, filters `(*kernel, in, out)`). An `.eqx` file has no names: its arrays are in the model's order. Files
+of torchvision and timm are recognised by their own names (`dpmed.models.public_weights`).
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from dpmed.models.stages import stages_from_head
 from dpmed.models.weights import read_arrays
 from dpmed.tensors import read_tensors
 
-_FILTER_AXES = 3  # a side at least, channels in, channels out
+_FILTER_AXES = 3  # at least one side, input channels, output channels
 _STATISTICS = ("running_mean", "running_var")
 _CONSTANTS = (".mean", ".variance")
 _PARTS_OF_STATE = 3  # of each batch norm: steps, running mean, running variance
@@ -30,11 +30,11 @@ _PARTS_OF_STATE = 3  # of each batch norm: steps, running mean, running variance
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pretrained:
-    """A model with weights of a file.
+    """A model with weights from a file.
 
     Attributes:
         module: the model.
-        notes: what of the file was changed or left out, a sentence each.
+        notes: what was changed or left out from the file, one sentence each.
     """
 
     module: eqx.Module
@@ -42,14 +42,15 @@ class Pretrained:
 
 
 def load_pretrained(module: eqx.Module, path: Path) -> Pretrained:
-    """The model with the weights of a file.
+    """The model with weights from a file.
 
-    A head of other outputs keeps its fresh weights. First filters of n input channels become those of m by their sum
-    over the n, divided by m: an image of equal channels gives the same response as before, and grey images see the sum
-    of the filters for red, green and blue. Positions of a vision transformer are interpolated for another size.
+    A head with a different number of outputs keeps its fresh weights. First filters with n input channels are converted
+    to m by summing over the n and dividing by m: an image with equal channels gives the same response as before, and
+    greyscale images see the sum of the filters for red, green and blue. Positions of a vision transformer are
+    interpolated for another size.
 
     Args:
-        module: gives structure and shapes.
+        module: determines structure and shapes.
         path: `.safetensors`, `.npz` or `.eqx`.
 
     Raises:
@@ -64,9 +65,9 @@ def load_pretrained(module: eqx.Module, path: Path) -> Pretrained:
     adapted = []
     for (_, leaf), name, stage in zip(leaves, names, stages, strict=True):
         if name not in given:
-            # Files without a head are those of features alone.
+            # Files without a head are feature extractors.
             adapted.append(leaf)
-            notes.append("the file has no head, so that it begins anew")
+            notes.append("the file has no head, so it starts from fresh weights")
             continue
         new, note = _adapt(leaf, given[name], name, is_head=stage == 0, is_first=stage == last, where=str(path))
         adapted.append(new)
@@ -88,7 +89,7 @@ def _read(path: Path, module: eqx.Module, names: list[str]) -> tuple[dict[str, A
         return dict(own), notes
     for name in names:
         if name not in tensors:
-            raise InputError(f"has no array {name!r}, so it is of another network", where=str(path))
+            raise InputError(f"has no array {name!r}, so it belongs to another network", where=str(path))
     return dict(tensors), []
 
 
@@ -117,7 +118,7 @@ def _read_eqx(path: Path, names: list[str]) -> tuple[dict[str, Any], list[str]]:
 def _adapt(
     own: Float[Array, "..."], given: Any, name: str, *, is_head: bool, is_first: bool, where: str
 ) -> tuple[Float[Array, "..."], list[str]]:
-    """The array as the model needs it, and what was changed."""
+    """The array in the form that the model needs, and what was changed."""
     if not np.isfinite(given).all():
         raise InputError(f"array {name!r} holds values that are not finite", where=where)
     if name.endswith(_CONSTANTS[1]) and (np.asarray(given) < 0).any():
@@ -125,11 +126,11 @@ def _adapt(
     if given.shape == own.shape:
         return jnp.asarray(given, own.dtype), []
     if is_head and given.ndim == own.ndim:
-        return own, ["the head is of other outputs, so that it begins anew"]
+        return own, ["the head has a different number of outputs, so it starts from fresh weights"]
     is_grid = given.ndim == own.ndim == _FILTER_AXES and given.shape[-1] == own.shape[-1]
     if name.rpartition(".")[2] == "positions" and is_grid:
         sizes = f"{given.shape[0]} x {given.shape[1]} to {own.shape[0]} x {own.shape[1]}"
-        # Of a smaller grid the cubic filter is widened, as Pillow and timm do.
+        # For a smaller grid, the cubic filter is widened, as in Pillow and timm.
         resized = jax.image.resize(np.asarray(given, np.float32), own.shape, "cubic", antialias=True)
         return resized.astype(own.dtype), [f"positions were interpolated from {sizes} patches"]
     others_agree = given.ndim == own.ndim >= _FILTER_AXES and (*given.shape[:-2], given.shape[-1]) == (
@@ -145,6 +146,6 @@ def _adapt(
 
 
 def weight_names(module: eqx.Module) -> PyTree[str]:
-    """The name of every weight, as `load_pretrained` wants it in a `.safetensors` file."""
+    """The name of every weight, as `load_pretrained` expects it in a `.safetensors` file."""
     weights = eqx.filter(module, eqx.is_inexact_array)
     return jax.tree.map_with_path(lambda place, _: jax.tree_util.keystr(place, simple=True, separator="."), weights)

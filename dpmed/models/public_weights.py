@@ -1,8 +1,8 @@
-"""Weights of residual networks and vision transformers by the names that torchvision and timm give them.
+"""Weights of residual networks and vision transformers with the names used by torchvision and timm.
 
-A file is known by its own keys. Each family is a table of rules: a pattern for the name of an array of ours, the name
-of theirs, and the change of layout. Every array of ours must be found, with the head as the one exception, and every
-array of theirs must be of use: what else a file holds, such as layer scale, would make it another network.
+A file is known by its own keys. Each family is a table of rules: a pattern for one of our array names, their name, and
+the change of layout. Every array of ours must be found, except for the head, and every array of theirs must be used:
+anything else in a file, such as layer scale, would make it another network.
 """
 
 import re
@@ -29,7 +29,7 @@ def _unchanged(array: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
 
 
 def _filters(array: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """(out, in, *kernel) as (*kernel, in, out); what is no filter stays, and is refused for its shape."""
+    """(out, in, *kernel) as (*kernel, in, out); anything else stays unchanged and is refused for its shape."""
     return np.moveaxis(array, (1, 0), (-2, -1)) if array.ndim > 1 else array
 
 
@@ -42,7 +42,7 @@ def _class_position(array: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]
 
 
 def _positions(array: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """`(1, 1 + patches, width)` as `(rows, columns, width)`: such files are of square images."""
+    """`(1, 1 + patches, width)` as `(rows, columns, width)`: such files are for square images."""
     patches = array.reshape(-1, array.shape[-1])[1:]
     side = round(len(patches) ** 0.5)
     return patches.reshape(side, side, -1) if side * side == len(patches) else patches
@@ -51,7 +51,7 @@ def _positions(array: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
 Layout = Callable[[Float[np.ndarray, "..."]], Float[np.ndarray, "..."]]
 Rule = tuple[str, str, Layout]
 
-# Statistics stand in ours only where the norm is frozen.
+# Our networks have these statistics only if the norm is frozen.
 _NORM = {"scale": "weight", "shift": "bias", "mean": "running_mean", "variance": "running_var"}
 _RESNET_NORMS: list[Rule] = [
     (rf"{ours}\.(?:norm\.norm\.{theirs}|norm\.{part})", f"{public}.{theirs}", _unchanged)
@@ -106,13 +106,13 @@ _TORCHVISION_VIT: list[Rule] = [
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """One way to name the arrays of a kind of network.
+    """A naming scheme for the arrays of a kind of network.
 
     Attributes:
-        title: for messages.
-        known_by: names that every such file holds.
-        network: of ours.
-        rules: from our names to theirs.
+        title: its name in messages.
+        known_by: names that every such file contains.
+        network: our class of network.
+        rules: map from our names to theirs.
     """
 
     title: str
@@ -144,40 +144,42 @@ FAMILIES = (
 
 
 def family_of(tensors: Tensors) -> Family | None:
-    """The family that a file's keys are of, if any."""
+    """The family that a file's keys belong to, if any."""
     return next((family for family in FAMILIES if all(name in tensors for name in family.known_by)), None)
 
 
 def translate(tensors: Tensors, family: Family, module: Any, names: list[str], *, where: str) -> Tensors:
-    """The arrays of a file by our names and in our layouts; shapes are not compared.
+    """The arrays of a file with our names and in our layouts; shapes are not compared.
 
     Args:
-        tensors: of the file.
-        family: of its keys.
-        module: the network that is to have them, or an ensemble, whose members all get the same.
-        names: of our arrays.
+        tensors: arrays of the file.
+        family: family of its keys.
+        module: the network to receive them, or an ensemble, whose members all receive the same.
+        names: names of our arrays.
         where: the file, for messages.
 
     Returns:
-        For each of `names` an array; without the head where the file has none.
+        An array for each of `names`, except for the head if the file has none.
 
     Raises:
-        InputError: the file is of another kind of network, or arrays are missing or left over; ten of each are named.
+        InputError: the file is for another kind of network, or arrays are missing or left over; ten of each are named.
     """
     network = module.members[0] if hasattr(module, "members") else module
     if not isinstance(network, family.network):
         remedy = 'Choose name = "resnet18", "resnet34", "resnet50" or "vit".'
-        raise InputError(f"holds weights of {family.title}, but the model is another one", where=where, remedy=remedy)
+        raise InputError(
+            f"holds weights of {family.title}, but the model is of another kind", where=where, remedy=remedy
+        )
     wanted = {name: _public(_MEMBER.sub("", name), family.rules, network) for name in names}
-    # All of the head or nothing: half a head would be a damaged file.
+    # The whole head or none of it: half a head means a damaged file.
     headless = not any(name in tensors for name in _HEADS)
     missing = {theirs for theirs, _ in wanted.values() if theirs not in tensors and not (headless and theirs in _HEADS)}
     used = {theirs for theirs, _ in wanted.values()}
     surplus = {name for name in tensors if name not in used and not _may_be_left(name)}
     if missing or surplus:
         lacks = f" lacks {_some(missing)}" if missing else ""
-        holds = f" holds {_some(surplus)}, of which the model has nothing" if surplus else ""
-        remedy = "Choose the architecture of the file: depth, width, normalisation."
+        holds = f" holds {_some(surplus)}, which the model does not have" if surplus else ""
+        remedy = "Choose the same architecture as the file: depth, width, normalisation."
         problem = f"is {family.title}, but of another architecture: it{lacks}{' and' if lacks and holds else ''}{holds}"
         raise InputError(problem, where=where, remedy=remedy)
     return {name: layout(tensors[theirs]) for name, (theirs, layout) in wanted.items() if theirs in tensors}
@@ -193,7 +195,7 @@ def _public(name: str, rules: list[Rule], network: Any) -> tuple[str, Layout]:
         )
         if found is not None:
             return theirs.format(**_parts(found.groupdict(), network)), layout
-    # Such as the biases of convolutions without normalisation: no file of this family has them.
+    # For example, biases of convolutions without normalisation, which no file of this family has.
     return name, _unchanged
 
 
@@ -210,7 +212,7 @@ def _parts(found: dict[str, str], network: Any) -> dict[str, str]:
 
 
 def _may_be_left(name: str) -> bool:
-    # Statistics of a batch norm that becomes another norm.
+    # Statistics of a batch norm that is replaced by another norm.
     return name.endswith((_IGNORED, ".running_mean", ".running_var"))
 
 

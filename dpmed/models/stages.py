@@ -1,4 +1,4 @@
-"""How far each weight lies from the head: what training the head alone and gradual unfreezing go by."""
+"""The distance of each weight from the head, used by gradual unfreezing and by training only the head."""
 
 from typing import Any
 
@@ -8,16 +8,16 @@ from jaxtyping import PyTree
 
 
 def stages_from_head(module: Any) -> PyTree[int]:
-    """For every weight the number of its part, counted from the head.
+    """For every weight, the number of its part, counted from the head.
 
     Args:
-        module: a model of this room, whose `parts()` stand in the order of the forward pass.
+        module: a model from this package, whose `parts()` are in the order of the forward pass.
 
     Returns:
-        The structure of the model's inexact arrays, with whole numbers: 0 for the head, 1 for the part before it, …
+        The structure of the model's inexact arrays, with integers: 0 for the head, 1 for the part before it, …
 
     Raises:
-        ValueError: the model names a weight in none of its parts.
+        ValueError: a weight is in none of the model's parts.
     """
     parts = [part for part in module.parts() if _weights(part)]
     number_of = {id(leaf): number for number, part in enumerate(reversed(parts)) for leaf in _weights(part)}

@@ -1,8 +1,8 @@
 """Weights on the disk, in Equinox's own format: one `.npy` block per array, in the order of the tree.
 
-`equinox.tree_deserialise_leaves` reads these files. The reader here does the same for files from strangers: each
-block's header is compared with the model's own array before a byte of content is read, so nothing is unpickled, and
-nothing is allocated that the model does not need.
+`equinox.tree_deserialise_leaves` reads these files. The reader here does the same for untrusted files: each block's
+header is compared with the model's own array before a byte of content is read, so nothing is unpickled, and nothing is
+allocated that the model does not need.
 """
 
 import math
@@ -26,33 +26,33 @@ def save_weights(path: Path, tree: PyTree) -> None:
 
 
 def load_weights(path: Path, like: PyTree) -> PyTree:
-    """The tree `like` with the arrays of a file in the place of its own.
+    """The tree `like` with its arrays replaced by those of a file.
 
     Args:
-        path: written by `save_weights` or `equinox.tree_serialise_leaves`.
-        like: gives structure, shapes and types.
+        path: a file written by `save_weights` or `equinox.tree_serialise_leaves`.
+        like: determines structure, shapes and types.
 
     Raises:
-        InputError: the file is missing, damaged or of another model; the message names the first array that does not
-            fit.
+        InputError: the file is missing, damaged or belongs to another model; the message names the first array that
+            does not fit.
     """
     leaves, structure = jax.tree.flatten_with_path(like)
     try:
         with path.open("rb") as file:
             read = [_read(file, path, jax.tree_util.keystr(place), leaf) for place, leaf in leaves]
             if file.read(1):
-                raise InputError("holds more than this model's arrays, so it is of another model", where=str(path))
+                raise InputError("holds more than this model's arrays, so it belongs to another model", where=str(path))
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
     return jax.tree.unflatten(structure, read)
 
 
 def read_arrays(path: Path, *, at_least: int) -> list[Shaped[np.ndarray, "..."]]:
-    """All arrays of a file from a stranger, in order; whole numbers and running statistics included.
+    """All arrays of an untrusted file, in order, including integers and running statistics.
 
     Args:
         path: written by `save_weights` or `equinox.tree_serialise_leaves`.
-        at_least: how many are needed.
+        at_least: number of arrays needed.
 
     Raises:
         InputError: the file is missing, damaged, or holds fewer arrays.

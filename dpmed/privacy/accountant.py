@@ -1,9 +1,9 @@
 """ε(σ), σ(ε) and steps(ε) of T Poisson-subsampled Gaussian steps, at any budget from 0.01 to 10^18.
 
-Two accountants: `pld`, tight, from the distribution of the privacy loss; `rdp`, by Rényi divergences, larger, but what
-much earlier work states. The tight one is the smaller of two upper bounds: the composed loss on a grid, and the
-mechanism that reveals who took part, which is exact where σ is so small that a step reveals it anyway. The regimes meet
-without a jump because where one takes over both are exact.
+Two accountants: `pld`, tight, from the distribution of the privacy loss; `rdp`, from Rényi divergences, looser, but
+used in much earlier work. The tight one is the smaller of two upper bounds: the composed loss on a grid, and the
+mechanism that reveals who took part, which is exact where σ is so small that a step reveals it anyway. There is no jump
+between the two regimes, because both are exact where one takes over from the other.
 
 Adjacency is add-or-remove-one throughout; δ is given.
 """
@@ -19,7 +19,7 @@ from dpmed.privacy.several import AccountantName, composed_epsilon
 __all__ = ["AccountantName", "SampledGaussian", "calibrate_noise", "calibrate_steps", "epsilon"]
 
 _SMALLEST_NOISE, _LARGEST_NOISE = 1e-12, 1e9
-# Calibrated σ are right to this share, on the safe side.
+# Calibrated σ are accurate to this fraction, on the safe side.
 _TOLERANCE = 1e-6
 _MOST_STEPS = 10**9
 
@@ -30,7 +30,7 @@ def epsilon(mechanism: SampledGaussian, delta: float, *, accountant: AccountantN
     Args:
         mechanism: the steps.
         delta: δ in (0, 1).
-        accountant: whose ε.
+        accountant: the accountant used.
     """
     return composed_epsilon((mechanism,), delta, accountant=accountant)
 
@@ -51,18 +51,18 @@ def calibrate_noise(
         delta: δ in (0, 1).
         sampling_rate: q in (0, 1].
         steps: T >= 1.
-        accountant: which ε is meant.
-        others: what else `epsilon` has to cover, as earlier runs on the same unit.
+        accountant: the accountant that ε refers to.
+        others: what else `epsilon` has to cover, such as earlier runs on the same unit.
 
     Raises:
-        InputError: ε is 0 at every σ, since the target hardly ever takes part; or no σ reaches `epsilon`.
+        InputError: ε is 0 at every σ, since the target hardly ever takes part; or no σ achieves `epsilon`.
     """
     alone = SampledGaussian(noise_multiplier=1.0, sampling_rate=sampling_rate, steps=steps)
     chance = participation((*others, alone))
     if chance <= delta and accountant == "pld":
         raise InputError(
-            f"the chance of ever taking part is {chance:.3g}, not above δ = {delta:g}, so ε is 0 at every σ and there "
-            "is nothing to calibrate",
+            f"the probability of ever taking part is {chance:.3g}, not above δ = {delta:g}, so ε is 0 at every σ and "
+            "there is nothing to calibrate",
             where="delta",
             remedy="Choose a smaller δ, or give the noise multiplier.",
         )
@@ -86,7 +86,7 @@ def calibrate_steps(
     """The largest T whose ε at δ, together with that of `others`, is at most `epsilon`.
 
     Raises:
-        InputError: not even one step is possible, or there is no end to them.
+        InputError: not even one step is possible, or their number is unlimited.
     """
     _require_left(others, epsilon, delta, accountant)
 
@@ -116,9 +116,9 @@ def _require_left(others: Mechanisms, target: float, delta: float, accountant: A
     before = composed_epsilon(others, delta, accountant=accountant)
     if others and before >= target:
         raise InputError(
-            f"earlier runs have spent ε = {before:.4g} already, and {target:g} is all there is",
+            f"earlier runs have already spent ε = {before:.4g}, and the total is {target:g}",
             where="epsilon",
-            remedy="Choose a larger ε, or data of which less was spent.",
+            remedy="Choose a larger ε, or data on which less has been spent.",
         )
 
 
@@ -131,7 +131,7 @@ def _smallest_noise(spent: Callable[[float], float], target: float) -> float:
         if log_high - log_low <= _TOLERANCE or abs(f_high) < _TOLERANCE:
             break
         guess = log_low + (log_high - log_low) * f_low / (f_low - f_high)
-        # Aim a little to the safe side; bisect now and then, so that the bracket surely closes.
+        # Aim slightly to the safe side; bisect now and then to guarantee that the bracket closes.
         guess = 0.5 * (log_low + log_high) if turn % 4 == 3 else guess + 0.25 * _TOLERANCE  # noqa: PLR2004
         guess = min(max(guess, log_low + 0.2 * _TOLERANCE), log_high - 0.2 * _TOLERANCE)
         excess = _excess(spent(math.exp(guess)), target)
@@ -143,7 +143,7 @@ def _smallest_noise(spent: Callable[[float], float], target: float) -> float:
 
 
 def _excess(value: float, target: float) -> float:
-    # The logarithm of the ratio is nearly straight in log σ; ε = 0 is as far below as any target goes.
+    # The logarithm of the ratio is nearly linear in log σ; ε = 0 counts as far below any target.
     return math.log(max(value, 1e-6 * target) / target)
 
 
@@ -152,7 +152,7 @@ def _bracket(spent: Callable[[float], float], target: float) -> tuple[tuple[floa
     value = spent(noise)
     grow = value > target
     while True:
-        # The further away, the larger the stride: ε falls like σ^-1 to σ^-2.
+        # The further away, the larger the stride: ε falls as σ^-1 to σ^-2.
         stride = factor * max(1.0, (max(value, target) / max(min(value, target), 1e-12)) ** 0.45)
         stride = min(stride, 1e6)
         following = noise * stride if grow else noise / stride

@@ -1,7 +1,7 @@
-"""The budget of a training run: solved once from what the user asked for, then only read.
+"""The budget of a training run: solved once from the user's request, then only read.
 
-Of ε, the noise multiplier and the number of epochs two determine the third; a largest reconstruction risk may stand in
-the place of ε.
+Two of ε, the noise multiplier and the number of epochs determine the third; a maximum reconstruction risk may replace
+ε.
 """
 
 import math
@@ -22,13 +22,13 @@ from dpmed.privacy.second_opinion import SecondOpinion, second_opinion
 
 @dataclass(frozen=True, kw_only=True)
 class Spent:
-    """What some number of draws has cost.
+    """The cost of a number of draws.
 
     Attributes:
         steps: draws counted.
         epsilon_pld: tight ε.
         epsilon_rdp: ε by Rényi accounting.
-        epsilon: the one that the run's accountant means.
+        epsilon: the ε of the run's accountant.
     """
 
     steps: int
@@ -49,7 +49,7 @@ class Budget:
         clipping_norm: C > 0.
         train_size: N, records.
         expected_batch_size: q·N.
-        accountant: which ε is meant.
+        accountant: the accountant that ε refers to.
         epsilon_pld: tight ε of all planned draws.
         epsilon_rdp: the same by Rényi accounting.
     """
@@ -67,15 +67,15 @@ class Budget:
 
     @property
     def epsilon(self) -> float:
-        """The ε that the accountant means."""
+        """The ε of the run's accountant."""
         return self.epsilon_pld if self.accountant == "pld" else self.epsilon_rdp
 
     def spent(self, steps: int) -> Spent:
-        """What `steps` draws cost."""
+        """The cost of `steps` draws."""
         return _spent(self, steps)
 
     def second_opinion(self, steps: int) -> SecondOpinion | None:
-        """What dp-accounting says of `steps` draws; None outside its reach."""
+        """The ε of `steps` draws by dp-accounting; None outside its range."""
         return second_opinion(
             noise_multiplier=self.noise_multiplier, sampling_rate=self.sampling_rate, steps=steps, delta=self.delta
         )
@@ -84,15 +84,15 @@ class Budget:
         """Check the tight ε of all planned draws against dp-accounting's.
 
         Raises:
-            InputError: ours is lower by more than dp-accounting's discretisation explains: one of the two is wrong.
+            InputError: ours is lower by more than dp-accounting's discretisation explains, so one of the two is wrong.
         """
         opinion = self.second_opinion(self.steps)
         if opinion is not None and opinion.contradicts(self.epsilon_pld):
             raise InputError(
                 f"ε = {self.epsilon_pld:.6g} by dpmed's accountant is below the {opinion.epsilon:.6g} of dp-accounting "
-                f"at σ = {self.noise_multiplier:.6g}, q = {self.sampling_rate:.6g}, T = {self.steps}; nothing is "
-                "trained on an ε that is in doubt",
-                remedy="Please report these numbers; until it is settled, choose other settings.",
+                f"at σ = {self.noise_multiplier:.6g}, q = {self.sampling_rate:.6g}, T = {self.steps}; no "
+                "training starts while ε is in doubt",
+                remedy="Please report these numbers; until this is resolved, choose other settings.",
             )
 
 
@@ -108,7 +108,7 @@ def _spent(budget: Budget, steps: int) -> Spent:
 
 
 def steps_per_epoch(train_size: int, expected_batch_size: int) -> int:
-    """Steps that make an epoch, in expectation: floor(N / expected batch size)."""
+    """Steps per epoch, in expectation: floor(N / expected batch size)."""
     return train_size // expected_batch_size
 
 
@@ -121,12 +121,12 @@ class BudgetRequest:
         expected_batch_size: 1 to N.
         delta: δ in (0, 1).
         clipping_norm: C > 0.
-        accountant: which ε is meant.
+        accountant: the accountant that ε refers to.
         epsilon: ε > 0, or None.
         noise_multiplier: σ > 0, or None.
         epochs: at least 1, or None.
-        max_reconstruction_risk: in the place of ε: the largest bound on the risk of reconstruction, above `prior`.
-        adversary: whose risk that is.
+        max_reconstruction_risk: replaces ε: the highest permitted bound on the risk of reconstruction, above `prior`.
+        adversary: the adversary that this risk refers to.
         prior: κ; None for 1 / N.
     """
 
@@ -149,7 +149,7 @@ class BudgetRequest:
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps that make an epoch."""
+        """Steps per epoch."""
         return steps_per_epoch(self.train_size, self.expected_batch_size)
 
 
@@ -157,7 +157,7 @@ def solve_budget(request: BudgetRequest) -> Budget:
     """The budget that meets a request.
 
     Raises:
-        InputError: the request has not exactly two of ε, σ and epochs, or cannot be met; the message says why.
+        InputError: the request does not give exactly two of ε, σ and epochs, or cannot be met; the message says why.
     """
     if not 1 <= request.expected_batch_size <= request.train_size:
         raise InputError(

@@ -1,4 +1,4 @@
-"""A noise multiplier together with what it spends by both accountants: a level of `bounds` and of every attack."""
+"""A noise multiplier and the ε it spends by both accountants: one level of `bounds` and of every attack."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ class CalibratedNoise:
 
     Attributes:
         noise_multiplier: σ > 0.
-        epsilon_pld: what σ spends, by privacy-loss distributions.
-        epsilon_rdp: what σ spends, by Rényi DP.
+        epsilon_pld: the ε that σ spends, by privacy-loss distributions.
+        epsilon_rdp: the ε that σ spends, by Rényi DP.
     """
 
     noise_multiplier: float
@@ -20,14 +20,14 @@ class CalibratedNoise:
     epsilon_rdp: float
 
     def epsilon(self, accountant: AccountantName) -> float:
-        """What σ spends, by the given accountant."""
+        """The ε that σ spends, by the given accountant."""
         return self.epsilon_pld if accountant == "pld" else self.epsilon_rdp
 
 
 def calibrate(
     target_epsilon: float, *, delta: float, sampling_rate: float, steps: int, accountant: AccountantName = "pld"
 ) -> CalibratedNoise:
-    """The smallest σ that spends at most the target, and what it spends by both accountants.
+    """The smallest σ that spends at most the target, with the ε it spends by both accountants.
 
     Args:
         target_epsilon: ε > 0.
@@ -46,7 +46,7 @@ def calibrate(
 
 
 def assess_noise(noise_multiplier: float, *, delta: float, sampling_rate: float, steps: int) -> CalibratedNoise:
-    """What a given σ > 0 spends by both accountants; the other arguments are those of `calibrate`."""
+    """The ε that a given σ > 0 spends by both accountants; the other arguments are those of `calibrate`."""
     mechanism = SampledGaussian(noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps)
     return CalibratedNoise(
         noise_multiplier=noise_multiplier,

@@ -1,9 +1,10 @@
-"""The cohort file: which units took part in which runs, so that all runs on the same patients are counted together.
+"""The cohort file: which units took part in which runs, to account for all runs on the same patients together.
 
-An SQLite file that only its owner can read. Units stand in it as keyed hashes of their names; the key is made with the
-file and never leaves it. A run enters, with all the steps it plans, before its first step; the steps that it made are
-entered when it ends. So a crash leaves the planned cost, never less than was spent. Every change is one transaction
-that is on the disk before the call returns, and two runs that enter at once are let in one after the other.
+An SQLite file that only its owner can read. It holds units as keyed hashes of their names; the key is created with the
+file and never leaves it. A run is entered, with all its planned steps, before its first step; the steps it made are
+recorded when it ends. A crash therefore leaves the planned cost, never less than was spent. Every change is one
+transaction that is on the disk before the call returns, and two runs entering at the same time are admitted one after
+the other.
 """
 
 import hmac
@@ -42,12 +43,12 @@ CREATE TABLE runs (
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A run as it enters.
+    """A run about to be entered.
 
     Attributes:
-        token: by which the run knows its entry again; random.
-        folder: of the run, for people.
-        config_sha256: of its config.
+        token: a random token by which the run recognises its entry.
+        folder: the run folder, for human readers.
+        config_sha256: digest of its config.
         data: the data set in public terms.
         mechanism: σ, q and all planned steps.
         units: names of the units that it trains on; only their keyed hashes are kept.
@@ -63,18 +64,18 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EnteredRun:
-    """A run as it stands in the file.
+    """A run recorded in the file.
 
     Attributes:
-        number: in the order of entering, from 1.
-        token: of its entry.
-        entered: when, UTC.
-        folder: of the run.
+        number: its number, from 1, in the order of entry.
+        token: the token of its entry.
+        entered: time of entry, UTC.
+        folder: the run folder.
         data: the data set in public terms.
         mechanism: σ, q and the steps that count: all planned ones until the run has ended.
         planned: steps planned.
-        status: `running` (or broken off), `stopped` or `finished`.
-        members: for each unit of the file whether the run trains on it.
+        status: `running` (or interrupted), `stopped` or `finished`.
+        members: for each unit in the file, whether the run trains on it.
     """
 
     number: int
@@ -90,14 +91,14 @@ class EnteredRun:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Snapshot:
-    """All that the file holds, at one moment.
+    """Everything in the file at one moment.
 
     Attributes:
         unit: what a unit is: image, patient, …
         delta: δ at which ε is stated.
         limit: the most that any unit may spend; None for no limit.
-        units: how many units ever took part.
-        runs: in the order of entering.
+        units: number of units that ever took part.
+        runs: the runs, in the order of entry.
     """
 
     unit: str
@@ -107,7 +108,7 @@ class Snapshot:
     runs: tuple[EnteredRun, ...]
 
 
-# Called with the file as it would be and the tokens of the runs that want to enter; raises an `InputError` to refuse.
+# Called with the prospective content and the tokens of the runs to be entered; raises an `InputError` to refuse.
 Check = Callable[[Snapshot, frozenset[str]], None]
 
 
@@ -115,11 +116,11 @@ class Cohort:
     """An open cohort file.
 
     Args:
-        path: of the file.
-        create: unit and δ of a new file; None where the file must be there.
+        path: the file.
+        create: unit and δ of a new file; None if the file must exist.
 
     Raises:
-        InputError: the file is missing, is no cohort file or is damaged.
+        InputError: the file is missing, is not a cohort file or is damaged.
         RunError: the disk is full, or another process holds the file for a minute.
     """
 
@@ -129,7 +130,7 @@ class Cohort:
             raise InputError(
                 "there is no such cohort file",
                 where=str(path),
-                remedy="A run whose config has privacy.cohort makes it before its first step.",
+                remedy="A run whose config has privacy.cohort creates it before its first step.",
             )
         with _explained(path):
             if create is not None and not path.exists():
@@ -156,7 +157,7 @@ class Cohort:
         return float(self._facts["delta"])
 
     def hash_of(self, name: str) -> bytes:
-        """The keyed hash under which a unit's name is kept."""
+        """The keyed hash under which a unit's name is stored."""
         return hmac.digest(bytes.fromhex(self._facts["key"]), name.encode("utf-8", "surrogatepass"), "sha256")[
             :_HASH_BYTES
         ]
@@ -182,7 +183,7 @@ class Cohort:
         return [known.get(self.hash_of(name)) for name in names]
 
     def set_limit(self, limit: float | None) -> None:
-        """Set the most that any unit may spend; None takes the limit away."""
+        """Set the most that any unit may spend; None removes the limit."""
         with self._transaction("IMMEDIATE"):
             self._connection.execute("DELETE FROM facts WHERE name = 'limit'")
             if limit is not None:
@@ -190,11 +191,11 @@ class Cohort:
         self._facts = self._read_facts()
 
     def enter(self, entries: Sequence[Entry], check: Check | None = None) -> None:
-        """Enter runs, all or none; a run that stands in the file already, by its token, counts as planned again.
+        """Enter runs, all or none; a run that is already in the file, by its token, is reset to its planned steps.
 
         Args:
             entries: the runs.
-            check: called within the transaction with the file as it would be, before anything is written; raises to
+            check: called within the transaction with the prospective content, before anything is written; raises to
                 refuse.
         """
         with self._transaction("IMMEDIATE"):
@@ -205,7 +206,7 @@ class Cohort:
                 check(self._snapshot(), frozenset(entry.token for entry in entries))
 
     def settle(self, token: str, *, steps: int, status: Status) -> None:
-        """Enter the steps that a run has made; with status `running`, all planned ones count again."""
+        """Record the steps that a run has made; with status `running`, all planned steps count again."""
         with self._transaction("IMMEDIATE"):
             found = self._connection.execute("SELECT planned FROM runs WHERE token = ?", (token,)).fetchone()
             if found is None:
@@ -240,10 +241,10 @@ class Cohort:
             "members"
         )
         marks = ", ".join("?" * len(values))
-        connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", values)  # noqa: S608 constants of ours
+        connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", values)  # noqa: S608 our own constants
 
     def _numbers(self, names: Sequence[str]) -> Int[np.ndarray, " unit"]:
-        """The numbers of units, new ones added at the end."""
+        """The numbers of units; new units are appended."""
         known = {bytes(code): number for number, code in self._connection.execute("SELECT number, hash FROM units")}
         hashes = [self.hash_of(name) for name in names]
         new = [code for code in dict.fromkeys(hashes) if code not in known]
@@ -274,7 +275,7 @@ class Cohort:
         with _explained(self.path):
             facts = dict(self._connection.execute("SELECT name, value FROM facts"))
         if facts.get("format") != _FORMAT or not {"key", "unit", "delta"} <= set(facts):
-            raise InputError("is no cohort file of this version of dpmed", where=str(self.path))
+            raise InputError("is not a cohort file of this version of dpmed", where=str(self.path))
         return facts
 
     @contextmanager
@@ -294,12 +295,12 @@ def equal_histories(snapshot: Snapshot) -> list[tuple[tuple[int, ...], int]]:
     """Groups of units that took part in exactly the same runs.
 
     Returns:
-        For each group the places of its runs in `snapshot.runs`, and how many units it has. A million units in a
-        thousand runs take seconds: each unit gets a signature of 128 random bits per run, joined by exclusive or.
+        For each group, the positions of its runs in `snapshot.runs` and its number of units. A million units in a
+        thousand runs take seconds: each unit gets a signature of 128 random bits per run, combined by exclusive or.
     """
     signatures: UInt64[np.ndarray, "unit 2"] = np.zeros((snapshot.units, 2), np.uint64)
     generator = np.random.default_rng(int.from_bytes(os.urandom(16), "big"))
-    # Eight runs at a time: which of them a unit was in is a byte, whose signature is looked up.
+    # Eight runs at a time: a byte says in which of them a unit took part, and its signature is looked up.
     for first_run in range(0, len(snapshot.runs), 8):
         some = snapshot.runs[first_run : first_run + 8]
         byte = np.packbits(np.stack([run.members for run in some]), axis=0, bitorder="little")[0]
@@ -308,7 +309,7 @@ def equal_histories(snapshot: Snapshot) -> list[tuple[tuple[int, ...], int]]:
         for bit in bits:
             signature_of = np.concatenate([signature_of, signature_of ^ bit])
         signatures ^= signature_of[byte]
-    # By size, and those of one size in the order of the file: equal ones stand together.
+    # By size, and within a size in the order of the file, so that equal ones are adjacent.
     order = np.lexsort((signatures[:, 1], signatures[:, 0]))
     signatures = signatures[order]
     begins = np.flatnonzero(np.any(signatures[1:] != signatures[:-1], axis=1)) + 1
@@ -363,7 +364,7 @@ def _make(path: Path, unit: str, delta: float) -> None:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    # The rollback journal, not the write-ahead log: its locks hold on shared file systems too.
+    # The rollback journal, not the write-ahead log, because its locks also work on shared file systems.
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_SECONDS_TO_WAIT)
     connection.isolation_level = None
     connection.execute("PRAGMA trusted_schema = OFF")
@@ -383,7 +384,9 @@ def _explained(path: Path) -> Iterator[None]:
         raise RunError(f"cannot be used now ({error})", where=str(path)) from error
     except sqlite3.DatabaseError as error:
         raise InputError(
-            f"is no cohort file, or is damaged ({error})", where=str(path), remedy="Put back a copy, or name another."
+            f"is not a cohort file, or is damaged ({error})",
+            where=str(path),
+            remedy="Restore a copy, or choose another.",
         ) from error
     except OSError as error:
         raise RunError(f"cannot be written ({error.strerror})", where=str(path)) from error

@@ -1,9 +1,10 @@
-"""The relaxed adversary who knows that the gradient's unknown sign stays the same in all steps: a bound from above.
+"""The relaxed adversary who knows that the gradient's unknown sign is the same in all steps: an upper bound.
 
-`tradeoff`'s relaxed adversary takes the sign as unknown afresh in every step. One who knows that it stays the same sees
-Q = ½Q₊ + ½Q₋, Q₊ the worst case's distribution and Q₋ its mirror image, and can do more (multiplying what is seen in
-each step by a coin of one's own turns the one situation into the other); but no more than the worst case, who knows the
-sign too. With full batches the best test is that of |sum|, and known: Φ(z + μ) + Φ(z - μ), z = Φ⁻¹(κ/2), μ² = Σ T/σ².
+For the relaxed adversary of `tradeoff`, the sign is unknown afresh in every step. One who knows that it stays the same
+sees Q = ½Q₊ + ½Q₋, where Q₊ is the distribution of the worst case and Q₋ its mirror image, and can do more (multiplying
+the observation of each step by an independent random sign turns this situation into the former); but no more than the
+worst case, who also knows the sign. With full batches, the best test is that of |sum| and is known: Φ(z + μ) + Φ(z -
+μ), z = Φ⁻¹(κ/2), μ² = Σ T/σ².
 
 With q < 1 no single number is a sufficient statistic. The bound, for L± = dQ±/dP, L = (L₊ + L₋)/2 and W = L₊L₋:
 
@@ -29,20 +30,20 @@ from scipy import special
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import BestTest, Composition
 
-# Likelihoods beyond e^±600 are as good as infinite or 0: there the worst case's bound is the answer.
+# Likelihoods beyond e^±600 are effectively infinite or 0; the bound of the worst case is used there.
 _LARGEST = 600.0
 
 
 @lru_cache(maxsize=4096)
 def constant_sign_upper(composition: Composition, fpr: float) -> float:
-    """A bound on TPR at `fpr` of any test of who does not know the gradient's sign, but that it is always the same.
+    """A bound on TPR at `fpr` of any test by an adversary who knows only that the gradient's sign is always the same.
 
     Args:
-        composition: the steps; its adversary is not looked at.
+        composition: the steps; its adversary is ignored.
         fpr: κ in (0, 1).
 
     Returns:
-        At most the worst case's bound.
+        The bound, at most that of the worst case.
     """
     if not 0 < fpr < 1:
         raise ValueError(f"Expected {fpr=} in (0, 1).")
@@ -51,7 +52,7 @@ def constant_sign_upper(composition: Composition, fpr: float) -> float:
         place, shift = float(special.ndtri(fpr / 2)), worst.shift
         return min(1.0, float(special.ndtr(place + shift) + special.ndtr(place - shift)))
     if sum(one.steps for one in composition.mechanisms) == 1:
-        # In a single step the sign is unknown either way.
+        # In a single step, the sign is unknown either way.
         return afresh.upper_power(fpr)
     known = worst.upper_power(fpr)
     return min(known, _split(worst, fpr)) if known > fpr else known

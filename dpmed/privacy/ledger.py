@@ -1,9 +1,9 @@
 """The privacy ledger: what a run has spent, and what its ε does not cover.
 
-It is the one place where a run says what it promises. ε is written as computed, never rounded down; every other use of
-private data stands in `outside_accounting`, a sentence each. The ledger may leave the institution together with the
-model, so it holds nothing that was computed from private data but the number of training records: what else a run knows
-of its patients stands in `internal.json`.
+This is the only place where a run states what it promises. ε is written as computed, never rounded down; every other
+use of private data is listed in `outside_accounting`, one sentence each. The ledger may leave the institution together
+with the model, so it contains nothing computed from private data except the number of training records: anything else
+that a run knows about its patients is in `internal.json`.
 """
 
 import math
@@ -15,7 +15,7 @@ from typing import Any, Literal
 from dpmed.privacy.budget import Budget
 
 OUTSIDE_EVERY_RUN = (
-    "Validation and test metrics are computed exactly; ε says nothing of validation and test samples.",
+    "Validation and test metrics are computed exactly; ε says nothing about validation and test samples.",
     "The training loss in the progress display, metrics.csv and curves.png is computed from the training samples "
     "without noise.",
     "Counts of rejected (non-finite) and clipped gradients and the number of records of a step, where shown, are "
@@ -32,37 +32,37 @@ class Ledger:
     Attributes:
         private: whether training was differentially private.
         status: `planned`, `running` (ε then covers all steps up to the next checkpoint), `stopped` or `finished`.
-        epsilon: ε spent at `delta`, by `accountant`; None without privacy, which means no bound at all.
+        epsilon: ε spent at `delta`, by `accountant`; None without privacy, meaning no bound at all.
         delta: δ.
         accountant: `pld` or `rdp`.
         epsilon_pld: the same steps by privacy-loss distributions.
         epsilon_rdp: the same steps by Rényi accounting.
         epsilon_dp_accounting: the same steps by Google's dp-accounting, the second opinion on `epsilon_pld`; None while
-            a run is under way, and where it cannot compute it.
+            a run is in progress, or if dp-accounting cannot compute it.
         noise_multiplier: σ.
         clipping: `flat`, `automatic`, `per-layer` or `adaptive`.
-        clipping_norm: C; of the first step where clipping is adaptive.
-        clipping_count_noise: σ_b on adaptive clipping's counts, in records; its share is inside ε.
+        clipping_norm: C; with adaptive clipping, that of the first step.
+        clipping_count_noise: σ_b of the counts of adaptive clipping, in records; their cost is included in ε.
         sampling: `poisson`, or `shuffled` without privacy.
         sampling_rate: q.
         expected_batch_size: q·N.
-        steps: draws of batch and noise that are counted: redone steps count again in a release run.
-        steps_planned: draws that the budget was made for.
+        steps: draws of batch and noise counted; repeated steps count again in a release run.
+        steps_planned: draws that the budget was computed for.
         train_size: N, in records.
         adjacency: the neighbouring relation.
         unit_of_privacy: what a record is.
         data: the data set in public terms: its name, task and input shape.
-        phantom: of a run without privacy which phantom the data are, by their `phantom.json`; None for all other data,
-            and with privacy, where it would depend on whether a patient's file lies among them.
+        phantom: for a run without privacy, which phantom the data are, according to `phantom.json`; None for all other
+            data, and with privacy, since it would depend on whether a patient's file is among them.
         noise_source: `os-entropy` or `seeded`.
         sampling_source: likewise.
         outside_accounting: every use of private data that ε does not cover.
-        notes: what else must be known to read ε rightly.
-        siblings: other runs of the same call on the same patients, by folder name; their composed ε stands in the
-            `privacy.json` of the folder above.
-        model_sha256: of `model.eqx`, to which this ledger belongs; None until the run has finished.
-        config_sha256: of `config.toml`.
-        version: of dpmed.
+        notes: what else must be known to interpret ε correctly.
+        siblings: other runs of the same call on the same patients, by folder name; their composed ε is in the
+            `privacy.json` of the parent folder.
+        model_sha256: digest of `model.eqx`, to which this ledger belongs; None until the run has finished.
+        config_sha256: digest of `config.toml`.
+        version: version of dpmed.
         created: when the ledger was written, UTC.
     """
 
@@ -99,23 +99,23 @@ class Ledger:
     created: str
 
     def to_json(self) -> dict[str, Any]:
-        """The ledger as JSON's types, in the order above."""
+        """The ledger as JSON types, in the order above."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LedgerFacts:
-    """What stays the same over a run.
+    """What stays the same throughout a run.
 
     Attributes:
         unit: what a record is.
         source: where noise and batches come from, `os-entropy` or `seeded`.
-        clipping: how gradients are held to the clipping norm; None without privacy.
-        clipping_count_noise: σ_b of adaptive clipping; None for others.
-        outside: sentences for `outside_accounting` beyond those that hold for every run.
+        clipping: how gradients are limited to the clipping norm; None without privacy.
+        clipping_count_noise: σ_b of adaptive clipping; None for other kinds.
+        outside: sentences for `outside_accounting` in addition to those that apply to every run.
         notes: sentences for `notes`.
         data: the data set in public terms.
-        phantom: which phantom they are, for runs without privacy; None for all other data.
+        phantom: which phantom the data are, for runs without privacy; None for all other data.
         siblings: folder names of the other runs of the same call.
         version: of dpmed.
     """
@@ -134,7 +134,7 @@ class LedgerFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Digests:
-    """What the ledger is bound to.
+    """The files that the ledger is tied to.
 
     Attributes:
         config: SHA-256 of `config.toml`; None for a plan.
@@ -152,13 +152,13 @@ def private_ledger(
     spent = budget.spent(steps)
     notes = list(facts.notes)
     digests = digests or Digests()
-    # Asked at the end, and not at every checkpoint: it may take a second.
+    # Computed at the end only, not at every checkpoint: it may take a second.
     opinion = None if status == "running" else budget.second_opinion(steps)
     if facts.source == "seeded":
         notes.insert(
             0,
             "Noise and batches come from a seed: anyone who knows the seed can remove the noise, and then "
-            "ε is void. For research only; release nothing that was trained this way.",
+            "ε is void. For research only; do not release anything trained this way.",
         )
     return Ledger(
         private=True,
@@ -204,7 +204,7 @@ def plain_ledger(
     status: str,
     digests: Digests | None = None,
 ) -> Ledger:
-    """The ledger of a run without privacy: it says that nothing is promised."""
+    """The ledger of a run without privacy, which says that nothing is promised."""
     digests = digests or Digests()
     everything = "Everything: this run is not private, and weights, metrics and curves may reveal any training sample."
     return Ledger(
@@ -231,24 +231,24 @@ def plain_ledger(
 
 
 def describe_release(ledger: Ledger) -> Sequence[str]:
-    """What may leave the institution, in plain words for the end of a run."""
+    """What may leave the institution, in plain words, shown at the end of a run."""
     if not ledger.private:
         return ("This run is not private: keep the whole run folder within your institution.",)
     if ledger.noise_source == "seeded":
         return ("The noise came from a seed: keep the whole run folder within your institution.",)
     return (
-        "model.eqx and privacy.json may be released under the stated ε; everything else in the run folder stays within "
-        "your institution.",
+        "model.eqx and privacy.json may be released under the stated ε; everything else in the run folder must stay "
+        "within your institution.",
     )
 
 
 def several_images_note(unit: str, *, epsilon: float, delta: float) -> str:
-    """What an ε per image means for a unit with several images, for every run with such a data set.
+    """What an ε per image means for a unit with several images, for runs on such data sets.
 
     Args:
         unit: `patient`, `lesion` or `scan`.
-        epsilon: ε of one image.
-        delta: δ of one image.
+        epsilon: ε for one image.
+        delta: δ for one image.
     """
     bounds = []
     for size in _GROUPS:
@@ -258,7 +258,7 @@ def several_images_note(unit: str, *, epsilon: float, delta: float) -> str:
     return (
         f"The unit of privacy is the image. A {unit} with several images in the training set is protected less than "
         f'the stated ε; group privacy guarantees for {"; ".join(bounds)}. Set privacy.unit = "{unit}" to protect '
-        f"{unit}s. How many {unit}s have several images stands in internal.json."
+        f"{unit}s. internal.json says how many {unit}s have several images."
     )
 
 
@@ -271,7 +271,7 @@ def group_privacy(epsilon: float, delta: float, *, size: int) -> tuple[float, fl
         size: k >= 1 records that belong together.
 
     Returns:
-        kε, and δ (1 + e^ε + … + e^{(k-1)ε}), which is above 1 where the bound says nothing; infinite past floats.
+        kε, and δ (1 + e^ε + … + e^{(k-1)ε}), which is above 1 if the bound says nothing, and infinite if it overflows.
 
     Source: Vadhan (2017), The Complexity of Differential Privacy, Lemma 2.2, with the sum not rounded up.
     """

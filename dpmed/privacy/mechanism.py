@@ -1,4 +1,4 @@
-"""Poisson-subsampled Gaussian steps, and several kinds of them one after another."""
+"""Poisson-subsampled Gaussian steps, and sequences of several kinds of them."""
 
 import math
 from collections import Counter
@@ -33,7 +33,7 @@ Mechanisms = tuple[SampledGaussian, ...]
 
 
 def counted(mechanisms: Iterable[SampledGaussian]) -> Mechanisms:
-    """The same composition with steps of equal σ and q counted together, in an order of its own."""
+    """The same composition with steps of equal σ and q counted together, in a canonical order."""
     counts: Counter[tuple[float, float]] = Counter()
     for one in mechanisms:
         counts[one.sampling_rate, one.noise_multiplier] += one.steps
@@ -47,14 +47,14 @@ def counted(mechanisms: Iterable[SampledGaussian]) -> Mechanisms:
 def merged(mechanisms: Iterable[SampledGaussian]) -> Mechanisms:
     """The same composition, to an adversary who knows the target's gradient, in as few pieces as possible.
 
-    Steps of equal σ and q are counted together. Full batches, q = 1, of whatever σ are one Gaussian mechanism, whose
-    1/σ² is the sum of theirs.
+    Steps of equal σ and q are counted together. Full batches, q = 1, of any σ form one Gaussian mechanism, whose 1/σ²
+    is the sum of theirs.
     """
     pieces = counted(mechanisms)
     full = [one for one in pieces if one.sampling_rate >= 1]
-    if len(full) < 2:  # noqa: PLR2004 nothing to be taken together
+    if len(full) < 2:  # noqa: PLR2004 nothing to merge
         return pieces
-    # Scaled by the smallest σ, squares of 1e-200 do not overflow.
+    # Scaled by the smallest σ, so that squares of 1e-200 do not overflow.
     least = min(one.noise_multiplier for one in full)
     precision = math.fsum(one.steps * (least / one.noise_multiplier) ** 2 for one in full)
     together = SampledGaussian(noise_multiplier=least / math.sqrt(precision), sampling_rate=1.0, steps=1)
@@ -62,7 +62,7 @@ def merged(mechanisms: Iterable[SampledGaussian]) -> Mechanisms:
 
 
 def participation(mechanisms: Sequence[SampledGaussian]) -> float:
-    """The chance of ever taking part, 1 - ∏ (1 - q)^T."""
+    """The probability of ever taking part, 1 - ∏ (1 - q)^T."""
     if any(one.sampling_rate >= 1 and one.steps for one in mechanisms):
         return 1.0
     return -math.expm1(math.fsum(one.steps * math.log1p(-one.sampling_rate) for one in mechanisms if one.steps))

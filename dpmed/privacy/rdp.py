@@ -1,4 +1,4 @@
-"""ε by Rényi differential privacy: what most earlier work states, and larger than the tight ε.
+"""ε by Rényi differential privacy: used in most earlier work, and larger than the tight ε.
 
 The Rényi divergence of a step is K(α) / (α - 1) with K(α) = log E_P exp(αL), found by quadrature in the log domain for
 every α > 1: where dp-accounting's series for fractional orders fails to converge, this needs none. At equal orders the
@@ -22,10 +22,10 @@ from dpmed.privacy.mechanism import SampledGaussian, merged
 _PANEL = 0.25
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 _MOST_PANELS = 4000
-_NOTHING = -80.0  # the logarithm of a mass that adds nothing
-# log10(α - 1), from the customary lowest order to where it cannot matter any more. Orders closer to 1 would make ε at
-# extreme budgets smaller, down to a few percent above the tight one; but earlier work, whose ε this reproduces, does
-# not use them: its lowest orders are 1.05 to 1.1, at which every step counts as if the target took part in it.
+_NOTHING = -80.0  # the logarithm of a negligible mass
+# log10(α - 1), from the customary lowest order to where it no longer matters. Orders closer to 1 would make ε smaller
+# at extreme budgets, down to a few percent above the tight one; but earlier work, whose ε this reproduces, does not use
+# them: its lowest orders are 1.05 to 1.1, at which every step counts as if the target took part in it.
 _LOWEST, _HIGHEST, _PER_DECADE = math.log10(0.05), 6.0, 8
 
 
@@ -51,7 +51,7 @@ def rdp_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> float:
     for place, exponent in enumerate(grid):
         alone = divergence(exponent)
         values.append(alone + added[place])
-        # Divergences never fall with the order: from here on no ε can be smaller.
+        # Divergences never decrease with the order, so no ε can be smaller from here on.
         if alone + min(added[place:]) > min(values):
             break
     best = int(np.argmin(values))
@@ -61,17 +61,17 @@ def rdp_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> float:
 
 
 def _conversion(exponent: float, delta: float) -> float:
-    """What turns a divergence of order 1 + 10^exponent into ε at δ."""
+    """The term that converts a divergence of order 1 + 10^exponent into ε at δ."""
     excess = 10.0**exponent
     order = 1 + excess
     return -(math.log(delta) + math.log(order)) / excess + math.log1p(-1 / order)
 
 
 def rdp_epsilons(histories: Sequence[Sequence[SampledGaussian]], delta: float) -> Float[np.ndarray, " history"]:
-    """`rdp_epsilon` of many compositions of few kinds of steps, over a grid of orders: up to a few percent above it.
+    """`rdp_epsilon` of many compositions of few kinds of steps, over a grid of orders; up to a few percent larger.
 
     Args:
-        histories: each with any number of mechanisms; 0 for one without steps.
+        histories: each with any number of mechanisms; ε is 0 for one without steps.
         delta: δ in (0, 1).
     """
     kinds = sorted({(one.sampling_rate, one.noise_multiplier) for history in histories for one in history})

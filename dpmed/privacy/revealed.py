@@ -1,10 +1,9 @@
-"""ε when each step tells who took part: exact where noise is small, an upper bound everywhere.
+"""ε if each step reveals who took part: exact for small noise, an upper bound everywhere.
 
-Told in which k of T steps the target took part, the adversary faces one Gaussian mechanism of squared shift k/σ²; of
-several kinds of steps the squares add up. Who is told more knows no less, so δ(ε) is at most the mean of
-δ_Gauss(ε; μ) over how often the target takes part in which: for one kind, the sum over k of
-Binomial(k; T, q) · δ_Gauss(ε; √k/σ). Once the noise is so small that a step shows who took part anyway, the bound is
-the truth.
+If told in which k of T steps the target took part, the adversary faces one Gaussian mechanism of squared shift k/σ²;
+for several kinds of steps, the squares add up. An adversary who is told more knows no less, so δ(ε) is at most the mean
+of δ_Gauss(ε; μ) over the number of participations in each kind of step: for one kind, the sum over k of Binomial(k; T,
+q) · δ_Gauss(ε; √k/σ). Once the noise is so small that a step reveals participation anyway, the bound is exact.
 
 Source of δ_Gauss: Balle & Wang (2018), Theorem 8.
 """
@@ -22,9 +21,9 @@ from dpmed.privacy.mechanism import SampledGaussian, merged
 Vector = Float[np.ndarray, " n"]
 Fewer = Float[np.ndarray, " m"]
 
-# e^-95 = 5e-42: what lies outside is left out; at δ >= 1e-12 that is far below the last digit.
+# e^-95 = 5e-42: mass outside is left out; at δ >= 1e-12 this is far below the last digit.
 _TAIL = 95.0
-# How many different squared shifts are told apart: of several kinds together, and of the kind that is added to them.
+# How many squared shifts are distinguished: of several kinds combined, and of the kind being added to them.
 _MOST_SHIFTS, _MOST_ADDED = 1 << 13, 1 << 10
 
 
@@ -32,7 +31,7 @@ def revealed_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> flo
     """The smallest ε >= 0 at δ of the mechanism that reveals participation.
 
     Args:
-        mechanisms: at least one step; those with q = 1 are Gaussian mechanisms, and exact.
+        mechanisms: at least one step; those with q = 1 are Gaussian mechanisms and are exact.
         delta: δ in (0, 1).
     """
     shifts, log_weights = _shifts(merged(mechanisms))
@@ -48,9 +47,9 @@ def revealed_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> flo
     while excess(high) > 0:
         high *= 2
     low = high / 2
-    while low > 1e-12 and excess(low) < 0:  # noqa: PLR2004 far below any ε that is asked for
+    while low > 1e-12 and excess(low) < 0:  # noqa: PLR2004 far below any ε in use
         low, high = low / 2, low
-    # The upper end of the bracket: never under the truth.
+    # The upper end of the bracket is never below the true value.
     found = float(optimize.brentq(excess, low, high, rtol=1e-11, xtol=1e-300, maxiter=300))
     return found * (1 + 1e-9)
 
@@ -60,7 +59,8 @@ def gaussian_log_delta(epsilon: float, shifts: Vector) -> Vector:
     place = epsilon / shifts - 0.5 * shifts
     first = special.log_ndtr(-place)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        # exp(ε) Φ(-place - μ) / Φ(-place) by scaled tails: the exponentials of both cancel on paper, not in floats.
+        # exp(ε) Φ(-place - μ) / Φ(-place) by scaled tails: the two exponentials cancel on paper but not in floating
+        # point.
         ratio = np.where(
             place > -1,
             special.erfcx((place + shifts) / math.sqrt(2)) / special.erfcx(np.maximum(place, -1) / math.sqrt(2)),
@@ -71,7 +71,7 @@ def gaussian_log_delta(epsilon: float, shifts: Vector) -> Vector:
 
 @lru_cache(maxsize=64)
 def _shifts(mechanisms: tuple[SampledGaussian, ...]) -> tuple[Vector, Vector]:
-    """The shifts above 0 of what the target may take part in, rising, and the logarithm of how likely each is."""
+    """The possible shifts above 0, in increasing order, and the log-probability of each."""
     mechanisms = tuple(sorted(mechanisms, key=lambda one: one.noise_multiplier))
     # In units of the largest 1/σ², squares neither overflow nor vanish.
     unit = mechanisms[0].noise_multiplier
@@ -90,7 +90,7 @@ def _shifts(mechanisms: tuple[SampledGaussian, ...]) -> tuple[Vector, Vector]:
 
 
 def _rounded_up(squares: Vector, log_weights: Vector, *, most: int) -> tuple[Fewer, Fewer]:
-    """Neighbours taken together at the larger of them, which never lowers δ, so that at most `most` are left."""
+    """Merges neighbours at the larger of the two, which never lowers δ, until at most `most` are left."""
     low, high = float(squares.min()), float(squares.max())
     if len(squares) <= most or low == high:
         return squares, log_weights
@@ -103,12 +103,12 @@ def _rounded_up(squares: Vector, log_weights: Vector, *, most: int) -> tuple[Few
 
 @lru_cache(maxsize=128)
 def _participations(steps: int, rate: float) -> tuple[Vector, Vector]:
-    """How often the target takes part and the logarithm of how likely that is."""
+    """The possible numbers of participations and the log-probability of each."""
     if rate >= 1:
         return np.asarray([float(steps)]), np.zeros(1)
     low, high = (_quantile(steps, rate, side) for side in (-1, 1))
     counts = np.arange(low, high + 1)
-    # Of the binomial distribution: log C(steps, count) + count log rate + (steps - count) log(1 - rate).
+    # The binomial distribution: log C(steps, count) + count log rate + (steps - count) log(1 - rate).
     choices = special.gammaln(steps + 1) - special.gammaln(counts + 1) - special.gammaln(steps - counts + 1)
     likely = choices + special.xlogy(counts, rate) + special.xlog1py(steps - counts, -rate)
     return counts.astype(np.float64), likely
@@ -127,5 +127,5 @@ def _quantile(steps: int, rate: float, side: int) -> int:
 
 
 def _divergence(share: float, rate: float) -> float:
-    """Kullback-Leibler divergence of two coins."""
+    """Kullback-Leibler divergence between two Bernoulli distributions."""
     return float(special.rel_entr(share, rate) + special.rel_entr(1 - share, 1 - rate))

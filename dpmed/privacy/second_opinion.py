@@ -1,8 +1,8 @@
-"""ε once more, by Google's dp-accounting: what our own accountant promises is checked by somebody else's.
+"""ε computed again by Google's dp-accounting, an independent check of our own accountant.
 
 Its privacy-loss distributions bound ε from above as ours do, on a grid of their own. At the package's default grid,
-large budgets take minutes and gigabytes; a grid that fits the composed loss answers in a fraction of a second. Beyond
-its reach (noise so small, or ε so large, that its exponentials overflow) there is no second opinion.
+large budgets take minutes and gigabytes; a grid that fits the composed loss answers in a fraction of a second. Outside
+its range (noise so small, or ε so large, that its exponentials overflow) there is no second opinion.
 """
 
 import math
@@ -15,12 +15,12 @@ import numpy as np
 _CELLS = 4000
 # Below this noise multiplier dp-accounting's exponentials overflow.
 _SMALLEST_NOISE = 2e-3
-# e^ε must stay a float: at σ = 1, q = 1, T = 1074, δ = 1e-8 dp-accounting says 720.93 where the closed form of the
-# Gaussian mechanism is 719.9933, and would contradict a right ε.
+# e^ε must not overflow: at σ = 1, q = 1, T = 1074, δ = 1e-8 dp-accounting gives 720.93, while the closed form of the
+# Gaussian mechanism gives 719.9933, and would contradict a correct ε.
 _LARGEST_EPSILON = 700.0
-# Cells that one step, and all steps together, may take: under 1 GB and about three seconds.
+# Cells allowed for one step and for all steps together: under 1 GB and about three seconds.
 _MOST_CELLS = 2e6
-# dp-accounting leaves out a tail of this mass on either side of the composed loss.
+# dp-accounting drops a tail of this mass on either side of the composed loss.
 _TAIL = 1e-15
 _FINEST, _COARSEST = 1e-7, 1e-1
 _TOLERANCE = 1e-3
@@ -32,17 +32,17 @@ class SecondOpinion:
 
     Attributes:
         epsilon: on the finer of two grids.
-        coarse: on a grid of twice its spacing.
+        coarse: on a grid with twice that spacing.
     """
 
     epsilon: float
     coarse: float
 
     def contradicts(self, epsilon: float) -> bool:
-        """Whether `epsilon` lies below by more than dp-accounting's own discretisation explains.
+        """Whether `epsilon` is lower by more than dp-accounting's own discretisation error explains.
 
-        The error of a grid falls with the square of its spacing, so that a third of what halving it changed is left;
-        twice the change and a part in a thousand are allowed for.
+        The error of a grid falls with the square of its spacing, so a third of the change from halving it remains;
+        twice that change plus one part in a thousand are allowed.
         """
         explained = 2 * max(self.coarse - self.epsilon, 0.0) + _TOLERANCE * self.epsilon
         return epsilon < self.epsilon - explained
@@ -50,7 +50,7 @@ class SecondOpinion:
 
 @lru_cache(maxsize=256)
 def second_opinion(*, noise_multiplier: float, sampling_rate: float, steps: int, delta: float) -> SecondOpinion | None:
-    """ε of T Poisson-subsampled Gaussian steps by dp-accounting's PLD accountant; None outside its reach.
+    """ε of T Poisson-subsampled Gaussian steps by dp-accounting's PLD accountant; None outside its range.
 
     Args:
         noise_multiplier: σ > 0.
@@ -72,17 +72,17 @@ def second_opinion(*, noise_multiplier: float, sampling_rate: float, steps: int,
 
 
 def _interval(noise: float, rate: float, steps: int) -> float | None:
-    """The width of a grid cell; None where no grid is small and fine enough."""
+    """The width of a grid cell; None if no grid is both small and fine enough."""
     if noise < _SMALLEST_NOISE:
         return None
     shift = 1.0 / noise
-    # Standard deviation of one step's loss: that of x ~ N(0, 1) with the target's share, from both of its parts.
+    # Standard deviation of one step's loss for x ~ N(0, 1), from both parts of the mixture.
     spread = math.sqrt(rate * (1 - rate) * (0.5 * shift**2) ** 2 + rate * shift**2)
     if shift < 1:
         spread = rate * math.sqrt(math.expm1(shift**2))
     composed = spread * math.sqrt(steps)
     interval = min(max(composed / _CELLS, _FINEST), _COARSEST * max(1.0, composed))
-    # The losses of one step, and where the sum of all may lie.
+    # The range of one step's losses and that of their sum.
     single = 10 * shift + shift**2
     most = 20 * composed + steps * rate * shift**2
     return interval if max(single, min(most, steps * single)) / interval < _MOST_CELLS else None

@@ -1,10 +1,10 @@
 """The cost of choosing the best of several trainings whose number is random.
 
-Who trains K times and gives out only the best model, by a score that is a function of the model and of nothing that ε
+Training K times and releasing only the best model, by a score that is a function of the model and of nothing that ε
 protects, spends less than the composition of K trainings, provided that K was drawn from a certain distribution before
-anything was seen, and stays secret like the other models. Here K is geometric: P(K = k) = (1 - 1/N)^(k - 1) / N.
+anything was seen and is kept secret, as are the other models. Here K is geometric: P(K = k) = (1 - 1/N)^(k - 1) / N.
 
-Trainings may differ in their settings where the list of settings is fixed beforehand and each training draws its own
+Trainings may differ in their settings if the list of settings is fixed beforehand and each training draws its own
 uniformly, independently of all others: drawing settings and training with them is then one mechanism, whose Rényi
 divergence at each order is at most the largest of its settings', since e^((α - 1) D_α) is jointly convex.
 
@@ -32,12 +32,12 @@ _FEWEST = 2
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionCost:
-    """ε of choosing the best of about N trainings, in two ways.
+    """ε of choosing the best of about N trainings, computed in two ways.
 
     Attributes:
-        by_selection: of a geometric number of trainings with mean N, of which the best alone is given out; None where
-            it is beyond floating point.
-        by_composition: of exactly N trainings, all of which may be given out.
+        by_selection: for a geometric number of trainings with mean N, of which only the best is released; None if it
+            overflows.
+        by_composition: for exactly N trainings, all of which may be released.
     """
 
     by_selection: float | None
@@ -50,15 +50,15 @@ class SelectionCost:
 
     @property
     def epsilon(self) -> float:
-        """The smaller of both."""
+        """The smaller of the two."""
         return self.by_selection if self.by_selection is not None and self.is_random else self.by_composition
 
 
 def selection_cost(training: SampledGaussian, *, mean: int, delta: float) -> SelectionCost:
-    """What choosing the best of about `mean` trainings with the same settings costs.
+    """The cost of choosing the best of about `mean` trainings with the same settings.
 
     Args:
-        training: one of them, with all its steps.
+        training: one training, with all its steps.
         mean: N >= 2.
         delta: δ in (0, 1).
     """
@@ -67,10 +67,10 @@ def selection_cost(training: SampledGaussian, *, mean: int, delta: float) -> Sel
 
 @lru_cache(maxsize=256)
 def tuning_cost(trainings: Mechanisms, *, delta: float) -> SelectionCost:
-    """What choosing the best of N settings costs: of each once, or of a random number of uniform draws, N on average.
+    """The cost of choosing the best of N settings: each used once, or a random number of uniform draws, N on average.
 
     Args:
-        trainings: with each of the N >= 2 settings one training, with all its steps; a list that was fixed beforehand.
+        trainings: one training, with all its steps, for each of N >= 2 settings; a list fixed beforehand.
         delta: δ in (0, 1).
     """
     mean = len(trainings)
@@ -95,12 +95,12 @@ def _by_selection(trainings: Mechanisms, delta: float, *, least: float) -> float
     orders, mean = np.asarray(_ORDERS, np.float64), len(trainings)
     with np.errstate(all="ignore"):
         divergences = np.max([_divergences(training) for training in set(trainings)], axis=0)
-        # The theorem takes the divergence at two orders: at the one in question, and at whichever costs least.
+        # The theorem uses the divergence at two orders: the one in question, and whichever costs least.
         once = 2 * np.min((1 - 1 / orders) * divergences + math.log(mean) / orders)
         chosen = divergences + math.log(mean) / (orders - 1) + once
         converted = chosen + np.log1p(-1 / orders) - (math.log(delta) + np.log(orders)) / (orders - 1)
     found = float(np.min(converted))
-    # Choosing never costs less than one training: what arithmetic cannot hold would seem to.
+    # Choosing never costs less than one training, although rounding could make it appear to.
     return found if math.isfinite(found) and found >= least else None
 
 

@@ -1,6 +1,6 @@
-"""ε of several different mechanisms on the same unit, one after another: different σ, q and T together.
+"""ε of several mechanisms applied to the same unit in sequence, with different σ, q and T.
 
-One mechanism is the special case of one. Composition is adaptive: each run may depend on what earlier ones gave out.
+A single mechanism is a special case. Composition is adaptive: each run may depend on the outputs of earlier ones.
 """
 
 import math
@@ -15,26 +15,28 @@ from dpmed.privacy.revealed import revealed_epsilon
 
 AccountantName = Literal["pld", "rdp"]
 
-# Below this σ the participations that a step reveals anyway are all that matters: telling who took part costs log(1/q)
-# of loss for each, against 1/(2σ²) that it brings, which is under 0.01 % at every rate from 1e-7 on.
+# Below this σ only participation matters, which a step reveals anyway: revealing it explicitly costs log(1/q) of loss
+# per participation, compared with the 1/(2σ²) lost through the step itself: less than 0.01 % for every rate from 1e-7
+# on.
 _REVEALING_NOISE = 0.003
-# With several kinds of steps, what revealing costs is looked at only where some σ is small enough that it may pay.
+# With several kinds of steps, revealing participation is considered only if some σ is small enough for it to pay.
 _MAY_REVEAL = 0.1
-# How δ may be shared out between steps that reveal who took part and all others.
+# Ways of dividing δ between the steps that reveal who took part and all others.
 _SHARES = (0.02, 0.2, 0.5, 0.8, 0.98)
 
 
 def composed_epsilon(
     mechanisms: Sequence[SampledGaussian], delta: float, *, accountant: AccountantName = "pld"
 ) -> float:
-    """The smallest ε >= 0 at δ of all mechanisms together, never under the truth.
+    """The smallest ε >= 0 at δ of all mechanisms together; never below the true value.
 
-    For `pld` within 0.1 % of it; where a σ under 0.003 meets a larger one, basic composition of the two may cost more.
+    For `pld` it is within 0.1 %; if a σ below 0.003 is combined with a larger one, basic composition of the two may
+    cost more.
 
     Args:
         mechanisms: any number, in any order.
         delta: δ in (0, 1).
-        accountant: whose ε.
+        accountant: the accountant used.
     """
     if not 0 < delta < 1:
         raise ValueError(f"Expected {delta=} in (0, 1).")
@@ -66,16 +68,16 @@ def _tight(mechanisms: Mechanisms, delta: float) -> float:
 
 
 def _is_loud(mechanism: SampledGaussian) -> bool:
-    # Full batches are one step of a Gaussian mechanism, whose loss is normal.
+    # Full batches together are one step of a Gaussian mechanism, whose loss is normally distributed.
     steps = mechanism.steps if mechanism.sampling_rate >= 1 else 1
     return mechanism.noise_multiplier <= _REVEALING_NOISE * math.sqrt(steps)
 
 
 def _shared_out(loud: Mechanisms, rest: Mechanisms, delta: float) -> float:
-    """The sum of both parts' ε, each at its share of δ (basic composition), by the best of some shares."""
+    """The sum of both parts' ε, each at its share of δ (basic composition), for the best of several divisions."""
     shares = [share * delta for share in _SHARES]
     taken = participation(loud)
     if taken < delta:
-        # A target who is in none of the loud steps loses nothing by them.
+        # A target that takes part in none of the loud steps loses nothing through them.
         shares.append(taken)
     return min(_tight(loud, share) + _tight(rest, delta - share) for share in shares)

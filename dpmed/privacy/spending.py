@@ -1,8 +1,8 @@
-"""What the units of a cohort have spent: the composition of exactly the runs that each of them took part in.
+"""What the units of a cohort have spent: the composition of exactly those runs in which each of them took part.
 
-Units of equal histories are counted together, and so are histories with the same mechanisms. Where more of them differ
-than can be composed in a reasonable time, those that can hold the largest ε are composed tightly; the others are stated
-by Rényi accounting, which is never below the tight ε.
+Units with equal histories are counted together, and so are histories with the same mechanisms. If there are more
+different ones than can be composed in a reasonable time, those that may have the largest ε are composed tightly; for
+the others ε is given by Rényi accounting, which is never below the tight ε.
 """
 
 from collections.abc import Sequence
@@ -18,17 +18,17 @@ from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted
 from dpmed.privacy.rdp import rdp_epsilons
 from dpmed.privacy.several import composed_epsilon
 
-# Histories that are composed tightly; one takes up to a few tenths of a second.
+# Number of histories that are composed tightly; each takes up to a few tenths of a second.
 _MOST_COMPOSED = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """What some units have in common.
+    """A history that several units share.
 
     Attributes:
-        mechanisms: of all their runs together; empty before the first.
-        units: how many units have them.
+        mechanisms: those of all their runs; empty before the first.
+        units: number of units with this history.
         epsilon: ε at the cohort's δ, an upper bound.
         epsilon_rdp: the same by Rényi accounting.
     """
@@ -40,10 +40,10 @@ class History:
 
 
 def spent(snapshot: Snapshot) -> tuple[History, ...]:
-    """What has been spent, the largest ε first.
+    """What has been spent, in order of decreasing ε.
 
     Args:
-        snapshot: of a cohort file; runs that have not ended count with all steps they planned.
+        snapshot: of a cohort file; runs that have not ended count with all their planned steps.
     """
     gathered: dict[Mechanisms, int] = {}
     for places, units in equal_histories(snapshot):
@@ -83,16 +83,16 @@ def median(histories: Sequence[History]) -> float:
 
 
 def require_within(limit: float, snapshot: Snapshot, tokens: frozenset[str]) -> None:
-    """Refuse runs that would take a unit past the limit.
+    """Refuse runs that would take any unit past the limit.
 
     Args:
         limit: the largest ε that any unit may spend.
-        snapshot: of the cohort file, the runs that want to enter in it.
-        tokens: of these runs.
+        snapshot: of the cohort file, including the runs to be entered.
+        tokens: the tokens of these runs.
 
     Raises:
-        InputError: a unit would pass the limit; the message says by how much, what would fit, and how many units could
-            still take part.
+        InputError: a unit would exceed the limit; the message says by how much, what would fit, and how many units
+            could still take part.
     """
     new = [place for place, run in enumerate(snapshot.runs) if run.token in tokens]
     gathered: dict[tuple[Mechanisms, Mechanisms], int] = {}
@@ -102,7 +102,7 @@ def require_within(limit: float, snapshot: Snapshot, tokens: frozenset[str]) -> 
             before = counted(snapshot.runs[place].mechanism for place in places if place not in new)
             gathered[before, entering] = gathered.get((before, entering), 0) + units
     together = [counted((*before, *entering)) for before, entering in gathered]
-    # Rényi accounting is quick and never below the tight ε: only what it does not let pass is composed tightly.
+    # Rényi accounting is quick and never below the tight ε, so only histories that it rejects are composed tightly.
     costs = {
         key: float(bound) if bound <= limit else composed_epsilon(mechanisms, snapshot.delta)
         for key, mechanisms, bound in zip(gathered, together, rdp_epsilons(together, snapshot.delta), strict=True)
@@ -115,7 +115,7 @@ def require_within(limit: float, snapshot: Snapshot, tokens: frozenset[str]) -> 
     able = sum(gathered[key] for key in costs if key not in beyond)
     raise InputError(
         f"its limit is ε = {limit:g} per {snapshot.unit} at δ = {snapshot.delta:g}; of {sum(gathered.values())} "
-        f"{snapshot.unit}s in this training {sum(gathered[key] for key in beyond)} would pass it, with up to "
+        f"{snapshot.unit}s in this training {sum(gathered[key] for key in beyond)} would exceed it, with up to "
         f"ε = {most:.4g}, of which {spent_before:.4g} was spent before; {able} could still take part",
         where="privacy.cohort",
         remedy=_what_fits(before, entering, limit=limit, delta=snapshot.delta),
@@ -123,7 +123,7 @@ def require_within(limit: float, snapshot: Snapshot, tokens: frozenset[str]) -> 
 
 
 def _what_fits(before: Mechanisms, entering: Mechanisms, *, limit: float, delta: float) -> str:
-    first = "Leave out who has no budget left, or plan a run that fits"
+    first = "Leave out units that have no budget left, or plan a run that fits"
     if len(entering) > 1:
         return f"{first}: fewer runs, more noise, or fewer steps."
     (one,) = entering
@@ -132,7 +132,7 @@ def _what_fits(before: Mechanisms, entering: Mechanisms, *, limit: float, delta:
         noise = calibrate_noise(
             epsilon=limit, delta=delta, sampling_rate=one.sampling_rate, steps=one.steps, others=before
         )
-        fits.append(f"privacy.noise_multiplier = {noise:.4g} in place of {one.noise_multiplier:.4g}")
+        fits.append(f"privacy.noise_multiplier = {noise:.4g} instead of {one.noise_multiplier:.4g}")
         steps = calibrate_steps(
             epsilon=limit,
             delta=delta,
@@ -140,9 +140,9 @@ def _what_fits(before: Mechanisms, entering: Mechanisms, *, limit: float, delta:
             noise_multiplier=one.noise_multiplier,
             others=before,
         )
-        fits.append(f"{steps} steps in place of {one.steps}")
+        fits.append(f"{steps} steps instead of {one.steps}")
     except InputError:
-        # Nothing of that kind fits; what does fit is said all the same.
+        # No change of this kind fits; others may.
         pass
     return f"{first}: {' or '.join(fits)}." if fits else f"{first.partition(',')[0]}: nothing else fits any more."
 
@@ -153,8 +153,8 @@ def cost_of(snapshot: Snapshot, planned: SampledGaussian, members: Bool[np.ndarr
     Args:
         snapshot: of the cohort file.
         planned: the run.
-        members: for each unit of the file whether the run trains on it.
-        new: units of the run that are not in the file yet.
+        members: for each unit in the file, whether the run trains on it.
+        new: number of the run's units that are not in the file yet.
     """
     worst = composed_epsilon((planned,), snapshot.delta) if new else 0.0
     for places, _ in equal_histories(_only(snapshot, members)):

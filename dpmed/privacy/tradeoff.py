@@ -1,12 +1,12 @@
-"""The trade-off curve of T steps: how often a test for one patient's data can be right, from above and from below.
+"""The trade-off curve of T steps: how often a test for one patient's data can be right, bounded from above and below.
 
 A test of "the target took part in the training" against "the target did not" has a false-positive rate (FPR) and a
 true-positive rate (TPR). The upper curve is the best test's against the dominating pair of the composition, so no test
-of the real adversary lies above it. The lower curve is what one real test reaches, which sums up rounded losses; the
-best test lies above it. What is between them is what the grid costs.
+of the real adversary lies above it. The lower curve is that of one real test, which sums rounded losses; the best test
+lies above it. The gap between them is the cost of the grid.
 
-The relaxed adversary's curve rests on an assumption about what the adversary knows; it is no guarantee of differential
-privacy.
+The relaxed adversary's curve relies on an assumption about what the adversary knows; it is not a differential privacy
+guarantee.
 """
 
 import math
@@ -27,19 +27,19 @@ from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, partic
 
 Vector = Float[np.ndarray, " n"]
 
-# Added variance of one step, as a share of its own: with it TPR rises by at most a few hundredths of a percent.
+# Variance added to one step, relative to its own: it raises TPR by at most a few hundredths of a percent.
 _GRID_ERROR = 4e-5
 _ROUNDING = 1e-7
-# Losses this far above all thresholds: P has less than e^-30 of the FPR there.
+# Losses this far above any threshold have less than e^-30 of the FPR as their mass under P.
 _CAP_MARGIN = 30.0
-# Where a simple test comes this close to what is possible at all, the possible is the bound.
+# If a simple test comes this close to the theoretical maximum, that maximum is taken as the bound.
 _SATURATED = 1e-5
 _TILTS = np.linspace(0.1, 0.9, 9)
 
 
 @dataclass(frozen=True)
 class Power:
-    """The TPR of the best test at one FPR, from above and from below."""
+    """Upper and lower bounds on the TPR of the best test at one FPR."""
 
     upper: float
     lower: float
@@ -50,8 +50,8 @@ class BestTest:
     """The best test of a dominating pair at one FPR.
 
     Attributes:
-        tpr: its TPR, at least that of any test of the true pair.
-        log_threshold: the privacy loss above which it says yes; at it, a coin decides.
+        tpr: its TPR, which is at least that of any test of the true pair.
+        log_threshold: the privacy loss above which the answer is yes; exactly at the threshold it is random.
     """
 
     tpr: float
@@ -67,7 +67,7 @@ class Composition:
         noise_multiplier: σ > 0.
         sampling_rate: q in (0, 1].
         steps: T >= 1.
-        others: further steps, as of other runs.
+        others: further steps, such as those of other runs.
     """
 
     adversary: Adversary
@@ -78,7 +78,7 @@ class Composition:
 
     @classmethod
     def of(cls, mechanisms: Sequence[SampledGaussian], adversary: Adversary) -> "Composition":
-        """The composition of some mechanisms, at least one step, in whatever order."""
+        """The composition of mechanisms with at least one step, in any order."""
         first, *others = counted(mechanisms)
         return cls(
             adversary=adversary,
@@ -97,7 +97,7 @@ class Composition:
         return (own, *self.others)
 
     def power(self, fpr: float) -> Power:
-        """TPR at `fpr` in (0, 1) of the best test, as an interval that holds it.
+        """An interval that contains the TPR of the best test at `fpr` in (0, 1).
 
         Source: Kaissis et al. (2023), reconstruction robustness by hypothesis testing; Hayes et al. (2023), the blow-up
         function; for the relaxed adversary Ziller et al. (2024).
@@ -110,7 +110,7 @@ class Composition:
         return _power(self, fpr)
 
     def upper_power(self, fpr: float) -> float:
-        """The upper end of `power` alone, in a third of its time."""
+        """Only the upper end of `power`, in a third of the time."""
         if self.is_gaussian:
             return self.power(fpr).upper
         if loudest_step_power(self, fpr) >= _ceiling(self, fpr) * (1 - _SATURATED):
@@ -121,7 +121,7 @@ class Composition:
         return _bounded_upper(self, summed, _fitted_window(summed, fpr), fpr)
 
     def best_test(self, fpr: float) -> BestTest:
-        """The best test of the dominating pair; where noise is small, its TPR may be above `upper_power`."""
+        """The best test of the dominating pair; if the noise is small, its TPR may be above `upper_power`."""
         if self.is_gaussian:
             place = -float(special.ndtri(fpr))
             return BestTest(self.power(fpr).upper, self.shift * (place - 0.5 * self.shift))
@@ -129,7 +129,7 @@ class Composition:
         return _upper(summed, _fitted_window(summed, fpr), fpr)
 
     def advantage(self) -> float:
-        """The largest TPR - FPR of any test, from above: the membership inference advantage, total variation."""
+        """An upper bound on TPR - FPR of any test: the membership inference advantage, or total variation."""
         if self.is_gaussian:
             return 2 * _normal_cdf(0.5 * self.shift) - 1
         return _advantage(self)
@@ -146,14 +146,14 @@ class Composition:
 
     @property
     def participation(self) -> float:
-        """The chance of ever taking part, 1 - ∏(1 - q)^T: what a test can be sure of at most, but for luck."""
+        """The probability of ever taking part, 1 - ∏(1 - q)^T: beyond it, any test has to guess."""
         return participation(self.mechanisms)
 
     def capped(self, fpr: float) -> SummedLoss:
-        """The privacy loss of all steps, less what decides a test of this FPR by itself.
+        """The privacy loss of all steps, without losses so large that one alone decides a test of this FPR.
 
-        A threshold t has an FPR of at most exp(-t), so the test's is at most log(1 / fpr); and a sum with one loss
-        above the cap is above that, however low all others are.
+        A threshold t has an FPR of at most exp(-t), so the test's threshold is at most log(1 / fpr); and a sum with one
+        loss above the cap exceeds that, however low all others are.
         """
         parts = parts_of(self.mechanisms, self.adversary)
         cap = -math.log(fpr) - summed_loss(parts).base + _CAP_MARGIN
@@ -192,15 +192,15 @@ def _bounded_upper(composition: Composition, summed: SummedLoss, window: Window,
 
 
 def _ceiling(composition: Composition, fpr: float) -> float:
-    # Even an adversary who is told who took part when can only guess for one who never did.
+    # Even an adversary who is told who took part in each step can only guess about a target who never did.
     certain = composition.participation
     return certain + (1 - certain) * fpr
 
 
 def loudest_step_power(composition: Composition, fpr: float) -> float:
-    """TPR of a simple real test: yes if any step shows more than a threshold, else a coin that uses up the FPR.
+    """TPR of a simple real test: yes if any step exceeds a threshold, otherwise a random answer that uses up the FPR.
 
-    A lower bound for the best test, and as good as it where noise is small: there the grid has nothing to add.
+    A lower bound for the best test, and just as good if the noise is small, where the grid adds nothing.
     """
     mechanisms = composition.mechanisms
     steps = sum(one.steps for one in mechanisms)
@@ -218,11 +218,11 @@ def loudest_step_power(composition: Composition, fpr: float) -> float:
 
 
 def certain_power(summed: SummedLoss, fpr: float) -> float:
-    """A lower bound on TPR by Chernoff, for the test whether the sum is above a threshold: near 1 with large losses.
+    """A Chernoff lower bound on the TPR of testing whether the sum is above a threshold: near 1 for large losses.
 
     Args:
-        summed: the losses, less those that are a sure yes.
-        fpr: of the test, at most.
+        summed: the losses, without those that are a certain yes.
+        fpr: the largest FPR of the test.
     """
     left = fpr - ever(summed, summed.missing[0])
     if left <= 0:
@@ -234,7 +234,7 @@ def certain_power(summed: SummedLoss, fpr: float) -> float:
 
 
 def _tilt_for_fpr(summed: SummedLoss, fpr: float) -> float:
-    """The θ in [0, 1] whose tilted mean is about where the test's threshold lies."""
+    """The θ in [0, 1] whose tilted mean is approximately the test's threshold."""
 
     def exponent(tilt: float) -> float:
         moment, mean, _ = summed.cumulants(tilt)
@@ -257,7 +257,7 @@ def _upper(summed: SummedLoss, window: Window, fpr: float) -> BestTest:
     composed = compose(summed, window, anchor=1.0, share=share_under_q)
     under_q = composed.untilted()
     under_p = composed.untilted(-1.0)
-    # A step above the cap or above the grid is a sure yes; so is a sum above the window, which is hardly ever.
+    # A step above the cap or above the grid is a certain yes; so is a sum above the window, which is very rare.
     sure = ever(summed, summed.missing[1] + composed.above)
     sure += _above_window(summed, float(composed.losses[-1])) + _lost(summed, window)
     tpr, at = _tpr(under_p, under_q, fpr, sure=sure)
@@ -265,48 +265,48 @@ def _upper(summed: SummedLoss, window: Window, fpr: float) -> BestTest:
 
 
 def _above_window(summed: SummedLoss, place: float) -> float:
-    """A bound on the mass under Q of sums above `place`, by Chernoff with some exponents."""
+    """A Chernoff bound, the best over several exponents, on the mass under Q of sums above `place`."""
     spread = math.sqrt(summed.cumulants(1.0)[2]) + 1e-300
     tilts = 1 + np.geomspace(0.1, 30.0, 8) / spread
     return min(summed.chernoff_above(tilt=float(tilt), place=place) for tilt in tilts)
 
 
 def _lost(summed: SummedLoss, window: Window) -> float:
-    """What of Q was lost on the way to the coarse grid."""
+    """The mass of Q that was lost on the way to the coarse grid."""
     return lost_above(summed, window) if window.ratio > 1 else 0.0
 
 
 def _lower(summed: SummedLoss, window: Window, fpr: float) -> float:
-    """TPR at `fpr` of a real test: the sum of losses rounded at random to the grid, the same under P and Q."""
+    """TPR at `fpr` of a real test on the sum of losses rounded at random to the grid, identically under P and Q."""
     under_p, under_q = (compose(summed, window, anchor=anchor, share=share_by_place) for anchor in (0.0, 1.0))
     alarms = ever(summed, summed.missing[0] + under_p.above_p)
-    # What comes back above the window after it was below it is no more than what is lost above it.
+    # The mass that wraps round from below the window to its top is no more than the mass lost above it.
     sure = ever(summed, summed.missing[1] + under_q.above) - _lost(summed, window)
     allowed = max(fpr - alarms, 0.0)
     return max(0.0, _tpr(under_p.untilted(), under_q.untilted(), allowed, sure=sure)[0] - _ROUNDING * fpr)
 
 
 def _tpr(under_p: Vector, under_q: Vector, fpr: float, *, sure: float) -> tuple[float, int]:
-    """TPR and threshold of the test that says yes above a threshold, and by a coin at it, so that its FPR is `fpr`.
+    """TPR and threshold of the test that says yes above a threshold, and at random at it, so that its FPR is `fpr`.
 
     Args:
-        under_p: masses of the sums under P, in rising order of the loss.
+        under_p: masses of the sums under P, in increasing order of the loss.
         under_q: likewise under Q.
         fpr: the rate.
-        sure: what of Q stands not in `under_q`, because one step alone says yes.
+        sure: the mass of Q that is not in `under_q` because one step alone decides for yes.
 
     Returns:
-        TPR, and the threshold's place on the grid; -1 for a test that always says yes.
+        TPR, and the threshold's index on the grid; -1 for a test that always says yes.
     """
     tail = np.cumsum(under_p[::-1])[::-1]
     if tail[0] <= fpr:
         return 1.0, -1
-    # The last grid point whose upper tail is still above the rate: there the coin decides.
+    # The last grid point whose upper tail is still above the rate, at which the answer is random.
     at = max(int(np.searchsorted(-tail, -fpr, side="left")) - 1, 0)
     beyond = float(tail[at + 1]) if at + 1 < len(tail) else 0.0
     share = min(max((fpr - beyond) / float(under_p[at]), 0.0), 1.0) if under_p[at] > 0 else 1.0
     missed = float(under_q[:at].sum()) + (1 - share) * float(under_q[at])
-    if missed < 0.5:  # noqa: PLR2004 of two complements the smaller keeps more digits
+    if missed < 0.5:  # noqa: PLR2004 the smaller of two complements keeps more digits
         return 1.0 - missed, at
     return sure + float(under_q[at + 1 :].sum()) + share * float(under_q[at]), at
 
@@ -320,6 +320,6 @@ def _advantage(composition: Composition) -> float:
     tilt = min(max(root(summed.mean, 0.0, 1.0), 0.0), 1.0)
     composed = compose(summed, _window(summed, tilt), anchor=1.0, share=share_under_q)
     below = composed.losses <= 0
-    # Total variation is 1 less the overlap, each half of which lies where it is the smaller density.
+    # Total variation is 1 minus the overlap, computed for each half where its density is the smaller one.
     overlap = float(composed.untilted()[below].sum()) + float(composed.untilted(-1.0)[~below].sum())
     return min(max(1.0 - overlap, 0.0) + _ROUNDING, composition.participation)

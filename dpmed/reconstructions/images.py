@@ -1,4 +1,4 @@
-"""Originals and recovered images on the disk: between normalised arrays and the files that a manifest promises."""
+"""Originals and recovered images on disk: converts between normalised arrays and the files listed in a manifest."""
 
 import io
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class ImageFiles:
         return low.astype(np.float32), high.astype(np.float32)
 
     def denormalise(self, images: Images) -> Images:
-        """Stored values of normalised images, clipped to the value range."""
+        """The stored values of normalised images, clipped to the value range."""
         stored = self.info.scaling.undo(images.astype(np.float64))
         return np.clip(stored, *self.value_range).astype(np.float32)
 
@@ -54,7 +54,7 @@ class ImageFiles:
 
         Args:
             root: the folder of the manifest.
-            names: relative to it, as the manifest gives them.
+            names: paths relative to it, as in the manifest.
             images: with stored values.
         """
         for name, image in zip(names, images, strict=True):
@@ -74,10 +74,10 @@ class ImageFiles:
 
 
 def image_files(dataset: Dataset, split: Split) -> ImageFiles:
-    """How to write images of a data set.
+    """How to write the images of a data set.
 
-    Pixels have a range by themselves, and windowed scans that of their window. Other intensities take that of some
-    samples outside the training set, so that nothing is learnt from the images that are attacked.
+    Pixels have a natural range, and windowed scans that of their window. For other intensities, the range is that of
+    some samples outside the training set, so that nothing is learnt from the attacked images.
     """
     info = dataset.info
     if info.value_range is not None:

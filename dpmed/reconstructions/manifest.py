@@ -1,7 +1,7 @@
-"""What a folder of reconstructions holds: the description that `reconstruct` writes, and `match` and `visualize` read.
+"""The description of a folder of reconstructions, which `reconstruct` writes and `match` and `visualize` read.
 
-A folder is read by its manifest, never by the names in it, and the manifest may come from elsewhere: every field is
-checked, and no path in it may lead out of the folder.
+A folder is read through its manifest, never by listing file names. The manifest may come from elsewhere, so every field
+is checked, and no path in it may lead out of the folder.
 """
 
 import math
@@ -17,20 +17,20 @@ from dpmed.errors import InputError
 from dpmed.fields import read_fields
 from dpmed.files import inside, write_json
 
-# Of an attack that is not finished.
+# The manifest of an unfinished attack.
 UNFINISHED_NAME = "unfinished.json"
 MANIFEST_NAME = "manifest.json"
 ORIGINALS = "originals"
 NON_PRIVATE = "non-private"
 SENSITIVE = (
-    "Recovered and original images may show patients: keep this folder where the training data itself may be kept, "
+    "Recovered and original images may show patients: keep this folder only where the training data may be kept, "
     "use it to audit your own training, and do not pass it on."
 )
 _MOST_BYTES = 1 << 24
 _STRICT = ConfigDict(strict=True, allow_inf_nan=False)
 
 Count = Annotated[int, Field(ge=1, le=10**6)]
-# Far below the largest float, so that squares are finite too.
+# Far below the largest float, so that squares are also finite.
 NonNegative = Annotated[float, Field(ge=0, le=1e150)]
 Bound = Annotated[float, Field(ge=-1e150, le=1e150)]
 _PICTURE_AXES = 3
@@ -39,16 +39,16 @@ Side = Annotated[int, Field(ge=1, lt=1 << 16)]
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """One strength of the noise.
+    """One noise level.
 
     Attributes:
         name: its label, `eps=1e+06` or `non-private`.
         folder: the folder of its images, relative to the manifest.
-        epsilon: what the label says; None without privacy (as are the next two).
-        epsilon_pld: ε of the same noise by privacy loss distributions; None where it is not finite.
-        epsilon_rdp: ε of the same noise by Rényi DP; None where it is not finite.
+        epsilon: ε in the label; None without privacy (as are the next two).
+        epsilon_pld: ε of the same noise by privacy-loss distributions; None if it is not finite.
+        epsilon_rdp: ε of the same noise by Rényi DP; None if it is not finite.
         noise_multiplier: noise standard deviation over clipping norm; 0 without privacy.
-        counts: how many images were recovered from each batch; they are numbered from 0. Empty before the attack.
+        counts: number of images recovered from each batch, numbered from 0; empty before the attack.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = {**_STRICT, "extra": "forbid"}
@@ -63,7 +63,7 @@ class Level:
 
     def __post_init__(self) -> None:
         if self.folder in {"", ORIGINALS}:
-            raise ValueError(f"must have a folder of its own, not {self.folder!r}")
+            raise ValueError(f"must have its own folder, not {self.folder!r}")
 
     @property
     def is_private(self) -> bool:
@@ -73,7 +73,7 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """What was attacked, how, and where its images lie.
+    """What was attacked, how, and where the images are.
 
     Attributes:
         command: the command that wrote the folder.
@@ -82,18 +82,18 @@ class Manifest:
         config: name of the config that was attacked.
         attack: name of the attack.
         settings: further settings of the attack, for the report.
-        accountant: `pld` or `rdp`, which ε the levels mean.
+        accountant: `pld` or `rdp`, to which the ε of the levels refers.
         delta: δ of every level; None if no level is private.
-        sampling_rate: the chance of a record to be in a step.
-        steps: training steps that the noise is meant for.
+        sampling_rate: the probability that a record takes part in a step.
+        steps: number of training steps that the noise is calibrated for.
         batches: number of batches attacked.
         batch_size: originals in each batch, numbered from 0.
         train_size: records that the sampling rate refers to; None if unknown.
-        shape: of an image, `(*space, channel)`, two or three axes of space.
+        shape: shape of an image, `(*space, channel)`, with two or three spatial axes.
         value_range: lowest and highest value; a PNG's 0 and 255 stand for them, and an `.npy` holds the values.
         stored: `png` (rounded to 8 bits, so that fine detail is lost) or `npy`.
-        levels: the strengths of the noise.
-        sensitive: a warning for whoever opens the file.
+        levels: the noise levels.
+        sensitive: a warning to anyone who opens the file.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = _STRICT
@@ -130,12 +130,12 @@ class Manifest:
                 raise ValueError(f"two levels have the same {name}")
 
     def to_json(self) -> dict[str, Any]:
-        """The manifest as JSON can hold it."""
+        """The manifest as JSON types."""
         return asdict(self)
 
     @property
     def config_stem(self) -> str:
-        """The config's name as a part of a file name."""
+        """The config's name for use in file names."""
         return re.sub(r"[^A-Za-z0-9_.-]+", "-", self.config).strip(".-")[:40] or "config"
 
     def originals(self, batch: int) -> list[str]:
@@ -143,7 +143,7 @@ class Manifest:
         return [f"{ORIGINALS}/{batch}/{index}.{self.stored}" for index in range(self.batch_size)]
 
     def reconstructions(self, level: Level, batch: int) -> list[str]:
-        """Paths of what was recovered from a batch at a level, relative to the manifest."""
+        """Paths of the images recovered from a batch at a level, relative to the manifest."""
         return [f"{level.folder}/{batch}/{index}.{self.stored}" for index in range(level.counts[batch])]
 
 
@@ -155,7 +155,7 @@ def level_name(epsilon: float | None) -> str:
     if epsilon == power:
         return f"eps={epsilon:.0e}"
     rounded = f"{epsilon:.6g}"
-    # Rounding must not turn a neighbour of 10^6 into it.
+    # Rounding must not turn a number near 10^6 into 10^6.
     return f"eps={epsilon!r}" if float(rounded) == power else f"eps={rounded}"
 
 
@@ -171,7 +171,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read and check `manifest.json` of a folder of reconstructions.
 
     Raises:
-        InputError: the folder has no manifest, or one that does not hold what it should.
+        InputError: the folder has no manifest, or an invalid one.
     """
     path = folder / MANIFEST_NAME
     if not path.is_file():
@@ -179,7 +179,7 @@ def read_manifest(folder: Path) -> Manifest:
         remedy = "Give the folder that `dpmed reconstruct` wrote."
         if (folder / UNFINISHED_NAME).is_file():
             problem = "the attack was interrupted before it was finished"
-            remedy = f"Give its `dpmed reconstruct` command again with --out {folder}: it goes on where it stopped."
+            remedy = f"Repeat its `dpmed reconstruct` command with --out {folder}: it continues where it stopped."
         raise InputError(problem, where=str(folder), remedy=remedy)
     manifest = read_fields(path, _MANIFEST, most_bytes=_MOST_BYTES)
     for level in manifest.levels:

@@ -1,1 +1,1 @@
-"""What lies between dpmed and the machine: compiler, memory, processes."""
+"""The interface between dpmed and the machine: compiler, memory, processes."""

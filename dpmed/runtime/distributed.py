@@ -1,8 +1,8 @@
-"""Several processes, on one host or on many, that train one model together.
+"""Several processes, on one or many hosts, that train one model together.
 
 All run the same program on their own devices. Only the first prints, draws secrets and writes files; they agree on
-whatever could differ between them, such as a request to stop. `jax.distributed` connects them: what they exchange
-travels over the cluster's own network, unencrypted.
+anything that could differ between them, such as a request to stop. `jax.distributed` connects them; they exchange data
+over the cluster's own network, unencrypted.
 """
 
 import json
@@ -23,11 +23,11 @@ Launcher = Literal["explicit", "slurm", "ompi"]
 
 _ADDRESS, _COUNT, _NUMBER = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 _OMPI_COUNT, _OMPI_NUMBER, _OMPI_URI = "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "OMPI_MCA_orte_hnp_uri"
-# Only the steps that srun starts have a list of nodes; the script around them is one process.
+# Only steps started by srun have a list of nodes; the surrounding script is a single process.
 _SLURM_STEP, _SLURM_COUNTS = "SLURM_STEP_NODELIST", ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")
 _SLURM_NUMBER = "SLURM_PROCID"
 _OMPI_LOCAL, _LOCAL_DEVICES = "OMPI_COMM_WORLD_LOCAL_RANK", "JAX_LOCAL_DEVICE_IDS"
-# At its end a process waits for the first one, which still scores the test and draws figures.
+# At the end, processes wait for the first one, which still evaluates the test split and draws figures.
 _LONGEST_END = 24 * 3600
 _LAST_WORDS = 1.0
 
@@ -37,11 +37,11 @@ class Launch:
     """What the environment says about processes that were started together.
 
     Attributes:
-        launcher: who started them.
-        world_size: how many they are, at least 2.
-        index: which of them this is, from 0.
-        address: `host:port` at which the first is met; None where JAX finds it.
-        device: which of its host's devices this process uses; None where JAX decides.
+        launcher: what started them.
+        world_size: number of processes, at least 2.
+        index: index of this process, from 0.
+        address: `host:port` of the first process; None if JAX finds it.
+        device: which of its host's devices this process uses; None if JAX decides.
     """
 
     launcher: Launcher
@@ -56,8 +56,8 @@ class Processes:
     """The processes of a run.
 
     Attributes:
-        world_size: how many they are.
-        index: which of them this is, from 0.
+        world_size: number of processes.
+        index: index of this process, from 0.
     """
 
     world_size: int = 1
@@ -65,25 +65,25 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this one prints and writes."""
+        """Whether this process prints and writes."""
         return self.index == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` is true in any of them. All must call this at the same point, as everything below."""
+        """Whether `flag` is true in any process. All must call this at the same point, as with the methods below."""
         if self.world_size == 1:
             return flag
         return bool(_gathered([flag]).any())
 
     def smallest(self, value: int) -> int:
-        """The smallest of their values."""
+        """The smallest value of all processes."""
         return min(self._told(value))
 
     def first(self, value: Any) -> Any:
-        """The first process's value, which JSON can express."""
+        """The value of the first process, which must be serialisable as JSON."""
         return self._told(value if self.is_first else None)[0]
 
     def require_alike(self, what: str, value: str) -> None:
-        """Check that all processes hold the same value.
+        """Check that all processes have the same value.
 
         Raises:
             RunError: they do not.
@@ -94,7 +94,7 @@ class Processes:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A block that the processes do not communicate in; if it fails in one of them, all end.
+        """A block without communication between processes; if it fails in one of them, all end.
 
         Raises:
             RunError: it failed in another process.
@@ -113,7 +113,7 @@ class Processes:
             return [value]
         content = json.dumps(value).encode()
         longest = int(_gathered([len(content)]).max())
-        # JSON ends with any number of blanks.
+        # JSON may be followed by any number of spaces.
         rows = _gathered(list(content.ljust(longest)))
         return [json.loads(bytes(row.tolist())) for row in rows]
 
@@ -186,7 +186,7 @@ def leave(code: int | str | None) -> NoReturn:
     if code and has_company():
         sys.stdout.flush()
         sys.stderr.flush()
-        # When the first process ends, JAX aborts the others, perhaps before they have printed their own message.
+        # When the first process ends, JAX aborts the others, possibly before they have printed their own message.
         time.sleep(_LAST_WORDS if _joined.is_first else 0)
         os._exit(code if isinstance(code, int) else 1)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""How functions are compiled for this machine's device."""
+"""Compiles functions for this machine's device."""
 
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property
@@ -6,17 +6,17 @@ from typing import Any
 
 import jax
 
-# XLA's CPU compiler hands parts of a program to a library of its own, under which convolutions of large maps keep a
-# single core busy. Only reductions are left to it.
+# XLA's CPU compiler delegates parts of a program to a library that uses only one core for convolutions of large maps.
+# It is only allowed to handle reductions.
 _CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 class Compiled:
-    """A function under `jax.jit`, with the options under which this device is fast.
+    """A function under `jax.jit`, with the options that make it fast on this device.
 
     Args:
-        function: of arrays; not to be called from within another compiled function.
-        donate: numbers of arguments whose memory may be used for results.
+        function: a function of arrays; must not be called from within another compiled function.
+        donate: indices of arguments whose memory may be reused for results.
     """
 
     def __init__(self, function: Callable[..., Any], *, donate: int | Sequence[int] = ()) -> None:
@@ -33,13 +33,13 @@ class Compiled:
 
     @cached_property
     def _jitted(self) -> Any:
-        # Made when it is first called: asking for the device starts it.
+        # Made on the first call, since querying the device initialises it.
         return jax.jit(self._function, donate_argnums=self._donate, compiler_options=compiler_options())
 
 
 @cache
 def compiler_options() -> dict[str, str]:
-    """XLA's options for the default device; none where its compiler does not know them."""
+    """XLA's options for the default device; none if its compiler does not support them."""
     if jax.default_backend() != "cpu":
         return {}
     try:

@@ -1,4 +1,4 @@
-"""How this process deals with the memory that it frees."""
+"""Controls what this process does with freed memory."""
 
 import ctypes
 import gc
@@ -7,7 +7,7 @@ import sys
 from functools import cache
 from pathlib import Path
 
-# glibc's numbers for mallopt (malloc.h).
+# glibc's constants for mallopt (malloc.h).
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _NEVER, _GROWTH = -1, 64 << 20
 _KEPT_SHARE = 4
@@ -26,12 +26,12 @@ class _MallocInfo(ctypes.Structure):
 def keep_freed_memory() -> bool:
     """Let this process keep freed memory for its next use, and take all of it from one heap.
 
-    A training step frees some hundred megabytes and asks for them again in the next step. By default each round goes
-    back to the kernel, which hands out zeroed pages one by one: a third of a private step's time on the CPU. To be
-    called before any thread is started; `limit_kept_memory` bounds what is kept.
+    A training step frees some hundred megabytes and allocates them again in the next step. By default, each time they
+    are returned to the kernel, which then provides zeroed pages one by one: a third of a private step's time on the
+    CPU. Must be called before any thread is started; `limit_kept_memory` bounds what is kept.
 
     Returns:
-        Whether the C library is glibc and took the settings; elsewhere nothing changes.
+        Whether the C library is glibc and accepted the settings; otherwise nothing changes.
     """
     library = _glibc()
     if library is None:
@@ -52,13 +52,13 @@ def collect_rarely() -> None:
 def limit_kept_memory() -> None:
     """Return freed memory to the kernel once it is more than a quarter of the machine's.
 
-    A kept block may lose a few bytes to something that stays, and then not hold the same request again: for some
-    rounds the heap grows by a block each. To be called once a round.
+    A kept block may lose a few bytes to a lasting allocation and then be too small for the same request: for some
+    rounds, the heap grows by one block each. Must be called once per round.
     """
     library = _glibc()
     if library is None:
         return
-    # What was returned before still counts as free there, but is not resident.
+    # Memory returned earlier still counts as free there, but is not resident.
     kept = _resident_memory() - library.mallinfo2().uordblks
     if kept > machine_memory() // _KEPT_SHARE:
         library.malloc_trim(ctypes.c_size_t(0))
@@ -80,7 +80,7 @@ def _resident_memory() -> int:
 
 @cache
 def machine_memory() -> int:
-    """Bytes that this process may use: the machine's, or fewer where a container says so."""
+    """Bytes that this process may use: the machine's, or fewer if a container limits them."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _CGROUP_LIMIT.read_text(encoding="ascii").strip() if _CGROUP_LIMIT.exists() else "max"
     return min(physical, int(limit)) if limit.isdigit() else physical

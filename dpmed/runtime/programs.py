@@ -1,8 +1,9 @@
-"""Compiled programs of earlier calls, so that the second run of a kind starts in seconds.
+"""Reuses compiled programs of earlier calls, so that the second run of a kind starts in seconds.
 
-JAX itself keeps and finds them; here is decided where, for whom and how much. A program is machine code: whoever can
-write into its folder can run code as its reader. So the folder is its owner's alone, and one that others could have
-written into is left unused. It holds programs, never data: what is trained on is handed to a program, not built in.
+JAX itself stores and finds them; this module decides where, for whom and how many. A program is machine code: anyone
+who can write to its folder can run code as its reader. The folder therefore belongs to its owner alone, and one that
+others could have written to is not used. It holds programs, never data: training data are passed to a program, not
+built into it.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from pathlib import Path
 
 FOLDER = "programs"
 _LARGEST_BYTES = 1 << 30
-# What compiles faster than this is not worth a file.
+# Programs that compile faster than this are not worth a file.
 _SLOW_SECONDS = 0.03
 _UNUSED_SECONDS = 30 * 24 * 3600
 _OTHERS = 0o077
@@ -26,28 +27,28 @@ _CPU_INFO = Path("/proc/cpuinfo")
 def keep_programs(environment: MutableMapping[str, str], base: Path) -> Path | None:
     """Tell JAX, which reads its settings when it is imported, where compiled programs are kept.
 
-    Several processes may share the folder: JAX locks it. A damaged program is compiled anew, each time. What the user
-    has set for JAX's own cache stays as it is: JAX_ENABLE_COMPILATION_CACHE=false turns it off.
+    Several processes may share the folder: JAX locks it. A damaged program is compiled again, each time. The user's own
+    settings for JAX's cache are respected: JAX_ENABLE_COMPILATION_CACHE=false turns it off.
 
     Args:
-        environment: of this process, before JAX is imported.
+        environment: that of this process, before JAX is imported.
         base: dpmed's folder for caches.
 
     Returns:
-        The folder; None where none is used.
+        The folder; None if none is used.
     """
     if any(name in environment for name in ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE")):
         return None
     folder = base / FOLDER / _kind_of_machine()
     try:
-        # Not by `parents`, which makes them for everyone.
+        # Not with `parents`, which would make them accessible to everyone.
         for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
             missing.mkdir(exist_ok=True, mode=0o700)
         _forget_others(folder)
         if not _is_ours_alone(folder) or not _is_ours_alone(folder.parent):
             return None
     except OSError:
-        # A home that cannot be written to is no reason not to compute.
+        # A read-only home directory is no reason not to compute.
         return None
     environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     environment.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_LARGEST_BYTES))
@@ -57,14 +58,14 @@ def keep_programs(environment: MutableMapping[str, str], base: Path) -> Path | N
 
 
 def keep_no_programs() -> None:
-    """Neither find nor keep compiled programs from here on."""
+    """Stop using and storing compiled programs."""
     import jax
 
     jax.config.update("jax_enable_compilation_cache", False)  # type: ignore[no-untyped-call] # jax gives it no types
 
 
 def _kind_of_machine() -> str:
-    """Programs run where they were compiled for: the same compiler and the same instructions of the processor."""
+    """Programs only run where they were compiled for: with the same compiler and processor instructions."""
     versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib")]
     words = [platform.machine(), platform.system()]
     if _CPU_INFO.is_file():
@@ -79,7 +80,7 @@ def _is_ours_alone(folder: Path) -> bool:
 
 
 def _forget_others(folder: Path) -> None:
-    """Remove what other versions have left and nobody has used for a month."""
+    """Remove files of other versions that have not been used for a month."""
     os.utime(folder)
     for other in folder.parent.iterdir():
         if other != folder and other.is_dir() and other.stat().st_mtime < time.time() - _UNUSED_SECONDS:

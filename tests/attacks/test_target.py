@@ -17,7 +17,7 @@ from tests.attacks.asking import SMALL
 @pytest.mark.parametrize("kind", ["automatic", "per-layer", "adaptive"])
 def test_clipping_that_attacks_do_not_model_is_refused(kind):
     config = load_config("quickstart", [f"privacy.clipping={kind}"]).config
-    with pytest.raises(InputError, match="flat clipping only") as refused:
+    with pytest.raises(InputError, match="only support updates with flat clipping") as refused:
         target_plan(config, Silent())
     assert refused.value.where == "privacy.clipping"
     assert refused.value.exit_code == 2

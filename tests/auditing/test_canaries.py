@@ -80,7 +80,7 @@ def test_the_noise_and_a_doubled_clipping_norm_are_measured(monkeypatch):
 
 
 def test_what_cannot_be_audited_is_refused():
-    with pytest.raises(InputError, match="moves the clipping norm"):
+    with pytest.raises(InputError, match="changes the clipping norm"):
         observe_gradients(plan("privacy.clipping=adaptive"), INCLUDED, Silent())
 
 

@@ -53,7 +53,7 @@ TABLES = {
     "duplicate row": (
         "image,label\na.png,x\nb.png,y\na.png,x\n",
         [],
-        "line 4: image = 'a.png' stands on line 2 already. Mend",
+        "line 4: image = 'a.png' is already on line 2. Correct",
     ),
     "patient in two parts": (
         PATIENTS + "a.png,x,P1,train\nb.png,y,P2,test\nc.png,y,P1,test\n",
@@ -63,7 +63,7 @@ TABLES = {
     "label outside the classes": (
         "image,label\na.png,x\nb.png,y\nc.png,q\n",
         ['data.class_names=["x","y"]'],
-        "line 4: label = 'q' is none of data.class_names. Mend",
+        "line 4: label = 'q' is not in data.class_names. Correct",
     ),
     "label that is not 0 or 1": (
         "image,m,n\na.png,0,1\nb.png,1,5\n",
@@ -78,7 +78,7 @@ TABLES = {
     "mask with an unknown value": (
         "image,mask\na.png,seven.png\n",
         ["data.labels=", "data.mask=mask", 'data.class_names=["no","yes"]'],
-        "line 2: ROOT/seven.png: holds the value 7, but the classes are 0 to 1. Mend the file",
+        "line 2: ROOT/seven.png: holds the value 7, but the classes are 0 to 1. Correct the file",
     ),
     "damaged file of a series": (
         "image,label\nP1,x\nP2,y\nP3,x\n",

@@ -33,7 +33,7 @@ def test_an_unreadable_file_ends_with_1_after_all_others_are_done(dpmed, digits_
     assert done.returncode == 1
     assert "1 of 3 inputs could not be read" in done.stderr
     assert json.loads(done.stdout)["errors"] == 1
-    assert "is no PNG, JPEG or TIFF picture" in (tmp_path / "out" / "predictions.csv").read_text()
+    assert "is not a PNG, JPEG or TIFF picture" in (tmp_path / "out" / "predictions.csv").read_text()
 
 
 def test_wrong_use_is_one_message(dpmed, digits_run, pictures, tmp_path):

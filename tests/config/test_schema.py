@@ -42,7 +42,7 @@ def test_exactly_two_of_three_determine_a_private_run(given):
     if len(given) == 2:
         assert with_targets(given).privacy is not None
     else:
-        with pytest.raises(ValidationError, match=f"given are {'none' if not given else 'privacy|training'}"):
+        with pytest.raises(ValidationError, match=f"the config gives {'none' if not given else 'privacy|training'}"):
             with_targets(given)
 
 
@@ -56,7 +56,7 @@ def test_a_risk_stands_in_the_place_of_epsilon_and_names_its_adversary():
     risk = {"max_reconstruction_risk": 0.1, "adversary": "relaxed"}
     assert with_targets(["epochs"], **risk).privacy.adversary == "relaxed"
     for given in (["epochs", "epsilon"], ["noise_multiplier"], []):
-        with pytest.raises(ValidationError, match="max_reconstruction_risk goes with"):
+        with pytest.raises(ValidationError, match="max_reconstruction_risk needs"):
             with_targets(given, **risk)
     with pytest.raises(ValidationError, match="together or not at all"):
         with_targets(["epochs"], max_reconstruction_risk=0.1)
@@ -69,7 +69,7 @@ def test_no_noise_brings_the_risk_under_what_guessing_reaches():
     assert with_targets(["epochs"], **risk, prior=0.09).privacy.prior == 0.09
     with pytest.raises(ValidationError, match=r"is not above privacy\.prior"):
         with_targets(["epochs"], **risk, prior=0.1)
-    with pytest.raises(ValidationError, match=r"privacy\.prior has a meaning with"):
+    with pytest.raises(ValidationError, match=r"privacy\.prior is only meaningful with"):
         with_targets(["epochs", "epsilon"], prior=0.1)
 
 

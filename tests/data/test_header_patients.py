@@ -27,9 +27,9 @@ def test_the_same_number_of_two_institutions_is_two_patients(tmp_path):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([["a", "b"]], "are of different patients"),
+        ([["a", "b"]], "belong to different patients"),
         ([["a"], ["again"]], "all files name the same patient"),
-        ([["a"], ["nameless"]], "has no patient's id"),
+        ([["a"], ["nameless"]], "has no patient ID"),
         ([["a"], ["empty"]], "holds no files"),
         ([["a"], ["text.txt"]], "Only DICOM files do; name patients by a column"),
     ],

@@ -32,4 +32,4 @@ def test_kinds_are_held_against_the_size():
     assert problem_with("picture", (8, 8)) is None and problem_with("nifti", (8, 8, 8)) is None
     assert problem_with("dicom", (8, 8)) is None and problem_with("dicom", (8, 8, 8)) is None
     assert "is a volume, but data.size has two sides" in problem_with("nifti", (8, 8))
-    assert "is no volume" in problem_with("picture", (8, 8, 8))
+    assert "is not a volume" in problem_with("picture", (8, 8, 8))

@@ -32,7 +32,7 @@ def test_another_number_of_channels_is_refused(data_config):
     "keys", [{"mean": [0.1]}, {"std": [0.1]}, {"mean": [0.1], "std": [0.1, 0.2]}, {"mean": [0.0], "std": [0.0]}]
 )
 def test_half_a_normalisation_is_refused_by_the_config(data_config, keys):
-    with pytest.raises(ValueError, match=r"are given together|one value per channel|greater than 0"):
+    with pytest.raises(ValueError, match=r"must be given together|one value per channel|greater than 0"):
         data_config("folder", root="x", **keys)
 
 
@@ -42,7 +42,7 @@ def test_data_without_patients_say_so_in_the_ledger(phantom, data_config):
     plain = read_folder(data_config("folder", root=phantom("folder")), progress=Silent())
     pattern = "^(P[0-9]+)_"
     grouped = read_folder(data_config("folder", root=phantom("folder"), group_pattern=pattern), progress=Silent())
-    unnamed = "nobody knew which images share a patient"
+    unnamed = "it is unknown which images share a patient"
     assert sum(unnamed in sentence for sentence in plain.info.outside_accounting) == 1
     assert not any(unnamed in sentence for sentence in grouped.info.outside_accounting)
     assert unnamed in unnamed_patients("The files name")

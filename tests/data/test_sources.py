@@ -72,10 +72,10 @@ def test_walking_is_sorted_and_leaves_hidden_and_linked_folders_out(tmp_path):
         (b'id,label\n1,2\n"3\n3",4\n\n5\n6\n', "line 6 has 1 fields, but the header has 2, and so in 1 more lines"),
         (b'id,label\n1,a"b\nc"d\n', "quotation marks in the middle"),
         (b'id,label\n1,a"\n"b\n', "cannot be read .*EOF inside string"),
-        (b"id,label\n1,2\n1,\x00\n", "line 3 holds bytes that are no text"),
-        (b"id" + b"," * 5000, "5,001 columns; over 4,096"),
+        (b"id,label\n1,2\n1,\x00\n", "line 3 holds bytes that are not UTF-8 text"),
+        (b"id" + b"," * 5000, "5,001 columns; more than 4,096"),
         (b"id,label,id\n1,2,3\n", "two columns of the same name"),
-        (b"id,label\n\xff\xfe,1\n", "line 2 holds bytes that are no text"),
+        (b"id,label\n\xff\xfe,1\n", "line 2 holds bytes that are not UTF-8 text"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said_with_its_name(tmp_path, content, message):
@@ -120,7 +120,7 @@ def test_a_table_over_the_limit_is_refused_before_it_is_read(tmp_path):
     path = tmp_path / "list.csv"
     with path.open("wb") as file:
         file.truncate((1 << 28) + 1)
-    with pytest.raises(InputError, match="268,435,456 bytes long, which is refused"):
+    with pytest.raises(InputError, match="268,435,456 bytes, which is refused"):
         read_table(path, ["id"])
 
 

@@ -144,7 +144,7 @@ def test_all_samples_of_a_unit_go_with_it():
 def test_a_hash_needs_names_and_enough_of_them():
     with pytest.raises(InputError, match=r"no names of their own.*stratified"):
         split_dataset(make(PATIENTS, [0] * 60), config(split_by="keyed-hash"), seed=0)
-    with pytest.raises(InputError, match="none came to the"):
+    with pytest.raises(InputError, match="was assigned to the"):
         by_hash(PATIENTS[:3], test_fraction=0.01)
 
 

@@ -45,7 +45,9 @@ def test_the_cap_holds_for_patients_whatever_the_unit():
 
 @pytest.mark.parametrize(("known", "asked"), [("image", "patient"), ("lesion", "patient"), ("patient", "lesion")])
 def test_a_unit_that_the_data_do_not_know_is_refused(known, asked):
-    with pytest.raises(InputError, match=f"privacy.unit: '{asked}' asked for, but nothing in the data set made tells"):
+    with pytest.raises(
+        InputError, match=f"privacy.unit: '{asked}' was requested, but nothing in the data set made tells"
+    ):
         members_by_unit(make(known), np.arange(6), unit=asked)
 
 

@@ -208,5 +208,5 @@ def test_descriptions_that_make_no_sense_are_refused(mlp, change, words):
 def test_a_json_bomb_is_refused(mlp):
     (mlp / "model.json").write_text("[" * 100_000)
     seal(mlp)
-    with pytest.raises(InputError, match="no description of a model"):
+    with pytest.raises(InputError, match="not a valid model description"):
         bundle.read_bundle(mlp)

@@ -104,7 +104,7 @@ def test_files_are_decoded_as_the_data_set_says():
 def test_samples_of_several_files_cannot_be_read_from_one():
     decoding = Preprocessing(size=(4, 4), channels=2, files=2)
     found = described(shape=(4, 4, 2), preprocessing=decoding, mean=(0.5, 0.5), std=(0.2, 0.2)).preprocessing
-    assert found.arrays_only == "each channel of a sample was a file of its own"
+    assert found.arrays_only == "each channel of a sample was a separate file"
 
 
 def test_volumes_of_bytes_hold_0_to_255():

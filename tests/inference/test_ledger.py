@@ -46,7 +46,7 @@ def test_others_must_stay_inside(changes, reason):
     ],
 )
 def test_what_is_no_ledger_is_refused(changes):
-    with pytest.raises(InputError, match="is no privacy ledger"):
+    with pytest.raises(InputError, match="is not a privacy ledger"):
         ledger(**changes)
 
 

@@ -55,7 +55,7 @@ def test_an_architecture_that_does_not_fit_its_own_description_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("factory", "words"), [("os:system", "standard library"), ("numpy:zeros", "which is no factory of models")]
+    ("factory", "words"), [("os:system", "standard library"), ("numpy:zeros", "which is not a model factory")]
 )
 def test_a_file_cannot_have_any_function_called(factory, words):
     description = make_description(CustomModel(name="custom", factory=factory), (4, 4, 1))

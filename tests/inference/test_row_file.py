@@ -44,7 +44,7 @@ def test_rows_and_errors_are_counted(tmp_path):
 def test_rows_of_other_inputs_are_refused(tmp_path, names):
     path = tmp_path / "table.csv"
     write(path, upto=2)
-    with pytest.raises(InputError, match="is of another input"):
+    with pytest.raises(InputError, match="is for another input"):
         RowFile(path, COLUMNS, first=names)
 
 

@@ -38,8 +38,8 @@ def write_pickle(path):
         ("0.png", lambda path: Image.new("L", (4, 6)).save(path), "6 x 4 pixels"),
         ("0.png", lambda path: Image.new("RGB", (6, 4)).save(path), r"\(RGB\)"),
         ("0.png", lambda path: Image.new("L", (6, 4)).save(path, format="BMP"), "cannot be decoded"),
-        ("0.npy", lambda path: path.write_bytes(b"x" * 200), "no readable .npy"),
-        ("0.npy", write_pickle, "no readable .npy"),
+        ("0.npy", lambda path: path.write_bytes(b"x" * 200), "not a readable .npy"),
+        ("0.npy", write_pickle, "not a readable .npy"),
         ("0.npy", lambda path: np.save(path, np.zeros((4, 6))), "manifest says"),
         ("0.npy", lambda path: np.save(path, np.zeros((4, 6, 1), complex)), "manifest says"),
         ("0.npy", lambda path: np.save(path, np.full((4, 6, 1), np.inf)), "not finite"),
@@ -56,5 +56,5 @@ def test_a_truncated_array_is_refused_before_memory_is_taken(tmp_path):
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000, 1), }"
     header += b" " * (118 - len(header)) + b"\n"
     (tmp_path / "0.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + b"\0" * 64)
-    with pytest.raises(InputError, match=r"no readable .npy"):
+    with pytest.raises(InputError, match=r"not a readable .npy"):
         read_images(tmp_path, ["0.npy"], shape=(4, 6, 1), value_range=(0.0, 1.0))

@@ -104,7 +104,7 @@ def test_what_is_missing_and_what_is_left_over_is_named(tmp_path):
 def test_files_that_do_not_fit_are_refused(tmp_path, change):
     arrays = resnet_arrays(np.random.default_rng(0))
     config = Resnet18Model(name="resnet18", channels=CHANNELS, normalisation="frozen")
-    word = {"other network": "the model is another", "group of none": "lacks", "nan": "not finite",
+    word = {"other network": "the model is of another kind", "group of none": "lacks", "nan": "not finite",
             "variance": "negative", "half a head": r"lacks fc\.bias"}[change]  # fmt: skip
     if change == "other network":
         config = MlpModel(name="mlp")
@@ -126,5 +126,5 @@ def test_a_header_of_a_million_million_numbers_is_refused_before_they_are_alloca
     text = json.dumps({"conv1.weight": entry}).encode()
     path = tmp_path / "w.safetensors"
     path.write_bytes(len(text).to_bytes(8, "little") + text + bytes(16))
-    with pytest.raises(InputError, match="no readable safetensors"):
+    with pytest.raises(InputError, match="not a readable safetensors"):
         build(Resnet18Model(name="resnet18", channels=CHANNELS, pretrained=path))

@@ -56,7 +56,7 @@ def test_a_run_past_the_limit_is_refused_and_leaves_nothing(tmp_path):
     path = tmp_path / "cohort.db"
     enrol([(plan(path), tmp_path / "a" / "checkpoints")])
     refused = tmp_path / "b" / "checkpoints"
-    with pytest.raises(InputError, match=r"would pass it.*noise_multiplier"):
+    with pytest.raises(InputError, match=r"would exceed it.*noise_multiplier"):
         enrol([(plan(path, "privacy.cohort_epsilon=2.5"), refused)])
     assert not refused.exists()
     with Cohort(path) as cohort:
@@ -70,7 +70,7 @@ def test_several_runs_enter_together_or_not_at_all(tmp_path):
     path = tmp_path / "cohort.db"
     # Each alone would fit.
     plans = [(plan(path, "privacy.cohort_epsilon=2.5"), tmp_path / name / "checkpoints") for name in "ab"]
-    with pytest.raises(InputError, match="would pass it"):
+    with pytest.raises(InputError, match="would exceed it"):
         enrol(plans)
     with Cohort(path) as cohort:
         assert cohort.snapshot().runs == ()

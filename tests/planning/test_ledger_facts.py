@@ -64,14 +64,15 @@ def test_each_use_of_data_has_its_sentence(folders):
         "data.limit=30",
     )
     text = " ".join(plan.facts.outside)
-    for said in ("when to stop", "number of steps depends", "weighs classes", "data.limit", "holds given the split",
-                 "nobody knew which images share a patient", "names and the number of the classes"):  # fmt: skip
+    for said in ("when to stop", "number of steps depends", "weighs classes", "data.limit",
+                 "conditionally on the split", "unknown which images share a patient",
+                 "and the number of classes"):  # fmt: skip
         assert said in text
 
 
 def test_a_keyed_hash_needs_no_sentence_on_the_split(folders):
     _, text = ledger_of(folders[0], 'data.group_pattern="^(P[0-9]+)_"', 'data.split_by="keyed-hash"')
-    assert "given the split" not in text
+    assert "conditionally on the split" not in text
 
 
 def test_the_plan_too_says_that_nobody_knows_who_shares_a_patient(folders):

@@ -98,9 +98,9 @@ def test_what_is_left_after_earlier_runs_is_used_up_and_not_more(accountant):
 
 def test_where_nothing_is_left_nothing_is_calibrated():
     spent_before = composed_epsilon(EARLIER, 1e-6)
-    with pytest.raises(InputError, match="earlier runs have spent"):
+    with pytest.raises(InputError, match="earlier runs have already spent"):
         calibrate_noise(epsilon=spent_before * 0.99, delta=1e-6, sampling_rate=0.1, steps=100, others=EARLIER)
-    with pytest.raises(InputError, match="earlier runs have spent"):
+    with pytest.raises(InputError, match="earlier runs have already spent"):
         calibrate_steps(epsilon=0.5, delta=1e-6, sampling_rate=0.1, noise_multiplier=9.0, others=EARLIER)
     with pytest.raises(InputError, match="together with earlier runs"):
         calibrate_steps(

@@ -160,7 +160,7 @@ def test_a_missing_file_and_a_foreign_database_are_refused(path):
     with sqlite3.connect(path) as connection:
         connection.execute("CREATE TABLE facts (name TEXT, value TEXT)")
     connection.close()
-    with pytest.raises(InputError, match="no cohort file of this version"):
+    with pytest.raises(InputError, match="not a cohort file of this version"):
         Cohort(path)
 
 

@@ -62,7 +62,7 @@ def test_a_ledger_says_that_the_relaxed_adversary_is_an_assumption():
     worst = Composition(adversary="worst-case", noise_multiplier=1.5, sampling_rate=0.4, steps=150)
     for word in (
         "assumption",
-        "no differential-privacy guarantee",
+        "not a differential-privacy guarantee",
         "0.001",
         f"{reconstruction(worst, 0.001).upper:.4g}",
         f"{constant_sign_upper(relaxed, 0.001):.4g}",

@@ -60,7 +60,7 @@ def test_a_limit_refuses_with_what_would_fit():
     with pytest.raises(InputError) as caught:
         require_within(whole * 0.9, snapshot(members, [FIRST, SECOND]), frozenset("1"))
     message = str(caught.value)
-    assert "of 3 patients in this training 2 would pass it" in message and "1 could still take part" in message
+    assert "of 3 patients in this training 2 would exceed it" in message and "1 could still take part" in message
     # The remedy is tried: with that noise the run fits.
     noise = float(message.split("noise_multiplier = ")[1].split(maxsplit=1)[0])
     fitting = SampledGaussian(noise_multiplier=noise * 1.001, sampling_rate=0.05, steps=40)

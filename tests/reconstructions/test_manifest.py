@@ -113,7 +113,7 @@ def _changed(path, value):
         (["levels"], [], "levels: must have at least 1 entries"),
         (["levels", 1], 5, "levels[1]: must be an object"),
         (["levels", 1, "name"], "eps=1e+06", "two levels have the same name"),
-        (["levels", 1, "folder"], "originals", "must have a folder of its own"),
+        (["levels", 1, "folder"], "originals", "must have its own folder"),
         (["levels", 1, "counts"], [4, -1], "levels[1].counts[1]: must be at least 0"),
         (["levels", 1, "epsilon"], float("nan"), "levels[1].epsilon: must be a finite number"),
         (["levels", 1, "surprise"], 1, "levels[1].surprise: is not a known field"),

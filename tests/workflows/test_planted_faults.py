@@ -74,8 +74,8 @@ def test_the_law_finds_a_split_that_deals_the_others_out_anew(chests, tmp_path, 
     chosen = [*SMALL, 'data.split_by="stratified"']
     found = differences(chests, chosen, 0b111, pictures_of(chests, ONE_IMAGE), tmp_path, monkeypatch)
     assert found.moved
-    # So the ledger of such a run says that ε holds given the split.
-    assert "given the split" in " ".join(start(chests, chosen, monkeypatch).plan.facts.outside)
+    # So the ledger of such a run says that ε holds conditionally on the split.
+    assert "conditionally on the split" in " ".join(start(chests, chosen, monkeypatch).plan.facts.outside)
 
 
 def test_the_law_finds_that_a_choice_among_a_patients_images_moves_when_the_unit_is_the_image(

@@ -1,1 +1,1 @@
-"""Hostile bytes to arrays."""
+"""Decodes untrusted files to arrays."""

@@ -1,9 +1,9 @@
-"""The size of a picture as its JPEG, JPEG-LS or JPEG 2000 codestream declares it.
+"""The size of a picture as declared by its JPEG, JPEG-LS or JPEG 2000 codestream.
 
-A decoder allocates what the codestream says, not what the file's header says around it: so the codestream is looked at
-before the decoder is.
+A decoder allocates what the codestream declares, not what the surrounding header says, so the codestream is checked
+before decoding.
 
-RLE has no such size; there the runs are counted, since its decoder trusts that they fill a frame and no more.
+RLE has no such size; its runs are counted instead, since its decoder trusts that they fill exactly one frame.
 
 Sources: ITU-T T.81 annex B (JPEG), T.87 annex C (JPEG-LS), T.800 annexes A and I (JPEG 2000 and its boxes); DICOM PS3.5
 annex G (RLE).
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 # Frames that medical files are packed in: baseline, extended, progressive and lossless JPEG, and JPEG-LS.
 _FRAMES = (0xC0, 0xC1, 0xC2, 0xC3, 0xF7)
-# A picture in several resolutions, and residuals of JPEG XT: each brings sizes of its own, and neither is DICOM's.
+# A picture in several resolutions, and residuals of JPEG XT: each has its own sizes, and neither is used in DICOM.
 _REFUSED = (0xDE, 0xEB)
 _ALONE = (0x01, *range(0xD0, 0xD9))
 _SCAN, _END = 0xDA, 0xD9
@@ -44,7 +44,7 @@ class Declared:
 
 
 def declared_size(content: bytes) -> Declared | None:
-    """The size that a codestream declares, or None where there is none that a decoder should be trusted with."""
+    """The size that a codestream declares, or None if it has none that is safe for a decoder."""
     try:
         if content.startswith(b"\xff\xd8"):
             return _jpeg(content)
@@ -56,11 +56,11 @@ def declared_size(content: bytes) -> Declared | None:
 
 
 def rle_lengths(content: bytes, *, most: int) -> list[int] | None:
-    """How many bytes each segment of an RLE frame unfolds to, or None where it is none.
+    """The number of bytes that each segment of an RLE frame expands to, or None if it is not an RLE frame.
 
     Args:
         content: the frame.
-        most: counting stops where a segment is longer than this.
+        most: counting stops if a segment is longer than this.
     """
     if len(content) < _RLE_HEADER_BYTES:
         return None
@@ -119,7 +119,7 @@ def _jpeg2000(content: bytes) -> Declared | None:
 
 
 def _codestream_start(content: bytes) -> int:
-    """Where the first codestream of a JP2 file begins; its end where there is none."""
+    """Where the first codestream of a JP2 file begins; the end of the file if there is none."""
     place = 0
     while place + _BOX_BYTES <= len(content):
         length = struct.unpack_from(">I", content, place)[0]

@@ -1,8 +1,8 @@
-"""DICOM files that nobody vouches for, by the extra `dicom` (pydicom and its decoders): header, sizes, stored values.
+"""Reads untrusted DICOM files with the extra `dicom` (pydicom and its decoders): header, sizes, stored values.
 
-pydicom parses and its plugins unpack; sizes are held against limits before, those inside a compressed frame too. Only
-the tags that are needed are read. No text of a header reaches an output: what pydicom raises, warns of or logs may
-quote names and numbers of patients, so none of it is passed on.
+pydicom parses and its plugins decompress; sizes are checked beforehand, including those inside a compressed frame. Only
+the necessary tags are read. No text from a header reaches any output: errors, warnings and logs of pydicom may quote
+names and IDs of patients, so none of them is passed on.
 
 Source: DICOM PS3.3 (image pixel module) and PS3.5 (encodings).
 """
@@ -23,7 +23,7 @@ from dpmed.data.decode.quiet import ignore_logs, ignore_warnings
 from dpmed.errors import InputError, install_extra
 
 _MAX_BYTES = 1 << 30
-# A header of many tiny elements takes some sixty times its size in Python's objects.
+# A header of many tiny elements takes about sixty times its size as Python objects.
 _MAX_HEADER_BYTES = 1 << 24
 _MAX_FRAME_BYTES = 1 << 28
 _CHUNK_BYTES = 1 << 20
@@ -62,22 +62,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DicomFile:
-    """One file, its header read and its sizes checked; frames are decoded when asked for.
+    """One file with its header read and its sizes checked; frames are decoded on demand.
 
     Attributes:
         path: the file, for messages.
-        dataset: pydicom's, with the tags that are needed and no others.
+        dataset: pydicom's data set, with only the necessary tags.
         syntax: UID of how the values are packed.
         pixels_at: where the element of the pixels begins, bytes.
-        inflated: the file's content where it is deflated as a whole, else None.
+        inflated: the file's content if it is deflated as a whole, else None.
         rows: of a frame,
         columns: of a frame,
         samples: per pixel, 1 or 3.
         frames: at least 1.
-        bits: of a stored value that are used.
+        bits: number of bits used in a stored value.
         signed: whether stored values may be negative.
         real: whether stored values are floating-point numbers.
-        photometric: how samples are to be understood, one of the known names.
+        photometric: how samples are interpreted, one of the known names.
     """
 
     path: Path
@@ -96,7 +96,7 @@ class DicomFile:
 
     @property
     def grey(self) -> bool:
-        """Whether a value is a brightness, not a colour or the number of one."""
+        """Whether a value is a brightness, not a colour or a palette index."""
         return self.photometric in _GREY
 
     @property
@@ -109,7 +109,7 @@ class DicomFile:
         """The values of one frame as stored; colours as red, green and blue.
 
         Raises:
-            InputError: they are damaged, incomplete or packed in a way that no installed decoder reads.
+            InputError: they are damaged, incomplete or compressed in a way that no installed decoder reads.
         """
         return guarded(self.path, lambda: self._stored(frame))
 
@@ -122,7 +122,7 @@ class DicomFile:
         try:
             decoder = get_decoder(syntax)
         except NotImplementedError:
-            raise InputError("is packed in a way that no installed decoder reads", where=str(self.path)) from None
+            raise InputError("is compressed in a way that no installed decoder reads", where=str(self.path)) from None
         options = as_pixel_options(self.dataset, transfer_syntax_uid=syntax, number_of_frames=self.frames)
         with self._open() as file:
             file.seek(self.pixels_at)
@@ -141,18 +141,18 @@ class DicomFile:
         order: Any = "little" if self.dataset.original_encoding[1] else "big"
         start = file.read(8)
         options["pixel_keyword"] = _PIXEL_ELEMENTS[int.from_bytes(start[2:4], order)]
-        # Told by what stands there, whatever the syntax says: some compressed files leave the types of elements out.
+        # Determined from the content, whatever the syntax says: some compressed files omit the types of elements.
         if start[4:6] in _PIXEL_TYPES:
             options["pixel_vr"] = start[4:6].decode("ascii")
             file.read(4)
 
     def _check_frame(self, file: io.BufferedIOBase, frame: int, options: dict[str, Any]) -> str:
-        """Look at a compressed frame before its decoder does; the name of the decoder to use, empty for the usual."""
+        """Check a compressed frame before decoding; returns the name of the decoder to use, empty for the default."""
         from pydicom.encaps import get_frame
         from pydicom.uid import RLELossless
 
         place = file.tell()
-        # The very call that the decoder makes, so that what is checked is what is decoded.
+        # The same call that the decoder makes, so that the checked frame is the decoded one.
         content = get_frame(file, frame, number_of_frames=self.frames, extended_offsets=options.get("extended_offsets"))
         file.seek(place)
         if self.syntax == RLELossless:
@@ -173,7 +173,7 @@ class DicomFile:
             raise InputError(
                 "is damaged: a compressed frame is not of the size that the header declares", where=str(self.path)
             )
-        # pylibjpeg's decoder ends in a panic where a last run is too long; pydicom's slower one cuts it off.
+        # pylibjpeg's decoder panics if the last run is too long; pydicom's slower one truncates it.
         return "" if max(lengths) == size else "pydicom"
 
 
@@ -187,9 +187,9 @@ def open_dicom(path: Path) -> DicomFile:
 
 
 def read_patient_id(path: Path) -> str:
-    """The patient that a DICOM file belongs to, with the institution that issued the number where it is given.
+    """The patient ID of a DICOM file, with the institution that issued it if given.
 
-    It names a person: use it to group files, and show it nowhere.
+    It identifies a person: use it only to group files, and never show it.
 
     Raises:
         InputError: the file cannot be read, or names no patient.
@@ -199,14 +199,14 @@ def read_patient_id(path: Path) -> str:
         dataset = _parse(path, ("PatientID", "IssuerOfPatientID"))[0]
         number = str(dataset.get("PatientID", "") or "").strip()
         if not number:
-            raise InputError("has no patient's id in its header", where=str(path))
+            raise InputError("has no patient ID in its header", where=str(path))
         return f"{str(dataset.get('IssuerOfPatientID', '') or '').strip()}\n{number}"
 
     return guarded(path, read)
 
 
 def guarded(path: Path, action: Callable[[], T]) -> T:
-    """What `action` gives; whatever pydicom raises becomes one message about the file, without pydicom's words.
+    """The result of `action`; errors of pydicom become one message about the file, without pydicom's text.
 
     Raises:
         InputError: `action` failed.
@@ -224,10 +224,10 @@ def guarded(path: Path, action: Callable[[], T]) -> T:
         failure = InputError("needs pydicom to be read", where=str(path), remedy=install_extra("dicom"))
     except Exception:  # noqa: S110 pydicom and its decoders raise many kinds on damaged files; all mean the same here
         pass
-    except BaseException as error:  # what a decoder written in Rust gives up with is no `Exception`
+    except BaseException as error:  # a panic of a decoder written in Rust is not an `Exception`
         if type(error).__name__ != _PANIC:
             raise
-    # Not within the handler, and not the error itself: either would carry pydicom's text along as its context.
+    # Raised outside the handler and not from the error: either would carry pydicom's text as its context.
     raise failure
 
 
@@ -271,7 +271,7 @@ def _parse(path: Path, keywords: tuple[str, ...]) -> tuple[Any, bytes, int]:
 
     size = path.stat().st_size
     if size > _MAX_BYTES:
-        raise InputError(f"is over {_MAX_BYTES:,} bytes long, which is refused", where=str(path))
+        raise InputError(f"is longer than {_MAX_BYTES:,} bytes, which is refused", where=str(path))
     with path.open("rb") as file:
         content = file.read(min(size, _MAX_HEADER_BYTES))
     marked = content[_PREAMBLE_BYTES:].startswith(_MARK)
@@ -298,7 +298,7 @@ def _parse_deflated(path: Path, keywords: tuple[str, ...]) -> tuple[Any, bytes, 
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         content = inflater.decompress(file.read(), _MAX_INFLATED_BYTES)
     if len(content) >= _MAX_INFLATED_BYTES and not inflater.eof:
-        raise InputError(f"inflates to over {_MAX_INFLATED_BYTES:,} bytes, which is refused", where=str(path))
+        raise InputError(f"inflates to more than {_MAX_INFLATED_BYTES:,} bytes, which is refused", where=str(path))
     stream = io.BytesIO(content)
     tags = [BaseTag(tag) for tag in map(tag_for_keyword, keywords) if tag is not None]
     dataset = read_dataset(

@@ -1,12 +1,12 @@
 """What the stored values of a DICOM file mean: modality and VOI transformation, inverted grey, palettes.
 
-Pictures come out with values from 0 to 1 by a stated rule. Of grey ones, in this order:
+Pictures are mapped to values from 0 to 1 by fixed rules. For greyscale, in this order:
 
-1. `MONOCHROME1` (the lowest value is the brightest) is turned over within the range that the stored bits can hold.
-2. Rescale slope and intercept, or the modality's table, give the values meant: HU for CT.
-3. A window is clipped to and becomes 0 to 1: the one asked for; else -1024 to 3071 HU for CT; else the range that the
-   stored bits can hold. `header` takes the VOI window or table of the file (then step 1 comes last, as on a screen);
-   `percentiles` takes the 0.5th to 99.5th of the picture.
+1. `MONOCHROME1` (the lowest value is the brightest) is inverted within the range that the stored bits can hold. 2.
+Rescale slope and intercept, or the modality's table, give the values meant: HU for CT. 3. A window is clipped to and
+becomes 0 to 1: the one asked for; else -1024 to 3071 HU for CT; else the range that the stored bits can hold. `header`
+takes the VOI window or table of the file (then step 1 comes last, as on a screen); `percentiles` takes the 0.5th to
+99.5th of the picture.
 
 Colours keep their full range.
 
@@ -30,11 +30,11 @@ _COLOURS = 3
 
 
 def read_dicom_picture(file: DicomFile, *, window: Window = None) -> Float[np.ndarray, "height width channel"]:
-    """One frame of a file as values from 0 to 1; of several frames the middle one.
+    """One frame of a file as values from 0 to 1; of several frames, the middle one.
 
     Args:
-        file: opened.
-        window: of grey values; see the module.
+        file: the opened file.
+        window: window of grey values; see the module.
 
     Returns:
         One channel for grey, three for colour and palettes.
@@ -46,7 +46,7 @@ def read_dicom_picture(file: DicomFile, *, window: Window = None) -> Float[np.nd
 
 
 def bits_of(file: DicomFile) -> int:
-    """How many bits a value of the picture has: 8 where that is enough for all that the file says, else more.
+    """The number of bits of the picture's values: 8 if that is enough for all that the file declares, otherwise more.
 
     Raises:
         InputError: the header is damaged.
@@ -58,7 +58,7 @@ def _bits_of(file: DicomFile) -> int:
     plain = "RescaleSlope" not in file.dataset or float(file.dataset.RescaleSlope or 1) == 1
     if file.real or not plain or "ModalityLUTSequence" in file.dataset:
         return max(file.bits, _SIXTEEN_BITS)
-    if not file.grey and file.samples == 1:  # a palette: the colours' depth counts, not their numbers'
+    if not file.grey and file.samples == 1:  # a palette: the depth of the colours counts, not that of their indices
         return (
             _EIGHT_BITS if int(file.dataset.RedPaletteColorLookupTableDescriptor[2]) <= _EIGHT_BITS else _SIXTEEN_BITS
         )
@@ -66,10 +66,10 @@ def _bits_of(file: DicomFile) -> int:
 
 
 def rescale_of(file: DicomFile, frame: int) -> tuple[float, float]:
-    """Slope and intercept from stored values to those meant; 1 and 0 where the header gives none.
+    """Slope and intercept from stored to real values; 1 and 0 if the header gives none.
 
     Raises:
-        InputError: they are no numbers by which values can be told apart.
+        InputError: they are not usable numbers.
     """
     holder = functional_group(file, frame, "PixelValueTransformationSequence")
     slope, intercept = (
@@ -81,7 +81,7 @@ def rescale_of(file: DicomFile, frame: int) -> tuple[float, float]:
 
 
 def functional_group(file: DicomFile, frame: int, keyword: str) -> Any:
-    """Where the tags of one frame stand: in its own group, in that of all frames, or in the header itself."""
+    """The place of one frame's tags: its own group, that of all frames, or the header itself."""
     groups = file.dataset.get("PerFrameFunctionalGroupsSequence") or []
     shared = file.dataset.get("SharedFunctionalGroupsSequence") or []
     for holder in [*groups[frame : frame + 1], *shared[:1]]:
@@ -92,12 +92,12 @@ def functional_group(file: DicomFile, frame: int, keyword: str) -> Any:
 
 
 def turned_over(file: DicomFile, stored: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Stored values of a grey file with the lowest as the darkest, within the range that the bits can hold."""
+    """Stored values of a greyscale file with the lowest as the darkest, within the range that the bits can hold."""
     values = stored.astype(np.float32)
     if file.photometric != "MONOCHROME1":
         return values
     if file.real:
-        raise InputError("turns brightness over, but its values have no range", where=str(file.path))
+        raise InputError("inverts brightness, but its values have no range", where=str(file.path))
     low, high = file.stored_range
     return np.float32(low + high) - values
 
@@ -133,7 +133,7 @@ def _colours(
 def _meant(
     file: DicomFile, values: Float[np.ndarray, "rows columns"], frame: int
 ) -> tuple[Float[np.ndarray, "rows columns"], tuple[float, float] | None]:
-    """The values meant, and the range that they can have."""
+    """The real values, and their possible range."""
     if "ModalityLUTSequence" in file.dataset:
         from pydicom.pixels.processing import apply_modality_lut
 
@@ -141,7 +141,7 @@ def _meant(
         bits = _check_table(file, table.LUTDescriptor)
         return apply_modality_lut(values.astype(np.int64), file.dataset).astype(np.float32), (0.0, 2.0**bits - 1)
     slope, intercept = rescale_of(file, frame)
-    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
+    with np.errstate(over="ignore", invalid="ignore"):  # values that are not finite are refused
         meant = values * np.float32(slope) + np.float32(intercept)
     if not np.isfinite(meant).all():
         raise InputError("holds values that are not finite", where=str(file.path))
@@ -162,9 +162,9 @@ def _window(
         return HU_WINDOW
     if limits is None:
         raise InputError(
-            "holds values of more than 16 bits, whose range nobody knows",
+            "holds values of more than 16 bits, whose range is unknown",
             where=str(file.path),
-            remedy="Set data.window to the range that matters, or to 'percentiles'.",
+            remedy="Set data.window to the relevant range, or to 'percentiles'.",
         )
     return limits
 
@@ -190,7 +190,7 @@ def voi_of(file: DicomFile, frame: int) -> tuple[float, float, str]:
     """Centre, width and function of the first VOI window in the header.
 
     Raises:
-        InputError: there is none, or none that is usable.
+        InputError: there is no usable one.
     """
     holder = functional_group(file, frame, "FrameVOILUTSequence")
     try:
@@ -209,7 +209,7 @@ def voi_of(file: DicomFile, frame: int) -> tuple[float, float, str]:
 
 
 def linear_window(centre: float, width: float, function: str) -> tuple[float, float]:
-    """The ends of a VOI window: those of `LINEAR` lie half a step inside (PS3.3 C.11.2.1.2)."""
+    """The ends of a VOI window; those of `LINEAR` are half a step further inside (PS3.3 C.11.2.1.2)."""
     if function == "LINEAR":
         return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
     return centre - width / 2, centre + width / 2
@@ -230,7 +230,7 @@ def _first(value: Any) -> float:
 
 
 def _check_table(file: DicomFile, descriptor: Any) -> int:
-    """The bits of a table's entries, once it is certain that it is of a sane size."""
+    """The bits of a table's entries, after checking the table's size."""
     entries, _, bits = (int(value) for value in descriptor)
     if not 0 <= entries <= _MAX_TABLE or not _EIGHT_BITS <= bits <= _SIXTEEN_BITS:
         raise InputError("has a damaged table of grey values", where=str(file.path))
@@ -238,7 +238,7 @@ def _check_table(file: DicomFile, descriptor: Any) -> int:
 
 
 def _check_palette(file: DicomFile) -> None:
-    """Refuse palettes that would unfold to more entries than a palette can have."""
+    """Refuse palettes that would expand to more entries than a palette can have."""
     for colour in ("Red", "Green", "Blue"):
         descriptor = file.dataset[f"{colour}PaletteColorLookupTableDescriptor"].value
         entries, _, bits = (int(value) for value in descriptor)
@@ -246,11 +246,11 @@ def _check_palette(file: DicomFile) -> None:
         if not 0 <= entries <= _MAX_TABLE or bits not in _WORD_BITS:
             raise InputError("has a damaged palette", where=str(file.path))
         if segments is not None and _unfolded(np.frombuffer(segments, f"<u{bits // 8}")) > _MAX_TABLE:
-            raise InputError("has a palette that unfolds to too many colours", where=str(file.path))
+            raise InputError("has a palette that expands to too many colours", where=str(file.path))
 
 
 def _unfolded(words: Shaped[np.ndarray, " word"]) -> int:
-    """How many entries the segments of a palette stand for; one that repeats others counts as too many."""
+    """The number of entries that the segments of a palette stand for; one that repeats others counts as too many."""
     total = place = 0
     while place + 1 < len(words):
         kind, length = int(words[place]), int(words[place + 1])

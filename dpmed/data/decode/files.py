@@ -1,4 +1,4 @@
-"""From any file that dpmed reads to what a model takes: the one way, for training and for everything after it."""
+"""Decodes any file that dpmed reads for a model: the same path for training and everything after it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ class Geometry:
     """Where values came from.
 
     Attributes:
-        shape: height and width of the picture as it is looked at, or the sides of the volume as stored.
+        shape: height and width of the picture as displayed, or the sides of the volume as stored.
         affine: from voxel indices of the stored volume to millimetres, RAS+; None for pictures.
     """
 
@@ -40,11 +40,11 @@ class Geometry:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoded:
-    """What a model takes, not normalised, and where it came from.
+    """The input of a model before normalisation, and where it came from.
 
     Attributes:
-        values: `(*size, channels)`, of the type that the preprocessing says.
-        geometry: of the file.
+        values: `(*size, channels)`, of the type given by the preprocessing.
+        geometry: geometry of the file.
     """
 
     values: Shaped[np.ndarray, "*space channel"]
@@ -55,8 +55,8 @@ def decode_file(source: Files, preprocessing: Preprocessing) -> Decoded:
     """Decode one picture or volume that is a sample by itself.
 
     Args:
-        source: a file of any kind that dpmed reads, whatever its ending; for a volume also a folder with a series of
-            DICOM files, or those files.
+        source: a file of any kind that dpmed reads, whatever its extension; for a volume, also a folder with a series
+            of DICOM files, or those files.
         preprocessing: what to bring it to.
 
     Raises:
@@ -91,7 +91,7 @@ def decode_sample(sources: Sequence[Files], preprocessing: Preprocessing) -> Dec
 
 
 def decode_volumes(volumes: Sequence[Volume], preprocessing: Preprocessing) -> Decoded:
-    """As `decode_sample`, of volumes that are open.
+    """Like `decode_sample`, for open volumes.
 
     Raises:
         InputError: one has another number of channels, no window where its own is wanted, voxels that are not finite,
@@ -129,7 +129,7 @@ def open_volume(source: Files) -> Volume:
 
 
 def bits_per_value(path: Path) -> int:
-    """Bits per value of a picture of any kind, by its header; over 16 where its range is not told by them.
+    """Bits per value of a picture of any kind, from its header; more than 16 if they do not determine its range.
 
     Raises:
         InputError: it cannot be read.
@@ -138,7 +138,7 @@ def bits_per_value(path: Path) -> int:
 
 
 def depth_for(path: Path) -> Depth:
-    """The depth that keeps what a picture holds: 8 where that is enough, else 16.
+    """The depth that preserves a picture: 8 if that is enough, otherwise 16.
 
     Raises:
         InputError: it cannot be read.
@@ -175,7 +175,7 @@ def _decode_picture(path: Path, wanted: Preprocessing, number: int) -> Decoded:
         raise InputError(
             "has more than 8 bits per value, of which 8 would be kept",
             where=str(path),
-            remedy="Set data.depth = 16 to keep them, or 8 to bring all pictures to 8 bits.",
+            remedy="Set data.depth = 16 to keep them, or 8 to reduce all pictures to 8 bits.",
         )
     unit = read_dicom_picture(file, window=wanted.window_of(number))
     values = to_depth(to_channels(resize_picture(unit, size=size), channels), wanted.depth)

@@ -1,4 +1,4 @@
-"""Masks of pictures: class numbers as the grey values of a file, brought to another size without mixing classes."""
+"""Masks of pictures: class numbers stored as grey values, resized without mixing classes."""
 
 from pathlib import Path
 
@@ -20,10 +20,10 @@ def read_mask(
 
     Args:
         path: a PNG or TIFF file of grey values (or of a palette's numbers): these are the class numbers.
-        size: height and width to bring it to.
+        size: height and width after resizing.
         classes: values are 0 to `classes` - 1, at most 256.
         image: name of the picture that it belongs to,
-        sides: height and width of that picture as it is looked at: the mask must have the same.
+        sides: height and width of that picture as displayed; the mask must have the same.
 
     Raises:
         InputError: the file is missing, damaged or too large, has another shape than its image or an unknown value.
@@ -38,7 +38,7 @@ def read_mask(
     found = np.unique(values)
     if found[0] < 0 or found[-1] >= classes:
         wrong = found[0] if found[0] < 0 else found[-1]
-        remedy = "Mend the file, or name all values in data.class_names."
+        remedy = "Correct the file, or name all values in data.class_names."
         if found.tolist() == [0, 255]:
             remedy = "A mask of 0 and 255 must be stored as 0 and 1."
         raise InputError(
@@ -64,7 +64,7 @@ def _read_values(path: Path) -> Integer[np.ndarray, "height width"]:
                 )
             if image.mode not in _MODES:
                 raise InputError(
-                    f"is no mask: it has colours or fractions (mode {image.mode})",
+                    f"is not a mask: it has colours or fractions (mode {image.mode})",
                     where=str(path),
                     remedy="Store class numbers as grey values.",
                 )
@@ -72,7 +72,7 @@ def _read_values(path: Path) -> Integer[np.ndarray, "height width"]:
     except FileNotFoundError as error:
         raise InputError("there is no such file", where=str(path)) from error
     except UnidentifiedImageError as error:
-        raise InputError("is no PNG or TIFF mask", where=str(path)) from error
+        raise InputError("is not a PNG or TIFF mask", where=str(path)) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise InputError(f"declares over {MAX_PIXELS:,} pixels, which is refused", where=str(path)) from error
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:

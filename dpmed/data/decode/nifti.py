@@ -1,8 +1,8 @@
-"""NIfTI volumes from files that nobody vouches for, without a copy in floating point.
+"""Reads untrusted NIfTI files without a floating-point copy.
 
-nibabel parses the header; what it declares is held against limits and against the file's own size before a voxel is
-read. Voxels are then inflated into exactly the declared number of bytes and viewed in their own type, where the obvious
-way (`get_fdata`) would make a float64 copy of four times the size.
+nibabel parses the header; its declarations are checked against limits and against the file's own size before a voxel is
+read. Voxels are then inflated into exactly the declared number of bytes and viewed in their own type, whereas the
+obvious way (`get_fdata`) would make a float64 copy four times as large.
 
 Source: NIfTI-1 and NIfTI-2 data formats, https://nifti.nimh.nih.gov/.
 """
@@ -21,24 +21,24 @@ from dpmed.errors import InputError
 MAX_BYTES = 1 << 31
 _MAX_OFFSET = 1 << 24
 _HEADER_BYTES = {348: 352, 540: 544}
-# Deflate cannot shrink further than this (zlib manual): a declared size beyond it is a lie.
+# Deflate cannot compress further than this (zlib manual): a larger declared size is false.
 _DEFLATE_RATIO = 1032
 _GZIP = 16 + zlib.MAX_WBITS
-# A scanner fits into a kilometre, and a voxel is larger than this, mm³.
+# Limits for a sane affine: a scanner is smaller than a kilometre, and a voxel larger than this, in mm³.
 _LARGEST_MM, _SMALLEST_VOXEL = 1e6, 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Volume:
-    """Voxels as stored, and where they lie.
+    """Voxels as stored, and their position in space.
 
     Attributes:
         path: the file, for messages.
         voxels: as stored: `(i, j, k)` or `(i, j, k, channel)`, first axis fastest in memory.
         affine: from voxel indices to millimetres, RAS+.
-        slope: stored values times this,
-        intercept: plus this, are the values meant.
-        display: the range of values that the header proposes to look at, if it does.
+        slope: real value = stored value x slope + intercept.
+        intercept: see slope.
+        display: the display range that the header proposes, if any.
     """
 
     path: Path
@@ -54,12 +54,12 @@ def read_nifti(path: Path) -> Volume:
 
     Raises:
         InputError: the file is missing, damaged, truncated, declares more than it can hold or than is sensible, or is
-            no real volume of three axes (and channels).
+            not a real volume with three axes (and channels).
     """
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
-            raise InputError(f"is {size:,} bytes long; over {MAX_BYTES:,} are refused", where=str(path))
+            raise InputError(f"is {size:,} bytes long; more than {MAX_BYTES:,} are refused", where=str(path))
         with path.open("rb") as file:
             start = file.read(2)
         if not start:
@@ -88,7 +88,7 @@ class _Header:
         marks = {int.from_bytes(content[:4], order) for order in ("little", "big")}  # type: ignore[arg-type]
         size = next((mark for mark in marks if mark in _HEADER_BYTES), 0)
         if not size or len(content) < size:
-            raise InputError("is no NIfTI file", where=str(path))
+            raise InputError("is not a NIfTI file", where=str(path))
         kind = Nifti1Header if size == min(_HEADER_BYTES) else Nifti2Header
         try:
             header = kind.from_fileobj(io.BytesIO(content[:size]), check=False)
@@ -98,7 +98,7 @@ class _Header:
             self.affine = np.asarray(header.get_best_affine(), np.float64)
             offset = float(header["vox_offset"])
             display = float(header["cal_min"]), float(header["cal_max"])
-        except Exception as error:  # nibabel raises many kinds on hostile headers; all mean the same here
+        except Exception as error:  # nibabel raises many kinds of errors on malicious headers; all mean the same here
             raise InputError(f"has a damaged NIfTI header ({error})", where=str(path)) from error
         self.display = display if np.isfinite(display).all() and display[0] < display[1] else None
         self.slope = 1.0 if slope is None else float(slope)
@@ -106,7 +106,7 @@ class _Header:
         if not _HEADER_BYTES[size] <= offset <= _MAX_OFFSET:
             raise InputError(f"has its voxels at byte {offset:g}, which no sane file has", where=str(path))
         self.offset = int(offset)
-        while len(shape) > 3 and shape[-1] == 1:  # noqa: PLR2004 three axes of space
+        while len(shape) > 3 and shape[-1] == 1:  # noqa: PLR2004 three spatial axes
             shape = shape[:-1]
         self.shape = shape
         self._check()
@@ -123,7 +123,7 @@ class _Header:
         where = str(self.path)
         text = "x".join(map(str, self.shape))
         if len(self.shape) not in (3, 4) or any(side < 1 for side in self.shape):
-            raise InputError(f"is no volume: it has the shape {text or 'none'}", where=where)
+            raise InputError(f"is not a volume: it has the shape {text or 'none'}", where=where)
         if self.dtype.kind not in "iuf" or self.dtype.itemsize > 8:  # noqa: PLR2004 float64
             raise InputError(f"holds voxels of type {self.dtype}, not numbers", where=where)
         if self.end - self.offset > MAX_BYTES:
@@ -132,9 +132,9 @@ class _Header:
             )
         usable = np.isfinite([self.slope, self.intercept]).all() and np.abs(self.affine).max() < _LARGEST_MM
         first, second, third = self.affine[:3, :3].T
-        # The volume of a voxel as a product of its edges: a determinant by elimination divides by what may be nothing.
+        # The volume of a voxel as the product of its edges, since a determinant by elimination may divide by zero.
         if not usable or abs(float(first @ np.cross(second, third))) < _SMALLEST_VOXEL:
-            raise InputError("has no usable affine, so up and left are unknown", where=where)
+            raise InputError("has no usable affine, so its orientation is unknown", where=where)
 
     def check_fits(self, size: int, ratio: int = 1) -> None:
         """Refuse a header that declares more than a file of `size` bytes can hold."""
@@ -167,7 +167,7 @@ def _read_compressed(path: Path, size: int) -> Volume:
 
 
 def _inflate(path: Path, content: bytes, length: int) -> bytes:
-    """The first `length` bytes of a gzip file, fewer where it ends before; never more, whatever it holds."""
+    """The first `length` bytes of a gzip file, or fewer if it ends earlier; never more, whatever it holds."""
     parts: list[bytes] = []
     missing, rest = length, content
     while missing > 0 and rest:

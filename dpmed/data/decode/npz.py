@@ -1,7 +1,7 @@
-"""Arrays from `.npz` files that nobody vouches for: no pickles, and sizes checked before anything is allocated.
+"""Reads arrays from untrusted `.npz` files: no pickles, and sizes are checked before anything is allocated.
 
-`numpy.load` would read objects when asked to and allocates what the header says; here the header is read alone, held
-against the archive's own directory, and the bytes are then streamed into an array of the caller's.
+`numpy.load` can read objects and allocates what the header declares; here the header is read first and checked against
+the archive's own directory, and the bytes are then streamed into an array supplied by the caller.
 """
 
 import zipfile
@@ -58,14 +58,14 @@ class NpzFile:
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
                 if len(entries) > 64:  # noqa: PLR2004 MedMNIST has six
-                    raise InputError(f"holds {len(entries)} members, which no data set does", where=str(path))
+                    raise InputError(f"holds {len(entries)} members, too many for a data set", where=str(path))
                 self.members = {
                     entry.filename.removesuffix(".npy"): self._header(archive, entry)
                     for entry in entries
                     if entry.filename.endswith(".npy")
                 }
         except (OSError, zipfile.BadZipFile, ValueError, EOFError, zlib.error, RuntimeError) as error:
-            raise InputError(f"is no readable .npz archive ({error})", where=str(path)) from error
+            raise InputError(f"is not a readable .npz archive ({error})", where=str(path)) from error
 
     def read(self, name: str, allocate: Allocate = np.empty) -> Shaped[np.ndarray, "..."]:
         """The array `name`, in memory or in what `allocate` makes, such as a memory-mapped file.

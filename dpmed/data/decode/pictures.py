@@ -1,10 +1,11 @@
-"""Pictures from files that nobody vouches for: PNG, JPEG and TIFF to pixels of a wanted size and depth.
+"""Decodes untrusted PNG, JPEG and TIFF files to pixels of a given size and depth.
 
-The size in the header is checked before any pixel is decoded, so that a bomb costs nothing. Every failure is an
-`InputError` with the file's name. Pillow decodes and resizes outside Python's lock, so threads run side by side.
+The size in the header is checked before any pixel is decoded, so that decompression bombs cost nothing. Every failure
+is an `InputError` with the file's name. Pillow releases Python's global lock while decoding and resizing, so threads
+run in parallel.
 
 Rules: colour becomes grey by 0.299 R + 0.587 G + 0.114 B, grey becomes colour by repeating it; palettes are looked up;
-what is transparent is laid over black; the camera's orientation is honoured.
+transparent pixels are composited over black; the camera's orientation is respected.
 """
 
 import struct
@@ -22,18 +23,18 @@ from dpmed.data.decode.quiet import ignore_warnings
 from dpmed.data.decode.window import Depth, Window, deepen, percentile_window, to_depth, to_unit
 from dpmed.errors import InputError
 
-# 8192 × 8192: above every radiograph and skin picture, and a few hundred MB at most while decoding.
+# 8192 × 8192: larger than any radiograph or skin picture, and at most a few hundred MB while decoding.
 MAX_PIXELS = 1 << 26
 _FORMATS = ("JPEG", "PNG", "TIFF")
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 _KNOWN_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr")
 _ORIENTATION_TAG, _ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)
 _EIGHT_BITS, _SIXTEEN_BITS, _MORE_BITS = 8, 16, 32
-# How much of what is stored Pillow hands on is told by the name of the raw pixels; 12 bits are handed on as they are.
+# The name of the raw pixels tells how much of the stored values Pillow returns; 12 bits are returned unchanged.
 _TWELVE_BITS, _SIXTEEN = "12", "16"
 _RANGES = {12: (0.0, 4095.0), 16: (0.0, 65535.0)}
 
-# What Pillow raises on damaged files. Memory is on the list: some formats ask for what the file says before it is read.
+# Errors that Pillow raises on damaged files, including MemoryError: some formats allocate what the file declares.
 _DAMAGE = (
     OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, MemoryError, OverflowError, IndexError,
     struct.error, zlib.error,
@@ -51,19 +52,19 @@ def decode_picture(
     depth: Depth = 8,
     narrow: bool = False,
 ) -> Shaped[np.ndarray, "height width channel"]:
-    """Read one picture, resize it with anti-aliasing and bring it to a depth.
+    """Read one picture, resize it with anti-aliasing and convert it to a depth.
 
     Large JPEGs are decoded at a half, a quarter or an eighth of their size where that is still at least the wanted one:
     the decoder then averages whole blocks in the frequency domain, which is several times as fast.
 
     Args:
-        path: a PNG, JPEG or TIFF file, whatever its ending says.
-        size: height and width to bring it to, pixels; the shape is not kept, as in the paper.
-        channels: 1 for grey, 3 for red, green, blue.
+        path: a PNG, JPEG or TIFF file, whatever its extension.
+        size: height and width after resizing, in pixels; the aspect ratio is not preserved, as in the paper.
+        channels: 1 for greyscale, 3 for red, green, blue.
         window: grey pictures of more than 8 bits are clipped to this range, which becomes the whole range of the depth;
             None is all that their bits can hold.
         depth: bits per value of the result: uint8 or uint16. Pictures of 8 bits keep their range in both.
-        narrow: whether pictures of more than 8 bits may be brought to 8; else they are refused where `depth` is 8.
+        narrow: whether pictures of more than 8 bits may be reduced to 8; otherwise they are refused if `depth` is 8.
 
     Raises:
         InputError: the file is missing, damaged, truncated, too large or too deep, or has values that are not finite.
@@ -74,7 +75,7 @@ def decode_picture(
 def decode_sized(
     path: Path, *, size: tuple[int, int], channels: Literal[1, 3], window: Window, depth: Depth, narrow: bool
 ) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
-    """As `decode_picture`, and the height and width that the picture has when it is looked at."""
+    """Like `decode_picture`, but also returns the height and width of the picture as displayed."""
     # No function within this one: the annotations of its shapes would be made anew for every picture.
     convert = partial(_convert_any, path, size=size, channels=channels, window=window, depth=depth, narrow=narrow)
     return _opened(path, convert)
@@ -84,7 +85,7 @@ def picture_bits(path: Path) -> int:
     """Bits per value of a picture, by its header: 8 (or less), 12, 16 or 32.
 
     Raises:
-        InputError: it is missing, too large or no such picture.
+        InputError: it is missing, too large or not such a picture.
     """
     return _opened(path, _bits)
 
@@ -113,11 +114,11 @@ def to_channels(unit: Float[np.ndarray, "height width channel"], channels: int) 
 
 
 def _opened(path: Path, action: Callable[[Image.Image], T]) -> T:
-    """What `action` gives of the opened picture, every failure an `InputError` with the file's name."""
+    """The result of `action` on the opened picture; every failure is an `InputError` with the file's name."""
     ignore_warnings(["PIL"])
     try:
-        # Opened here: given a path, Pillow maps some TIFF files into memory, and then turns those wrongly that lie on
-        # their side; and a mapped file that is cut short meanwhile ends the process.
+        # Opened here because Pillow, given a path, maps some TIFF files into memory, and then rotates those lying on
+        # their side incorrectly; and if a mapped file is truncated meanwhile, the process ends.
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             _check_size(path, image.width, image.height)
             pages = getattr(image, "n_frames", 1)
@@ -139,7 +140,7 @@ def _unidentified(path: Path) -> str:
         start = file.read(4)
     if not start:
         return "is empty"
-    return "is a GIF, not one PNG, JPEG or TIFF picture" if start == b"GIF8" else "is no PNG, JPEG or TIFF picture"
+    return "is a GIF, not one PNG, JPEG or TIFF picture" if start == b"GIF8" else "is not a PNG, JPEG or TIFF picture"
 
 
 def _check_size(path: Path, width: int, height: int) -> None:
@@ -157,7 +158,7 @@ def _convert_any(
     depth: Depth,
     narrow: bool,
 ) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
-    bits = _bits(image)  # first of all: once the pixels are loaded, nothing tells any more
+    bits = _bits(image)  # before loading the pixels, after which this is no longer known
     # Pillow turns TIFF by itself, and gives the size after that.
     turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION_TAG, 1) in _ON_THEIR_SIDE
     shape = (image.width, image.height) if turned else (image.height, image.width)
@@ -165,7 +166,7 @@ def _convert_any(
         raise InputError(
             f"has {bits} bits per value, of which 8 would be kept",
             where=str(path),
-            remedy="Set data.depth = 16 to keep them, or 8 to bring all pictures to 8 bits.",
+            remedy="Set data.depth = 16 to keep them, or 8 to reduce all pictures to 8 bits.",
         )
     if image.mode in _DEEP_MODES:
         unit = _read_deep(image, _ends(path, image, bits, window), size)
@@ -180,7 +181,7 @@ def _convert_any(
 
 
 def _bits(image: Image.Image) -> int:
-    """Bits per value as stored; 32 for floating-point numbers and all that has no range of its own."""
+    """Bits per value as stored; 32 for floating-point numbers and anything else without a natural range."""
     if image.mode in _DEEP_MODES and not image.mode.startswith("I;16"):
         return _MORE_BITS
     raw = _raw_mode(image)
@@ -219,7 +220,7 @@ def _convert(
 
 
 def _ends(path: Path, image: Image.Image, bits: int, window: Window) -> tuple[float, float]:
-    """The window of a deep picture: the one asked for, or all that its bits can hold."""
+    """The window of a deep picture: the one requested, or all that its bits can hold."""
     if bits > _SIXTEEN_BITS and not np.isfinite(np.asarray(image)).all():
         raise InputError("holds values that are not finite", where=str(path))
     if window == "percentiles":
@@ -228,9 +229,9 @@ def _ends(path: Path, image: Image.Image, bits: int, window: Window) -> tuple[fl
         raise InputError("has no window in its header", where=str(path), remedy="Set data.window to a range.")
     if window is None and bits not in _RANGES:
         raise InputError(
-            "holds values of more than 16 bits, whose range nobody knows",
+            "holds values of more than 16 bits, whose range is unknown",
             where=str(path),
-            remedy="Set data.window to the range that matters, or to 'percentiles'.",
+            remedy="Set data.window to the relevant range, or to 'percentiles'.",
         )
     return window or _RANGES[bits]
 
@@ -239,5 +240,5 @@ def _read_deep(
     image: Image.Image, ends: tuple[float, float], size: tuple[int, int]
 ) -> Float[np.ndarray, "height width 1"]:
     turned = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION_TAG, 1) != 1 else image
-    # Clipped first: otherwise one bright artefact would bleed over its neighbours.
+    # Clipped first, since otherwise a bright artefact would bleed into its neighbours.
     return resize_picture(to_unit(np.asarray(turned).astype(np.float32), ends)[..., None], size=size)

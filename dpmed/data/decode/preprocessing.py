@@ -1,7 +1,7 @@
-"""What a file is brought to before a model sees it: all that the result depends on besides the file.
+"""How files are converted before a model sees them: everything that the result depends on besides the file.
 
-It is made of public facts (of the config) alone, can be written as JSON, and travels with the model, so that a picture
-is decoded for a prediction as it was for training.
+It consists only of public facts (from the config), can be written as JSON, and is stored with the model, so that
+pictures are decoded for prediction exactly as for training.
 """
 
 from collections.abc import Mapping
@@ -22,21 +22,21 @@ _KNOWN_WINDOWS: dict[object, Window] = {None: None, "header": "header", "percent
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocessing:
-    """What files are brought to.
+    """The conversion of files.
 
     Attributes:
         size: height and width of pictures, or the three sides of volumes (left-right, back-front, foot-head).
-        channels: 1 for grey, 3 for colour; volumes have what they have, and it must be this. A sample of several files
-            has a grey channel of each.
-        files: of a sample.
+        channels: 1 for greyscale, 3 for colour; volumes must already have this number. A sample of several files has
+            one greyscale channel from each.
+        files: number of files per sample.
         window: values are clipped to it. Of pictures it becomes the whole range of `depth`, and concerns grey values of
             more than 8 bits and DICOM; None is what the bits can hold, for CT -1024 to 3071 HU. Of volumes the values
             stay in their unit; None is -1024 to 3071. `header` is the window that the file proposes, `percentiles` the
             0.5th to 99.5th of the file: volumes then have values from 0 to 1.
-        windows: one per file where they differ; else empty, and `window` holds for all.
+        windows: one per file if they differ; otherwise empty, and `window` applies to all.
         spacing_mm: size of a voxel, after which volumes are cropped or padded; None stretches them to `size`.
         depth: bits per value of pictures, uint8 or uint16.
-        narrow: whether pictures of more bits than `depth` are brought to it; else they are refused.
+        narrow: whether pictures of more bits than `depth` are reduced to it; otherwise they are refused.
     """
 
     size: tuple[int, ...]
@@ -55,7 +55,7 @@ class Preprocessing:
 
     @property
     def scale(self) -> float:
-        """What values are to be divided by for the range 0 to 1; 1 for volumes, whose values have a unit."""
+        """The divisor that maps values to the range 0 to 1; 1 for volumes, whose values have a unit."""
         return 1.0 if self.volumes else scale_of(self.depth)
 
     @property
@@ -65,18 +65,18 @@ class Preprocessing:
 
     @property
     def value_range(self) -> tuple[float, float]:
-        """The lowest and the highest value that there can be."""
+        """The lowest and the highest possible value."""
         return min(low for low, _ in self.channel_ranges), max(high for _, high in self.channel_ranges)
 
     @property
     def channel_ranges(self) -> tuple[tuple[float, float], ...]:
-        """The lowest and the highest value that each channel can have."""
+        """The lowest and the highest possible value of each channel."""
         shared = self.channels if self.files == 1 else 1
         return tuple(self._range_of(file) for file in range(self.files) for _ in range(shared))
 
     @property
     def constants(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and std per channel that owe nothing to data: the middle and a quarter of the channel's range."""
+        """Mean and std per channel that do not depend on data: the middle and a quarter of the channel's range."""
         ranges, scale = self.channel_ranges, self.scale
         middles = tuple((low + high) / 2 / scale for low, high in ranges)
         return middles, tuple((high - low) / 4 / scale for low, high in ranges)
@@ -99,15 +99,15 @@ class Preprocessing:
         return (0.0, 1.0) if isinstance(window, str) else window or HU_WINDOW
 
     def to_json(self) -> dict[str, Any]:
-        """The same in JSON's types."""
+        """The preprocessing as JSON types."""
         return {name: _plain(value) for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any], *, where: str = "") -> "Preprocessing":
-        """What `to_json` made.
+        """The inverse of `to_json`.
 
         Raises:
-            InputError: it is not that.
+            InputError: the content is invalid.
         """
         try:
             spacing = content["spacing_mm"]

@@ -1,6 +1,6 @@
-"""Libraries that decode files warn and log in their own words, without the file's name and sometimes with its contents.
+"""Silences decoding libraries, whose warnings and logs lack the file's name and sometimes contain its contents.
 
-What matters to a user is in dpmed's own messages; the rest is kept from standard error.
+What matters to users is in dpmed's own messages; the rest is kept off standard error.
 """
 
 import logging
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 
 def ignore_warnings(modules: Sequence[str]) -> None:
-    """Let no warning pass that is attributed to one of these modules or to what lies below them.
+    """Suppress all warnings attributed to these modules or their submodules.
 
-    Cheap enough for every file: asking anew is needed, since others may have set the filters back meanwhile. A filter
-    for the time of one call would not do, since threads share the filters.
+    Cheap enough to call for every file, which is needed because the filters may have been reset meanwhile. A filter for
+    the duration of one call would not do, since threads share the filters.
     """
     pattern = rf"({'|'.join(name.replace('.', chr(92) + '.') for name in modules)})(\.|$)"
     for entry in warnings.filters:
@@ -23,6 +23,6 @@ def ignore_warnings(modules: Sequence[str]) -> None:
 
 
 def ignore_logs(names: Sequence[str]) -> None:
-    """Let no record of these loggers pass."""
+    """Suppress all records of these loggers."""
     for name in names:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

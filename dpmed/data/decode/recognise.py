@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: hospitals' files often have no ending, or a wrong one."""
+"""Recognises files by their first bytes, since files from hospitals often have no extension or a wrong one."""
 
 from pathlib import Path
 from typing import Literal
@@ -17,7 +17,7 @@ _READ_BYTES = 352
 
 
 def kind_of_name(name: str) -> Kind | None:
-    """What the ending of a name says, or None if it says nothing that dpmed reads."""
+    """The kind according to the extension, or None if dpmed does not read it."""
     lower = name.lower()
     if lower.endswith(PICTURE_ENDINGS):
         return "picture"
@@ -27,7 +27,7 @@ def kind_of_name(name: str) -> Kind | None:
 
 
 def recognise(path: Path) -> Kind | None:
-    """What a file is: by its bytes, and by its ending where these tell nothing (DICOM without the mark, gzip).
+    """The kind of a file by its bytes, or by its extension if these are inconclusive (DICOM without the mark, gzip).
 
     A file that cannot be opened has the kind of its name: its reader then says what is wrong with it.
     """

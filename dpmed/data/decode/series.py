@@ -1,9 +1,9 @@
 """A series of DICOM files, or one file of many frames, as a volume.
 
-Slices are ordered by their position along the normal of their plane; what the files are called does not matter. Voxel
-size and orientation come from the headers, brought from DICOM's axes (left, back, head) to RAS+ as NIfTI has them. What
-would make the volume another one than the body is refused by name: slices that are missing, double or of another
-series, patient, size or orientation.
+Slices are ordered by their position along the normal of their plane; file names do not matter. Voxel size and
+orientation come from the headers, converted from DICOM's axes (left, back, head) to RAS+ as in NIfTI. Anything that
+would misrepresent the body is refused by name: slices that are missing or duplicated, or from another series, patient,
+size or orientation.
 
 Source: DICOM PS3.3 C.7.6.2 (image plane), C.7.6.16 (functional groups of frames).
 """
@@ -23,12 +23,12 @@ from dpmed.data.decode.nifti import MAX_BYTES, Volume
 from dpmed.errors import InputError
 
 _MOST_FILES = 10_000
-# Positions are written with some six digits; directions of a plane with as many.
+# Positions and the directions of a plane are written with about six digits.
 _SAME_DIRECTION = 1e-3
 _SAME_PLACE_MM = 1e-3
-# Of the usual distance between slices: more is a gap, less than the second is rounding.
+# Relative to the usual distance between slices: more than the first is a gap, less than the second is rounding.
 _GAP, _JITTER = 1.5, 0.05
-_OFF_LINE = 0.5  # of a pixel: slices that lie aside by more are not one stack
+_OFF_LINE = 0.5  # of a pixel: slices shifted sideways by more do not form a stack
 _HALF_TURN = np.diag([-1.0, -1.0, 1.0])  # from left, back, head to right, front, head
 
 
@@ -57,10 +57,10 @@ def read_series(source: Path | Sequence[Path]) -> Volume:
     """A volume from the files of one series.
 
     Args:
-        source: a folder whose files are the series, a file of many frames, or the files themselves.
+        source: a folder whose files are the series, a multi-frame file, or the files themselves.
 
     Returns:
-        Stored values with axes along the columns of a slice, its rows and the stack; `MONOCHROME1` turned over.
+        Stored values with axes along the columns of a slice, its rows and the stack; `MONOCHROME1` is inverted.
 
     Raises:
         InputError: a file cannot be read, or the files are not one evenly spaced stack of grey slices.
@@ -80,7 +80,7 @@ def _files(source: Path | Sequence[Path]) -> list[Path]:
         paths = list(source)
     if not paths or len(paths) > _MOST_FILES:
         where = str(source if isinstance(source, Path) else "data")
-        raise InputError(f"holds {len(paths)} files, which is no series", where=where)
+        raise InputError(f"holds {len(paths)} files, which is not a series", where=where)
     return sorted(paths)
 
 
@@ -95,7 +95,7 @@ def _read(paths: list[Path], where: Path) -> Volume:
 def _check_alike(files: list[DicomFile], where: Path) -> None:
     first = files[0]
     if len(files) > 1 and any(file.frames > 1 for file in files):
-        raise InputError("holds several files of many frames", where=str(where), remedy=_ALONE)
+        raise InputError("holds several multi-frame files", where=str(where), remedy=_ALONE)
     for facts, what in ((("SeriesInstanceUID",), "series"), (("PatientID", "IssuerOfPatientID"), "patients")):
         held: dict[tuple[str, ...], list[str]] = {}
         for file in files:
@@ -107,7 +107,7 @@ def _check_alike(files: list[DicomFile], where: Path) -> None:
         raise InputError("is one slice, not a volume", where=str(first.path), remedy=_ALONE)
     for file in files:
         if not file.grey:
-            raise InputError("is in colour; volumes are grey", where=str(file.path))
+            raise InputError("is in colour; volumes must be greyscale", where=str(file.path))
         if (file.rows, file.columns) != (first.rows, first.columns):
             raise InputError(
                 f"has {file.columns} x {file.rows} pixels, but {first.path.name} {first.columns} x {first.rows}",
@@ -118,16 +118,16 @@ def _check_alike(files: list[DicomFile], where: Path) -> None:
         raise InputError(f"would take {size:,} bytes; over {MAX_BYTES:,} are refused", where=str(where))
 
 
-_ALONE = "Give each series a folder of its own."
+_ALONE = "Put each series into a separate folder."
 
 
 def _slice(file: DicomFile, frame: int) -> _Slice:
     try:
         return _located(file, frame)
     except (KeyError, AttributeError, TypeError, ValueError, IndexError):
-        pass  # an error raised here would carry the header's values along
+        pass  # an error raised here would carry values from the header
     raise InputError(
-        "does not say where it lies: position, orientation or pixel spacing is missing", where=str(file.path)
+        "does not say where it is in space: position, orientation or pixel spacing is missing", where=str(file.path)
     )
 
 
@@ -162,7 +162,7 @@ def _numbers(values: Any, count: int) -> Float[np.ndarray, " number"]:
 
 
 def _in_order(slices: list[_Slice], where: Path) -> list[_Slice]:
-    """The slices from one end of the stack to the other, once it is certain that they are one."""
+    """The slices from one end of the stack to the other, after checking that they form one."""
     first = slices[0]
     for other in slices:
         turned = max(
@@ -170,7 +170,7 @@ def _in_order(slices: list[_Slice], where: Path) -> list[_Slice]:
         )
         if turned > _SAME_DIRECTION or not np.allclose(other.spacing, first.spacing, rtol=_SAME_DIRECTION):
             raise InputError(
-                f"{other.name} is turned otherwise, or has other pixels, than {first.name}",
+                f"{other.name} has another orientation or pixel spacing than {first.name}",
                 where=str(where),
                 remedy=_ALONE,
             )
@@ -182,7 +182,7 @@ def _in_order(slices: list[_Slice], where: Path) -> list[_Slice]:
     pairs = [f"{one.name} and {other.name}" for one, other in pairwise(ordered)]
     for pair, step in zip(pairs, steps, strict=True):
         if step < _SAME_PLACE_MM:
-            raise InputError(f"{pair} lie in the same place", where=str(where), remedy="Remove one of them.")
+            raise InputError(f"{pair} are at the same position", where=str(where), remedy="Remove one of them.")
     for pair, step in zip(pairs, steps, strict=True):
         apart = f"{step:.2f} mm apart, the other slices {usual:.2f}"
         if step > _GAP * usual:
@@ -215,7 +215,7 @@ def _stack(slices: list[_Slice], where: Path) -> Volume:
         if not np.can_cast(values.dtype.newbyteorder("="), voxels.dtype):
             raise InputError(f"holds values of another type than {first.name}", where=str(one.file.path))
         voxels[number] = values
-    assert voxels is not None  # noqa: S101 for the type checker: there are two slices at least
+    assert voxels is not None  # noqa: S101 for the type checker: there are at least two slices
     affine = np.eye(4)
     affine[:3, 0] = first.rows_along * first.spacing[1]
     affine[:3, 1] = first.columns_along * first.spacing[0]
@@ -234,7 +234,7 @@ def _stack(slices: list[_Slice], where: Path) -> Volume:
 
 
 def _display(middle: _Slice) -> tuple[float, float] | None:
-    """The VOI window of the middle slice: those of the others may differ, and one must serve all."""
+    """The VOI window of the middle slice, used for all slices, although theirs may differ."""
     try:
         centre, width, function = voi_of(middle.file, middle.frame)
     except InputError:

@@ -1,7 +1,7 @@
 """Volumes in one orientation, on one grid, with values in one range.
 
-Every volume comes out with its axes from left to right, back to front and foot to head (RAS+, nearest to the affine),
-whatever order and direction it is stored in. It is resampled first, slice by slice in its stored order, and turned
+Every volume is returned with its axes from left to right, back to front and foot to head (RAS+, nearest to the affine),
+whatever its stored order and direction. It is first resampled, slice by slice in stored order, and reoriented
 afterwards, when it is small. The filter is Pillow's anti-aliased triangle: linear interpolation when enlarging, a
 weighted mean over all voxels that fall into an output voxel when shrinking.
 """
@@ -27,7 +27,7 @@ _MAX_VOXELS = 1 << 28  # a gigabyte while resampling
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """What volumes are brought to.
+    """The grid to which volumes are resampled.
 
     Attributes:
         shape: voxels from left to right, back to front and foot to head.
@@ -39,12 +39,12 @@ class Grid:
 
 
 def orientation_of(volume: Volume) -> Int[np.ndarray, "3 2"]:
-    """For each stored axis the canonical axis it runs along, and 1 or -1 for its direction."""
+    """For each stored axis, the canonical axis along which it runs, and 1 or -1 for its direction."""
     from nibabel.orientations import io_orientation
 
     orientation = io_orientation(volume.affine)
     if not np.isfinite(orientation).all():
-        raise InputError("has no usable affine, so up and left are unknown", where=str(volume.path))
+        raise InputError("has no usable affine, so its orientation is unknown", where=str(volume.path))
     return orientation.astype(np.int64)
 
 
@@ -74,7 +74,7 @@ def read_intensities(
     scaled = volume.slope != 1.0 or volume.intercept != 0.0
 
     def prepare(part: Shaped[np.ndarray, "a b"]) -> Float[np.ndarray, "a b"]:
-        with np.errstate(over="ignore", invalid="ignore"):  # what becomes of it is looked at below
+        with np.errstate(over="ignore", invalid="ignore"):  # the result is checked below
             values = part.astype(np.float32)
             if scaled:
                 values = values * np.float32(volume.slope) + np.float32(volume.intercept)
@@ -92,7 +92,7 @@ def read_intensities(
 
 
 def read_labels(volume: Volume, grid: Grid, *, classes: int) -> UInt8[np.ndarray, "x y z"]:
-    """A label map on the grid: each voxel gets the class that holds the largest share of it.
+    """A label map on the grid: each voxel gets the class that covers the largest part of it.
 
     Args:
         volume: three axes of class numbers.
@@ -112,14 +112,14 @@ def read_labels(volume: Volume, grid: Grid, *, classes: int) -> UInt8[np.ndarray
             return (part == stored).astype(np.float32)
 
         part = _resample(volume.voxels, volume, grid, prepare)
-        # A comparison with a margin: where two classes tie, rounding must not decide, the lower one does.
+        # A comparison with a margin: if two classes tie, the lower one wins, not rounding.
         better = part > share + np.float32(1e-5)
         best[better], share[better] = value, part[better]
     return _fit(best, grid.shape, fill=0.0)
 
 
 def check_pair(image: Volume, label: Volume) -> None:
-    """Refuse an image and a label map that do not lie on the same voxels.
+    """Refuse an image and a label map that do not share the same voxels.
 
     Raises:
         InputError: shape, orientation or spacing differ.
@@ -133,13 +133,13 @@ def check_pair(image: Volume, label: Volume) -> None:
     turned = not np.array_equal(orientation_of(image), orientation_of(label))
     if turned or not np.allclose(spacing_of(image), spacing_of(label), rtol=_SPACING_TOLERANCE):
         raise InputError(
-            f"lies otherwise in space than its image {image.path.name}: orientation or spacing differ",
+            f"is not aligned with its image {image.path.name}: orientation or spacing differ",
             where=str(label.path),
         )
 
 
 def _label_values(volume: Volume, classes: int) -> dict[float, int]:
-    """Each stored value that occurs, and the class number that it means; in rising order."""
+    """The stored values that occur and the class number of each, in increasing order."""
     stored = _distinct(volume.voxels)
     values = stored * volume.slope + volume.intercept
     if not np.isfinite(values).all() or not np.array_equal(values, np.rint(values)):
@@ -149,7 +149,7 @@ def _label_values(volume: Volume, classes: int) -> dict[float, int]:
         raise InputError(
             f"holds the label value {wrong:g}, but the classes are 0 to {classes - 1}",
             where=str(volume.path),
-            remedy="Mend the file, or name all classes in data.class_names.",
+            remedy="Correct the file, or name all classes in data.class_names.",
         )
     return {float(one): int(value) for one, value in sorted(zip(stored, values, strict=True), key=lambda pair: pair[1])}
 
@@ -176,7 +176,7 @@ def _target_shape(volume: Volume, grid: Grid) -> tuple[Shape3, Shape3]:
             side = max(1, round(sides[axis] * float(spacing_of(volume)[axis]) / grid.spacing_mm[place]))
         stored[axis] = canonical[place] = side
     _check_room(volume, canonical)
-    _check_room(volume, [stored[0], stored[1], sides[2]])  # on the way: two axes done, the third not yet
+    _check_room(volume, [stored[0], stored[1], sides[2]])  # intermediate: two axes done, the third not yet
     return (stored[0], stored[1], stored[2]), (canonical[0], canonical[1], canonical[2])
 
 

@@ -1,4 +1,4 @@
-"""From values of any depth to a stated range and depth: clip to a window, bring to 0 to 1, keep 8 or 16 bits."""
+"""Converts values of any depth to a fixed range and depth: clip to a window, map to 0 to 1, keep 8 or 16 bits."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ Depth = Literal[8, 16]
 
 # What CT can hold: 12 bits from air to dense bone.
 HU_WINDOW = (-1024.0, 3071.0)
-# Share of the values below and above the range of what has no unit.
+# Fraction of the values below and above the range, for values without a unit.
 PERCENTILES = (0.5, 99.5)
 _SMALLEST_WIDTH = 1e-6
 

@@ -1,4 +1,4 @@
-"""Phantoms of CIFAR-10: ten kinds of shapes, stripes and rings on coloured grounds, as binary records."""
+"""Phantoms of CIFAR-10: ten kinds of shapes, stripes and rings on coloured backgrounds, as binary records."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def _record(number: int, seed: int) -> bytes:
 
 
 def draw_kind(random: np.random.Generator, kind: int, sides: tuple[int, int]) -> UInt8[np.ndarray, "y x 3"]:
-    """A small coloured picture of one of ten kinds: five figures, each in warm or cold colours."""
+    """A small coloured picture of one of ten kinds: five shapes, each in warm or cold colours."""
     y, x = grid(*sides)
     shift = random.uniform(-0.25, 0.25, 2)
     figure = kind % 5

@@ -1,8 +1,8 @@
-"""Rendered digits, in the form of scikit-learn's: from fonts that matplotlib ships and from strokes of the pen.
+"""Rendered digits in the format of scikit-learn's, from fonts included in matplotlib and from pen strokes.
 
 Each is a bitmap of 32 × 32 pixels, deformed at random, whose ink is counted in blocks of 4 × 4: 8 × 8 counts of 0 to
 16, as E. Alpaydin and C. Kaynak made theirs (Optical Recognition of Handwritten Digits, UCI, 1998). None of their 1,797
-pictures enters: nothing here reads them, and none of the ranges below was fitted to them.
+pictures is used: nothing here reads them, and none of the ranges below was fitted to them.
 """
 
 from functools import cache
@@ -20,21 +20,21 @@ from dpmed.progress import Progress
 
 BITMAP = 32
 _BLOCK = 4
-_MOST = _BLOCK * _BLOCK  # ink that a block can hold
+_MOST = _BLOCK * _BLOCK  # maximum ink of a block
 _FONTS = (
     "DejaVuSans", "DejaVuSans-Oblique", "DejaVuSansMono", "DejaVuSerif", "DejaVuSerif-Italic", "DejaVuSans-Bold",
     "STIXGeneral", "STIXGeneralItalic", "STIXGeneralBol", "cmr10", "cmss10", "cmtt10",
 )  # fmt: skip
 _GLYPH = 64  # side of a glyph's picture before it is deformed
-_BY_FONT = 0.3  # share of the pictures
+_BY_FONT = 0.3  # fraction of the pictures
 _MAX_SLANT, _MAX_TURN = 0.35, 0.2  # shear; radians
 _WANDER = 0.04  # of a pen's control points, in sides of the digit's box
 _WIDTHS = 2.6, 5.8  # of the pen, pixels of the bitmap
-_WIDEST = 28  # pixels of the bitmap that a digit takes across, at most
+_WIDEST = 28  # largest width of a digit, in pixels of the bitmap
 
 
 def write_digits(folder: Path, *, num: int, seed: int, progress: Progress) -> None:
-    """Write `num` PNGs of 8 × 8 pixels into a folder per digit; a full block is white."""
+    """Write `num` PNGs of 8 × 8 pixels into one folder per digit; a full block is white."""
     for digit in WAYS:
         make_folder(folder / str(digit))
     with progress.task("rendering digits", total=num, unit="pictures") as task:
@@ -64,7 +64,7 @@ def _by_hand(random: np.random.Generator, digit: int) -> Bool[np.ndarray, "32 32
     moved = (np.concatenate(chains) - 0.5) @ _change(random).T
     width = random.uniform(*_WIDTHS)
     low, high = moved.min(axis=0), moved.max(axis=0)
-    # The middle of the pen keeps half its width from the edges.
+    # The centre of the pen stays half its width away from the edges.
     scale = (BITMAP - width) / (high[1] - low[1])
     across = min(scale, (_WIDEST - width) / max(high[0] - low[0], 1e-6))
     placed = (moved - (low + high) / 2) * np.array([across, scale]) + BITMAP / 2
@@ -72,7 +72,7 @@ def _by_hand(random: np.random.Generator, digit: int) -> Bool[np.ndarray, "32 32
 
 
 def _change(random: np.random.Generator) -> Float[np.ndarray, "2 2"]:
-    """A random turn, slant and stretch."""
+    """A random rotation, slant and stretch."""
     turn = random.normal(0, _MAX_TURN / 2)
     slant = np.clip(random.normal(0, _MAX_SLANT / 2), -_MAX_SLANT, _MAX_SLANT)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])

@@ -1,4 +1,4 @@
-"""Phantoms for `folder`: grey chest-like pictures, `healthy` and `opacity`, one to three of each patient."""
+"""Phantoms for `folder`: greyscale chest-like pictures, `healthy` and `opacity`, one to three per patient."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ _MOST_VIEWS = 3
 
 
 def write_folder(folder: Path, *, num: int, seed: int, progress: Progress) -> None:
-    """Write `num` PNG and JPEG files, named by patient and view, into a folder per class."""
+    """Write `num` PNG and JPEG files, named by patient and view, into one folder per class."""
     for name in CLASSES:
         make_folder(folder / name)
     written = patient = 0

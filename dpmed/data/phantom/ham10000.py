@@ -1,4 +1,4 @@
-"""Phantoms of HAM10000: skin with a lesion whose border, colours and symmetry tell the diagnosis."""
+"""Phantoms of HAM10000: skin with a lesion whose border, colours and symmetry determine the diagnosis."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,9 @@ _SIDES = (450, 600)
 _FOLDERS = ("HAM10000_images_part_1", "HAM10000_images_part_2")
 _COLUMNS = ("lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization")
 _PLACES = ("back", "lower extremity", "trunk", "upper extremity", "abdomen", "face", "chest")
-# Shares of the diagnoses, in the order of DIAGNOSES; flatter than the real ones, so that few phantoms hold them all.
+# Frequencies of the diagnoses, in the order of DIAGNOSES; more even than in reality, so that few phantoms contain all.
 _SHARES = (0.09, 0.12, 0.14, 0.06, 0.17, 0.36, 0.06)
-_IMAGES_PER_LESION = (0.72, 0.2, 0.08)  # chance of one, two and three pictures
+_IMAGES_PER_LESION = (0.72, 0.2, 0.08)  # probability of one, two and three pictures
 _FIRST_NUMBER = 24306
 
 
@@ -65,7 +65,7 @@ def write_ham10000(folder: Path, *, num: int, seed: int, progress: Progress) -> 
 
 
 def _facts(random: np.random.Generator, lesion: int) -> dict[str, object]:
-    # The first lesions go through all diagnoses, so that even a handful of phantoms has every class.
+    # The first lesions cycle through all diagnoses, so that even a handful of phantoms has every class.
     diagnosis = DIAGNOSES[lesion] if lesion < len(DIAGNOSES) else str(random.choice(DIAGNOSES, p=_SHARES))
     return {
         "lesion_id": f"HAM_{lesion:07d}",

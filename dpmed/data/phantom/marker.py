@@ -1,4 +1,4 @@
-"""`phantom.json` beside the files of a phantom: it tells them from patients' images, by names and sizes."""
+"""`phantom.json` beside the files of a phantom distinguishes them from patients' images, by names and sizes."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ _MAX_BYTES = 1 << 16
 
 
 def mark_phantom(folder: Path, *, layout: str, num: int, seed: int) -> None:
-    """Write what a folder's files are, once all of them lie there.
+    """Write the description of a folder's files, once all of them are there.
 
     Raises:
         RunError: the file cannot be written.
@@ -24,10 +24,10 @@ def mark_phantom(folder: Path, *, layout: str, num: int, seed: int) -> None:
 
 
 def phantom_in(folder: Path) -> str | None:
-    """What a folder says of itself, such as `digits, 12000 samples, seed 1`; None where it is no phantom.
+    """The description of a folder, such as `digits, 12000 samples, seed 1`; None if it is not a phantom.
 
-    A folder whose files are not those that were written is none: somebody may have put patients' images there. The
-    file is no proof against someone who wants to deceive, and nothing of ε rests on it.
+    A folder whose files are not those that were written is not a phantom: it may contain patients' images. The file is
+    no proof against deliberate deception, and ε does not depend on it.
     """
     path = folder / MARKER
     try:

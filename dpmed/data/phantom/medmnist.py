@@ -38,7 +38,7 @@ def write_medmnist(folder: Path, *, num: int, seed: int, progress: Progress, vol
 
 
 def encode_npz(arrays: dict[str, np.ndarray]) -> bytes:
-    """An `.npz` file without the time of day in it, which `numpy.savez` would put there."""
+    """An `.npz` file without a time stamp, which `numpy.savez` would include."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
@@ -50,7 +50,7 @@ def encode_npz(arrays: dict[str, np.ndarray]) -> bytes:
 
 def _volume(random: np.random.Generator, label: int) -> UInt8[np.ndarray, "28 28 28"]:
     axes = grid(_SIDE, _SIDE, _SIDE)
-    # The class is told by size and slenderness: eleven kinds of ellipsoids.
+    # The class is determined by size and slenderness: eleven kinds of ellipsoids.
     size, slender = 0.3 + 0.1 * (label % 6), 0.45 if label < 6 else 1.0  # noqa: PLR2004 half of the kinds
     radii = np.array([size * slender, size, size]) * random.uniform(0.95, 1.05, 3)
     organ = ellipsoid(axes, random.uniform(-0.15, 0.15, 3), radii)

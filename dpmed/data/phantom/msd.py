@@ -1,6 +1,6 @@
 """Phantoms of the Medical Segmentation Decathlon: bodies with organs and tumours, in CT units or as MR.
 
-Every scan has a shape, spacing and orientation of its own, as real ones do.
+Every scan has its own shape, spacing and orientation, as real ones do.
 """
 
 import gzip
@@ -115,7 +115,7 @@ def _draw(random: np.random.Generator, scene: _Scene) -> tuple[Int16[np.ndarray,
     for channel, modality in enumerate(scene.modalities):
         drawn = values.copy()
         for number, intensity in enumerate(scene.intensities, start=1):
-            # Modalities of one scan show the same anatomy in other contrasts.
+            # The modalities of a scan show the same anatomy with different contrasts.
             drawn[label == number] = intensity if channel % 2 == 0 else 2 * _TISSUE - intensity
         drawn += np.float32(_NOISE) * random.standard_normal(sides, np.float32)
         if modality != "CT":

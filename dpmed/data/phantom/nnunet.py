@@ -1,4 +1,4 @@
-"""Phantoms for nnU-Net's raw layout: scans of two MR contrasts, each a file of its own, with an organ and a tumour."""
+"""Phantoms for nnU-Net's raw layout: scans with two MR contrasts, each in its own file, with an organ and a tumour."""
 
 from pathlib import Path
 

@@ -25,9 +25,9 @@ _KINDS = (
 )
 _BASE = {"abd": 0.45, "lung": 0.15, "brain": 0.4, "knee": 0.35, "thyroid": 0.4}
 _OVAL = {"abd": 0.85, "lung": 0.9, "brain": 0.75, "knee": 0.6, "thyroid": 0.8}
-# Every tenth picture goes to validation, every tenth to the test; shifted, so that all kinds come up in all lists.
+# Every tenth picture goes to validation and every tenth to the test; shifted, so that all kinds occur in all lists.
 _PERIOD = 10
-_RIM = 0.08  # thickness of the bright rim, as a share of the radius
+_RIM = 0.08  # thickness of the bright rim, as a fraction of the radius
 
 
 def write_radimagenet(folder: Path, *, num: int, seed: int, progress: Progress) -> None:

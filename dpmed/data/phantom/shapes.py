@@ -1,4 +1,4 @@
-"""What phantoms are drawn with: outlines, smooth fields, colours, noise. Everything follows from the generator."""
+"""Drawing tools for phantoms: outlines, smooth fields, colours, noise. Everything follows from the generator."""
 
 import io
 
@@ -8,8 +8,8 @@ from PIL import Image
 
 
 def generator(seed: int, *numbers: int) -> np.random.Generator:
-    """The random numbers of one phantom, independent of how many others are made."""
-    # The count goes in as well: NumPy takes a seed and the same seed with zeros behind it for one.
+    """The random generator of one phantom, independent of how many others are made."""
+    # The count is included too, since NumPy treats a seed with trailing zeros as the same seed.
     return np.random.default_rng([0x9A47, len(numbers), seed, *numbers])
 
 
@@ -20,7 +20,7 @@ def grid(*sides: int) -> list[Float[np.ndarray, "..."]]:
 
 
 def smooth_field(random: np.random.Generator, sides: tuple[int, int], *, cells: int) -> Float[np.ndarray, "y x"]:
-    """A random field of mean about 0 and spread about 1 that changes over about a `cells`-th of a side."""
+    """A random field with mean about 0 and standard deviation about 1 that varies over about a `cells`-th of a side."""
     coarse = random.standard_normal((cells + 1, cells + 1), np.float32)
     image = Image.fromarray(coarse).resize(sides[::-1], Image.Resampling.BICUBIC)
     return np.asarray(image, np.float32)
@@ -34,13 +34,13 @@ def blob(
     radius: float,
     irregularity: float,
 ) -> Float[np.ndarray, "y x"]:
-    """A blob whose outline waves: above 0 inside, falling to -1 and below outside.
+    """A blob with a wavy outline: above 0 inside, falling to -1 and below outside.
 
     Args:
         random: draws the waves.
         sides: height and width, pixels.
         centre: in coordinates of -1 to 1.
-        radius: as a share of half the height.
+        radius: as a fraction of half the height.
         irregularity: 0 for a circle; 0.3 for a ragged edge.
     """
     y, x = grid(*sides)

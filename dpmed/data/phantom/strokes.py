@@ -1,7 +1,7 @@
-"""How digits are written by hand: strokes in a box of side 1, several ways of each digit.
+"""How digits are written by hand: strokes in a box of side 1, with several variants of each digit.
 
-Drawn up for dpmed from how one learns to write them: no picture of a digit was traced or measured. Points are (right,
-down); between them a stroke runs straight or as a smooth curve.
+Designed for dpmed after how children learn to write them: no picture of a digit was traced or measured. Points are
+(right, down); between them a stroke runs straight or as a smooth curve.
 """
 
 from dataclasses import dataclass
@@ -18,8 +18,8 @@ class Stroke:
     """One stroke of the pen.
 
     Attributes:
-        points: that it passes.
-        smooth: a curve through them, in place of straight lines.
+        points: points that it passes through.
+        smooth: whether it is a curve through them instead of straight lines.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -116,10 +116,10 @@ WAYS: dict[int, tuple[tuple[Stroke, ...], ...]] = {
 
 
 def way_points(strokes: tuple[Stroke, ...], random: np.random.Generator, *, wander: float) -> list[np.ndarray]:
-    """The strokes as chains of close points, each control point moved at random.
+    """The strokes as chains of closely spaced points, with each control point moved at random.
 
     Args:
-        strokes: of one way of writing a digit.
+        strokes: strokes of one variant of a digit.
         random: draws the moves.
         wander: their standard deviation, in sides of the box.
     """

@@ -1,4 +1,4 @@
-"""Phantoms for `table`: chest-like pictures with 14 findings, one to three of each patient, and the table of them.
+"""Phantoms for `table`: chest-like pictures with 14 findings, one to three per patient, and their table.
 
 Some labels of each picture are unknown in the table (empty or -1), as where reports were read by machine. With DICOM
 the pictures are 12-bit files, every second one with its grey scale inverted (MONOCHROME1). Less contrast and more grain
@@ -23,8 +23,8 @@ _MOST_VIEWS = 3
 _DEPTH = 4095  # of 12 bits
 _CHANCE, _UNKNOWN = 0.3, 0.08
 _SITES = ("north", "south")
-# Each finding is a spot of its own: place (from -1 to 1, down and right), radius and brightness. Real findings are
-# neither so regular nor so independent of each other.
+# Each finding is a separate spot: position (from -1 to 1, down and right), radius and brightness. Real findings are
+# neither as regular nor as independent of each other.
 _SPOTS = tuple(
     (-0.65 + 0.43 * (number // 4), -0.66 + 0.44 * (number % 4), 0.19, 0.13 if number % 2 == 0 else -0.11)
     for number in range(len(FINDINGS))
@@ -53,7 +53,7 @@ def write_table(
         grain: standard deviation of each pixel's noise, of a range of 1.
 
     Raises:
-        InputError: DICOM was asked for and pydicom is not installed.
+        InputError: DICOM was requested and pydicom is not installed.
     """
     make_folder(folder / _FOLDER)
     rows: list[dict[str, object]] = []
@@ -86,7 +86,7 @@ def write_table(
 
 
 def encode_dicom(picture: Float[np.ndarray, "y x"], *, inverted: bool) -> bytes:
-    """A DICOM file of 12-bit grey values, without a word on any patient.
+    """A DICOM file with 12-bit grey values and no patient information.
 
     Args:
         picture: values from 0 to 1.

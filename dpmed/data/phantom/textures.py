@@ -1,9 +1,10 @@
 """Textures: pictures by random processes, a class per process, to pretrain on without privacy and without any patient.
 
-Networks learn of such pictures what serves on real ones: M. Baradad et al., Learning to See by Looking at Noise (2021),
-and for private training X. Tang et al., Differentially Private Image Classification by Learning Priors from Random
-Processes (2023). None of the processes copies a phantom of another layout, though blobs and smooth fields are drawn by
-the same functions. Dead leaves are after A. Lee, D. Mumford and J. Huang, Occlusion Models for Natural Images (2001).
+What networks learn from such pictures is useful on real ones: M. Baradad et al., Learning to See by Looking at Noise
+(2021), and for private training X. Tang et al., Differentially Private Image Classification by Learning Priors from
+Random Processes (2023). None of the processes copies a phantom of another layout, though blobs and smooth fields are
+drawn by the same functions. Dead leaves are after A. Lee, D. Mumford and J. Huang, Occlusion Models for Natural Images
+(2001).
 """
 
 from collections.abc import Callable
@@ -28,11 +29,11 @@ def write_textures(folder: Path, *, num: int, seed: int, progress: Progress, gre
     """Write `num` PNGs of 64 × 64 pixels into a folder per process.
 
     Args:
-        folder: where to.
-        num: pictures; the processes take turns.
-        seed: fixes them.
-        progress: tells of them.
-        grey: one channel; in the order of all others, the pictures are those in colour.
+        folder: where to write.
+        num: number of pictures; the processes take turns.
+        seed: determines them.
+        progress: shows the progress.
+        grey: one channel; otherwise the same pictures as in colour.
     """
     for name in PROCESSES:
         make_folder(folder / name)
@@ -48,7 +49,7 @@ def write_textures(folder: Path, *, num: int, seed: int, progress: Progress, gre
 
 
 def draw_texture(random: Random, process: str) -> UInt8[np.ndarray, "64 64 3"]:
-    """One picture of a process, in the light and with the noise of its own camera."""
+    """One picture from a process, with its own lighting and camera noise."""
     picture = PROCESSES[process](random)
     light = 1 + random.uniform(0, 0.25) * smooth_field(random, _SIDES, cells=2)[..., None]
     noise = random.uniform(0, 0.05) * random.standard_normal((*_SIDES, 3))
@@ -56,7 +57,7 @@ def draw_texture(random: Random, process: str) -> UInt8[np.ndarray, "64 64 3"]:
 
 
 def spectral_field(random: Random, exponent: float) -> Float[np.ndarray, "y x"]:
-    """Noise whose amplitudes fall with frequency f as 1 / f^exponent, of mean 0 and spread 1."""
+    """Noise whose amplitudes fall with frequency f as 1 / f^exponent, with mean 0 and standard deviation 1."""
     rows, columns = np.fft.fftfreq(_SIDES[0])[:, None], np.fft.rfftfreq(_SIDES[1])[None, :]
     frequency = np.hypot(rows, columns)
     frequency[0, 0] = np.inf  # no constant part
@@ -79,7 +80,7 @@ def _mixed(share: Float[np.ndarray, "y x"], *colours: Float[np.ndarray, "3"]) ->
 
 
 def _leaves(random: Random, *, square: bool) -> Picture:
-    """Figures that cover each other, of radii r with density r^-3 between two limits."""
+    """Shapes that occlude each other, with radii r of density r^-3 between two limits."""
     y, x = grid(*_SIDES)
     picture = np.broadcast_to(_colour(random), (*_SIDES, 3)).astype(np.float32)
     for share in random.random(60):
@@ -98,7 +99,7 @@ def _noise(random: Random, *, low: float, high: float) -> Picture:
 
 
 def _waves(random: Random) -> Picture:
-    """Stripes that bend, of one direction."""
+    """Bent stripes in one direction."""
     y, x = grid(*_SIDES)
     turn, bend = random.uniform(0, np.pi), random.uniform(0, 0.4) * smooth_field(random, _SIDES, cells=3)
     phase = random.uniform(8, 30) * (x * np.cos(turn) + y * np.sin(turn) + bend)
@@ -106,7 +107,7 @@ def _waves(random: Random) -> Picture:
 
 
 def _stained(random: Random, *, nuclei: int) -> Picture:
-    """Fibres in one dye and nuclei in another; dyes absorb light, so that they multiply."""
+    """Fibres in one dye and nuclei in another; dyes absorb light, so they are multiplied."""
     tissue = np.clip(_HALF + 0.4 * spectral_field(random, 1.2), 0, None)
     dark = np.zeros(_SIDES, np.float32)
     for _ in range(nuclei):
@@ -131,7 +132,7 @@ def _vessels(random: Random, *, thick: bool) -> Picture:
 
 
 def _lesions(random: Random, *, number: int, sharp: bool) -> Picture:
-    """Blobs on a ground of two tones: with a border, or fading out."""
+    """Blobs on a two-tone background, with a sharp border or fading out."""
     picture = _mixed(_HALF + 0.15 * spectral_field(random, 1.8), _colour(random), _colour(random))
     tone = _colour(random)
     for _ in range(number):

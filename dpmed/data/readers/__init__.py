@@ -1,1 +1,1 @@
-"""One data set, one file: from its own layout to a `Dataset`."""
+"""One module per data set: from its own layout to a `Dataset`."""

@@ -34,11 +34,11 @@ _MEAN, _STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 
 
 def read_cifar10(config: Cifar10Data, *, progress: Progress, open_url: OpenUrl = open_url) -> ArrayDataset:
-    """All pictures, in memory; they are downloaded if they are not there and the config allows it.
+    """All pictures, in memory; they are downloaded if they are missing and the config permits it.
 
     Args:
         config: where they are.
-        progress: tells of a download.
+        progress: reports a download.
         open_url: opens an address with headers.
 
     Raises:
@@ -84,7 +84,7 @@ def _locate(config: Cifar10Data, progress: Progress, open_url: OpenUrl) -> Path:
             )
         download(_URL, archive, md5=_MD5, size=_ARCHIVE_BYTES, progress=progress, open_url=open_url)
     folder = make_folder(config.root / FOLDER)
-    # The test file comes last, since its presence says that everything is there.
+    # The test file is written last, since its presence means that everything is there.
     extract_named(archive, TRAIN_FILES, folder)
     extract_named(archive, [TEST_FILE], folder)
     return folder
@@ -95,7 +95,7 @@ def _read_file(path: Path) -> UInt8[np.ndarray, "record byte"]:
         size = path.stat().st_size
         if size == 0 or size % RECORD_BYTES or size > _MAX_FILE_BYTES:
             raise InputError(
-                f"has {size:,} bytes, which is no whole number of records of {RECORD_BYTES} bytes", where=str(path)
+                f"has {size:,} bytes, which is not a whole number of records of {RECORD_BYTES} bytes", where=str(path)
             )
         records = np.fromfile(path, np.uint8).reshape(-1, RECORD_BYTES)
     except FileNotFoundError as error:

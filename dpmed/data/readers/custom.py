@@ -1,7 +1,7 @@
-"""A data set by the user's own code: made by a factory, and looked at before and while it is used.
+"""A data set from the user's own code, made by a factory and checked before and during use.
 
-What the code does with patients' data before it hands out a sample cannot be seen from here: that a sample depends on
-nothing but its own record, and that constants owe nothing to private data, is the user's word, and the ledger says so.
+What the code does with patients' data before it returns a sample cannot be checked here: the user vouches that a sample
+depends on nothing but its own record and that constants are independent of private data, and the ledger says so.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,10 @@ _TARGET_KINDS = {"classification": "iu", "multi-label": "iu", "segmentation": "i
 
 
 def read_custom(config: CustomData) -> "CheckedDataset":
-    """What the factory makes, held against the protocol of data sets.
+    """The factory's result, checked against the protocol of data sets.
 
     Raises:
-        InputError: there is no such factory, it raised, or what it gave is no data set; the message says why.
+        InputError: there is no such factory, it raised, or its result is not a data set; the message says why.
     """
     folders = [Path(value) for value in config.arguments.values() if isinstance(value, str) and Path(value).is_dir()]
     loaded = load_factory(config.factory, where=_WHERE, not_below=folders)
@@ -35,7 +35,7 @@ def read_custom(config: CustomData) -> "CheckedDataset":
 
 
 def outside_sentence(loaded: Loaded) -> str:
-    """What the ledger says of data that came by the user's own code."""
+    """What the ledger says about data from the user's own code."""
     return (
         f"The data came by custom code, {loaded.describe()}. ε holds if each sample depends on nothing but its own "
         "record; constants that this code computed, such as mean and std, are unchecked."
@@ -43,14 +43,14 @@ def outside_sentence(loaded: Loaded) -> str:
 
 
 class CheckedDataset:
-    """A data set of the user's, of which every answer is checked.
+    """A user's data set, every answer of which is checked.
 
     Args:
-        made: what the factory gave.
+        made: the result of the factory.
         loaded: the factory, for messages and the ledger.
 
     Raises:
-        InputError: it is no data set.
+        InputError: it is not a data set.
     """
 
     def __init__(self, made: Any, loaded: Loaded) -> None:
@@ -72,7 +72,7 @@ class CheckedDataset:
             self._refuse(f"gave a data set of {size} samples; three are needed at least")
         self._groups = [*made.groups]
         if len(self._groups) != size or not all(isinstance(group, str) and group for group in self._groups):
-            self._refuse(f"gave {len(self._groups)} groups for {size} samples, or some that are no text")
+            self._refuse(f"gave {len(self._groups)} groups for {size} samples, or some that are not text")
         self._labels = self._check_labels(made.labels, size)
         self._split = self._check_split(made.official_split, size)
         self._columns = {name: [str(value) for value in column] for name, column in made.columns().items()}
@@ -134,7 +134,7 @@ class CheckedDataset:
 
     @property
     def info(self) -> Info:
-        """As the code gave it, with the ledger's sentence on the code."""
+        """The constants from the code, with the ledger's sentence about the code."""
         return self._info
 
     @property
@@ -149,7 +149,7 @@ class CheckedDataset:
 
     @property
     def names(self) -> Sequence[str] | None:
-        """The samples' own names, where the code gives them."""
+        """The samples' own names, if the code gives them."""
         return names_of(self._made)
 
     @property
@@ -158,7 +158,7 @@ class CheckedDataset:
         return self._split
 
     def columns(self) -> dict[str, Sequence[str]]:
-        """Further facts per sample, as text."""
+        """Other facts per sample, as text."""
         return dict(self._columns)
 
     def __len__(self) -> int:
@@ -181,7 +181,7 @@ class CheckedDataset:
         return Sample(input=values, target=target)
 
     def select(self, numbers: Int[np.ndarray, " kept"]) -> "CheckedDataset":
-        """Some samples, numbered anew; `numbers` must rise."""
+        """Some samples, renumbered; `numbers` must be increasing."""
         return CheckedDataset(_Selected(self._made, numbers), self._loaded)
 
 
@@ -227,7 +227,7 @@ def _check_info(info: Info, refuse: Any) -> None:
 
 
 def _problem_with_target(target: np.ndarray, info: Info, label: int | None) -> str:
-    """What speaks against a target; nothing where all is well."""
+    """The problem with a target; empty if there is none."""
     shapes = {
         "classification": (),
         "multi-label": (len(info.class_names),),

@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: 1,797 pictures of 8 × 8 pixels, no download.
+"""Handwritten digits included in scikit-learn: 1,797 pictures of 8 × 8 pixels, no download.
 
 Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository (1998).
 """
@@ -14,13 +14,13 @@ from dpmed.data.base import Info
 from dpmed.data.storage.stored import ArrayDataset, Listing
 
 # Pixels count ink in 4 × 4 blocks, 0 to 16. Mean and std are round numbers for ink on paper, not computed from the
-# pictures, so that nothing of the training split enters by them.
+# pictures, so that they contain nothing of the training split.
 _LARGEST = 16.0
 _MEAN, _STD = 0.3, 0.35
 
 
 def read_digits(config: DigitsData) -> ArrayDataset:
-    """All digits; every picture is a unit by itself, since scikit-learn's copy does not name the writers."""
+    """All digits; every picture is its own unit, since scikit-learn's copy does not name the writers."""
     del config  # has nothing to choose from
     pixels, labels = _pixels_and_labels()
     info = Info(
@@ -39,7 +39,7 @@ def read_digits(config: DigitsData) -> ArrayDataset:
 
 
 def _pixels_and_labels() -> tuple[Shaped[np.ndarray, "sample 64"], Shaped[np.ndarray, " sample"]]:
-    """`sklearn.datasets.load_digits`, whose import takes longer than all else of reading."""
+    """`sklearn.datasets.load_digits`, whose import takes longer than all the rest of reading."""
     spec = importlib.util.find_spec("sklearn")
     for folder in (spec and spec.submodule_search_locations) or ():
         file = Path(folder) / "datasets" / "data" / "digits.csv.gz"

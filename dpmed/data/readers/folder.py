@@ -1,8 +1,8 @@
-"""Your own pictures: a folder per class, optionally below `train`, `val` and `test`.
+"""Your own pictures: one folder per class, optionally below `train`, `val` and `test`.
 
 A class folder may hold PNG, JPEG, TIFF and DICOM files (pictures), or NIfTI and DICOM files (volumes), in folders of
-any depth; DICOM files need no ending. Of volumes, the DICOM files of one folder are the slices of one series; those
-right in the class folder are volumes of many frames. A table `metadata.csv` beside the class folders may say more of
+any depth; DICOM files need no extension. For volumes, the DICOM files in one folder are the slices of one series; those
+directly in the class folder are multi-frame volumes. A table `metadata.csv` beside the class folders may say more about
 each file.
 """
 
@@ -32,7 +32,7 @@ from dpmed.progress import Progress
 METADATA = "metadata.csv"
 _FACTS = ("patient", "sex", "age", "site")
 _SHOWN_NAMES = 3
-# Folders of images and masks, which are no classes.
+# Folders of images and masks, which are not classes.
 _PAIRS = ({"images", "labels"}, {"images", "masks"}, {"imagestr", "labelstr"})
 
 
@@ -51,11 +51,11 @@ def read_folder(config: FolderData, *, progress: Progress) -> FileDataset:
     """All pictures below the root.
 
     Args:
-        config: where they are and what they become.
-        progress: told of the files that are left out.
+        config: where they are and how they are preprocessed.
+        progress: reports the files that are left out.
 
     Raises:
-        InputError: there are no classes, files of the wrong kind, names that `group_pattern` does not fit, or
+        InputError: there are no classes, files of the wrong kind, names that `group_pattern` does not match, or
             `metadata.csv` does not fit the files.
     """
     root = Root(config.root)
@@ -91,13 +91,13 @@ def _check_classes(names: tuple[str, ...], config: FolderData) -> None:
         raise InputError(
             f"holds the folders {' and '.join(names)}: images and their masks, which would be read as two classes",
             where=where,
-            remedy='Use name = "nnunet" for its layout, else name = "table" with the columns image and mask.',
+            remedy='Use name = "nnunet" for that layout, otherwise name = "table" with the columns image and mask.',
         )
-    if len(names) < 2:  # noqa: PLR2004 one class cannot be told from anything
+    if len(names) < 2:  # noqa: PLR2004 a single class leaves nothing to learn
         raise InputError(
             f"has {len(names)} class folders with pictures; two are needed",
             where=where,
-            remedy="Put the pictures of each class into a folder of its own; size has three sides for volumes.",
+            remedy="Put the pictures of each class into a separate folder; size has three sides for volumes.",
         )
 
 
@@ -130,7 +130,7 @@ def _find_files(root: Root, size: Sequence[int], progress: Progress) -> list[_Fi
         problem = problem_with(kind, size)
         if problem is not None:
             path = root.locate(name, source=str(root.path))
-            raise InputError(problem, where=str(path), remedy="Give data.size three sides for volumes, else two.")
+            raise InputError(problem, where=str(path), remedy="Give data.size three sides for volumes, otherwise two.")
     prescribed = bool(found.files) and all(name.split("/")[0] in PART_NAMES for name in found.files)
     samples = {name: [name] for name in found.files}
     if is_volume(size):
@@ -141,7 +141,7 @@ def _find_files(root: Root, size: Sequence[int], progress: Progress) -> list[_Fi
         parts = PurePosixPath(place).parts
         part, parts = (PART_NAMES[parts[0]], parts[1:]) if prescribed else ("", parts)
         if len(parts) < 2:  # noqa: PLR2004 class folder and file
-            raise InputError("lies in no class folder", where=str(paths[0]))
+            raise InputError("is not in a class folder", where=str(paths[0]))
         files.append(_File(paths=paths, place=place, name="/".join(parts[1:]), class_name=parts[0], part=part))
     return files
 
@@ -149,7 +149,7 @@ def _find_files(root: Root, size: Sequence[int], progress: Progress) -> list[_Fi
 def _tell_left_out(others: Sequence[str], hidden: Sequence[str], progress: Progress) -> None:
     kinds = {
         "hidden": hidden,
-        "without an ending": [name for name in others if "." not in PurePosixPath(name).name],
+        "without an extension": [name for name in others if "." not in PurePosixPath(name).name],
         "of other kinds": [name for name in others if "." in PurePosixPath(name).name],
     }
     told = [
@@ -162,7 +162,7 @@ def _tell_left_out(others: Sequence[str], hidden: Sequence[str], progress: Progr
 
 
 def _read_facts(root: Root, files: Sequence[_File]) -> dict[str, list[str]]:
-    """What `metadata.csv` says of every file, by column; nothing where there is no such table."""
+    """The content of `metadata.csv` for every file, by column; empty if there is no such table."""
     path = root.locate(METADATA, source=METADATA)
     if not path.exists():
         return {}
@@ -172,7 +172,7 @@ def _read_facts(root: Root, files: Sequence[_File]) -> dict[str, list[str]]:
     problems, places = Problems(table.lines), {file.place for file in files}
     for row, name in enumerate(table.column("file")):
         if name not in places:
-            problems.add(row, f"file = {name!r} is none of the files that are read")
+            problems.add(row, f"file = {name!r} is not one of the files that are read")
         elif rows[name] != row:
             problems.add(row, f"file = {name!r} occurs again on line {problems.line_of(rows[name])}")
         if "patient" in known and not known["patient"][row]:
@@ -190,31 +190,29 @@ def _groups(files: Sequence[_File], config: FolderData, patients: list[str] | No
     pattern = config.group_pattern
     if patients is not None and (pattern is not None or config.patient is not None):
         key = "patient" if pattern is None else "group_pattern"
-        raise InputError(
-            f"{METADATA} tells the patients already", where=f"data.{key}", remedy="Leave one of the two out."
-        )
+        raise InputError(f"{METADATA} already names the patients", where=f"data.{key}", remedy="Remove one of the two.")
     if patients is not None:
         return patients, True
     if config.patient == HEADER:
         found = patients_by_header([file.paths[:1] for file in files], others="data.group_pattern or metadata.csv")
         return found, True
     if pattern is None:
-        # Every file is a unit by itself, and its path is its name.
+        # Every file is its own unit, named by its path.
         return [f"{file.class_name}/{file.name}" for file in files], False
     return groups_by_pattern([file.name for file in files], pattern), True
 
 
 def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
-    """What the one group of a regular expression finds in each name.
+    """The match of a regular expression's only group in each name.
 
     Raises:
-        InputError: it is no such expression, or does not fit a name.
+        InputError: it is not such an expression, or does not match a name.
     """
     where = f"data.group_pattern = {pattern!r}"
     try:
         compiled = re.compile(pattern)
     except re.error as error:
-        raise InputError(f"is no regular expression ({error})", where=where) from error
+        raise InputError(f"is not a regular expression ({error})", where=where) from error
     if compiled.groups != 1:
         raise InputError(f"has {compiled.groups} groups in brackets; one is needed", where=where)
     groups = []
@@ -222,7 +220,9 @@ def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
         match = compiled.search(name)
         if match is None or not match.group(1):
             raise InputError(
-                f"does not fit {name!r}", where=where, remedy="It must fit every name, for a file that below its class."
+                f"does not match {name!r}",
+                where=where,
+                remedy="It must match every name, which for a file is the path below its class.",
             )
         groups.append(match.group(1))
     return groups
@@ -234,7 +234,7 @@ def _check_parts(groups: list[str], parts: np.ndarray, *, shown: bool) -> None:
         if part_of.setdefault(group, part) != part:
             unit = f"the unit {group!r}" if shown else "a patient"
             raise InputError(
-                f"{unit} has pictures in {part_of[group]} and in {part}, so the test would measure memory",
+                f"{unit} has pictures in {part_of[group]} and in {part}, so the test would measure memorisation",
                 where="data.group_pattern" if shown else "data.patient",
                 remedy="Move all its pictures into one part.",
             )

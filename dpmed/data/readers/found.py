@@ -1,4 +1,4 @@
-"""Which files below a folder are samples, told by their names and, where these say nothing, by their first bytes."""
+"""Determines which files below a folder are samples, by their names or, if these say nothing, by their first bytes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from pathlib import PurePosixPath
 from dpmed.data.decode.recognise import Kind, kind_of_name, recognise
 from dpmed.data.sources import Root
 
-_DIRECTORY = "DICOMDIR"  # a table of contents that lies beside the files of a disc
+_DIRECTORY = "DICOMDIR"  # the table of contents beside the files of a disc
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What lies below a folder.
+    """The content of a folder, subfolders included.
 
     Attributes:
         files: the kind of each file that dpmed reads, by its name below the root, sorted.
         left_out: names of all other files, sorted.
-        hidden: names of files and folders that begin with a dot; these are not looked into.
+        hidden: names of files and folders that begin with a dot; these are not opened.
     """
 
     files: Mapping[str, Kind]
@@ -26,14 +26,14 @@ class Found:
 
 
 def find_files(root: Root, *, ignored: Sequence[str] = ()) -> Found:
-    """Look at all files below the root; only those whose ending says nothing are opened.
+    """Find all files below the root; only those without a known extension are opened.
 
     Args:
         root: to look below.
-        ignored: names of files that are neither.
+        ignored: names of files to leave out of both lists.
 
     Raises:
-        InputError: a file leads out of the root.
+        InputError: a file leads outside the root.
     """
     files: dict[str, Kind] = {}
     left_out: list[str] = []
@@ -56,8 +56,8 @@ def group_series(files: Mapping[str, Kind], *, own_depth: int) -> dict[str, list
 
     Args:
         files: as found.
-        own_depth: DICOM files in folders of at most this depth are volumes by themselves (of many frames); those in
-            deeper ones are series, one per folder.
+        own_depth: DICOM files in folders of at most this depth are separate volumes (with many frames); those in deeper
+            ones are series, one per folder.
     """
     groups: dict[str, list[str]] = {}
     for name, kind in files.items():

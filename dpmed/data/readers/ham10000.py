@@ -1,8 +1,8 @@
 """HAM10000: 10,015 dermatoscopic pictures of 7,470 skin lesions.
 
-Source: P. Tschandl, C. Rosendahl and H. Kittler, The HAM10000 dataset, Scientific Data 5 (2018),
-doi 10.1038/sdata.2018.161. Layout: `HAM10000_metadata.csv` (some releases have no ending), and the JPEGs in any folders
-below the root.
+Source: P. Tschandl, C. Rosendahl and H. Kittler, The HAM10000 dataset, Scientific Data 5 (2018), doi
+10.1038/sdata.2018.161. Layout: `HAM10000_metadata.csv` (without extension in some releases), and the JPEGs in any
+folders below the root.
 """
 
 from pathlib import Path, PurePosixPath
@@ -22,16 +22,16 @@ from dpmed.errors import InputError
 DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 NEEDS_ATTENTION = ("akiec", "bcc", "mel")
 METADATA = "HAM10000_metadata.csv"
-# Constants of the paper (Ziller et al., 2024), of all pictures at 224 px.
+# Constants of the paper (Ziller et al., 2024), for all pictures at 224 px.
 _MEAN, _STD = (0.7639, 0.5383, 0.5617), (0.1374, 0.1584, 0.1766)
 _FACTS = ("sex", "age", "localization", "dx", "dx_type")
 
 
 def read_ham10000(config: Ham10000Data) -> FileDataset:
-    """The pictures that the metadata list, grouped by lesion.
+    """The pictures listed in the metadata, grouped by lesion.
 
     Raises:
-        InputError: the table or a picture is missing, or an id or diagnosis makes no sense.
+        InputError: the table or a picture is missing, or an ID or diagnosis is invalid.
     """
     root = Root(config.root)
     table = root.locate(METADATA, source=METADATA)
@@ -78,7 +78,7 @@ def _classify(diagnoses: list[str], config: Ham10000Data) -> tuple[tuple[str, ..
 
 
 def _find_sources(root: Root, rows: TextTable) -> list[Sources]:
-    """The picture of every row, once it is certain that the row makes sense."""
+    """The picture of every row, after checking the row."""
     paths = _find_pictures(root)
     sources: list[Sources] = []
     seen: set[str] = set()
@@ -100,7 +100,7 @@ def _find_sources(root: Root, rows: TextTable) -> list[Sources]:
 
 
 def _find_pictures(root: Root) -> dict[str, Path]:
-    """The path of each picture by its id, which is its name without ending."""
+    """The path of each picture by its ID, which is its file name without extension."""
     paths: dict[str, Path] = {}
     for name in root.walk():
         relative = PurePosixPath(name)
@@ -108,7 +108,7 @@ def _find_pictures(root: Root) -> dict[str, Path]:
             continue
         path = root.locate(name, source=str(root.path))
         first = paths.setdefault(relative.stem, path)
-        # A common release ships the same folders twice, in capital and small letters: equal sizes are let pass.
+        # A common release contains the same folders twice, in upper and lower case; files of equal size are accepted.
         if first is not path and first.stat().st_size != path.stat().st_size:
             raise InputError(f"is another picture of the same name as {first}", where=str(path))
     return paths
@@ -117,6 +117,6 @@ def _find_pictures(root: Root) -> dict[str, Path]:
 def _check_row(image: str, lesion: str, diagnosis: str, *, where: str) -> None:
     for name, value in (("image_id", image), ("lesion_id", lesion)):
         if not value or "/" in value or "\\" in value or value.startswith("."):
-            raise InputError(f"{name} = {value!r} is no id", where=where)
+            raise InputError(f"{name} = {value!r} is not an ID", where=where)
     if diagnosis not in DIAGNOSES:
-        raise InputError(f"dx = {diagnosis!r} is none of {', '.join(DIAGNOSES)}", where=where)
+        raise InputError(f"dx = {diagnosis!r} is not one of {', '.join(DIAGNOSES)}", where=where)

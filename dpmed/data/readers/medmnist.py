@@ -67,11 +67,11 @@ def read_medmnist(config: MedMnistData, *, progress: Progress) -> ArrayDataset:
     """One set, in memory, or unpacked to the cache and memory-mapped if it is large.
 
     Args:
-        config: which set and where, and whether there is a cache to unpack large ones to.
-        progress: tells of it.
+        config: which set and where, and whether there is a cache for unpacking large ones.
+        progress: shows the progress.
 
     Raises:
-        InputError: the file is missing, damaged, holds objects, or other arrays than the set has.
+        InputError: the file is missing, damaged, holds objects, or does not have the arrays of the set.
     """
     path = _locate(config)
     file = NpzFile(path)

@@ -27,10 +27,10 @@ _LIVER_WINDOW, _LIVER_CONSTANTS = (-150.0, 200.0), (-81.91, 8.736)  # of the pap
 
 @dataclass(frozen=True, kw_only=True)
 class MsdTaskFacts:
-    """What does not stand in `dataset.json`.
+    """Facts that are not in `dataset.json`.
 
     Attributes:
-        folder: as shipped.
+        folder: name of the folder as distributed.
         window: range of CT intensities, HU; None for MR.
     """
 
@@ -124,7 +124,7 @@ def _info(
 
 
 def _constants(window: tuple[float, float] | None) -> tuple[float, float, str | None]:
-    """Mean, std and the note on them; middle and quarter of the window owe nothing to data."""
+    """Mean, std and the note on them; middle and quarter of the window do not depend on data."""
     if window == _LIVER_WINDOW:
         return *_LIVER_CONSTANTS, CODE_CONSTANTS
     low, high = window or (0.0, 1.0)
@@ -142,14 +142,14 @@ def _read_description(root: Root) -> _Description:
     path = root.locate("dataset.json", source="dataset.json")
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
-            raise InputError(f"is over {_MAX_JSON_BYTES:,} bytes long, which is refused", where=str(path))
+            raise InputError(f"is longer than {_MAX_JSON_BYTES:,} bytes, which is refused", where=str(path))
         content = json.loads(path.read_text(encoding="utf-8"))
         return _check_description(content)
     except FileNotFoundError as error:
         remedy = "data.root must be the task's folder (such as Task03_Liver) or the one above it."
         raise InputError("there is no such file", where=str(path), remedy=remedy) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise InputError(f"is not a description as the decathlon has it ({error!r})", where=str(path)) from error
+        raise InputError(f"is not a description in the decathlon's format ({error!r})", where=str(path)) from error
 
 
 def _check_description(content: Any) -> _Description:
@@ -173,5 +173,5 @@ def _check_description(content: Any) -> _Description:
 
 def _plain(name: Any) -> str:
     if not isinstance(name, str) or not name:
-        raise TypeError(f"{name!r} is no file name")
+        raise TypeError(f"{name!r} is not a file name")
     return name.removeprefix("./")

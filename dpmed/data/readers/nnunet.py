@@ -1,9 +1,8 @@
-"""The raw layout of nnU-Net, version 2: several channels per case, each a file, and a label map.
+"""The raw layout of nnU-Net, version 2: several channels per case, each in its own file, and a label map.
 
-Source: F. Isensee et al., nnU-Net, Nature Methods 18 (2021), doi 10.1038/s41592-020-01008-z; the layout as its
-documentation has it (dataset_format.md): `dataset.json` with `channel_names`, `labels`, `numTraining` and
-`file_ending`; `imagesTr/CASE_0000.nii.gz`, `imagesTr/CASE_0001.nii.gz`, …, `labelsTr/CASE.nii.gz`. What lies in
-`imagesTs` is not used.
+Source: F. Isensee et al., nnU-Net, Nature Methods 18 (2021), doi 10.1038/s41592-020-01008-z; the layout follows its
+documentation (dataset_format.md): `dataset.json` with `channel_names`, `labels`, `numTraining` and `file_ending`;
+`imagesTr/CASE_0000.nii.gz`, `imagesTr/CASE_0001.nii.gz`, …, `labelsTr/CASE.nii.gz`. Files in `imagesTs` are not used.
 """
 
 import json
@@ -47,8 +46,8 @@ def read_nnunet(config: NnunetData, *, progress: Progress) -> FileDataset:
     """The training cases, resampled and in canonical orientation.
 
     Args:
-        config: where they are and what they become.
-        progress: told of regions, which are ignored.
+        config: where they are and how they are preprocessed.
+        progress: reports regions, which are ignored.
 
     Raises:
         InputError: `dataset.json` or a file is missing or makes no sense.
@@ -119,11 +118,11 @@ def _info(config: NnunetData, described: _Description, preprocessing: Preprocess
 
 
 def _find_cases(root: Root, described: _Description) -> dict[str, Sources]:
-    """The files of each case, images first; all that is missing is told at once."""
+    """The files of each case, images first; everything missing is reported at once."""
     folders = {name: root.locate(name, source=DESCRIPTION) for name in ("imagesTr", "labelsTr")}
     for folder in folders.values():
         if not folder.is_dir():
-            raise InputError("there is no such folder", where=str(folder), remedy="It is a part of nnU-Net's layout.")
+            raise InputError("there is no such folder", where=str(folder), remedy="It is part of nnU-Net's layout.")
     listed = {
         name: sorted(path.name for path in folder.iterdir() if path.name.endswith(described.ending))
         for name, folder in folders.items()
@@ -151,19 +150,19 @@ def _read_description(root: Root) -> _Description:
     path = root.locate(DESCRIPTION, source=DESCRIPTION)
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
-            raise InputError(f"is over {_MAX_JSON_BYTES:,} bytes long, which is refused", where=str(path))
+            raise InputError(f"is longer than {_MAX_JSON_BYTES:,} bytes, which is refused", where=str(path))
         return _check_description(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         remedy = "data.root must be the folder of one data set, such as Dataset004_Hippocampus."
         raise InputError("there is no such file", where=str(path), remedy=remedy) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         reason = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"is no description as nnU-Net (version 2) has it: {reason}", where=str(path)) from error
+        raise InputError(f"is not a description in nnU-Net's format (version 2): {reason}", where=str(path)) from error
 
 
 def _check_description(content: Any) -> _Description:
     if not isinstance(content, dict):
-        raise TypeError("it is no JSON object")
+        raise TypeError("it is not a JSON object")
     if "channel_names" not in content and "modality" in content:
         raise ValueError('it is that of nnU-Net 1 or the decathlon (modality); use name = "msd", or convert it')
     ending = content["file_ending"]
@@ -185,7 +184,7 @@ def _check_description(content: Any) -> _Description:
 def _class_names(labels: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the values 0, 1, …, and of the regions, which join several values."""
     if "ignore" in labels:
-        raise ValueError("it has the label 'ignore', voxels that count for nothing, which is not supported")
+        raise ValueError("it has the label 'ignore' (voxels that are not counted), which is not supported")
     values = {str(name): [_value(one) for one in (value if isinstance(value, list) else [value])]
               for name, value in labels.items()}  # fmt: skip
     single = {numbers[0]: name for name, numbers in values.items() if len(numbers) == 1}

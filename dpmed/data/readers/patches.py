@@ -1,4 +1,4 @@
-"""Patches of real pictures that come with scikit-image, for attack experiments without a download.
+"""Patches of real pictures included in scikit-image, for attack experiments without a download.
 
 `retina`: fundus photograph (Häggström, Medical gallery, 2014, CC0). `tissue`: colon glands, immunohistochemistry
 (Centre for Molecular Pathology, London). `cells`: quantitative phase picture of a cell. Patches do not overlap, so all
@@ -14,7 +14,7 @@ from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.errors import InputError
 
 _FILES = {"retina": "retina", "tissue": "immunohistochemistry", "cells": "cell"}
-# A patch is flat if its grey values spread less than this, of 255.
+# A patch is uniform if the standard deviation of its grey values is below this, out of 255.
 _FLAT = 4.0
 # Centre and half spread of the range, not computed from the pictures.
 _MEAN, _STD = 0.5, 0.25
@@ -48,7 +48,7 @@ def read_patches(config: PatchesData) -> ArrayDataset:
 
 
 def cut_patches(picture: UInt8[np.ndarray, "height width 3"], size: int) -> UInt8[np.ndarray, "patch size size 3"]:
-    """Cut a picture into squares that do not overlap, rows first; flat ones are left out."""
+    """Cut a picture into non-overlapping squares, row by row; uniform ones are left out."""
     rows, columns = picture.shape[0] // size, picture.shape[1] // size
     grid = picture[: rows * size, : columns * size].reshape(rows, size, columns, size, 3)
     patches = grid.transpose(0, 2, 1, 3, 4).reshape(-1, size, size, 3)

@@ -25,7 +25,7 @@ _DEPTH = 4  # modality, region, finding, file
 
 
 def read_radimagenet(config: RadImageNetData) -> FileDataset:
-    """The pictures that the three lists name, filtered as the config asks.
+    """The pictures in the three lists, filtered as the config says.
 
     Raises:
         InputError: a list or a picture is missing, a name occurs twice or leads elsewhere, or no training picture
@@ -47,7 +47,7 @@ def read_radimagenet(config: RadImageNetData) -> FileDataset:
         target = np.asarray(labels[number])
         if not mixed:
             return Sample(input=pixels, target=target)
-        # One mean and std cannot serve three modalities, so these samples are stored normalised already.
+        # One mean and std do not fit three modalities, so these samples are already stored normalised.
         centre, spread = BY_MODALITY[modalities[number]]
         normalised = (pixels / np.float32(255) - np.float32(centre)) / np.float32(spread)
         return Sample(input=normalised.astype(np.float16), target=target)
@@ -65,7 +65,7 @@ def read_radimagenet(config: RadImageNetData) -> FileDataset:
 
 
 def _read_lists(root: Root, config: RadImageNetData) -> list[tuple[str, str, str]]:
-    """Name, label and part of every picture that is kept."""
+    """Name, label and part of every selected picture."""
     kept: list[tuple[str, str, str]] = []
     seen: set[str] = set()
     for part, list_name in LISTS.items():
@@ -88,7 +88,7 @@ def _read_lists(root: Root, config: RadImageNetData) -> list[tuple[str, str, str
             if wanted:
                 kept.append((name, label, part))
     if not any(part == "train" for _, _, part in kept):
-        remedy = "Loosen data.modalities, data.regions or data.labels."
+        remedy = "Relax data.modalities, data.regions or data.labels."
         raise InputError("no training picture is left after filtering", where=str(root.path), remedy=remedy)
     return kept
 
@@ -102,7 +102,7 @@ def _check_name(name: str, *, where: str) -> str:
 
 
 def _info(config: RadImageNetData, names: tuple[str, ...], modalities: list[str], *, mixed: bool) -> Info:
-    # Of one modality alone, its own constants; of several, samples are stored normalised where those are asked for.
+    # For a single modality, its own constants; for several, samples are stored normalised if these are requested.
     single = config.normalisation == "modality" and not mixed
     public_mean, public_std = BY_MODALITY[modalities[0]] if single else OVERALL
     mean, std, outside = normalisation(config, mean=(public_mean,), std=(public_std,), channels=1, note=CODE_CONSTANTS)
@@ -117,6 +117,6 @@ def _info(config: RadImageNetData, names: tuple[str, ...], modalities: list[str]
         unit="image",
         outside_accounting=(*outside, unnamed_patients("RadImageNet's lists name")),
         patients_unknown=True,
-        # Samples of several modalities are stored normalised, and a file alone does not tell by which constants.
+        # Samples of several modalities are stored normalised, and a file alone does not tell with which constants.
         preprocessing=None if mixed else Preprocessing(size=config.size),
     )

@@ -1,6 +1,6 @@
-"""Your own files by a table: a row per sample, with its files and what is to be learnt of them.
+"""Your own files listed in a table: one row per sample, with its files and what is to be learnt.
 
-Everything that the table can tell is checked before a file is opened, and all that is wrong is told at once, by line.
+Everything in the table is checked before any file is opened, and all problems are reported at once, by line.
 """
 
 import os
@@ -32,12 +32,12 @@ from dpmed.errors import InputError
 _LABELS = {"": -1, "-1": -1, "-1.0": -1, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _BAD_LABEL = -2
 _MAX_CLASSES = 1000
-_LARGEST_NUMBER = 1e18  # float32 can square it
+_LARGEST_NUMBER = 1e18  # its square fits into float32
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Learnt:
-    """What is to be learnt: the task, names of its outputs, and the targets as far as the table holds them."""
+    """What is to be learnt: the task, the names of its outputs, and the targets if they are in the table."""
 
     task: TaskName
     names: tuple[str, ...]
@@ -49,7 +49,7 @@ def read_table_data(config: TableData) -> FileDataset:
     """The samples that the table lists.
 
     Raises:
-        InputError: the table cannot be read, lacks a column, or a row of it makes no sense.
+        InputError: the table cannot be read, lacks a column, or has an invalid row.
     """
     root = Root(config.root)
     images = names_in(config.image)
@@ -87,7 +87,7 @@ def read_table_data(config: TableData) -> FileDataset:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Decoder:
-    """From the files of a sample to the sample; what is wrong with them is told with the line that names them."""
+    """Decodes the files of a sample; problems with them are reported with the line that names them."""
 
     preprocessing: Preprocessing
     learnt: _Learnt
@@ -107,7 +107,7 @@ class _Decoder:
         if learnt.task == "segmentation":
             return self._segmentation(files[:-1], files[-1])
         known = learnt.labels if learnt.targets is None else learnt.targets
-        assert known is not None  # noqa: S101 only masks stand in files
+        assert known is not None  # noqa: S101 only masks are in files
         return Sample(input=decode_sample(files, self.preprocessing).values, target=np.asarray(known[number]))
 
     def _segmentation(self, images: Sources, mask: Any) -> Sample:
@@ -130,7 +130,7 @@ def _optional(columns: str | tuple[str, ...] | None) -> tuple[str, ...]:
 def _find_sources(
     root: Root, table: TextTable, columns: Sequence[str], *, problems: Problems, size: Sequence[int], masks: bool
 ) -> list[Sources]:
-    """The files of every row, once it is certain that they are there and in no other row."""
+    """The files of every row, after checking that they exist and are in no other row."""
     fields = [table.column(name) for name in columns]
     sources: list[Sources] = []
     first: dict[str, int] = {}
@@ -150,10 +150,10 @@ def _find_sources(
             if problem:
                 problems.add(row, f"{columns[place]} = {name!r} {problem}" if name else f"{columns[place]} is empty")
         for place, name in enumerate(names):
-            # A file in two rows would let one patient into two records, and ε would protect neither as a whole.
+            # A file in two rows would put one patient into two records, and ε would not protect the patient as a whole.
             other = first.setdefault(posixpath.normpath(name), row) if name else row
             if other != row:
-                problems.add(row, f"{columns[place]} = {name!r} stands on line {problems.line_of(other)} already")
+                problems.add(row, f"{columns[place]} = {name!r} is already on line {problems.line_of(other)}")
         sources.append(tuple(paths))
     return sources
 
@@ -180,7 +180,7 @@ def _learnt(config: TableData, table: TextTable, problems: Problems) -> _Learnt:
     if len(names) == 1:
         return _classes(config, table.column(names[0]), names[0], problems)
     if config.class_names is not None:
-        raise InputError("several labels are named by their columns", where="data.class_names")
+        raise InputError("several labels take their names from their columns", where="data.class_names")
     columns = [_label_column(table.column(name), name, problems) for name in names]
     return _Learnt(task="multi-label", names=names, targets=np.stack(columns, axis=1))
 
@@ -192,15 +192,15 @@ def _classes(config: TableData, fields: list[str], column: str, problems: Proble
         raise InputError(
             f"the column {column!r} has {len(found):,} different values, too many for classes",
             where="data.labels",
-            remedy="Numbers to predict are named as data.targets.",
+            remedy="Name numbers to predict in data.targets.",
         )
-    if len(names) < 2:  # noqa: PLR2004 one class cannot be told from anything
+    if len(names) < 2:  # noqa: PLR2004 a single class leaves nothing to learn
         raise InputError(f"the column {column!r} has {len(names)} classes; two are needed", where="data.labels")
     number_of = {name: number for number, name in enumerate(names)}
     labels = np.array([number_of.get(field, -1) for field in fields], np.int32)
     for row in np.flatnonzero(labels < 0).tolist():
         field = fields[row]
-        problems.add(row, f"{column} = {field!r} is none of data.class_names" if field else f"{column} is empty")
+        problems.add(row, f"{column} = {field!r} is not in data.class_names" if field else f"{column} is empty")
     return _Learnt(task="classification", names=names, labels=labels)
 
 
@@ -217,7 +217,7 @@ def _numbers(fields: list[str], column: str, problems: Problems) -> Float[np.nda
         if field:
             value = _number(field)
             if value is None:
-                problems.add(row, f"{column} = {field!r} is no finite number")
+                problems.add(row, f"{column} = {field!r} is not a finite number")
             else:
                 values[row] = value
     return values
@@ -233,10 +233,10 @@ def _number(field: str) -> float | None:
 
 def _groups(config: TableData, table: TextTable, sources: list[Sources], root: Root, problems: Problems) -> list[str]:
     if config.patient is None:
-        # Every sample is a unit by itself, and its first file is its name.
+        # Every sample is its own unit, named by its first file.
         return [os.path.relpath(files[0], root.path) if files else "" for files in sources]
     if config.patient == HEADER:
-        # Files are opened only once the table itself is in order.
+        # Files are opened only once the table itself is valid.
         problems.settle(str(table.path))
         images = len(names_in(config.image))
         return patients_by_header([files[:images] for files in sources], others="a column of the table")

@@ -1,12 +1,12 @@
-"""Decoded samples on disk, so that files are decoded once and not in every epoch.
+"""Decoded samples on disk, so that files are decoded once instead of in every epoch.
 
-A folder per data set and preprocessing, named by a hash of both, holds the samples as one flat file and the size and
-time of every source file beside them. A file that has changed since is decoded again, into a copy that replaces the old
-one when it is whole, so that a process that reads the old one goes on undisturbed. What is being built is marked sample
-by sample only after the samples have reached the disk; a crash costs the last seconds. Two processes that want the same
-cache build it once: the second waits.
+One folder per data set and preprocessing, named by a hash of both, holds the samples as one flat file, and the size and
+time of every source file. A file that has changed since is decoded again, into a copy that replaces the old one when it
+is complete, so that processes reading the old one are not disturbed. Samples are marked as done only after they have
+reached the disk; a crash costs the last seconds. If two processes need the same cache, it is built once, and the second
+waits.
 
-The cache holds patients' images: its folder can be read by its owner only.
+The cache holds patients' images, so its folder can be read by its owner only.
 """
 
 import contextlib
@@ -35,19 +35,19 @@ from dpmed.errors import DpmedError, InputError, RunError
 from dpmed.files import make_folder, read_json, remove_if_possible, user_cache, write_at, write_atomically, write_json
 from dpmed.progress import Progress, Task
 
-_VERSION = 2  # of the layout, and of what decoding makes of a file
-_BLOCK = 64  # samples that are handed to the threads at once: so many may have to end before Ctrl-C does
+_VERSION = 2  # version of the layout and of the result of decoding
+_BLOCK = 64  # samples given to the threads at once: this many may have to finish before Ctrl-C takes effect
 _COPY_BYTES = 1 << 22
-# Mapped pages count as resident memory although the system can drop them; past this much we let them go ourselves.
+# Mapped pages count as resident memory although the system can drop them; above this amount we release them ourselves.
 _RESIDENT_BYTES = 1 << 24
 _SPARE_BYTES = 1 << 30
-_SECONDS_BETWEEN_MARKS = 10.0  # what a crash costs at most; marking a million samples is no small write
+_SECONDS_BETWEEN_MARKS = 10.0  # the most that a crash costs; marking a million samples is not a small write
 _MAX_WORKERS = 8
-_VOLUME_WORKERS = 2  # a volume takes over a hundred megabytes while it is decoded
+_VOLUME_WORKERS = 2  # decoding a volume takes over a hundred megabytes
 
 
 def cache_folder(config: FilesTable) -> Path | None:
-    """Where decoded samples are kept: as asked for, else `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`; None: nowhere."""
+    """Where decoded samples are kept: as configured, else `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`; or None."""
     return (config.cache_folder or user_cache()) if config.cache else None
 
 
@@ -55,12 +55,12 @@ def cached(dataset: FileDataset, folder: Path, *, progress: Progress) -> Dataset
     """The data set with its samples decoded beforehand, or the data set itself if the disk has no room for them.
 
     Args:
-        dataset: read from files.
-        folder: of all caches.
-        progress: tells of the building.
+        dataset: a data set read from files.
+        folder: folder of all caches.
+        progress: reports the building.
 
     Raises:
-        InputError: a file is missing or cannot be decoded (all such files are looked for, and up to ten named).
+        InputError: a file is missing or cannot be decoded (all files are checked, and up to ten failures named).
         RunError: the cache cannot be written.
     """
     wanted = stat_all(dataset.sources)
@@ -95,7 +95,7 @@ def cached(dataset: FileDataset, folder: Path, *, progress: Progress) -> Dataset
 class _Layout:
     """Shape and type of every input and target. Targets are stored only where they come from files.
 
-    A target that stands in a table is read from there each time: a corrected table then needs no other cache.
+    A target in a table is read from there each time, so that a corrected table needs no new cache.
     """
 
     input_shape: tuple[int, ...]
@@ -150,7 +150,7 @@ class CachedDataset(Listed):
 
     @property
     def names(self) -> Sequence[str]:
-        """As the data set of files has them."""
+        """Names as in the data set of files."""
         return self._names
 
     def __len__(self) -> int:
@@ -176,7 +176,7 @@ class CachedDataset(Listed):
 
 
 class _Builder:
-    """Fills a cache, or what is missing in it. The caller holds its lock."""
+    """Fills a cache, or the missing part of it. The caller holds its lock."""
 
     def __init__(
         self, dataset: FileDataset, place: Path, layout: _Layout, wanted: Int[np.ndarray, "sample stat"]
@@ -209,7 +209,7 @@ class _Builder:
         except OSError as error:
             raise RunError(f"cannot be written ({error.strerror})", where=str(self._data)) from error
         finally:
-            with contextlib.suppress(RunError, OSError):  # a full disk is told already
+            with contextlib.suppress(RunError, OSError):  # a full disk has been reported already
                 self._mark(descriptor)
             os.close(descriptor)
         if failures:
@@ -243,7 +243,7 @@ class _Builder:
                 self._mark(descriptor)
 
     def _mark(self, descriptor: int) -> None:
-        """Put on record what is decoded, once it has reached the disk."""
+        """Record what has been decoded, once it has reached the disk."""
         os.fsync(descriptor)
         self._write_done()
         self._marked = time.monotonic()
@@ -264,7 +264,7 @@ class _Builder:
         return _data_path(self._place, self._generation)
 
     def _prepare(self) -> tuple[int, Int[np.ndarray, "sample stat"]]:
-        """The generation to build and what of it is done."""
+        """The generation to build, and which of its samples are done."""
         write_json(self._place / "layout.json", {**self._layout.__dict__, "version": _VERSION})
         current = _read_current(self._place)
         generation = 0 if current is None else current + 1
@@ -311,7 +311,7 @@ def _make_place(folder: Path) -> Path:
 
 
 def _key(dataset: FileDataset) -> str:
-    # The folder's true path, so that the same names elsewhere are other files.
+    # The resolved path of the folder, so that the same names elsewhere count as other files.
     root = os.path.realpath(dataset.root)
     digest = hashlib.sha256(json.dumps([_VERSION, root, dict(dataset.preprocessing)], sort_keys=True).encode())
     for files in dataset.sources:

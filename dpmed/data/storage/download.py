@@ -1,6 +1,6 @@
-"""Downloads that go on where they stopped, and archives that cannot write outside their place.
+"""Downloads that can be resumed, and archives that cannot write outside their folder.
 
-What arrives is kept as `NAME.part` until its checksum is right; a second call asks the server for the missing rest.
+Received data are kept as `NAME.part` until the checksum is right; a second call requests only the missing part.
 """
 
 import hashlib
@@ -25,26 +25,26 @@ OpenUrl = Callable[[str, Mapping[str, str]], Any]
 
 
 def open_url(url: str, headers: Mapping[str, str]) -> Any:
-    """A response of the standard library; https only, so that nobody on the way can answer."""
+    """A response object of the standard library; https only, so that it cannot be forged on the way."""
     if not url.startswith("https://"):
         raise ValueError(f"Expected {url=} to begin with https://.")
     return urllib.request.urlopen(urllib.request.Request(url, headers=dict(headers)), timeout=_SECONDS)  # noqa: S310
 
 
 def download(url: str, target: Path, *, md5: str, size: int, progress: Progress, open_url: OpenUrl = open_url) -> None:
-    """Fetch a file of known checksum, from where an earlier call stopped.
+    """Fetch a file with a known checksum, continuing where an earlier call stopped.
 
     Args:
-        url: where it is.
-        target: where to put it; its folder is made.
-        md5: the checksum that its source publishes (no defence against its source).
-        size: of the file, bytes: for the progress bar, and the most that is accepted.
-        progress: tells of it.
+        url: its address.
+        target: where to put it; its folder is created.
+        md5: the checksum published by its source (no defence against that source).
+        size: size of the file in bytes, for the progress bar; no more is accepted.
+        progress: shows the progress.
         open_url: opens an address with headers.
 
     Raises:
-        RunError: the network or the server failed; what arrived is kept.
-        InputError: what arrived is not that file; it is thrown away.
+        RunError: the network or the server failed; received data are kept.
+        InputError: the received file is not the right one; it is deleted.
     """
     make_folder(target.parent)
     part = target.with_name(target.name + ".part")
@@ -58,13 +58,15 @@ def download(url: str, target: Path, *, md5: str, size: int, progress: Progress,
                     _fetch(url, part, done, limit=size, advance=task.advance, open_url=open_url)
             except (OSError, urllib.error.URLError) as error:
                 raise RunError(
-                    f"cannot be downloaded ({getattr(error, 'reason', error)}); what arrived is kept",
+                    f"cannot be downloaded ({getattr(error, 'reason', error)}); received data are kept",
                     where=url,
-                    remedy=f"Run it again to go on, or download it elsewhere and put it to {target}.",
+                    remedy=f"Run it again to continue, or download it elsewhere and save it as {target}.",
                 ) from error
         if _md5(part) != md5:
             part.unlink()
-            raise InputError("arrived with a wrong checksum and was thrown away", where=url, remedy="Run it again.")
+            raise InputError(
+                "was received with a wrong checksum and has been deleted", where=url, remedy="Run it again."
+            )
         part.replace(target)
         sync_folder(target.parent)
 
@@ -72,7 +74,7 @@ def download(url: str, target: Path, *, md5: str, size: int, progress: Progress,
 def _fetch(url: str, part: Path, done: int, *, limit: int, advance: Callable[..., None], open_url: OpenUrl) -> None:
     headers = {"User-Agent": "dpmed", **({"Range": f"bytes={done}-"} if done else {})}
     with open_url(url, headers) as response:
-        # A server that ignores the range sends everything again: then we begin anew.
+        # A server that ignores the range sends everything again, so we start from the beginning.
         resumed = done > 0 and response.status == _PARTIAL
         if done and not resumed:
             advance(-done)
@@ -89,9 +91,9 @@ def _fetch(url: str, part: Path, done: int, *, limit: int, advance: Callable[...
 
 
 def extract_named(archive: Path, names: Sequence[str], folder: Path) -> None:
-    """Take files of known names out of a tar archive, wherever in it they lie, and write them to `folder`.
+    """Extract files with known names from a tar archive, wherever they are in it, and write them to `folder`.
 
-    Paths of the archive are never used for writing; an archive that tries to lead out is refused as a whole.
+    Paths in the archive are never used for writing; an archive that tries to write elsewhere is refused as a whole.
 
     Raises:
         InputError: it is damaged, holds absolute or climbing paths or links, or lacks a file.

@@ -1,10 +1,11 @@
-"""Features of samples on disk: what a frozen network makes of them, computed once and not in every step.
+"""Features of samples on disk: the output of a frozen network, computed once instead of in every step.
 
-One file per network and data, named by a digest of both: features, targets, and a SHA-256 of all. A file whose digest
-does not agree is made anew. It is written beside its place and renamed, so that it is whole or absent; the oldest files
-go when a folder would hold more than `MOST_BYTES`.
+One file per network and data, named by a digest of both: features, targets, and a SHA-256 of all. A file with a wrong
+digest is made again. It is written under a temporary name and renamed, so that it is whole or absent; the oldest files
+are removed when a folder would exceed `MOST_BYTES`.
 
-Features are patient data, as images are: the folder is its owner's alone, and one that others can enter is not used.
+Like images, features are patient data: the folder belongs to its owner alone, and one that others can enter is not
+used.
 """
 
 import contextlib
@@ -38,13 +39,13 @@ _ABANDONED_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """What a file of features holds, in this order.
+    """The content of a file of features, in this order.
 
     Attributes:
-        samples: how many.
-        feature_shape: of one sample; float32.
-        target_shape: of one sample.
-        target_dtype: of targets.
+        samples: number of samples.
+        feature_shape: shape of one sample's features; float32.
+        target_shape: shape of one sample's target.
+        target_dtype: type of the targets.
     """
 
     samples: int
@@ -54,12 +55,12 @@ class Layout:
 
     @property
     def feature_bytes(self) -> int:
-        """Of all features."""
+        """Bytes of all features."""
         return 4 * self.samples * math.prod(self.feature_shape)
 
     @property
     def total_bytes(self) -> int:
-        """Of the file."""
+        """Bytes of the file."""
         targets = self.samples * math.prod(self.target_shape) * np.dtype(self.target_dtype).itemsize
         return self.feature_bytes + targets + _DIGEST_BYTES
 
@@ -68,13 +69,13 @@ Batches = Iterator[tuple[Float[np.ndarray, "sample ..."], Shaped[np.ndarray, "sa
 
 
 class FeatureDataset(Derived):
-    """A data set whose samples are features; only those that were asked for are there.
+    """A data set whose samples are features; only those requested are present.
 
     Args:
-        dataset: that the features were made of; tells all but inputs and targets.
-        numbers: rising; of the samples that are there.
-        features: of these samples.
-        targets: of these samples.
+        dataset: the data set that the features were computed from; provides everything but inputs and targets.
+        numbers: increasing numbers of the samples that are present.
+        features: features of these samples.
+        targets: targets of these samples.
     """
 
     def __init__(
@@ -104,17 +105,17 @@ class FeatureDataset(Derived):
 def kept_features(
     base: Path, key: str, layout: Layout, make: Callable[[], Batches], progress: Progress
 ) -> tuple[Float[np.ndarray, "sample ..."], Shaped[np.ndarray, "sample ..."]] | None:
-    """Features and targets of a file, which is made if it is not there or damaged.
+    """Features and targets from a file, which is made if it is missing or damaged.
 
     Args:
         base: folder of all caches.
-        key: digest of all that the features depend on.
-        layout: of the file.
+        key: digest of everything that the features depend on.
+        layout: layout of the file.
         make: gives features and targets of all samples, in order.
-        progress: tells why there is no file.
+        progress: reports why there is no file.
 
     Returns:
-        Arrays that cannot be written to; None where features are not kept: there is no room, or others could read them.
+        Read-only arrays; None if features are not kept because there is no room or others could read them.
     """
     folder = _own_folder(base, progress)
     if folder is None:
@@ -125,7 +126,7 @@ def kept_features(
         return found
     try:
         with waiting_lock(folder / f"{key}.lock", progress, doing="computing the same features"):
-            found = _read(path, key, layout)  # whoever held the lock may have made it
+            found = _read(path, key, layout)  # the process that held the lock may have made it
             if found is None and _make_room(folder, layout.total_bytes, progress):
                 write_atomically(path, lambda file: _write(file, key, layout, make()))
                 found = _read(path, key, layout)
@@ -142,16 +143,16 @@ def _own_folder(base: Path, progress: Progress) -> Path | None:
         progress.say(f"Features are not kept: {error}")
         return None
     if folder.is_symlink() or state.st_uid != os.getuid() or state.st_mode & _OTHERS:
-        progress.say(f"Features are not kept: {folder} is a link or not yours alone. Use chmod 700, or remove it.")
+        progress.say(f"Features are not kept: {folder} is a link or others can access it. Use chmod 700, or remove it.")
         return None
     return folder
 
 
 def _make_room(folder: Path, needed: int, progress: Progress) -> bool:
-    """Whether the folder may take so many bytes more, once its oldest files are gone."""
+    """Whether the folder may take this many bytes more, after removing its oldest files."""
     files = []
     for path in folder.iterdir():
-        with contextlib.suppress(OSError):  # another process may tidy up too
+        with contextlib.suppress(OSError):  # another process may also be removing files
             state = path.lstat()
             if path.suffix == ".features":
                 files.append((state.st_mtime, state.st_size, path))
@@ -192,7 +193,7 @@ def _write(file: BinaryIO, key: str, layout: Layout, batches: Batches) -> None:
 def _read(
     path: Path, key: str, layout: Layout
 ) -> tuple[Float[np.ndarray, "sample ..."], Shaped[np.ndarray, "sample ..."]] | None:
-    """What a file holds; None where it is missing, damaged or another's."""
+    """The content of a file; None if it is missing, damaged or belongs to someone else."""
     digest = hashlib.sha256(key.encode())
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -209,7 +210,7 @@ def _read(
             if file.read() != digest.digest():
                 return None
             os.utime(descriptor)
-            # A map of the very file that was checked, whatever its name now stands for.
+            # A map of the same file that was checked, even if its name now refers to another.
             content = np.memmap(file, np.uint8, "r")
     except OSError:
         return None

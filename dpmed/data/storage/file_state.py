@@ -1,4 +1,4 @@
-"""Whether the files of a sample are still those that it was decoded from, and one message for all that fail."""
+"""Checks whether the files of a sample are still those it was decoded from, with one message for all failures."""
 
 import hashlib
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ NAMED_FILES = 10
 def stat_all(sources: Sequence[tuple[Path, ...]]) -> Int[np.ndarray, "sample stat"]:
     """Two numbers per sample that change when one of its files does: their total size, and a digest of size and time.
 
-    A folder among the files, such as a series, stands for what lies in it.
+    A folder among the files, such as a series, stands for its content.
 
     Raises:
         InputError: files are missing; up to ten are named.

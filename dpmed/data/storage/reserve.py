@@ -1,4 +1,4 @@
-"""What several processes may share on disk: locks, room that is reserved before it is written, unpacked arrays."""
+"""What several processes may share on disk: locks, preallocated files, unpacked arrays."""
 
 import fcntl
 import hashlib
@@ -63,10 +63,10 @@ class Archive:
     """One large array that is unpacked from a file once, and then memory-mapped.
 
     Args:
-        folder: of all caches.
-        source: the file it comes from; when that changes, it is unpacked again.
-        shape: of the array.
-        dtype: of the array.
+        folder: folder of all caches.
+        source: the file it comes from; if that changes, it is unpacked again.
+        shape: shape of the array.
+        dtype: type of the array.
     """
 
     def __init__(self, folder: Path, source: Path, *, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -80,7 +80,7 @@ class Archive:
         self._dtype = dtype
 
     def open(self, fill: Callable[[np.ndarray], None], progress: Progress) -> Shaped[np.ndarray, "..."]:
-        """The array, read-only; `fill` writes it if it is not there."""
+        """The array, read-only; `fill` writes it if it is missing."""
         if not self._path.exists():
             with waiting_lock(self._folder / f"{self._prefix}.lock", progress):
                 if not self._path.exists():

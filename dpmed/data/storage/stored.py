@@ -1,7 +1,7 @@
-"""The two ways in which samples are at hand: as arrays in memory, or as files that are decoded when asked for.
+"""The two forms in which samples are stored: arrays in memory, or files that are decoded on demand.
 
-A data set's own module only finds out what there is and how a file becomes a sample; everything that is the same for
-all is here, once.
+A data set's own module only determines which samples there are and how a file becomes a sample; everything common to
+all data sets is here.
 """
 
 import os
@@ -20,14 +20,14 @@ Sources = tuple[Path, ...]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Listing:
-    """What is known of every sample before any is read.
+    """What is known about every sample before any is read.
 
     Attributes:
         labels: class number of every sample; None where samples have no single class.
         groups: the unit that each sample belongs to.
         official_split: the split that the source prescribes, if it does.
-        columns: further facts per sample.
-        targets: where they are known without reading a file but are no single class: labels or numbers; else None.
+        columns: other facts per sample.
+        targets: labels or numbers, if they are known without reading a file but are not a single class; else None.
     """
 
     labels: Int[np.ndarray, " sample"] | None
@@ -38,11 +38,11 @@ class Listing:
 
     @property
     def known_targets(self) -> Shaped[np.ndarray, "sample ..."] | None:
-        """The target of every sample where no file has to be read for it; else None."""
+        """The target of every sample if no file has to be read for it; else None."""
         return self.labels if self.targets is None else self.targets
 
     def select(self, numbers: Int[np.ndarray, " kept"]) -> "Listing":
-        """The listing of some of the samples, numbered anew in the order of `numbers`, which must rise."""
+        """The listing of some of the samples, renumbered in the order of `numbers`, which must be increasing."""
         split = self.official_split
         return Listing(
             labels=None if self.labels is None else self.labels[numbers],
@@ -54,7 +54,7 @@ class Listing:
 
 
 class Listed:
-    """Answers from the listing; what both kinds of data set share."""
+    """Answers from the listing, common to both kinds of data set."""
 
     def __init__(self, info: Info, listing: Listing) -> None:
         self._info = info
@@ -62,12 +62,12 @@ class Listed:
 
     @property
     def listing(self) -> Listing:
-        """What is known of every sample."""
+        """What is known about every sample."""
         return self._listing
 
     @property
     def info(self) -> Info:
-        """What can be said without reading a sample."""
+        """What is known without reading a sample."""
         return self._info
 
     @property
@@ -82,11 +82,11 @@ class Listed:
 
     @property
     def official_split(self) -> Split | None:
-        """The split that the source prescribes, if it does."""
+        """The split prescribed by the source, if any."""
         return self._listing.official_split
 
     def columns(self) -> dict[str, Sequence[str]]:
-        """Further facts per sample."""
+        """Other facts per sample."""
         return dict(self._listing.columns)
 
 
@@ -94,9 +94,9 @@ class ArrayDataset(Listed):
     """Samples that are in memory, or in a memory-mapped file.
 
     Args:
-        info: of the data set.
-        listing: of its samples.
-        inputs: as stored, one row per sample.
+        info: constants of the data set.
+        listing: listing of its samples.
+        inputs: inputs as stored, one row per sample.
         targets: one row per sample.
     """
 
@@ -137,15 +137,15 @@ class ArrayDataset(Listed):
 
 
 class FileDataset(Listed):
-    """Samples that are decoded from files, each time they are asked for.
+    """Samples that are decoded from files each time they are requested.
 
     Args:
-        info: of the data set.
-        listing: of its samples.
-        root: the folder that all files lie in.
+        info: constants of the data set.
+        listing: listing of its samples.
+        root: the folder that contains all files.
         sources: the files of each sample, such as image and label map.
-        decode: makes a sample of its files and its number; safe to call from several threads.
-        preprocessing: everything but the files that the samples depend on, in JSON's types: the cache's key.
+        decode: makes a sample from its files and its number; safe to call from several threads.
+        preprocessing: everything except the files that the samples depend on, as JSON types; part of the cache's key.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class FileDataset(Listed):
 
     @property
     def names(self) -> Sequence[str]:
-        """The files of each sample below the root, which tell it apart whatever other samples there are."""
+        """The files of each sample below the root, which identify it whatever other samples there are."""
         return ["\n".join(os.path.relpath(path, self.root) for path in files) for files in self.sources]
 
     def __len__(self) -> int:

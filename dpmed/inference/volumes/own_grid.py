@@ -1,4 +1,4 @@
-"""Masks back in the grid of the file that they are of: its size, order of axes, directions and place in space."""
+"""Maps masks back to the grid of their file: its size, axis order, directions and position in space."""
 
 import gzip
 import io
@@ -19,10 +19,10 @@ class OwnGrid:
     """The pixels or voxels of one file.
 
     Attributes:
-        shape: `(height, width)` of a picture as it is looked at, or the stored axes of a volume.
-        affine: from a volume's voxel indices to millimetres, RAS+; None for pictures.
-        resampled: sides on canonical axes after resampling, before the middle was cut out or padded; None where nothing
-            was.
+        shape: `(height, width)` of a picture as displayed, or the stored axes of a volume.
+        affine: maps a volume's voxel indices to millimetres, RAS+; None for pictures.
+        resampled: sides on canonical axes after resampling, before cropping or padding about the centre; None if
+            neither was done.
     """
 
     shape: tuple[int, ...]
@@ -30,7 +30,7 @@ class OwnGrid:
     resampled: tuple[int, ...] | None = None
 
     def restore(self, mask: Shaped[np.ndarray, "*space"]) -> Shaped[np.ndarray, "*own"]:
-        """A mask of class numbers on the file's own grid, by nearest neighbours; 0 where the network saw nothing."""
+        """A mask of class numbers on the file's own grid, by nearest neighbour; 0 where the network saw nothing."""
         if self.affine is None:
             return _nearest(mask, self.shape)
         from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
@@ -48,7 +48,7 @@ class OwnGrid:
 def sides_at_spacing(
     shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"], spacing_mm: tuple[float, float, float] | None
 ) -> tuple[int, ...] | None:
-    """Sides on canonical axes of a volume that is resampled to a voxel size; None without one."""
+    """Sides on canonical axes of a volume after resampling to a voxel size; None if there is no voxel size."""
     if spacing_mm is None:
         return None
     from nibabel.orientations import io_orientation
@@ -61,13 +61,13 @@ def sides_at_spacing(
 
 
 def write_mask(folder: Path, name: str, mask: Shaped[np.ndarray, "*own"], grid: OwnGrid | None) -> str:
-    """Write class numbers beside each other: `.nii.gz` for volumes, PNG for pictures, `.npy` for arrays.
+    """Write a mask: `.nii.gz` for volumes, PNG for pictures, `.npy` for arrays.
 
     Args:
-        folder: where to.
-        name: without ending.
-        mask: on the file's own grid.
-        grid: of the file; None for an array.
+        folder: where to write.
+        name: file name without extension.
+        mask: class numbers on the file's own grid.
+        grid: grid of the file; None for an array.
 
     Returns:
         The file's name.
@@ -87,13 +87,13 @@ def write_mask(folder: Path, name: str, mask: Shaped[np.ndarray, "*own"], grid: 
 
     image = Nifti1Image(small, grid.affine)
     image.header.set_xyzt_units("mm")
-    # No time and no name in the archive: the same mask gives the same bytes.
+    # No time and no name in the archive, so that the same mask gives the same bytes.
     write_bytes(folder / f"{name}.nii.gz", gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
     return f"{name}.nii.gz"
 
 
 def write_array(folder: Path, name: str, values: Shaped[np.ndarray, "..."]) -> str:
-    """Write an array as `.npy`; gives the file's name.
+    """Write an array as `.npy`; returns the file's name.
 
     Raises:
         RunError: it cannot be written.
@@ -105,7 +105,7 @@ def write_array(folder: Path, name: str, values: Shaped[np.ndarray, "..."]) -> s
 
 
 def _nearest(mask: Shaped[np.ndarray, "*space"], shape: tuple[int, ...]) -> Shaped[np.ndarray, "*wanted"]:
-    """The value whose cell the middle of each new cell lies in."""
+    """The value of the old cell that contains the centre of each new cell."""
     for axis, (have, want) in enumerate(zip(mask.shape, shape, strict=True)):
         places = ((2 * np.arange(want) + 1) * have) // (2 * want)
         mask = np.take(mask, places, axis=axis)

@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 Corner = tuple[int, int, int]
-# Of a window's side; windows overlap by half.
+# As a fraction of a window's side; windows overlap by half.
 _SIGMA = 1 / 8
 _SMALLEST_WEIGHT = 1e-3
 
 
 def corners(space: tuple[int, ...], window: tuple[int, ...]) -> list[Corner]:
-    """Where windows begin: evenly spread, at most half a window apart, the whole space covered.
+    """The start positions of windows: evenly spaced, at most half a window apart, covering the whole volume.
 
     Args:
         space: sides of the volume, each at least that of the window.
@@ -29,7 +29,7 @@ def corners(space: tuple[int, ...], window: tuple[int, ...]) -> list[Corner]:
 
 
 def gaussian_weights(window: tuple[int, ...]) -> Float[np.ndarray, "x y z 1"]:
-    """Weights of a window's voxels: largest in its middle, where a network sees most, and never zero."""
+    """Weights of a window's voxels: largest at its centre, where a network has most context, and never zero."""
     profiles = []
     for side in window:
         distance = (np.arange(side) - (side - 1) / 2) / (_SIGMA * side)
@@ -45,13 +45,13 @@ def predict_windows(
     *,
     batch_size: int,
 ) -> Float[np.ndarray, "x y z answer"]:
-    """The weighted mean of what `predict` says of overlapping windows.
+    """The weighted mean of `predict` over overlapping windows.
 
     Args:
         values: a volume whose sides are at least those of the window.
         window: sides of the network's input.
         predict: gives probabilities of windows.
-        batch_size: windows at once.
+        batch_size: number of windows processed at once.
     """
     weights = gaussian_weights(window)
     places = corners(values.shape[:3], window)

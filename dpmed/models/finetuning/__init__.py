@@ -1,1 +1,1 @@
-"""What of a network is trained: low-rank adapters, chosen leaves, and the head apart from what lies before it."""
+"""Which parts of a network are trained: low-rank adapters, chosen leaves, and the head separated from the trunk."""

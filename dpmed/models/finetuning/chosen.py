@@ -1,4 +1,4 @@
-"""Which weights are trained: all, the head alone, or with the head a small part of the rest.
+"""Which weights are trained: all, the head alone, or the head and a small part of the rest.
 
 Source of `bias`: Ben Zaken et al. (2022), "BitFit: Simple parameter-efficient fine-tuning for transformer-based masked
 language-models"; under privacy: Bu et al. (2022), "Differentially private bias-term fine-tuning of foundation models".
@@ -16,7 +16,7 @@ from dpmed.models.layers import BatchNorm, FrozenNorm, GroupNorm, LayerNorm
 
 TrainOnly = Literal["all", "head", "norms", "bias", "lora"]
 
-# Constants of frozen norms are taken out by `dpmed.models.build`, whatever is trained.
+# Constants of frozen norms are excluded by `dpmed.models.build`, whatever is trained.
 _NORMS = (GroupNorm, BatchNorm, FrozenNorm, LayerNorm)
 _BIASES = ("bias", "shift")
 _WORDS = {
@@ -27,16 +27,16 @@ _WORDS = {
 
 
 def chosen_weights(module: Any, stages: PyTree[int], train_only: TrainOnly, *, where: str) -> PyTree[bool]:
-    """For each weight whether it is trained.
+    """For each weight, whether it is trained.
 
     Args:
         module: the network.
-        stages: of its weights, 0 for the head.
+        stages: stages of its weights, 0 for the head.
         train_only: what is trained; the head always is.
         where: the key of the config, for messages.
 
     Raises:
-        InputError: nothing but the head would be trained although more was asked for.
+        InputError: only the head would be trained although more was requested.
     """
     if train_only == "all":
         return jax.tree.map(lambda _: True, stages)

@@ -1,12 +1,12 @@
-"""Low-rank adapters: y = layer(x) + scale / rank · up(down(x)); the layer stays as it was, the factors are trained.
+"""Low-rank adapters: y = layer(x) + scale / rank · up(down(x)); the layer is frozen and the factors are trained.
 
 `down` leads to `rank` channels by the layer's own kind of product (a convolution of the same side and stride), `up`
-from there to the outputs at each position. `up` is zero at first, so that a network begins as it was, bit for bit. Both
-are products of layers (`dpmed.layer_tags`): norms of their per-record gradients cost what the factors cost, and no
-gradient by the layer's own weight is ever made.
+from there to the outputs at each position. `up` is initially zero, so that a network starts out unchanged, bit for bit.
+Both are tagged products (`dpmed.layer_tags`): the norms of their per-record gradients cost as much as the factors, and
+the gradient of the layer's own weight is never computed.
 
-Factors stay apart from the weight, also in files: a centred or standardised filter plus a product of factors is no
-centred or standardised filter, and elsewhere merging would round.
+Factors stay separate from the weight, also in files: a centred or standardised filter plus a product of factors is no
+longer centred or standardised, and elsewhere merging would introduce rounding.
 
 Source: Hu et al. (2021), "LoRA: Low-rank adaptation of large language models"; private: Yu et al. (2021),
 "Differentially private fine-tuning of language models".
@@ -93,18 +93,18 @@ def _products(layer: Layer, dimensions: int) -> tuple[Product, Product]:
 def add_adapters(
     module: Any, *, rank: int, scale: float, layers: Sequence[str], key: PRNGKeyArray, where: str
 ) -> PyTree:
-    """The network with adapters at its layers, the head's excepted.
+    """The network with adapters at its layers, except the head.
 
     Args:
-        module: a model of this room, with the weights that it begins with.
-        rank: channels between the factors.
+        module: a model from this package, with its initial weights.
+        rank: number of channels between the factors.
         scale: the adapter's output is multiplied by scale / rank.
-        layers: names of layers as `stages.0.convolution`, or patterns of names with `*`.
-        key: fixes the random factors.
+        layers: names of layers such as `stages.0.convolution`, or patterns with `*`.
+        key: determines the random factors.
         where: the key of the config that `layers` come from, for messages.
 
     Raises:
-        InputError: a pattern fits no layer.
+        InputError: a pattern matches no layer.
     """
     head = {id(leaf) for leaf in jax.tree.leaves(module.parts()[-1])}
     places = jax.tree.leaves_with_path(module, is_leaf=_can_be_adapted)
@@ -112,7 +112,7 @@ def add_adapters(
     for pattern in layers:
         if not any(fnmatchcase(name, pattern) for name in names):
             raise InputError(
-                f"{pattern!r} fits no linear or convolutional layer before the head",
+                f"{pattern!r} matches no linear or convolutional layer before the head",
                 where=where,
                 remedy=f"There are {_some(list(names))}." if names else "Train the head alone: this network has none.",
             )
@@ -133,7 +133,7 @@ def _can_be_adapted(node: Any) -> TypeGuard[Layer]:
 
 
 def _name(path: Any) -> str:
-    """The layer's place in its network; all members of an ensemble are adapted alike."""
+    """The layer's path in its network; all members of an ensemble are adapted in the same way."""
     return _MEMBER.sub("", jax.tree_util.keystr(path, simple=True, separator="."))
 
 

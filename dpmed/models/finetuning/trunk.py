@@ -1,6 +1,6 @@
-"""A network in two: what lies before the head, and the head on what comes out of it.
+"""A network in two parts: the trunk before the head, and the head on its output.
 
-Every network of this room ends with `self.head(x)`; for a sample, head after trunk is the network itself.
+Every network in this package ends with `self.head(x)`; for a sample, head after trunk is the network itself.
 """
 
 from typing import Any
@@ -18,12 +18,12 @@ class _Same(eqx.Module):
 
 
 def features_of(model: Any, x: Float[Array, "*space channel"], state: PyTree) -> Float[Array, "..."]:
-    """What the head is given for one sample: `(feature,)`, of an ensemble `(member, feature)`.
+    """The input of the head for one sample: `(feature,)`, or `(member, feature)` for an ensemble.
 
     Args:
-        model: a network of this room.
+        model: a network from this package.
         x: a normalised sample.
-        state: running statistics; they are used as in inference where the model is in inference mode.
+        state: running statistics, used as in inference if the model is in inference mode.
     """
     if isinstance(model, Ensemble):
         return jnp.stack([features_of(member, x, state) for member in model.members])
@@ -32,7 +32,7 @@ def features_of(model: Any, x: Float[Array, "*space channel"], state: PyTree) ->
 
 
 def head_of(model: Any, features: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The network's prediction for a sample of these features."""
+    """The network's prediction for a sample with these features."""
     if isinstance(model, Ensemble):
         first, *others = [head_of(member, own) for member, own in zip(model.members, features, strict=True)]
         return sum(others, start=first) / len(model.members)

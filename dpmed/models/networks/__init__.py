@@ -1,1 +1,1 @@
-"""The shipped networks, a file each."""
+"""The shipped networks, one per file."""

@@ -1,7 +1,7 @@
 """Residual networks of two kinds of blocks, such as ResNet-18 and ResNet-50 (He et al., 2016), in 2D and 3D.
 
-Layers stand as torchvision has them, so that its weights fit: in a bottleneck block the 3 x 3 convolution has the
-stride ("ResNet v1.5"), not the 1 x 1 before it.
+Layers are arranged as in torchvision, so that its weights fit: in a bottleneck block the stride is in the 3 x 3
+convolution ("ResNet v1.5"), not in the 1 x 1 before it.
 """
 
 from dataclasses import dataclass
@@ -16,17 +16,17 @@ from dpmed.models.blocks import Style, Unit
 from dpmed.models.convolution import pad_first
 from dpmed.models.layers import ACTIVATIONS, Linear
 
-# A bottleneck block gives so many times the channels that it computes with.
+# Ratio of a bottleneck block's output channels to its inner ones.
 _EXPANSION = 4
 
 
 @dataclass(frozen=True)
 class Depths:
-    """How deep a residual network is.
+    """The depth of a residual network.
 
     Attributes:
-        blocks: of each stage.
-        bottleneck: whether blocks are of three convolutions (1, 3 and 1 wide) or of two (3 wide).
+        blocks: number of blocks in each stage.
+        bottleneck: whether blocks have three convolutions (1, 3 and 1 wide) or two (3 wide).
     """
 
     blocks: tuple[int, ...]
@@ -34,7 +34,7 @@ class Depths:
 
     @property
     def places(self) -> list[tuple[int, int]]:
-        """Stage and place within it for every block, both from 0."""
+        """The stage of every block and its index within the stage, both from 0."""
         return [(stage, place) for stage, count in enumerate(self.blocks) for place in range(count)]
 
 
@@ -46,11 +46,11 @@ DEPTHS = {
 
 
 class ResidualBlock(eqx.Module):
-    """Two or three units beside a shortcut; the non-linearity of the last follows the sum.
+    """Two or three units with a shortcut; the non-linearity of the last follows the sum.
 
     Attributes:
-        units: of two the first may have a stride, of three the second.
-        shortcut: of side one, where size or channels change; None otherwise.
+        units: of two, the first may have a stride; of three, the second.
+        shortcut: convolution of side one if size or channels change; None otherwise.
         activation: name of the non-linearity.
     """
 
@@ -85,7 +85,7 @@ class ResidualBlock(eqx.Module):
     def __call__(
         self, x: Float[Array, "*space channels_in"], state: PyTree
     ) -> tuple[Float[Array, "*out channels_out"], PyTree]:
-        """The activated sum of both ways."""
+        """The activated sum of both branches."""
         y = x
         for unit in self.units:
             y, state = unit(y, state)
@@ -99,8 +99,8 @@ class ResidualNetwork(eqx.Module):
 
     Attributes:
         stem: first unit.
-        blocks: of all stages; every stage but the first begins with stride two.
-        head: linear, zero at first.
+        blocks: blocks of all stages; every stage except the first begins with stride two.
+        head: linear, initially zero.
         depths: blocks of each stage, and their kind.
         pools: whether pooling (3 wide, stride 2) follows the stem.
     """
@@ -122,7 +122,7 @@ class ResidualNetwork(eqx.Module):
         large_stem: bool,
         key: PRNGKeyArray,
     ) -> None:
-        """`channels` are those that each stage computes with; a bottleneck block gives four times as many."""
+        """`channels` are the inner channels of each stage; a bottleneck block outputs four times as many."""
         stem, head, *keys = jax.random.split(key, 2 + len(depths.places))
         size, stride = (7, 2) if large_stem else (3, 1)
         self.stem = Unit(channels_in, channels[0], style=style, key=stem, size=size, stride=stride)

@@ -1,8 +1,8 @@
 """ResNet-9, the classifier of Ziller et al. (2024): small enough for privacy, in two and three dimensions.
 
-Convolution to 64, to 128 and pool, a residual of two, to 256 and pool, to 256 and pool, a residual of two, averages
-over 2 windows per axis, linear layer. With weight-centred convolutions, group norm and "scale norm" (a normalisation
-after each residual sum) as in Klause et al. (2022).
+Convolution to 64, to 128 and pool, residual block of two, to 256 and pool, to 256 and pool, residual block of two,
+averages over 2 windows per axis, linear layer. With weight-centred convolutions, group norm and "scale norm" (a
+normalisation after each residual sum) as in Klause et al. (2022).
 """
 
 from itertools import pairwise
@@ -14,16 +14,16 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from dpmed.models.blocks import Style, Unit
 from dpmed.models.layers import POOLINGS, Linear, Norm, apply_norm, average_to
 
-# Sides of the last averages, so that the head sees 2^dimensions places.
+# Sides of the final average pooling, so that the head sees 2^dimensions positions.
 _PLACES = 2
 
 
 class Residual(eqx.Module):
-    """Two units beside an identity, then the scale norm.
+    """Two units with a skip connection, then the scale norm.
 
     Attributes:
-        units: two, of equal channels.
-        norm: of the sum; None for none.
+        units: two units with equal channels.
+        norm: normalisation of the sum; None for none.
     """
 
     units: list[Unit]
@@ -48,9 +48,9 @@ class Resnet9(eqx.Module):
 
     Attributes:
         stem: first unit.
-        stages: the three units that pooling follows.
-        residuals: after the first and the third of them.
-        head: linear, zero at first.
+        stages: the three units followed by pooling.
+        residuals: blocks after the first and the third of them.
+        head: linear, initially zero.
         pooling: `max` or `average`.
     """
 

@@ -15,8 +15,8 @@ class Mlp(eqx.Module):
 
     Attributes:
         hidden: the hidden layers.
-        head: the last layer, whose weights are zero at first: all classes then begin alike, and the first noisy steps
-            do not have to undo a random guess.
+        head: the last layer, whose weights are initially zero: all classes then start out equal, and the first noisy
+            steps need not undo a random guess.
         activation: name of the non-linearity.
     """
 
@@ -50,12 +50,12 @@ class Mlp(eqx.Module):
 
 
 class SmallCnn(eqx.Module):
-    """Convolution, group norm, activation and pooling by two, some times over; then a linear layer.
+    """Convolution, group norm, activation and 2 x 2 pooling, repeated; then a linear layer.
 
     Attributes:
         convolutions: one per stage.
         norms: one per stage.
-        head: the last layer, zero at first.
+        head: the last layer, initially zero.
         activation: name of the non-linearity.
     """
 

@@ -1,4 +1,4 @@
-"""U-Net: an image for an image, in two (Ronneberger et al., 2015) and three dimensions (Çiçek et al., 2016)."""
+"""U-Net: image to image, in two (Ronneberger et al., 2015) and three dimensions (Çiçek et al., 2016)."""
 
 import equinox as eqx
 import jax
@@ -11,7 +11,7 @@ from dpmed.models.layers import POOLINGS
 
 
 class DoubleUnit(eqx.Module):
-    """Two units, one after the other.
+    """Two units in sequence.
 
     Attributes:
         units: the first changes the number of channels.
@@ -29,7 +29,7 @@ class DoubleUnit(eqx.Module):
     def __call__(
         self, x: Float[Array, "*space channels_in"], state: PyTree
     ) -> tuple[Float[Array, "*space channels_out"], PyTree]:
-        """What comes out of the second."""
+        """The output of the second unit."""
         for unit in self.units:
             x, state = unit(x, state)
         return x, state
@@ -39,10 +39,10 @@ class Unet(eqx.Module):
     """U-Net for one image.
 
     Attributes:
-        down: a double unit per level, pooling between them.
+        down: a double unit per level, with pooling between levels.
         up: transposed convolutions, from the deepest level on.
-        merge: a double unit after each of them, of what came up and what was kept on the way down.
-        head: convolution of side one, with bias.
+        merge: a double unit after each of them, on its output and the features kept on the way down.
+        head: convolution with a kernel of side one, with bias.
         pooling: `max` or `average`.
     """
 
@@ -100,7 +100,7 @@ class Unet(eqx.Module):
 
 
 def _grow(x: Float[Array, "*even channels"], space: tuple[int, ...]) -> Float[Array, "*space channels"]:
-    """Pooling drops the last row of an odd side; coming back, it is the reflection of the one before."""
+    """Pooling drops the last row of an odd side; on the way up, it is restored by reflection."""
     missing = [(0, wanted - side) for wanted, side in zip(space, x.shape[:-1], strict=True)]
     if not any(after for _, after in missing):
         return x

@@ -1,6 +1,6 @@
 """Vision transformer (Dosovitskiy et al., 2021), in two dimensions: an image as a sequence of patches.
 
-Layers stand as torchvision and timm have them, so that their weights fit. Every map of tokens is one product over all
+Layers are arranged as in torchvision and timm, so that their weights fit. Every map of tokens is one product over all
 positions (`dpmed.models.layers.Linear`), and so is the embedding of patches, which do not overlap.
 """
 
@@ -16,13 +16,13 @@ from dpmed.models.convolution import ConvolutionProduct
 from dpmed.models.initial import filled, normal
 from dpmed.models.layers import LayerNorm, Linear
 
-# Units of a block's hidden layer, by the width.
+# Units of a block's hidden layer, relative to the width.
 _EXPANSION = 4
 _SMALL = 0.02
 
 
 class Patches(eqx.Module):
-    """An image cut into squares, each made a vector.
+    """An image cut into squares, each mapped to a vector.
 
     Attributes:
         weight: `(side, side, channels, width)`.
@@ -44,17 +44,17 @@ class Patches(eqx.Module):
         height, width, channels = x.shape
         squares = x.reshape(height // side, side, width // side, side, channels).transpose(0, 2, 1, 3, 4)
         rows = squares.reshape(-1, side * side * channels)
-        # A filter of one place over the sequence.
+        # A filter of width one over the sequence.
         return multiply(rows, self.weight, ConvolutionProduct((1,), 1, "plain")) + self.bias[None]
 
 
 class Attention(eqx.Module):
-    """Self-attention of several heads (Vaswani et al., 2017).
+    """Multi-head self-attention (Vaswani et al., 2017).
 
     Attributes:
-        qkv: queries, keys and values of all heads, one after the other.
-        projection: of the heads' answers side by side.
-        heads: how many.
+        qkv: queries, keys and values of all heads, in that order.
+        projection: map of the concatenated head outputs.
+        heads: number of heads.
     """
 
     qkv: Linear
@@ -68,7 +68,7 @@ class Attention(eqx.Module):
         self.heads = heads
 
     def __call__(self, x: Float[Array, "token width"]) -> Float[Array, "token width"]:
-        """Each token's answer from all tokens."""
+        """The result for each token, from all tokens."""
         tokens, width = x.shape
         queries, keys, values = self.qkv(x).reshape(tokens, 3, self.heads, width // self.heads).transpose(1, 2, 0, 3)
         likeness = jnp.einsum("hqd,hkd->hqk", queries, keys) / math.sqrt(width // self.heads)
@@ -77,7 +77,7 @@ class Attention(eqx.Module):
 
 
 class Block(eqx.Module):
-    """Attention, then two layers for each token by itself; both beside an identity, normalised before.
+    """Attention, then two layers on each token separately; both with pre-normalisation and a skip connection.
 
     Attributes:
         norm1: before attention.
@@ -111,13 +111,13 @@ class Vit(eqx.Module):
     """A vision transformer for one image.
 
     Attributes:
-        patches: of the image.
-        class_token: `(width,)`, stands before the patches; its last state is what the head sees.
+        patches: embedding of the image's patches.
+        class_token: `(width,)`, precedes the patches; the head sees its last state.
         class_position: `(width,)`, added to it.
         positions: `(rows, columns, width)`, added to the patches.
-        blocks: one after the other.
-        norm: of the class token before the head.
-        head: linear, zero at first.
+        blocks: the blocks, in order.
+        norm: normalisation of the class token before the head.
+        head: linear, initially zero.
     """
 
     patches: Patches

@@ -13,12 +13,12 @@ _STAGES = (16, 32, 64)
 
 
 class WideBlock(eqx.Module):
-    """Normalisation, non-linearity and convolution, twice, beside a shortcut.
+    """Normalisation, non-linearity and convolution, twice, with a shortcut.
 
     Attributes:
         norms: before each convolution.
         convolutions: the first may have a stride.
-        shortcut: a convolution of side one where size or channels change, of the activated input; None otherwise.
+        shortcut: a convolution of side one on the activated input if size or channels change; None otherwise.
         activation: name of the non-linearity.
     """
 
@@ -41,7 +41,7 @@ class WideBlock(eqx.Module):
     def __call__(
         self, x: Float[Array, "*space channels_in"], state: PyTree
     ) -> tuple[Float[Array, "*out channels_out"], PyTree]:
-        """The sum of both ways."""
+        """The sum of both branches."""
         activate = ACTIVATIONS[self.activation]
         y, state = apply_norm(self.norms[0], x, state)
         y = activate(y)
@@ -55,9 +55,9 @@ class WideResnet(eqx.Module):
 
     Attributes:
         stem: convolution to 16 channels.
-        blocks: of all three stages; the second and the third begin with stride two.
+        blocks: blocks of all three stages; the second and third stage begin with stride two.
         norm: after the last block.
-        head: linear, zero at first.
+        head: linear, initially zero.
         activation: name of the non-linearity.
     """
 
@@ -71,7 +71,7 @@ class WideResnet(eqx.Module):
         self, channels_in: int, outputs: int, *, depth: int, width: int, style: Style, key: PRNGKeyArray
     ) -> None:
         """Raises ValueError when `depth` is not 6 n + 4."""
-        if depth % 6 != 4:  # noqa: PLR2004 two convolutions in each block of three stages, and four layers around
+        if depth % 6 != 4:  # noqa: PLR2004 two convolutions per block in three stages, and four more layers
             raise ValueError(f"Expected {depth=} to be 6 n + 4.")
         per_stage = (depth - 4) // 6
         stem, head, *keys = jax.random.split(key, 2 + 3 * per_stage)

@@ -1,14 +1,14 @@
-"""The summed privacy loss of steps of several kinds: Fourier transforms of grids, and bounds that hold.
+"""The summed privacy loss of steps of several kinds: Fourier transforms on grids, with rigorous bounds.
 
 One step's loss of each kind is put on a grid of one common spacing, as a pair of distributions that *dominates* the
-true pair (`grid`). Dominating pairs stay dominating when composed (Zhu et al., 2022), and when a sum of several steps
-is put on a coarser grid in the same way (`window`), so what is read off their composition bounds the truth from above.
-The error is of second order in the grid's spacing.
+true pair (`grid`). Dominating pairs stay dominating when composed (Zhu et al., 2022), also when a sum of several steps
+is put on a coarser grid in the same way (`window`), so their composition bounds the true loss from above. The error is
+of second order in the grid's spacing.
 
-The convolution of T steps is one power of a Fourier transform, and of several kinds a product of powers. Rounding there
-is about 1e-16 of the largest mass, far more than the masses that δ = 1e-12 is made of. So all steps are tilted first,
-their masses multiplied by exp(θ·loss) with one θ, which moves the sum's peak to the place that is asked about; there
-the result is right to some ten digits (Esscher, 1932).
+The convolution of T steps is a power of a Fourier transform; for several kinds, it is a product of powers. Rounding
+there is about 1e-16 of the largest mass, far more than the masses that δ = 1e-12 is made of. So all steps are tilted
+first, their masses multiplied by exp(θ·loss) with one θ, which moves the peak of the sum to the point of interest;
+there the result is accurate to some ten digits (Esscher, 1932).
 """
 
 import math
@@ -24,7 +24,7 @@ from dpmed.privacy.loss.quadrature import Vector
 from dpmed.privacy.loss.summed import Parts, SummedLoss
 from dpmed.privacy.loss.window import Bundle, Window
 
-# A frequency of which e^-50 is left adds nothing to sixteen digits.
+# A frequency attenuated to e^-50 contributes nothing to sixteen digits.
 _VANISHED = 50.0
 _NOTHING_LEFT = math.exp(-2 * _VANISHED)
 
@@ -37,7 +37,7 @@ class Composed:
         losses: the grid.
         masses: tilted masses, with sum 1 up to rounding.
         log_scale: a mass times exp(log_scale - tilt·loss) is the untilted one.
-        tilt: θ - anchor: what `masses` were tilted by from the measure they carry.
+        tilt: θ - anchor, the tilt of `masses` relative to the measure they carry.
         above: for one step of each kind, its mass under Q above the grid; it is left out.
         above_p: the same under P.
         below: its mass under P below the grid.
@@ -55,7 +55,7 @@ class Composed:
         """The masses of the measure carried, times exp(exponent·loss)."""
         with np.errstate(under="ignore"):
             log_weights = self.log_scale + (exponent - self.tilt) * self.losses
-            # Where the tilted mass is rounding only, its untilted one may overflow: it is not asked for.
+            # Where the tilted mass is only rounding error, the untilted mass may overflow; it is never used.
             return self.masses * np.exp(np.minimum(log_weights, 700.0))
 
 
@@ -79,11 +79,11 @@ class _Product:
         self._log_moment = 0.0
 
     def add(self, one: GridStep | _Summed, times: int) -> None:
-        """Add so many independent ones to the sum."""
+        """Add this many independent copies to the sum."""
         if not times:
             return
         spectrum = fft.rfft(_wrapped(one.masses, one.first % self._size, self._size))
-        # Where nothing is left, nothing is computed: at large T that is nearly everywhere.
+        # Where nothing is left, nothing is computed; for large T that is nearly everywhere.
         kept = (_squared(spectrum) > math.exp(-2 * _VANISHED / times)) & (_squared(self._product) > _NOTHING_LEFT)
         self._product[~kept] = 0.0
         self._product[kept] *= _power(spectrum[kept], times)
@@ -96,7 +96,7 @@ class _Product:
 
 
 def compose(summed: SummedLoss, window: Window, *, anchor: float, share: Splitter) -> Composed:
-    """The convolution of all steps, each put on the window's grid.
+    """The convolution of all steps on the window's grid.
 
     Args:
         summed: the steps.
@@ -142,12 +142,12 @@ def _whole(sums: Sequence[_Summed], summed: SummedLoss, window: Window, *, ancho
 
 
 def lost_above(summed: SummedLoss, window: Window) -> float:
-    """A bound on the mass under Q of sums in which some bundle was above its window; it is left out."""
+    """A bound on the mass under Q of sums with a bundle above its window, which is left out."""
     return min(1.0, sum(bundle.repeats * _tail(bundle, summed, sign=1.0) for bundle in window.bundles))
 
 
 def lost_below(summed: SummedLoss, window: Window) -> float:
-    """A bound on the mass under P of sums in which some bundle was below its window; it is left out."""
+    """A bound on the mass under P of sums with a bundle below its window, which is left out."""
     return min(1.0, sum(bundle.repeats * _tail(bundle, summed, sign=-1.0) for bundle in window.bundles))
 
 
@@ -164,7 +164,7 @@ def _coarser(fine: _Summed, window: Window, *, anchor: float, share: Splitter) -
     ratio, tilt = window.ratio, window.tilt - anchor
     offset = np.arange(ratio) * window.fine
     upper = share(offset, window.spacing)
-    # Masses are tilted by the loss of the grid point where they are.
+    # Masses are tilted by the loss at their grid point.
     stay, go = (1 - upper) * np.exp(-tilt * offset), upper * np.exp(tilt * (window.spacing - offset))
     in_front = fine.first % ratio
     rows = -(-(in_front + len(fine.masses)) // ratio)
@@ -179,7 +179,7 @@ def _coarser(fine: _Summed, window: Window, *, anchor: float, share: Splitter) -
 
 
 def _wrapped(masses: Vector, start: int, size: int) -> Float[np.ndarray, " size"]:
-    """Masses from grid point `start` on, of a grid that goes round."""
+    """Masses from grid point `start` on, on a periodic grid."""
     if start + len(masses) <= size:
         padded = np.zeros(size)
         padded[start : start + len(masses)] = masses
@@ -192,7 +192,7 @@ def _squared(values: np.ndarray) -> Vector:
 
 
 def _power(values: np.ndarray, count: int) -> np.ndarray:
-    """By repeated squaring, which is faster than logarithms and no less exact."""
+    """The power by repeated squaring, which is faster than logarithms and no less accurate."""
     result, square = None, values
     while count:
         if count % 2:

@@ -1,7 +1,7 @@
 """One step's privacy loss on a grid, so that the pair of distributions on it dominates the true one.
 
-Each interval's mass goes to its two ends such that its mass under P and under Q both stay what they were ("connect the
-dots", Doroshenko et al., 2022), tilted by exp(θ·loss).
+Each interval's mass goes to its two ends so that its mass is preserved under both P and Q ("connect the dots",
+Doroshenko et al., 2022), tilted by exp(θ·loss).
 """
 
 import math
@@ -14,24 +14,24 @@ from jaxtyping import Float
 from dpmed.privacy.loss.losses import StepLoss, log_normal_density
 from dpmed.privacy.loss.quadrature import PANEL, Vector, gauss, quadrature
 
-# Intervals a tenth as long as a panel need fewer points.
+# Intervals a tenth of the length of a panel need fewer points.
 _SHORT_PANEL = 0.1 * PANEL
-# Exponents are scaled so that about 0 is the largest: what reaches this was put on a grid far from its own place.
+# Exponents are scaled so that the largest is about 0: reaching this means that the grid is far from the mass.
 _LARGEST_EXPONENT = 600.0
 _PORTION = 1 << 17
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Where one step is put, from its lowest loss upwards.
+    """The grid for one step, from its lowest loss upwards.
 
     Attributes:
         tilt: θ.
-        spacing: of the grid.
+        spacing: spacing of the grid.
         first: lowest grid point that the step is put on, counted from its lowest loss.
         last: highest such grid point.
-        centre: above the lowest loss, where the step's tilted mass is; far from there grid points may be left out.
-        widening: how wide the gaps may be, as a share of the distance from `centre`.
+        centre: position of the step's tilted mass above the lowest loss; grid points far from it may be left out.
+        widening: how wide the gaps may be, as a fraction of the distance from `centre`.
         widest: how wide they may be at most.
     """
 
@@ -44,7 +44,7 @@ class Grid:
     widest: float = 0.0
 
     def used(self) -> np.ndarray:
-        """The grid points that are used, rising, from `first` to `last`: what is rare needs fewer of them."""
+        """The grid points used, in increasing order from `first` to `last`: fewer where mass is rare."""
         middle = min(max(round(self.centre / self.spacing), self.first), self.last)
         above = middle + self._distances(self.last - middle)
         below = middle - self._distances(middle - self.first)
@@ -52,7 +52,7 @@ class Grid:
 
     def _distances(self, end: int) -> np.ndarray:
         """Distances from the middle, 0 to `end`, in grid points."""
-        # Gaps of one point up to where two are allowed, then in proportion, then of the widest.
+        # Gaps of one point until two are allowed, then proportional gaps, then the widest.
         gap = math.floor(min(self.widest / self.spacing, end))
         start = math.ceil(2 / self.widening) if self.widening > 0 else end
         if gap < 2 or start >= end:  # noqa: PLR2004 nothing to leave out
@@ -68,9 +68,9 @@ class GridStep:
     """One step's masses on the grid base + j·spacing, tilted, with sum 1.
 
     Attributes:
-        masses: of each grid point from `first` on, under P times exp(tilt·loss), divided by exp(log_moment).
+        masses: mass of each grid point from `first` on, under P times exp(tilt·loss), divided by exp(log_moment).
         first: number of the first grid point, counted from the step's lowest loss.
-        log_moment: the logarithm of what they summed to.
+        log_moment: the logarithm of their sum before division.
         above: mass under Q of losses above the grid, which are left out.
         above_p: their mass under P.
         below: mass under P of losses below the grid, which are put on its first point.
@@ -85,7 +85,7 @@ class GridStep:
 
 
 class OffGridError(ArithmeticError):
-    """A tilted step is not where its grid is, so that nothing can be said on this grid."""
+    """A tilted step lies off its grid, so nothing can be concluded from this grid."""
 
 
 Array = Float[np.ndarray, "..."]
@@ -93,7 +93,7 @@ Splitter = Callable[[Array, Array | float], Array]
 
 
 def share_under_p(offset: Array, spacing: Array | float) -> Array:
-    """What share of P's mass at `offset` above a grid point goes to the next, so that P's and Q's mass both stay."""
+    """The share of P's mass at `offset` above a grid point that goes to the next one, preserving P's and Q's mass."""
     # (e^offset - 1) / (e^spacing - 1), without overflow.
     return np.exp(offset - spacing) * np.expm1(-offset) / np.expm1(-spacing)
 
@@ -113,16 +113,16 @@ def grid_step(step: StepLoss, grid: Grid, *, anchor: float, share: Splitter) -> 
 
     Args:
         step: the step.
-        grid: which.
+        grid: the grid.
         anchor: 0 to carry P's mass, 1 to carry Q's; the result is tilted from there by `grid.tilt - anchor`.
         share: how a mass between two grid points is divided.
 
     Raises:
-        OffGridError: the tilted step lies outside the grid, or its masses are beyond what floats hold.
+        OffGridError: the tilted step lies outside the grid, or its masses exceed the range of floats.
     """
     size = grid.last - grid.first + 1
     masses, above, above_p, below = np.zeros(size), 0.0, 0.0, 0.0
-    # The largest weight is scaled to 1 by a guess that is right to a few digits: the tilted peak's.
+    # The largest weight is scaled to 1 by an estimate accurate to a few digits: the weight of the tilted peak.
     carried = quadrature(step)
     exponents = carried.log_mass_p + grid.tilt * carried.losses
     scale = float(exponents.max()) + math.log(float(np.exp(exponents - exponents.max()).sum()))
@@ -149,7 +149,7 @@ def grid_step(step: StepLoss, grid: Grid, *, anchor: float, share: Splitter) -> 
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """Quadrature points and where on the grid each belongs."""
+    """Quadrature points and the position of each on the grid."""
 
     log_p: Float[np.ndarray, "n p"]
     losses: Float[np.ndarray, "n p"]
@@ -184,7 +184,7 @@ def _place(step: StepLoss, grid: Grid, used: np.ndarray, low: Vector, high: Vect
 
 
 def _panels(step: StepLoss, grid: Grid, used: np.ndarray) -> Iterator[tuple[Vector, Vector, int]]:
-    """Intervals of x, each within one cell of the grid, in portions, with how many points their quadrature needs."""
+    """Batches of intervals of x, each within one grid cell, with the number of points that their quadrature needs."""
     inner = step.place(step.lowest + used * grid.spacing)
     inner = inner[np.isfinite(inner)]
     for low, high in step.intervals:
@@ -199,6 +199,6 @@ def _panels(step: StepLoss, grid: Grid, used: np.ndarray) -> Iterator[tuple[Vect
 
 
 def _distinct(values: np.ndarray) -> np.ndarray:
-    """Rising, each once: of a few rising runs, which a stable sort merges, this is faster than `np.unique`."""
+    """Sorted distinct values. For a few increasing runs, which a stable sort merges, it is faster than `np.unique`."""
     ordered = np.sort(values, kind="stable")
     return ordered[np.concatenate([[True], ordered[1:] > ordered[:-1]])]

@@ -1,14 +1,14 @@
 """The privacy loss of one step, for each adversary, as a function of what the adversary sees.
 
-In units of the noise's standard deviation a step shows the adversary a number x: without the target it is drawn from
-P = N(0, 1); with the target, who takes part with probability q and then moves the sum by μ = 1/σ, from
-Q = (1 - q) N(0, 1) + q N(μ, 1) (Mironov et al., 2019). The privacy loss is L(x) = log dQ/dP, and it grows with x.
+In units of the noise's standard deviation a step shows the adversary a number x: without the target it is drawn from P
+= N(0, 1); with the target, which takes part with probability q and then moves the sum by μ = 1/σ, from Q = (1 - q) N(0,
+1) + q N(μ, 1) (Mironov et al., 2019). The privacy loss is L(x) = log dQ/dP, and it grows with x.
 
-The relaxed adversary does not know the direction of the target's gradient: after projection, its sign, unknown anew in
-each step. What remains is |x|, and L(x) = log(1 - q + q exp(-μ²/2) cosh(μx)) for x >= 0 (a likelihood ratio of χ²₁
-against a mixture with the non-central χ'²₁(μ²); Ziller et al., 2024).
+The relaxed adversary does not know the direction of the target's gradient: after projection, its sign, which is unknown
+afresh in each step. What remains is |x|, and L(x) = log(1 - q + q exp(-μ²/2) cosh(μx)) for x >= 0 (a likelihood ratio
+of χ²₁ against a mixture with the non-central χ'²₁(μ²); Ziller et al., 2024).
 
-Numbers live in the log domain wherever they could leave the range of floats: μ may be 10⁻⁵ or 10⁹.
+Numbers are kept in the log domain wherever they could leave the range of floats: μ may be 10⁻⁵ or 10⁹.
 """
 
 import math
@@ -21,11 +21,11 @@ from jaxtyping import Float
 Adversary = Literal["worst-case", "relaxed"]
 Array = Float[np.ndarray, "..."]
 
-# Beyond 13 standard deviations lie 6e-39 of a normal distribution: less than 1e-30 even over 10^7 steps.
+# Beyond 13 standard deviations a normal distribution has a mass of 6e-39: less than 1e-30 even over 10^7 steps.
 REACH = 13.0
 
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
-_LARGE = 30.0  # above this exponent 1 is below the last digit of exp
+_LARGE = 30.0  # above this exponent, 1 is below the last digit of exp
 
 
 @runtime_checkable
@@ -41,12 +41,12 @@ class StepLoss(Protocol):
 
     @property
     def intervals(self) -> list[tuple[float, float]]:
-        """Disjoint intervals, rising, that hold all but 1e-38 of P and of Q."""
+        """Disjoint intervals in increasing order that hold all but 1e-38 of P and of Q."""
         ...
 
     @property
     def log_mass(self) -> float:
-        """The logarithm of what the density of P is multiplied by: 0, or log 2 where x stands for both signs."""
+        """The logarithm of the factor on the density of P: 0, or log 2 if x stands for both signs."""
         ...
 
     def loss(self, x: Array) -> Array:
@@ -54,7 +54,7 @@ class StepLoss(Protocol):
         ...
 
     def place(self, loss: Array) -> Array:
-        """The x with L(x) = `loss`; the lower end of the support where the loss is lower than any."""
+        """The x with L(x) = `loss`; the lower end of the support if no x has so low a loss."""
         ...
 
     @property
@@ -69,7 +69,7 @@ class StepLoss(Protocol):
 
 @dataclass(frozen=True)
 class WorstCase:
-    """The adversary who knows all but whether the target took part.
+    """The adversary who knows everything except whether the target took part.
 
     Attributes:
         rate: sampling rate q in (0, 1).
@@ -115,10 +115,10 @@ class WorstCase:
 
 @dataclass(frozen=True)
 class Gaussian:
-    """The adversary who knows all, and full batches: the Gaussian mechanism.
+    """The adversary who knows everything, with full batches: the Gaussian mechanism.
 
     Attributes:
-        shift: μ > 0; of several such mechanisms the root of the sum of squares.
+        shift: μ > 0; for several such mechanisms, the root of the sum of squares.
     """
 
     shift: float
@@ -158,7 +158,7 @@ class Gaussian:
 
 @dataclass(frozen=True)
 class Relaxed:
-    """The adversary who does not know the sign of the target's contribution, anew in each step.
+    """The adversary who does not know the sign of the target's contribution, which is unknown afresh in each step.
 
     Attributes:
         rate: sampling rate q in (0, 1].
@@ -213,11 +213,11 @@ class Relaxed:
 
 @dataclass(frozen=True)
 class Capped:
-    """A step without the losses above a cap, which decide a test by themselves.
+    """A step without losses above a cap, each of which alone decides a test.
 
     Attributes:
         whole: the step.
-        cap: L at most.
+        cap: the largest L.
     """
 
     whole: StepLoss
@@ -280,7 +280,7 @@ def log_normal_density(x: Array) -> Array:
 
 
 def _log_mixture(rate: float, exponent: Array) -> Array:
-    """log(1 - q + q exp(e)), to full relative precision also where it is near zero."""
+    """log(1 - q + q exp(e)), to full relative precision even near zero."""
     small = np.log1p(rate * np.expm1(np.minimum(exponent, _LARGE)))
     if rate < 1:
         rest = (1 - rate) / rate * np.exp(-np.maximum(exponent, _LARGE))

@@ -1,7 +1,7 @@
 """ε of Poisson-subsampled Gaussian steps from the distribution of their privacy loss, bounded from above.
 
-δ(ε) is the larger of two directions, since a neighbour may lack the target or have it (add-or-remove-one):
-E_Q max(0, 1 - exp(ε - L)) and E_P max(0, 1 - exp(ε + L)), L the summed loss.
+δ(ε) is the larger of two directions, since the target may be removed or added (add-or-remove-one): E_Q max(0, 1 - exp(ε
+- L)) and E_P max(0, 1 - exp(ε + L)), where L is the summed loss.
 """
 
 import math
@@ -19,20 +19,20 @@ from dpmed.privacy.loss.summed import SummedLoss, ever, parts_of, summed_loss
 from dpmed.privacy.loss.window import Side, fit_window
 from dpmed.privacy.mechanism import SampledGaussian
 
-# The grid may raise ε by this share; what rounding may take away is far less and is added on top.
+# The grid may raise ε by this fraction; what rounding may take away is far less and is added on top.
 _GRID_ERROR = 2e-4
 _ROUNDING = 1e-7
 _SMALLEST_EPSILON = 1e-4
 _MOST_REFINEMENTS = 7
-# What a convolution's rounding may lose of the mass, for each step: nothing where tails are tilted up before.
+# The mass that rounding in a convolution may lose for each step; none if tails are tilted up beforehand.
 _LOST_BY_ROUNDING = 1e-15
 
 
 def pld_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> float:
-    """The smallest ε >= 0 at δ of all steps together, from above by at most about 0.03 %.
+    """The smallest ε >= 0 at δ of all steps together, too large by at most about 0.03 %.
 
     Args:
-        mechanisms: at least one step; below a σ of about 0.003 with q < 1, where steps reveal who took part, the bound
+        mechanisms: at least one step; for σ below about 0.003 with q < 1, where steps reveal who took part, the bound
             is loose.
         delta: δ in (0, 1).
     """
@@ -43,7 +43,7 @@ def pld_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> float:
 
 
 def _removed(summed: SummedLoss, delta: float) -> float:
-    """ε of the direction in which the neighbour lacks the target."""
+    """ε of the direction in which the target is removed."""
 
     def exponent(tilt: float) -> float:
         moment, mean, _ = summed.cumulants(tilt)
@@ -54,7 +54,7 @@ def _removed(summed: SummedLoss, delta: float) -> float:
 
 
 def _added(summed: SummedLoss, delta: float, *, at_least: float) -> float:
-    """ε of the other direction, or 0 where it is surely below `at_least`."""
+    """ε of the other direction, or 0 if it is certainly below `at_least`."""
     if -summed.base <= at_least:
         return 0.0
     tilt = summed.tilt_for_mean(-at_least, high=0.0)
@@ -71,7 +71,7 @@ def _added(summed: SummedLoss, delta: float, *, at_least: float) -> float:
 
 @dataclass(frozen=True)
 class _Found:
-    """A solution, how fast log δ falls with ε there, and what share of δ was spent on mass that was not seen."""
+    """A solution, the slope of log δ in ε there, and the share of δ spent on mass that the grid does not see."""
 
     epsilon: float
     slope: float
@@ -79,7 +79,7 @@ class _Found:
 
     @property
     def is_wasteful(self) -> bool:
-        """Whether a tilt that sees more would do better: by that share over the slope ε is too high."""
+        """Whether a tilt that sees more would do better: ε is too high by that share divided by the slope."""
         if math.isinf(self.epsilon):
             return True
         return self.unseen > _GRID_ERROR * max(self.slope * max(self.epsilon, _SMALLEST_EPSILON), 1.0)
@@ -89,9 +89,9 @@ _NOT_FOUND = _Found(math.inf, 0.0, math.inf)
 
 
 def _refine(summed: SummedLoss, delta: float, *, tilt: float, near: float, sign: float) -> float:
-    """ε by the tilt of Chernoff's bound; where δ is no exponential tail there, by a tilt that fits what was found.
+    """ε by the tilt of Chernoff's bound, or, if δ has no exponential tail there, by a tilt fitted to the result.
 
-    Infinite where no grid shows δ reached.
+    Infinite if δ is not reached on any grid.
     """
     best = math.inf
     if near > 0:
@@ -105,11 +105,11 @@ def _refine(summed: SummedLoss, delta: float, *, tilt: float, near: float, sign:
     refinement = 1.0
     for _ in range(_MOST_REFINEMENTS):
         found = _solve(summed, delta, tilt=tilt, near=near, sign=sign, refinement=refinement)
-        # Halving the spacing quarters the error: a third of the last change is what is left.
+        # Halving the spacing quarters the error, so a third of the last change remains.
         settled = refinement > 1 and found.epsilon >= best * (1 - _GRID_ERROR)
         best = min(best, found.epsilon)
         if found.is_wasteful and tilt != untilted:
-            # As with losses that have an end, near which a tilted grid ends too: untilted, all of them are seen.
+            # As for bounded losses, near whose end a tilted grid ends too; untilted, all of them are seen.
             tilt = untilted
             continue
         if settled:
@@ -142,7 +142,7 @@ def _solve(
 
 
 def _widest(variance: float) -> float:
-    """The spacing whose interpolation alone errs no more than `variance` added to the whole sum would."""
+    """The spacing whose interpolation error is no larger than that of adding `variance` to the whole sum."""
     return math.sqrt(4 * variance)
 
 
@@ -162,7 +162,7 @@ def _epsilon_at(composed: Composed, delta: float, *, sign: float) -> _Found:
     first = int(np.searchsorted(-at_grid, -delta))
     if delta <= 0 or first >= len(losses):
         return _NOT_FOUND
-    # δ falls below the target at grid point `first`: ε lies between the one before and this.
+    # δ falls below the target at grid point `first`, so ε lies between the previous one and this.
     epsilon = losses[first] + _log_share(tails[first], discounted[first], delta)
     lowest = losses[first - 1] if first > 0 else -math.inf
     within = max(0.0, min(max(epsilon, lowest), losses[first]))

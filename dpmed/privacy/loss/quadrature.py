@@ -15,7 +15,7 @@ Vector = Float[np.ndarray, " n"]
 
 # The length of an interval, in standard deviations.
 PANEL = 0.25
-# Masses under e^-41 = 1.6e-18 do not matter.
+# Masses below e^-41 = 1.6e-18 are negligible.
 NOTHING = 41.0
 _RULES = {points: np.polynomial.legendre.leggauss(points) for points in (2, 4)}
 
@@ -27,7 +27,7 @@ class Quadrature:
     Attributes:
         losses: L at each point.
         log_mass_p: log of the mass under P.
-        slack: how far the support's end lies above the highest point, where mass ends abruptly.
+        slack: how far the support's end lies above the highest point if the mass ends abruptly.
     """
 
     losses: Vector
@@ -55,9 +55,9 @@ def gauss(low: Vector, high: Vector, points: int = 4) -> tuple[Float[np.ndarray,
 
 
 def root(function: Callable[[float], float], low: float, high: float) -> float:
-    """A root of a rising function; an end of the interval where it lies beyond."""
+    """A root of an increasing function, or an end of the interval if the root lies outside."""
 
-    # Steps are even in asinh(θ): tilts of 1e-6 and of 1e6 both occur.
+    # The search is uniform in asinh(θ), since tilts of both 1e-6 and 1e6 occur.
     def warped(place: float) -> float:
         return function(math.sinh(place))
 

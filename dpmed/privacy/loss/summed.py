@@ -1,6 +1,6 @@
-"""The sum of many steps' privacy losses before any grid: moments by quadrature, and the tilts that they lead to.
+"""The sum of many steps' privacy losses before any grid: moments by quadrature, and the tilts derived from them.
 
-Steps are independent, so their cumulants add up, whatever their kinds.
+Steps are independent, so their cumulants add up, whatever their kind.
 
 Source of a tilt's choice: the saddle point of Chernoff's bound, log P(sum >= s) <= K(θ) - θ s with K'(θ) = s.
 """
@@ -27,8 +27,8 @@ class Repeated:
     """Independent steps of one kind.
 
     Attributes:
-        step: one of them.
-        times: how many, T >= 1.
+        step: one such step.
+        times: their number, T >= 1.
     """
 
     step: StepLoss
@@ -42,7 +42,7 @@ class SummedLoss:
     Attributes:
         parts: the steps.
         losses: L at the quadrature points of each part.
-        log_mass_p: the logarithm of their mass under P; minus infinity where a part has fewer points than the longest.
+        log_mass_p: the logarithm of their mass under P; minus infinity if a part has fewer points than the longest.
     """
 
     parts: tuple[Repeated, ...]
@@ -61,7 +61,7 @@ class SummedLoss:
 
     @cached_property
     def steps(self) -> int:
-        """How many steps there are in all."""
+        """The total number of steps."""
         return sum(part.times for part in self.parts)
 
     @cached_property
@@ -71,7 +71,7 @@ class SummedLoss:
 
     @cached_property
     def slack(self) -> float:
-        """How far the end of a part's support lies above its highest point, where mass ends abruptly."""
+        """How far the end of a part's support lies above its highest point if the mass ends abruptly."""
         return max(quadrature(part.step).slack for part in self.parts)
 
     def cumulants(self, tilt: float) -> tuple[float, float, float]:
@@ -96,7 +96,7 @@ class SummedLoss:
         return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
     def log_moment(self, tilt: float) -> float:
-        """K(θ), precise also where it is near zero."""
+        """K(θ), precise even near zero."""
         return float(self.times @ self._step_log_moments(tilt))
 
     def _step_log_moments(self, tilt: float) -> Parts:
@@ -128,18 +128,18 @@ class SummedLoss:
 
 
 def ever(summed: SummedLoss, chances: Parts) -> float:
-    """The chance that something happens in any step, if in one step of each part it has these chances."""
+    """The probability of an event in any step, given its probability in one step of each part."""
     return 1.0 if float(chances.max()) >= 1 else -math.expm1(float(summed.times @ np.log1p(-chances)))
 
 
 def parts_of(mechanisms: Sequence[SampledGaussian], adversary: Adversary) -> tuple[Repeated, ...]:
-    """The steps of some mechanisms as `adversary` sees them, in as few kinds as possible."""
+    """The steps of the mechanisms as `adversary` sees them, grouped into as few kinds as possible."""
     parts = []
-    # To one who does not know the gradient's sign, full batches of different noise are no single Gaussian.
+    # Without knowledge of the gradient's sign, full batches with different noise do not form a single Gaussian.
     for one in merged(mechanisms) if adversary == "worst-case" else counted(mechanisms):
         step = step_loss(adversary, sampling_rate=one.sampling_rate, noise_multiplier=one.noise_multiplier)
         if isinstance(step, Gaussian):
-            # Any number of steps is one with a larger shift.
+            # Any number of steps equals one step with a larger shift.
             parts.append(Repeated(Gaussian(step.shift * math.sqrt(one.steps)), 1))
         else:
             parts.append(Repeated(step, one.steps))

@@ -1,8 +1,8 @@
-"""Where a summed loss is looked at, and how finely: fitted to its tilted moments before any grid is laid.
+"""The range and resolution at which a summed loss is computed, fitted to its tilted moments before any grid is set up.
 
 Putting a loss on a grid of spacing h adds up to h²/4 to its variance, so that T steps on one grid would need √T times
-as many points as one step, and steps of 10^7 would need millions. Where that is so, the steps go on a fine grid in
-bundles of about √T, and the bundles' sums on a coarser one: two grids of about T^(1/4) times as many points.
+as many points as one step, and 10^7 steps would need millions. In that case, the steps are put on a fine grid in
+bundles of about √T, and the sums of the bundles on a coarser one: two grids of about T^(1/4) times as many points.
 """
 
 import math
@@ -15,17 +15,17 @@ import numpy as np
 from dpmed.privacy.loss.grid import Grid
 from dpmed.privacy.loss.summed import Parts, Repeated, SummedLoss, summed_loss
 
-# What of the tilted sum may lie outside the window: e^-41 = 1.6e-18. Less strictly e^-22 on the side behind the answer,
-# from where it comes back at the far end, discounted by e^-30; and e^-15 on the side beyond it, once masses there are
-# discounted by e^-30. What comes back only ever adds to δ.
+# The mass of the tilted sum that may lie outside the window: e^-41 = 1.6e-18. More loosely, e^-22 on the side behind
+# the answer, from where it wraps round to the far end, discounted by e^-30; and e^-15 on the side beyond it, once
+# masses there are discounted by e^-30. Mass that wraps round can only add to δ.
 _OUTSIDE, _OUTSIDE_BEHIND, _OUTSIDE_BEYOND, _DISCOUNTED = 41.0, 22.0, 15.0, 30.0
 _SMALLEST_GRID, _LARGEST_GRID = 1 << 11, 1 << 21
-# Up to this size one grid is as fast as two, and fewer bundles than this are not worth a second one.
+# Up to this size one grid is as fast as two, and fewer bundles than this are not worth a second grid.
 _ONE_GRID, _FEWEST_BUNDLES = 1 << 13, 8
-# Steps that are left over fill at most about this many bundles of their own.
+# Leftover steps fill at most about this many bundles of their own.
 _MOST_RESTS = 32
 _NARROWEST = 1e-7
-# What share of the added variance may come from leaving out grid points where a step rarely is, and how far that goes.
+# The share of the added variance that may come from skipping grid points where a step rarely falls, and its limit.
 _FOR_GAPS, _WIDEST_GAP = 0.1, 0.1
 
 Side = Literal["above", "below", "both"]
@@ -33,13 +33,13 @@ Side = Literal["above", "below", "both"]
 
 @dataclass(frozen=True)
 class Bundle:
-    """Some steps of each kind, whose sum is put on the coarse grid.
+    """A number of steps of each kind, whose sum is put on the coarse grid.
 
     Attributes:
-        counts: how many of each kind.
-        repeats: how many such bundles there are.
-        low: lower end of where their sum is looked at.
-        high: upper end.
+        counts: number of steps of each kind.
+        repeats: number of such bundles.
+        low: lower end of the range of their sum.
+        high: upper end of that range.
     """
 
     counts: tuple[int, ...]
@@ -55,16 +55,16 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Window:
-    """Where the tilted sum of all losses lives, and how finely it is looked at.
+    """The range of the tilted sum of all losses, and its resolution.
 
     Attributes:
         tilt: θ.
         low: the window's lower end.
         high: its upper end.
         fine: spacing of the grid that single steps are put on.
-        ratio: how many times wider the grid is that all steps are summed on.
+        ratio: how many times wider the spacing of the grid for the sum of all steps is.
         grids: for each kind of step, the grid that one of them is put on.
-        bundles: the steps, all in one bundle where `ratio` is 1.
+        bundles: the steps, all in one bundle if `ratio` is 1.
     """
 
     tilt: float
@@ -77,14 +77,14 @@ class Window:
 
     @property
     def spacing(self) -> float:
-        """Of the grid that all steps are summed on."""
+        """Spacing of the grid on which all steps are summed."""
         return self.fine * self.ratio
 
 
 def fit_window(
     summed: SummedLoss, *, tilt: float, variance_error: float, side: Side, spacing: float = math.inf
 ) -> Window:
-    """A window that holds what matters of the tilted sum, on grids fine enough.
+    """A window that holds the relevant part of the tilted sum, on sufficiently fine grids.
 
     Args:
         summed: the steps.
@@ -92,10 +92,10 @@ def fit_window(
         variance_error: how much variance the grid may add to the sum, tilted.
         side: where untilted masses will be summed: `above` the tilted mean, under Q (there untilting discounts by
             θ - 1), `below` it, under P (discount -θ), or both.
-        spacing: the widest spacing allowed; in a single step's tail the added variance does not tell the error.
+        spacing: the widest spacing allowed; in a single step's tail, the added variance does not indicate the error.
 
     Returns:
-        The coarsest grids that keep to `variance_error`, or the largest there are.
+        The coarsest grids that respect `variance_error`, or the largest ones allowed.
     """
     low, high = _ends(summed, tilt, side)
     width = max(high - low, 1e-300)
@@ -112,7 +112,8 @@ def fit_window(
     narrow = _Budget(variance_error, fine, width, widest)
     fine, ratio, bundles = _two_grids(summed, tilt, low, high, narrow, share=0.5)
     if bundles and ratio * sum(bundle.high - bundle.low for bundle in bundles) > 4 * width:
-        # Rare large losses make a bundle's window nearly as wide as the whole: let the larger grid be the coarser.
+        # Rare large losses make a bundle's window nearly as wide as the whole, so the larger grid should be the
+        # coarser.
         fine, ratio, bundles = _two_grids(summed, tilt, low, high, narrow, share=0.85)
     if ratio <= 1 or not bundles:
         return window(max(fine, width / _LARGEST_GRID), 1, alone)
@@ -121,7 +122,7 @@ def fit_window(
 
 @dataclass(frozen=True)
 class _Budget:
-    """What two grids may cost: added variance, the spacing of one that keeps to it, the width, the widest spacing."""
+    """The limits for two grids: added variance, spacing of one grid that respects it, width, widest spacing."""
 
     variance_error: float
     fine: float
@@ -132,15 +133,15 @@ class _Budget:
 def _two_grids(
     summed: SummedLoss, tilt: float, low: float, high: float, budget: _Budget, *, share: float
 ) -> tuple[float, int, tuple[Bundle, ...]]:
-    """The fine spacing, how many times wider the other is, and bundles; none where one grid does as well.
+    """The fine spacing, how many times wider the other is, and the bundles; none if one grid is just as good.
 
-    Of the variance that may be added, the fine grid has a share.
+    The fine grid gets a share of the variance that may be added.
     """
     finest = 1e-3 * budget.width / _LARGEST_GRID
     fine = _fine_enough(summed, tilt, share * budget.variance_error, widest=budget.fine, finest=finest)
-    # Each bundle may add a quarter of the coarse spacing's square.
+    # Each bundle may add a quarter of the square of the coarse spacing.
     left = 4 * (1 - share) * budget.variance_error
-    # The sum of one of m bundles is √m times narrower: with this many both grids are of about the same size.
+    # The sum of one of m bundles is √m times narrower, so that with this number both grids have about the same size.
     repeats = min(round(math.sqrt(left) / fine), max(part.times for part in summed.parts))
     repeats = _without_rest(repeats, summed)
     if repeats < _FEWEST_BUNDLES:
@@ -161,12 +162,12 @@ def _ends(summed: SummedLoss, tilt: float, side: Side) -> tuple[float, float]:
     if side == "below" and tilt < 0:
         low = max(low, min(mean - _DISCOUNTED / -tilt, _edge(summed, tilt, -1.0, _OUTSIDE_BEYOND)))
     low, high = max(low, summed.base), high + summed.slack
-    # Where next to all mass is in one point, its rounding must not become the scale of the grid.
+    # If nearly all mass is at one point, its rounding must not determine the scale of the grid.
     return low, max(high, low + _NARROWEST * abs(summed.base))
 
 
 def _edge(summed: SummedLoss, tilt: float, sign: float, outside: float) -> float:
-    """Chernoff's bound on where all but e^-outside of the tilted sum ends, the best over some exponents."""
+    """Chernoff's bound, the best over several exponents, on where all but e^-outside of the tilted sum ends."""
     best = math.inf
     moment, _, variance = summed.cumulants(tilt)
     spread = math.sqrt(variance)
@@ -180,7 +181,7 @@ def _edge(summed: SummedLoss, tilt: float, sign: float, outside: float) -> float
 
 
 def _fine_enough(summed: SummedLoss, tilt: float, variance_error: float, *, widest: float, finest: float) -> float:
-    """The widest spacing of some that adds no more variance, or the finest."""
+    """The widest of several spacings that adds no more than this variance, or the finest."""
     bases = np.asarray([part.step.lowest for part in summed.parts])
     above_base = summed.losses - bases[:, None]
     weights = summed.times[:, None] * summed.step_weights(tilt)
@@ -199,7 +200,7 @@ def _fine_enough(summed: SummedLoss, tilt: float, variance_error: float, *, wide
 def _grids(
     summed: SummedLoss, tilt: float, bundles: Sequence[Bundle], spacing: float, *, variance_error: float, widest: float
 ) -> tuple[Grid, ...]:
-    """Where each step is put: it leaves its mean no further than any bundle may, plus one spread of slack."""
+    """The grid of each step: no further from its mean than any bundle may be, plus one standard deviation of slack."""
     means, variances = summed.step_cumulants(tilt)
     variance = float(summed.times @ variances)
     down = up = 0.0
@@ -207,9 +208,9 @@ def _grids(
         counts = np.asarray(bundle.counts)
         mean, spread = float(counts @ means), math.sqrt(float(counts @ variances))
         down, up = max(down, mean - bundle.low + spread), max(up, bundle.high - mean + spread)
-    # Gaps of a share w of the distance from the mean add at most w²/4 of the variance.
+    # Gaps of a fraction w of the distance from the mean add at most w²/4 of the variance.
     widening = math.sqrt(4 * _FOR_GAPS * variance_error / max(variance, 1e-300))
-    # Within a gap the tilt must not change masses by more than a factor e.
+    # Within a gap, the tilt must not change masses by more than a factor of e.
     gap = min(widest, 1.0 / max(abs(tilt), abs(tilt - 1)))
     grids = []
     for part, own in zip(summed.parts, means, strict=True):
@@ -221,14 +222,14 @@ def _grids(
 
 
 def _without_rest(repeats: int, summed: SummedLoss) -> int:
-    """A number of bundles near `repeats` that leaves no step over, if there is one: so the rest needs no transform."""
+    """A number of bundles near `repeats` that leaves no step over, if there is one: no extra transform is needed."""
     near = range(max(1, math.ceil(0.8 * repeats)), math.floor(1.25 * repeats) + 1)
     even = [number for number in near if all(part.times % number == 0 for part in summed.parts)]
     return min(even, key=lambda number: abs(number - repeats), default=repeats)
 
 
 def _bundles(summed: SummedLoss, tilt: float, low: float, high: float, repeats: int) -> tuple[Bundle, ...]:
-    """Equal bundles, and some of the steps that are left over."""
+    """Equal bundles, and bundles of leftover steps."""
     means, variances = summed.step_cumulants(tilt)
     mean, spread = float(summed.times @ means), math.sqrt(float(summed.times @ variances))
     equal = tuple(part.times // repeats for part in summed.parts)
@@ -239,7 +240,7 @@ def _bundles(summed: SummedLoss, tilt: float, low: float, high: float, repeats: 
             continue
         bundle = Bundle(shares, times, 0.0, 0.0).of(summed)
         own, outside = bundle.mean(tilt), _OUTSIDE + math.log(repeats + _MOST_RESTS)
-        # As with a single step: no further from its mean than the sum may be, plus one spread.
+        # As for a single step: no further from its mean than the sum may be, plus one standard deviation.
         start = max(_edge(bundle, tilt, -1.0, outside), own - (mean - low) - spread, bundle.base)
         end = min(_edge(bundle, tilt, 1.0, outside) + bundle.slack, own + (high - mean) + spread)
         end = max(end, start + _NARROWEST * abs(bundle.base))
@@ -248,7 +249,7 @@ def _bundles(summed: SummedLoss, tilt: float, low: float, high: float, repeats: 
 
 
 def _shared_out(rest: Sequence[int], equal: Sequence[int], variances: Parts) -> list[tuple[int, ...]]:
-    """What is left of each kind, in bundles at most twice as wide as the equal ones, if these are not too many."""
+    """The leftover steps of each kind, in bundles at most twice as wide as the equal ones, if they are not too many."""
     room = max(4 * float(np.asarray(equal) @ variances), float(np.asarray(rest) @ variances) / _MOST_RESTS)
     shared, current, free = [], [0] * len(rest), room
     for kind, variance in enumerate(variances):

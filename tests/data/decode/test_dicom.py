@@ -120,7 +120,7 @@ def test_a_deflated_file_that_inflates_without_end_is_refused(tmp_path, monkeypa
     dataset.save_as(path, enforce_file_format=True)
     assert np.array_equal(open_dicom(path).stored(0), VALUES)
     monkeypatch.setattr("dpmed.data.decode.dicom._MAX_INFLATED_BYTES", 150)
-    with pytest.raises(InputError, match="inflates to over 150 bytes"):
+    with pytest.raises(InputError, match="inflates to more than 150 bytes"):
         open_dicom(path)
 
 
@@ -165,7 +165,7 @@ def test_the_patient_is_named_by_number_and_issuer(tmp_path):
     assert one != read_patient_id(write_dicom(tmp_path / "3", VALUES, IssuerOfPatientID="elsewhere"))
     assert one != read_patient_id(write_dicom(tmp_path / "4", VALUES, PatientID="other"))
     for value in ("", "  ", None):
-        with pytest.raises(InputError, match=r"5: has no patient's id"):
+        with pytest.raises(InputError, match=r"5: has no patient ID"):
             read_patient_id(write_dicom(tmp_path / "5", VALUES, PatientID=value))
 
 

@@ -111,7 +111,7 @@ def test_a_palette_that_unfolds_without_end_is_refused(tmp_path):
     for colour in ("Red", "Green", "Blue"):
         tags[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
         tags[f"Segmented{colour}PaletteColorLookupTableData"] = words.tobytes()
-    with pytest.raises(InputError, match="unfolds to too many"):
+    with pytest.raises(InputError, match="expands to too many"):
         picture(tmp_path / "x", RAMP, PhotometricInterpretation="PALETTE COLOR", **tags)
 
 

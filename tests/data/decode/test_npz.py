@@ -112,7 +112,7 @@ def test_damaged_bytes_are_noticed(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04" + b"\0" * 50])
 def test_what_is_no_archive_is_refused(tmp_path, content):
     (tmp_path / "x.npz").write_bytes(content)
-    with pytest.raises(InputError, match=r"x\.npz: is no readable \.npz"):
+    with pytest.raises(InputError, match=r"x\.npz: is not a readable \.npz"):
         NpzFile(tmp_path / "x.npz")
 
 

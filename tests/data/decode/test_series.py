@@ -142,18 +142,21 @@ def shift(path, millimetres):
             lambda paths: paths[2].unlink(),
             r"slices are missing between \d+ and \d+, which are 5\.00 mm apart, the other slices 2\.50",
         ),
-        (lambda paths: shift(paths[2], 2.5), r"\d+ and \d+ lie in the same place"),
+        (lambda paths: shift(paths[2], 2.5), r"\d+ and \d+ are at the same position"),
         (lambda paths: shift(paths[2], 0.4), r"\d+ and \d+ are 2\.90 mm apart|are 2\.10 mm apart"),
         (lambda paths: change(paths[1], SeriesInstanceUID="1.2.3"), "holds 2 series, such as the files"),
         (lambda paths: change(paths[1], PatientID="other"), "holds 2 patients, such as the files"),
-        (lambda paths: change(paths[1], ImageOrientationPatient=[0, 1, 0, 1, 0, 0]), "is turned otherwise"),
-        (lambda paths: change(paths[1], PixelSpacing=[0.8, 0.9]), "has other pixels"),
+        (lambda paths: change(paths[1], ImageOrientationPatient=[0, 1, 0, 1, 0, 0]), "has another orientation"),
+        (lambda paths: change(paths[1], PixelSpacing=[0.8, 0.9]), "pixel spacing"),
         (lambda paths: change(paths[1], Rows=5), r"has 7 x 5 pixels, but \d+ 7 x 6|has 7 x 6 pixels"),
-        (lambda paths: change(paths[1], ImagePositionPatient=None), r"does not say where it lies"),
-        (lambda paths: change(paths[1], ImageOrientationPatient=[1, 0, 0, 1, 0, 0]), r"does not say where it lies"),
+        (lambda paths: change(paths[1], ImagePositionPatient=None), r"does not say where it is in space"),
+        (
+            lambda paths: change(paths[1], ImageOrientationPatient=[1, 0, 0, 1, 0, 0]),
+            r"does not say where it is in space",
+        ),
         (lambda paths: paths[1].write_bytes(b"junk"), r"cannot be decoded as DICOM|holds no picture"),
         (lambda paths: [path.unlink() for path in paths[1:]], "is one slice, not a volume"),
-        (lambda paths: write_dicom(paths[1], VOLUME, SeriesInstanceUID="1.2.3"), "several files of many frames"),
+        (lambda paths: write_dicom(paths[1], VOLUME, SeriesInstanceUID="1.2.3"), "several multi-frame files"),
     ],
 )
 def test_what_is_no_even_stack_is_refused_by_name(tmp_path, spoil, message):
@@ -176,7 +179,7 @@ def test_a_slice_aside_of_the_line_is_refused_but_a_tilted_stack_is_not(tmp_path
 
 def test_colour_and_what_is_not_there_are_refused(tmp_path):
     write_series(tmp_path / "colour", np.zeros((3, 4, 5, 3), np.uint8))
-    with pytest.raises(InputError, match="is in colour; volumes are grey"):
+    with pytest.raises(InputError, match="is in colour; volumes must be greyscale"):
         read_series(tmp_path / "colour")
     with pytest.raises(InputError, match="there is no such file or folder"):
         read_series(tmp_path / "gone")

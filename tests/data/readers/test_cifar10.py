@@ -38,7 +38,7 @@ def test_the_test_file_is_the_test_split(phantom, data_config):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"", "no whole number"), (b"\0" * 3072, "no whole number"), (b"\x0a" + b"\0" * 3072, "holds the class 10")],
+    [(b"", "not a whole number"), (b"\0" * 3072, "not a whole number"), (b"\x0a" + b"\0" * 3072, "holds the class 10")],
 )
 def test_damaged_files_are_refused_by_name(phantom, data_config, tmp_path, content, message):
     for name in (*TRAIN_FILES, TEST_FILE):

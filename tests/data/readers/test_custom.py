@@ -84,7 +84,7 @@ def test_a_selection_is_a_data_set_like_it():
         ({"labels": np.zeros(5, int)}, r"labels of shape \(5,\)"),
         ({"labels": np.zeros(6)}, "type float64, not 6 whole numbers"),
         ({"groups": ["P1"] * 5}, "5 groups for 6 samples"),
-        ({"groups": [1] * 6}, "or some that are no text"),
+        ({"groups": [1] * 6}, "or some that are not text"),
         ({"facts": {"sex": ["f"]}}, "1 values in the column 'sex'"),
         ({"official_split": ([0], [1], [2])}, "official_split that is a tuple"),
         ({"official_split": Split(train=np.arange(5), validation=np.array([5]), test=np.array([9]))},
@@ -134,7 +134,7 @@ def test_a_config_builds_it_and_a_limit_selects(data_config, monkeypatch, tmp_pa
     assert len(dataset) == 3 and dataset[2].input.max() == 5
     with pytest.raises(InputError, match="raised AssertionError"):
         build_dataset(data_config("custom", factory="own_table:make", arguments={"kind": "7"}), progress=Silent())
-    with pytest.raises(InputError, match="lies in the data folder"):
+    with pytest.raises(InputError, match="is in the data folder"):
         build_dataset(
             data_config("custom", factory="own_table:make", arguments={"kind": str(tmp_path)}), progress=Silent()
         )

@@ -90,11 +90,11 @@ def test_a_patient_in_two_prescribed_parts_is_refused(tmp_path, data_config):
     [
         ([], {}, "has 0 class folders"),
         (["a/1.png"], {}, "has 1 class folders"),
-        (["a/1.png", "2.png"], {}, r"2\.png: lies in no class folder"),
-        (["a/1.png", "b/2.png"], {"size": [8, 8, 8]}, r"1\.png: is no volume"),
-        (["a/1.png", "b/2.png"], {"group_pattern": "("}, "is no regular expression"),
+        (["a/1.png", "2.png"], {}, r"2\.png: is not in a class folder"),
+        (["a/1.png", "b/2.png"], {"size": [8, 8, 8]}, r"1\.png: is not a volume"),
+        (["a/1.png", "b/2.png"], {"group_pattern": "("}, "is not a regular expression"),
         (["a/1.png", "b/2.png"], {"group_pattern": "P"}, "has 0 groups in brackets"),
-        (["a/1.png", "b/2.png"], {"group_pattern": "^(P)"}, r"does not fit '1\.png'"),
+        (["a/1.png", "b/2.png"], {"group_pattern": "^(P)"}, r"does not match '1\.png'"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, data_config, names, keys, message):
@@ -135,7 +135,7 @@ def test_what_is_left_out_is_counted_and_named(tmp_path, data_config):
     told = Told()
     read_folder(data_config("folder", root=tmp_path, size=[8, 8]), told)
     assert told.said == [
-        "Files left out: 2 hidden (.git/, a/.thumb.png); 1 without an ending (a/README); "
+        "Files left out: 2 hidden (.git/, a/.thumb.png); 1 without an extension (a/README); "
         "4 of other kinds (b/x.txt, b/y.txt, b/z.doc, …)."
     ]
 
@@ -177,11 +177,11 @@ def test_facts_beside_the_folders_give_patients_and_columns(tmp_path, data_confi
     ("lines", "keys", "message"),
     [
         (FACTS[:3], {}, r"metadata\.csv: has no row for 'b/3\.png'"),
-        ([*FACTS, "b/4.png,P1,f,1,x"], {}, r"metadata\.csv line 5: file = 'b/4\.png' is none of the files"),
+        ([*FACTS, "b/4.png,P1,f,1,x"], {}, r"metadata\.csv line 5: file = 'b/4\.png' is not one of the files"),
         ([*FACTS, FACTS[1]], {}, r"line 2: file = 'a/1\.png' occurs again on line 5"),
         ([*FACTS[:3], "b/3.png,,m,4,x"], {}, "line 4: patient is empty"),
         (["path,patient", "a/1.png,P1"], {}, "lacks the column file"),
-        (FACTS, {"group_pattern": "^(.)"}, r"group_pattern: metadata\.csv tells the patients already"),
+        (FACTS, {"group_pattern": "^(.)"}, r"group_pattern: metadata\.csv already names the patients"),
     ],
 )
 def test_facts_that_do_not_fit_the_files_are_refused(tmp_path, data_config, lines, keys, message):
@@ -261,7 +261,7 @@ def test_a_header_that_names_no_patient_or_always_the_same_is_refused(tmp_path, 
         read_folder(config)
     assert NUMBER not in str(caught.value)
     picture(tmp_path / "b" / "3.png")
-    with pytest.raises(InputError, match=r"3\.png: has no patient's id"):
+    with pytest.raises(InputError, match=r"3\.png: has no patient ID"):
         read_folder(config)
 
 

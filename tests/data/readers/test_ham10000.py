@@ -62,11 +62,11 @@ def edit(folder, old, new, count=1):
     ("old", "new", "message"),
     [
         ("image_id", "image", "lacks the column image_id"),
-        ("ISIC_0024307", "../../etc/passwd", r"line 3.*is no id"),
+        ("ISIC_0024307", "../../etc/passwd", r"line 3.*is not an ID"),
         ("ISIC_0024307", "ISIC_0024306", "line 3: the image_id 'ISIC_0024306' occurs twice"),
         ("ISIC_0024307", "ISIC_9999999", r"line 3: there is no picture ISIC_9999999\.jpg"),
-        (",nv,", ",naevus,", "dx = 'naevus' is none of akiec"),
-        (",nv,", ",,", "dx = '' is none of"),
+        (",nv,", ",naevus,", "dx = 'naevus' is not one of akiec"),
+        (",nv,", ",,", "dx = '' is not one of"),
     ],
 )
 def test_damaged_metadata_are_refused_with_file_and_line(folder, data_config, old, new, message):

@@ -85,7 +85,7 @@ def change(folder, **entries):
         ({"training": []}, "no training scans"),
         ({"modality": {}}, "no modality"),
         ({"training": [{"image": "./imagesTr/x.nii.gz"}]}, "KeyError"),
-        ({"training": [{"image": 5, "label": "x"}]}, "no file name"),
+        ({"training": [{"image": 5, "label": "x"}]}, "not a file name"),
         ({"training": "all"}, "not a description"),
         ({"training": [{"image": "a", "label": "b"}, {"image": "./a", "label": "c"}]}, "listed twice"),
         ({"labels": {"0": "background", "2": "spleen"}}, "are not 0, 1"),

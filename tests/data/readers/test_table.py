@@ -140,11 +140,11 @@ ROWS = ["a.png,u,P1,train,1", "b.png,v,P2,val,0", "c.png,u,P3,test,"]
         ([*ROWS, ",u,P1,train,1"], {}, "line 5: image is empty"),
         ([*ROWS, "../x.png,u,P1,train,1"], {}, r"line 5: image = '../x.png' the name .* leads out of the folder"),
         ([*ROWS, "/etc/passwd,u,P1,train,1"], {}, "line 5: .*leads out of the folder"),
-        ([*ROWS, "a.png,u,P1,train,1"], {}, r"line 5: image = 'a\.png' stands on line 2 already"),
-        ([*ROWS, "./a.png,u,P1,train,1"], {}, r"line 5: image = './a\.png' stands on line 2 already"),
+        ([*ROWS, "a.png,u,P1,train,1"], {}, r"line 5: image = 'a\.png' is already on line 2"),
+        ([*ROWS, "./a.png,u,P1,train,1"], {}, r"line 5: image = './a\.png' is already on line 2"),
         (ROWS, {"image": ["image", "again"]}, "lacks the column again"),
         (["a.png,,P1,train,1", *ROWS[1:]], {}, "line 2: dx is empty"),
-        (ROWS, {"class_names": ["v", "w"]}, "2 problems: line 2: dx = 'u' is none of data.class_names; line 4: dx"),
+        (ROWS, {"class_names": ["v", "w"]}, "2 problems: line 2: dx = 'u' is not in data.class_names; line 4: dx"),
         (["a.png,v,P1,train,1", "b.png,v,P2,train,1"], {}, "'dx' has 1 classes; two are needed"),
         (["a.png,u,,train,1", *ROWS[1:]], {"patient": "p"}, "line 2: p is empty"),
         (["a.png,u,P2,train,1", *ROWS[1:]], {"patient": "p", "split": "s"},
@@ -154,13 +154,13 @@ ROWS = ["a.png,u,P1,train,1", "b.png,v,P2,val,0", "c.png,u,P3,test,"]
         (ROWS[1:], {"split": "s"}, "no row is in the training part"),
         (["a.png,u,P1,train,2", *ROWS[1:]], {"labels": ["y", "dx"]}, "4 problems: line 2: y = '2' is not 0, 1, or"),
         (["a.png,u,P1,train,nan", *ROWS[1:]], {"labels": None, "targets": "y", "target_mean": [0], "target_std": [1]},
-         "line 2: y = 'nan' is no finite number"),
+         "line 2: y = 'nan' is not a finite number"),
         (["a.png,u,P1,train,1e39", *ROWS[1:]], {"labels": None, "targets": "y", "target_mean": [0], "target_std": [1]},
-         "line 2: y = '1e39' is no finite number"),
+         "line 2: y = '1e39' is not a finite number"),
         (ROWS, {"labels": "diagnosis"}, r"lacks the column diagnosis; it has: image, dx, p, s, y"),
         (ROWS, {"columns": ["dy"]}, r"lacks the column dy; .*Did you mean"),
-        (ROWS, {"labels": ["dx", "y"], "class_names": ["a", "b"]}, "several labels are named by their columns"),
-        (ROWS, {"size": [8, 8, 8]}, "3 problems: line 2: image = 'a.png' is no volume"),
+        (ROWS, {"labels": ["dx", "y"], "class_names": ["a", "b"]}, "several labels take their names from"),
+        (ROWS, {"size": [8, 8, 8]}, "3 problems: line 2: image = 'a.png' is not a volume"),
         (ROWS, {"table": "../t.csv"}, "leads out of the folder"),
         (ROWS, {"table": "u.csv"}, r"u\.csv: there is no such file"),
     ],
@@ -175,16 +175,18 @@ def test_what_is_wrong_is_told_by_line_before_a_file_is_opened(tmp_path, data_co
 
 def test_a_channel_or_a_mask_that_two_rows_share_is_refused(tmp_path, data_config):
     root = write(tmp_path, ["t1,t2,dx", "a.png,b.png,x", "c.png,./b.png,y"])
-    with pytest.raises(InputError, match=r"line 3: t2 = '\./b\.png' stands on line 2 already"):
+    with pytest.raises(InputError, match=r"line 3: t2 = '\./b\.png' is already on line 2"):
         read(data_config, root, image=["t1", "t2"], labels="dx")
     write(tmp_path, ["image,mask", "a.png,c.png", "b.png,c.png"])
-    with pytest.raises(InputError, match=r"line 3: mask = 'c\.png' stands on line 2 already"):
+    with pytest.raises(InputError, match=r"line 3: mask = 'c\.png' is already on line 2"):
         read(data_config, root, mask="mask", class_names=["u", "v"])
 
 
 def test_ten_problems_are_named_and_the_rest_counted(tmp_path, data_config):
     root = write(tmp_path, ["image,dx", *(f"{number}.png,u" for number in range(25)), "a.png,v"])
-    with pytest.raises(InputError, match=r"^[^;]*t\.csv: 25 problems: line 2: (.*; ){10}and 15 more\. Mend") as refusal:
+    with pytest.raises(
+        InputError, match=r"^[^;]*t\.csv: 25 problems: line 2: (.*; ){10}and 15 more\. Correct"
+    ) as refusal:
         read(data_config, root, labels="dx")
     assert "'9.png'" in str(refusal.value) and "'10.png'" not in str(refusal.value)
 
@@ -195,8 +197,8 @@ def test_ten_problems_are_named_and_the_rest_counted(tmp_path, data_config):
         (np.zeros((24, 23), np.uint8), r"m\.png: has 23 x 24 pixels, but its image a\.png has 24 x 24"),
         (np.full((24, 24), 2, np.uint8), r"m\.png: holds the value 2, but the classes are 0 to 1"),
         (np.repeat([0, 255], 288).reshape(24, 24).astype(np.uint8), "of 0 and 255 must be stored as 0 and 1"),
-        (np.zeros((24, 24, 3), np.uint8), "is no mask: it has colours"),
-        (None, r"m\.png: is no PNG or TIFF mask"),
+        (np.zeros((24, 24, 3), np.uint8), "is not a mask: it has colours"),
+        (None, r"m\.png: is not a PNG or TIFF mask"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused_by_name(tmp_path, data_config, mask, message):
@@ -213,14 +215,14 @@ def test_masks_that_do_not_fit_are_refused_by_name(tmp_path, data_config, mask, 
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({}, "exactly one of data.labels, data.targets and data.mask.*given are none"),
-        ({"labels": "a", "mask": "m", "class_names": ["x", "y"]}, "given are labels, mask"),
-        ({"labels": ["a", "a"]}, "data.labels names one thing twice"),
-        ({"labels": "a", "class_names": ["x", "x"]}, "data.class_names names one thing twice"),
+        ({}, "exactly one of data.labels, data.targets and data.mask.*the config gives none"),
+        ({"labels": "a", "mask": "m", "class_names": ["x", "y"]}, "config gives labels, mask"),
+        ({"labels": ["a", "a"]}, "data.labels has a duplicate entry"),
+        ({"labels": "a", "class_names": ["x", "x"]}, "data.class_names has a duplicate entry"),
         ({"mask": "m"}, "data.mask needs data.class_names"),
         ({"targets": "a"}, r"data.target_mean needs one public constant per column of data.targets \(1\)"),
         ({"labels": "a", "target_std": [1.0]}, r"data.target_std needs .*\(0\)"),
-        ({"labels": "a", "window": [3, 1]}, "two rising values"),
+        ({"labels": "a", "window": [3, 1]}, "two increasing values"),
     ],
 )
 def test_keys_that_do_not_go_together_are_refused(data_config, keys, message):

@@ -49,7 +49,7 @@ def test_a_file_arrives_whole_and_nothing_else_stays(tmp_path):
 
 @pytest.mark.parametrize("ranges", [True, False])
 def test_an_interrupted_download_goes_on_where_it_stopped(tmp_path, ranges):
-    with pytest.raises(RunError, match=r"example\.org.*connection reset.*what arrived is kept.*Run it again"):
+    with pytest.raises(RunError, match=r"example\.org.*connection reset.*received data are kept.*Run it again"):
         fetch(tmp_path / "file", Server(drop_after=300_000))
     arrived = (tmp_path / "file.part").stat().st_size
     assert 0 < arrived < len(CONTENT) and not (tmp_path / "file").exists()
@@ -80,7 +80,7 @@ def test_no_network_is_one_message_that_says_what_to_put_where(tmp_path):
     def offline(url, headers):
         raise OSError("Name or service not known")
 
-    with pytest.raises(RunError, match=r"Name or service not known.*put it to .*file"):
+    with pytest.raises(RunError, match=r"Name or service not known.*save it as .*file"):
         fetch(tmp_path / "file", offline)
 
 

@@ -106,7 +106,7 @@ def test_a_folder_that_others_can_enter_is_not_used(tmp_path, how):
     made, said = Made(), Said()
     assert keep(tmp_path, made, progress=said) is None
     assert made.times == 0
-    assert "not yours alone" in said.messages[0]
+    assert "others can access it" in said.messages[0]
 
 
 def test_the_oldest_files_make_room_and_what_is_too_large_is_not_kept(tmp_path, monkeypatch):
