@@ -23,6 +23,8 @@ from dpmed.privacy.mechanism import SampledGaussian
 _GRID_ERROR = 2e-4
 _ROUNDING = 1e-7
 _SMALLEST_EPSILON = 1e-4
+# Masses are known to about 1e-6, which is all that there is of 1 - δ if δ is still nearer to 1.
+_LARGEST_DELTA = 0.99
 _MOST_REFINEMENTS = 7
 # The mass that rounding in a convolution may lose for each step; none if tails are tilted up beforehand.
 _LOST_BY_ROUNDING = 1e-15
@@ -34,8 +36,9 @@ def pld_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> float:
     Args:
         mechanisms: at least one step; for σ below about 0.003 with q < 1, where steps reveal who took part, the bound
             is loose.
-        delta: δ in (0, 1).
+        delta: δ in (0, 1). Above 0.99, ε is that at 0.99, which is no smaller.
     """
+    delta = min(delta, _LARGEST_DELTA)
     summed = summed_loss(parts_of(mechanisms, "worst-case"))
     removed = _removed(summed, delta)
     epsilon = max(removed, _added(summed, delta, at_least=removed))
@@ -131,7 +134,11 @@ def _solve(
     except OffGridError:
         return _NOT_FOUND
     end = composed.losses[-1] if sign > 0 else composed.losses[0]
-    beyond = summed.chernoff_above(tilt=tilt, place=float(end)) if not 0 <= tilt <= 1 else 0.0
+    if 0 <= tilt <= 1:
+        # The window holds the tilted mass. Under Q more lies above it, under P below it: at δ near 1 far more.
+        beyond = summed.smallest_bound_beyond(float(end), sign=sign)
+    else:
+        beyond = summed.chernoff_above(tilt=tilt, place=float(end))
     if window.ratio > 1:
         beyond += lost_above(summed, window) if sign > 0 else lost_below(summed, window)
     rounded = summed.steps * _LOST_BY_ROUNDING if 0 <= tilt <= 1 else 0.0

@@ -39,6 +39,24 @@ def test_one_step_has_the_closed_form(rate, noise, delta):
     assert truth * (1 - 1e-9) <= found <= truth * 1.001
 
 
+@pytest.mark.parametrize("shift", [14, 20, 60])
+@pytest.mark.parametrize("left", [0.5, 1e-2, 1e-5, 1e-8, 1e-14])
+def test_a_delta_near_one_gives_no_less_than_the_gaussian_mechanism_has(shift, left):
+    def excess(epsilon):
+        # Of 1 - δ(ε), of which a δ near 1 leaves hardly a digit.
+        return (
+            left
+            - stats.norm.sf(shift / 2 - epsilon / shift)
+            - math.exp(epsilon + stats.norm.logcdf(-shift / 2 - epsilon / shift))
+        )
+
+    truth = optimize.brentq(excess, 0, shift**2, xtol=1e-12) if excess(0) > 0 else 0.0
+    found = pld_of(1.0, 1 / shift, 1, 1 - left)
+    assert found >= truth * (1 - 1e-6)
+    if left >= 1e-2:
+        assert found <= truth * 1.001
+
+
 @pytest.mark.parametrize("row", ROWS, ids=IDS)
 def test_reference_values_of_the_papers_settings(row):
     _, size, batch, steps, noise, delta, epsilon, _, _ = row
