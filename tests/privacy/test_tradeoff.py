@@ -138,7 +138,7 @@ def test_monte_carlo_agrees_on_different_steps_together(adversary):
 @example(several=[(66.74435835341211, 1e-4, 109), (1.0, 1e-4, 1), (0.0002488911010340256, 0.02, 61)], fpr=1e-5)
 @example(several=[(100.0, 1e-4, 48), (0.01, 0.02, 35)], fpr=1e-5)
 @example(several=[(100.0, 1e-4, 48), (0.01, 0.02, 1)], fpr=1e-5)
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=3, deadline=None)
 def test_together_never_less_is_seen_than_in_each(several, fpr):
     worst, relaxed = (Composition.of(kinds(*several), name) for name in ("worst-case", "relaxed"))
     upper, upper_of_relaxed = worst.upper_power(fpr), relaxed.upper_power(fpr)
@@ -157,7 +157,7 @@ def test_together_never_less_is_seen_than_in_each(several, fpr):
     steps=st.integers(1, 200),
     fpr=st.sampled_from([1e-5, 1e-3, 0.05, 0.4]),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 def test_bounds_are_in_order(noise, rate, steps, fpr):
     slack = 1 + 3e-4
     worst, relaxed = (made(name, noise, rate, steps).power(fpr) for name in ("worst-case", "relaxed"))
