@@ -86,7 +86,7 @@ def _read_array(path: Path, done: Preprocessing) -> Shaped[np.ndarray, "*space c
             values = np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype)
             values = values.reshape(shape[::-1]).T if is_fortran else values.reshape(shape)
     except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"is no readable .npy array ({error})", where=str(path)) from error
+        raise InputError(f"is not a readable .npy array ({error})", where=str(path)) from error
     if not np.isfinite(values).all():
         raise InputError("holds values that are not finite", where=str(path))
     return np.ascontiguousarray(values.reshape(wanted), np.float32)

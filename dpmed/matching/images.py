@@ -74,7 +74,7 @@ def _read_array(path: Path, shape: tuple[int, ...]) -> Float[np.ndarray, "*shape
         # Mapped rather than read, so that the header is checked against the file's size before memory is allocated.
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError, SyntaxError, TokenError) as error:
-        raise InputError(f"is no readable .npy file ({error})", where=str(path), remedy=_REMEDY) from error
+        raise InputError(f"is not a readable .npy file ({error})", where=str(path), remedy=_REMEDY) from error
     if not isinstance(mapped, np.ndarray) or mapped.shape != shape or mapped.dtype.kind not in "fiu":
         found = getattr(mapped, "shape", "an archive")
         raise InputError(f"holds {found}, but the manifest says {shape}", where=str(path), remedy=_REMEDY)

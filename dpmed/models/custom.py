@@ -70,7 +70,9 @@ def make_custom(
     made = loaded.call(input_shape=input_shape, outputs=outputs, key=key, **config.arguments)
     where = f"{_WHERE} = {loaded.name!r}"
     if not isinstance(made, eqx.Module):
-        raise InputError(f"returned a {type(made).__name__}, not an equinox.Module", where=where, remedy=_MODULE)
+        raise InputError(
+            f"returned an object of type {type(made).__name__}, not an equinox.Module", where=where, remedy=_MODULE
+        )
     _check_leaves(made, where)
     wanted = (*input_shape[:-1], outputs) if gives_image else (outputs,)
     _check_call(made, input_shape, wanted, where)

@@ -380,7 +380,7 @@ def _explained(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:
         # What SQLite says of a file without our tables, and of a header that it does not know.
         if any(words in str(error) for words in ("no such", "unsupported file format")):
-            raise InputError("is no cohort file", where=str(path)) from error
+            raise InputError("is not a cohort file", where=str(path)) from error
         raise RunError(f"cannot be used now ({error})", where=str(path)) from error
     except sqlite3.DatabaseError as error:
         raise InputError(

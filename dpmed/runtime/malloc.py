@@ -43,8 +43,8 @@ def keep_freed_memory() -> bool:
 def collect_rarely() -> None:
     """Look for reference cycles after every 50,000 new objects instead of every 700.
 
-    Nearly all objects are freed when their last reference is dropped. Importing and tracing make millions that stay, and
-    looking through them again and again takes up to a quarter of the processor time of the imports.
+    Nearly all objects are freed when their last reference is dropped. Importing and tracing make millions that stay,
+    and looking through them again and again takes up to a quarter of the processor time of the imports.
     """
     gc.set_threshold(_NEW_OBJECTS, *gc.get_threshold()[1:])
 

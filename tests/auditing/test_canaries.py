@@ -8,6 +8,7 @@ from dpmed.auditing.canaries import Mislabelled, observe_gradients, observe_inpu
 from dpmed.auditing.measured_noise import measure_noise
 from dpmed.config.load import load_config
 from dpmed.dpsgd import clipping as clipping_room
+from dpmed.dpsgd import noise_ahead
 from dpmed.dpsgd import step as step_room
 from dpmed.errors import InputError
 from dpmed.planning.plan import make_plan
@@ -53,8 +54,8 @@ def test_without_noise_every_canary_is_told_apart(monkeypatch):
 
 
 def test_noise_that_is_used_twice_is_given_away_by_variation(monkeypatch):
-    real = step_room.standard_normal
-    monkeypatch.setattr(step_room, "standard_normal", lambda key, draw, **keys: real(key, 0, **keys))
+    real = noise_ahead.standard_normal
+    monkeypatch.setattr(noise_ahead, "standard_normal", lambda key, draw, **keys: real(key, 0, **keys))
     observed, _ = observe_gradients(plan("training.epochs=12"), INCLUDED, Silent())
     variation = observed.scores["variation"]
     assert variation[INCLUDED].min() > variation[~INCLUDED].max()

@@ -48,7 +48,7 @@ TABLES = {
     "missing image": (
         "image,label\na.png,x\nz.png,y\n",
         [],
-        r"line 3: image = 'z.png' is missing: there is no such file below data.root. Mend",
+        r"line 3: image = 'z.png' is missing: there is no such file below data.root. Correct",
     ),
     "duplicate row": (
         "image,label\na.png,x\nb.png,y\na.png,x\n",
@@ -58,7 +58,7 @@ TABLES = {
     "patient in two parts": (
         PATIENTS + "a.png,x,P1,train\nb.png,y,P2,test\nc.png,y,P1,test\n",
         ["data.patient=patient", "data.split=part"],
-        "line 4: 'P1' is in test here, but in train on line 2. Mend",
+        "line 4: 'P1' is in test here, but in train on line 2. Correct",
     ),
     "label outside the classes": (
         "image,label\na.png,x\nb.png,y\nc.png,q\n",
@@ -68,7 +68,7 @@ TABLES = {
     "label that is not 0 or 1": (
         "image,m,n\na.png,0,1\nb.png,1,5\n",
         ['data.labels=["m","n"]', "loss.name=binary_cross_entropy"],
-        "line 3: n = '5' is not 0, 1, or (for unknown) empty or -1. Mend",
+        "line 3: n = '5' is not 0, 1, or (for unknown) empty or -1. Correct",
     ),
     "mask of another shape": (
         "image,mask\na.png,wide.png\n",
@@ -89,9 +89,9 @@ TABLES = {
 FACTORIES = {
     "nosuchmodule:make": "there is no module nosuchmodule on the Python path. Install the package",
     "own_refusals:nothing": "the module own_refusals has no function 'nothing'. It has",
-    "own_refusals:raises": "raised RuntimeError: no weights today at FOLDER/own_refusals.py line 16. Mend",
-    "own_refusals:other": "gave a list, not an equinox.Module. Return",
-    "own_refusals:endless": "numbers that are not finite for a sample of zeros. Look",
+    "own_refusals:raises": "raised RuntimeError: no weights today at FOLDER/own_refusals.py line 16. Correct",
+    "own_refusals:other": "returned an object of type list, not an equinox.Module. Return",
+    "own_refusals:endless": "values that are not finite for a sample of zeros. Look",
     "own_refusals:half": "its weight .weight is float16; weights must be float32. Make",
     "own_refusals:whole": "its weight .weight is complex64; weights must be float32. Make",
 }

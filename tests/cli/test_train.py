@@ -62,11 +62,11 @@ def test_json_is_the_only_thing_on_standard_output(dpmed_process):
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["privacy.epsilon=-1"], ["[privacy] epsilon = -1", "greater than 0"]),
-        (["privacy.epsilon=0"], ["[privacy] epsilon", "greater than 0"]),
+        (["privacy.epsilon=-1"], ["[privacy] epsilon = -1", "above 0"]),
+        (["privacy.epsilon=0"], ["[privacy] epsilon", "above 0"]),
         (["privacy.epsilon=inf"], ["[privacy] epsilon"]),
-        (["privacy.delta=1"], ["[privacy] delta", "less than 1"]),
-        (["privacy.delta=0"], ["[privacy] delta", "greater than 0"]),
+        (["privacy.delta=1"], ["[privacy] delta", "below 1"]),
+        (["privacy.delta=0"], ["[privacy] delta", "above 0"]),
         (["privacy.epsillon=8"], ["[privacy] epsillon", "unknown key", "did you mean epsilon?"]),
         (["privcy.epsilon=8"], ["[privcy]", "unknown key", "did you mean privacy?"]),
         (["training.epochs=many"], ["[training] epochs", "whole number"]),
@@ -84,7 +84,7 @@ def test_json_is_the_only_thing_on_standard_output(dpmed_process):
             ["privacy.clipping=adaptive", "privacy.clipping.stability=0.1"],
             ["[privacy.clipping] stability", "unknown key"],
         ),
-        (["privacy.clipping=adaptive", "privacy.clipping.quantile=1"], ["[privacy.clipping] quantile", "less than 1"]),
+        (["privacy.clipping=adaptive", "privacy.clipping.quantile=1"], ["[privacy.clipping] quantile", "below 1"]),
         (["privacy.clipping=automatic", "privacy.clipping_norm=1e7"], ["privacy.clipping_norm", "above 1e+06"]),
         (
             ["privacy.clipping=adaptive", "privacy.clipping.count_noise=0.1"],

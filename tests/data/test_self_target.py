@@ -85,5 +85,5 @@ def test_a_classifier_cannot_reconstruct():
     from dpmed.planning.plan import make_plan
 
     config = load_config("quickstart", ("data.reconstruct=true",)).config
-    with pytest.raises(InputError, match=r"mlp gives one vector.*unet"):
+    with pytest.raises(InputError, match=r"mlp returns one vector.*unet"):
         make_plan(config, Silent())

@@ -189,7 +189,7 @@ def test_weights_that_are_not_the_models_are_refused(mlp, change, words):
         (lambda facts: facts.update(more=1), "more"),
         (lambda facts: facts["architecture"].update(name="os"), "architecture"),
         (lambda facts: facts["preprocessing"].update(size=[10**9, 10**9]), "size"),
-        (lambda facts: facts["preprocessing"].update(size=[65_000, 65_000]), "larger than any"),
+        (lambda facts: facts["preprocessing"].update(size=[65_000, 65_000]), "too large to compute with"),
         (lambda facts: facts["preprocessing"].update(std=[0.0]), "std"),
         (lambda facts: facts.update(outputs=7), "3 classes for 7 outputs"),
         (lambda facts: facts.update(threshold=0.5), "threshold"),

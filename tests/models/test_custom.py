@@ -111,7 +111,7 @@ def test_several_members_are_averaged():
         ("endless", "not finite"),
         ("wide", r"shape \(4,\).*float32 of shape \(3,\) is needed"),
         ("half", "float16; weights must be float32"),
-        ("number", "gave a int, not an equinox.Module"),
+        ("number", "returned an object of type int, not an equinox.Module"),
         ("failing", "raised RuntimeError: no such thing"),
         ("nothing", "has no function 'nothing'"),
     ],

@@ -150,7 +150,7 @@ def test_a_killed_writer_loses_nothing_that_it_was_told_is_written(path):
 @pytest.mark.parametrize("content", [b"", b"not a database" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
 def test_what_is_no_cohort_file_is_said_to_be_none(path, content):
     path.write_bytes(content)
-    with pytest.raises(InputError, match="no cohort file"):
+    with pytest.raises(InputError, match="not a cohort file"):
         Cohort(path)
 
 
@@ -190,5 +190,5 @@ def test_a_file_whose_version_sqlite_does_not_know_is_damaged_and_not_just_busy(
     content = bytearray(path.read_bytes())
     content[18:20] = b"\x09\x09"  # the versions for writing and reading, by SQLite's description of its header
     path.write_bytes(content)
-    with pytest.raises(InputError, match="no cohort file"), Cohort(path) as cohort:
+    with pytest.raises(InputError, match="not a cohort file"), Cohort(path) as cohort:
         cohort.snapshot()

@@ -133,7 +133,7 @@ def quick(monkeypatch, programs, request):
         return programs.setdefault(key, Compiled(function, **options))
 
     monkeypatch.setattr(step_room, "Compiled", shared)
-    monkeypatch.setattr(folder_room, "plot_curves", lambda *_, **__: None)
+    monkeypatch.setattr("dpmed.figures.curves.plot_curves", lambda *_, **__: None)
     monkeypatch.setattr(folder_room, "write_test", lambda *_: ({}, {}))
     monkeypatch.setattr(Computation, "validate", lambda *_: {})
     nothing = Predictions(predictions=np.zeros((1, 2)), targets=np.zeros(1), losses=np.zeros(1))
