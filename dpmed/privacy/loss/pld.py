@@ -15,7 +15,7 @@ from scipy.linalg import blas
 from dpmed.privacy.loss.composition import Composed, compose, lost_above, lost_below
 from dpmed.privacy.loss.grid import OffGridError, share_under_p, share_under_q
 from dpmed.privacy.loss.quadrature import root
-from dpmed.privacy.loss.summed import SummedLoss, ever, parts_of, summed_loss
+from dpmed.privacy.loss.summed import SummedLoss, bound_beyond, ever, parts_of, summed_loss
 from dpmed.privacy.loss.window import Side, fit_window
 from dpmed.privacy.mechanism import SampledGaussian
 
@@ -136,7 +136,7 @@ def _solve(
     end = composed.losses[-1] if sign > 0 else composed.losses[0]
     if 0 <= tilt <= 1:
         # The window holds the tilted mass. Under Q more lies above it, under P below it: at δ near 1 far more.
-        beyond = summed.smallest_bound_beyond(float(end), sign=sign)
+        beyond = bound_beyond(summed, float(end), sign=sign)
     else:
         beyond = summed.chernoff_above(tilt=tilt, place=float(end))
     if window.ratio > 1:

@@ -126,11 +126,12 @@ class SummedLoss:
         anchor = 1.0 if tilt > 1 else 0.0
         return math.exp(min(0.0, self.log_moment(tilt) - (tilt - anchor) * place))
 
-    def smallest_bound_beyond(self, place: float, *, sign: float) -> float:
-        """Chernoff's bound at its best exponent: on Q(sum >= place), or on P(sum <= place) if `sign` is negative."""
-        tilt = self.tilt_for_mean(place, low=1.0) if sign > 0 else self.tilt_for_mean(place, high=0.0)
-        # At θ = 1 and θ = 0 nothing is known.
-        return self.chernoff_above(tilt=tilt, place=place) if not 0 <= tilt <= 1 else 1.0
+
+def bound_beyond(summed: SummedLoss, place: float, *, sign: float) -> float:
+    """Chernoff's bound at its best exponent: on Q(sum >= place), or on P(sum <= place) if `sign` is negative."""
+    tilt = summed.tilt_for_mean(place, low=1.0) if sign > 0 else summed.tilt_for_mean(place, high=0.0)
+    # At θ = 1 and θ = 0 it is 1.
+    return summed.chernoff_above(tilt=tilt, place=place) if not 0 <= tilt <= 1 else 1.0
 
 
 def ever(summed: SummedLoss, chances: Parts) -> float:
