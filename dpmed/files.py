@@ -37,26 +37,22 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable
     Raises:
         RunError: the disk is full or the folder cannot be written to; `path` is unchanged.
     """
-    try:
+    with writing_to(path):
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            write(file)
-            file.flush()
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                write(file)
+                file.flush()
+                if durable:
+                    os.fsync(file.fileno())
+            os.chmod(name, FILE_MODE)
+            os.replace(name, path)
             if durable:
-                os.fsync(file.fileno())
-        os.chmod(name, FILE_MODE)
-        os.replace(name, path)
-        if durable:
-            sync_folder(path.parent)
-    except BaseException as error:
-        # What ails the disk may forbid this as well; the first error is the one to tell.
-        remove_if_possible(Path(name))
-        if isinstance(error, OSError):
-            raise cannot_write(path, error) from error
-        raise
+                sync_folder(path.parent)
+        except BaseException:
+            # What ails the disk may forbid this as well; the first error is the one to tell.
+            remove_if_possible(Path(name))
+            raise
 
 
 def write_at(descriptor: int, content: bytes, place: int) -> None:
@@ -223,10 +219,8 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     """
     import fcntl
 
-    try:
+    with writing_to(path):
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE)
-    except OSError as error:
-        raise cannot_write(path, error) from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -237,10 +231,19 @@ def exclusive_lock(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def cannot_write(path: Path, error: OSError) -> RunError:
-    """What to tell of a file that the system refused to write."""
-    remedy = "What was there before is unchanged; free some space or choose another folder."
-    return RunError(f"could not be written ({error.strerror or error})", where=str(path), remedy=remedy)
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """A context in which the system's refusals are told as one message about `path`.
+
+    Raises:
+        RunError: the system refused to make, write or rename a file.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy = "What was there before is unchanged; free some space or choose another folder."
+        problem = f"could not be written ({error.strerror or error})"
+        raise RunError(problem, where=str(path), remedy=remedy) from error
 
 
 def _finite(content: object) -> object:

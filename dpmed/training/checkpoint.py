@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 from dpmed.errors import InputError
-from dpmed.files import FILE_MODE, cannot_write, remove_if_possible, write_at, write_atomically
+from dpmed.files import FILE_MODE, remove_if_possible, write_at, write_atomically, writing_to
 
 _MAGIC = b"dpmed checkpoint 1\n"
 _MAX_HEADER_BYTES = 64 << 20
@@ -159,11 +159,9 @@ class DrawJournal:
     def __init__(self, path: Path) -> None:
         self._path = path
         is_new = not path.exists()
-        try:
+        with writing_to(path):
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, FILE_MODE)
             content = os.pread(self._descriptor, 2 * _SLOT_BYTES, 0)
-        except OSError as error:
-            raise cannot_write(path, error) from error
         known = _draws_in(content)
         self.draws = max(known, default=0)
         self.damage: str | None = None
@@ -181,11 +179,9 @@ class DrawJournal:
         self.draws = max(self.draws, draws)
         number = f"{self.draws:020d}"
         slot = f"{number} {zlib.crc32(number.encode()):08x}\n".ljust(_SLOT_BYTES).encode()
-        try:
+        with writing_to(self._path):
             write_at(self._descriptor, slot, _SLOT_BYTES * (self.draws % 2))
             os.fsync(self._descriptor)
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
         """Close the file."""

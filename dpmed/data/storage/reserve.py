@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from dpmed.errors import RunError
-from dpmed.files import FILE_MODE, cannot_write, make_folder, remove_if_possible
+from dpmed.files import FILE_MODE, make_folder, remove_if_possible, writing_to
 from dpmed.progress import Progress
 
 _VERSION = 1
@@ -22,10 +22,8 @@ _SECONDS_BETWEEN_TRIES = 0.1
 
 def allocate(path: Path, size: int) -> None:
     """A file of `size` bytes whose room on the disk is reserved: writing to it later cannot find the disk full."""
-    try:
+    with writing_to(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, FILE_MODE)
-    except OSError as error:
-        raise cannot_write(path, error) from error
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
@@ -39,10 +37,8 @@ def allocate(path: Path, size: int) -> None:
 @contextmanager
 def waiting_lock(path: Path, progress: Progress, *, doing: str = "decoding the same data set") -> Iterator[None]:
     """Hold a lock file; wait while another process does, which is `doing` this. It is freed even by `kill -9`."""
-    try:
+    with writing_to(path):
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE)
-    except OSError as error:
-        raise cannot_write(path, error) from error
     try:
         told = False
         while True:
@@ -93,10 +89,8 @@ class Archive:
         array = np.memmap(part, self._dtype, "r+", shape=self._shape)
         fill(array)
         array.flush()
-        try:
+        with writing_to(self._path):
             part.replace(self._path)
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
         for path in self._folder.glob(f"{self._prefix}-*"):
             if path != self._path:
                 remove_if_possible(path)
