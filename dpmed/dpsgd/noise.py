@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt32
 
 from dpmed.dpsgd.cipher import BLOCK_WORDS, KEY_WORDS, Keystream, keystream_blocks
-from dpmed.runtime.jit import Compiled
+from dpmed.runtime.jit import Compiled, wait_for
 
 # Sums of several Gaussians hide the pattern of representable numbers that a single floating-point Gaussian leaves
 # behind and by which its seed bits could be told. Source: Holohan & Braghin (2021), "Secure random sampling in
@@ -93,7 +93,7 @@ def standard_normal(
         pieces.extend(_COMPILED_BOX_MULLER(words.reshape(DRAWS_PER_VALUE, 2, taken)))
         if on_host:
             # Two results a piece.
-            jax.block_until_ready(pieces[: -2 * _WAITING_PIECES][-1:])  # type: ignore[no-untyped-call] # jax's
+            wait_for(pieces[: -2 * _WAITING_PIECES][-1:])
     return pieces
 
 

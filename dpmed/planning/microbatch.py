@@ -2,7 +2,7 @@
 
 import jax
 import numpy as np
-from jaxtyping import PyTree
+from jaxtyping import Bool, PyTree, Shaped
 
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.microbatch import largest_fitting, usable_memory
@@ -30,11 +30,21 @@ def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int |
 
 def step_memory(plan: Plan, step: Step, state: StepState, microbatch: int) -> int:
     """Bytes that a step needs on each device; it is compiled for that, and nothing is trained."""
+    return step.memory(state, *full_microbatch(plan, microbatch))
+
+
+def full_microbatch(
+    plan: Plan, microbatch: int
+) -> tuple[PyTree[Shaped[np.ndarray, "record ..."]], Bool[np.ndarray, " record"]]:
+    """A microbatch of the plan's first record, many times, padded as in training; and its mask.
+
+    It takes the memory of one record. Several devices get equal shares, of a few more records if need be.
+    """
     loader = Loader(plan.dataset, plan.members, microbatch=1, views=public_views(plan))
     one = next(loader.load(np.zeros(1, np.int64)))
     record = device_records(one.inputs, one.targets, one.weights, keys=one.keys, step=0)
     count = -(-microbatch // jax.device_count()) * jax.device_count()
-    return step.memory(state, *_repeated((record, one.mask), count))
+    return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *leaf.shape[1:])), (record, one.mask))
 
 
 def public_views(plan: Plan) -> int | None:
@@ -45,10 +55,3 @@ def public_views(plan: Plan) -> int | None:
     """
     is_grouped = plan.budget is not None and plan.facts.unit != "image"
     return plan.config.data.max_samples_per_unit if is_grouped else None
-
-
-def _repeated(tree: PyTree[np.ndarray], count: int) -> PyTree[jax.ShapeDtypeStruct]:
-    def repeated(leaf: np.ndarray) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype)  # type: ignore[no-untyped-call] # jax's
-
-    return jax.tree.map(repeated, tree)

@@ -37,6 +37,11 @@ class Compiled:
         return jax.jit(self._function, donate_argnums=self._donate, compiler_options=compiler_options())
 
 
+def wait_for(tree: Any) -> None:
+    """Wait for all arrays of a tree; what went wrong in computing them is raised."""
+    jax.block_until_ready(tree)  # type: ignore[no-untyped-call] # jax gives it no types
+
+
 @cache
 def compiler_options() -> dict[str, str]:
     """XLA's options for the default device; none if its compiler does not support them."""

@@ -25,6 +25,7 @@ from dpmed.dpsgd.sampling import Sampler
 from dpmed.dpsgd.step import Accumulated, Step, StepState
 from dpmed.errors import RunError
 from dpmed.progress import Progress, Task
+from dpmed.runtime.jit import wait_for
 from dpmed.runtime.malloc import limit_kept_memory
 from dpmed.training.objective import device_records
 
@@ -211,13 +212,13 @@ class _Batches:
                 if self._proven != self.microbatch and len(self._drawn[number]):
                     # Here, not in the update, which uses up the state that another attempt needs. Once: all steps to
                     # come are of the same shapes.
-                    jax.block_until_ready(summed)  # type: ignore[no-untyped-call] # jax's
+                    wait_for(summed)
                     self._proven = self.microbatch
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
                 with _lost_when_out_of_memory():
-                    jax.block_until_ready(state)  # type: ignore[no-untyped-call] # jax's
+                    wait_for(state)
             else:
                 del self._drawn[number]
                 return summed
@@ -251,7 +252,7 @@ def accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number
     for records in microbatches:
         if len(under_way) == _IN_FLIGHT:
             # Otherwise as many would wait as the loader is faster than the device, with all that they hold.
-            jax.block_until_ready(under_way.popleft())  # type: ignore[no-untyped-call] # jax's
+            wait_for(under_way.popleft())
         batch = device_records(records.inputs, records.targets, records.weights, keys=records.keys, step=number)
         state, total = step.accumulate(state, total, batch, jnp.asarray(records.mask))
         under_way.append(total.records)

@@ -8,20 +8,15 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
-import numpy as np
-from jaxtyping import Bool, PyTree, Shaped
-
-from dpmed.data.loader import Loader
 from dpmed.dpsgd.devices import all_devices
 from dpmed.dpsgd.step import Step, StepState
 from dpmed.planning.advice.made_up import on_made_up_samples
 from dpmed.planning.computation import build_step
 from dpmed.planning.initial_state import begin_training
-from dpmed.planning.microbatch import choose_microbatch, step_memory
+from dpmed.planning.microbatch import choose_microbatch, full_microbatch, step_memory
 from dpmed.planning.plan import Plan, poisson_microbatch
 from dpmed.planning.secrets import draw_secrets
-from dpmed.training.objective import device_records
+from dpmed.runtime.jit import wait_for
 
 # The least of so many, after one that compiles: other programs only ever make a step slower.
 _REPETITIONS = 3
@@ -81,10 +76,10 @@ def measure_step(plan: Plan) -> StepTime:
 
 
 def _accumulating(plan: Plan, step: Step, state: StepState, microbatch: int) -> float:
-    records, mask = _records(plan, microbatch)
+    records, mask = full_microbatch(plan, microbatch)
 
     def accumulate() -> None:
-        jax.block_until_ready(step.accumulate(state, step.begin(state), records, mask))  # type: ignore[no-untyped-call] # jax gives it no types
+        wait_for(step.accumulate(state, step.begin(state), records, mask))
 
     return _least(accumulate)
 
@@ -95,20 +90,9 @@ def _updating(step: Step, state: StepState) -> float:
 
     def update() -> None:
         kept[0] = step.update(kept[0], step.begin(kept[0]), draw=0)
-        jax.block_until_ready(kept[0])  # type: ignore[no-untyped-call] # jax gives it no types
+        wait_for(kept[0])
 
     return _least(update)
-
-
-def _records(
-    plan: Plan, microbatch: int
-) -> tuple[PyTree[Shaped[np.ndarray, "record ..."]], Bool[np.ndarray, " record"]]:
-    one = next(Loader(plan.dataset, plan.members, microbatch=1).load(np.zeros(1, np.int64)))
-    record = device_records(one.inputs, one.targets, one.weights, keys=one.keys, step=0)
-    # Over several devices each takes an equal share.
-    count = -(-microbatch // jax.device_count()) * jax.device_count()
-    repeated = jax.tree.map(lambda leaf: np.repeat(leaf, count, axis=0), record)
-    return repeated, np.ones(count, bool)
 
 
 def _least(work: Callable[[], None]) -> float:
