@@ -7,7 +7,7 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
-import ml_dtypes  # noqa: F401 makes bfloat16 known to NumPy, which safetensors needs; JAX brings it
+import ml_dtypes  # noqa: F401 makes bfloat16 known to NumPy, which safetensors needs
 import numpy as np
 from jaxtyping import Float, Shaped
 from safetensors import SafetensorError, safe_open
@@ -115,10 +115,8 @@ def _read_npz(path: Path) -> Tensors:
                     found[entry.filename.removesuffix(".npy")] = values.astype(np.float32)
     except (OSError, ValueError, KeyError, SyntaxError, EOFError, zlib.error, zipfile.BadZipFile) as error:
         raise InputError(f"is not a readable .npz archive ({error})", where=str(path)) from error
-    except (
-        NotImplementedError,
-        RuntimeError,
-    ) as error:  # compressed or encrypted in a way that zipfile does not support
+    # Compressed or encrypted in a way that zipfile does not support.
+    except (NotImplementedError, RuntimeError) as error:
         raise InputError(f"is not a readable .npz archive ({error})", where=str(path)) from error
     return found
 

@@ -79,19 +79,22 @@ def _lay_out(figure: Figure) -> None:
 
 def _write_png(figure: Figure, file: Any) -> None:
     figure.set_dpi(_DOTS_PER_INCH)
-    FigureCanvasAgg(figure).print_png(file)  # type: ignore[no-untyped-call] # Matplotlib's
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.print_png(file)
 
 
 def _write_pdf(figure: Figure, file: Any) -> None:
     from matplotlib.backends.backend_pdf import FigureCanvasPdf
 
-    FigureCanvasPdf(figure).print_pdf(file, metadata={"CreationDate": None})  # type: ignore[no-untyped-call] # Matplotlib's
+    canvas: Any = FigureCanvasPdf(figure)
+    canvas.print_pdf(file, metadata={"CreationDate": None})
 
 
 def _write_svg(figure: Figure, file: Any) -> None:
     from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})  # type: ignore[no-untyped-call] # Matplotlib's
+    canvas: Any = FigureCanvasSVG(figure)
+    canvas.print_svg(file, metadata={"Date": None})
 
 
 _WRITERS = {"png": _write_png, "pdf": _write_pdf, "svg": _write_svg}

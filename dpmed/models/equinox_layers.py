@@ -7,7 +7,7 @@ with another type or shape. In these cases, and if a weight is also used elsewhe
 `vmap`, like those of any other array.
 
 Maxima over windows side by side are taken by comparisons: the same values and gradients as Equinox' own, whose backward
-pass (XLA's select-and-scatter) takes a tenth of a private step on CPUs.
+pass (XLA's select-and-scatter) is slow on CPUs.
 
 Only classes are changed, and only during a call: what is trained, saved and loaded is the user's own module. Biases and
 norms are not tagged: their per-record gradients are no larger than the layer's output.
@@ -35,8 +35,7 @@ _NORMS = (eqx.nn.LayerNorm, eqx.nn.GroupNorm, eqx.nn.RMSNorm)
 
 def announced(module: Any) -> Any:
     """`module` with its known layers tagged; it computes the same."""
-    is_known = lambda node: _is_plain_layer(node) or type(node) in _MAX_POOLS  # noqa: E731 a predicate
-    return jax.tree.map(_announced_layer, module, is_leaf=is_known)
+    return jax.tree.map(_announced_layer, module, is_leaf=lambda node: _is_plain_layer(node) or _is_max_pool(node))
 
 
 def small_leaves(module: Any) -> set[int]:
@@ -252,8 +251,12 @@ def _is_plain_layer(node: Any) -> bool:
     return type(node) in _PLAIN_LAYERS
 
 
+def _is_max_pool(node: Any) -> bool:
+    return type(node) in _MAX_POOLS
+
+
 def _announced_layer(node: Any) -> Any:
-    if type(node) in _MAX_POOLS:
+    if _is_max_pool(node):
         return _MaxPool(node)
     # Not layers whose weight was removed, as by `eqx.partition`; exact types only.
     if not _is_plain_layer(node) or not eqx.is_array(node.weight):

@@ -128,8 +128,9 @@ def _of_the_lowest(lowest: LevelResult) -> str:
 
 def _is_alike(result: LevelResult) -> bool:
     """Whether hardly any image counts as recovered and yet half of them are closer than strangers: grainy, say."""
-    known = result.median is not None and result.unrelated is not None
-    return known and result.share.share <= _FEW and (result.median or 0.0) < (result.unrelated or 0.0)
+    if result.median is None or result.unrelated is None:
+        return False
+    return result.share.share <= _FEW and result.median < result.unrelated
 
 
 def _alike(result: LevelResult) -> str:
