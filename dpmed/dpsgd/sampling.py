@@ -4,8 +4,8 @@ Poisson sampling: every record joins every step independently, with the sampling
 vary in size and may be empty. The accounting of amplification by sampling rests on that independence (Abadi et al.,
 2016; Mironov et al., 2019); shuffled batches of a fixed size lack it and are offered only to runs without privacy.
 
-Against anyone who knows which records took part, there is no amplification for them; therefore a release run draws from
-the operating system's entropy.
+Amplification does not protect against anyone who knows which records took part, so a release run draws from the
+operating system's entropy.
 """
 
 import hashlib

@@ -210,5 +210,5 @@ def test_nothing_asked_is_nothing_done(config):
 
 
 def test_more_flips_than_axes_are_refused():
-    with pytest.raises(InputError, match="3 chances for 2 axes"):
+    with pytest.raises(InputError, match="3 probabilities for 2 axes"):
         build_augmentation(AugmentationConfig(flip=(0.1, 0.1, 0.1)), dimensions=2, moves_target=True)

@@ -56,7 +56,7 @@ def test_the_last_two_are_kept_newest_first(tmp_path):
 def test_a_checkpoint_cut_short_anywhere_is_refused_with_its_name(tmp_path, cut):
     path = save_checkpoint(tmp_path, position(), TREE)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(InputError, match=r"step-.*cut short or damaged.*Remove this file"):
+    with pytest.raises(InputError, match=r"step-.*truncated or damaged.*Remove this file"):
         load_checkpoint(path, TREE, config_digest="d")
 
 
