@@ -105,7 +105,7 @@ def advise(gathered: Gathered, progress: Progress) -> Advice:
     advised, current = rows.get(key_of(found.sizes)), None if own is None else rows.get(key_of(own))
     if advised is None:
         raise InputError(
-            "no noise is left for gradients beside that on the counts, at the batch size that rules suggest",
+            "the noise on the counts leaves nothing of the budget for gradients, at the batch size that rules suggest",
             where="privacy.clipping",
             remedy='Set privacy.clipping = "flat", or privacy.clipping.count_noise.',
         )

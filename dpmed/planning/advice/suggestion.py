@@ -107,7 +107,7 @@ def suggest(config: Config, train_size: int) -> Suggestion:
     """
     privacy = config.privacy
     if privacy is None:
-        raise InputError("is missing; advice is on private training", where="privacy")
+        raise InputError("is missing; advice is only given for private training", where="privacy")
     with naming_keys():
         request = _request_to_meet(config, train_size)
         sizes = advised_sizes(request)

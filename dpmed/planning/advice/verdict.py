@@ -56,7 +56,7 @@ def judge(advised: Row, own: Row | None, request: BudgetRequest, privacy: Privac
         )
     if request.delta >= 1 / request.train_size:
         sentences.append(
-            f"δ = {request.delta:g} is not below 1 / {request.train_size} training records: what ε promises is void."
+            f"δ = {request.delta:g} is not below 1 / {request.train_size} training records: the promise of ε is void."
         )
     return Verdict(word=word, sentences=tuple(sentences))
 
@@ -64,15 +64,15 @@ def judge(advised: Row, own: Row | None, request: BudgetRequest, privacy: Privac
 def _first(word: Word, ratio: float) -> str:
     if word == "plausible":
         return (
-            f"This can work: in the mean of all steps noise is {ratio:.2g} times as long as the signal can be; "
-            f"trainings from random weights were published at 0.003 to {_PUBLISHED}."
+            f"This can work: averaged over all steps, noise is {ratio:.2g} times as long as the signal can be; "
+            f"published trainings from random weights have 0.003 to {_PUBLISHED}."
         )
     if word == "noisy":
         return (
-            f"This will lose much to noise: in the mean of all steps it is {ratio:.2g} times as long as the signal can "
-            f"be, and trainings from random weights were published at 0.003 to {_PUBLISHED}. Easy images may still do."
+            f"This will lose much to noise: averaged over all steps, it is {ratio:.2g} times as long as the signal can "
+            f"be, and published trainings from random weights have 0.003 to {_PUBLISHED}. Easy images may still work."
         )
-    return f"This cannot work: in the mean of all steps noise is {ratio:.3g} times as long as the signal can be."
+    return f"This cannot work: averaged over all steps, noise is {ratio:.3g} times as long as the signal can be."
 
 
 def _changes(advised: Row, request: BudgetRequest, privacy: PrivacyConfig, *, parameters: int, limit: float) -> str:
@@ -80,11 +80,12 @@ def _changes(advised: Row, request: BudgetRequest, privacy: PrivacyConfig, *, pa
     patients = max(request.train_size + 1, round(request.train_size * factor))
     fewer = advised.noise.fewer_parameters(parameters, limit=limit)
     return (
-        f"What would bring that to {limit:g}: about {patients:,} training records in place of {request.train_size:,}; "
-        f"at most {fewer:,} trained numbers in place of {parameters:,}, by a smaller model or by pretrained weights of "
-        f"which only the head is trained; {_epsilon(advised, request, privacy, parameters=parameters, limit=limit)}. A "
-        "larger batch or another number of steps changes it by less than a tenth; pretrained weights help beyond this "
-        "measure, since they have less to learn."
+        f"What would reduce that to {limit:g}: about {patients:,} training records instead of {request.train_size:,}; "
+        f"at most {fewer:,} trained parameters instead of {parameters:,}, with a smaller model or with pretrained "
+        "weights of which only the head is trained; "
+        f"{_epsilon(advised, request, privacy, parameters=parameters, limit=limit)}. A larger batch or another number "
+        "of steps changes it by less than a tenth; pretrained weights help more than this measure shows, since they "
+        "have less to learn."
     )
 
 
@@ -97,5 +98,5 @@ def _epsilon(advised: Row, request: BudgetRequest, privacy: PrivacyConfig, *, pa
             asked, privacy, batch_size=request.train_size, epochs=advised.sizes.budget.steps, parameters=parameters
         )
         if row is not None and row.noise.training <= limit:
-            return f"or ε of about {epsilon:.2g}, which protects that much less"
-    return f"while no ε up to {_LARGEST_EPSILON:g} would do"
+            return f"or an ε of about {epsilon:.2g}, which protects that much less"
+    return f"no ε up to {_LARGEST_EPSILON:g} would suffice"

@@ -41,12 +41,12 @@ def test_what_would_change_it_does(size, word, limit):
     assert row.noise.training * (fewer / parameters) ** 0.5 == pytest.approx(limit, rel=0.05)
     more = int(re.search(r"about ([\d,]+) training", changes)[1].replace(",", ""))
     assert more / size == pytest.approx(row.noise.training / limit, rel=0.05)
-    found = re.search(r"or ε of about ([\d.]+)", changes)
+    found = re.search(r"or an ε of about ([\d.]+)", changes)
     if found:
         better, _ = judged(size, float(found[1]), parameters, delta=1e-6)
         assert better.noise.training <= 1.1 * limit
     else:
-        assert "no ε up to 64 would do" in changes
+        assert "no ε up to 64 would suffice" in changes
 
 
 def test_the_configs_own_sizes_are_compared_and_a_large_delta_is_told():
