@@ -1,9 +1,9 @@
-"""Whether a plan can work, in plain words, and what would change it.
+"""Whether a plan can work, in plain words, and what would change that.
 
-The measure is the noise in the mean of all steps against the longest signal (`dpmed.planning.signal`). Where trainings
-from random weights lie that were published with their settings: 0.003 for ImageNet at ε = 8 (σ = 2.5, a batch of
-16,384, 71,589 steps, 25.6 million weights) and 0.15 for CIFAR-10 at ε = 1 (10, 4,096, 725, 2.75 million), both by De et
-al. (2022). Above the larger, images must be easier than photographs, or less must be learnt.
+The measure is the noise in the mean over all steps, divided by the longest possible signal (`dpmed.planning.signal`).
+Trainings from random weights that were published with their settings have 0.003 for ImageNet at ε = 8 (σ = 2.5, a batch
+of 16,384, 71,589 steps, 25.6 million weights) and 0.15 for CIFAR-10 at ε = 1 (10, 4,096, 725, 2.75 million), both by De
+et al. (2022). Above the larger value, images must be easier than photographs, or there must be less to learn.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class Verdict:
 
     Attributes:
         word: `plausible`, `noisy` or `hopeless`.
-        sentences: why, and what would change it.
+        sentences: why, and what would change that.
     """
 
     word: Word
@@ -37,11 +37,11 @@ def judge(advised: Row, own: Row | None, request: BudgetRequest, privacy: Privac
     """What can be expected of the advised sizes.
 
     Args:
-        advised: batch size, length and noise.
-        own: of the config as it stands, where it has a plan.
-        request: what they meet.
-        privacy: says how gradients are clipped.
-        parameters: d, how many numbers are trained.
+        advised: the advised batch size, length and noise.
+        own: those of the unchanged config; None if it has no plan.
+        request: the requirement that they meet.
+        privacy: determines how gradients are clipped.
+        parameters: d, the number of trained parameters.
     """
     ratio = advised.noise.training
     word: Word = "plausible" if ratio <= _PUBLISHED else "noisy" if ratio <= LARGEST_RATIO else "hopeless"
