@@ -1,4 +1,4 @@
-"""A batch larger than the training set: refused with the sizes that advice would name, which then make a plan."""
+"""A batch larger than the training set is refused with the sizes that advice would suggest, which give a valid plan."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What a ledger says of the run that training began with: its data, whether it was private, its own beginning."""
+"""What a ledger says about the run that provided the initial weights: its data, its privacy, its own start."""
 
 import json
 
@@ -24,7 +24,7 @@ PICTURES = ['data.name="folder"', "data.size=[8,8]", "data.channels=1", "data.ca
 
 def trained(folder, *settings, config="quickstart_nonprivate"):
     folder.mkdir()
-    # optax does not bear the strictness of the tests.
+    # optax does not support the strict settings of the tests.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         train.run(make_plan(load_config(config, [*SMALL, *settings]).config, Silent()), folder, Silent())
     return folder
@@ -39,7 +39,7 @@ def begun_with(folder):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Runs on a phantom, on a phantom that somebody added a picture to, and on real digits without and with privacy."""
+    """Runs on a phantom, on a phantom with an added picture, and on real digits without and with privacy."""
     root = tmp_path_factory.mktemp("runs")
     data = tmp_path_factory.mktemp("phantom")
     write_phantom("folder", data, num=40, seed=1, progress=Silent())
@@ -109,7 +109,7 @@ def test_a_strangers_ledger_puts_no_control_characters_and_no_books_into_ours(ru
 
 
 def run_folder(folder, config):
-    """What `with_weights_file` looks at in the folder of a run."""
+    """The files of a run folder that `with_weights_file` reads."""
     folder.mkdir()
     text = "\n".join(
         f"{key} = {json.dumps(value)}" for key, value in config.model_dump(exclude={"pretrained", "lora"}).items()
@@ -121,7 +121,7 @@ def run_folder(folder, config):
 
 
 def test_the_file_of_a_run_stands_for_its_folder(tmp_path):
-    # How the run was trained is no part of its architecture.
+    # How the run was trained is not part of its architecture.
     folder = run_folder(tmp_path / "run", CNN.model_copy(update={"train_only": "head", "unfreeze_epochs": 1.0}))
     own = CNN.model_copy(update={"pretrained": folder})
     assert with_weights_file(own) == CNN.model_copy(update={"pretrained": folder / "model.eqx"})

@@ -1,4 +1,4 @@
-"""Checkpoints: what is read is what was written, and anything else is refused by name."""
+"""Checkpoints: reading returns what was written, and anything else is refused with the file's name."""
 
 import json
 import os
@@ -97,7 +97,7 @@ def test_the_journal_never_forgets_a_draw(tmp_path):
     assert journal.draws == 0
     journal.begin(1)
     journal.begin(2)
-    # Not closed: as after kill -9.
+    # Not closed, as after kill -9.
     again = DrawJournal(tmp_path / "draws")
     assert again.draws == 2
     again.begin(1)

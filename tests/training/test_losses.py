@@ -1,4 +1,4 @@
-"""Losses against scikit-learn and slow loops, and what they refuse."""
+"""Losses compared with scikit-learn and slow loops, and what they refuse."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Advice as a whole: public facts alone, and its rows are the plans of the same config."""
+"""Advice as a whole: it uses public facts alone, and its rows equal the plans of the same config."""
 
 import json
 from dataclasses import replace
