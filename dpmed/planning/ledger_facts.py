@@ -93,8 +93,8 @@ def uses_of_data(config: Config, changed: tuple[str, ...] = ()) -> list[str]:
         if table.name == "custom":
             loaded = load_factory(table.factory, where="model.factory" if what == "network" else "loss.factory")
             found.append(
-                f"The {what} comes from custom code, {loaded.describe()}: it is unchecked that its constants owe "
-                "nothing to private data."
+                f"The {what} comes from custom code, {loaded.describe()}: whether its constants depend on private "
+                "data is not checked."
             )
     start = start_sentence(config, changed)
     return found if start is None else [*found, start]

@@ -35,7 +35,7 @@ def with_weights_file(model: ModelConfig) -> ModelConfig:
         return model
     for name in (CONFIG_FILE, EQX_FILE):
         if not (given / name).is_file():
-            problem = f"{given} contains no {name}, so it is not a finished run"
+            problem = f"{given} holds no {name}, so it is not a finished run"
             raise InputError(problem, where="model.pretrained", remedy=remedy)
     begun = read_config(given).model
     if begun.adapters is not None:
@@ -58,16 +58,19 @@ def with_weights_file(model: ModelConfig) -> ModelConfig:
 
 def _how_to_get(missing: Path) -> str:
     if missing.name in shipped_names():
-        return f"Make it first, with `dpmed train {missing.name} --out {missing}`; the top of that config says on what."
+        return (
+            f"Make it first, with `dpmed train {missing.name} --out {missing}`; the comments at the top of that config "
+            "say on which data."
+        )
     if missing.suffix in {".safetensors", ".npz", ".pth", ".pt"}:
         return (
             f"Put the file there, or name another with --set model.pretrained=FILE. {page('your-model.md')} says which "
-            f"files are read; {page('convert_weights.py')} converts torch's .pth to safetensors; the top of a "
-            "shipped config names its file, publisher and licence."
+            f"files are read; {page('convert_weights.py')} converts a .pth of torch to safetensors; the comments at "
+            "the top of a shipped config name its file, publisher and licence."
         )
     return (
-        "Give the folder of a finished `dpmed train`, or a file of weights; the top of a shipped config says how to "
-        "make the one that it names."
+        "Give the folder of a finished `dpmed train`, or a file of weights; the comments at the top of a shipped "
+        "config say how to make the one that it names."
     )
 
 

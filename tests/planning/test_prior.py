@@ -64,7 +64,8 @@ def test_a_phantom_is_named_as_one_and_needs_no_warning(runs):
 @pytest.mark.parametrize("name", ["mixed", "real"])
 def test_real_data_without_privacy_are_said_plainly(runs, name):
     said, plan = begun_with(runs[name])
-    assert "trained without privacy" in said and "no phantom: this model may reveal them, and no ε covers them" in said
+    assert "trained without privacy" in said
+    assert "not a phantom: this model may reveal them, and no ε covers them" in said
     assert any(f"the run {name} was trained without privacy" in warning for warning in plan.warnings)
     assert json.loads((runs[name] / "privacy.json").read_text())["phantom"] is None
 
@@ -132,10 +133,10 @@ def test_the_file_of_a_run_stands_for_its_folder(tmp_path):
 
 def test_runs_of_another_architecture_are_refused_though_their_arrays_would_fit(tmp_path):
     folder = run_folder(tmp_path / "run", CNN.model_copy(update={"activation": "relu"}))
-    with pytest.raises(InputError, match=r"'tanh', but the run run .* has 'relu'") as refused:
+    with pytest.raises(InputError, match=r"'tanh', but in the run run, .* it is 'relu'") as refused:
         with_weights_file(CNN.model_copy(update={"pretrained": folder}))
     assert refused.value.where == "model.activation"
-    with pytest.raises(InputError, match="one architecture"):
+    with pytest.raises(InputError, match="same architecture"):
         with_weights_file(Resnet9Model(name="resnet9", pretrained=folder))
 
 
@@ -144,7 +145,7 @@ def test_frozen_norms_may_come_from_a_run_with_batch_norm_and_nothing_else_may_c
     run_folder(tmp_path / "batch", frozen.model_copy(update={"normalisation": "batch"}))
     assert with_weights_file(frozen).pretrained == tmp_path / "batch" / "model.eqx"
     for own in (frozen.model_copy(update={"normalisation": "group"}), frozen.model_copy(update={"stem": "small"})):
-        with pytest.raises(InputError, match="one architecture"):
+        with pytest.raises(InputError, match="same architecture"):
             with_weights_file(own)
 
 
@@ -164,7 +165,7 @@ def test_folders_without_a_finished_run_are_refused(tmp_path):
             with_weights_file(own)
     (folder / "config.toml").write_bytes(config)
     (folder / "model.eqx").unlink()
-    with pytest.raises(InputError, match=r"holds no model\.eqx, so it is no finished run"):
+    with pytest.raises(InputError, match=r"holds no model\.eqx, so it is not a finished run"):
         with_weights_file(own)
     with pytest.raises(InputError, match=r"holds no config\.toml"):
         with_weights_file(CNN.model_copy(update={"pretrained": tmp_path}))
