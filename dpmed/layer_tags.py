@@ -40,7 +40,17 @@ class Product(Protocol):
     def gradients(
         self, x: Float[Array, "batch view ..."], gradient: Float[Array, "batch view ..."], weight: Float[Array, "..."]
     ) -> Float[Array, "batch ..."]:
-        """For each record, the gradient by the weight, summed over its views; computed in the type of its arguments."""
+        """For each record, the gradient by the weight, summed over its views; computed in the type of its arguments.
+
+        Axes may be in another order than the weight's: see `arranged`.
+        """
+        ...
+
+    def arranged(self, gradient: Float[Array, "..."]) -> Float[Array, "..."]:
+        """One record's gradient as `gradients` returns it, or a sum of several, with the weight's order of axes.
+
+        Only axes are moved: a sum over records is arranged once, where each of its terms would cost a copy.
+        """
         ...
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -27,6 +28,12 @@ os.environ.setdefault(
     "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
 )
 
+# A run writes 55,000 files and syncs thousands of them to the disk: in memory, where there is room, it waits for none.
+_MEMORY, _ROOM = "/dev/shm", 4 << 30
+if os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM and "TMPDIR" not in os.environ:
+    os.environ["TMPDIR"] = _MEMORY
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", _MEMORY)
+
 # Many tests compile the same program anew. What one has compiled the next finds, in a folder of this process alone:
 # JAX writes into it without care for another that reads at the same moment.
 _COMPILED = tempfile.TemporaryDirectory(prefix="dpmed-tests-", ignore_cleanup_errors=True)
@@ -34,13 +41,13 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-from jaxtyping import install_import_hook  # noqa: E402 after the settings that it would be too late for
+from tests import checked  # noqa: E402 after the settings that it would be too late for
 
 # Every room and module but the command line and the configs, whose hints typer and pydantic read.
 PACKAGE = Path(__file__).resolve().parents[1] / "dpmed"
 ROOMS = sorted({path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in PACKAGE.rglob("*.py")})
 NOT_HOOKED = {"cli", "config", "fields", "__init__", "__main__"}
-install_import_hook([f"dpmed.{room}" for room in ROOMS if room not in NOT_HOOKED], "beartype.beartype")
+checked.install([f"dpmed.{room}" for room in ROOMS if room not in NOT_HOOKED])
 
 
 from tests.compiled import AS_SHIPPED  # noqa: E402 with the others that must come after the hook
@@ -55,6 +62,10 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(100_000, 20, 100)
+
+
+def pytest_runtest_setup() -> None:
+    checked.begin_test()
 
 
 def pytest_unconfigure() -> None:

@@ -11,7 +11,7 @@ optimization on large model at small cost" (book-keeping).
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -44,6 +44,20 @@ class Layer:
     gradient: Float[Array, "batch view ..."]
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["product"])
+@dataclass(frozen=True, eq=False)
+class Instantiated:
+    """The per-record gradients of a tagged layer's weight.
+
+    Attributes:
+        product: the layer.
+        values: the gradients, with axes in the product's order.
+    """
+
+    product: Product
+    values: Float[Array, "batch ..."]
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Bookkeeping:
@@ -53,11 +67,13 @@ class Bookkeeping:
         losses: the loss of each record.
         layers: the tagged layers, by leaf number.
         gradients: per-record gradients with respect to all other leaves, by leaf number.
+        instantiated: per-record gradients of layers that are not in `layers`, by leaf number.
     """
 
     losses: Float[Array, " batch"]
     layers: dict[int, Layer]
     gradients: dict[int, Float[Array, "batch ..."]]
+    instantiated: dict[int, Instantiated] = field(default_factory=dict)
 
 
 def bookkeeping_pass(

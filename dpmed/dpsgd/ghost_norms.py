@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from dpmed.dpsgd.bookkeeping import Bookkeeping, Layer
+from dpmed.dpsgd.bookkeeping import Bookkeeping, Instantiated, Layer
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
+from dpmed.layer_tags import Product
 
 # How many multiplications take as long as writing and reading one number of an instantiated gradient: an estimate that
 # selects the faster way for each layer of ResNet-9 at 32 x 32 on two cores. It affects only speed.
@@ -45,6 +46,7 @@ class GradientNorms:
         usable: whether each record's gradient is finite.
         instantiated: per-record gradients; None for leaves whose layer is in `layers`.
         layers: the layers from which the other leaves' sums are computed, by leaf number.
+        products: the layers of those instantiated gradients whose axes are in their product's order.
     """
 
     losses: Float[Array, " batch"]
@@ -52,6 +54,7 @@ class GradientNorms:
     usable: Bool[Array, " batch"]
     instantiated: list[Float[Array, "batch ..."] | None]
     layers: dict[int, Layer]
+    products: dict[int, Product]
 
     def weighted_sum(self, factors: Sequence[Float[Array, " batch"]]) -> list[Float[Array, "..."]]:
         """For each leaf, the sum of gradients times the leaf's factors; unusable records count as zero.
@@ -71,7 +74,8 @@ class GradientNorms:
                     total.append(_weight_gradient(self.layers[number], weights, self.usable))
                 else:
                     terms = _zeroed(gradients, self.usable).astype(weights.dtype) * _column(weights, gradients)
-                    total.append(_sum_of_rows(terms))
+                    found = _sum_of_rows(terms)
+                    total.append(self.products[number].arranged(found) if number in self.products else found)
         return total
 
     @property
@@ -112,38 +116,43 @@ class GradientNorms:
 
 def settle(books: Bookkeeping) -> Bookkeeping:
     """The same books, with gradients instead of the layers whose ghost norms would cost more."""
-    gradients, kept = dict(books.gradients), {}
+    instantiated, kept = dict(books.instantiated), {}
     for number, layer in books.layers.items():
         if is_ghost_cheaper(layer):
             kept[number] = layer
         else:
-            gradients[number] = layer.product.gradients(layer.x, layer.gradient, layer.weight)
-    return Bookkeeping(books.losses, kept, gradients)
+            values = layer.product.gradients(layer.x, layer.gradient, layer.weight)
+            instantiated[number] = Instantiated(layer.product, values)
+    return Bookkeeping(books.losses, kept, books.gradients, instantiated)
 
 
 def measure(books: Bookkeeping) -> GradientNorms:
     """The squared norm of each record's gradient, leaf by leaf: ghost norms where `books` holds a layer."""
     squares: list[Array] = []
-    instantiated: list[Array | None] = []
+    gradients: list[Array | None] = []
     usable = jnp.ones(books.losses.shape, bool)
-    for number in range(len(books.layers) + len(books.gradients)):
-        layer, gradients = books.layers.get(number), books.gradients.get(number)
-        if layer is not None:
-            square = _ghost(layer)
+    values = books.gradients | {number: one.values for number, one in books.instantiated.items()}
+    for number in range(len(books.layers) + len(values)):
+        if number in books.layers:
+            square = _ghost(books.layers[number])
         else:
             with float64():
-                square = _square(books.gradients[number].astype(jnp.float64))
-        instantiated.append(gradients)
+                square = _square(values[number].astype(jnp.float64))
+        gradients.append(values.get(number))
         squares.append(square)
         usable &= jnp.isfinite(square)
-    return GradientNorms(books.losses, squares, usable, instantiated, books.layers)
+    products = {number: one.product for number, one in books.instantiated.items()}
+    return GradientNorms(books.losses, squares, usable, gradients, books.layers, products)
 
 
 def instantiate(books: Bookkeeping) -> list[Float[Array, "batch ..."]]:
     """Per-record gradients with respect to every leaf."""
     found = dict(books.gradients)
+    for number, one in books.instantiated.items():
+        found[number] = jax.vmap(one.product.arranged)(one.values)
     for number, layer in books.layers.items():
-        found[number] = layer.product.gradients(layer.x, layer.gradient, layer.weight)
+        values = layer.product.gradients(layer.x, layer.gradient, layer.weight)
+        found[number] = jax.vmap(layer.product.arranged)(values)
     return [found[number] for number in range(len(found))]
 
 
@@ -193,7 +202,8 @@ def _weight_gradient(
     x = _zeroed(layer.x, usable).astype(weights.dtype)
     views = math.prod(x.shape[:2])
     together = x.reshape(1, views, *x.shape[2:]), gradient.reshape(1, views, *gradient.shape[2:])
-    return layer.product.gradients(*together, layer.weight.astype(weights.dtype))[0]
+    found = layer.product.gradients(*together, layer.weight.astype(weights.dtype))[0]
+    return layer.product.arranged(found)
 
 
 def _sum_of_rows(rows: Float[Array, "batch ..."]) -> Float[Array, "..."]:

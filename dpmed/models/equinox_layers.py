@@ -95,19 +95,21 @@ class ChannelsFirstFilters:
         return patches.reshape(math.prod(patches.shape[1:-2]), -1)
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
-        """For each record, the patches times the gradient of the output, both over all views."""
+        """For each record, the patches times the gradient of the output, both over all views, channels last."""
         shipped = self._shipped()
         if shipped is not None:
-            found = shipped.gradients(x, gradient, jnp.moveaxis(weight, (0, 1), (-1, -2)))
-        else:
-            batch, *_, channels = gradient.shape
-            patches = self._patches(x.reshape(-1, *x.shape[2:]))
-            places, inputs = patches.shape[-2:]
-            grouped = patches.reshape(batch, -1, places, self.groups, inputs // self.groups)
-            by_position = gradient.reshape(batch, -1, self.groups, channels // self.groups)
-            found = jnp.einsum("npkgi,npgo->nkigo", grouped, by_position)
-            found = found.reshape(batch, *self.kernel, inputs // self.groups, channels)
-        return jnp.moveaxis(found, (-1, -2), (1, 2))
+            return shipped.gradients(x, gradient, jnp.moveaxis(weight, (0, 1), (-1, -2)))
+        batch, *_, channels = gradient.shape
+        patches = self._patches(x.reshape(-1, *x.shape[2:]))
+        places, inputs = patches.shape[-2:]
+        grouped = patches.reshape(batch, -1, places, self.groups, inputs // self.groups)
+        by_position = gradient.reshape(batch, -1, self.groups, channels // self.groups)
+        found = jnp.einsum("npkgi,npgo->nkigo", grouped, by_position)
+        return found.reshape(batch, *self.kernel, inputs // self.groups, channels)
+
+    def arranged(self, gradient: Array) -> Array:
+        """`(out, in, *kernel)`."""
+        return jnp.moveaxis(gradient, (-1, -2), (0, 1))
 
     def _shipped(self) -> ConvolutionProduct | None:
         """The same product as used in shipped networks, if they use it."""
@@ -156,6 +158,10 @@ class LookupProduct:
         """For each record, the gradients of the output, each at its index, over all views."""
         del weight
         return jnp.einsum("bvn,bve->bne", x, gradient)
+
+    def arranged(self, gradient: Array) -> Array:
+        """As it is."""
+        return gradient
 
 
 class _Linear(eqx.nn.Linear):

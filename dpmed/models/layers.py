@@ -69,6 +69,10 @@ class LinearProduct:
         records, outputs, inputs = len(x), *weight.shape
         return jnp.einsum("bvo,bvi->boi", gradient.reshape(records, -1, outputs), x.reshape(records, -1, inputs))
 
+    def arranged(self, gradient: Array) -> Array:
+        """As it is."""
+        return gradient
+
 
 class Linear(eqx.Module):
     """An affine map of a vector, or of the vector at each position.
