@@ -1,9 +1,9 @@
-"""One forward and one backward pass for all records, from which norms and weighted sums of gradients follow.
+"""One forward and one backward pass over all records, which yields norms and weighted sums of per-record gradients.
 
-The loss of one record is traced once and read as a program. Layers tagged in it (`dpmed.layer_tags`) are run so that
-their inputs and their output gradients come out, per record; weights of such layers are then not differentiated. All
-other leaves, among them every weight that is used twice or in an unknown way, get their per-record gradients by `vmap`
-as ever: what is not recognised is slower, never wrong.
+The loss of one record is traced once to a program. Running it yields, for each record, the inputs and output gradients
+of its tagged layers (`dpmed.layer_tags`), whose weights are then not differentiated. All other leaves, including every
+weight that is used twice or in an unknown way, get per-record gradients by `vmap` as usual: an unrecognised layer is
+slower, never wrong.
 
 Source: Goodfellow (2015), "Efficient per-example gradient computations"; Bu et al. (2022), "Differentially private
 optimization on large model at small cost" (book-keeping).
@@ -29,13 +29,13 @@ _OPERANDS = 2
 @partial(jax.tree_util.register_dataclass, data_fields=["weight", "x", "gradient"], meta_fields=["product"])
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """What a pass leaves of a tagged layer.
+    """What a pass records of a tagged layer.
 
     Attributes:
         product: the layer.
         weight: its weight.
         x: `(batch, view, *sample)`, its inputs.
-        gradient: `(batch, view, *sample)`, of the records' losses by its outputs.
+        gradient: `(batch, view, *sample)`, gradients of the records' losses with respect to its outputs.
     """
 
     product: Product
@@ -51,7 +51,7 @@ class Instantiated:
 
     Attributes:
         product: the layer.
-        values: in its product's order of axes.
+        values: the gradients, with axes in the product's order.
     """
 
     product: Product
@@ -61,13 +61,13 @@ class Instantiated:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Bookkeeping:
-    """What a pass over a microbatch leaves.
+    """The result of a pass over a microbatch.
 
     Attributes:
-        losses: of each record.
-        layers: by the number of the leaf.
-        gradients: of each record by all other leaves, by the number of the leaf.
-        instantiated: the gradients of layers that are not in `layers`, by the number of the leaf.
+        losses: the loss of each record.
+        layers: the tagged layers, by leaf number.
+        gradients: per-record gradients with respect to all other leaves, by leaf number.
+        instantiated: per-record gradients of layers that are not in `layers`, by leaf number.
     """
 
     losses: Float[Array, " batch"]
@@ -79,13 +79,13 @@ class Bookkeeping:
 def bookkeeping_pass(
     loss: Callable[..., Float[Array, ""]], trainable: PyTree[Float[Array, "..."]], records: PyTree[Array], *others: Any
 ) -> Bookkeeping:
-    """Losses, layers and gradients of every record by itself.
+    """Losses, layers and gradients of each record separately.
 
     Args:
         loss: called as `loss(trainable, record, *others)`.
-        trainable: what gradients are taken by.
+        trainable: the parameters with respect to which gradients are computed.
         records: records with one leading axis in every leaf.
-        others: what all records share.
+        others: arguments that all records share.
     """
     leaves = jax.tree.leaves(trainable)
     program = jax.make_jaxpr(loss)(trainable, jax.tree.map(lambda leaf: leaf[0], records), *others)
@@ -115,12 +115,12 @@ def bookkeeping_pass(
 
 
 def tagged_leaves(loss: Callable[..., Any], trainable: PyTree[Any], *others: Any) -> set[int]:
-    """The numbers of the leaves whose layers `bookkeeping_pass` keeps book of; nothing is computed.
+    """The numbers of the leaves for which `bookkeeping_pass` returns a layer; nothing is computed.
 
     Args:
         loss: called as `loss(trainable, *others)`.
-        trainable: what gradients are taken by; of arrays, or of their shapes.
-        others: a record, and what all records share.
+        trainable: the parameters, as arrays or as their shapes.
+        others: a record, and the arguments that all records share.
     """
     program = jax.make_jaxpr(loss)(trainable, *others)
     return set(_tagged(program.jaxpr, len(jax.tree.leaves(trainable))).values())
@@ -131,7 +131,7 @@ def _views(values: Float[Array, "batch ..."], axes: int) -> Float[Array, "batch 
 
 
 def _tagged(jaxpr: Jaxpr, leaves: int) -> dict[int, int]:
-    """From the place of an equation in the program to the leaf that is its weight and is used nowhere else."""
+    """From the position of an equation in the program to the leaf that is its weight and is used nowhere else."""
     numbers = {var: number for number, var in enumerate(jaxpr.invars[:leaves])}
     atoms = [atom for eqn in jaxpr.eqns for atom in eqn.invars] + list(jaxpr.outvars)
     uses = Counter(atom for atom in atoms if not isinstance(atom, Literal))
@@ -145,28 +145,28 @@ def _tagged(jaxpr: Jaxpr, leaves: int) -> dict[int, int]:
 
 
 def _tag(eqn: Any) -> Any:
-    """The tag of a layer that is one product of one input with one weight; None for whatever became of others."""
+    """The tag of a layer that is still one product of one input and one weight; None if it no longer is."""
     if len(eqn.invars) != _OPERANDS or len(eqn.outvars) != 1:
-        # Differentiated within the model, a layer's program has further inputs and results: those depend on the weight
-        # too, and the tag tells nothing of them.
+        # If the model itself differentiates a layer, the layer's program has further inputs and results. They also
+        # depend on the weight, and the tag says nothing about them.
         return None
     jaxpr = eqn.params["jaxpr"].jaxpr
     inner = [one for one in jaxpr.eqns if one.primitive is tag_p]
     if len(inner) != 1 or list(inner[0].outvars) != list(jaxpr.outvars):
         return None
-    # A `vmap` over weights makes one of many layers: its views do not share a weight.
+    # `vmap` over weights merges many layers into one, whose views do not share a weight.
     return inner[0] if tuple(eqn.invars[1].aval.shape) == tuple(inner[0].params["weight"]) else None
 
 
 class _Run:
-    """One run of a program: `tokens` by the place of a tagged layer; `inputs` of these layers, in order."""
+    """One run of a program with `tokens`, by position of the tagged layer; collects these layers' `inputs` in order."""
 
     def __init__(self, tokens: dict[int, Array]) -> None:
         self._tokens = tokens
         self.inputs: list[Array] = []
 
     def evaluate(self, program: ClosedJaxpr, arguments: Sequence[Array], token: Array | None = None) -> list[Array]:
-        """The program's results. With a `token`, the tag in it is read."""
+        """The program's results. With a `token`, it is a tagged layer's program, and the tag's input is collected."""
         jaxpr = program.jaxpr
         known: dict[Any, Any] = dict(zip(jaxpr.constvars, program.consts, strict=True))
         known.update(zip(jaxpr.invars, arguments, strict=True))
@@ -184,7 +184,7 @@ class _Run:
                 results = self.evaluate(eqn.params["jaxpr"], values, self._tokens[place])
             else:
                 bound = eqn.primitive.get_bind_params(eqn.params)
-                # JAX before 0.10 gives functions apart.
+                # JAX before 0.10 returns functions separately.
                 functions, params = bound if isinstance(bound, tuple) else ((), bound)
                 found = eqn.primitive.bind(*functions, *values, **params)
                 results = list(found) if eqn.primitive.multiple_results else [found]
@@ -194,7 +194,7 @@ class _Run:
 
 @jax.custom_vjp
 def _marked(y: Array, token: Array) -> Array:
-    """`y`; its gradient is also the token's."""
+    """`y`, whose gradient is also the token's."""
     del token
     return y
 

@@ -1,10 +1,10 @@
-"""ChaCha20 as a source of random words: OpenSSL's on the host, and one written in XLA for devices behind a bus.
+"""ChaCha20 as a source of random words: OpenSSL's on the host, and our own in XLA for devices behind a bus.
 
-JAX's default generator has 64-bit keys, which is not enough for noise that must stay secret. ChaCha20 takes 256-bit
-keys, is a stream cipher that has withstood public analysis, and is counter-based: every word is a pure function
-of key, nonce and counter. So noise can be repeated after a resume, and does not depend on the number of devices. Both
-give the same words. On a CPU OpenSSL is several times as fast; a GPU would wait for its words to be made and to come
-through the bus, and makes them itself (docs/performance.md has the arithmetic).
+JAX's default generator has 64-bit keys, which is not enough for noise that must stay secret. ChaCha20 is a stream
+cipher with 256-bit keys, has withstood public analysis, and is counter-based: every word is a pure function of key,
+nonce and counter. So noise can be reproduced after a resume, and does not depend on the number of devices. Both
+implementations give the same words. On a CPU, OpenSSL's is several times as fast; a GPU generates its own words, since
+it would otherwise wait for the host and the bus (docs/performance.md has the arithmetic).
 
 Source: RFC 8439, "ChaCha20 and Poly1305 for IETF Protocols", section 2.3 (its test vectors are in our tests).
 """
@@ -21,7 +21,7 @@ from jaxtyping import Array, UInt32
 KEY_WORDS = 8
 NONCE_WORDS = 3
 
-# The block counter has 32 bits, and a block 16 words.
+# The block counter has 32 bits; a block has 16 words.
 BLOCK_WORDS = 16
 MOST_WORDS = BLOCK_WORDS * 2**32
 
@@ -37,11 +37,11 @@ _ZEROS = bytes(1 << 20)
 
 
 class Keystream:
-    """Random words of one stream, in order, the block counter running from 0.
+    """Random words of one stream, in order; the block counter starts at 0.
 
     Args:
         key: 256 secret bits.
-        nonce: names the stream; a key and nonce must never serve two purposes.
+        nonce: identifies the stream; the same key and nonce must never serve two purposes.
     """
 
     def __init__(self, key: UInt32[np.ndarray, " 8"], nonce: tuple[int, int, int]) -> None:
@@ -53,14 +53,14 @@ class Keystream:
         """The next `count` words.
 
         Raises:
-            ValueError: `count` is negative or beyond the counter.
+            ValueError: `count` is negative or exceeds what is left of the stream.
         """
         if not 0 <= count <= self._left:
-            raise ValueError(f"Expected 0 <= {count=} <= {self._left}, what is left of the stream.")
+            raise ValueError(f"Expected 0 <= {count=} <= {self._left}, the number of words left in the stream.")
         self._left -= count
         words = np.empty(count, "<u4")
         into = words.view(np.uint8)
-        # What a stream cipher makes of zeros is the key stream itself.
+        # Encrypting zeros yields the key stream itself.
         for start in range(0, len(into), len(_ZEROS)):
             part = into[start : start + len(_ZEROS)]
             self._encryptor.update_into(memoryview(_ZEROS)[: len(part)], part)
@@ -72,20 +72,20 @@ def keystream_blocks(
 ) -> UInt32[Array, " words"]:
     """The words of `Keystream` from block number `first` on, in XLA's arithmetic; to be compiled.
 
-    Key and nonce are arguments, so that no compiled program holds them.
+    Key and nonce are arguments, so no compiled program contains them.
 
     Args:
         key: 256 secret bits.
-        nonce: names the stream.
+        nonce: identifies the stream.
         first: number of the first block.
-        blocks: how many; the caller keeps within the counter's 32 bits.
+        blocks: number of blocks; the caller stays within the counter's 32 bits.
 
     Source: RFC 8439, section 2.3.
     """
     words = [jnp.uint32(constant) for constant in _CONSTANTS] + list(key) + [first] + list(nonce)
     start = [jnp.broadcast_to(word, (blocks,)) for word in words]
     start[12] = first + jnp.arange(blocks, dtype=jnp.uint32)
-    # A loop, since the rounds written out one by one take seconds to compile.
+    # A loop, since unrolled rounds take seconds to compile.
     end = jax.lax.fori_loop(0, _DOUBLE_ROUNDS, lambda _, state: _double_round(state), start)
     return jnp.stack([a + b for a, b in zip(start, end, strict=True)], axis=-1).reshape(-1)
 

@@ -1,12 +1,13 @@
-"""The one place where clipped sums are made: of each record's gradient no more than C enters.
+"""The only place where clipped sums are computed: each record contributes at most C in L2 norm.
 
-Nothing that a record's gradient holds can move the sum by more than its sensitivity: not its size, not infinity, not
-NaN, and not the way in which it makes the sums of other records round. The sum carries its sensitivity, so that nobody
-retypes it elsewhere.
+Nothing in a record's gradient can move the sum by more than its sensitivity: not its size, not infinity, not NaN, and
+not its effect on how the sums of other records are rounded. The sensitivity is returned with the sum, so it is never
+restated elsewhere.
 
-In float32 the last point fails: with and without one record all later additions round differently, so that a sum of n
-aligned records moves by up to n² 2⁻²⁴ C beyond the record's own share; 1 % of C at 2¹⁷ records was measured. So norms,
-factors and sums are computed in float64, and what even they may err by is left free below C: see `rounding_margin`.
+In float32 the last point fails: with and without one record, all later additions round differently, so a sum of n
+aligned records moves by up to n² 2⁻²⁴ C beyond the record's own contribution; 1 % of C was measured at 2¹⁷ records.
+Norms, factors and sums are therefore computed in float64, and records are clipped slightly below C to make up for the
+rounding errors that remain: see `rounding_margin`.
 
 Source: Casacuberta et al. (2022), "Widespread underestimation of sensitivity in differentially private libraries and
 how to fix it"; error bounds: Higham (2002), "Accuracy and stability of numerical algorithms", section 3.1.
@@ -25,9 +26,9 @@ from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
 from dpmed.dpsgd.ghost_norms import measure, settle
 
-# By which a factor follows from squares, and the sum's weight from a factor: a few operations, far fewer than 2¹³.
+# Rounding of the few operations, far fewer than 2¹³, from squares to a factor and from a factor to the sum's weight.
 _FEW_OPERATIONS = 2.0**-40
-# Second-order terms of the bounds, a hundredth of them where they are below a hundredth.
+# For the bounds' second-order terms, a hundredth of the bounds if these are below a hundredth.
 _SECOND_ORDER = 1.02
 _LARGEST_MARGIN = 0.01
 
@@ -59,22 +60,22 @@ def sum_clipped(
 ) -> ClippedSum:
     """Clip each record's gradient and sum.
 
-    Guarantee: of all sums of this kind over the records of a step, added up in float64 in any order, adding or removing
-    one record moves the total by at most `sensitivity` in L2 norm, whatever the gradients are. A gradient that is not
+    Guarantee: if all such sums over the records of a step are added up in float64, in any order, adding or removing one
+    record moves the total by at most `sensitivity` in L2 norm, whatever the gradients are. A gradient that is not
     finite counts as zero and is counted in `rejected`.
 
     Args:
-        books: a pass over the records.
+        books: the result of a pass over the records.
         mask: true for real records; padding contributes exactly zero.
-        norm: C of this step where it moves.
+        norm: C of this step, if it varies.
         clipping: the bound.
-        most_records: n, which no step exceeds; a public number.
+        most_records: n, which no step's number of records exceeds; a public number.
 
     Returns:
         The sum, one leaf for each leaf of the trainable parameters, in their order.
 
     Raises:
-        ValueError: n is so large that float64 does not suffice.
+        ValueError: n is too large for float64.
 
     Source: Abadi et al. (2016), Algorithm 1; sensitivity for add-or-remove-one adjacency.
     """
@@ -83,10 +84,10 @@ def sum_clipped(
         sensitivity = jnp.asarray(clipping.sensitivity(norm), jnp.float64)
         add = partial(_add, clipping=clipping, most_records=most_records)
         operands = books, mask, norm
-        # In a computation of its own, which the compiler cannot know to be made: it gets each gradient as it stands in
-        # memory. Otherwise the compiler may compute a gradient anew for each of its uses, and round it differently
-        # (with and without multiply-add): then a record's norm is not that of the gradient which is summed. At XLA's
-        # lowest optimization level records were too long by 3e-8 of C.
+        # In a branch that the compiler cannot know to be taken, so that it reads each gradient from memory. Otherwise
+        # the compiler may recompute a gradient for each of its uses and round it differently (with and without
+        # multiply-add); a record's norm is then not that of the gradient that is summed. At XLA's lowest optimization
+        # level, records were too long by 3e-8 of C.
         nothing = partial(_nothing, jax.eval_shape(add, *operands))
         gradients, rejected, clipped = jax.lax.cond(jnp.any(mask), add, nothing, *operands)
     return ClippedSum(gradients=gradients, sensitivity=sensitivity, rejected=rejected, clipped=clipped)
@@ -124,16 +125,16 @@ def clip_and_sum(
     *,
     clipping: Clipping,
 ) -> ClippedSum:
-    """As `sum_clipped`, of a whole step's per-record gradients that are there already.
+    """Like `sum_clipped`, for a whole step's per-record gradients that have already been computed.
 
     Args:
         gradients: one gradient per record, the same leading axis in every leaf.
         mask: true for real records.
-        norm: C of this step where it moves.
+        norm: C of this step, if it varies.
         clipping: the bound.
 
     Returns:
-        The sum, of the gradients' structure.
+        The sum, with the gradients' structure.
     """
     leaves, structure = jax.tree.flatten(gradients)
     books = Bookkeeping(jnp.zeros(mask.shape, jnp.float32), {}, dict(enumerate(leaves)))
@@ -142,30 +143,31 @@ def clip_and_sum(
 
 
 def rounding_margin(most_records: int, *, norm_error: float, summation_error: float) -> float:
-    """The share of C that is left free for rounding.
+    """The share of C that is reserved for rounding.
 
-    With u = 2⁻⁵³ and records clipped to c: a record's share is at most c (1 + `norm_error`) long. The sums over
-    microbatches err by `summation_error` times c per record, so by at most n times that together. Adding them up, over
-    devices and microbatches, takes at most n additions of numbers that are not zero, each of which errs by u times a
-    sum that is at most n c long. So the exact sum and the computed one differ by at most n (`summation_error` + n u) c,
-    with a record and without it, and the two computed ones differ by at most
+    Let u = 2⁻⁵³ and let records be clipped to c. A record's contribution has a norm of at most c (1 + `norm_error`).
+    The sums over microbatches err by `summation_error` times c per record, so by at most n times that in total. Adding
+    them up, over devices and microbatches, takes at most n additions of non-zero numbers, each of which errs by u times
+    a sum whose norm is at most n c. So the exact sum and the computed one differ by at most n (`summation_error` + n u)
+    c, with a record and without it, and the two computed ones differ by at most
 
         c (1 + norm_error + 2 n (summation_error + n u)) <= C.
 
-    This asks for the same c with a record and without it. Were m a function of n itself, every record's share would
-    change by a hair when one comes or goes, in steps too that it takes no part in. So n is rounded up to a power of
-    two: then m changes only where n passes one, as the sampling rate changes with the (public) number of records.
+    This requires the same c with a record and without it. If m were a function of n itself, adding or removing one
+    record would slightly change every other record's contribution, even in steps in which that record takes no part. So
+    n is rounded up to a power of two: m then changes only when n passes one, just as the sampling rate changes with the
+    (public) number of records.
 
     Args:
         most_records: n >= 1.
-        norm_error: of the squares, see `GradientNorms.norm_error`.
-        summation_error: of a microbatch's sum, see `GradientNorms.summation_error`.
+        norm_error: error of the norms, see `GradientNorms.norm_error`.
+        summation_error: error of a microbatch's sum, see `GradientNorms.summation_error`.
 
     Returns:
         m with c = C / (1 + m).
 
     Raises:
-        ValueError: m is above 0.01: n is beyond what float64 sums bear.
+        ValueError: m is above 0.01: n is too large for float64 sums.
     """
     rounded = 2.0 ** (most_records - 1).bit_length()
     found = norm_error + 2.0 * rounded * (summation_error + rounded * UNIT_ROUNDOFF) + _FEW_OPERATIONS

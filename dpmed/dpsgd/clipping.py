@@ -1,6 +1,6 @@
-"""Ways of clipping: how a record's factor follows from its norms, and what one record can do to the sum then.
+"""Ways of clipping: how a record's factor is computed from its norms, and how far one record can then move the sum.
 
-The sum itself is made in `dpmed.dpsgd.clipped_sum`.
+The sum itself is computed in `dpmed.dpsgd.clipped_sum`.
 """
 
 import math
@@ -14,17 +14,17 @@ from jaxtyping import Array, Bool, Float
 
 from dpmed.dpsgd.noise import shaped_like
 
-# Far from the ends of float32, whose numbers gradients and moving norms are.
+# Far from the limits of float32, the type of gradients and of varying norms.
 _SMALLEST_NORM = 1e-5
 LARGEST_NORM = 1e6
 
 
 @runtime_checkable
 class Clipping(Protocol):
-    """A way of bounding what one record can do.
+    """A way of bounding the influence of one record.
 
-    Where the clipping norm C moves from step to step, `norm` is its value at this step, `()` float32, and belongs to
-    the step's state; where C is constant, `norm` is None throughout.
+    If the clipping norm C varies from step to step, `norm` is its value at this step, `()` float32, and belongs to the
+    step's state; if C is constant, `norm` is always None.
     """
 
     @property
@@ -33,7 +33,7 @@ class Clipping(Protocol):
         ...
 
     def begin(self) -> Float[Array, ""] | None:
-        """C of the first step as the step's state has it."""
+        """C of the first step, as stored in the step's state."""
         ...
 
     def sensitivity(self, norm: Float[Array, ""] | None) -> Float[Array, ""] | float:
@@ -41,20 +41,20 @@ class Clipping(Protocol):
         ...
 
     def gradient_noise(self, noise_multiplier: float) -> float:
-        """The noise multiplier of the sum with which all that a step releases costs what `noise_multiplier` costs."""
+        """The sum's noise multiplier at which all that a step releases costs as much as `noise_multiplier`."""
         ...
 
     def factors(
         self, squares: Sequence[Float[Array, " batch"]], norm: Float[Array, ""] | None
     ) -> tuple[list[Float[Array, " batch"]], Bool[Array, " batch"]]:
-        """What each record's gradient is multiplied by, leaf by leaf, and which records are scaled down.
+        """The factor of each record's gradient, leaf by leaf, and which records are scaled down.
 
         Args:
-            squares: for each leaf the squared norm of each record's gradient, float64 in training.
-            norm: C of this step where it moves.
+            squares: for each leaf, the squared norm of each record's gradient, float64 in training.
+            norm: C of this step, if it varies.
 
         Returns:
-            Factors in the type of `squares`; with them no record is longer than C, but for their own rounding.
+            Factors in the type of `squares`, which make no record longer than C, except for their own rounding.
         """
         ...
 
@@ -65,19 +65,19 @@ class Clipping(Protocol):
 
         Args:
             norm: C of this step.
-            surplus: Σ (b - 1/2) over the records, b = 1 for those that were not scaled down; exact, so only with
-                noise may anything follow from it.
-            normal: standard normal numbers, one or more where C moves, none else; used for nothing else.
+            surplus: Σ (b - 1/2) over the records, b = 1 for those that were not scaled down; exact, so it must only be
+                used with noise.
+            normal: standard normal numbers, used for nothing else: at least one if C varies, otherwise none.
         """
         ...
 
 
 @dataclass(frozen=True)
 class _Constant:
-    """What clippings with a constant norm share.
+    """What all ways of clipping with a constant norm share.
 
     Attributes:
-        clipping_norm: C >= 1e-5, in the gradient's own unit.
+        clipping_norm: C >= 1e-5, in the gradient's unit.
     """
 
     clipping_norm: float
@@ -86,7 +86,7 @@ class _Constant:
         _check_norm(self.clipping_norm)
 
     def begin(self) -> None:
-        """Nothing moves."""
+        """None, since C is constant."""
 
     def sensitivity(self, norm: Float[Array, ""] | None) -> float:
         """C: no record's gradient is longer after clipping."""
@@ -94,13 +94,13 @@ class _Constant:
         return self.clipping_norm
 
     def gradient_noise(self, noise_multiplier: float) -> float:
-        """The same: the sum is all that is released."""
+        """The same, since only the sum is released."""
         return noise_multiplier
 
     def next_norm(
         self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " _"]]
     ) -> None:
-        """Nothing moves."""
+        """None, since C is constant."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class FlatClipping(_Constant):
     """One bound for the whole gradient (Abadi et al., 2016).
 
     Attributes:
-        clipping_norm: C >= 1e-5, in the gradient's own unit.
+        clipping_norm: C >= 1e-5, in the gradient's unit.
     """
 
     def factors(
@@ -121,7 +121,7 @@ class FlatClipping(_Constant):
 
 @dataclass(frozen=True)
 class PerLayerClipping(_Constant):
-    """The same bound for each of L leaves, C / sqrt(L), so that the whole gradient keeps to C: L times C² / L.
+    """The same bound C / sqrt(L) for each of L leaves, so the whole gradient stays within C: L times C² / L.
 
     Attributes:
         clipping_norm: C >= 1e-5, of the whole gradient.
@@ -144,8 +144,8 @@ class AutomaticClipping(_Constant):
     """Each gradient normalised, whatever its length: C g / (‖g‖ + γ).
 
     Attributes:
-        clipping_norm: C from 1e-5 to 1e6: what the normalised gradients' lengths stay below.
-        stability: γ >= 1e-5, in the gradient's own unit; keeps short gradients short.
+        clipping_norm: C from 1e-5 to 1e6: the normalised gradients' lengths stay below it.
+        stability: γ >= 1e-5, in the gradient's unit; keeps short gradients short.
 
     Source: Bu et al. (2023), "Automatic clipping: differentially private deep learning made easier and stronger".
     """
@@ -169,18 +169,18 @@ class AutomaticClipping(_Constant):
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptiveClipping:
-    """Flat clipping whose norm follows a quantile of the gradients' lengths, told by noisy counts.
+    """Flat clipping whose norm follows a quantile of the gradients' lengths, estimated from noisy counts.
 
-    Each step releases Σ (b - 1/2) + N(0, σ_b²), b = 1 for records that were not scaled down, beside the noisy sum.
-    Adding or removing one record moves the count by 1/2 and the sum by C, so that both together cost what a single
-    Gaussian of multiplier z costs if 1/z² = 1/z_Δ² + 1/(2σ_b)².
+    Besides the noisy sum, each step releases Σ (b - 1/2) + N(0, σ_b²), with b = 1 for records that were not scaled
+    down. Adding or removing one record moves the count by 1/2 and the sum by C, so both together cost as much as a
+    single Gaussian with noise multiplier z if 1/z² = 1/z_Δ² + 1/(2σ_b)².
 
     Attributes:
         clipping_norm: C of the first step, from 1e-5 to 1e6; later ones stay within these limits.
         quantile: γ in (0, 1): the share of records that should not be scaled down.
         rate: η_C > 0.
         count_noise: σ_b > 0, in records.
-        expected_batch_size: by which the noisy count is divided; a public constant.
+        expected_batch_size: the divisor of the noisy count; a public constant.
 
     Source: Andrew et al. (2021), "Differentially private learning with adaptive clipping", Algorithm 1, Theorem 1.
     """
@@ -199,7 +199,7 @@ class AdaptiveClipping:
             raise ValueError(f"Expected {self.rate=}, {self.count_noise=} and {self.expected_batch_size=} above 0.")
 
     def begin(self) -> Float[Array, ""]:
-        """C of the first step, in a buffer of its own."""
+        """C of the first step, in its own buffer."""
         return jnp.array(self.clipping_norm, jnp.float32)
 
     def sensitivity(self, norm: Float[Array, ""] | None) -> Float[Array, ""]:
@@ -210,7 +210,7 @@ class AdaptiveClipping:
         """z_Δ = (z^-2 - (2σ_b)^-2)^(-1/2), Theorem 1.
 
         Raises:
-            ValueError: z is not below 2σ_b, so that the count alone would cost more than all may.
+            ValueError: z is not below 2σ_b: the count alone would use up the budget.
         """
         share = noise_multiplier / (2.0 * self.count_noise)
         if share >= 1:
@@ -226,7 +226,7 @@ class AdaptiveClipping:
     def next_norm(
         self, norm: Float[Array, ""] | None, surplus: Float[Array, ""], normal: Sequence[Float[Array, " _"]]
     ) -> Float[Array, ""]:
-        """C exp(-η_C (b̃ - γ)) within the limits, b̃ the noisy share of records that were not scaled down."""
+        """C exp(-η_C (b̃ - γ)) within the limits; b̃ is the noisy share of records that were not scaled down."""
         noisy = surplus + shaped_like(surplus, normal, std=self.count_noise)
         share = noisy / self.expected_batch_size + 0.5
         moved = _moving(norm) * jnp.exp(-self.rate * (share - self.quantile))

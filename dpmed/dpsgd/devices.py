@@ -1,9 +1,9 @@
-"""One step on several devices: records are split among them, sums are brought together, weights are everywhere alike.
+"""One step on several devices: records are split among them, sums are combined, weights are the same everywhere.
 
-The devices may be those of several processes (`dpmed.runtime.distributed`), each of which brings the records of its own
-devices. Noise is added after the sums are one, hence once; processes make the same noise from the same key. Which
-device takes which record changes the order of a sum, so its rounding, and nothing else: batches, augmentation and noise
-are functions of step and record.
+The devices may belong to several processes (`dpmed.runtime.distributed`), each of which supplies the records of its own
+devices. Noise is added after the sums have been combined, hence only once; all processes generate the same noise from
+the same key. Which device gets which record changes the order of a sum, hence its rounding, and nothing else: batches,
+augmentation and noise are functions of step and record.
 """
 
 from collections.abc import Callable
@@ -27,35 +27,36 @@ class Devices:
     """The devices that share a step's records.
 
     Attributes:
-        mesh: they, in one row.
+        mesh: the devices, along one axis.
     """
 
     mesh: Mesh
 
     @property
     def count(self) -> int:
-        """How many they are."""
+        """Number of devices."""
         return self.mesh.size
 
     @property
     def own(self) -> int:
-        """How many of them are this process's."""
+        """Number of devices that belong to this process."""
         return sum(device.process_index == jax.process_index() for device in self.mesh.devices.flat)
 
     @property
     def has_others(self) -> bool:
-        """Whether some of them are other processes'."""
+        """Whether some devices belong to other processes."""
         return self.own < self.count
 
     def copy(self, tree: PyTree) -> PyTree:
-        """The same on every device."""
-        # Of a copy: the first device would keep the tree's own memory, which a step uses up.
+        """A copy of the tree on every device."""
+        # From a copy: the first device would otherwise share the tree's own memory, which a step uses up.
         return jax.device_put(jax.tree.map(jnp.array, tree), NamedSharding(self.mesh, _EVERYWHERE))
 
     def split(self, tree: PyTree) -> PyTree:
-        """This process's rows, dealt out to its devices in order.
+        """This process's rows, distributed over its devices in order.
 
-        Rows of zeros, which are no records, fill up to a multiple of the devices. All processes give as many rows.
+        Rows of zeros, which are not records, pad them to a multiple of the number of devices. All processes must pass
+        equally many rows.
         """
         dealt = NamedSharding(self.mesh, _DEALT)
 
@@ -65,15 +66,16 @@ class Devices:
         return jax.tree.map(deal, tree)
 
     def whole(self, tree: PyTree) -> PyTree:
-        """Within a compiled function: the tree in one piece on every device, so that every process can read it."""
+        """Within a compiled function: the whole tree on every device, so that every process can read it."""
         everywhere = NamedSharding(self.mesh, _EVERYWHERE)
         return jax.lax.with_sharding_constraint(tree, everywhere)  # type: ignore[no-untyped-call] # jax's
 
     def summed(self, contribute: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tuple[PyTree, PyTree]]:
-        """`contribute(state, records, mask)` of all devices, each with its own records.
+        """`contribute(state, records, mask)` on all devices, each with its own records.
 
         Args:
-            contribute: what the records of one device add, which is summed over devices, and what is the same for all.
+            contribute: returns what the records of one device add, which is summed over devices, and what is the same
+                on all.
         """
 
         def of_one(state: PyTree, records: PyTree, mask: Any) -> tuple[PyTree, PyTree]:
@@ -98,6 +100,6 @@ class Devices:
 
 
 def all_devices() -> Devices | None:
-    """All devices of the default backend; None where there is one, which needs no dealing out."""
+    """All devices of the default backend; None if there is only one."""
     found = jax.devices()
     return Devices(Mesh(np.asarray(found), (_AXIS,))) if len(found) > 1 else None

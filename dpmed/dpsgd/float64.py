@@ -1,7 +1,7 @@
-"""Double precision where rounding decides about privacy: norms, clipping factors, sums and the noise on them.
+"""Double precision where rounding affects privacy: norms, clipping factors, sums and the noise added to them.
 
-JAX computes in float32 unless told otherwise. Networks stay in float32; what is here runs in float64 within the same
-compiled program, and its results cross into programs that know only float32 as arrays of their own type.
+JAX computes in float32 unless told otherwise. Networks stay in float32; these computations run in float64 within the
+same compiled program, and their results keep their type when they are passed to programs that otherwise use float32.
 """
 
 from contextlib import AbstractContextManager
@@ -13,12 +13,12 @@ import numpy as np
 
 from dpmed.errors import RunError
 
-# Of the largest relative error of one operation.
+# The largest relative error of one operation.
 UNIT_ROUNDOFF = 2.0**-53
 
 
 def float64() -> AbstractContextManager[None]:
-    """A context in which JAX computes in float64 what is given in float64."""
+    """A context in which JAX computes in float64 if its inputs are float64."""
     return jax.enable_x64(True)
 
 
@@ -27,7 +27,7 @@ def require_float64() -> None:
     """Check that the default device adds in float64.
 
     Raises:
-        RunError: it does not, so that sums would be rounded more coarsely than privacy allows.
+        RunError: it does not, so sums would be rounded more coarsely than privacy allows.
     """
     with float64():
         one, tiny = np.float64(1.0), np.float64(2.0**-52)

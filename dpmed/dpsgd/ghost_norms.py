@@ -1,11 +1,12 @@
-"""Squared norms of per-record gradients and their weighted sums, layer by layer, the cheaper of two ways each.
+"""Squared norms and weighted sums of per-record gradients, in the cheaper of two ways for each layer.
 
-With inputs as columns A `(positions, inputs)` and output gradients g `(positions, channels)`, a record's gradient is
-Aᵀ g. Instantiated, it costs a matrix as large as the weight for every record, which memory pays for. Its squared norm
-is also Σ (A Aᵀ) ∘ (g gᵀ), of the size of positions² (ghost norm): cheap for small feature maps, which hold most
-weights. The sum of clipped gradients is then one ordinary weight gradient of output gradients scaled by their factors.
+With inputs as columns A `(positions, inputs)` and output gradients g `(positions, channels)`, a record's gradient is Aᵀ
+g. Instantiating it takes memory for a matrix as large as the weight, for every record. Its squared norm also equals Σ
+(A Aᵀ) ∘ (g gᵀ), with matrices of size positions² (ghost norm), which is cheap for small feature maps, whose layers hold
+most weights. The sum of clipped gradients is then one ordinary weight gradient, from output gradients scaled by their
+factors.
 
-Gradients are float32 numbers; norms and sums of them are computed in float64 (`dpmed.dpsgd.float64`).
+Gradients are float32; their norms and sums are computed in float64 (`dpmed.dpsgd.float64`).
 
 Source: Goodfellow (2015); Li et al. (2021), "Large language models can be strong differentially private learners",
 section 4; Bu et al. (2022).
@@ -23,27 +24,28 @@ from dpmed.dpsgd.bookkeeping import Bookkeeping, Instantiated, Layer
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
 from dpmed.layer_tags import Product
 
-# Multiplications that take as long as writing and reading one number of an instantiated gradient: an estimate that
-# takes the faster way for each layer of ResNet-9 at 32 x 32 on two cores. It decides on speed alone.
+# How many multiplications take as long as writing and reading one number of an instantiated gradient: an estimate that
+# selects the faster way for each layer of ResNet-9 at 32 x 32 on two cores. It affects only speed.
 _PRICE_OF_MEMORY = 60
-# A ghost norm is a sum whose terms may cancel: Aᵀ g can be far shorter than ‖A‖ ‖g‖. It is taken for no shorter than
-# this share of that product, so that rounding stays small beside it. Gradients of networks cancel by tens at most.
+# A ghost norm is a sum whose terms may cancel: Aᵀ g can be far shorter than ‖A‖ ‖g‖. The norm is taken to be at least
+# this share of that product, so that rounding errors stay small in comparison. In networks' gradients, cancellation is
+# a factor of tens at most.
 LEAST_SHARE = 2.0**-8
 
-# Rows that one fused loop adds.
+# Number of rows that one fused loop adds.
 _ADDED_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)
 class GradientNorms:
-    """Squared norms, and what is needed to sum.
+    """Squared norms, and what is needed for sums.
 
     Attributes:
-        losses: of each record.
-        squares: for each leaf the squared norm of each record's gradient, float64.
+        losses: the loss of each record.
+        squares: for each leaf, the squared norm of each record's gradient, float64.
         usable: whether each record's gradient is finite.
-        instantiated: per-record gradients, where there are; None for leaves whose layer is in `layers`.
-        layers: what the others are summed from, by the number of the leaf.
+        instantiated: per-record gradients; None for leaves whose layer is in `layers`.
+        layers: the layers from which the other leaves' sums are computed, by leaf number.
         products: the layers of those instantiated gradients whose axes are in their product's order.
     """
 
@@ -55,14 +57,14 @@ class GradientNorms:
     products: dict[int, Product]
 
     def weighted_sum(self, factors: Sequence[Float[Array, " batch"]]) -> list[Float[Array, "..."]]:
-        """For each leaf the sum of gradients times the leaf's factors; records that are not usable count as zero.
+        """For each leaf, the sum of gradients times the leaf's factors; unusable records count as zero.
 
         Args:
-            factors: float64.
+            factors: for each leaf, one factor per record; float64.
 
         Returns:
-            float64. In any order of summation, and with u = 2⁻⁵³, the sum's error is in L2 norm at most
-            `summation_error` times the sum of the records' lengths as `squares` has them, times their factors.
+            float64. In any order of summation, the L2 norm of the sum's error is at most `summation_error` times the
+            sum over the records of length times factor, with lengths according to `squares`.
         """
         total = []
         with float64():
@@ -78,12 +80,12 @@ class GradientNorms:
 
     @property
     def norm_error(self) -> float:
-        """Norms may be too small by at most this share, for rounding.
+        """Rounding makes norms too small by at most this share.
 
-        A sum of n products in any order errs by at most n u times the sum of magnitudes (Higham, 2002, section 3.1).
-        Where the gradient is instantiated, all squares are positive and n its size. A ghost norm's magnitudes are up
-        to ‖A‖² ‖g‖², that is `LEAST_SHARE`⁻² times the square that it is taken for; its terms are positions², each a
-        product of two sums.
+        A sum of n products in any order errs by at most n u times the sum of magnitudes, u = 2⁻⁵³ (Higham, 2002,
+        section 3.1). If the gradient is instantiated, all squares are positive and n is its size. A ghost norm's
+        magnitudes sum to at most ‖A‖² ‖g‖², which is at most `LEAST_SHARE`⁻² times the square that is used; it has
+        positions² terms, each a product of two sums.
         """
         errors = [0.0]
         for number, gradients in enumerate(self.instantiated):
@@ -99,21 +101,21 @@ class GradientNorms:
     def summation_error(self) -> float:
         """See `weighted_sum`.
 
-        Σ |factor| |A|ᵀ |g| is in norm at most Σ factor ‖A‖ ‖g‖, and a ghost norm no less than `LEAST_SHARE` ‖A‖ ‖g‖.
-        Each entry is a sum of batch times positions terms, each rounded twice before.
+        The norm of Σ |factor| |A|ᵀ |g| is at most Σ factor ‖A‖ ‖g‖, and a ghost norm is at least `LEAST_SHARE` ‖A‖ ‖g‖.
+        Each entry is a sum of batch times positions terms, each of which was rounded twice.
         """
         records = len(self.losses)
         errors = [(records + 2) * UNIT_ROUNDOFF]
         for number, gradients in enumerate(self.instantiated):
             if gradients is None:
                 positions, inputs, _ = _sizes(self.layers[number])
-                # Filters that are centred lose the mean over their inputs, before or after the sum.
+                # Centred filters subtract the mean over their inputs, before or after the sum.
                 errors.append((records * positions + 2 * inputs + 4) * UNIT_ROUNDOFF / LEAST_SHARE)
         return max(errors)
 
 
 def settle(books: Bookkeeping) -> Bookkeeping:
-    """The same books with gradients in the place of the layers whose ghost norms are dearer."""
+    """The same books, with gradients instead of the layers whose ghost norms would cost more."""
     instantiated, kept = dict(books.instantiated), {}
     for number, layer in books.layers.items():
         if is_ghost_cheaper(layer):
@@ -125,7 +127,7 @@ def settle(books: Bookkeeping) -> Bookkeeping:
 
 
 def measure(books: Bookkeeping) -> GradientNorms:
-    """The squared norm of every record's gradient by every leaf: ghost norms where there is a layer."""
+    """The squared norm of each record's gradient, leaf by leaf: ghost norms where `books` holds a layer."""
     squares: list[Array] = []
     gradients: list[Array | None] = []
     usable = jnp.ones(books.losses.shape, bool)
@@ -144,7 +146,7 @@ def measure(books: Bookkeeping) -> GradientNorms:
 
 
 def instantiate(books: Bookkeeping) -> list[Float[Array, "batch ..."]]:
-    """Per-record gradients by every leaf."""
+    """Per-record gradients with respect to every leaf."""
     found = dict(books.gradients)
     for number, one in books.instantiated.items():
         found[number] = jax.vmap(one.product.arranged)(one.values)
@@ -155,7 +157,7 @@ def instantiate(books: Bookkeeping) -> list[Float[Array, "batch ..."]]:
 
 
 def is_ghost_cheaper(layer: Layer) -> bool:
-    """Whether positions² (inputs + channels) multiplications take less time than an instantiated gradient's memory."""
+    """Whether positions² (inputs + channels) multiplications are faster than the memory traffic of instantiation."""
     if _columns_shape(layer) is None:
         return False
     positions, inputs, channels = _sizes(layer)
@@ -170,23 +172,23 @@ def _columns_shape(layer: Layer) -> tuple[int, ...] | None:
 def _sizes(layer: Layer) -> tuple[int, int, int]:
     """Positions of all views of a record, inputs and channels."""
     shape = _columns_shape(layer)
-    assert shape is not None  # noqa: S101 asked before
+    assert shape is not None  # noqa: S101 checked by the caller
     return layer.x.shape[1] * shape[0], shape[1], layer.gradient.shape[-1]
 
 
 def _ghost(layer: Layer) -> Float[Array, " batch"]:
-    """Squared norms."""
+    """Squared ghost norms."""
     with float64():
-        # Columns in float64 too: where they are centred, their mean is rounded as the gradient's is.
+        # Columns in float64 too: if they are centred, their mean is rounded like the gradient's.
         x = layer.x.astype(jnp.float64)
-        columns: Array = jax.vmap(jax.vmap(layer.product.columns))(x)  # type: ignore[assignment] # asked before
+        columns: Array = jax.vmap(jax.vmap(layer.product.columns))(x)  # type: ignore[assignment] # the caller checks
         batch, channels = columns.shape[0], layer.gradient.shape[-1]
         columns = columns.reshape(batch, -1, columns.shape[-1])
         gradient = layer.gradient.reshape(batch, -1, channels).astype(jnp.float64)
         by_inputs = jnp.einsum("bpk,bqk->bpq", columns, columns)
         by_gradients = jnp.einsum("bpk,bqk->bpq", gradient, gradient)
         found = jnp.sum(by_inputs * by_gradients, axis=(1, 2))
-        # Before centring, columns hold each number of x so many times or less.
+        # Before centring, columns contain each number of x at most this many times.
         times = columns.shape[-1] // x.shape[-1]
         largest = times * _square(x) * _square(gradient)
         return jnp.maximum(found, LEAST_SHARE**2 * largest)
@@ -195,7 +197,7 @@ def _ghost(layer: Layer) -> Float[Array, " batch"]:
 def _weight_gradient(
     layer: Layer, weights: Float[Array, " batch"], usable: Bool[Array, " batch"]
 ) -> Float[Array, "..."]:
-    """That of all records as if they were views of one."""
+    """The weight gradient of all records, computed as if they were views of one."""
     gradient = _zeroed(layer.gradient, usable).astype(weights.dtype) * _column(weights, layer.gradient)
     x = _zeroed(layer.x, usable).astype(weights.dtype)
     views = math.prod(x.shape[:2])
@@ -207,7 +209,7 @@ def _weight_gradient(
 def _sum_of_rows(rows: Float[Array, "batch ..."]) -> Float[Array, "..."]:
     """The sum over the first axis, as a tree of additions of whole rows.
 
-    XLA on the CPU walks a reduction over the first axis against the order of the memory: six times as slow.
+    On the CPU, XLA reduces over the first axis against the memory order, which is six times as slow.
     """
     while len(rows) > _ADDED_AT_ONCE:
         each = len(rows) // _ADDED_AT_ONCE
@@ -221,7 +223,7 @@ def _square(values: Float[Array, "batch ..."]) -> Float[Array, " batch"]:
 
 
 def _zeroed(values: Float[Array, "batch ..."], usable: Bool[Array, " batch"]) -> Float[Array, "batch ..."]:
-    # Not by multiplication: zero times infinity is no number.
+    # Not by multiplication: zero times infinity is NaN.
     return jnp.where(_column(usable, values), values, jnp.zeros_like(values))
 
 

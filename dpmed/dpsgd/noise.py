@@ -1,7 +1,7 @@
 """Gaussian noise, once per step, from 256-bit keys.
 
-A release run draws its key from the operating system when the process starts and never stores it: who holds the key
-can subtract the noise. A seeded run derives the key from the seed, so that research is repeatable.
+A release run draws its key from the operating system when the process starts and never stores it: anyone who holds the
+key can subtract the noise. A seeded run derives the key from the seed, so that research is reproducible.
 """
 
 import hashlib
@@ -19,19 +19,19 @@ from dpmed.dpsgd.cipher import BLOCK_WORDS, KEY_WORDS, Keystream, keystream_bloc
 from dpmed.runtime.jit import Compiled, wait_for
 
 # Sums of several Gaussians hide the pattern of representable numbers that a single floating-point Gaussian leaves
-# behind and by which its seed bits could be told. Source: Holohan & Braghin (2021), "Secure random sampling in
+# behind, from which its seed bits could be inferred. Source: Holohan & Braghin (2021), "Secure random sampling in
 # differential privacy", section 3.
 DRAWS_PER_VALUE = 4
-# Words of one piece, 8 MB, are made by the host while the device turns those of the piece before into numbers. Bits of
-# seeded runs depend on it.
+# While the host generates the words of one piece, 8 MB, the device turns those of the previous piece into numbers. The
+# bits of seeded runs depend on this size.
 _PAIRS_PER_PIECE = 1 << 18
-# So many pieces of words may wait to be turned into numbers, on a device that is busy with gradients.
+# How many pieces of words may wait to be turned into numbers on a device that is busy with gradients.
 _WAITING_PIECES = 2
 
 
 @dataclass(frozen=True, eq=False)
 class NoiseKey:
-    """A 256-bit key. Its text form shows nothing of it.
+    """A 256-bit key. Its text form does not reveal it.
 
     Attributes:
         words: the key, `(8,)` uint32.
@@ -44,7 +44,7 @@ class NoiseKey:
 
 
 def key_of(secret: bytes) -> NoiseKey:
-    """The key made of 32 bytes."""
+    """The key that consists of these 32 bytes."""
     return NoiseKey(np.frombuffer(secret, dtype=np.uint32).copy())
 
 
@@ -54,7 +54,7 @@ def entropy_key() -> NoiseKey:
 
 
 def seeded_key(seed: int) -> NoiseKey:
-    """The key that belongs to `seed`, for repeatable research: anyone who knows the seed can remove the noise."""
+    """The key derived from `seed`, for reproducible research: anyone who knows the seed can remove the noise."""
     digest = hashlib.sha256(b"dpmed gaussian noise\0" + str(seed).encode()).digest()
     return key_of(digest)
 
@@ -65,19 +65,19 @@ def standard_normal(
     """At least `count` independent standard normal numbers, in pieces.
 
     Args:
-        key: for this purpose alone.
+        key: used for nothing else.
         draw: never used twice with one key and stream, in 0 .. 2^32 - 1.
         count: how many numbers are needed.
-        stream: tells apart what needs noise of its own within one draw, in 0 .. 2^32 - 1; the nonce of the ChaCha20
-            stream is (draw, stream, 0).
-        on_host: whether the words are made by the host, or by the device; None for the faster. They are the same.
+        stream: distinguishes separate uses of noise within one draw, in 0 .. 2^32 - 1; the nonce of the ChaCha20 stream
+            is (draw, stream, 0).
+        on_host: whether the host, not the device, generates the words; None for the faster one. The words are the same.
 
     Returns:
-        float32. Each is the scaled sum of `DRAWS_PER_VALUE` Box-Muller draws; they reach 6.66 standard deviations per
-        draw, 13.3 after summing. Floats are no reals, and accounting assumes real numbers (docs/pitfalls.md).
+        float32. Each is the scaled sum of `DRAWS_PER_VALUE` Box-Muller draws; each draw reaches 6.66 standard
+        deviations, the sum 13.3. Accounting assumes real numbers, which floats are not (docs/pitfalls.md).
 
     Raises:
-        ValueError: more than the stream holds.
+        ValueError: `count` is more than the stream holds.
 
     Source: Box & Muller (1958).
     """
@@ -92,18 +92,18 @@ def standard_normal(
         words = words_of(2 * DRAWS_PER_VALUE * taken)
         pieces.extend(_COMPILED_BOX_MULLER(words.reshape(DRAWS_PER_VALUE, 2, taken)))
         if on_host:
-            # Two results a piece.
+            # Each piece yields two results.
             wait_for(pieces[: -2 * _WAITING_PIECES][-1:])
     return pieces
 
 
 def is_made_by_host() -> bool:
-    """Whether the host makes the words of noise faster than the default device would and the bus would carry them."""
+    """Whether the host generates and transfers the words of noise faster than the default device generates them."""
     return jax.default_backend() == "cpu"
 
 
 def _words_of_device(key: NoiseKey, nonce: tuple[int, int, int]) -> Callable[[int], UInt32[Array, " _"]]:
-    """As `Keystream.words`, in whole blocks until the last call, as XLA computes them on the default device."""
+    """Like `Keystream.words`, but computed by XLA on the default device; only the last call may end within a block."""
     at = 0
 
     def words(count: int) -> UInt32[Array, " _"]:
@@ -120,7 +120,7 @@ def _words_of_device(key: NoiseKey, nonce: tuple[int, int, int]) -> Callable[[in
 
 @cache
 def _compiled_blocks(blocks: int) -> Compiled:
-    # Of a whole piece, and of the last one: two sizes for each size of a model.
+    # For a whole piece and for the last one: two sizes for each size of model.
     return Compiled(partial(keystream_blocks, blocks=blocks))
 
 
@@ -131,7 +131,7 @@ def shaped_like(
 
     Args:
         tree: gives structure, shapes and types.
-        normal: pieces of `standard_normal`, as many numbers as `tree` has or more.
+        normal: pieces of `standard_normal`, with at least as many numbers as `tree`.
         std: standard deviation σ·C, in the gradient's unit.
     """
     leaves, structure = jax.tree.flatten(tree)
@@ -152,27 +152,27 @@ def gaussian_like(
 
 
 def smallest_noise_multiplier(most_records: int) -> float:
-    """The smallest σ at which the noise of a step is what accounting says, beside the largest sum there can be.
+    """The smallest σ at which a step's noise is what accounting assumes, even next to the largest possible sum.
 
-    Accounting is of S + N in real numbers, S the sum and N the noise. S has its sensitivity as it stands in the
-    computer, in float64 (`dpmed.dpsgd.clipped_sum`). S + N is rounded: to float64 when added and when divided by the
-    public batch size, then once to float32. Each of these is a function of the one number S + N alone, that is
-    post-processing, at any σ. A sum that was rounded to float32 *before* noise was added would be another matter: S
-    itself would then move by more than C.
+    Accounting is about S + N in real numbers, where S is the sum and N the noise. The sensitivity holds for S as the
+    computer stores it, in float64 (`dpmed.dpsgd.clipped_sum`). S + N is rounded: to float64 when added and when divided
+    by the public batch size, then once to float32. Each of these is a function of S + N alone, hence post-processing,
+    at any σ. Rounding the sum to float32 *before* noise is added would be another matter: S itself would then move by
+    more than C.
 
-    What would be lost at extreme ε is N itself. An entry of S is at most n C, next to which float64 numbers are at most
-    2⁻⁵² n C apart; where N is smaller than that, the entry shows none. Asked for are 2¹⁰ such steps within σ C, so that
-    noise has its own shape in every entry. Weights are float32: that they show only the leading digits of S + N, and
-    at ε = 10¹⁵ often none of N's, is rounding of the mechanism's result and takes nothing from it.
+    What would be lost at extreme ε is N itself. An entry of S is at most n C, near which float64 numbers are at most
+    2⁻⁵² n C apart; if N is smaller than that, the entry shows none of it. So 2¹⁰ such steps are required within σ C,
+    which keeps the shape of the noise in every entry. Weights are float32, so they show only the leading digits of S +
+    N, and at ε = 10¹⁵ often none of N's: that is rounding of the mechanism's result and does not weaken it.
 
     Args:
-        most_records: n, which no batch exceeds.
+        most_records: n, which no batch size exceeds.
     """
     return 2.0**10 * 2.0**-52 * most_records
 
 
 def size_of(tree: PyTree[Float[Array, "..."]]) -> int:
-    """Numbers in all leaves."""
+    """Number of values in all leaves."""
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
@@ -194,8 +194,8 @@ def _box_muller(
 def _on_circle(words: UInt32[Array, "..."]) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
     """Cosine and sine of 2π word / 2^32, within 2e-7.
 
-    The word is split exactly into quarter turns and a rest of at most an eighth, of which Taylor's polynomials suffice:
-    the general functions spend most of their time on reducing angles that may be large.
+    The word is split exactly into quarter turns and a remainder of at most an eighth, for which Taylor polynomials
+    suffice: the general functions spend most of their time on reducing angles that may be large.
     """
     quarter = (words + jnp.uint32(1 << 29)) >> jnp.uint32(30)
     rest = jax.lax.bitcast_convert_type(words - (quarter << jnp.uint32(30)), jnp.int32)

@@ -1,10 +1,11 @@
 """Which records join a step.
 
-Poisson sampling: every record joins every step independently with the sampling rate, so batches vary in size and may
-be empty. That independence is what the accounting of amplification by sampling rests on (Abadi et al., 2016; Mironov
-et al., 2019); shuffled batches of a fixed size do not have it and are offered only to runs without privacy.
+Poisson sampling: every record joins every step independently, with the sampling rate as its probability, so batches
+vary in size and may be empty. The accounting of amplification by sampling rests on that independence (Abadi et al.,
+2016; Mironov et al., 2019); shuffled batches of a fixed size lack it and are offered only to runs without privacy.
 
-Whoever knows who took part has lost the amplification for them, so a release run draws from the operating system.
+Amplification does not protect against anyone who knows which records took part, so a release run draws from the
+operating system's entropy.
 """
 
 import hashlib
@@ -24,10 +25,10 @@ _CHUNK = 1 << 20
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Gives the records of a step."""
+    """Draws the records of a step."""
 
     def draw(self, step: int) -> Int[np.ndarray, " record"]:
-        """Record numbers of step `step`, counted from 0, in increasing order."""
+        """Record numbers of step `step`, counted from 0, in ascending order."""
         ...
 
 
@@ -40,8 +41,9 @@ class PoissonSampler:
         sampling_rate: in (0, 1]. Realised as floor(rate·2^64)/2^64, never above the rate.
         source: the operating system's entropy, or the seed.
         seed: used by the source `seeded` only; draws are then a function of seed and step.
-        key: used by the source `os-entropy` only, where several processes must draw alike: 32 secret bytes
-            of the operating system's entropy, of which ChaCha20 makes the words. With one key no step is drawn anew.
+        key: used by the source `os-entropy` only, if several processes must draw the same records: 32 secret bytes of
+            the operating system's entropy, from which ChaCha20 generates the words. With the same key, a step is not
+            drawn anew.
     """
 
     population: int
@@ -57,7 +59,7 @@ class PoissonSampler:
             raise ValueError(f"Expected {self.sampling_rate=} in (0, 1].")
 
     def draw(self, step: int) -> Int[np.ndarray, " record"]:
-        """The records of one step; each call with the source `os-entropy` and no key draws anew."""
+        """The records of one step; with the source `os-entropy` and no key, each call draws anew."""
         if self.sampling_rate == 1.0:
             return np.arange(self.population)
         threshold = np.uint64(int(self.sampling_rate * 2.0**64))
@@ -84,11 +86,11 @@ class PoissonSampler:
 
 @dataclass(frozen=True)
 class ShuffledSampler:
-    """Batches of one size without replacement, reshuffled every epoch: for runs without privacy only.
+    """Batches of a fixed size without replacement, reshuffled every epoch: for runs without privacy only.
 
     Attributes:
         population: number of records.
-        batch_size: records per step, at most `population`; the rest of an epoch that fills no batch is left out.
+        batch_size: records per step, at most `population`; an incomplete last batch of an epoch is left out.
         seed: fixes the order.
     """
 

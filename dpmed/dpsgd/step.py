@@ -1,8 +1,9 @@
 """One training step, with and without privacy: the only place where gradients, clipping and noise meet.
 
-A step is `begin`, then `accumulate` for each microbatch, then `update`; `prepare` before them lets noise be made in the
-meantime. Microbatches are fed from the host, not by `lax.scan`, inside which XLA on the CPU runs convolutions on one
-thread; the accumulator's gradients are donated, so the memory of a step does not grow with the expected batch size.
+A step is `begin`, then `accumulate` for each microbatch, then `update`; `prepare` before them lets noise be generated
+in the meantime. Microbatches are fed from the host, not by `lax.scan`, inside which XLA runs convolutions on a single
+thread on the CPU; the accumulator's gradients are donated, so the memory of a step does not grow with the expected
+batch size.
 """
 
 from collections.abc import Callable
@@ -31,23 +32,23 @@ Parameters = PyTree[Float[Array, "..."]]
 Batch = PyTree[Shaped[ArrayLike, "batch ..."]]
 Shapes = PyTree[jax.ShapeDtypeStruct]
 Mask = Bool[Array, " batch"] | Bool[np.ndarray, " batch"]
-# Trainable leaves, everything else of the model, one record -> the record's loss.
+# Trainable leaves, the rest of the model, one record -> the record's loss.
 PrivateLoss = Callable[[Parameters, PyTree, PyTree[Array]], Float[Array, ""]]
-# Trainable leaves, everything else, a microbatch of records, its mask -> (sum of losses, everything else anew).
+# Trainable leaves, the rest of the model, a microbatch of records, its mask -> (sum of losses, the updated rest).
 BatchLoss = Callable[[Parameters, PyTree, PyTree[Array], Bool[Array, " batch"]], tuple[Float[Array, ""], PyTree]]
-# Standard normal numbers for the gradients, from stream 0 of a draw, and from stream 1 for the count that moves the
-# clipping norm.
+# Standard normal numbers for the gradients, from stream 0 of a draw, and for the count that adapts the clipping norm,
+# from stream 1.
 Normal = tuple[list[Float[Array, " _"]], list[Float[Array, " _"]]]
 
 
 class StepState(eqx.Module):
-    """What a step changes.
+    """What a step updates.
 
     Attributes:
         trainable: the leaves that are trained, float32.
         rest: all other leaves of the model, such as frozen weights and running statistics.
         optimizer: optax's state.
-        clipping_norm: C of the next step where it moves, made of noisy counts only; None where it is constant.
+        clipping_norm: C of the next step if it varies, computed from noisy counts only; None if it is constant.
     """
 
     trainable: Parameters
@@ -61,10 +62,10 @@ class Accumulated(eqx.Module):
 
     Attributes:
         gradients: clipped when private, in float64; plain otherwise.
-        loss: sum of the records' losses, not private.
-        records: how many records took part, not private.
-        rejected: how many of them had a gradient that was not finite, not private.
-        clipped: how many of them were scaled down, not private.
+        loss: sum of the records' losses; not private.
+        records: how many records took part; not private.
+        rejected: how many of them had a non-finite gradient; not private.
+        clipped: how many of them were scaled down; not private.
         sensitivity: adding or removing one record moves `gradients` by at most this in L2 norm; None without privacy.
     """
 
@@ -79,7 +80,7 @@ class Accumulated(eqx.Module):
     def surplus(self) -> Float[Array, ""]:
         """Σ (b - 1/2) over the records, b = 1 for those that were neither scaled down nor rejected; not private.
 
-        One record more or less moves it by 1/2. Twice the sum is a whole number, so that it is exact up to 2^24.
+        One record more or less moves it by 1/2. Twice the sum is an integer, so it is exact up to 2^24.
         """
         twice = self.records - 2 * (self.rejected + self.clipped)
         return twice.astype(jnp.float32) / 2
@@ -87,10 +88,10 @@ class Accumulated(eqx.Module):
 
 @runtime_checkable
 class Step(Protocol):
-    """A step, private or not; the training loop does not tell them apart."""
+    """A step, private or not; the training loop treats both alike."""
 
     def prepare(self, state: StepState, *, draw: int) -> None:
-        """Begin what `update` will need for this draw besides the sum; to be called once the draw is on record."""
+        """Begin what `update` will need for this draw besides the sum; called only after the draw is on record."""
         ...
 
     def begin(self, state: StepState) -> Accumulated:
@@ -100,20 +101,20 @@ class Step(Protocol):
     def accumulate(
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
-        """Add a microbatch; the gradients of `total` are used up, so that its counts tell when it is there."""
+        """Add a microbatch; the gradients of `total` are used up, so only its counts can be waited for."""
         ...
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
-        """Move the trainable leaves by the accumulated gradient; `state` is used up."""
+        """Update the trainable leaves with the accumulated gradient; `state` is used up."""
         ...
 
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
-        """Bytes that `accumulate` needs on the device for such a microbatch, by XLA's own analysis; nothing is run."""
+        """Bytes that `accumulate` needs on the device for such a microbatch, by XLA's own analysis; nothing runs."""
         ...
 
 
 class _Sums(eqx.Module):
-    """What a microbatch adds; the same fields as `Accumulated`, but for what is no sum."""
+    """What a microbatch adds: those fields of `Accumulated` that are sums."""
 
     gradients: Parameters
     loss: Float[Array, ""]
@@ -127,14 +128,14 @@ class PrivateStep:
 
     Args:
         loss: the loss of one record.
-        clipping: the bound of a record's gradient.
-        noise_multiplier: σ ≥ 0, of all that a step releases; the standard deviation of the noise on the sum is σ, or
-            what clipping makes of it to leave room for its counts, times the sum's sensitivity.
-        expected_batch_size: what the noisy sum is divided by. It is a public constant; the realised size is private.
+        clipping: bounds each record's gradient.
+        noise_multiplier: σ ≥ 0, for all that a step releases; the noise on the sum has a standard deviation of σ,
+            increased if clipping also releases counts, times the sum's sensitivity.
+        expected_batch_size: the divisor of the noisy sum. It is a public constant; the realised size is private.
         optimizer: optax's transformation.
-        key: of the noise.
-        most_records: what no batch exceeds, such as the number N of training records; a public number.
-        devices: that share the records; None for the default device alone.
+        key: the key of the noise.
+        most_records: an upper limit on batch sizes, such as the number N of training records; a public number.
+        devices: devices that share the records; None for the default device alone.
 
     Raises:
         RunError: the device has no float64 arithmetic.
@@ -166,11 +167,11 @@ class PrivateStep:
         self._update = Compiled(update, donate=0)
 
     def prepare(self, state: StepState, *, draw: int) -> None:
-        """Begin to make the noise of draw number `draw` in the background, where the host makes it."""
+        """Begin to generate the noise of draw number `draw` in the background, if the host generates it."""
         self._noise.begin(draw, _noise_sizes(state))
 
     def begin(self, state: StepState) -> Accumulated:
-        """An empty accumulator; an empty batch is updated with it as it is: pure noise, and a step that counts."""
+        """An empty accumulator; an empty batch is updated with it unchanged: pure noise, in a step that counts."""
         return self._begin(state.trainable, state.clipping_norm)
 
     def accumulate(
@@ -190,7 +191,7 @@ class PrivateStep:
         return self._accumulate.lower(_without_optimizer(state), *_split(self.begin(state)), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
-        """Add the noise of draw number `draw`, which must never be used twice with one key, and move."""
+        """Add the noise of draw number `draw`, which must never be used twice with one key, and update."""
         for_gradients, for_count = self._noise.take(draw, _noise_sizes(state))
         return self._update(state, total, (for_gradients, for_count))
 
@@ -201,9 +202,9 @@ class PlainStep:
     Args:
         loss: the summed loss of a microbatch; the model's running statistics may change.
         optimizer: optax's transformation.
-        devices: that share the records; None for the default device alone. Devices of one process leave a microbatch
-            to the first of them if they do not divide it, and those of several processes fill it up: batch norm would
-            see that, so that the caller must not let it happen.
+        devices: devices that share the records; None for the default device alone. If their number does not divide a
+            microbatch, devices of one process leave it to the first of them, and those of several processes pad it:
+            batch norm would see the padding, so the caller must prevent it.
     """
 
     def __init__(
@@ -215,7 +216,7 @@ class PlainStep:
         self._update = Compiled(partial(_mean_update, optimizer), donate=0)
 
     def prepare(self, state: StepState, *, draw: int) -> None:
-        """Nothing: there is no noise."""
+        """Do nothing: there is no noise."""
         del state, draw
 
     def begin(self, state: StepState) -> Accumulated:
@@ -227,7 +228,7 @@ class PlainStep:
     ) -> tuple[StepState, Accumulated]:
         """Add the gradient of a microbatch."""
         if self._devices is not None and (self._devices.has_others or len(mask) % self._devices.count == 0):
-            # The compiler divides the work, so that batch norm still sees all records.
+            # The compiler divides the work, so batch norm still sees all records.
             records, mask = self._devices.split((records, mask))
         rest, total = self._accumulate(state.trainable, state.rest, *_split(total), records, mask)
         return replace(state, rest=rest), total
@@ -241,13 +242,13 @@ class PlainStep:
         return self._accumulate.lower(state.trainable, state.rest, *_split(self.begin(state)), records, mask)
 
     def update(self, state: StepState, total: Accumulated, *, draw: int) -> StepState:
-        """Move by the mean gradient."""
+        """Update with the mean gradient."""
         del draw
         return self._update(state, total)
 
 
 def _noise_sizes(state: StepState) -> tuple[int, int]:
-    # No number for the count where the clipping norm is constant: then nothing else is released.
+    # No numbers for the count if the clipping norm is constant: then nothing else is released.
     return size_of(state.trainable), size_of(state.clipping_norm)
 
 
@@ -262,7 +263,7 @@ def _without_optimizer(state: StepState) -> StepState:
 
 
 def _split(total: Accumulated) -> tuple[Parameters, Accumulated]:
-    """Gradients, whose memory the next sum takes, and all else, which can be waited for and read when it has."""
+    """The gradients, whose memory the next sum reuses, and the rest, which can be waited for and read afterwards."""
     return total.gradients, replace(total, gradients=None)
 
 
@@ -286,7 +287,7 @@ def _contribute(
     records: PyTree[Array],
     mask: Bool[Array, " batch"],
 ) -> tuple[_Sums, Float[Array, ""]]:
-    """What the records add to the sums of a step, and the sensitivity of these."""
+    """What the records add to the sums of a step, and the sensitivity of these sums."""
     books = bookkeeping_pass(
         lambda leaves, record, rest: loss(leaves, rest, record), state.trainable, records, state.rest
     )

@@ -1,1 +1,1 @@
-"""A training, settled before its first step: data, model, budget, and what it begins with."""
+"""Everything about a training that is settled before its first step: data, model, budget, initial state."""

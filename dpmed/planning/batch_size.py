@@ -1,4 +1,4 @@
-"""From config and number of records to the budget, and what is said of a batch that is larger than the training set."""
+"""From config and number of records to the budget, and the error if a batch is larger than the training set."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +10,7 @@ from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget
 
 
 def budget_request(config: Config, train_size: int) -> BudgetRequest | None:
-    """What the config asks of `train_size` records; None without privacy."""
+    """The budget that the config requests for `train_size` records; None without privacy."""
     privacy = config.privacy
     if privacy is None:
         return None
@@ -30,7 +30,7 @@ def budget_request(config: Config, train_size: int) -> BudgetRequest | None:
 
 
 def solve(config: Config, train_size: int) -> Budget | None:
-    """The budget of `train_size` records; None without privacy.
+    """The budget for `train_size` records; None without privacy.
 
     Raises:
         InputError: it cannot be met; the message names the key.
@@ -42,7 +42,7 @@ def solve(config: Config, train_size: int) -> Budget | None:
 
 @contextmanager
 def naming_keys() -> Iterator[None]:
-    """Errors of a budget's request name the keys of the config that it was made of."""
+    """Makes errors about a budget request name the corresponding keys of the config."""
     with renaming(
         epsilon="privacy.epsilon",
         delta="privacy.delta",
@@ -56,7 +56,7 @@ def check_batch_size(config: Config, train_size: int) -> None:
     """Check that a batch is not larger than the training set.
 
     Raises:
-        InputError: it is; the remedy is what published rules suggest, where ε (or a risk) is to be met.
+        InputError: it is; the remedy states what published rules suggest if the config sets ε (or a risk).
     """
     batch_size = config.training.batch_size
     if batch_size > train_size:
@@ -74,9 +74,9 @@ def _suggestion(config: Config, train_size: int) -> str:
     try:
         sizes = advised_sizes(request)
     except InputError:
-        # Another fault is reported once this one is mended.
+        # The other fault is reported once this one is fixed.
         return ""
     return (
-        f"; published rules suggest about training.batch_size = {sizes.batch_size} with training.epochs = "
-        f"{sizes.epochs} for so many, σ = {sizes.budget.noise_multiplier:.3g}"
+        f"; for this many, published rules suggest about training.batch_size = {sizes.batch_size} with training.epochs "
+        f"= {sizes.epochs}, at σ = {sizes.budget.noise_multiplier:.3g}"
     )

@@ -1,4 +1,4 @@
-"""From config and budget to the clipping of a training, and what plan and ledger say of it."""
+"""From config and budget to the clipping of a training, and what plan and ledger say about it."""
 
 from dpmed.config.privacy import AdaptiveClippingConfig, AutomaticClippingConfig, PerLayerClippingConfig, PrivacyConfig
 from dpmed.dpsgd.clipping import AdaptiveClipping, AutomaticClipping, Clipping, FlatClipping, PerLayerClipping
@@ -11,10 +11,10 @@ _COUNT_NOISE = 1 / 20
 
 
 def build_clipping(privacy: PrivacyConfig, budget: Budget) -> Clipping:
-    """The clipping that the config asks for.
+    """The clipping that the config describes.
 
     Raises:
-        InputError: the noise on adaptive clipping's counts leaves nothing of the budget for gradients.
+        InputError: the counts of adaptive clipping leave nothing of the budget for gradients.
     """
     norm, asked = budget.clipping_norm, privacy.clipping
     if isinstance(asked, AutomaticClippingConfig):
@@ -25,57 +25,57 @@ def build_clipping(privacy: PrivacyConfig, budget: Budget) -> Clipping:
 
 
 def count_noise(clipping: Clipping) -> float | None:
-    """σ_b of the counts that a step releases, in records; None where it releases none."""
+    """σ_b of the counts that a step releases, in records; None if it releases none."""
     return clipping.count_noise if isinstance(clipping, AdaptiveClipping) else None
 
 
 def describe_clipping(privacy: PrivacyConfig, clipping: Clipping, budget: Budget) -> str:
-    """What the plan says."""
+    """The plan's line about clipping."""
     if not isinstance(clipping, AdaptiveClipping):
         return f"{privacy.clipping.name}, norm {clipping.clipping_norm:g}"
     return (
-        f"adaptive, norm {clipping.clipping_norm:g} at first, then moved towards the {clipping.quantile:g} quantile; "
+        f"adaptive, initial norm {clipping.clipping_norm:g}, adapted to the {clipping.quantile:g} quantile; "
         f"counts with noise {clipping.count_noise:g}, which leaves gradients "
         f"σ = {clipping.gradient_noise(budget.noise_multiplier):.4g}"
     )
 
 
 def clipping_notes(clipping: Clipping, budget: Budget) -> tuple[str, ...]:
-    """What the ledger says beyond the clipping's name."""
+    """What the ledger says about clipping besides its name."""
     if not isinstance(clipping, AdaptiveClipping):
         return ()
     noise = clipping.gradient_noise(budget.noise_multiplier)
     return (
-        f"The clipping norm moves during training, from {clipping.clipping_norm:g}, after counts of gradients within "
-        f"it that are released with Gaussian noise of {clipping.count_noise:g} (sensitivity 1/2). Their share is "
-        f"inside ε: gradients have noise of {noise:.6g} times the clipping norm of "
+        f"The clipping norm is adapted during training, starting at {clipping.clipping_norm:g}, from counts of the "
+        f"gradients within it, which are released with Gaussian noise of {clipping.count_noise:g} (sensitivity 1/2). "
+        f"ε includes their cost: gradients have noise of {noise:.6g} times the clipping norm of "
         f"their step, and both together cost what noise_multiplier = {budget.noise_multiplier:.6g} costs (Andrew et "
         "al., 2021, Theorem 1).",
     )
 
 
 def require_noise(privacy: PrivacyConfig, budget: Budget) -> None:
-    """Check that the noise of a run that may be released is there beside the sum it is added to.
+    """Check that the noise of a run that may be released is not lost to rounding next to the sum.
 
     Raises:
-        InputError: σ is too small for float64 arithmetic; a seeded run, of which nothing may be released, goes on.
+        InputError: σ is too small for float64 arithmetic; seeded runs, which must not be released, are allowed.
     """
     least = smallest_noise_multiplier(budget.train_size)
     if privacy.noise_source == "os-entropy" and budget.noise_multiplier < least:
         raise InputError(
-            f"ε = {budget.epsilon:.4g} asks for noise of σ = {budget.noise_multiplier:.3g}; beside a sum of up to "
-            f"{budget.train_size} gradients float64 arithmetic needs {least:.3g}, or entries carry no noise",
+            f"ε = {budget.epsilon:.4g} requires noise of only σ = {budget.noise_multiplier:.3g}; next to a sum of up "
+            f"to {budget.train_size} gradients, float64 arithmetic needs {least:.3g}, or entries carry no noise",
             where="privacy.epsilon",
             remedy='Choose a smaller ε, or set privacy.noise_source = "seeded" for a simulation that is not released.',
         )
 
 
 def noise_notes(budget: Budget) -> tuple[str, ...]:
-    """What the ledger says of noise that arithmetic swallows."""
+    """What the ledger says about noise that is lost to rounding."""
     if budget.noise_multiplier >= smallest_noise_multiplier(budget.train_size):
         return ()
     return (
-        f"Noise of σ = {budget.noise_multiplier:.3g} is below what float64 arithmetic resolves beside a sum of up to "
+        f"Noise of σ = {budget.noise_multiplier:.3g} is below what float64 arithmetic resolves next to a sum of up to "
         f"{budget.train_size} gradients: entries of the sum may carry none, and the run simulates training without "
         "noise.",
     )

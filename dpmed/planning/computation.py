@@ -1,7 +1,7 @@
-"""What computes in a training: made of a plan and secrets, and knowing neither files nor the command line.
+"""The computing parts of a training, built from a plan and secrets; they know neither files nor the command line.
 
-`dpmed train` runs it in a folder; an audit or an attack runs the same on records or with secrets of its own, by
-`build_computation` on another plan, or with another step by `build_step` and `dataclasses.replace`.
+`dpmed train` runs them in a folder. An audit or an attack runs the same parts on its own records or with its own
+secrets, by `build_computation` on another plan, or with another step, by `build_step` and `dataclasses.replace`.
 """
 
 from dataclasses import dataclass
@@ -37,19 +37,19 @@ from dpmed.training.validation_monitor import ValidationMonitor, build_monitor
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Computation:
-    """The parts of a training; nothing is compiled before it is first used.
+    """The parts of a training; nothing is compiled before its first use.
 
     Attributes:
         plan: what is trained.
         objective: what training minimises.
-        initial: weights and optimizer before the first step; never used up, since `begin` copies it.
-        step: of the training.
-        sampler: gives each step's records.
-        record_keys: for each record the key of its augmentation and drop-out.
-        evaluator: of the objective, on samples of the plan's data set.
+        initial: weights and optimizer before the first step; never used up, since `begin` copies them.
+        step: the step of the training.
+        sampler: draws each step's records.
+        record_keys: for each record, the key of its augmentation and dropout.
+        evaluator: evaluates the objective on samples of the plan's data set.
         monitor: draws conclusions from validation scores.
-        devices: that share the work; None for one.
-        processes: that train together.
+        devices: devices that share the work; None for one.
+        processes: processes that train together.
     """
 
     plan: Plan
@@ -64,37 +64,37 @@ class Computation:
     processes: Processes
 
     def begin(self, microbatch: int) -> RunState:
-        """A run before its first step, in memory of its own: steps use up the state that they are given."""
+        """A run before its first step, in its own memory, since steps use up the state that they are given."""
         state = self.copy(self.initial)
         ema = None if self.plan.config.training.ema_decay is None else self.copy(state.trainable)
-        # Always there when it may be needed, so that checkpoints of one run have one shape.
+        # Always present if it may be needed, so that all checkpoints of a run have the same structure.
         best = self.copy((state.trainable, state.rest)) if self.monitor.keeps_best else None
         return RunState(state=state, ema=ema, best=best, step=0, draws=0, microbatch=microbatch)
 
     def copy(self, tree: PyTree) -> PyTree:
-        """The tree in memory of its own, on all devices that take part."""
+        """The tree in its own memory, on all participating devices."""
         return _copied(tree) if self.devices is None else self.devices.copy(tree)
 
     def fitting_microbatch(self) -> int:
-        """The largest of the plan's microbatches that fits into every process's memory; compiles to find out."""
+        """The largest of the plan's microbatches that fits into every process's memory; compiles programs."""
         memory = self.processes.smallest(usable_memory())
         return choose_microbatch(self.plan, self.step, self.initial, memory=memory)
 
     def step_memory(self, microbatch: int) -> int:
-        """Bytes that a step with this microbatch needs on a device, by XLA's own analysis; nothing is trained."""
+        """Bytes that a step with this microbatch needs on a device, according to XLA; nothing is trained."""
         return step_memory(self.plan, self.step, self.initial, microbatch)
 
     def loader(self, microbatch: int) -> Loader:
         """The training records in microbatches of this size.
 
         Raises:
-            InputError: batch norm would see the rows that fill up a microbatch, which are no records.
+            InputError: batch norm would see the rows that pad a microbatch, which are not records.
         """
         plan, processes = self.plan, self.processes
         has_batch_norm = bool(jax.tree.leaves(self.initial.rest.state))
         if processes.world_size > 1 and has_batch_norm and microbatch % jax.device_count():
             raise InputError(
-                f"is {microbatch}, which is not a multiple of the {jax.device_count()} devices: batch norm needs that",
+                f"is {microbatch}, not a multiple of the {jax.device_count()} devices, as batch norm requires",
                 where="training.batch_size",
                 remedy="Choose a multiple of the number of devices, or a model with group norm.",
             )
@@ -108,13 +108,13 @@ class Computation:
         )
 
     def smaller_loader(self, loader: Loader) -> Loader:
-        """The next smaller of the plan's loaders, for the rest of a run that has run out of memory.
+        """The loader of the plan's next smaller microbatch, for the rest of a run that has run out of memory.
 
         Raises:
-            RunError: there is none, or other processes would not know of it.
+            RunError: there is none, or other processes would not know about it.
         """
         if self.processes.world_size > 1:
-            # The others may have had memory enough, and wait for a sum that will not come.
+            # The others may have had enough memory, and would wait for a sum that never arrives.
             raise RunError(
                 f"out of memory in one process, with {loader.microbatch} records at once in all of them",
                 remedy="Start again with a smaller training.microbatch.",
@@ -128,7 +128,7 @@ class Computation:
         return self.loader(smaller)
 
     def parts(self, microbatch: int) -> Parts:
-        """What the training loop needs."""
+        """The constant parts for the training loop."""
         plan, config = self.plan, self.plan.config
         budget = plan.budget
         return Parts(
@@ -145,32 +145,32 @@ class Computation:
         )
 
     def is_over(self, run: RunState) -> bool:
-        """Whether nothing is left to train, because all draws are spent or early stopping has ended the run."""
+        """Whether training is over, because all draws are used up or early stopping has ended the run."""
         return run.draws >= self.plan.steps or has_stopped(run.watched)
 
     def validate(self, state: StepState, ema: PyTree | None) -> dict[str, float]:
-        """Scores of the validation split, the same in all processes."""
+        """Scores on the validation split, the same in all processes."""
         trainable = state.trainable if ema is None else ema
         result = self.evaluator(trainable, state.rest, self.plan.split.validation)
         info, names = self.plan.dataset.info, self.plan.config.evaluation.metrics
         scores = evaluate(names, result.predictions, result.targets, task=info.task, class_names=info.output_names)
-        # The first one's: on them depends what is done next, and another machine may round otherwise.
+        # Those of the first process: what happens next depends on them, and other machines may round differently.
         scores = self.processes.first({"loss": float(result.losses.mean()), **scores})
         return {name: float(score) for name, score in scores.items()}
 
     def final_weights(self, run: RunState) -> tuple[PyTree, NonTrainable]:
-        """The trained leaves and all others that a run ends with: the best, or the averaged, or the last."""
+        """The trained leaves (the best, the averaged or the last) and all others at the end of a run."""
         if run.best is not None:
             return run.best
         return (run.state.trainable if run.ema is None else run.ema), run.state.rest
 
     def final_model(self, run: RunState) -> tuple[PyTree, PyTree]:
-        """The model with its final weights, and its running statistics: what `model.eqx` holds."""
+        """The model with its final weights, and its running statistics: the content of `model.eqx`."""
         trainable, rest = self.final_weights(run)
         return eqx.combine(trainable, rest.frozen, self.objective.static), rest.state
 
     def test(self, run: RunState, progress: Progress) -> Predictions:
-        """What the final weights say of the test split; in all processes."""
+        """Predictions of the final weights for the test split; in all processes."""
         numbers = self.plan.split.test
         with progress.task("testing", total=len(numbers), unit="samples") as task:
             return self.evaluator(*self.final_weights(run), numbers, advance=task.advance)
@@ -178,7 +178,7 @@ class Computation:
 
 @jax.jit
 def _copied(tree: PyTree) -> PyTree:
-    """In one program: a copy of each array by itself compiles one for each shape."""
+    """In one program: copying each array separately would compile one for each shape."""
     return jax.tree.map(jnp.copy, tree)
 
 
@@ -189,10 +189,10 @@ def build_computation(
 
     Args:
         plan: what is trained.
-        secrets: of this run, and of no other: noise that two runs share can be taken out.
-        processes: that train together.
-        features: shows how features are computed, where the training may go by them (`dpmed.planning.features`); None
-            for a training on images in any case. Several processes train on images.
+        secrets: used for this run and no other: noise that two runs share can be subtracted.
+        processes: processes that train together.
+        features: shows the computation of features if the training may use them (`dpmed.planning.features`); None
+            always trains on images, as several processes do.
 
     Raises:
         InputError: loss, augmentation and data do not go together.
@@ -234,12 +234,12 @@ def build_step(
 
     Args:
         plan: with or without privacy.
-        objective: of the plan.
-        optimizer: of the plan.
-        secrets: of the run.
-        devices: that share the records; None for the default device alone.
-        record_loss: what a private step takes each record's gradient of, in place of the objective's own loss; an
-            audit adds its canaries here. It is clipped like any other.
+        objective: the plan's objective.
+        optimizer: the plan's optimizer.
+        secrets: secrets of the run.
+        devices: devices that share the records; None for the default device alone.
+        record_loss: the loss whose per-record gradients a private step computes, instead of the objective's own; an
+            audit adds its canaries here. Its gradients are clipped like any others.
     """
     budget, clipping = plan.budget, plan.clipping
     if budget is None or clipping is None:

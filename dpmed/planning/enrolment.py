@@ -1,4 +1,4 @@
-"""A run of a plan and its cohort: it enters before its first step, and enters what it has spent when it ends."""
+"""A run and its cohort: it is entered before its first step, and what it has spent when it ends."""
 
 import hashlib
 import os
@@ -17,19 +17,19 @@ from dpmed.privacy.cohort import Cohort, Entry, Snapshot, Status
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.spending import require_within
 
-# Written before the entry is: a run that was killed in between finds its token, and enters under it.
+# Written before the entry: a run that was killed in between finds its token and uses it for its entry.
 ENTRY_FILE = "cohort.json"
 
 
 def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
-    """Enter runs, all or none, into their cohort file; those that stand there already count as planned again.
+    """Enter runs, all or none, in their cohort file; those that are already in it count as planned again.
 
     Args:
         plans: each run's plan and the folder in which it keeps what a resume needs. Runs whose config names no cohort
-            are passed over.
+            are skipped.
 
     Raises:
-        InputError: a unit would pass the limit, or the file is of another unit of privacy. Nothing is left behind.
+        InputError: a unit would exceed the limit, or the file has another unit of privacy. Nothing is left behind.
         RunError: the file cannot be written.
     """
     entered = [(plan, folder, found) for plan, folder in plans if (found := _with_cohort(plan)) is not None]
@@ -37,7 +37,7 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
         return
     _, _, (path, first) = entered[0]
     if any(other != path for _, _, (other, _) in entered):
-        raise InputError("runs of one call enter one cohort file", where="privacy.cohort")
+        raise InputError("all runs of one call must use the same cohort file", where="privacy.cohort")
     fresh = [folder for _, folder, _ in entered if not (folder / ENTRY_FILE).is_file()]
     try:
         with Cohort(path, create=(first.unit, first.delta)) as cohort:
@@ -47,7 +47,7 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
     except DpmedError:
         for folder in fresh:
             remove_if_possible(folder / ENTRY_FILE)
-            with suppress(OSError):  # not empty, or never made
+            with suppress(OSError):  # not empty, or never created
                 folder.rmdir()
         raise
 
@@ -56,7 +56,7 @@ def settle(plan: Plan, folder: Path, *, steps: int, status: Status) -> None:
     """Enter what a run has spent, if its config names a cohort.
 
     Args:
-        plan: of the run.
+        plan: the run's plan.
         folder: as for `enrol`.
         steps: draws made.
         status: `stopped` or `finished`.
@@ -73,7 +73,7 @@ def _with_cohort(plan: Plan) -> tuple[Path, PrivacyConfig] | None:
 
 
 def unit_names(plan: Plan) -> list[str]:
-    """A name for the unit of each record: what the data set calls it, or a digest of its content."""
+    """A name for the unit of each record: its name in the data set, or a digest of its content."""
     dataset = plan.dataset
     if plan.facts.unit != "image":
         return [dataset.groups[int(samples[0])] for samples in plan.members]
@@ -118,13 +118,13 @@ def _token(folder: Path) -> str:
 def _require_same_cohort(cohort: Cohort, plan: Plan, privacy: PrivacyConfig) -> None:
     if cohort.unit != plan.facts.unit:
         raise InputError(
-            f"counts what each {cohort.unit} has spent, and this run protects each {plan.facts.unit}",
+            f"counts what each {cohort.unit} has spent, but this run protects each {plan.facts.unit}",
             where="privacy.cohort",
             remedy=f'Use privacy.unit = "{cohort.unit}", or another cohort file.',
         )
     if privacy.delta > cohort.delta:
         raise InputError(
-            f"states ε at δ = {cohort.delta:g}, and this run's δ = {privacy.delta:g} is larger",
+            f"states ε at δ = {cohort.delta:g}, but this run's δ = {privacy.delta:g} is larger",
             where="privacy.cohort",
             remedy=f"Use privacy.delta = {cohort.delta:g} or less.",
         )

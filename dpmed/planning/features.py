@@ -1,12 +1,12 @@
-"""The head alone, trained on features: what a frozen network makes of each sample is computed once, not in every step.
+"""Training only the head, on features: the frozen network's output for each sample is computed once, not in every step.
 
-This is the only place that knows. From here on the plan's data set gives features in the place of images, and the
-objective applies the head to them; weights, records, sampling, noise and accounting are those of live training, and so
-is the model in the end, since what is not trained lies beside what is, as ever. Results are those of live training
-but for rounding.
+This is the only place that knows about it. The plan's data set then provides features instead of images, and the
+objective applies the head to them. Weights, records, sampling, noise and accounting are those of training on images,
+and so is the final model, since frozen weights are stored with the trained ones as usual. Results equal those of
+training on images, except for rounding.
 
-The law of sensitivity holds bit for bit: a sample's features are computed by themselves, in the order of no batch, so
-that they depend on that sample and the frozen weights alone.
+Sensitivity is preserved bit for bit: each sample's features are computed separately, not in a batch, so they depend
+only on that sample and the frozen weights.
 """
 
 import hashlib
@@ -34,18 +34,18 @@ from dpmed.progress import Progress
 from dpmed.runtime.jit import Compiled
 from dpmed.training.objective import NonTrainable, Objective
 
-_VERSION = 1  # of the layout, and of what a network makes of a sample
+_VERSION = 1  # of the layout, and of how features are computed
 _AT_ONCE = 64
 _AS_THEY_ARE = Scaling(scale=1.0, mean=(0.0,), std=(1.0,))
 
 
 def on_features(plan: Plan, begun: InitialState, progress: Progress) -> tuple[Plan, InitialState]:
-    """Plan and beginning of a training on features where it trains the head alone and changes no image; else as given.
+    """Plan and initial state for training on features if only the head is trained, without augmentation; else as given.
 
     Args:
-        plan: of the training on images.
-        begun: of the same.
-        progress: shows the computing of features.
+        plan: the plan for training on images.
+        begun: the initial state for training on images.
+        progress: shows the computation of features.
 
     Raises:
         InputError: a sample cannot be read.
@@ -74,17 +74,17 @@ def on_features(plan: Plan, begun: InitialState, progress: Progress) -> tuple[Pl
 
 
 def trains_on_features(plan: Plan, objective: Objective) -> bool:
-    """Whether each sample's features stay the same over a whole training, and may be kept."""
+    """Whether each sample's features stay the same throughout training and may be kept."""
     config, model = plan.config, plan.model
     pairs = list(zip(*map(jax.tree.leaves, (model.stages, model.trained)), strict=True))
     return (
         config.training.keep_features
-        # Who keeps no decoded images on the disk wants no features there either.
+        # If decoded images are not to be kept on disk, neither are features.
         and getattr(config.data, "cache", True)
         and plan.dataset.info.task in ("classification", "multi-label", "regression")
         and not isinstance(config.model, CustomModel)
         and all((stage == 0) == on for stage, on in pairs)
-        # A linear model is all head: its features would be the images once more.
+        # A linear model is all head: its features would just be the images.
         and any(stage > 0 for stage, _ in pairs)
         and objective.augment is None
         and not model.mixes_samples
@@ -99,7 +99,7 @@ def _forward(
 
 
 class _Trunk:
-    """What lies before the head, for samples as stored."""
+    """The part of the network before the head, applied to samples as stored."""
 
     def __init__(self, objective: Objective, rest: NonTrainable, trainable: PyTree) -> None:
         def one(rest: NonTrainable, trainable: PyTree, stored: Array) -> Array:
@@ -108,12 +108,12 @@ class _Trunk:
                 return features_of(model, objective.normalise(stored), rest.state)
 
         self._one = partial(one, rest, trainable)
-        # One by one: in a batch, a sample's last bits may depend on its place.
+        # One by one: in a batch, a sample's last bits may depend on its position.
         self._all = Compiled(lambda rest, trainable, stored: jax.lax.map(partial(one, rest, trainable), stored))
         self._weights = rest, trainable
 
     def shape(self, stored: Shaped[np.ndarray, "..."]) -> tuple[int, ...]:
-        """Of one sample's features."""
+        """The shape of one sample's features."""
         wanted = jax.ShapeDtypeStruct(stored.shape, stored.dtype)  # type: ignore[no-untyped-call] # jax gives it no types
         return tuple(jax.eval_shape(self._one, wanted).shape)
 
@@ -138,7 +138,7 @@ def _make(plan: Plan, trunk: _Trunk, numbers: Int[np.ndarray, " sample"], progre
 
 
 def _digest(plan: Plan, begun: InitialState, numbers: Int[np.ndarray, " sample"], progress: Progress) -> str:
-    """Of all that features depend on: the content of samples and frozen weights, and what computes."""
+    """A digest of all that features depend on: contents of samples, frozen weights, software and device."""
     objective, config = begun.objective, plan.config
     device = jax.devices()[0]
     facts = [

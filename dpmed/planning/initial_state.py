@@ -1,4 +1,4 @@
-"""What a plan's training begins with: for the run itself, and for attacks that follow it."""
+"""The initial state of a plan's training, for the run itself and for attacks that reproduce it."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ class InitialState:
     """A training before its first step.
 
     Attributes:
-        objective: what is made small.
+        objective: what training minimises.
         optimizer: with the plan's schedule.
-        state: weights as the plan's model has them, the optimizer's own, and the clipping norm where it moves.
+        state: the weights of the plan's model, the optimizer's state, and the clipping norm if it varies.
     """
 
     objective: Objective
@@ -27,7 +27,7 @@ class InitialState:
 
 
 def begin_training(plan: Plan) -> InitialState:
-    """The beginning of a plan's training.
+    """The initial state of a plan's training.
 
     Raises:
         InputError: loss, augmentation and data do not go together.

@@ -1,4 +1,4 @@
-"""What the ledger says of a plan: it follows from the config, the kind of data set and N, never from patients."""
+"""What the ledger says about a plan; it follows from the config, the kind of data set and N, never from patients."""
 
 from importlib.metadata import version
 
@@ -17,8 +17,8 @@ from dpmed.privacy.rero import assumption_notes
 from dpmed.privacy.tradeoff import Composition
 
 _COHORT_NOTE = (
-    "ε is that of this run. A cohort file counts it together with all other runs on the same units: `dpmed budget` "
-    "says what each unit has spent."
+    "ε is for this run alone. A cohort file counts it together with all other runs on the same units: `dpmed budget` "
+    "shows what each unit has spent."
 )
 
 
@@ -31,15 +31,15 @@ def ledger_facts(
     clipping: Clipping | None,
     changed: tuple[str, ...] = (),
 ) -> LedgerFacts:
-    """What stays the same in the ledger over a run.
+    """Everything in the ledger that does not change during a run.
 
     Args:
-        config: of the run.
-        dataset: only its constants and the rule of its split are looked at, never its samples.
-        unit: of privacy.
-        budget: solved; None without privacy.
-        clipping: of gradients; None without privacy.
-        changed: what was changed of the weights that training begins with.
+        config: the run's config.
+        dataset: only its constants and the rule of its split are used, never its samples.
+        unit: the unit of privacy.
+        budget: the solved budget; None without privacy.
+        clipping: how gradients are clipped; None without privacy.
+        changed: what was changed in the initial weights.
     """
     privacy, info = config.privacy, dataset.info
     split = split_note(dataset, config.data)
@@ -48,7 +48,7 @@ def ledger_facts(
     data = f"{info.name}: {info.task}, {'x'.join(map(str, info.input_shape))}"
     installed = version("dpmed")
     if privacy is None or budget is None or clipping is None:
-        # Not where ε is promised: whether a patient's file lies among a phantom's is not covered by it.
+        # Not if ε is promised, which does not cover whether a patient's file is among those of a phantom.
         root = getattr(config.data, "root", None)
         phantom = None if root is None else phantom_in(root)
         return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, phantom=phantom, version=installed)
@@ -68,33 +68,33 @@ def ledger_facts(
 
 
 def uses_of_data(config: Config, changed: tuple[str, ...] = ()) -> list[str]:
-    """Every use of data that the config asks for and ε does not cover.
+    """Every use of data that the config requests and that ε does not cover.
 
     Args:
-        config: of the run.
-        changed: what was changed of the weights that training begins with.
+        config: the run's config.
+        changed: what was changed in the initial weights.
     """
     found = []
     if config.data.limit is not None:
         found.append(
-            "data.limit chose the samples by their place in the data set; ε holds given that choice, which would be "
-            "another one if a sample were added or removed."
+            "data.limit selected the samples by their position in the data set; ε holds given that selection, which "
+            "would differ if a sample were added or removed."
         )
     if config.training.early_stopping is not None:
         found.append(
-            "Validation scores, computed exactly, chose when to stop and which weights to keep; so the number of steps "
-            "depends on them too."
+            "Validation scores, computed exactly, determined when to stop and which weights to keep; the number of "
+            "steps depends on them too."
         )
     if config.schedule.name == "plateau":
-        found.append("Validation scores, computed exactly, chose when to reduce the learning rate.")
+        found.append("Validation scores, computed exactly, determined when to reduce the learning rate.")
     if getattr(config.loss, "class_weights", None) == "balanced":
-        found.append("The loss weighs classes by their counts in the training set, computed exactly.")
+        found.append("The loss weights classes by their counts in the training set, computed exactly.")
     for table, what in ((config.model, "network"), (config.loss, "loss")):
         if table.name == "custom":
             loaded = load_factory(table.factory, where="model.factory" if what == "network" else "loss.factory")
             found.append(
-                f"The {what} came by custom code, {loaded.describe()}: that constants in it owe nothing to private "
-                "data is unchecked."
+                f"The {what} comes from custom code, {loaded.describe()}: whether its constants depend on private "
+                "data is not checked."
             )
     start = start_sentence(config, changed)
     return found if start is None else [*found, start]
@@ -103,10 +103,11 @@ def uses_of_data(config: Config, changed: tuple[str, ...] = ()) -> list[str]:
 def _choices(config: Config, known: str, unit: str) -> list[str]:
     if config.data.max_samples_per_unit is None or unit == known:
         return []
-    # By its unit as a whole the choice is that unit's own affair; an image more or less lets another one in.
+    # For the unit as a whole the selection depends on that unit alone; for single images, one more or less admits
+    # another.
     return [
-        f"data.max_samples_per_unit chose the first images of each {known}; ε holds given that choice, which would be "
-        "another one if an image were added or removed."
+        f"data.max_samples_per_unit selected the first images of each {known}; ε holds given that selection, which "
+        "would differ if an image were added or removed."
     ]
 
 

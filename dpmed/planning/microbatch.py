@@ -12,13 +12,13 @@ from dpmed.training.objective import device_records
 
 
 def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int | None = None) -> int:
-    """The largest of the plan's microbatches of which a step fits into `memory`, by XLA's own analysis.
+    """The largest of the plan's microbatches whose step fits into `memory`, by XLA's own analysis.
 
     Args:
-        plan: gives the choice.
-        step: of the plan.
-        state: of the step.
-        memory: bytes on each device; None for what the first device of this process has to give.
+        plan: provides the candidates.
+        step: the plan's step.
+        state: the step's state.
+        memory: bytes on each device; None for what is available on the first device of this process.
     """
     if len(plan.microbatches) == 1:
         return plan.microbatches[0]
@@ -29,16 +29,16 @@ def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int |
 
 
 def step_memory(plan: Plan, step: Step, state: StepState, microbatch: int) -> int:
-    """Bytes that a step needs on each device; it is compiled for that, and nothing is trained."""
+    """Bytes that a step needs on each device; the step is compiled, and nothing is trained."""
     return step.memory(state, *full_microbatch(plan, microbatch))
 
 
 def full_microbatch(
     plan: Plan, microbatch: int
 ) -> tuple[PyTree[Shaped[np.ndarray, "record ..."]], Bool[np.ndarray, " record"]]:
-    """A microbatch of the plan's first record, many times, padded as in training; and its mask.
+    """A microbatch that repeats the plan's first record, padded as in training, and its mask.
 
-    It takes the memory of one record. Several devices get equal shares, of a few more records if need be.
+    It takes the memory of one record. The number of records is rounded up so that all devices get equal shares.
     """
     loader = Loader(plan.dataset, plan.members, microbatch=1, views=public_views(plan))
     one = next(loader.load(np.zeros(1, np.int64)))
@@ -48,10 +48,10 @@ def full_microbatch(
 
 
 def public_views(plan: Plan) -> int | None:
-    """The number of views to which the plan's records are padded where it is public, so that shapes tell of nobody.
+    """The public number of views to which the plan's records are padded, so that shapes reveal nothing about anyone.
 
-    None where nothing is private, where a record is one image, or where the config bounds no unit's images: then all
-    records are padded to the largest there is.
+    None if nothing is private, if a record is one image, or if the config does not limit the images of a unit: all
+    records are then padded to the largest one.
     """
     is_grouped = plan.budget is not None and plan.facts.unit != "image"
     return plan.config.data.max_samples_per_unit if is_grouped else None

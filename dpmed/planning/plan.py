@@ -1,6 +1,6 @@
 """The plan of a training run: data, model, budget and steps, settled before anything is trained.
 
-Nothing here changes afterwards, and the config is never written to: what follows from it lives in `Plan`.
+Nothing here changes afterwards, and the config is never modified: everything derived from it is in `Plan`.
 """
 
 from dataclasses import asdict, dataclass
@@ -39,24 +39,24 @@ _TRAIN_SIZE_TOLERANCE = 0.02
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """What will be trained on what, how long and at which price.
+    """What will be trained, on which data, for how long and at which cost in privacy.
 
     Attributes:
-        config: as read.
+        config: the config as read.
         dataset: random access to samples.
-        split: which samples are trained on, chosen by and tested on.
-        members: for each record of the training set its samples.
+        split: which samples are used for training, validation and test.
+        members: for each training record, its samples.
         model: the freshly initialised model.
-        budget: solved; None without privacy.
-        clipping: of each record's gradient; None without privacy.
-        facts: what the ledger says of the whole run; public.
-        units: how the training samples are spread over units: exact, for `internal.json`.
+        budget: the solved budget; None without privacy.
+        clipping: how each record's gradient is clipped; None without privacy.
+        facts: what the ledger says about the whole run; public.
+        units: how the training samples are distributed over units; exact, for `internal.json`.
         steps: draws planned.
-        steps_per_epoch: draws that make an epoch.
-        microbatches: records on the device at once, descending: the first that fits is taken.
-        norms: how per-record gradients of a network of the user's own are computed; None for shipped ones, whose norms
-            are fast, and without privacy.
-        warnings: what the user should know before it starts.
+        steps_per_epoch: draws per epoch.
+        microbatches: candidates for the records on the device at once, descending: the first that fits is used.
+        norms: how per-record gradients of a user's own network are computed; None for shipped networks, whose norms are
+            fast, and without privacy.
+        warnings: what the user should know before training starts.
     """
 
     config: Config
@@ -86,12 +86,12 @@ class Plan:
 
     @property
     def main_metric(self) -> str:
-        """The metric that curves show and early stopping watches."""
+        """The metric that curves show and early stopping monitors."""
         return self.config.evaluation.main_metric or main_metric(self.dataset.info.task)
 
     @property
     def class_counts(self) -> Int[np.ndarray, " classes"] | None:
-        """Training samples of each class; None where samples have no single class."""
+        """Number of training samples of each class; None if samples have no single class."""
         labels, classes = self.dataset.labels, len(self.dataset.info.class_names)
         if labels is None or classes == 0:
             return None
@@ -125,7 +125,7 @@ class Plan:
 
     def _microbatch(self) -> str:
         largest, *others = self.microbatches
-        return f"{largest} or what fits" if others else str(largest)
+        return f"{largest}, or as many as fit" if others else str(largest)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON's types, for `--dry-run --json`."""
@@ -154,14 +154,14 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Gathered:
-    """What a plan, or advice before it, is made of: all that does not depend on batches, length and noise.
+    """What a plan, or advice before it, is based on: everything that does not depend on batches, length and noise.
 
     Attributes:
-        config: as read, its precision settled.
+        config: the config as read, with its precision settled.
         dataset: random access to samples.
-        split: which samples are trained on, chosen by and tested on.
-        members: for each record of the training set its samples.
-        model: freshly initialised.
+        split: which samples are used for training, validation and test.
+        members: for each training record, its samples.
+        model: the freshly initialised model.
     """
 
     config: Config
@@ -172,7 +172,7 @@ class Gathered:
 
     @property
     def unit(self) -> UnitName:
-        """What a record holds all samples of."""
+        """The unit of which a record holds all samples."""
         return self.config.privacy.unit if self.config.privacy is not None else "image"
 
 
@@ -180,7 +180,7 @@ def make_plan(config: Config, progress: Progress) -> Plan:
     """Read the data set, build the model and solve the budget.
 
     Raises:
-        InputError: data, model and privacy do not go together, or the budget cannot be met.
+        InputError: data, model and privacy do not fit together, or the budget cannot be met.
     """
     return plan_of(gather(config, progress))
 
@@ -189,7 +189,7 @@ def gather(config: Config, progress: Progress) -> Gathered:
     """Read the data set and build the model.
 
     Raises:
-        InputError: data and model do not go together.
+        InputError: data and model do not fit together.
     """
     config = with_settled_precision(config)
     if not config.training.keep_programs:
@@ -206,10 +206,10 @@ def gather(config: Config, progress: Progress) -> Gathered:
 
 
 def plan_of(gathered: Gathered) -> Plan:
-    """Solve the budget of what was gathered, and settle the rest.
+    """Solve the budget for what was gathered, and settle the rest.
 
     Raises:
-        InputError: the budget cannot be met, or does not go with the data.
+        InputError: the budget cannot be met, or does not fit the data.
     """
     config, dataset, split = gathered.config, gathered.dataset, gathered.split
     members, model = gathered.members, gathered.model
@@ -240,7 +240,7 @@ def plan_of(gathered: Gathered) -> Plan:
         else None,
         warnings=(
             *_warnings(config, len(members)),
-            *(f"Of the file model.pretrained, {note}." for note in model.pretrained_notes),
+            *(f"model.pretrained: {note}." for note in model.pretrained_notes),
             *_unit_warnings(config, dataset.info),
             *_class_warnings(dataset, split),
             *precision_warnings(config),
@@ -270,14 +270,14 @@ def _second_opinion(budget: Budget | None) -> float | None:
 def _check_column(column: str | None, dataset: Dataset) -> None:
     known = sorted(dataset.columns())
     if column is not None and column not in known:
-        remedy = f"It has {', '.join(known)}." if known else "It has none."
+        remedy = f"Its columns are {', '.join(known)}." if known else "It has none."
         problem = f"the data set has no column {column!r}"
         raise InputError(problem, where="evaluation.break_down_by", remedy=remedy)
 
 
 def _check_known_size(config: Config, train_size: int) -> None:
     known = config.data.train_size
-    # σ and ε are computed from what is there; a split by patients may miss the expected size by a few.
+    # σ and ε are computed from the actual size; a split by patients may miss the expected size by a few.
     if known is not None and abs(known - train_size) > _size_tolerance(config, known):
         raise InputError(
             f"says {known}, but the training split has {train_size} records: is this the right data set?",
@@ -290,7 +290,7 @@ def _size_tolerance(config: Config, train_size: int) -> float:
     data = config.data
     if data.split_by == "stratified":
         return _TRAIN_SIZE_TOLERANCE * train_size
-    # By hash each unit falls to a part by itself: a binomial number of them is trained on.
+    # By hash, each unit is assigned independently, so the number of training units is binomial.
     kept_out = 1 - (1 - data.test_fraction) * (1 - data.validation_fraction)
     return max(_TRAIN_SIZE_TOLERANCE * train_size, 4 * (train_size * kept_out) ** 0.5)
 
@@ -304,7 +304,7 @@ def _build(config: Config, dataset: Dataset) -> BuiltModel:
     model = build_model(with_weights_file(config.model), info.input_shape, outputs=outputs, task=info.task, key=key)
     if config.privacy is not None and model.mixes_samples:
         raise InputError(
-            "batch normalisation computes its statistics over the batch, so that one patient's image changes the "
+            "batch normalisation computes its statistics over the batch, so one patient's image changes the "
             "gradients of all others and no clipping bounds its influence; it cannot be trained with privacy",
             where="model",
             remedy='Use group norm: normalisation = "group".',
@@ -323,7 +323,7 @@ def _microbatches(config: Config, train_size: int) -> tuple[int, ...]:
 
 
 def poisson_microbatch(batch_size: int, train_size: int) -> int:
-    """Records that hold nearly every Poisson batch in one piece: four standard deviations more than are expected."""
+    """A microbatch that holds nearly every Poisson batch at once: four standard deviations above the expected size."""
     rate = batch_size / train_size
     largest = min(train_size, batch_size + 4 * (batch_size * (1 - rate)) ** 0.5 + 1)
     return -(-int(largest) // 8) * 8
@@ -332,7 +332,7 @@ def poisson_microbatch(batch_size: int, train_size: int) -> int:
 def _full_microbatches(config: Config, batch_size: int) -> tuple[int, ...]:
     asked = config.training.microbatch
     if asked == "auto":
-        # The batch norm of a batch in pieces would be another one.
+        # Batch norm would compute different statistics for a batch in pieces.
         mixes = getattr(config.model, "normalisation", None) == "batch"
         pieces = (1,) if mixes else range(1, batch_size + 1)
         return tuple(batch_size // count for count in pieces if batch_size % count == 0)
@@ -354,7 +354,7 @@ def _class_warnings(dataset: Dataset, split: Split) -> tuple[str, ...]:
         counts = np.bincount(dataset.labels[numbers], minlength=len(names))
         absent = [name for name, count in zip(names, counts, strict=True) if count == 0]
         if absent:
-            found.append(f"The {part} split has no sample of {', '.join(absent)}: it can say nothing of them.")
+            found.append(f"The {part} split has no sample of {', '.join(absent)}, so it says nothing about them.")
     return tuple(found)
 
 
@@ -362,7 +362,7 @@ def _unit_warnings(config: Config, info: Info) -> tuple[str, ...]:
     if config.privacy is None or config.privacy.unit == "patient" or not info.patients_unknown:
         return ()
     return (
-        f"Nobody knows which samples of {info.name} share a patient: ε protects one {config.privacy.unit}, and a "
+        f"It is unknown which samples of {info.name} share a patient: ε protects one {config.privacy.unit}, and a "
         "patient with several is protected less. " + unit_remedy(info.name, "patient"),
     )
 
@@ -373,7 +373,7 @@ def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
     known = config.data.train_size
     if known is not None and known != train_size:
         warnings.append(
-            f"data.train_size = {known}, but the training split has {train_size} records; σ and ε are those of "
+            f"data.train_size = {known}, but the training split has {train_size} records; σ and ε are computed for "
             f"{train_size}."
         )
     if privacy is not None and privacy.delta >= 1 / train_size:
@@ -382,5 +382,5 @@ def _warnings(config: Config, train_size: int) -> tuple[str, ...]:
             "mechanism that publishes one random patient in the clear would satisfy it. Choose a smaller δ."
         )
     if privacy is not None and privacy.noise_source == "seeded":
-        warnings.append("Noise and batches come from the seed: for research only, nothing of this run may be released.")
+        warnings.append("Noise and batches come from the seed: for research only; nothing of this run may be released.")
     return tuple(warnings)

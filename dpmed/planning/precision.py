@@ -1,4 +1,4 @@
-"""Which precision training computes in on this machine."""
+"""The precision of training on this machine."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ _FIRST_WITH_BFLOAT16 = 8.0
 
 
 def with_settled_precision(config: Config) -> Config:
-    """The config with `auto` replaced by what suits the default device; a resumed run keeps it."""
+    """The config with `auto` replaced by the better precision for the default device; a resumed run keeps it."""
     if config.training.precision != "auto":
         return config
     settled = "bfloat16" if gains_from_bfloat16(jax.local_devices()[0]) else "float32"
@@ -30,7 +30,7 @@ def gains_from_bfloat16(device: Any) -> bool:
 
 
 def precision_warnings(config: Config) -> list[str]:
-    """What the plan says about a precision that brings no gain here."""
+    """The plan's warning about a precision that brings no gain here."""
     if config.training.precision == "bfloat16" and not gains_from_bfloat16(jax.local_devices()[0]):
-        return ['training.precision = "bfloat16" is no faster on this device: results lose precision and gain nothing.']
+        return ['training.precision = "bfloat16" is no faster on this device: it costs precision and gains nothing.']
     return []

@@ -1,4 +1,4 @@
-"""What a run's weights begin with: the file of another run, and what the ledger says of that run and of its data."""
+"""The initial weights of a run: the file of another run, and what the ledger says about that run and its data."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,14 +15,14 @@ from dpmed.pages import page
 _BEGAN = "Training began with the "
 # Keys of a model's table that say how it is trained, not what it is.
 _OF_TRAINING = {"pretrained", "train_only", "lora", "unfreeze_epochs"}
-_LONGEST = 2000  # characters that are taken over of another ledger's sentence
+_LONGEST = 2000  # characters copied from a sentence of another ledger
 
 
 def with_weights_file(model: ModelConfig) -> ModelConfig:
-    """The model's table with a file in the place of a run folder that `pretrained` names.
+    """The model's table; if `pretrained` names a run folder, it is replaced by the file of its weights.
 
     Raises:
-        InputError: there is no such file, or the folder holds no finished run or one of another architecture; the
+        InputError: there is no such file, or the folder contains no finished run or one with another architecture; the
             message names the first key that differs.
     """
     given = model.pretrained
@@ -35,65 +35,66 @@ def with_weights_file(model: ModelConfig) -> ModelConfig:
         return model
     for name in (CONFIG_FILE, EQX_FILE):
         if not (given / name).is_file():
-            problem = f"{given} holds no {name}, so it is no finished run"
+            problem = f"{given} holds no {name}, so it is not a finished run"
             raise InputError(problem, where="model.pretrained", remedy=remedy)
     begun = read_config(given).model
     if begun.adapters is not None:
-        problem = f"the run {given.name} trained adapters, which a network without them has no place for"
-        raise InputError(
-            problem, where="model.pretrained", remedy='Give a run with another model.train_only than "lora".'
-        )
+        problem = f"the run {given.name} trained adapters, which cannot be loaded into a network without them"
+        raise InputError(problem, where="model.pretrained", remedy='Give a run whose model.train_only is not "lora".')
     theirs = begun.model_dump(exclude=_OF_TRAINING)
     wanted = model.model_dump(exclude=_OF_TRAINING)
     if (theirs.get("normalisation"), wanted.get("normalisation")) == ("batch", "frozen"):
-        # Running means and variances become constants, as those of public files do.
+        # Running means and variances become constants, as with public files.
         theirs["normalisation"] = "frozen"
     for key, own in wanted.items():
         if theirs.get(key, own) != own or key not in theirs:
             raise InputError(
-                f"is {own!r}, but the run {given.name} that training is to begin with has {theirs.get(key)!r}",
+                f"is {own!r}, but in the run {given.name}, whose weights are to be used, it is {theirs.get(key)!r}",
                 where=f"model.{key}",
-                remedy="Both must be of one architecture.",
+                remedy="Both must have the same architecture.",
             )
     return model.model_copy(update={"pretrained": given / EQX_FILE})
 
 
 def _how_to_get(missing: Path) -> str:
     if missing.name in shipped_names():
-        return f"Make it first, by `dpmed train {missing.name} --out {missing}`; the head of that config says of what."
+        return (
+            f"Make it first, with `dpmed train {missing.name} --out {missing}`; the comments at the top of that config "
+            "say on which data."
+        )
     if missing.suffix in {".safetensors", ".npz", ".pth", ".pt"}:
         return (
-            f"Put the file there, or name another by --set model.pretrained=FILE. {page('your-model.md')} says which "
-            f"files are read; {page('convert_weights.py')} turns a .pth of torch into safetensors; the head of a "
-            "shipped config names its file, who publishes it and under which licence."
+            f"Put the file there, or name another with --set model.pretrained=FILE. {page('your-model.md')} says which "
+            f"files are read; {page('convert_weights.py')} converts a .pth of torch to safetensors; the comments at "
+            "the top of a shipped config name its file, publisher and licence."
         )
     return (
-        "Give the folder of a finished `dpmed train`, or a file of weights; the head of a shipped config says how the "
-        "start that it names is made."
+        "Give the folder of a finished `dpmed train`, or a file of weights; the comments at the top of a shipped "
+        "config say how to make the one that it names."
     )
 
 
 def start_sentence(config: Config, changed: Sequence[str] = ()) -> str | None:
-    """What the ledger says of the weights that training begins with; None where they are random.
+    """What the ledger says about the initial weights; None if they are random.
 
-    A run folder is named by its last part alone: where it lies is nobody's business.
+    Only the last part of a run folder's path is named: its location is private.
 
     Args:
         config: of the run.
-        changed: what was changed of the weights.
+        changed: what was changed in the weights.
 
     Raises:
-        InputError: the run folder has no ledger, or one that is not of its model.
+        InputError: the run folder has no ledger, or one that does not belong to its model.
     """
     path = config.model.pretrained
     if path is None:
         return None
     frozen = getattr(config.model, "normalisation", None) == "frozen"
-    weights = "weights, and the constant means and variances of its frozen norms, in" if frozen else "weights in"
+    weights = "weights, and the constant means and variances of the frozen norms, in" if frozen else "weights in"
     more = [f"Of these weights, {'; '.join(changed)}."] if changed else []
     if not path.is_dir():
         name = f"{path.name} (SHA-256 {digest_of(path)})"
-        return " ".join([f"{_BEGAN}{weights} {name}; ε does not cover the data that those were trained on.", *more])
+        return " ".join([f"{_BEGAN}{weights} {name}; ε does not cover the data that they were trained on.", *more])
     ledger = _ledger_of(path)
     run, data = path.resolve().name, _plain(ledger.data)
     sentence = f"{_BEGAN}model of the run {run}, trained {_how(ledger)} on {data}. {_whose(ledger)}"
@@ -102,10 +103,10 @@ def start_sentence(config: Config, changed: Sequence[str] = ()) -> str | None:
 
 
 def start_warnings(config: Config) -> tuple[str, ...]:
-    """What the user should know of a start before training.
+    """Warnings about the initial weights, shown before training.
 
     Raises:
-        InputError: as `start_sentence`.
+        InputError: see `start_sentence`.
     """
     path = config.model.pretrained
     if path is None or not path.is_dir():
@@ -115,7 +116,7 @@ def start_warnings(config: Config) -> tuple[str, ...]:
         return ()
     return (
         f"model.pretrained: the run {path.resolve().name} was trained without privacy on {_plain(ledger.data)}, which "
-        "is no phantom. The model of this run may reveal those samples, and no ε covers them.",
+        "is not a phantom. The model of this run may reveal those samples, and no ε covers them.",
     )
 
 
@@ -128,18 +129,18 @@ def _ledger_of(folder: Path) -> ReadLedger:
 def _how(ledger: ReadLedger) -> str:
     if not ledger.promises:
         return "without privacy"
-    seeded = " (void for those who know the seed of its noise)" if ledger.noise_source == "seeded" else ""
+    seeded = " (void for anyone who knows the seed of its noise)" if ledger.noise_source == "seeded" else ""
     return f"with ε = {ledger.epsilon:.4g} at δ = {ledger.delta:g} per {_plain(ledger.unit_of_privacy)}{seeded}"
 
 
 def _whose(ledger: ReadLedger) -> str:
     if ledger.phantom is not None:
-        return f"Those data are a phantom ({_plain(ledger.phantom)}): drawn by a program, of no patient."
+        return f"Those data are a phantom ({_plain(ledger.phantom)}), generated by a program and of no patient."
     if ledger.promises:
-        return "Whoever is in both data sets is protected less than either ε says: both count together."
-    return "Those data are no phantom: this model may reveal them, and no ε covers them."
+        return "Anyone in both data sets is protected less than either ε says: both count together."
+    return "Those data are not a phantom: this model may reveal them, and no ε covers them."
 
 
 def _plain(text: str) -> str:
-    """Text of a ledger that may come from a stranger, on one line and of bounded length."""
+    """Text from a ledger of possibly unknown origin, reduced to one line of bounded length."""
     return "".join(letter for letter in text if letter.isprintable())[:_LONGEST]

@@ -1,4 +1,4 @@
-"""The ledger of a run of a plan: with privacy or without."""
+"""The ledger of a plan's run, with or without privacy."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,8 +7,8 @@ from dpmed.planning.plan import Plan
 from dpmed.privacy.ledger import Digests, Ledger, LedgerFacts, plain_ledger, private_ledger
 
 SIBLINGS_NOTE = (
-    "This run is one of several of the same kind on the same patients, which `siblings` names. Who chooses the best of "
-    "them, or releases several, spends their composed ε: it stands in privacy.json of the folder that holds them all."
+    "This run is one of several of the same kind on the same patients, which `siblings` names. Choosing the best of "
+    "them, or releasing several, spends their composed ε, stated in privacy.json of the folder that holds them all."
 )
 
 
@@ -18,11 +18,11 @@ def run_ledger(
     """The ledger of a run of `plan` after some draws.
 
     Args:
-        plan: of the run.
-        draws: that are counted.
+        plan: the run's plan.
+        draws: draws to be counted.
         status: `planned`, `running`, `stopped` or `finished`.
-        notes: beyond the plan's own.
-        digests: what the ledger is bound to.
+        notes: notes in addition to the plan's own.
+        digests: digests of what the ledger belongs to.
     """
     facts = replace(plan.facts, notes=(*plan.facts.notes, *notes))
     if plan.budget is not None:
@@ -39,11 +39,11 @@ def run_ledger(
 
 
 def with_siblings(facts: LedgerFacts, siblings: Sequence[str]) -> LedgerFacts:
-    """The facts of a run that has siblings, which its ledger then names, and says what choosing among them costs."""
+    """The facts of a run with siblings: its ledger names them and states what choosing among them costs."""
     return replace(facts, siblings=tuple(siblings), notes=with_siblings_note(facts.notes, siblings))
 
 
 def with_siblings_note(notes: Sequence[str], siblings: Sequence[str]) -> tuple[str, ...]:
-    """The notes of a ledger with the note on siblings if there are any, and without it if there are none."""
+    """A ledger's notes, with the note on siblings if there are any, otherwise without it."""
     others = tuple(note for note in notes if note != SIBLINGS_NOTE)
     return (*others, SIBLINGS_NOTE) if siblings else others

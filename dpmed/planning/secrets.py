@@ -1,7 +1,7 @@
-"""The secrets of a training: what its noise, its batches and its augmentation are made of.
+"""The secrets of a training, from which its noise, batches and augmentation are derived.
 
-A release run draws them from the operating system when it starts and stores them nowhere; a seeded run derives them
-from its seed, so that research can be repeated.
+A release run draws them from the operating system when it starts and never stores them; a seeded run derives them from
+its seed, so that research is reproducible.
 """
 
 import os
@@ -17,12 +17,12 @@ _BYTES = 32
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Secrets:
-    """What all randomness of a training is made of. Its text form shows nothing.
+    """The source of all randomness of a training. Its text form reveals nothing.
 
     Attributes:
         noise: the key of the noise.
-        sampling: 32 bytes from which all processes draw the same batches; None where the sampler needs no key.
-        augmentation: from which the key of each record's augmentation and drop-out is made.
+        sampling: 32 bytes from which all processes draw the same batches; None if the sampler needs no key.
+        augmentation: bytes from which the key of each record's augmentation and dropout is derived.
     """
 
     noise: NoiseKey
@@ -31,20 +31,20 @@ class Secrets:
 
 
 def draw_secrets(plan: Plan, processes: Processes = ALONE) -> Secrets:
-    """The secrets of one run of a plan; to be called once, and by all processes together.
+    """The secrets of one run of a plan; to be called once per run, by all processes together.
 
     Args:
-        plan: says whether they come from the seed. A run without privacy is always seeded.
-        processes: that train together, and then share what the first one draws.
+        plan: determines whether they come from the seed. A run without privacy is always seeded.
+        processes: processes that train together and share what the first one draws.
     """
-    # Drawn even where the seed decides, so that processes agree on what they tell each other.
+    # Drawn even if the seed decides, so that all processes exchange the same messages.
     drawn = bytes.fromhex(processes.first(os.urandom(3 * _BYTES).hex()))
     if plan.facts.source == "seeded":
         seed = plan.config.training.seed
         return Secrets(noise=seeded_key(seed), sampling=None, augmentation=seeded_secret(seed))
     return Secrets(
         noise=key_of(drawn[:_BYTES]),
-        # One process asks the operating system anew for every batch.
+        # A single process asks the operating system anew for every batch.
         sampling=drawn[_BYTES : 2 * _BYTES] if processes.world_size > 1 else None,
         augmentation=drawn[2 * _BYTES :],
     )

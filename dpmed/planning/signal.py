@@ -1,8 +1,8 @@
-"""Noise against the longest that a gradient can be: whether a plan can work, by public facts alone.
+"""Noise compared with the longest possible gradient: whether a plan can work, from public facts alone.
 
-A step's mean clipped gradient is at most C long; its noise has a length of about σ C √d / B over d trained numbers.
-The mean over T steps keeps a signal that points one way, and 1/√T of the noise. That is the best case; no gradient of
-any patient is looked at.
+A step's mean clipped gradient is at most C long; its noise has a length of about σ C √d / B over d trained numbers. The
+mean over T steps keeps a signal of constant direction, and 1/√T of the noise. This is the best case; no patient's
+gradient is used.
 
 Source: the lengths follow from Abadi et al. (2016), Algorithm 1.
 """
@@ -13,40 +13,41 @@ from dataclasses import dataclass
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.privacy.budget import Budget
 
-# Above it a plan is warned of. Computed for shipped configs: quickstart 0.03, the phantoms' from 0.05 up to 6 (liver,
-# volumes one by one); the paper's own of liver is about 15 by hand. Silence does not mean that a plan will learn.
+# Above this ratio the plan contains a warning. Computed for shipped configs: quickstart 0.03, phantoms from 0.05 to 6
+# (liver, volumes one by one); that of the paper's own liver training is about 15, computed by hand. Without a warning,
+# a plan may still fail to learn.
 LARGEST_RATIO = 25.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseToSignal:
-    """Lengths of noise over the longest signal.
+    """Length of the noise divided by that of the longest possible signal.
 
     Attributes:
-        step: of one step, σ √d / B.
-        training: of the mean over all T steps, σ √d / (B √T).
+        step: for one step, σ √d / B.
+        training: for the mean over all T steps, σ √d / (B √T).
     """
 
     step: float
     training: float
 
     def describe(self) -> str:
-        """What the plan says."""
+        """The plan's line about noise and signal."""
         return (
-            f"a step's noise is {self.step:.3g} times as long as its mean gradient can be at most; in the mean of all "
+            f"a step's noise is {self.step:.3g} times as long as its mean gradient can be; averaged over all "
             f"steps {self.training:.3g} times"
         )
 
     def fewer_parameters(self, parameters: int, *, limit: float) -> int:
-        """How many numbers may be trained for the ratio over all steps to fall to `limit`: it grows as their root."""
+        """How many parameters may be trained for the ratio over all steps, which grows as their root, to be `limit`."""
         return max(1, int(parameters / (self.training / limit) ** 2))
 
     def warnings(self, budget: Budget, *, parameters: int) -> tuple[str, ...]:
-        """A warning where noise drowns whatever there is to learn, and what would have to change; else none.
+        """A warning if noise drowns everything there is to learn, with what would have to change; otherwise none.
 
         Args:
-            budget: of the plan.
-            parameters: d, how many numbers are trained.
+            budget: the plan's budget.
+            parameters: d, the number of trained parameters.
         """
         if self.training <= LARGEST_RATIO:
             return ()
@@ -56,8 +57,8 @@ class NoiseToSignal:
             f"an expected batch of {budget.expected_batch_size:,}, ε = {budget.epsilon:.3g}, {budget.steps:,} steps "
             f"and {parameters:,} trained parameters. One of these would have to change: about {factor:.2g} times as "
             "many patients and as large a batch; a larger batch or fewer steps, with less noise for the same ε; a "
-            f"larger ε; or at most {fewer:,} trained parameters, as by a smaller model or pretrained weights of which "
-            "the head alone is trained.",
+            f"larger ε; or at most {fewer:,} trained parameters, with a smaller model or pretrained weights of which "
+            "only the head is trained.",
         )
 
 
@@ -65,9 +66,9 @@ def noise_to_signal(budget: Budget, clipping: Clipping, *, parameters: int) -> N
     """The ratios of a plan.
 
     Args:
-        budget: solved.
-        clipping: of its gradients; where counts are paid for, gradients have the more noise.
-        parameters: d >= 1, how many numbers are trained.
+        budget: the solved budget.
+        clipping: how gradients are clipped; if counts take part of the budget, gradients have more noise.
+        parameters: d >= 1, the number of trained parameters.
     """
     noise = clipping.gradient_noise(budget.noise_multiplier)
     step = noise * math.sqrt(parameters) / budget.expected_batch_size

@@ -1,4 +1,4 @@
-"""Which weights of a user's network the fast norms do not know, and what that costs; told before training."""
+"""Which weights of a user's network the fast norms do not support, and what that costs; reported before training."""
 
 from dataclasses import dataclass
 
@@ -17,11 +17,11 @@ _BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class SlowNorm:
-    """An array whose gradient is computed and held for every record by itself.
+    """An array whose gradient is computed and held for every record separately.
 
     Attributes:
-        weight: its place in the network, such as `.layers[0].weight`.
-        bytes_per_record: of its gradient.
+        weight: its path in the network, such as `.layers[0].weight`.
+        bytes_per_record: size of its gradient.
     """
 
     weight: str
@@ -33,7 +33,7 @@ class NormsByLayer:
     """How the per-record gradients of a network's arrays are computed.
 
     Attributes:
-        fast: how many arrays the fast norms know, biases and norms among them.
+        fast: how many arrays the fast norms support, including biases and norms.
         slow: the others.
     """
 
@@ -41,7 +41,7 @@ class NormsByLayer:
     slow: tuple[SlowNorm, ...]
 
     def describe(self, microbatch: int) -> str:
-        """What the plan says of a microbatch of so many records."""
+        """The plan's line about a microbatch of this many records."""
         total = self.fast + len(self.slow)
         if not self.slow:
             return f"fast for all {total} arrays"
@@ -56,10 +56,10 @@ class NormsByLayer:
 
 
 def norms_by_layer(model: BuiltModel, input_shape: tuple[int, ...]) -> NormsByLayer:
-    """Looks at the program of the network's prediction; nothing is computed.
+    """Inspect the program of the network's prediction; nothing is computed.
 
     Args:
-        model: a network of the user's own, without state.
+        model: a user's own network, without state.
         input_shape: `(*space, channel)` of one sample.
     """
     trainable, static = eqx.partition(model.module, eqx.is_inexact_array)
@@ -79,7 +79,7 @@ def norms_by_layer(model: BuiltModel, input_shape: tuple[int, ...]) -> NormsByLa
 
 
 def _name(path: tuple[object, ...]) -> str:
-    # The user's module stands as `inner` in one of ours.
+    # The user's module is the field `inner` of one of ours.
     return jax.tree_util.keystr(path).replace(".inner", "", 1)  # type: ignore[arg-type] # jax's own entries
 
 

@@ -1,7 +1,7 @@
-"""Random changes of one sample and its target, inside the jitted step.
+"""Random changes to one sample and its target, inside the jitted step.
 
-What moves pixels moves the target alike where it lies on the image's grid (a mask, an image); what changes values
-changes the input only, so that an image target stays clean: that is what denoising learns from.
+Changes that move pixels also move the target if it lies on the image's grid (a mask, an image). Changes of values
+affect only the input, so an image target stays clean, as denoising requires.
 """
 
 import math
@@ -20,7 +20,7 @@ _PLANE = 2
 
 
 def build_augmentation(config: AugmentationConfig, *, dimensions: int, moves_target: bool) -> Augment | None:
-    """The random change that `config` describes; None when it changes nothing.
+    """The random change that `config` describes; None if it changes nothing.
 
     Args:
         config: the augmentation.
@@ -28,10 +28,10 @@ def build_augmentation(config: AugmentationConfig, *, dimensions: int, moves_tar
         moves_target: whether the target lies on the image's grid and is moved along with it.
 
     Raises:
-        InputError: there are more chances of flipping than axes.
+        InputError: there are more flip probabilities than axes.
     """
     if len(config.flip) > dimensions:
-        raise InputError(f"has {len(config.flip)} chances for {dimensions} axes", where="augmentation.flip")
+        raise InputError(f"has {len(config.flip)} probabilities for {dimensions} axes", where="augmentation.flip")
     if not config.is_active:
         return None
 
@@ -75,11 +75,11 @@ def _shift(grid: Array, shifts: Array, largest: int) -> Array:
 
 
 def _places(config: AugmentationConfig, key: Key[Array, ""], space: tuple[int, ...]) -> Float[Array, " axis *space"]:
-    """For each voxel of the result the place in the image that it is taken from."""
+    """For each voxel of the result, the position in the image that it is taken from."""
     angle_key, size_key, corner_key = jax.random.split(key, 3)
     angle = math.radians(config.rotation) * jax.random.uniform(angle_key, (), minval=-1.0)
     share = config.crop + (1.0 - config.crop) * jax.random.uniform(size_key)
-    # A crop's centre lies so that the crop stays inside the image.
+    # A crop's centre is placed so that the crop stays inside the image.
     free = (1.0 - share) * (jax.random.uniform(corner_key, (len(space),)) - 0.5)
     sides = [jnp.arange(side, dtype=jnp.float32) - (side - 1) / 2 for side in space]
     grid = [share * axis for axis in jnp.meshgrid(*sides, indexing="ij")]
@@ -92,12 +92,12 @@ def _places(config: AugmentationConfig, key: Key[Array, ""], space: tuple[int, .
 
 
 def _resample(grid: Num[Array, "..."], places: Float[Array, " axis *space"]) -> Num[Array, "..."]:
-    """Linear between pixels of an image, the nearest pixel of a mask; outside, the edge continued."""
+    """Linear interpolation for an image, the nearest pixel for a mask; beyond the border, edge pixels are repeated."""
     coordinates = list(places)
     if jnp.issubdtype(grid.dtype, jnp.floating):
         return jax.vmap(
             lambda channel: map_coordinates(channel, coordinates, order=1, mode="nearest"), in_axes=-1, out_axes=-1
         )(grid)
-    # Class numbers are whole in float32, which the weights are given in.
+    # Class numbers are exact in float32, the type of the interpolation weights.
     nearest = map_coordinates(grid.astype(jnp.float32), coordinates, order=0, mode="nearest")
     return nearest.astype(grid.dtype)

@@ -1,4 +1,4 @@
-"""From a plan's tables to the objective and the first weights of a run."""
+"""From a plan's tables to the objective and the initial weights of a run."""
 
 import equinox as eqx
 import jax
@@ -21,14 +21,14 @@ def build_objective(
     begins: PyTree[int] | None = None,
     class_counts: Int[np.ndarray, " classes"] | None = None,
 ) -> tuple[Objective, PyTree, NonTrainable]:
-    """What training minimises, the leaves that are trained, and all others.
+    """The objective of training, the leaves that are trained, and all others.
 
     Args:
-        config: its loss, augmentation and precision are used.
+        config: provides loss, augmentation and precision.
         info: the data set's constants.
         model: freshly initialised.
-        begins: for each trained leaf the step at which its training begins, as `unfreezing` gives them.
-        class_counts: training samples of each class, where samples have one.
+        begins: for each trained leaf, the step at which its training begins, as returned by `unfreezing`.
+        class_counts: number of training samples of each class; None if samples have no single class.
 
     Raises:
         InputError: loss, augmentation and data do not go together.
@@ -54,12 +54,12 @@ def build_objective(
 
 
 def unfreezing(model: BuiltModel, *, epochs_per_stage: float, steps_per_epoch: int) -> PyTree[int] | None:
-    """For each trained leaf the step at which its training begins: the head at once, then stage by stage.
+    """For each trained leaf, the step at which its training begins: the head at the start, then stage by stage.
 
     Args:
-        model: knows the stages.
-        epochs_per_stage: 0 trains all from the start, and gives None.
-        steps_per_epoch: updates that make an epoch.
+        model: assigns leaves to stages.
+        epochs_per_stage: if 0, everything is trained from the start, and the result is None.
+        steps_per_epoch: updates per epoch.
     """
     if epochs_per_stage == 0:
         return None

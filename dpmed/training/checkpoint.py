@@ -1,10 +1,10 @@
-"""Checkpoints that are whole, belong to their run, and hold no secrets of a release run.
+"""Checkpoints that are complete, belong to their run, and hold no secrets of a release run.
 
 A checkpoint is one file: a line that names the format, a line of JSON, then the raw bytes of every array in the order
 of the tree. Reading never executes anything and allocates only what the run's own model needs: shapes and types come
-from the model at hand, and the file must match them to the byte.
+from that model, and the file must match them to the byte.
 
-A release run stores neither keys nor batches. A seeded run needs to store only its step: noise and batches are
+A release run stores neither keys nor batches. A seeded run only needs to store its step: noise and batches are
 functions of seed and step.
 """
 
@@ -33,18 +33,18 @@ _SLOT_BYTES = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Position:
-    """Where a run stands.
+    """How far a run has come.
 
     Attributes:
         config_digest: SHA-256 of the run's config.toml.
-        step: updates that the weights have seen.
-        draws: draws of noise and batches up to here, redone ones included.
-        microbatch: records per microbatch, which shapes the rounding.
-        method: how per-sample gradients are computed, which shapes it too.
+        step: updates of the weights so far.
+        draws: draws of noise and batches so far, including repeated ones.
+        microbatch: records per microbatch, which affects rounding.
+        method: how per-sample gradients are computed, which affects it too.
         seconds: time spent training so far.
         records: records processed so far.
-        rows: the rows of metrics.csv up to here.
-        losses: sums since the last row: loss, records, rejected, clipped.
+        rows: the rows of metrics.csv so far.
+        losses: sums since the last row of loss, records, rejected and clipped.
         watched: what early stopping and plateau schedules remember, as plain numbers.
     """
 
@@ -61,11 +61,11 @@ class Position:
 
 
 def save_checkpoint(folder: Path, position: Position, tree: PyTree) -> Path:
-    """Write a checkpoint, whole or not at all, and remove all but the last two.
+    """Write a checkpoint, completely or not at all, and remove all but the last two.
 
     Args:
         folder: the run's `checkpoints`.
-        position: where the run stands.
+        position: how far the run has come.
         tree: all arrays that a resumed run needs.
 
     Raises:
@@ -76,7 +76,7 @@ def save_checkpoint(folder: Path, position: Position, tree: PyTree) -> Path:
     for array in arrays:
         digest.update(np.ascontiguousarray(array).data)
     header = {
-        # Not by `asdict`, which copies every row of a long run each time.
+        # Without `asdict`, which would copy every row of a long run each time.
         "position": {field.name: getattr(position, field.name) for field in fields(Position)},
         "sha256": digest.hexdigest(),
         "bytes": sum(array.nbytes for array in arrays),
@@ -100,10 +100,10 @@ def list_checkpoints(folder: Path) -> list[Path]:
 
 
 def read_position(path: Path, *, config_digest: str) -> Position:
-    """Where the checkpoint's run stood.
+    """How far the checkpoint's run had come.
 
     Raises:
-        InputError: the file is cut short, no checkpoint, or of a run with another config.
+        InputError: the file is truncated, is not a checkpoint, or belongs to a run with another config.
     """
     with _open(path) as file:
         return _read_header(file, path, config_digest)[0]
@@ -114,11 +114,11 @@ def load_checkpoint(path: Path, like: PyTree, *, config_digest: str) -> tuple[Po
 
     Args:
         path: the file.
-        like: a tree of the run's own making; structure, shapes and types are taken from it.
-        config_digest: of the run's config.
+        like: a tree that the run itself has built; structure, shapes and types are taken from it.
+        config_digest: SHA-256 of the run's config.toml.
 
     Raises:
-        InputError: the file is cut short, damaged, no checkpoint, or of another run.
+        InputError: the file is truncated, damaged, not a checkpoint, or belongs to another run.
     """
     leaves, structure = jax.tree.flatten(like)
     expected = sum(np.dtype(leaf.dtype).itemsize * leaf.size for leaf in leaves)
@@ -126,34 +126,34 @@ def load_checkpoint(path: Path, like: PyTree, *, config_digest: str) -> tuple[Po
         position, header = _read_header(file, path, config_digest)
         remaining = os.fstat(file.fileno()).st_size - file.tell()
         if remaining != expected or header["bytes"] != expected:
-            raise _damaged(path, f"it holds {remaining} bytes of arrays where the model needs {expected}")
+            raise _damaged(path, f"it holds {remaining} bytes of arrays, but the model needs {expected}")
         content = file.read(expected)
     if hashlib.sha256(content).hexdigest() != header["sha256"]:
-        raise _damaged(path, "its checksum does not fit")
+        raise _damaged(path, "its checksum does not match")
     arrays, start = [], 0
     for leaf in leaves:
         array = np.frombuffer(content, leaf.dtype, count=leaf.size, offset=start).reshape(leaf.shape)
         start += array.nbytes
-        # Copied: a step donates its buffers, and these bytes are not ours to give away.
+        # Copied: a step donates its buffers, and these bytes must not be given away.
         arrays.append(jnp.array(array))
     return position, jax.tree.unflatten(structure, arrays)
 
 
 class DrawJournal:
-    """Counts the draws of a release run on the disk before each is made, so that no crash forgets one.
+    """Counts the draws of a release run on disk, each before it is made, so that no draw is lost in a crash.
 
-    Two slots are written in turn, each with a checksum: a write that a crash tore leaves the other slot as it was, and
-    a file that was emptied or overwritten is recognised.
+    Two slots are written in turn, each with a checksum: a write that a crash interrupts leaves the other slot
+    unchanged, and a file that was emptied or overwritten is recognised.
 
     Args:
-        path: the journal's file; made, and counted from 0, if missing.
+        path: the journal's file; if missing, it is created and counting starts at 0.
 
     Raises:
-        RunError: it cannot be made or read.
+        RunError: it cannot be created or read.
 
     Attributes:
         draws: draws on record; 0 if nothing can be read.
-        damage: what is wrong with the file, in words; None if nothing is.
+        damage: a description of what is wrong with the file; None if nothing is.
     """
 
     def __init__(self, path: Path) -> None:
@@ -171,10 +171,10 @@ class DrawJournal:
             self.damage = "is damaged" if content else "is empty"
 
     def begin(self, draws: int) -> None:
-        """Put on record that `draws` draws have been begun, and wait until the disk has it.
+        """Record that `draws` draws have begun, and wait until this is on disk.
 
         Raises:
-            RunError: the disk does not take it: the draw must not be made.
+            RunError: it cannot be written to disk: the draw must not be made.
         """
         self.draws = max(self.draws, draws)
         number = f"{self.draws:020d}"
@@ -189,9 +189,9 @@ class DrawJournal:
 
 
 def _draws_in(content: bytes) -> list[int]:
-    """What the slots that are whole say."""
+    """The numbers in those slots that are intact."""
     if content.strip().isdigit():
-        # As dpmed 0.1.0 wrote it: a number without a checksum.
+        # The format of dpmed 0.1.0: a number without a checksum.
         return [int(content)]
     found = []
     for start in (0, _SLOT_BYTES):
@@ -210,7 +210,7 @@ def _open(path: Path) -> BinaryIO:
 
 def _read_header(file: BinaryIO, path: Path, config_digest: str) -> tuple[Position, dict[str, Any]]:
     if file.read(len(_MAGIC)) != _MAGIC:
-        raise _damaged(path, "it does not begin like a checkpoint")
+        raise _damaged(path, "it does not start like a checkpoint")
     line = file.readline(_MAX_HEADER_BYTES)
     try:
         header = json.loads(line)
@@ -225,19 +225,19 @@ def _read_header(file: BinaryIO, path: Path, config_digest: str) -> tuple[Positi
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _damaged(path, "its header cannot be read") from error
     if found.config_digest != config_digest:
-        remedy = "Put back the config.toml of that run, or remove the checkpoint."
-        raise InputError("was made by a run with another config", where=str(path), remedy=remedy)
+        remedy = "Restore that run's config.toml, or remove the checkpoint."
+        raise InputError("belongs to a run with another config", where=str(path), remedy=remedy)
     return found, header
 
 
 def _check_types(position: Position, header: Mapping[str, Any]) -> None:
     whole = (position.step, position.draws, position.microbatch, position.records, header["bytes"])
     if not all(isinstance(value, int) and value >= 0 for value in whole) or position.draws < position.step:
-        raise ValueError("counts are no counts")
+        raise ValueError("counts are not counts")
     if not isinstance(header["sha256"], str) or not all(isinstance(row, dict) for row in position.rows):
         raise TypeError("wrong types")
 
 
 def _damaged(path: Path, reason: str) -> InputError:
-    remedy = "Remove this file to resume from the checkpoint before it."
-    return InputError(f"is cut short or damaged: {reason}", where=str(path), remedy=remedy)
+    remedy = "Remove this file to resume from the previous checkpoint."
+    return InputError(f"is truncated or damaged: {reason}", where=str(path), remedy=remedy)

@@ -1,4 +1,4 @@
-"""Predictions for many samples, in batches of one shape, loaded in the background."""
+"""Predictions for many samples, in batches of equal shape that are loaded in the background."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from dpmed.training.objective import NonTrainable, Objective, Parameters
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
-    """What a model says of a set of samples.
+    """A model's predictions for a set of samples.
 
     Attributes:
         predictions: logits for classification and multi-label, class numbers for segmentation, images for
-            reconstruction, numbers in the targets' own units for regression.
-        targets: class numbers, labels (-1: unknown), masks, images in the same unit, or numbers (NaN: unknown).
+            reconstruction, values in the targets' own units for regression.
+        targets: class numbers, labels (-1: unknown), masks, images in the same unit, or values (NaN: unknown).
         losses: the loss of every sample.
     """
 
@@ -33,14 +33,15 @@ class Predictions:
 
 
 class Evaluator:
-    """Evaluates one objective on samples of one data set; compiled once.
+    """Evaluates one objective on samples from one data set; compiled once.
 
     Args:
-        objective: gives predictions and losses.
+        objective: computes predictions and losses.
         dataset: where samples come from.
         batch_size: samples per batch.
-        devices: that share a batch, and hold the weights; None for the default device alone.
-        processes: that the devices belong to; each loads what its devices evaluate, and all have all predictions.
+        devices: devices that share a batch and hold the weights; None for the default device alone.
+        processes: processes to which the devices belong; each loads what its devices evaluate, and all get all
+            predictions.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Evaluator:
             wanted = jax.vmap(objective.target)(targets)
             losses = jax.vmap(objective.loss)(predictions, wanted)
             if task == "segmentation":
-                # Logits of whole scans would fill the memory; what is asked of them is the class.
+                # Logits of whole scans would fill the memory; only their class is needed.
                 small = jnp.uint8 if predictions.shape[-1] <= 256 else jnp.int32  # noqa: PLR2004 what a byte holds
                 predictions, wanted = jnp.argmax(predictions, axis=-1).astype(small), wanted.astype(small)
             result = predictions, wanted, losses, mask
@@ -79,7 +80,7 @@ class Evaluator:
         *,
         advance: Callable[[int], None] = lambda _: None,
     ) -> Predictions:
-        """Predictions for the samples `indices`, in that order; `advance` is told how many samples are done."""
+        """Predictions for the samples `indices`, in that order; `advance` receives the number of samples done."""
         parts = []
         batch_size, share = min(self._batch_size, len(indices)), (self._processes.index, self._processes.world_size)
         loader = Loader(self._dataset, list(indices[:, None]), microbatch=batch_size, share=share)

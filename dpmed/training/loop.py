@@ -1,10 +1,10 @@
-"""The training loop: draw, load, accumulate, update; at intervals evaluate, save, and say how it goes.
+"""The training loop: draw, load, accumulate, update; at intervals evaluate, save, and report progress.
 
-The loop does not know whether it is private: the step, the sampler and the meter of ε are handed in. What it does know
-is the order that makes a crash harmless: a draw is on record before it is made, and the ledger is on the disk before
-anything that it covers.
+The loop does not know whether it is private: the step, the sampler and the function for ε are passed in. But it ensures
+the order that makes a crash harmless: a draw is on record before it is made, and the ledger is on disk before anything
+that it covers.
 
-The device never waits for the loop: what a step summed is read when the next step is under way.
+The device never waits for the loop: a step's sums are read while the next step is running.
 """
 
 import time
@@ -29,22 +29,22 @@ from dpmed.runtime.jit import wait_for
 from dpmed.runtime.malloc import limit_kept_memory
 from dpmed.training.objective import device_records
 
-# One microbatch computes, and one waits for it; more would only hold memory.
+# One microbatch is computed while the next one waits; more would only occupy memory.
 _IN_FLIGHT = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Parts:
-    """What a run is made of and what stays the same.
+    """The constant parts of a run.
 
     Attributes:
         step: the step, private or not.
-        sampler: gives each step's records.
-        loader: gives their microbatches.
-        epsilon: ε after so many draws; None without privacy.
-        evaluate: scores of the weights on the validation split.
+        sampler: draws each step's records.
+        loader: provides their microbatches.
+        epsilon: ε after a given number of draws; None without privacy.
+        evaluate: computes the weights' scores on the validation split.
         steps: draws planned.
-        steps_per_epoch: steps that make an epoch.
+        steps_per_epoch: steps per epoch.
         evaluate_every: steps between evaluations.
         save_every: steps between checkpoints.
         ema_decay: decay of the averaged weights, None for none.
@@ -64,23 +64,23 @@ class Parts:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunState:
-    """Where a run is.
+    """The changing state of a run.
 
     Attributes:
         state: weights and optimizer.
-        ema: averaged weights; None when not kept.
-        best: weights of the best validation score so far, when early stopping keeps them.
+        ema: averaged weights; None if not kept.
+        best: weights with the best validation score so far, if early stopping keeps them.
         watched: what early stopping and plateau schedules remember, as plain numbers.
         step: updates done.
-        draws: draws begun, redone ones included.
-        microbatch: records on the device at once, which become fewer when memory runs out.
+        draws: draws begun, including repeated ones.
+        microbatch: records on the device at once; reduced if memory runs out.
         seconds: time spent before this process began.
         records: records processed.
         rows: rows of metrics.csv.
-        losses: sums since the last evaluation: loss, records, rejected, clipped.
+        losses: sums since the last evaluation of loss, records, rejected and clipped.
 
-    `records`, `losses` and `seconds` are those of steps whose counts have been read, which all have been when a run is
-    saved, evaluated or returned.
+    `records`, `losses` and `seconds` include only steps whose counts have been read; whenever a run is saved, evaluated
+    or returned, all have been.
     """
 
     state: StepState
@@ -98,15 +98,16 @@ class RunState:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Hooks:
-    """How the loop reaches the disk and the user.
+    """How the loop communicates with the disk and the user.
 
     Attributes:
-        before_draw: puts the number of draws begun on record.
+        before_draw: records the number of draws begun.
         save: writes ledger, metrics and checkpoint.
-        after_evaluation: is given the scores, and returns the run after what follows from them, and whether to stop.
+        after_evaluation: receives the scores and acts on them; returns the run after that, and whether to stop.
         should_stop: whether the user asked to stop after this step.
-        after_running_out: a loader of smaller microbatches than the one under which the device had no memory left.
-        progress: shows how far the run is.
+        after_running_out: returns a loader with smaller microbatches than the one with which the device ran out of
+            memory.
+        progress: shows the progress of the run.
     """
 
     before_draw: Callable[[int], None]
@@ -123,7 +124,7 @@ class Outcome:
 
     Attributes:
         run: its last state, which has been saved.
-        finished: false when the user stopped it.
+        finished: false if the user stopped it.
     """
 
     run: RunState
@@ -139,15 +140,15 @@ class _Clock:
 
 
 def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
-    """Train until the planned draws are spent, early stopping ends the run, or the user stops.
+    """Train until the planned draws are used up, early stopping ends the run, or the user stops it.
 
-    A release run that redid steps after a crash has fewer draws left for updates than planned: it stops by draws, so
-    that ε never passes the planned value.
+    A release run that repeated steps after a crash has fewer draws left for updates than planned: it counts draws, not
+    updates, so that ε never exceeds the planned value.
 
     Args:
-        parts: what the run is made of.
-        run: where it begins: fresh, or from a checkpoint.
-        hooks: how it reaches disk and user.
+        parts: the constant parts of the run.
+        run: its initial state: fresh, or from a checkpoint.
+        hooks: how it communicates with disk and user.
 
     Returns:
         The last state and whether the run is finished.
@@ -187,7 +188,7 @@ def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
 
 
 class _Batches:
-    """The sums over each step's batch, in microbatches that become smaller when the device has no memory left."""
+    """The sums over each step's batch, in microbatches that become smaller if the device runs out of memory."""
 
     def __init__(self, parts: Parts, run: RunState, hooks: Hooks) -> None:
         self._parts = parts
@@ -195,23 +196,23 @@ class _Batches:
         self._loader = parts.loader
         self._end = run.step + parts.steps - run.draws
         self._drawn: dict[int, Int[np.ndarray, " record"]] = {}
-        # The microbatch with which a step has gone through: none yet.
+        # The size of microbatch with which a step has succeeded; none yet.
         self._proven = 0
         self._stream = self._open(run.step)
 
     @property
     def microbatch(self) -> int:
-        """Records on the device at once, now."""
+        """Records on the device at once, at present."""
         return self._loader.microbatch
 
     def accumulate(self, state: StepState, number: int) -> tuple[StepState, Accumulated]:
-        """The sums of step `number`, which may still be under way when this returns."""
+        """The sums of step `number`, whose computation may not have finished when this returns."""
         while True:
             try:
                 summed = accumulate(self._parts.step, state, next(self._stream), number)
                 if self._proven != self.microbatch and len(self._drawn[number]):
-                    # Here, not in the update, which uses up the state that another attempt needs. Once: all steps to
-                    # come are of the same shapes.
+                    # Here rather than in the update, which uses up the state that another attempt needs. Only once,
+                    # since all later steps have the same shapes.
                     wait_for(summed)
                     self._proven = self.microbatch
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -237,21 +238,21 @@ class _Batches:
         return self._loader.stream(self._numbers(first))
 
     def _numbers(self, first: int) -> Iterator[Int[np.ndarray, " record"]]:
-        # The sampler is asked by update, not by draw: a seeded run that resumes draws the same batch again.
+        # The sampler is indexed by update, not by draw: when a seeded run is resumed, it draws the same batch again.
         for number in range(first, self._end):
-            # Kept until it is used: another attempt takes the same batch, never another draw in its place.
+            # Kept until it is used: another attempt takes the same batch, never a new draw.
             if number not in self._drawn:
                 self._drawn[number] = self._parts.sampler.draw(number)
             yield self._drawn[number]
 
 
 def accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number: int) -> tuple[StepState, Accumulated]:
-    """The sums over all microbatches of step `number`, the last of which may still be under way."""
+    """The sums over all microbatches of step `number`; the computation of the last may not have finished."""
     total = step.begin(state)
     under_way: deque[Array] = deque()
     for records in microbatches:
         if len(under_way) == _IN_FLIGHT:
-            # Otherwise as many would wait as the loader is faster than the device, with all that they hold.
+            # Otherwise, with a loader faster than the device, more and more microbatches would wait and occupy memory.
             wait_for(under_way.popleft())
         batch = device_records(records.inputs, records.targets, records.weights, keys=records.keys, step=number)
         state, total = step.accumulate(state, total, batch, jnp.asarray(records.mask))
@@ -260,7 +261,7 @@ def accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number
 
 
 class _Unread:
-    """What steps counted, on its way from the device; their gradients are let go."""
+    """The counts of steps, on their way from the device; the steps' gradients are released."""
 
     def __init__(self, task: Task, parts: Parts, clock: _Clock, *, before: float) -> None:
         self._task = task
@@ -270,17 +271,17 @@ class _Unread:
         self._steps: deque[tuple[Array, Array, Array, Array]] = deque()
 
     def add(self, total: Accumulated) -> None:
-        """A step whose sums are under way."""
+        """Add a step whose sums are still being computed."""
         counts = total.loss, total.records, total.rejected, total.clipped
         for array in counts:
             array.copy_to_host_async()
         self._steps.append(counts)
 
     def read(self, run: RunState, *, leaving: int = 0) -> RunState:
-        """The run with the counts of all steps, waiting for them, but for the last few; shows each step.
+        """Wait for the counts of all steps except the last few and add them to the run; shows each step.
 
         Raises:
-            RunError: the device had no memory left for a step, whose weights are lost.
+            RunError: the device ran out of memory in a step whose weights are lost.
         """
         while len(self._steps) > leaving:
             with _lost_when_out_of_memory():
@@ -298,14 +299,14 @@ class _Unread:
 
 @contextmanager
 def _lost_when_out_of_memory() -> Iterator[None]:
-    """For values that were computed from weights which an update has used up."""
+    """For values computed from weights that an update has used up."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        remedy = "Resume the run: it goes on from its last checkpoint, with fewer records at once if need be."
-        raise RunError("out of memory in a step whose weights have moved since", remedy=remedy) from error
+        remedy = "Resume the run: it continues from its last checkpoint, with fewer records at once if necessary."
+        raise RunError("out of memory in a step whose weights have been updated since", remedy=remedy) from error
 
 
 def _average(ema: PyTree[Array], trainable: PyTree[Array], decay: Array) -> PyTree[Array]:
@@ -337,7 +338,7 @@ def _evaluate(parts: Parts, run: RunState, hooks: Hooks) -> tuple[RunState, bool
 
 def _describe(parts: Parts, run: RunState, *, records: int, loss: float) -> str:
     notes = [f"loss {loss / records:.3f}"] if records else ["empty batch"]
-    # ε costs a moment to compute: the value of the last evaluation is close, and is said to be that.
+    # ε takes a moment to compute; the value of the last evaluation is close enough.
     if parts.epsilon is not None and run.rows:
         notes.append(f"ε {run.rows[-1]['epsilon']:.2f}")
     return ", ".join([*notes, f"{run.records / max(run.seconds, 1e-9):.0f} samples/s"])

@@ -1,4 +1,4 @@
-"""Losses of one prediction and its target."""
+"""Losses for one prediction and its target."""
 
 from collections.abc import Callable
 
@@ -41,10 +41,10 @@ def build_loss(  # noqa: C901, PLR0911 one per name
 
     Args:
         config: the loss.
-        task: of the data set.
-        classes: how many classes or labels the data set has.
-        class_counts: training samples of each class, for `class_weights = "balanced"`; None where samples have no
-            single class.
+        task: task of the data set.
+        classes: number of classes or labels of the data set.
+        class_counts: number of training samples of each class, for `class_weights = "balanced"`; None if samples have
+            no single class.
 
     Raises:
         InputError: the loss does not fit the task or the classes.
@@ -65,7 +65,7 @@ def build_loss(  # noqa: C901, PLR0911 one per name
                 return lambda logits, target: _labels_cross_entropy(logits, target, label_weights)
             if classes != _BINARY:
                 remedy = 'Use name = "cross_entropy".'
-                raise InputError(f"needs two classes, the data set has {classes}", where="loss.name", remedy=remedy)
+                raise InputError(f"needs two classes, but the data set has {classes}", where="loss.name", remedy=remedy)
             weights = _weights(config.class_weights, classes, class_counts)
             return lambda logits, target: _binary_cross_entropy(logits, target, weights)
         case DiceLoss():
@@ -84,13 +84,13 @@ def _custom(config: CustomLoss) -> SampleLoss:
     made = loaded.call(**config.arguments)
     where = f"loss.factory = {loaded.name!r}"
     if not callable(made):
-        raise InputError(f"gave a {type(made).__name__}, not a function of prediction and target", where=where)
+        raise InputError(f"returned a {type(made).__name__}, not a function of prediction and target", where=where)
 
     def loss(prediction: Array, target: Array) -> Float[Array, ""]:
         found = guarded(lambda: made(prediction, target), where=where)
         shape, dtype = getattr(found, "shape", None), getattr(found, "dtype", None)
         if shape != () or dtype != jnp.float32:
-            raise InputError(f"gives {dtype} of shape {shape}; one float32 number per sample is needed", where=where)
+            raise InputError(f"returns {dtype} of shape {shape}; one float32 number per sample is needed", where=where)
         scalar: Float[Array, ""] = found
         return scalar
 
@@ -106,7 +106,7 @@ def _weights(
         if counts is None:
             remedy = "Give one number per class."
             raise InputError(f"{given} needs one class per sample", where="loss.class_weights", remedy=remedy)
-        # A class without training samples has no loss to weigh.
+        # A class without training samples has no loss to weight.
         return (counts.sum() / (classes * np.maximum(counts, 1))).astype(np.float32)
     if len(given) != classes or not any(given):
         raise InputError(
@@ -136,7 +136,7 @@ def _binary_cross_entropy(
 def _labels_cross_entropy(
     logits: Float[Array, " label"], target: Int[Array, " label"], weights: Float[np.ndarray, " label"]
 ) -> Float[Array, ""]:
-    """The mean over the labels that are known; 0 where none is."""
+    """The mean over the labels that are known; 0 if none is."""
     known = target >= 0
     wanted = jnp.where(known, target, jnp.zeros_like(target)).astype(logits.dtype)
     losses = optax.sigmoid_binary_cross_entropy(logits, wanted) * jnp.asarray(weights)
@@ -144,14 +144,14 @@ def _labels_cross_entropy(
 
 
 def _mean_error(measure: Callable[[Array], Array], task: str) -> SampleLoss:
-    """The mean of a measure of the error; of regression over the numbers that are known (not NaN), 0 where none is."""
+    """The mean of a measure of the error; in regression over the known values (not NaN), 0 if there are none."""
 
     def of_image(image: Array, target: Array) -> Float[Array, ""]:
         return jnp.mean(measure(image - target))
 
     def of_numbers(values: Array, target: Array) -> Float[Array, ""]:
         known = jnp.isfinite(target)
-        # Replaced before the difference is taken, since a NaN that is left out afterwards still has a gradient of NaN.
+        # Replaced before the difference is taken: a NaN that is left out only afterwards still has a NaN gradient.
         return _mean_where(measure(values - jnp.where(known, target, values)), known)
 
     return of_numbers if task == "regression" else of_image

@@ -1,8 +1,8 @@
 """From stored samples to losses and predictions: normalise, augment, apply the model, compare with the target.
 
-Everything here runs on the device inside the jitted step. A record's loss is the weighted sum over its views, and for
-each view the mean over its augmented versions (augmentation multiplicity, De et al., 2022): so one record has one
-gradient, which is clipped as a whole.
+Everything here runs on the device inside the jitted step. A record's loss is the weighted sum over its views, and the
+loss of a view is the mean over its augmented versions (augmentation multiplicity, De et al., 2022). So each record has
+one gradient, which is clipped as a whole.
 """
 
 from collections.abc import Callable
@@ -29,17 +29,17 @@ Augment = Callable[[Key[Array, ""], Float[Array, "*space channel"], Array], tupl
 def whole_network(
     model: Any, x: Float[Array, "*space channel"], state: PyTree, *, key: Key[Array, ""] | None = None
 ) -> tuple[Float[Array, "..."], PyTree]:
-    """The model itself, of an image."""
+    """The model itself, applied to an image."""
     found: tuple[Array, PyTree] = model(x, state, key=key)
     return found
 
 
 class NonTrainable(eqx.Module):
-    """All of a model that is not trained.
+    """Everything in a model that is not trained.
 
     Attributes:
         frozen: weights that stay as they are.
-        state: running statistics (of batch norm), empty for models without.
+        state: running statistics (of batch norm); empty for models that have none.
     """
 
     frozen: PyTree
@@ -48,19 +48,20 @@ class NonTrainable(eqx.Module):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Objective:
-    """What training minimises, for one data set and one model.
+    """What training minimises for one data set and one model.
 
     Attributes:
-        static: the part of the model that holds no numbers.
+        static: the part of the model without floating-point arrays.
         loss: the loss of one prediction and its target.
         augment: changes one normalised sample and its target at random; None leaves them as they are.
         multiplicity: augmented versions per sample and step, at least 1.
         image_target: whether the target is an image, normalised like the input.
-        scaling: from stored inputs to those that the model sees.
-        target_scaling: from stored targets of regression to those that the model predicts; None for other tasks.
-        begins: for each trained leaf the step at which it begins to be trained; None if all are from the start.
-        precision: of the products of layers; all else is float32.
-        forward: from the model and a normalised input to the prediction; part of the model where inputs are features.
+        scaling: maps stored inputs to those that the model sees.
+        target_scaling: maps stored regression targets to those that the model predicts; None for other tasks.
+        begins: for each trained leaf, the step at which its training begins; None if all are trained from the start.
+        precision: precision of the layers' products; everything else is float32.
+        forward: maps the model and a normalised input to the prediction; if inputs are features, it uses only part of
+            the model.
     """
 
     static: PyTree
@@ -75,24 +76,24 @@ class Objective:
     forward: Forward = whole_network
 
     def normalise(self, stored: Shaped[Array, "*space channel"]) -> Float[Array, "*space channel"]:
-        """A stored sample as float32 with the data set's mean and std taken out."""
+        """A stored sample as float32, normalised by the data set's mean and std."""
         normalised: Float[Array, "*space channel"] = self.scaling.apply(stored.astype(jnp.float32))
         return normalised
 
     def record_loss(self, trainable: Parameters, rest: NonTrainable, record: PyTree[Array]) -> Float[Array, ""]:
-        """The loss of one record by itself: what per-sample gradients are computed from.
+        """The loss of a single record, from which per-sample gradients are computed.
 
         Args:
             trainable: trained leaves.
             rest: all other leaves.
             record: `inputs (view, *space, channel)`, `targets (view, ...)`, `weights (view,)`, `key (2,)` uint32 from
-                which all randomness of the record is made, and `step ()` int32.
+                which all randomness of the record is derived, and `step ()` int32.
         """
         trainable = self._frozen_until_begun(trainable, record["step"])
         view_loss = partial(self._view_loss, trainable, rest)
         views = (record["inputs"], record["targets"], self._view_keys(record))
         if record["weights"].shape == (1,):
-            # Not as a batch of one: XLA on the CPU takes ten times as long over sums beside an axis of length one.
+            # Not as a batch of one: on the CPU, XLA takes ten times as long for sums next to an axis of length one.
             loss, _ = view_loss(*(leaf[0] for leaf in views))
             return loss * record["weights"][0]
         losses, _ = jax.vmap(view_loss)(*views)
@@ -103,7 +104,7 @@ class Objective:
     ) -> tuple[Float[Array, ""], NonTrainable]:
         """The sum of the losses of a microbatch, and the model's running statistics after it.
 
-        Samples may meet here, in batch norm: all views of all records are one batch under the axis name `batch`.
+        Samples may interact here, in batch norm: all views of all records form one batch under the axis name `batch`.
         """
         trainable = self._frozen_until_begun(trainable, records["step"][0])
         keys = jax.vmap(self._view_keys)(records)
@@ -120,7 +121,7 @@ class Objective:
     def predict(
         self, trainable: Parameters, rest: NonTrainable, inputs: Shaped[Array, "batch *space channel"]
     ) -> Float[Array, "batch ..."]:
-        """Predictions without augmentation, the model in inference mode."""
+        """Predictions without augmentation, with the model in inference mode."""
         model = eqx.nn.inference_mode(self._model(trainable, rest))
         with computing_in(self.precision):
             return jax.vmap(
@@ -128,7 +129,7 @@ class Objective:
             )(inputs)
 
     def target(self, stored: Shaped[Array, "..."]) -> Array:
-        """A stored target as the loss takes it."""
+        """A stored target in the form that the loss takes."""
         if self.target_scaling is not None:
             values: Float[Array, " target"] = self.target_scaling.apply(stored.astype(jnp.float32))
             return values
@@ -146,8 +147,8 @@ class Objective:
         )
 
     def _view_keys(self, record: PyTree[Array]) -> Key[Array, " view"]:
-        # Nothing but the record's own key and the step: another record's coming or going must not change a view of this
-        # one. Folded in one by one, since a split could depend on how many views the largest record has.
+        # Only from the record's own key and the step: adding or removing another record must not change a view of this
+        # one. Folded in one by one, since a split could depend on the number of views of the largest record.
         key = jax.random.fold_in(jax.random.wrap_key_data(record["key"], impl="threefry2x32"), record["step"])
         return jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(record["weights"].shape[0]))
 

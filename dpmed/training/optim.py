@@ -1,4 +1,4 @@
-"""Optimizers and schedules, by optax."""
+"""Optimizers and schedules, built from optax."""
 
 from typing import NamedTuple
 
@@ -20,20 +20,20 @@ from dpmed.config.schedule import ConstantSchedule, CosineSchedule, PlateauSched
 
 
 class PlateauState(NamedTuple):
-    """What a plateau schedule has made of the learning rate.
+    """How far a plateau schedule has reduced the learning rate.
 
     Attributes:
-        plateau_factor: multiplies every move.
+        plateau_factor: multiplies every update.
     """
 
     plateau_factor: Float[Array, ""]
 
 
 class UnfreezeState(NamedTuple):
-    """How far gradual unfreezing is.
+    """How far gradual unfreezing has come.
 
     Attributes:
-        unfreeze_count: updates made.
+        unfreeze_count: number of updates so far.
     """
 
     unfreeze_count: Int[Array, ""]
@@ -53,8 +53,8 @@ def build_optimizer(
         optimizer: the optimizer.
         schedule: the schedule.
         steps: updates planned.
-        steps_per_epoch: updates that make an epoch.
-        begins: for each trained leaf the update at which it begins to move; None if all move from the start.
+        steps_per_epoch: updates per epoch.
+        begins: for each trained leaf, the update at which its training begins; None if all are trained from the start.
     """
     rate = build_schedule(schedule, optimizer.learning_rate, steps=steps, steps_per_epoch=steps_per_epoch)
     parts = [_direction(optimizer)]
@@ -64,7 +64,7 @@ def build_optimizer(
         parts.append(_plateau())
     parts.append(optax.scale_by_learning_rate(rate))
     if begins is not None:
-        # Before the moments, so that noise on frozen leaves leaves no trace in them; and after weight decay.
+        # Before the moments, so that they stay free of noise from frozen leaves, and again after weight decay.
         parts = [_frozen_until(begins), *parts, _frozen_until(begins)]
     return optax.with_extra_args_support(optax.chain(*parts))
 
@@ -79,7 +79,7 @@ def build_schedule(schedule: ScheduleConfig, rate: float, *, steps: int, steps_p
 
 
 def reduce_rate(optimizer_state: PyTree, factor: float, *, smallest: float) -> PyTree:
-    """The optimizer's state with the plateau schedule's factor multiplied by `factor`, at least `smallest`."""
+    """The optimizer's state with the plateau schedule's factor multiplied by `factor`, but at least `smallest`."""
     before = float(optax.tree.get(optimizer_state, "plateau_factor"))
     after = jnp.float32(max(before * factor, smallest))
     return optax.tree.set(optimizer_state, plateau_factor=after)

@@ -1,6 +1,6 @@
 """Early stopping: end a run when the validation score no longer improves, and keep the best weights.
 
-It looks at private validation samples; the ledger of a run that uses it says so.
+It uses private validation samples; the ledger of a run with early stopping says so.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ _LOWER_IS_BETTER = ("loss", "mse", "l1", "mae", "rmse")
 
 @dataclass(frozen=True)
 class Verdict:
-    """What follows from a score.
+    """The consequences of a score.
 
     Attributes:
         watched: what to remember, as plain numbers.
@@ -29,7 +29,7 @@ class EarlyStopping:
     """Stop after some evaluations without improvement.
 
     Attributes:
-        metric: the score's name; losses are better when smaller, all else when larger.
+        metric: the score's name; losses are better if smaller, everything else if larger.
         patience: evaluations without improvement before training stops.
         min_delta: smallest change that counts.
     """
@@ -39,7 +39,7 @@ class EarlyStopping:
     min_delta: float
 
     def observe(self, watched: Mapping[str, float], score: float) -> Verdict:
-        """Judge a score, given what was remembered of those before it."""
+        """Judge a score, given what was remembered of the previous ones."""
         value = -score if is_lower_better(self.metric) else score
         best = watched.get("best")
         if best is None or value > best + self.min_delta:
@@ -50,10 +50,10 @@ class EarlyStopping:
 
 
 def has_stopped(watched: Mapping[str, float]) -> bool:
-    """Whether a run was ended by early stopping, so that resuming it must not train on."""
+    """Whether a run was ended by early stopping, so that resuming it must not continue training."""
     return watched.get("stopped", 0.0) > 0
 
 
 def is_lower_better(metric: str) -> bool:
-    """Whether a smaller value of this metric is the better one."""
+    """Whether smaller values of this metric are better."""
     return metric in _LOWER_IS_BETTER

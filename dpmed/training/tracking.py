@@ -1,6 +1,6 @@
-"""Metrics of a run for tools that draw them while it trains: the rows of metrics.csv, written beside it.
+"""Metrics of a run for tools that plot them during training: the rows of metrics.csv, written next to it.
 
-They are exact numbers of private data, which ε does not cover, as metrics.csv itself. Nothing is sent anywhere.
+Like metrics.csv itself, they are exact numbers from private data, which ε does not cover. Nothing is sent anywhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,14 +22,14 @@ _NOT_SCALARS = ("epoch", "step", "split")
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Takes the rows of metrics.csv as they come."""
+    """Receives the rows of metrics.csv as they are produced."""
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write those of all rows so far that have not been written yet."""
+        """Write those of the rows so far that have not been written yet."""
         ...
 
     def close(self) -> None:
-        """End the files."""
+        """Close the files."""
         ...
 
 
@@ -47,23 +47,23 @@ class TensorBoard:
     """Event files for TensorBoard, one curve per split and column.
 
     Args:
-        folder: where to write; made if missing.
+        folder: where to write; created if missing.
         done: rows that an earlier process has written.
-        last_step: step of the last of them; events behind it are of steps that a crash has undone.
+        last_step: step of the last of them; later events belong to steps that were lost in a crash.
     """
 
     def __init__(self, folder: Path, *, done: int = 0, last_step: int = 0) -> None:
         from tensorboardX import SummaryWriter
 
         make_folder(folder)
-        # Names hold the second in which they were made: a run resumed within it must not take the first one's file.
+        # File names contain the second of their creation; a run resumed within it must not reuse the first one's file.
         suffix = f".{len(list(folder.iterdir())):04d}"
         self._writer = SummaryWriter(str(folder), purge_step=last_step + 1 if done else None, filename_suffix=suffix)
         self._done = done
         self._writer.add_text("caution", CAUTION)
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write every number of the rows that are new."""
+        """Write every number in the new rows."""
         for row in rows[self._done :]:
             for name, value in row.items():
                 if name not in _NOT_SCALARS and isinstance(value, Real):
@@ -72,15 +72,15 @@ class TensorBoard:
         self._writer.flush()
 
     def close(self) -> None:
-        """End the event file."""
+        """Close the event file."""
         self._writer.close()
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Check that what tracking needs is installed, before anything is trained.
+    """Check that the packages for tracking are installed, before anything is trained.
 
     Raises:
-        InputError: it is not.
+        InputError: one is missing.
     """
     if "tensorboard" in names and find_spec("tensorboardX") is None:
         raise InputError(
@@ -96,7 +96,7 @@ def open_tracker(names: Sequence[str], folder: Path, *, rows: Sequence[Mapping[s
     Args:
         names: as in the config.
         folder: the run folder.
-        rows: of metrics.csv that the run has behind it.
+        rows: rows of metrics.csv that the run has already produced.
     """
     if "tensorboard" not in names:
         return NoTracker()

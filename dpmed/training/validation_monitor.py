@@ -1,6 +1,6 @@
-"""What follows from validation scores: an end, weights to keep, a smaller learning rate.
+"""Consequences of validation scores: stopping, keeping the best weights, reducing the learning rate.
 
-Every such use is of private samples and stands in the ledger.
+Each of these uses private samples and is listed in the ledger.
 """
 
 from collections.abc import Mapping
@@ -16,19 +16,19 @@ from dpmed.training.loop import RunState
 from dpmed.training.optim import rate_factor, reduce_rate
 from dpmed.training.stopping import EarlyStopping
 
-# What the plateau schedule remembers stands beside what early stopping does, under names of its own.
+# The plateau schedule's values are stored with those of early stopping, under names with this prefix.
 _PLATEAU = "plateau_"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What follows from an evaluation.
+    """The consequences of an evaluation.
 
     Attributes:
         watched: what to remember, as plain numbers.
         improved: whether the score is the best so far by early stopping's measure.
         stop: whether patience has run out.
-        reduce_rate: what the learning rate is to be multiplied by; None for no change.
+        reduce_rate: factor for the learning rate; None for no change.
     """
 
     watched: Mapping[str, float]
@@ -39,14 +39,14 @@ class Finding:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationMonitor:
-    """Looks at one score of every evaluation.
+    """Monitors one score of every evaluation.
 
     Attributes:
-        metric: its name.
-        stopping: None without early stopping.
-        plateau: how a stalled score is noticed; None for schedules that do not look.
-        factor: of a reduction.
-        smallest_rate: share of the first learning rate that reductions end at.
+        metric: the score's name.
+        stopping: early stopping; None without it.
+        plateau: detects a stalled score; None for all schedules but the plateau schedule.
+        factor: factor of a reduction.
+        smallest_rate: share of the initial learning rate below which reductions do not go.
     """
 
     metric: str
@@ -61,7 +61,7 @@ class ValidationMonitor:
         return self.stopping is not None
 
     def observe(self, watched: Mapping[str, float], scores: Mapping[str, float]) -> Finding:
-        """Judge an evaluation; one without the score (not defined for so few samples) changes nothing."""
+        """Judge an evaluation; if the score is missing (undefined for so few samples), nothing changes."""
         score = scores.get(self.metric)
         if score is None:
             return Finding(watched=watched, improved=False, stop=False, reduce_rate=None)
@@ -77,14 +77,14 @@ class ValidationMonitor:
             verdict = self.plateau.observe(before, score)
             after = dict(verdict.watched)
             if verdict.stop:
-                # Patience begins anew after each reduction.
+                # Patience starts again after each reduction.
                 after, reduce_rate = {"best": after["best"], "waited": 0.0}, self.factor
             kept = {f"{_PLATEAU}{name}": value for name, value in after.items()}
         return Finding(watched={**own, **kept}, improved=improved, stop=stop, reduce_rate=reduce_rate)
 
 
 def build_monitor(config: Config, *, metric: str) -> ValidationMonitor:
-    """The monitor that early stopping and the schedule ask for."""
+    """The monitor that early stopping and the schedule require."""
     asked, schedule = config.training.early_stopping, config.schedule
     stopping = None
     if asked is not None:
@@ -100,24 +100,24 @@ def build_monitor(config: Config, *, metric: str) -> ValidationMonitor:
 def follow_up(
     monitor: ValidationMonitor, run: RunState, scores: Mapping[str, float], progress: Progress
 ) -> tuple[RunState, bool]:
-    """Do what follows from an evaluation: keep the best weights, reduce the learning rate.
+    """Act on an evaluation: keep the best weights, reduce the learning rate.
 
     Args:
         monitor: judges the scores.
-        run: that was evaluated.
-        scores: of the validation split.
-        progress: is told when the learning rate is reduced.
+        run: the run that was evaluated.
+        scores: scores on the validation split.
+        progress: shows when the learning rate is reduced.
 
     Returns:
-        The run after it, and whether it is to stop.
+        The run after that, and whether it should stop.
     """
     finding = monitor.observe(run.watched, scores)
     if finding.improved and monitor.keeps_best:
         current = (run.state.trainable if run.ema is None else run.ema, run.state.rest)
-        # Copied: the next step uses up the buffers of its state.
+        # Copied: the next step uses up its state's buffers.
         run = replace(run, best=jax.tree.map(jnp.array, current))
     if finding.reduce_rate is not None:
         optimizer = reduce_rate(run.state.optimizer, finding.reduce_rate, smallest=monitor.smallest_rate)
-        progress.say(f"Learning rate now {rate_factor(optimizer):.3g} of the first, at step {run.step}.")
+        progress.say(f"Learning rate reduced to {rate_factor(optimizer):.3g} of its initial value at step {run.step}.")
         run = replace(run, state=replace(run.state, optimizer=optimizer))
     return replace(run, watched=finding.watched), finding.stop

@@ -226,7 +226,7 @@ def test_a_missing_start_is_told_with_where_it_comes_from(name, phantoms, starts
     assert refused.value.where == "model.pretrained"
     is_file = config.model.pretrained.suffix == ".safetensors"
     assert ("convert_weights.py" in refused.value.remedy) == is_file
-    assert is_file or "head of" in refused.value.remedy
+    assert is_file or "top of" in refused.value.remedy
     if is_file:
         head = (shipped_folder() / f"{name}.toml").read_text("utf-8").partition("[data]")[0]
         assert "licence" in head and ("torchvision" in head or "timm" in head)

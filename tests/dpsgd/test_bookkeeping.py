@@ -1,4 +1,4 @@
-"""Which layers a pass keeps book of, and that what it keeps is each record's own."""
+"""Which layers a pass returns, and that inputs and gradients are those of each record."""
 
 import equinox as eqx
 import jax
@@ -36,7 +36,7 @@ def test_books_are_kept_of_tagged_layers_with_each_records_input(name):
     assert kept.weight.shape == layer.weight.shape
     np.testing.assert_array_equal(kept.x[:, 0], records)
     np.testing.assert_allclose(books.losses, [loss(trainable, record) for record in records], rtol=1e-4)
-    # The others, here a bias, have gradients of their own.
+    # Other leaves, here a bias, have per-record gradients.
     (bias,) = books.gradients.values()
     for number, record in enumerate(records):
         np.testing.assert_allclose(bias[number], jax.grad(loss)(trainable, record).bias, rtol=1e-4, atol=1e-5)

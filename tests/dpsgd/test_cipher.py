@@ -14,7 +14,8 @@ def nonce(text):
 
 
 def test_block_function_gives_the_vector_of_rfc_8439_section_2_3_2():
-    # Key 00..1f, nonce 00:00:00:09:00:00:00:4a:00:00:00:00, block counter 1: our counter runs from 0, so block 1.
+    # Key 00..1f, nonce 00:00:00:09:00:00:00:4a:00:00:00:00, block counter 1: our counter starts at 0, so this is block
+    # 1.
     expected = (
         "10f1e7e4d13b5915500fdd1fa32071c4c7d1f4c733c068030422aa9ac3d46c4e"
         "d2826446079faa0914c2d705d98b02a2b5129cd1de164eb9cbd083e8a2503c4e"
@@ -48,7 +49,7 @@ def test_the_devices_cipher_gives_the_vector_of_rfc_8439_and_the_hosts_words():
     nonce_words = np.asarray((2**32 - 1, 7, 0), np.uint32)
     found = [blocks(key, nonce_words, np.uint32(first), blocks=250) for first in (0, 250)]
     np.testing.assert_array_equal(np.concatenate(found), words)
-    # The counter's last block is the last of its stream: it does not run over into the nonce.
+    # The counter's last block is the last of its stream: the counter does not overflow into the nonce.
     last = blocks(key, nonce_words, np.uint32(2**32 - 1), blocks=1)
     assert not np.isin(last, words).any()
 

@@ -1,6 +1,6 @@
-"""The clipped sum: against a loop and optax; and the sensitivity that all privacy rests on, of what is in the computer.
+"""The clipped sum against a loop and optax, and the sensitivity of the computed sum, on which all privacy rests.
 
-Differences of two sums are taken in exact rational arithmetic: no rounding of the test's own can hide one of theirs.
+Differences of two sums are computed in exact rational arithmetic, so the test's own rounding cannot hide theirs.
 """
 
 from fractions import Fraction
@@ -30,7 +30,7 @@ def random_gradients(seed, batch, scale=1.0):
 
 
 def length_of_difference(a, b):
-    """‖a − b‖ of two sums, exact but for its root."""
+    """‖a − b‖ of two sums, exact except for its root."""
     pairs = [
         pair
         for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
@@ -134,7 +134,7 @@ DIMENSIONS = 3
 
 @cache
 def dot_step(kind, most_records):
-    """A step in which a record's gradient is the record itself."""
+    """A step in which each record's gradient is the record itself."""
     clippings = {
         "flat": FlatClipping(CLIP),
         "per-layer": PerLayerClipping(CLIP),
@@ -160,7 +160,7 @@ def dot_step(kind, most_records):
 
 
 def total_of(step, state, gradients, microbatch):
-    """The accumulated sum, microbatch by microbatch as the loader fills them."""
+    """The accumulated sum, with microbatches filled as by the loader."""
     total = step.begin(state)
     for first in range(0, len(gradients), microbatch):
         part = gradients[first : first + microbatch]
@@ -176,7 +176,7 @@ def test_two_to_the_17_equal_gradients_move_the_sum_by_no_more_than_the_sensitiv
     step, state = dot_step(kind, count)
     gradients = np.tile(np.float32([0.3, -0.7, 0.9]), (count, 1))
     whole = total_of(step, state, gradients, microbatch)
-    # One less, and all records move up by one place.
+    # With one record less, all others move up by one place.
     less = total_of(step, state, gradients[:-1], microbatch)
     moved = length_of_difference(whole.gradients, less.gradients)
     assert moved <= float(whole.sensitivity) == CLIP
@@ -186,7 +186,7 @@ def test_two_to_the_17_equal_gradients_move_the_sum_by_no_more_than_the_sensitiv
 
 @pytest.mark.parametrize(("largest", "least"), [(2**12, 2e-4), (2**14, 1e-3), (2**17, 1e-2)])
 def test_the_same_gradients_summed_in_float32_move_by_more(largest, least):
-    # What the test above is there to catch; which norms are hit is a matter of their last digits.
+    # The error that the test above must catch; which norms are affected depends on their last digits.
     excess = []
     for norm in np.linspace(0.5, 1.0, 60, dtype=np.float32):
         totals = []
@@ -217,7 +217,7 @@ def test_no_record_among_others_of_any_size_moves_the_steps_sum_by_more(kind, ex
 
 @pytest.mark.parametrize("order", ["given", "shuffled"])
 def test_the_sum_is_that_of_exact_arithmetic_within_its_margin(order):
-    # Huge cancelling sums of clipped gradients: what float32 would lose of the small ones.
+    # Huge clipped gradients cancel in the sum; float32 would lose the small ones.
     rng = np.random.default_rng(3)
     signs = np.repeat([1.0, -1.0], 300)
     gradients = np.concatenate([signs[:, None] * [1.0, 1.0, 1.0], 1e-6 * rng.normal(size=(40, 3))]).astype(np.float32)
@@ -248,6 +248,6 @@ def test_the_margin_grows_with_the_number_of_records_and_is_refused_where_float6
 
 
 def test_one_record_less_leaves_the_room_for_rounding_as_it_is():
-    # Else every record's share would change when one goes.
+    # Otherwise every record's contribution would change when one is removed.
     kept, gone = (rounding_margin(count, norm_error=1e-9, summation_error=1e-11) for count in (1293, 1292))
     assert kept == gone > rounding_margin(1024, norm_error=1e-9, summation_error=1e-11)

@@ -1,4 +1,4 @@
-"""Factors of every kind of clipping: no record longer than C, the formulas, and the norm that moves."""
+"""Factors of every kind of clipping: no record longer than C, the formulas, and the adaptive norm."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,13 +17,13 @@ def test_an_impossible_norm_is_refused(norm):
         FlatClipping(norm)
 
 
-# GradientNorms of float32 numbers: nothing, of denormals, tiny, usual, huge, of the largest.
+# Squared norms of float32 gradients: zero, denormal, tiny, usual, huge, largest.
 SQUARES = st.one_of(
     st.sampled_from([0.0, 2e-90, 1e-76, 1e77]),
     st.floats(-80, 77).map(lambda exponent: 10.0**exponent),
     st.floats(0, 4),
 )
-# Of the few operations by which a factor is made, in float64.
+# Rounding of the few float64 operations that compute a factor.
 ROUNDING = 1e-14
 
 
@@ -40,7 +40,7 @@ def test_no_record_is_longer_than_the_norm_after_clipping(kind, squares, norm):
     clipping = kinds.get(kind, kind)(norm)
     moved = jnp.float32(norm) if kind == "adaptive" else None
     with float64():
-        # One record of several leaves.
+        # One record with several leaves.
         leaves = [jnp.asarray([square / len(squares)], jnp.float64) for square in squares]
         factors, _ = clipping.factors(leaves, moved)
         assert all(factor.dtype == jnp.float64 for factor in factors)
@@ -108,8 +108,8 @@ def test_sum_and_count_together_cost_what_the_budget_says(noise, ratio):
 
 
 def test_two_gaussians_composed_have_the_epsilon_of_the_one():
-    # A Gaussian of multiplier z has parameter 1/z of Gaussian differential privacy; composed, the squares of
-    # parameters add up (Dong et al., 2022, Corollary 3.3).
+    # A Gaussian with noise multiplier z has parameter 1/z in Gaussian differential privacy; under composition the
+    # squared parameters add up (Dong et al., 2022, Corollary 3.3).
     noise, steps = 1.5, 4
     clipping = adaptive(count_noise=1.0)
     left = clipping.gradient_noise(noise)

@@ -1,4 +1,4 @@
-"""Several devices: the same sums as one, noise once, in a process with eight simulated devices."""
+"""Several devices give the same sums as one and add noise once; in a process with eight simulated devices."""
 
 import json
 import os
@@ -61,7 +61,7 @@ print(json.dumps({f"{private} {count}": run(private, count) for private in (True
 
 @pytest.fixture(scope="module")
 def runs():
-    # optax's Adam mixes dtypes, as outside of tests it may.
+    # optax's Adam mixes dtypes, which is allowed outside of tests.
     lenient = {"JAX_NUMPY_DTYPE_PROMOTION": "standard", "JAX_NUMPY_RANK_PROMOTION": "allow", "JAX_PLATFORMS": "cpu"}
     environment = {**os.environ, **lenient, "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
     done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, env=environment)

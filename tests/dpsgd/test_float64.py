@@ -1,4 +1,4 @@
-"""Double precision inside programs that otherwise know only float32."""
+"""Double precision inside programs that otherwise use only float32."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Norms and weighted sums against one gradient at a time, for every layer kind and both ways of computing."""
+"""Norms and weighted sums against one gradient at a time, for every kind of layer and both ways of computing them."""
 
 import equinox as eqx
 import jax
@@ -20,7 +20,7 @@ RECORDS = 3
 
 
 class Doubled(eqx.Module):
-    """A layer applied twice: its weight is used twice, which no book is kept of."""
+    """A layer applied twice: its weight is used twice, so it is not returned as a layer."""
 
     layer: Linear
 
@@ -54,7 +54,7 @@ def problem(layer, shape, *, views, seed=0):
 
     def loss(trainable, record, scale):
         model = eqx.combine(trainable, static)
-        # Versions, then views, as the training's objective has them; an axis moved on the way.
+        # Versions, then views, as in the training's objective, with an axis moved in between.
         outputs = jax.vmap(jax.vmap(model, in_axes=1), in_axes=0)(record["x"])
         return scale * jnp.sum(jnp.square(jnp.sin(outputs)) * record["weight"])
 
@@ -67,7 +67,7 @@ def problem(layer, shape, *, views, seed=0):
 
 
 def one_at_a_time(loss, trainable, records, *others):
-    """Values of the loss, and for each leaf the gradients."""
+    """Values of the loss, and the gradients of each leaf."""
     both = jax.jit(jax.value_and_grad(loss))
     found = [both(trainable, jax.tree.map(lambda leaf, i=i: leaf[i], records), *others) for i in range(RECORDS)]
     per_record = [jax.tree.leaves(gradients) for _, gradients in found]
@@ -88,7 +88,7 @@ def test_norms_and_weighted_sums_are_those_of_single_gradients(name, views, monk
     def run(trainable, records, scale):
         books = bookkeeping_pass(loss, trainable, records, scale)
         found = []
-        # Every gradient instantiated, then a ghost norm wherever there is one.
+        # First every gradient is instantiated, then ghost norms are used wherever possible.
         for price in (0, 10**9) if books.layers else (0,):
             monkeypatch.setattr(ghost_norms, "_PRICE_OF_MEMORY", price)
             measured = measure(settle(books))
@@ -140,10 +140,10 @@ def test_convolutions_of_any_shape_have_the_norms_of_single_gradients(sides, cha
     (found,), square = run(trainable, records)
     _, (wanted,) = one_at_a_time(loss, trainable, records, jnp.float32(1))
     size_of_each = np.square(wanted).reshape(RECORDS, -1).sum(axis=1)
-    # Few standardised weights have no gradient but for rounding, of inputs and outputs about 1.
+    # With few standardised weights the gradient is zero except for rounding, for inputs and outputs of about 1.
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-5 * max(1.0, np.abs(wanted).max()))
     if square is not None:
-        # Ghost norms are no less than a share of the magnitudes.
+        # Ghost norms are at least a fixed share of the magnitudes.
         np.testing.assert_allclose(square, size_of_each, rtol=1e-3, atol=1e-3 * max(1e-4, size_of_each.max()))
 
 

@@ -1,4 +1,4 @@
-"""The largest microbatch that fits, with few questions."""
+"""The largest microbatch that fits, found with few compilations."""
 
 import subprocess
 import sys
@@ -23,7 +23,7 @@ def test_the_largest_that_fits_is_chosen_if_memory_grows_evenly(fixed, each, lim
     found = largest_fitting(memory, SIZES, limit)
     fitting = [size for size in SIZES if fixed + each * size <= limit]
     assert fixed + each * found <= limit or found == SIZES[-1]
-    # Never more than the best; with a fixed part that counts, a step or two less may be taken.
+    # Never more than the best.
     assert not fitting or found <= fitting[0]
     if fixed == 0 and fitting:
         assert found == fitting[0]

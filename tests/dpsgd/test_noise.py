@@ -1,4 +1,4 @@
-"""Noise: its law, its independence across steps, leaves and keys, and its secrecy in print."""
+"""Noise: its distribution, its independence across steps, leaves and keys, and that the key is never printed."""
 
 import jax
 import jax.numpy as jnp
@@ -38,7 +38,7 @@ def test_noise_is_normal_with_the_given_standard_deviation():
     assert stats.kstest(numbers / 2.5, "norm").pvalue > 1e-3
     assert abs(numbers.var() / 2.5**2 - 1) < 5 * np.sqrt(2 / numbers.size)
     assert abs(numbers.mean()) < 5 * 2.5 / np.sqrt(numbers.size)
-    # Fourth moment: 3, with standard error sqrt(96 / n).
+    # The fourth moment is 3, with standard error sqrt(96 / n).
     assert abs(((numbers / 2.5) ** 4).mean() - 3) < 5 * np.sqrt(96 / numbers.size)
 
 
@@ -51,7 +51,7 @@ def test_tails_are_as_heavy_as_they_should_be():
 
 
 def test_steps_leaves_and_keys_are_uncorrelated():
-    # 60 draws of 2,501 numbers: every pair's correlation stays under 6 standard errors.
+    # 60 draws of 2,501 numbers: every pair's correlation stays below 6 standard errors.
     rows = [flat(draw(seeded_key(key), step)) for key in range(3) for step in range(20)]
     correlation = np.corrcoef(np.stack(rows))
     off_diagonal = correlation[~np.eye(len(rows), dtype=bool)]
@@ -68,7 +68,7 @@ def test_one_key_and_step_give_the_same_noise_and_another_step_gives_other_noise
 
 
 def test_numbers_are_those_of_box_and_muller_from_the_stream():
-    # In float64 and one by one, from the same words; the last piece is the shorter one.
+    # In float64 and one by one, from the same words; the last piece is shorter.
     count = 2 * (1 << 18) + 7
     pieces = standard_normal(seeded_key(4), 6, count=count)
     assert [len(piece) for piece in pieces] == [1 << 18, 1 << 18, 4, 4]
@@ -136,8 +136,8 @@ def test_at_the_smallest_multiplier_noise_keeps_its_law_beside_the_largest_sum()
             return total + shaped_like(total, normal, std=std)
 
     noise = np.asarray(jax.jit(added)(std)) - count * norm
-    # A step of float64 there is a thousandth of the noise: next to no entry is left without.
+    # The spacing of float64 numbers there is a thousandth of the noise: almost no entry is left without noise.
     assert np.mean(noise == 0) < 1e-3
     assert stats.kstest(noise / std, "norm").pvalue > 1e-3
-    # In float32 every entry would have been.
+    # In float32 every entry would be.
     assert not np.any(np.float32(count * norm) + (noise * 1e4).astype(np.float32) != np.float32(count * norm))

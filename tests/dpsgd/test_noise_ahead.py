@@ -1,4 +1,4 @@
-"""Noise made ahead: the same numbers, once, after the draw that they belong to; and errors come out."""
+"""Noise generated ahead: the same numbers, once, only after their draw is on record; and errors are raised."""
 
 import threading
 
@@ -28,7 +28,7 @@ def same(found, wanted):
 
 @pytest.fixture
 def makes(monkeypatch):
-    """The draws that were made, with the thread that made them."""
+    """The draws whose numbers were generated, and whether by the main thread."""
     made = []
 
     def make(key, draw, **options):
@@ -51,7 +51,7 @@ def test_without_a_beginning_or_for_another_draw_numbers_are_made_when_they_are_
     ahead = NoiseAhead(seeded_key(3))
     same(numbers(ahead.take(4, COUNTS)), directly(4))
     ahead.begin(5, COUNTS)
-    # What was begun is of no use: never for another draw, and not later either.
+    # What was begun is never used, neither for another draw nor later.
     same(numbers(ahead.take(6, COUNTS)), directly(6))
     same(numbers(ahead.take(5, COUNTS)), directly(5))
     ahead.begin(8, COUNTS)

@@ -1,4 +1,4 @@
-"""bfloat16 products: what is rounded, what is not, and that the clipped sum keeps to its bound."""
+"""bfloat16 products: what is rounded, what is not, and that the clipped sum stays within its bound."""
 
 import equinox as eqx
 import jax
@@ -23,7 +23,7 @@ RECORDS = 3
 
 
 class Network(eqx.Module):
-    """All kinds of layers in a row, a weight used twice among them."""
+    """All kinds of layers in a row, including a weight that is used twice."""
 
     layers: list
     head: Linear
@@ -132,7 +132,7 @@ def test_gradients_are_about_those_of_float32_and_not_the_same(dimensions, kind)
         )
         found[precision] = flat(gradients(trainable, records))
     apart = np.linalg.norm(found["bfloat16"] - found["float32"]) / np.linalg.norm(found["float32"])
-    # bfloat16 keeps 8 bits: some roundings of 2^-9 after the other.
+    # bfloat16 keeps 8 bits: several roundings of 2^-9 in a row.
     assert 1e-4 < apart < 0.05
 
 
@@ -141,7 +141,8 @@ def test_products_of_the_forward_and_of_the_backward_pass_are_bfloat16():
     one = jax.tree.map(lambda leaf: leaf[0], records)
     inputs = jax.make_jaxpr(jax.grad(lambda x: loss(trainable, {**one, "x": x}, jnp.float32(1.0))))(one["x"])
     products = [line for line in str(inputs).splitlines() if "conv_general_dilated" in line or "dot_general" in line]
-    # Equal ones are written once: two convolutions, the blocks (a convolution too) and the head; forward and backward.
+    # Equal products are printed once: two convolutions, the blocks (also a convolution) and the head; forward and
+    # backward.
     assert len(products) >= 8 and all(":bf16[" in line for line in products), products
 
 

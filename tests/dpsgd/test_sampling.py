@@ -1,4 +1,4 @@
-"""Poisson sampling: binomial batch sizes, independence, repeatability; and batches without privacy."""
+"""Poisson sampling: binomial batch sizes, independence, reproducibility; and batches without privacy."""
 
 import numpy as np
 import pytest
@@ -84,5 +84,5 @@ def test_a_shared_key_gives_all_processes_the_same_batches_by_the_binomial_law()
     probabilities = np.array([law.cdf(edges[0] - 1), *law.pmf(edges), law.sf(edges[-1])])
     counts = np.array([(sizes < edges[0]).sum(), *[(sizes == edge).sum() for edge in edges], (sizes > edges[-1]).sum()])
     assert stats.chisquare(counts, probabilities * 4000).pvalue > 1e-4
-    # The key is a secret: it does not show.
+    # The key is secret and must not be shown.
     assert "key" not in repr(one)

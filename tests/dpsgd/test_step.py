@@ -1,4 +1,4 @@
-"""The step as a whole: against a loop in float64, for its noise, and for what must make no difference."""
+"""The whole step: against a loop in float64, its noise, and what must make no difference."""
 
 import jax
 import jax.numpy as jnp
@@ -154,7 +154,7 @@ def lengths(weights, records):
 
 
 def states_of(step, weights, counts, microbatch=4, clipping=ADAPTIVE):
-    """The states of a few steps with batches of these sizes."""
+    """The states after a few steps with batches of these sizes."""
     state = fresh(weights, sgd(), clipping)
     for draw, count in enumerate(counts):
         state, _ = run(step, state, problem(count, seed=draw)[1], microbatch, draw=draw)
@@ -214,7 +214,7 @@ def test_noise_on_gradients_follows_the_norm_of_the_step_and_leaves_room_for_the
 
 
 def test_noise_on_the_count_has_the_right_size_and_is_not_that_of_the_gradients():
-    # 400 empty batches: the standard deviation of the moves within 5 standard errors; no correlation with gradients.
+    # 400 empty batches: the standard deviation of the updates within 5 standard errors; no correlation with gradients.
     weights, _ = problem(0)
     states = list(states_of(private_step(1.0, sgd(), clipping=ADAPTIVE), weights, [0] * 400))
     norms = np.log([CLIP, *(float(state.clipping_norm) for state in states)])

@@ -1,4 +1,4 @@
-"""A batch larger than the training set: refused with the sizes that advice would name, which then make a plan."""
+"""A batch larger than the training set is refused with the sizes that advice would suggest, which give a valid plan."""
 
 import re
 
@@ -17,9 +17,7 @@ def test_the_remedy_is_a_plan_and_not_a_full_batch():
     with pytest.raises(InputError) as caught:
         check_batch_size(config_of(), 300)
     assert caught.value.where == "training.batch_size"
-    found = re.search(
-        r"batch_size = (\d+) with training.epochs = (\d+) for so many, σ = ([\d.]+)\.$", str(caught.value)
-    )
+    found = re.search(r"batch_size = (\d+) with training.epochs = (\d+), at σ = ([\d.]+)\.$", str(caught.value))
     batch_size, epochs = int(found[1]), int(found[2])
     assert batch_size <= 150
     followed = config_of(f"training.batch_size={batch_size}", f"training.epochs={epochs}")

@@ -1,4 +1,4 @@
-"""From config to clipping: the kind that was asked for, its defaults, and what must be left for gradients."""
+"""From config to clipping: the requested kind, its defaults, and what must be left for gradients."""
 
 from dataclasses import replace
 
@@ -55,7 +55,7 @@ def test_the_config_chooses_the_clipping(settings, wanted):
 
 
 def test_counts_with_so_little_noise_that_nothing_is_left_for_gradients_are_refused():
-    # Sensitivity 1/2 under σ_b = 1 costs what σ = 2 costs: the whole budget.
+    # Sensitivity 1/2 with σ_b = 1 costs as much as σ = 2: the whole budget.
     with pytest.raises(InputError, match="nothing is left") as caught:
         build_clipping(privacy("clipping=adaptive", "clipping.count_noise=1"), BUDGET)
     assert caught.value.where == "privacy.clipping.count_noise"

@@ -1,4 +1,4 @@
-"""What computes in a training: the config's σ, sampling and clipping, on states of its own, shared by processes."""
+"""The computing parts of a training: the config's σ, sampling and clipping; own states; agreement of processes."""
 
 from dataclasses import replace
 
@@ -65,7 +65,7 @@ def test_a_state_that_is_used_up_leaves_the_initial_one_whole(computation):
 
 
 def test_the_noise_of_a_step_has_the_accounted_size():
-    # Nothing is drawn, so that only noise moves the weights: σ·C, over the expected batch size.
+    # Nothing is drawn, so only noise moves the weights: σ·C divided by the expected batch size.
     plan = plan_of("model.width=[200]", "optimizer={name = 'sgd', learning_rate = 1.0}", "training.ema_decay=")
     computation = build_computation(plan, draw_secrets(plan))
     state = computation.begin(8).state
@@ -75,7 +75,7 @@ def test_the_noise_of_a_step_has_the_accounted_size():
         moved = computation.step.update(state, total, draw=0)
     noise = np.concatenate([np.asarray(leaf).ravel() for leaf in jax.tree.leaves(moved.trainable)]) - before
     wanted = plan.budget.noise_multiplier * plan.budget.clipping_norm / 16
-    # The relative error of a standard deviation of n numbers is 1/sqrt(2n); five of them are allowed.
+    # The relative standard error of a standard deviation of n numbers is 1/sqrt(2n); five of these are allowed.
     assert abs(noise.std() / wanted - 1) < 5 / np.sqrt(2 * noise.size)
 
 

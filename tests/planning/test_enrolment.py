@@ -68,7 +68,7 @@ def test_a_run_past_the_limit_is_refused_and_leaves_nothing(tmp_path):
 
 def test_several_runs_enter_together_or_not_at_all(tmp_path):
     path = tmp_path / "cohort.db"
-    # Each alone would fit.
+    # Each alone would stay within the limit.
     plans = [(plan(path, "privacy.cohort_epsilon=2.5"), tmp_path / name / "checkpoints") for name in "ab"]
     with pytest.raises(InputError, match="would exceed it"):
         enrol(plans)

@@ -1,4 +1,4 @@
-"""A head trained on kept features: live training but for rounding, and each sample's features its own affair."""
+"""A head trained on kept features: as on images except for rounding; features depend on their sample alone."""
 
 from dataclasses import replace
 
@@ -54,7 +54,7 @@ def trained(plan, features):
 
 @pytest.mark.parametrize(
     ("settings", "rounding"),
-    # In bfloat16 the last bit of a feature may decide to which of two neighbours it is rounded.
+    # In bfloat16 the last bit of a feature may decide which of two neighbours it is rounded to.
     [((), 1e-5), (("privacy=",), 1e-5), (("training.precision=bfloat16", "model.members=2"), 5e-4)],
 )
 def test_training_on_features_is_live_training_but_for_rounding(settings, rounding):
@@ -63,7 +63,7 @@ def test_training_on_features_is_live_training_but_for_rounding(settings, roundi
     kept, kept_run = trained(plan, Silent())
     assert isinstance(kept.plan.dataset, FeatureDataset) and not isinstance(live.plan.dataset, FeatureDataset)
     models = [jax.tree.leaves(one.final_model(run)) for one, run in ((live, live_run), (kept, kept_run))]
-    # The very same tree: what is written and resumed does not know.
+    # The same tree structure: writing and resuming make no distinction.
     assert jax.tree.structure(live.final_model(live_run)) == jax.tree.structure(kept.final_model(kept_run))
     for one, other in zip(*models, strict=True):
         if hasattr(one, "shape"):
@@ -105,7 +105,7 @@ def test_features_are_computed_once(plan, monkeypatch):
 
 
 class Nudged:
-    """A data set of which one value of one sample is another."""
+    """A data set in which one value of one sample is different."""
 
     def __init__(self, dataset, number):
         self._dataset, self._number = dataset, number
@@ -149,14 +149,14 @@ def test_other_weights_data_or_precision_are_other_features(plan):
     ]
     assert len(set(digests)) == len(digests)
     assert digest_of(plan) == digests[0]
-    # Weights that are trained have no part in features.
+    # Trained weights do not affect features.
     other = replace(begun.state, trainable=jax.tree.map(lambda leaf: leaf + 1, begun.state.trainable))
     assert digest_of(plan, replace(begun, state=other)) == digests[0]
 
 
 def test_a_samples_features_depend_on_no_other_sample_bit_for_bit(plan):
     found, _ = on_features(plan, begin_training(plan), Silent())
-    # Without the first record all others stand elsewhere, in other company.
+    # Without the first record, all others have other positions and neighbours.
     fewer = replace(plan, members=plan.members[1:], split=replace(plan.split, train=plan.split.train[1:]))
     less, _ = on_features(fewer, begin_training(fewer), Silent())
     numbers = np.concatenate(fewer.members)

@@ -1,4 +1,4 @@
-"""What a training begins with: the plan's weights, the optimizer's zeros, the clipping norm where it moves."""
+"""The initial state of a training: the plan's weights, the optimizer's zeros, the clipping norm if it varies."""
 
 import equinox as eqx
 import jax

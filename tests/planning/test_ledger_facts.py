@@ -1,4 +1,4 @@
-"""privacy.json is a function of config and N: patients who group, label or repeat otherwise leave no trace in it."""
+"""privacy.json is a function of config and N: how patients are grouped, labelled or repeated leaves no trace in it."""
 
 import json
 
@@ -25,7 +25,7 @@ def ledger_of(root, *settings):
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """As many pictures of as many classes, but of other patients: of each one, or of each up to three."""
+    """Equally many pictures and classes, but of other patients: one picture of each, or up to three."""
     several = tmp_path_factory.mktemp("several")
     write_phantom("folder", several, num=40, seed=1, progress=Silent())
     single = tmp_path_factory.mktemp("single")
@@ -42,7 +42,7 @@ def test_the_ledger_is_the_same_for_other_patients_of_equal_number(folders, patt
         ledger_of(root, "data.test_fraction=0.25", "data.validation_fraction=0.25", *pattern) for root in folders
     )
     if first_plan.train_size != second_plan.train_size:
-        # Whole groups are split, so that N may differ by a few: N and what is solved from it is all that may differ.
+        # Whole groups are split, so N may differ by a few: only N and what is solved from it may differ.
         different = {key for key in json.loads(first) if json.loads(first)[key] != json.loads(second)[key]}
         assert different <= {
             "epsilon", "epsilon_pld", "epsilon_rdp", "epsilon_dp_accounting", "noise_multiplier", "sampling_rate",
@@ -64,7 +64,7 @@ def test_each_use_of_data_has_its_sentence(folders):
         "data.limit=30",
     )
     text = " ".join(plan.facts.outside)
-    for said in ("when to stop", "number of steps depends", "weighs classes", "data.limit",
+    for said in ("when to stop", "number of steps depends", "weights classes", "data.limit",
                  "conditionally on the split", "unknown which images share a patient",
                  "and the number of classes"):  # fmt: skip
         assert said in text

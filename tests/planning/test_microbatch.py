@@ -1,4 +1,4 @@
-"""The microbatch that fits: the largest whose step needs no more than there is."""
+"""The microbatch that fits: the largest whose step needs no more than the available memory."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def test_if_nothing_fits_the_smallest_is_taken(computation):
 
 
 class Asked:
-    """A step that keeps the shape that it was asked of."""
+    """A step that records the shape whose memory was requested."""
 
     def prepare(self, state, *, draw):
         raise NotImplementedError

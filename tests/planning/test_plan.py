@@ -1,4 +1,4 @@
-"""What a plan settles before anything is trained, and what it refuses by the field that is wrong."""
+"""What a plan settles before anything is trained, and that it refuses errors by naming the wrong field."""
 
 import json
 

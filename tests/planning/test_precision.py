@@ -1,4 +1,4 @@
-"""Which devices are taken to gain from bfloat16, and what becomes of `auto`."""
+"""Which devices are assumed to gain from bfloat16, and what `auto` becomes."""
 
 from types import SimpleNamespace
 

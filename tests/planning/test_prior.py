@@ -1,4 +1,4 @@
-"""What a ledger says of the run that training began with: its data, whether it was private, its own beginning."""
+"""What a ledger says about the run that provided the initial weights: its data, its privacy, its own start."""
 
 import json
 
@@ -24,7 +24,7 @@ PICTURES = ['data.name="folder"', "data.size=[8,8]", "data.channels=1", "data.ca
 
 def trained(folder, *settings, config="quickstart_nonprivate"):
     folder.mkdir()
-    # optax does not bear the strictness of the tests.
+    # optax does not support the strict settings of the tests.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         train.run(make_plan(load_config(config, [*SMALL, *settings]).config, Silent()), folder, Silent())
     return folder
@@ -39,7 +39,7 @@ def begun_with(folder):
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Runs on a phantom, on a phantom that somebody added a picture to, and on real digits without and with privacy."""
+    """Runs on a phantom, on a phantom with an added picture, and on real digits without and with privacy."""
     root = tmp_path_factory.mktemp("runs")
     data = tmp_path_factory.mktemp("phantom")
     write_phantom("folder", data, num=40, seed=1, progress=Silent())
@@ -64,7 +64,8 @@ def test_a_phantom_is_named_as_one_and_needs_no_warning(runs):
 @pytest.mark.parametrize("name", ["mixed", "real"])
 def test_real_data_without_privacy_are_said_plainly(runs, name):
     said, plan = begun_with(runs[name])
-    assert "trained without privacy" in said and "no phantom: this model may reveal them, and no ε covers them" in said
+    assert "trained without privacy" in said
+    assert "not a phantom: this model may reveal them, and no ε covers them" in said
     assert any(f"the run {name} was trained without privacy" in warning for warning in plan.warnings)
     assert json.loads((runs[name] / "privacy.json").read_text())["phantom"] is None
 
@@ -109,7 +110,7 @@ def test_a_strangers_ledger_puts_no_control_characters_and_no_books_into_ours(ru
 
 
 def run_folder(folder, config):
-    """What `with_weights_file` looks at in the folder of a run."""
+    """The files of a run folder that `with_weights_file` reads."""
     folder.mkdir()
     text = "\n".join(
         f"{key} = {json.dumps(value)}" for key, value in config.model_dump(exclude={"pretrained", "lora"}).items()
@@ -121,7 +122,7 @@ def run_folder(folder, config):
 
 
 def test_the_file_of_a_run_stands_for_its_folder(tmp_path):
-    # How the run was trained is no part of its architecture.
+    # How the run was trained is not part of its architecture.
     folder = run_folder(tmp_path / "run", CNN.model_copy(update={"train_only": "head", "unfreeze_epochs": 1.0}))
     own = CNN.model_copy(update={"pretrained": folder})
     assert with_weights_file(own) == CNN.model_copy(update={"pretrained": folder / "model.eqx"})
@@ -132,10 +133,10 @@ def test_the_file_of_a_run_stands_for_its_folder(tmp_path):
 
 def test_runs_of_another_architecture_are_refused_though_their_arrays_would_fit(tmp_path):
     folder = run_folder(tmp_path / "run", CNN.model_copy(update={"activation": "relu"}))
-    with pytest.raises(InputError, match=r"'tanh', but the run run .* has 'relu'") as refused:
+    with pytest.raises(InputError, match=r"'tanh', but in the run run, .* it is 'relu'") as refused:
         with_weights_file(CNN.model_copy(update={"pretrained": folder}))
     assert refused.value.where == "model.activation"
-    with pytest.raises(InputError, match="one architecture"):
+    with pytest.raises(InputError, match="same architecture"):
         with_weights_file(Resnet9Model(name="resnet9", pretrained=folder))
 
 
@@ -144,7 +145,7 @@ def test_frozen_norms_may_come_from_a_run_with_batch_norm_and_nothing_else_may_c
     run_folder(tmp_path / "batch", frozen.model_copy(update={"normalisation": "batch"}))
     assert with_weights_file(frozen).pretrained == tmp_path / "batch" / "model.eqx"
     for own in (frozen.model_copy(update={"normalisation": "group"}), frozen.model_copy(update={"stem": "small"})):
-        with pytest.raises(InputError, match="one architecture"):
+        with pytest.raises(InputError, match="same architecture"):
             with_weights_file(own)
 
 
@@ -164,7 +165,7 @@ def test_folders_without_a_finished_run_are_refused(tmp_path):
             with_weights_file(own)
     (folder / "config.toml").write_bytes(config)
     (folder / "model.eqx").unlink()
-    with pytest.raises(InputError, match=r"holds no model\.eqx, so it is no finished run"):
+    with pytest.raises(InputError, match=r"holds no model\.eqx, so it is not a finished run"):
         with_weights_file(own)
     with pytest.raises(InputError, match=r"holds no config\.toml"):
         with_weights_file(CNN.model_copy(update={"pretrained": tmp_path}))

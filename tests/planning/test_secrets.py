@@ -38,7 +38,7 @@ def test_noise_batches_and_augmentation_are_made_of_different_bytes(release_plan
     assert found.noise.words.tobytes() == bytes(range(32))
     assert found.sampling == bytes(range(32, 64))
     assert found.augmentation == bytes(range(64, 96))
-    # Alone, the sampler asks the operating system for each batch anew.
+    # In a single process, the sampler asks the operating system anew for each batch.
     assert draw_secrets(release_plan).sampling is None
 
 

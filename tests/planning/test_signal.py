@@ -1,4 +1,4 @@
-"""Noise against signal: the ratio by Monte Carlo, no alarm where trainings learn, and one where none can."""
+"""Noise against signal: the ratio by Monte Carlo; a warning for trainings that cannot learn, and for no others."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""What the plan says of a network's arrays that the fast norms do not know."""
+"""What the plan says about a network's arrays that the fast norms do not support."""
 
 import equinox as eqx
 import jax

@@ -1,4 +1,4 @@
-"""Augmentation: image and mask move together, by what the config allows and no more; values change in images only."""
+"""Augmentation: image and mask move together, within the limits of the config; values change in images only."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ def versions(config, image, target, *, count=40, moves_target=True):
 
 
 def ramps(space):
-    """An image whose channels are the coordinates of each pixel: after moving, they say where it came from."""
+    """An image whose channels are the coordinates of each pixel, which show where a pixel came from after moving."""
     return np.stack(np.meshgrid(*(np.arange(side, dtype=np.float32) for side in space), indexing="ij"), axis=-1)
 
 
@@ -50,7 +50,7 @@ MOVES = [
 def test_a_resampled_mask_is_that_of_the_nearest_place_in_the_image(space, config):
     ramp = ramps(space)
     for axis in range(len(space)):
-        # The mask holds the coordinate as a whole number: it may differ from the image's by rounding only.
+        # The mask contains the coordinate as an integer, which may differ from the image's only by rounding.
         images, masks = versions(config, ramp, ramp[..., axis].astype(np.int32))
         assert np.abs(images[..., axis] - masks).max() <= 0.5 + 1e-4
         assert axis == 2 or np.abs(images[..., axis] - masks).max() > 0.3
@@ -76,7 +76,7 @@ def test_a_crop_is_evenly_spaced_stays_inside_and_reaches_everywhere(space):
         lines = np.moveaxis(images[..., axis], axis + 1, -1).reshape(400, -1, side)
         np.testing.assert_allclose(lines, lines[:, :1].repeat(lines.shape[1], axis=1), atol=1e-4)
         line = lines[:, 0]
-        # Of the pixels whose neighbours are not the continued edge, the distance is the crop's share of the side.
+        # Between pixels whose neighbours are not repeated edge pixels, the distance is the crop's share of the side.
         steps = np.median(np.diff(line, axis=1), axis=1)
         assert 0.6 - 1e-4 <= steps.min() < 0.63
         assert 0.97 < steps.max() <= 1 + 1e-4
@@ -91,7 +91,7 @@ def test_a_rotation_turns_the_first_two_axes_about_the_centre_by_at_most_its_ang
     images, _ = versions(AugmentationConfig(rotation=30.0), centred, np.int32(0), count=300, moves_target=False)
     np.testing.assert_allclose(images[:, 7, 7, :, :2], 0.0, atol=1e-4)
     np.testing.assert_allclose(images[..., 2], centred[None, ..., 2].repeat(300, axis=0), atol=1e-4)
-    # Near the centre nothing comes from outside: distances from it stay, and all pixels turn by one angle.
+    # Near the centre nothing comes from outside: distances from it stay the same, and all pixels turn by one angle.
     near = (slice(None), slice(4, 11), slice(4, 11), 0)
     moved, still = images[near][..., :2], centred[near[1:]][None, ..., :2]
     np.testing.assert_allclose((moved**2).sum(-1), np.broadcast_to((still**2).sum(-1), moved.shape[:-1]), rtol=1e-3)
@@ -210,5 +210,5 @@ def test_nothing_asked_is_nothing_done(config):
 
 
 def test_more_flips_than_axes_are_refused():
-    with pytest.raises(InputError, match="3 chances for 2 axes"):
+    with pytest.raises(InputError, match="3 probabilities for 2 axes"):
         build_augmentation(AugmentationConfig(flip=(0.1, 0.1, 0.1)), dimensions=2, moves_target=True)

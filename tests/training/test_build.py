@@ -1,4 +1,4 @@
-"""From a plan's tables to the objective: what is trained, what is not, and when stages thaw."""
+"""From a plan's tables to the objective: what is trained, what is not, and when stages are unfrozen."""
 
 import equinox as eqx
 import jax

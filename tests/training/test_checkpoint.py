@@ -1,4 +1,4 @@
-"""Checkpoints: what is read is what was written, and anything else is refused by name."""
+"""Checkpoints: reading returns what was written, and anything else is refused with the file's name."""
 
 import json
 import os
@@ -56,7 +56,7 @@ def test_the_last_two_are_kept_newest_first(tmp_path):
 def test_a_checkpoint_cut_short_anywhere_is_refused_with_its_name(tmp_path, cut):
     path = save_checkpoint(tmp_path, position(), TREE)
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(InputError, match=r"step-.*cut short or damaged.*Remove this file"):
+    with pytest.raises(InputError, match=r"step-.*truncated or damaged.*Remove this file"):
         load_checkpoint(path, TREE, config_digest="d")
 
 
@@ -97,7 +97,7 @@ def test_the_journal_never_forgets_a_draw(tmp_path):
     assert journal.draws == 0
     journal.begin(1)
     journal.begin(2)
-    # Not closed: as after kill -9.
+    # Not closed, as after kill -9.
     again = DrawJournal(tmp_path / "draws")
     assert again.draws == 2
     again.begin(1)

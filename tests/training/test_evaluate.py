@@ -1,4 +1,4 @@
-"""Predictions come in the order asked for, whatever the batches; padding does not show; masks come as classes."""
+"""Predictions are in the requested order, whatever the batches; padding is removed; masks are classes."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ MODELS = {
 
 
 class Made:
-    """A small data set of any task."""
+    """A small data set for any task."""
 
     def __init__(self, task):
         rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The loop: what it waits for, and what it does when memory runs out: the same batches in smaller pieces."""
+"""The loop: what it waits for, and that it repeats the same batches in smaller pieces if memory runs out."""
 
 from dataclasses import dataclass, field
 
@@ -44,7 +44,7 @@ def points():
 
 @dataclass
 class Cramped:
-    """A device with room for so many records."""
+    """A device with room for a limited number of records."""
 
     step: PrivateStep
     room: int
@@ -78,7 +78,7 @@ class Broken(Cramped):
 
 
 class Remembering:
-    """A sampler that never draws the same batch again, as one by the operating system's entropy."""
+    """A sampler that never draws the same batch again, like one that uses the operating system's entropy."""
 
     def __init__(self):
         self.calls = []
@@ -145,7 +145,7 @@ def test_out_of_memory_halves_the_microbatch_and_repeats_the_same_batch():
     assert sizes == [32, 16, 8, 4]
     assert (last.microbatch, roomy.microbatch) == (4, 32)
     np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
-    # Not one draw more, of batches or noise, than with memory enough.
+    # No more draws of batches or noise than with enough memory.
     assert draws == list(range(1, STEPS + 1))
     assert sorted(sampler.calls) == list(range(STEPS))
     assert last.records == roomy.records
@@ -161,7 +161,7 @@ COUNTS = ("loss", "records", "rejected", "clipped")
 
 @dataclass
 class Watching:
-    """A step that keeps a diary of what the loop asks of it, and of which of its counts the loop waits for."""
+    """A step that logs the loop's calls, and which of its counts the loop waits for."""
 
     step: PrivateStep
     patch: pytest.MonkeyPatch
@@ -185,7 +185,7 @@ class Watching:
 
     def note(self, event, tree):
         for leaf in jax.tree.leaves(tree):
-            # By identity; arrays that have been named are kept, so that no other takes the place of one.
+            # By identity; named arrays are kept alive, so that no other array reuses the identity of one.
             name, _ = self.names.get(id(leaf), (None, None))
             if name is not None:
                 self.events.append(f"{event} {name}")
@@ -219,7 +219,7 @@ READINGS = ("item", "__array__", "__int__", "__float__", "__bool__", "__index__"
 
 
 def watched_run(patch, microbatch, kind=Watching):
-    """What happened in a run, in order, with journal and saving; its weights, and its last state."""
+    """The events of a run in order, including journal and saving; its weights, and its last state."""
     events = []
     weights, _, _, last = run(
         lambda step: kind(step, patch, events),
@@ -231,7 +231,7 @@ def watched_run(patch, microbatch, kind=Watching):
 
 
 def last_pieces(events):
-    """For each step the number of its last microbatch."""
+    """For each step, the number of its last microbatch."""
     dispatched = [one.split()[1].split(".") for one in events if one.startswith("dispatch")]
     return {int(number): int(piece) for number, piece in dispatched}
 
@@ -244,12 +244,12 @@ def test_a_steps_counts_are_read_when_the_next_step_is_under_way_and_all_before_
     for number, piece in last_pieces(events).items():
         read = events.index(f"read loss {number}.{piece}")
         assert events.index(f"fetch loss {number}.{piece}") < read
-        # An evaluation and a checkpoint every three steps: before these nothing is left unread.
+        # Every three steps there are an evaluation and a checkpoint, before which everything has been read.
         if (number + 1) % 3:
             assert events.index(f"update {number + 1}") < read
         else:
             assert read < next(place for place, one in enumerate(events) if one.startswith(f"save {number + 1} "))
-    # Every count of every step once, and nothing else of a step is read.
+    # Every count of every step is read once, and nothing else.
     assert sum(one.startswith("read") for one in events) == len(COUNTS) * STEPS
     saved = [one for one in events if one.startswith("save")]
     assert saved[-1].startswith(f"save {STEPS} {last.records} ")
@@ -262,7 +262,7 @@ def test_a_draw_is_on_record_before_its_noise_and_its_gradients(monkeypatch, mic
         order = [f"journal {number}", f"prepare {number}", f"dispatch {number}.0", f"update {number}"]
         places = [events.index(one) for one in order]
         assert places == sorted(places)
-        # One draw at a time: that of the step before has been used.
+        # One draw at a time: the previous step's has been used.
         assert number == 0 or events.index(f"update {number - 1}") < places[0]
 
 
@@ -272,7 +272,7 @@ def test_two_microbatches_are_under_way_and_the_loop_waits_for_nothing_else(monk
     waits = [(place, one.split()[1:]) for place, one in enumerate(events) if one.startswith("wait")]
     pieces = last_pieces(events)
     assert any(piece >= 2 for piece in pieces.values())
-    # In the first step once for the whole sum, since its memory is unknown.
+    # In the first step the loop waits once for the whole sum, since its memory is unknown.
     whole = [name for _, (name, at) in waits if at == f"0.{pieces[0]}"]
     assert sorted(whole) == sorted(COUNTS)
     others = [(place, name, at) for place, (name, at) in waits if at != f"0.{pieces[0]}"]
@@ -285,7 +285,7 @@ def test_two_microbatches_are_under_way_and_the_loop_waits_for_nothing_else(monk
 
 
 class LateError(Watching):
-    """A device that tells of its want of memory when a sum is read, after the update."""
+    """A device that reports a lack of memory only when a sum is read, after the update."""
 
     def note(self, event, tree):
         super().note(event, tree)

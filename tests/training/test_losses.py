@@ -1,4 +1,4 @@
-"""Losses against scikit-learn and slow loops, and what they refuse."""
+"""Losses compared with scikit-learn and slow loops, and what they refuse."""
 
 import jax
 import jax.numpy as jnp
@@ -229,7 +229,7 @@ def test_a_loss_for_another_task_is_refused_and_fitting_ones_are_named(config, t
 @pytest.mark.parametrize(
     ("config", "task", "words"),
     [
-        (BinaryCrossEntropyLoss(name="binary_cross_entropy"), "classification", "two classes, the data set has 3"),
+        (BinaryCrossEntropyLoss(name="binary_cross_entropy"), "classification", "two classes, but the data set has 3"),
         (CrossEntropyLoss(name="cross_entropy", class_weights=(1.0, 2.0)), "classification", r"3 numbers.*got 2"),
         (CrossEntropyLoss(name="cross_entropy", class_weights=(0.0, 0.0, 0.0)), "classification", "not all zero"),
         (DiceLoss(name="dice", class_weights=(1.0,)), "segmentation", "3 numbers"),

@@ -1,4 +1,4 @@
-"""The loss of a record: the mean over its augmented versions, the weighted sum over its views, and what is thawed."""
+"""The loss of a record: the mean over its augmented versions, the weighted sum over its views, and unfreezing."""
 
 import equinox as eqx
 import jax
@@ -22,7 +22,7 @@ CHANGES = AugmentationConfig(flip=(0.5, 0.5), shift=1, noise=0.1, brightness=0.3
 
 
 def shaken(module):
-    """Heads that are zero at first would hide all that lies before them."""
+    """Heads initialised with zeros would hide everything before them."""
     arrays, static = eqx.partition(module, eqx.is_inexact_array)
     moved = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(7), leaf.shape), arrays)
     return eqx.combine(moved, static)
@@ -59,7 +59,7 @@ def one(records, place):
 
 
 def by_hand(objective, rest):
-    """Loss of a record as a plain loop over views and versions, each version augmented and predicted by itself."""
+    """Loss of a record as a plain loop over views and versions, each version augmented and predicted separately."""
 
     def loss(trainable, record):
         key = jax.random.fold_in(jax.random.wrap_key_data(record["key"]), record["step"])

@@ -1,4 +1,4 @@
-"""Optimizers and schedules: update by update beside optax's own and beside the formulas."""
+"""Optimizers and schedules: compared with optax's own and with the formulas, update by update."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ CONSTANT = ConstantSchedule(name="constant")
 
 @pytest.fixture(autouse=True)
 def _as_users_run():
-    """Optax does not bear strict promotion."""
+    """Optax does not support strict promotion."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 

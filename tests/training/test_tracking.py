@@ -1,4 +1,4 @@
-"""Event files hold every number of metrics.csv once, also when a run is resumed."""
+"""Event files contain every number of metrics.csv once, even if a run is resumed."""
 
 import importlib.util
 import stat
@@ -68,7 +68,7 @@ def test_a_resumed_run_goes_on_behind_the_rows_of_its_checkpoint(tmp_path):
     second.close()
     assert sorted(scalars(tmp_path / "tensorboard")) == sorted(WANTED)
     marks = [event.step for event in events(tmp_path / "tensorboard") if event.HasField("session_log")]
-    # What a crash has undone behind step 10 is dropped by TensorBoard from there on.
+    # TensorBoard drops the events after step 10, which were lost in a crash.
     assert 11 in marks
 
 

@@ -1,4 +1,4 @@
-"""What validation scores lead to: stop, keep, reduce; evaluation by evaluation."""
+"""Consequences of validation scores: stop, keep, reduce; evaluation by evaluation."""
 
 import pytest
 

@@ -37,7 +37,7 @@ def read_custom(config: CustomData) -> "CheckedDataset":
 def outside_sentence(loaded: Loaded) -> str:
     """What the ledger says about data from the user's own code."""
     return (
-        f"The data came by custom code, {loaded.describe()}. ε holds if each sample depends on nothing but its own "
+        f"The data come from custom code, {loaded.describe()}. ε holds if each sample depends on nothing but its own "
         "record; constants that this code computed, such as mean and std, are unchecked."
     )
 

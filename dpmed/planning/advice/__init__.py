@@ -1,1 +1,1 @@
-"""Advice before a training, from public facts alone: how large its batches, how many its steps, and can it work."""
+"""Advice before a training, from public facts alone: batch size, number of steps, and whether it can work."""

@@ -1,8 +1,8 @@
-"""Advice on a private training before it is begun, from public facts alone.
+"""Advice on a private training before it starts, from public facts alone.
 
-What is looked at: the config, the number N of training records (which the ledger states too), the shape of a sample and
-the number of outputs. No file of a sample is opened, and no label is looked at but where the config has the split
-stratified by labels, which fixes N within a few records.
+It uses the config, the number N of training records (which the ledger also states), the shape of a sample and the
+number of outputs. No sample's file is opened, and labels are used only if the config stratifies the split by labels,
+which fixes N within a few records.
 """
 
 from collections.abc import Mapping
@@ -23,15 +23,15 @@ class Advice:
     """What published rules suggest for a config, and what can be expected of it.
 
     Attributes:
-        unit: of privacy: what a record is.
-        parameters: d, how many numbers are trained.
-        advised: batch size and length, with their noise.
-        own: the config's; None where its batch is larger than the training set or its budget cannot be met.
-        rows: around both.
-        setting: advised, with learning rate and clipping norm.
-        overrides: `KEY=VALUE` for the config, such that its plan is the advised row.
+        unit: the unit of privacy: what a record is.
+        parameters: d, the number of trained parameters.
+        advised: the advised batch size and length, with their noise.
+        own: those of the config; None if its batch is larger than the training set or its budget cannot be met.
+        rows: the grid around both.
+        setting: the advised setting, with learning rate and clipping norm.
+        overrides: `KEY=VALUE` for the config, with which its plan is the advised row.
         verdict: whether the plan can work.
-        step: what a step costs here.
+        step: what a step costs on this machine.
     """
 
     unit: str
@@ -90,11 +90,11 @@ def advise(gathered: Gathered, progress: Progress) -> Advice:
     """What published rules suggest for a private config on this machine.
 
     Args:
-        gathered: its config, data and model.
-        progress: tells the user.
+        gathered: config, data and model.
+        progress: shows progress.
 
     Raises:
-        InputError: the config is not private, or there is no noise that meets what it asks for.
+        InputError: the config is not private, or no noise meets its requirements.
     """
     config, parameters = gathered.config, gathered.model.parameters
     found = suggest(config, len(gathered.members))
@@ -105,7 +105,7 @@ def advise(gathered: Gathered, progress: Progress) -> Advice:
     advised, current = rows.get(key_of(found.sizes)), None if own is None else rows.get(key_of(own))
     if advised is None:
         raise InputError(
-            "no noise is left for gradients beside that on the counts, at the batch size that rules suggest",
+            "the noise on the counts leaves nothing of the budget for gradients, at the batch size that rules suggest",
             where="privacy.clipping",
             remedy='Set privacy.clipping = "flat", or privacy.clipping.count_noise.',
         )

@@ -1,7 +1,7 @@
-"""Settings to try, fixed before anything is trained: the advised one, the config's own, and draws around them.
+"""Settings to try, fixed before anything is trained: the advised one, the config's own, and random ones around them.
 
 Learning rate and clipping norm are drawn log-uniformly, batch size and length by factors of two: random search needs
-fewer trials than a grid where few of the keys matter (Bergstra & Bengio, 2012).
+fewer trials than a grid if only few of the keys matter (Bergstra & Bengio, 2012).
 """
 
 import random
@@ -13,22 +13,22 @@ from dpmed.planning.advice.suggestion import Setting, Suggestion
 from dpmed.privacy.budget import steps_per_epoch
 
 _FACTORS = (0.5, 1.0, 2.0)
-# Powers of ten to both sides.
+# Powers of ten in both directions.
 _LEARNING_RATES, _CLIPPING_NORMS = 0.75, 0.5
 _LEAST_NORM = 1e-5
 _MOST_DRAWS = 100_000
 
 
 def settings_around(suggestion: Suggestion, config: Config, *, count: int, seed: int) -> tuple[Setting, ...]:
-    """Settings, all different, that depend on public facts and the seed alone.
+    """Distinct settings that depend only on public facts and the seed.
 
     Args:
-        suggestion: what rules suggest for the config.
-        config: private.
-        count: how many, at least 1.
-        seed: of the draws.
+        suggestion: what published rules suggest for the config.
+        config: a private config.
+        count: number of settings, at least 1.
+        seed: seed of the draws.
     """
-    drawn = random.Random(seed)  # noqa: S311 the list is public; which of it is trained with, the system draws
+    drawn = random.Random(seed)  # noqa: S311 the list is public; the system's entropy selects from it
     found = dict.fromkeys([suggestion.setting, *_own(suggestion, config)])
     for _ in range(_MOST_DRAWS):
         if len(found) >= count:
@@ -60,7 +60,7 @@ def _draw(suggestion: Suggestion, config: Config, drawn: random.Random) -> Setti
     steps = suggestion.sizes.budget.steps * drawn.choice(_FACTORS)
     learning_rate = middle.learning_rate * 10 ** drawn.uniform(-_LEARNING_RATES, _LEARNING_RATES)
     norm = middle.clipping_norm * 10 ** drawn.uniform(-_CLIPPING_NORMS, _CLIPPING_NORMS)
-    # A moving norm finds its own way from wherever it begins.
+    # An adaptive norm finds its value wherever it starts.
     moves = config.privacy is not None and isinstance(config.privacy.clipping, AdaptiveClippingConfig)
     return Setting(
         batch_size=batch_size,
@@ -72,7 +72,7 @@ def _draw(suggestion: Suggestion, config: Config, drawn: random.Random) -> Setti
 
 
 def _has_noise(setting: Setting, suggestion: Suggestion, config: Config) -> bool:
-    """Whether adaptive clipping's counts leave noise for gradients; the others always do."""
+    """Whether adaptive clipping's counts leave part of the budget for gradients; other ways of clipping always do."""
     privacy = config.privacy
     if privacy is None or not isinstance(privacy.clipping, AdaptiveClippingConfig):
         return True

@@ -1,4 +1,4 @@
-"""Batch sizes against epochs: what noise each needs for the same ε, and how it compares with the signal."""
+"""A grid of batch sizes and epochs: the noise that each needs for the same ε, and how it compares with the signal."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ class Row:
     """One batch size and length.
 
     Attributes:
-        sizes: with their budget.
-        noise: against the longest signal.
-        seconds: of all steps on this machine; None where nothing was measured.
+        sizes: batch size and length, with their budget.
+        noise: its noise compared with the longest possible signal.
+        seconds: time for all steps on this machine; None if it was not measured.
     """
 
     sizes: Sizes
@@ -33,7 +33,7 @@ Key = tuple[int, int]
 
 
 def key_of(sizes: Sizes) -> Key:
-    """What tells rows apart: batch size and epochs."""
+    """The key of a row: batch size and epochs."""
     return sizes.batch_size, sizes.epochs
 
 
@@ -46,15 +46,15 @@ def grid_around(
     parameters: int,
     progress: Progress,
 ) -> dict[Key, Row]:
-    """Rows around the advised sizes, by batch size and epochs; settings whose budget cannot be met are left out.
+    """Rows around the advised sizes, by batch size and epochs, without settings whose budget cannot be met.
 
     Args:
-        advised: is among them.
-        own: the config's, to be among them too.
-        request: N, δ, and what is to be met.
-        privacy: says how gradients are clipped.
-        parameters: d, how many numbers are trained.
-        progress: tells the user, since each row has its noise calibrated.
+        advised: the advised sizes, which are among the rows.
+        own: the config's sizes, which are among the rows too.
+        request: N, δ, and the requirement to meet.
+        privacy: determines how gradients are clipped.
+        parameters: d, the number of trained parameters.
+        progress: shows progress, since calibrating the noise of each row takes time.
     """
     wanted = sorted({*_around(advised, request.train_size), *([] if own is None else [key_of(own)])})
     rows = {}
@@ -70,7 +70,7 @@ def grid_around(
 def row_of(
     request: BudgetRequest, privacy: PrivacyConfig, *, batch_size: int, epochs: int, parameters: int
 ) -> Row | None:
-    """One row of the grid; None where there is no such budget. See `grid_around`."""
+    """One row of the grid; None if there is no such budget. See `grid_around`."""
     try:
         sizes = with_sizes(request, batch_size=batch_size, epochs=epochs)
         clipping = build_clipping(privacy, sizes.budget)

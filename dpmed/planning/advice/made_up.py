@@ -1,4 +1,4 @@
-"""A plan on made-up samples, to measure what a step costs without opening a file of a patient."""
+"""A plan on made-up samples, to measure what a step costs without opening any patient's file."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,11 +12,11 @@ from dpmed.planning.plan import Plan
 
 @dataclass(frozen=True)
 class MadeUp:
-    """Samples of random numbers in the shapes that an `Info` states; a `Dataset`.
+    """Random samples with the shapes stated by an `Info`; a `Dataset`.
 
     Args:
-        info: public facts of the data set that is imitated.
-        size: how many samples there are.
+        info: public facts about the data set that is imitated.
+        size: number of samples.
     """
 
     info: Info
@@ -24,14 +24,14 @@ class MadeUp:
 
     @property
     def labels(self) -> Int[np.ndarray, " sample"] | None:
-        """All classes in turn; None where samples have no single class."""
+        """All classes in turn; None if samples have no single class."""
         if self.info.task != "classification":
             return None
         return np.arange(self.size) % max(len(self.info.class_names), 1)
 
     @property
     def groups(self) -> Sequence[str]:
-        """Each sample by itself."""
+        """Each sample is its own group."""
         return [str(number) for number in range(self.size)]
 
     @property
@@ -64,12 +64,12 @@ class MadeUp:
 
 
 def on_made_up_samples(plan: Plan) -> Plan:
-    """The same plan on one made-up record; samples of the plan's own data set, and their labels, are not looked at.
+    """The same plan on one made-up record; samples and labels of the plan's own data set are not used.
 
-    The record has as many images as the config allows one, where it says so, and else a single one.
+    The record has as many images as the config allows per unit, if it sets a limit, otherwise one.
     """
     views = plan.config.data.max_samples_per_unit if plan.facts.unit != "image" else None
-    # Each class has samples, so that weights of classes are finite.
+    # Each class has samples, so that class weights are finite.
     size = max(views or 1, len(plan.dataset.info.class_names))
     numbers, none = np.arange(size), np.zeros(0, np.int64)
     return replace(

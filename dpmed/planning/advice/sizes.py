@@ -1,14 +1,14 @@
-"""Batch size and number of steps by rules that were published, from N, ε and δ alone.
+"""Batch size and number of steps by published rules, from N, ε and δ alone.
 
 Steps: De et al. (2022), "Unlocking high-accuracy differentially private image classification through scale", trained
 from random weights for 725 steps on the 50,000 images of CIFAR-10 at ε = 1, and for 71,589 on the 1,281,167 of ImageNet
-at ε = 8 (the configs that they published with jax_privacy). Here both are read as one power law: in proportion to N,
-and to a power of ε. Two points are little evidence, and the power law and the least number of steps are our own.
+at ε = 8 (the configs that they published with jax_privacy). Here both are fitted by one power law: proportional to N
+and to a power of ε. Two points are little evidence; the power law and the minimum number of steps are our own.
 
-Batch: at a fixed ε and number of steps the noise on the mean gradient, σ/B, falls with the batch size B until it
-levels off; from there on a larger batch costs time and gains nothing (Ponomareva et al., 2023, "How to DP-fy ML", on
-choosing the batch size; Sander et al., 2023, "TAN without a burn": from σ of about 2 on, ε depends on the total noise
-alone). The smallest batch is taken whose noise is within a few percent of that of full batches.
+Batch: at a fixed ε and number of steps the noise on the mean gradient, σ/B, falls with the batch size B until it levels
+off; beyond that, a larger batch costs time and gains nothing (Ponomareva et al., 2023, "How to DP-fy ML", on choosing
+the batch size; Sander et al., 2023, "TAN without a burn": from σ ≈ 2 on, ε depends only on the total noise). We take
+the smallest batch whose noise is within a few percent of that of full batches.
 """
 
 import math
@@ -19,23 +19,23 @@ from dpmed.privacy.budget import Budget, BudgetRequest, solve_budget, steps_per_
 
 _STEPS_PER_RECORD = 725 / 50_000
 _POWER_OF_EPSILON = math.log(71_589 / 1_281_167 / _STEPS_PER_RECORD) / math.log(8)
-# Weights that begin at random have to get somewhere, however few the patients.
+# Randomly initialised weights need some steps to learn anything, however few the patients.
 _FEWEST_STEPS = 100
-# Computed here: De et al.'s batches of 4,096 and 16,384 have 1 and 5 % more noise than full ones, one of 8,192 on
+# Our computation: De et al.'s batches of 4,096 and 16,384 have 1 and 5 % more noise than full ones, a batch of 8,192 on
 # ImageNet 17 %.
 _LEVELLED_OFF = 1.1
-# No batch is tried at which σ would be less than about this: its noise has not levelled off.
+# No batch is tried if its σ would be less than about this: its noise has not levelled off.
 _LEAST_NOISE = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """A batch size and a length, with the budget that they need.
+    """A batch size and a length, with their budget.
 
     Attributes:
         batch_size: expected batch size in records.
-        epochs: as in the config: steps are epochs x floor(N / batch size).
-        budget: solved for them.
+        epochs: as in the config; there are epochs x floor(N / batch size) steps.
+        budget: the budget solved for them.
     """
 
     batch_size: int
@@ -44,15 +44,15 @@ class Sizes:
 
     @property
     def noise(self) -> float:
-        """σ / (B √T): noise of the mean over all steps, for one number and C = 1."""
+        """σ / (B √T): noise of the mean over all steps, for one parameter and C = 1."""
         return self.budget.noise_multiplier / (self.batch_size * math.sqrt(self.budget.steps))
 
 
 def advised_steps(train_size: int, epsilon: float) -> int:
-    """The number of steps that the published trainings suggest.
+    """The number of steps that published trainings suggest.
 
     Args:
-        train_size: N, records.
+        train_size: N, in records.
         epsilon: ε > 0.
     """
     return max(_FEWEST_STEPS, round(_STEPS_PER_RECORD * train_size * epsilon**_POWER_OF_EPSILON))
@@ -62,11 +62,11 @@ def advised_sizes(request: BudgetRequest) -> Sizes:
     """The batch size and length that the published rules suggest.
 
     Args:
-        request: says N, δ, and what is to be met: ε, or a largest reconstruction risk. Its batch size and epochs are
-            not looked at.
+        request: states N, δ, and the requirement to meet: ε, or a maximum reconstruction risk. Its batch size and
+            epochs are ignored.
 
     Raises:
-        InputError: as `solve_budget`.
+        InputError: see `solve_budget`.
     """
     full = replace(request, expected_batch_size=request.train_size, epochs=_FEWEST_STEPS, noise_multiplier=None)
     epsilon = solve_budget(full).epsilon if request.epsilon is None else request.epsilon
@@ -81,15 +81,15 @@ def advised_sizes(request: BudgetRequest) -> Sizes:
 
 
 def sizes_of(request: BudgetRequest, *, batch_size: int, steps: int) -> Sizes:
-    """The whole number of epochs that comes closest to a number of steps, and its budget.
+    """The whole number of epochs that is closest to a number of steps, and its budget.
 
     Args:
-        request: N, δ, and what is to be met.
+        request: N, δ, and the requirement to meet.
         batch_size: 1 to N.
         steps: at least 1.
 
     Raises:
-        InputError: as `solve_budget`.
+        InputError: see `solve_budget`.
     """
     epochs = max(1, round(steps / steps_per_epoch(request.train_size, batch_size)))
     return with_sizes(request, batch_size=batch_size, epochs=epochs)

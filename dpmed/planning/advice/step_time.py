@@ -1,7 +1,7 @@
-"""How long a training takes on this machine: a few steps of the real step, on made-up samples.
+"""How long a training takes on this machine, measured by running the real step a few times on made-up samples.
 
-What is measured is the step: gradients, clipping, noise and update. Reading images, evaluation and compiling come on
-top.
+Only the step is measured: gradients, clipping, noise and update. Reading images, evaluation and compilation take
+additional time.
 """
 
 import time
@@ -18,7 +18,7 @@ from dpmed.planning.plan import Plan, poisson_microbatch
 from dpmed.planning.secrets import draw_secrets
 from dpmed.runtime.jit import wait_for
 
-# The least of so many, after one that compiles: other programs only ever make a step slower.
+# The minimum of this many, after one that compiles: other programs can only make a step slower.
 _REPETITIONS = 3
 
 
@@ -27,11 +27,11 @@ class StepTime:
     """What a step costs on this machine.
 
     Attributes:
-        microbatch: records at once, the most that fit.
-        record_seconds: of each record in a microbatch, filling included; smaller microbatches are taken to cost as
+        microbatch: records at once, as many as fit.
+        record_seconds: time per record in a microbatch, including padding; smaller microbatches are assumed to cost as
             much per record, though they cost somewhat more.
-        update_seconds: of noise and update, once per step.
-        memory_bytes: that a step needs with that microbatch.
+        update_seconds: time for noise and update, once per step.
+        memory_bytes: memory that a step with this microbatch needs.
     """
 
     microbatch: int
@@ -40,7 +40,7 @@ class StepTime:
     memory_bytes: int
 
     def predict(self, *, batch_size: int, train_size: int, steps: int) -> float:
-        """Seconds of so many steps.
+        """Seconds for a number of steps.
 
         Args:
             batch_size: expected batch size.
@@ -48,19 +48,19 @@ class StepTime:
             steps: T.
         """
         size = min(poisson_microbatch(batch_size, train_size), self.microbatch)
-        # A Poisson batch fills its last microbatch by half on average, unless one microbatch holds it nearly always.
+        # A Poisson batch half fills its last microbatch on average, unless one microbatch nearly always holds it.
         count = 1.0 if size == poisson_microbatch(batch_size, train_size) else batch_size / size + 0.5
         return steps * (count * size * self.record_seconds + self.update_seconds)
 
 
 def measure_step(plan: Plan) -> StepTime:
-    """Measure the step of a private plan; nothing of the plan's data is read, and nothing is kept of the weights.
+    """Measure the step of a private plan; none of its data are read, and the weights are discarded.
 
     Args:
-        plan: with a budget.
+        plan: a plan with a budget.
 
     Raises:
-        InputError: loss, augmentation and data do not go together.
+        InputError: loss, augmentation and data do not fit together.
     """
     plan = on_made_up_samples(plan)
     begun = begin_training(plan)
@@ -85,7 +85,7 @@ def _accumulating(plan: Plan, step: Step, state: StepState, microbatch: int) -> 
 
 
 def _updating(step: Step, state: StepState) -> float:
-    """Of empty batches: noise and update do not depend on what was summed."""
+    """Measured with empty batches: the time for noise and update does not depend on the sum."""
     kept = [state]
 
     def update() -> None:

@@ -1,11 +1,11 @@
-"""Batch size, length, learning rate and clipping norm to begin with, from a config and N alone.
+"""Batch size, length, learning rate and clipping norm to start with, from a config and N alone.
 
-With the clipping norm at or below 1, results hardly depend on it once the learning rate follows (De et al., 2022): a
-larger one is brought down to 1. Of the learning rate no rule is known that holds for every network; what is known is
-that learning rate times number of steps is the quantity to keep (Panda et al., 2024, "A new linear scaling rule for
-private adaptive hyperparameter optimization"), and that learning rate and clipping norm stand in for each other in
-plain gradient descent (Mohapatra et al., 2022, "The role of adaptive optimizers for honest private hyperparameter
-selection"). So the config's own learning rate is rescaled by both, by no more than a factor of three for the steps: the
+With the clipping norm at or below 1, results hardly depend on it once the learning rate is adjusted (De et al., 2022):
+a larger one is reduced to 1. For the learning rate, no rule is known that holds for every network; what is known is
+that learning rate times number of steps should stay constant (Panda et al., 2024, "A new linear scaling rule for
+private adaptive hyperparameter optimization"), and that learning rate and clipping norm are interchangeable in plain
+gradient descent (Mohapatra et al., 2022, "The role of adaptive optimizers for honest private hyperparameter
+selection"). So the config's own learning rate is rescaled for both, for the steps by at most a factor of three; this
 bound is our own.
 """
 
@@ -26,14 +26,14 @@ _HELD_BY_NORM = ("flat", "per-layer")
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What is tuned of a training, at the same ε.
+    """The tuned settings of a training, at the same ε.
 
     Attributes:
         batch_size: expected batch size.
         epochs: length.
         learning_rate: step size.
         clipping_norm: C.
-        epsilon: that noise is calibrated to; None where the config holds a risk of reconstruction in its place.
+        epsilon: ε for which noise is calibrated; None if the config sets a reconstruction risk instead.
     """
 
     batch_size: int
@@ -43,7 +43,7 @@ class Setting:
     epsilon: float | None
 
     def values(self) -> dict[str, int | float]:
-        """What differs between settings, by name: cells of a table."""
+        """The values that differ between settings, by name: cells of a table."""
         return {
             "batch_size": self.batch_size,
             "epochs": self.epochs,
@@ -77,7 +77,7 @@ class Setting:
             "privacy.clipping_norm": (privacy.clipping_norm, self.clipping_norm),
             "privacy.epsilon": (privacy.epsilon, self.epsilon),
         }
-        # Noise follows from ε: where the config states noise, it must no longer do so.
+        # Noise follows from ε, so a noise multiplier in the config must be removed.
         cleared = [] if privacy.noise_multiplier is None else ["privacy.noise_multiplier="]
         return (*(f"{key}={new!r}" for key, (old, new) in changed.items() if new != old), *cleared)
 
@@ -87,10 +87,10 @@ class Suggestion:
     """What published rules suggest.
 
     Attributes:
-        request: what is met whatever batch size and length.
+        request: the requirement that is met at any batch size and length.
         sizes: batch size and length, with their budget.
-        own: the config's own; None where it has none that can be met.
-        setting: with learning rate and clipping norm.
+        own: the config's own; None if its batch is too large or its budget cannot be met.
+        setting: these sizes with learning rate and clipping norm.
     """
 
     request: BudgetRequest
@@ -103,11 +103,11 @@ def suggest(config: Config, train_size: int) -> Suggestion:
     """What published rules suggest for a config on `train_size` records.
 
     Raises:
-        InputError: the config is not private, or there is no noise that meets what it asks for.
+        InputError: the config is not private, or no noise meets its requirements.
     """
     privacy = config.privacy
     if privacy is None:
-        raise InputError("is missing; advice is on private training", where="privacy")
+        raise InputError("is missing; advice is only given for private training", where="privacy")
     with naming_keys():
         request = _request_to_meet(config, train_size)
         sizes = advised_sizes(request)
@@ -124,7 +124,7 @@ def suggest(config: Config, train_size: int) -> Suggestion:
 
 
 def _request_to_meet(config: Config, train_size: int) -> BudgetRequest:
-    """The config's ε or risk, or the ε that its own noise spends."""
+    """A request with the config's ε or risk, or with the ε that its own noise spends."""
     request = budget_request(config, train_size)
     if request is None:
         raise ValueError("Expected a private config.")
@@ -148,7 +148,7 @@ def _own_sizes(config: Config, train_size: int, request: BudgetRequest) -> Sizes
 
 
 def _rates(config: Config, privacy: PrivacyConfig, sizes: Sizes, own: Sizes | None) -> tuple[float, float]:
-    """Learning rate and clipping norm to begin with."""
+    """Learning rate and clipping norm to start with."""
     norm, factor = privacy.clipping_norm, 1.0
     if privacy.clipping.name in _HELD_BY_NORM and norm > _LARGEST_CLIPPING_NORM:
         norm = _LARGEST_CLIPPING_NORM

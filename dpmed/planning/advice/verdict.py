@@ -1,9 +1,9 @@
-"""Whether a plan can work, in plain words, and what would change it.
+"""Whether a plan can work, in plain words, and what would change that.
 
-The measure is the noise in the mean of all steps against the longest signal (`dpmed.planning.signal`). Where trainings
-from random weights lie that were published with their settings: 0.003 for ImageNet at ε = 8 (σ = 2.5, a batch of
-16,384, 71,589 steps, 25.6 million weights) and 0.15 for CIFAR-10 at ε = 1 (10, 4,096, 725, 2.75 million), both by De et
-al. (2022). Above the larger, images must be easier than photographs, or less must be learnt.
+The measure is the noise in the mean over all steps, divided by the longest possible signal (`dpmed.planning.signal`).
+Trainings from random weights that were published with their settings have 0.003 for ImageNet at ε = 8 (σ = 2.5, a batch
+of 16,384, 71,589 steps, 25.6 million weights) and 0.15 for CIFAR-10 at ε = 1 (10, 4,096, 725, 2.75 million), both by De
+et al. (2022). Above the larger value, images must be easier than photographs, or there must be less to learn.
 """
 
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class Verdict:
 
     Attributes:
         word: `plausible`, `noisy` or `hopeless`.
-        sentences: why, and what would change it.
+        sentences: why, and what would change that.
     """
 
     word: Word
@@ -37,11 +37,11 @@ def judge(advised: Row, own: Row | None, request: BudgetRequest, privacy: Privac
     """What can be expected of the advised sizes.
 
     Args:
-        advised: batch size, length and noise.
-        own: of the config as it stands, where it has a plan.
-        request: what they meet.
-        privacy: says how gradients are clipped.
-        parameters: d, how many numbers are trained.
+        advised: the advised batch size, length and noise.
+        own: those of the unchanged config; None if it has no plan.
+        request: the requirement that they meet.
+        privacy: determines how gradients are clipped.
+        parameters: d, the number of trained parameters.
     """
     ratio = advised.noise.training
     word: Word = "plausible" if ratio <= _PUBLISHED else "noisy" if ratio <= LARGEST_RATIO else "hopeless"
@@ -56,7 +56,7 @@ def judge(advised: Row, own: Row | None, request: BudgetRequest, privacy: Privac
         )
     if request.delta >= 1 / request.train_size:
         sentences.append(
-            f"δ = {request.delta:g} is not below 1 / {request.train_size} training records: what ε promises is void."
+            f"δ = {request.delta:g} is not below 1 / {request.train_size} training records: the promise of ε is void."
         )
     return Verdict(word=word, sentences=tuple(sentences))
 
@@ -64,15 +64,15 @@ def judge(advised: Row, own: Row | None, request: BudgetRequest, privacy: Privac
 def _first(word: Word, ratio: float) -> str:
     if word == "plausible":
         return (
-            f"This can work: in the mean of all steps noise is {ratio:.2g} times as long as the signal can be; "
-            f"trainings from random weights were published at 0.003 to {_PUBLISHED}."
+            f"This can work: averaged over all steps, noise is {ratio:.2g} times as long as the signal can be; "
+            f"published trainings from random weights have 0.003 to {_PUBLISHED}."
         )
     if word == "noisy":
         return (
-            f"This will lose much to noise: in the mean of all steps it is {ratio:.2g} times as long as the signal can "
-            f"be, and trainings from random weights were published at 0.003 to {_PUBLISHED}. Easy images may still do."
+            f"This will lose much to noise: averaged over all steps, it is {ratio:.2g} times as long as the signal can "
+            f"be, and published trainings from random weights have 0.003 to {_PUBLISHED}. Easy images may still work."
         )
-    return f"This cannot work: in the mean of all steps noise is {ratio:.3g} times as long as the signal can be."
+    return f"This cannot work: averaged over all steps, noise is {ratio:.3g} times as long as the signal can be."
 
 
 def _changes(advised: Row, request: BudgetRequest, privacy: PrivacyConfig, *, parameters: int, limit: float) -> str:
@@ -80,11 +80,12 @@ def _changes(advised: Row, request: BudgetRequest, privacy: PrivacyConfig, *, pa
     patients = max(request.train_size + 1, round(request.train_size * factor))
     fewer = advised.noise.fewer_parameters(parameters, limit=limit)
     return (
-        f"What would bring that to {limit:g}: about {patients:,} training records in place of {request.train_size:,}; "
-        f"at most {fewer:,} trained numbers in place of {parameters:,}, by a smaller model or by pretrained weights of "
-        f"which only the head is trained; {_epsilon(advised, request, privacy, parameters=parameters, limit=limit)}. A "
-        "larger batch or another number of steps changes it by less than a tenth; pretrained weights help beyond this "
-        "measure, since they have less to learn."
+        f"What would reduce that to {limit:g}: about {patients:,} training records instead of {request.train_size:,}; "
+        f"at most {fewer:,} trained parameters instead of {parameters:,}, with a smaller model or with pretrained "
+        "weights of which only the head is trained; "
+        f"{_epsilon(advised, request, privacy, parameters=parameters, limit=limit)}. A larger batch or another number "
+        "of steps changes it by less than a tenth; pretrained weights help more than this measure shows, since they "
+        "have less to learn."
     )
 
 
@@ -97,5 +98,5 @@ def _epsilon(advised: Row, request: BudgetRequest, privacy: PrivacyConfig, *, pa
             asked, privacy, batch_size=request.train_size, epochs=advised.sizes.budget.steps, parameters=parameters
         )
         if row is not None and row.noise.training <= limit:
-            return f"or ε of about {epsilon:.2g}, which protects that much less"
-    return f"while no ε up to {_LARGEST_EPSILON:g} would do"
+            return f"or an ε of about {epsilon:.2g}, which protects that much less"
+    return f"no ε up to {_LARGEST_EPSILON:g} would suffice"

@@ -1,4 +1,4 @@
-"""What tests of advice share: a small private config, gathered."""
+"""Shared by the tests of advice: a small private config, gathered."""
 
 from dpmed.config.load import load_config
 from dpmed.planning.plan import gather

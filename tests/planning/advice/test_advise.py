@@ -1,4 +1,4 @@
-"""Advice as a whole: public facts alone, and its rows are the plans of the same config."""
+"""Advice as a whole: it uses public facts alone, and its rows equal the plans of the same config."""
 
 import json
 from dataclasses import replace
@@ -38,7 +38,7 @@ def test_the_advised_row_is_the_plan_of_its_overrides(measured):
 
 def test_adaptive_clipping_without_noise_for_gradients_is_refused(measured):
     gathered = gathered_of("privacy.clipping.name=adaptive", "privacy.clipping.count_noise=0.1")
-    with pytest.raises(InputError, match="no noise is left"):
+    with pytest.raises(InputError, match="nothing of the budget for gradients"):
         advise(gathered, Silent())
 
 

@@ -1,4 +1,4 @@
-"""Settings to try: as many as asked for, all different, the same for the same seed, none that cannot be trained."""
+"""Settings to try: as many as requested, all different, the same for the same seed, and all trainable."""
 
 import pytest
 

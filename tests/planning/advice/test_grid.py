@@ -1,4 +1,4 @@
-"""The grid: its rows are the plans of their sizes, and those that cannot be are left out."""
+"""The grid: its rows equal the plans of their sizes, and impossible ones are left out."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Made-up samples have the shapes of the real ones, and nothing else of them."""
+"""Made-up samples share nothing with the real ones but their shapes."""
 
 from dataclasses import replace
 

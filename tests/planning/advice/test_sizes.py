@@ -1,4 +1,4 @@
-"""Batch and steps: the published trainings come out, the noise has levelled off, and the budget is the plan's own."""
+"""Batch and steps: published trainings are reproduced, the noise has levelled off, and the budget is the plan's own."""
 
 import math
 

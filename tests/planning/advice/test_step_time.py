@@ -1,4 +1,4 @@
-"""What a step costs: measured without a look at a patient's sample, and added up as the loop adds it."""
+"""What a step costs: measured without reading any patient's sample, and added up as in the loop."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from tests.planning.advice.advised import gathered_of
 
 
 class Sealed(MadeUp):
-    """A data set whose samples must not be looked at."""
+    """A data set whose samples must not be read."""
 
     def __getitem__(self, index):
         raise AssertionError("a sample was looked at")
@@ -31,6 +31,6 @@ def test_time_adds_up():
     step = StepTime(microbatch=64, record_seconds=0.01, update_seconds=0.5, memory_bytes=1)
     # One microbatch, padded to 48, holds nearly every batch of 24 out of 1,000.
     assert step.predict(batch_size=24, train_size=1000, steps=10) == pytest.approx(10 * (48 * 0.01 + 0.5))
-    # Of 64 each, 4 are full and the last is half full on average.
+    # With 64 each, 4 are full and the last is half full on average.
     assert step.predict(batch_size=256, train_size=1000, steps=2) == pytest.approx(2 * (4.5 * 64 * 0.01 + 0.5))
     assert step.predict(batch_size=8, train_size=8, steps=1) == pytest.approx(8 * 0.01 + 0.5)

@@ -1,4 +1,4 @@
-"""What is suggested for a config, and that its overrides make the plan that was promised."""
+"""What is suggested for a config, and that its overrides give the promised plan."""
 
 import pytest
 

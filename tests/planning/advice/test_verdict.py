@@ -1,4 +1,4 @@
-"""The verdict: published trainings are plausible, a large network on few patients is not, and the way out is one."""
+"""The verdict: published trainings are plausible, a large network on few patients is not, and its remedies work."""
 
 import re
 from dataclasses import replace
@@ -26,7 +26,7 @@ def judged(size, epsilon, parameters, *, delta=1e-5, own=None):
 def test_published_trainings_are_plausible_up_to_their_edge():
     row, verdict = judged(1_281_167, 8.0, 25_600_000, delta=8e-7)
     assert verdict.word == "plausible" and row.noise.training == pytest.approx(0.003, rel=0.1)
-    # Published with σ = 10, which looser accounting asked for.
+    # Published with σ = 10, which looser accounting required.
     row, _ = judged(50_000, 1.0, 2_750_000)
     assert row.noise.training == pytest.approx(0.15, rel=0.15)
 
@@ -41,12 +41,12 @@ def test_what_would_change_it_does(size, word, limit):
     assert row.noise.training * (fewer / parameters) ** 0.5 == pytest.approx(limit, rel=0.05)
     more = int(re.search(r"about ([\d,]+) training", changes)[1].replace(",", ""))
     assert more / size == pytest.approx(row.noise.training / limit, rel=0.05)
-    found = re.search(r"or ε of about ([\d.]+)", changes)
+    found = re.search(r"or an ε of about ([\d.]+)", changes)
     if found:
         better, _ = judged(size, float(found[1]), parameters, delta=1e-6)
         assert better.noise.training <= 1.1 * limit
     else:
-        assert "no ε up to 64 would do" in changes
+        assert "no ε up to 64 would suffice" in changes
 
 
 def test_the_configs_own_sizes_are_compared_and_a_large_delta_is_told():

@@ -92,7 +92,7 @@ def test_adaptive_clipping_costs_no_more_than_planned_and_a_resume_has_the_same_
     ledger = ledger_of(whole)
     assert (ledger["clipping"], ledger["clipping_norm"], ledger["clipping_count_noise"]) == ("adaptive", 0.5, 64 / 20)
     assert 0.99 * 8 <= ledger["epsilon"] <= 8
-    assert "clipping norm moves" in " ".join(ledger["notes"])
+    assert "clipping norm is adapted" in " ".join(ledger["notes"])
     with (whole / "metrics.csv").open() as file:
         norms = [float(row["clipping_norm"]) for row in csv.DictReader(file) if row["split"] == "train"]
     assert len(set(norms)) == len(norms) == 2
@@ -229,7 +229,7 @@ def test_early_stopping_keeps_the_best_weights_and_a_resume_does_not_train_on(tm
     summary, ledger = json.loads((folder / "summary.json").read_text()), ledger_of(folder)
     assert summary["steps"] == ledger["steps"] == 8
     assert ledger["epsilon"] < 8
-    assert "chose when to stop" in " ".join(ledger["outside_accounting"])
+    assert "determined when to stop" in " ".join(ledger["outside_accounting"])
     weights = (folder / "model.eqx").read_bytes()
     assert call_here("train", "--resume", folder).returncode == 0
     assert (folder / "model.eqx").read_bytes() == weights
