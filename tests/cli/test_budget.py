@@ -65,7 +65,7 @@ def test_what_two_runs_have_spent_is_their_composition_and_a_third_is_refused(dp
     [
         (["missing.db"], "no such cohort file"),
         (["missing.db", "--limit", "-1"], "--limit -1: must be above 0"),
-        (["missing.db", "--set", "training.epochs=1"], "--set: goes with --check"),
+        (["missing.db", "--set", "training.epochs=1"], "--set: can only be used with --check"),
     ],
 )
 def test_wrong_use_is_one_line(dpmed, tmp_path, monkeypatch, arguments, message):

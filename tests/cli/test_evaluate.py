@@ -61,7 +61,7 @@ def test_other_data_is_evaluated_whole_and_a_bundle_needs_it(dpmed, trained, tmp
     [
         (["--split", "half"], "--split half: must be one of"),
         (["--sensitivity", "2"], "--sensitivity 2"),
-        (["--set", "data.limit=3"], "--set: goes with --data"),
+        (["--set", "data.limit=3"], "--set: can only be used with --data"),
         (["--break-down-by", "age"], "no column 'age'"),
         (["--by-unit", "median"], "--by-unit: 'median' is not one of mean, max"),
         (["--tolerance", "-1"], "--tolerance -1"),
