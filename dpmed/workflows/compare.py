@@ -147,7 +147,7 @@ def run(runs: Sequence[ComparedRun], folder: Path, progress: Progress, *, paired
     Args:
         runs: as `read_runs` gives them.
         folder: where to write.
-        progress: tells the user.
+        progress: reports to the user.
         paired: let the models predict their test split again where it is shared, for paired differences.
 
     Raises:

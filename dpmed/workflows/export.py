@@ -43,7 +43,7 @@ class ExportSummary:
         return {"files": ", ".join(self.files), "privacy": promise}
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as JSON's types."""
+        """The summary as JSON types."""
         return {
             "folder": str(self.folder),
             "files": list(self.files),
@@ -103,7 +103,7 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
         settings: what is to be exported.
         stored: what `check` gave.
         folder: an empty folder.
-        progress: tells the user.
+        progress: reports to the user.
 
     Raises:
         InputError: the extra for a format is not installed.

@@ -34,7 +34,7 @@ class PhantomSummary:
         return {"layout": self.layout, "samples": str(self.samples), "seed": str(self.seed), "data": table}
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as JSON's types."""
+        """The summary as JSON types."""
         return {
             "layout": self.layout,
             "folder": str(self.folder),

@@ -85,7 +85,7 @@ class PredictSummary:
         return {**facts, "time": f"{self.seconds:.1f} s, {done / self.seconds:.1f} files/s" if self.seconds else "0 s"}
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as JSON's types."""
+        """The summary as JSON types."""
         return {
             "folder": str(self.folder),
             "predictions": str(self.folder / PREDICTIONS),
@@ -103,7 +103,7 @@ def run(settings: PredictSettings, folder: Path, progress: Progress) -> PredictS
     Args:
         settings: what is to be predicted.
         folder: where to write; made if missing.
-        progress: tells the user.
+        progress: reports to the user.
 
     Raises:
         InputError: models or inputs cannot be used, or the folder holds other predictions.

@@ -51,7 +51,7 @@ def test_what_two_runs_have_spent_is_their_composition_and_a_third_is_refused(dp
     assert "limit is ε = " in refused.stderr and "0 could still take part" in refused.stderr
     check = ["budget", path, "--check", "quickstart", *[part for pair in SMALL for part in ("--set", pair)]]
     checked = dpmed(*check)
-    assert checked.returncode == 0 and "it would be refused: past the limit" in checked.stdout
+    assert checked.returncode == 0 and "it would be refused: above the limit" in checked.stdout
     # The config's own limit holds beside the file's, as it does when the run starts.
     dpmed("budget", path, "--limit", 100)
     own = [*check, "--set", f"privacy.cohort={path}", "--set", f"privacy.cohort_epsilon={largest + 0.05}", "--json"]

@@ -113,7 +113,7 @@ def test_a_finished_folder_is_refused_and_left_as_it_is(written, dpmed):
     ("arguments", "message"),
     [
         (["--eps-exp", "six"], "--eps-exp: 'six' is not FIRST:LAST:STEP"),
-        (["--eps-exp", "6,6"], "--eps-exp: '6,6' holds an exponent twice"),
+        (["--eps-exp", "6,6"], "--eps-exp: '6,6' contains an exponent twice"),
         (["--eps", "8", "--eps", "8"], "--eps: the level eps=8 is given twice"),
         (["--eps", "100", "--eps-exp", "2"], "--eps: the level eps=1e+02 is given twice"),
         (["--eps", "-8"], "--eps: ε = -8 is not above 0"),

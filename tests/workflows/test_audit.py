@@ -95,5 +95,5 @@ def test_a_tenth_of_the_noise_is_contradicted(tmp_path, trained):
 
 def test_without_privacy_there_is_nothing_to_audit(tmp_path):
     config = load_config("quickstart_nonprivate").config
-    with pytest.raises(InputError, match="no ε to be tested"):
+    with pytest.raises(InputError, match="no ε to test"):
         run(config, ("gradient",), tmp_path, Silent(), canaries=200, confidence=0.95)

@@ -36,7 +36,7 @@ class Difference:
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types, and the cells of a table."""
+        """As JSON types, and the cells of a table."""
         low, high = self.interval or (None, None)
         return {
             "metric": self.metric, "value": self.value, "against": self.against, "difference": self.difference,
@@ -76,7 +76,7 @@ class Comparison:
         ]  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types."""
+        """As JSON types."""
         return {
             "model": self.model,
             "against": self.against,

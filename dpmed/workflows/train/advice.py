@@ -78,7 +78,7 @@ def run(config: Config, progress: Progress) -> AdviceSummary:
 
     Args:
         config: that is asked about; its batch size may be larger than the training set.
-        progress: tells the user.
+        progress: reports to the user.
 
     Raises:
         InputError: the config is not private, or its budget cannot be met.

@@ -86,7 +86,7 @@ class ComposedLedger:
         return self.epsilon_pld if self.accountant == "pld" else self.epsilon_rdp
 
     def to_json(self) -> dict[str, Any]:
-        """The ledger as JSON's types."""
+        """The ledger as JSON types."""
         private = [run for run in self.runs if run.is_private]
         exposed = [run.name for run in self.runs if not run.is_private]
         outside = [

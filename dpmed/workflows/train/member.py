@@ -30,7 +30,7 @@ def enrol_missing(runs: Sequence[tuple[Config, Path]], progress: Progress) -> No
 
     Args:
         runs: each with its folder.
-        progress: tells the user.
+        progress: reports to the user.
 
     Raises:
         InputError: a unit would pass the limit, or the file is of another unit of privacy.
@@ -49,12 +49,12 @@ def finish(config: Config, path: Path, progress: Progress, *, prepare: Callable[
     Args:
         config: of the run.
         path: its folder.
-        progress: tells the user.
+        progress: reports to the user.
         prepare: called with the plan before anything of the run is made; gives the plan that is carried out.
 
     Raises:
         InputError: the folder holds a run with another config.
-        RunError: as a single run.
+        RunError: as for a single run.
     """
     begun = is_run(path)
     if begun and read_config(path) != config:

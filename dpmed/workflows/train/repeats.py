@@ -95,7 +95,7 @@ class Level:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The level as JSON's types."""
+        """The level as JSON types."""
         spread = {name: {"mean": mean, "std": std} for name, (mean, std) in self.spread().items()}
         tests = {str(seed): dict(test) for seed, test in self.tests.items()}
         return {"folder": str(self.folder), "epsilon_per_run": self.largest_spent, "test": spread, "seeds": tests}
@@ -192,11 +192,11 @@ def run(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> RepeatsS
     Args:
         repeats: of one config, as `repeats_of` gives them.
         folder: that holds them, and perhaps runs of earlier calls.
-        progress: tells the user.
+        progress: reports to the user.
 
     Raises:
         InputError: a run in the folder has another config or a damaged ledger.
-        RunError: as a single run.
+        RunError: as for a single run.
     """
     require_outermost(folder)
     names = [repeat.name for repeat in repeats]

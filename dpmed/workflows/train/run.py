@@ -34,7 +34,7 @@ def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = 
     Args:
         plan: what to train.
         folder: where to write; made by the caller.
-        progress: tells the user.
+        progress: reports to the user.
         processes: that train together.
 
     Returns:

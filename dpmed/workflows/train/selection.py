@@ -162,13 +162,13 @@ def run(
     Args:
         config: of each trial but for the seed.
         folder: empty, or of the same selection.
-        progress: tells the user.
+        progress: reports to the user.
         mean: N >= 2, the mean number of trials.
         settings: N of them to choose among, made from public facts alone; none to vary nothing but the seed.
 
     Raises:
         InputError: the config is not private, its noise comes from a seed, or the folder holds another selection.
-        RunError: as a single run.
+        RunError: as for a single run.
     """
     candidates = _candidates(_settled(config), progress, mean=mean, settings=settings)
     with exclusive_lock(folder / LOCK_FILE):

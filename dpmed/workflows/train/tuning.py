@@ -100,12 +100,12 @@ def on_training_data(config: Config, folder: Path, progress: Progress, *, count:
     Args:
         config: private, its noise from the operating system.
         folder: empty, or of the same tuning.
-        progress: tells the user.
+        progress: reports to the user.
         count: how many settings, at least 2.
 
     Raises:
         InputError: as `selection.run`.
-        RunError: as a single run.
+        RunError: as for a single run.
     """
     size = len(gather(config, progress).members)
     settings = settings_around(suggest(config, size), config, count=count, seed=config.training.seed)
@@ -121,13 +121,13 @@ def on_public_data(
         config: private.
         public: whose data, model, loss and augmentation stand in for the config's.
         folder: empty, or of the same tuning.
-        progress: tells the user.
+        progress: reports to the user.
         count: how many settings, at least 1.
 
     Raises:
         InputError: the config is not private, the stand-in reads the same data or has another task, or the folder holds
             another tuning.
-        RunError: as a single run.
+        RunError: as for a single run.
     """
     _require_apart(config.data, public.config.data)
     real = gather(config, progress)
