@@ -14,10 +14,10 @@ class PhantomSummary:
     """What was written.
 
     Attributes:
-        layout: of the data set.
-        folder: that holds it: what `data.root` must be.
-        samples: how many.
-        seed: that made them.
+        layout: the layout of the data set.
+        folder: the folder that holds it, for `data.root`.
+        samples: the number of samples.
+        seed: the seed that generated them.
         data: the `data` table that reads them.
     """
 

@@ -72,7 +72,7 @@ def test_runs_that_share_their_test_are_compared_on_its_samples(runs, tmp_path):
     # What the model says again is what its own test said.
     assert accuracy.value == pytest.approx(found[1].test["accuracy"])
     assert accuracy.difference == pytest.approx(found[1].test["accuracy"] - found[0].test["accuracy"])
-    assert any("other has another test split" in note for note in summary.notes)
+    assert any("other does not share the test split" in note for note in summary.notes)
     rows = rows_of(tmp_path / "compare.csv")
     assert [row["epsilon"] for row in rows] == ["1.0", "", "2.5"]
     assert float(rows[0]["accuracy_high"]) == pytest.approx(1.5 * found[0].test["accuracy"])
