@@ -88,7 +88,7 @@ def test_the_images_of_a_unit_are_joined(bundles, config, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"fit_temperature": True, "against": "model1"}, "do not go together"),
+        ({"fit_temperature": True, "against": "model1"}, "cannot be combined"),
         ({"fit_temperature": True}, "no validation split"),
         ({"break_down_by": ("age",)}, "no column 'age'"),
     ],
