@@ -73,7 +73,7 @@ def test_another_task_is_refused():
     real = gather(load_config("quickstart", SETTINGS).config, Silent())
     info = replace(real.dataset.info, task="regression", target_names=("age",))
     unlike = replace(real, dataset=MadeUp(info, 10))
-    with pytest.raises(InputError, match="is of regression, and the training of classification"):
+    with pytest.raises(InputError, match="is for regression, but the training is for classification"):
         room._require_same_task(real, unlike)
     room._require_same_task(real, real)
 

@@ -12,7 +12,7 @@ from dpmed.workflows.visualize.report import compute_bounds, read_bounds, write_
 from tests.reconstructions.test_manifest import LEVELS, MANIFEST
 from tests.workflows.visualize.test_findings import ALL
 
-CURVES_TITLE = "How many were recovered how well"
+CURVES_TITLE = "How many were recovered, and how well"
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n", "\xff"])
