@@ -7,7 +7,7 @@ import pytest
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.several import composed_epsilon
 
-# Its training is not optax's Nadam, whose own promotion the tests' strictness forbids.
+# Trained without optax's Nadam, whose type promotion the tests' strictness forbids.
 SMALL = [
     "optimizer.name=sgd",
     "model.width=[4]",
@@ -52,7 +52,7 @@ def test_what_two_runs_have_spent_is_their_composition_and_a_third_is_refused(dp
     check = ["budget", path, "--check", "quickstart", *[part for pair in SMALL for part in ("--set", pair)]]
     checked = dpmed(*check)
     assert checked.returncode == 0 and "it would be refused: above the limit" in checked.stdout
-    # The config's own limit holds beside the file's, as it does when the run starts.
+    # The config's own limit holds in addition to the file's, as it does when the run starts.
     dpmed("budget", path, "--limit", 100)
     own = [*check, "--set", f"privacy.cohort={path}", "--set", f"privacy.cohort_epsilon={largest + 0.05}", "--json"]
     verdicts = [json.loads(dpmed(*words).stdout)["check"] for words in ([*check, "--json"], own)]

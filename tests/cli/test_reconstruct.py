@@ -154,10 +154,10 @@ def test_a_config_without_privacy_has_only_the_level_without_it(dpmed, tmp_path)
 
 
 def test_inversion_and_prior_aware_are_reached_by_name(dpmed, tmp_path):
-    # Only that the options arrive; what the attacks do is tested with their workflows.
+    # Only whether the options arrive; the attacks are tested with their workflows.
     common = ["reconstruct", "quickstart", *SMALL, "--eps", "10"]
     quick = ["--inversion-steps", "2", "--out", tmp_path / "I"]
-    # optax does not bear the strictness of the other tests.
+    # optax fails under the strictness of the other tests.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         inverted = dpmed(*common, "--attack", "inversion", *quick)
         few = ["--candidates", "5", "--trials", "40", "--steps", "one", "--out", tmp_path / "P"]

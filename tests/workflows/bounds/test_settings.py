@@ -1,4 +1,4 @@
-"""Which training bounds speak of: what is typed wins over a config or a finished run, and these over the paper."""
+"""The training that bounds are about: options override a config or a finished run, and these override the paper."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The files of an evaluation, of each task, from samples that somebody made up."""
+"""The files of an evaluation, for each task, from made-up samples."""
 
 import csv
 import json

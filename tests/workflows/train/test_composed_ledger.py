@@ -1,4 +1,4 @@
-"""What runs spend together, against the closed form of composed Gaussian mechanisms, and from ledgers on the disk."""
+"""What runs spend together, against the closed form of composed Gaussian mechanisms, and from ledgers on disk."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The conclusion says what was measured, and nothing where nothing can be said."""
+"""The conclusion states what was measured, and nothing where nothing can be said."""
 
 import dataclasses
 
