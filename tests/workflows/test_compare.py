@@ -118,8 +118,8 @@ def damaged(folder, target, change):
     ("change", "words"),
     [
         (lambda folder: (folder / "summary.json").unlink(), "has not finished"),
-        (lambda folder: (folder / "summary.json").write_text('{"test": {}}'), "no summary"),
-        (lambda folder: (folder / "summary.json").write_text("[1]"), "no summary"),
+        (lambda folder: (folder / "summary.json").write_text('{"test": {}}'), "is not the summary"),
+        (lambda folder: (folder / "summary.json").write_text("[1]"), "is not the summary"),
         (lambda folder: (folder / "config.toml").unlink(), "holds no training run"),
     ],
 )
