@@ -34,7 +34,7 @@ class Group:
     separation: Separation | None
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types."""
+        """As JSON types."""
         counts: dict[str, Any] = {"members": self.members, "non_members": self.non_members}
         named = {"column": self.column, "value": self.value, **counts} if self.column else counts
         return {**named, **({} if self.separation is None else self.separation.to_json())}

@@ -39,7 +39,7 @@ class Separation:
     tpr_intervals: tuple[tuple[float, float], tuple[float, float]]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types."""
+        """As JSON types."""
         content: dict[str, Any] = {"auc": self.auc, "auc_interval": list(self.auc_interval)}
         for rate, tpr, interval in zip(FPRS, self.tpr, self.tpr_intervals, strict=True):
             content |= {f"tpr_at_fpr_{rate:g}": tpr, f"tpr_at_fpr_{rate:g}_interval": list(interval)}
@@ -124,7 +124,7 @@ class ProvenBounds:
     tpr: tuple[float, float]
 
     def to_json(self) -> dict[str, float]:
-        """As JSON's types."""
+        """As JSON types."""
         tpr = {f"bound_tpr_at_fpr_{rate:g}": bound for rate, bound in zip(FPRS, self.tpr, strict=True)}
         return {"bound_advantage": self.advantage, "bound_auc": self.auc, **tpr}
 

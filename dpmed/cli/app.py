@@ -22,7 +22,7 @@ _HELP = {"--help", "-h", "--version", "--docs"}
 
 
 class _Group(TyperGroup):
-    def invoke(self, ctx: Any) -> Any:  # the click that typer carries inside is not for others to import
+    def invoke(self, ctx: Any) -> Any:  # typer's own copy of click is private, so its Context cannot be named
         try:
             return super().invoke(ctx)
         except TyperException as error:
@@ -40,7 +40,7 @@ class _Group(TyperGroup):
         except Exception as error:
             remedy = "Run it again as `dpmed --debug …` to see where, and please report it."
             if has_company():
-                remedy = "Perhaps another process of this run ended first, and its own message says why. " + remedy
+                remedy = "Another process of this run may have ended first; its own message says why. " + remedy
             _fail(ctx, RunError(f"unexpected {type(error).__name__}: {error}", remedy=remedy))
 
 
@@ -84,7 +84,7 @@ def dpmed(
     ] = False,
     docs: Annotated[
         bool,
-        typer.Option("--docs", callback=_show_docs, is_eager=True, help="Show where the documentation lies and exit."),
+        typer.Option("--docs", callback=_show_docs, is_eager=True, help="Show where the documentation is and exit."),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only results and errors, no plan or progress.")] = False,
@@ -95,7 +95,7 @@ def dpmed(
 
 
 def _register() -> None:
-    # In the order of work. Each module only declares options; real work is imported when its command runs.
+    # In the usual order of work. Each module only declares options; the real work is imported when its command runs.
     from dpmed.cli import (
         audit,
         bounds,
@@ -137,13 +137,13 @@ def main() -> None:
     try:
         app()
     except BrokenPipeError:
-        # The reader of our output has left; that is its right, and there is nobody to tell.
+        # Whoever reads our output has stopped reading: no failure, and there is nobody left to tell.
         sys.stderr.close()
         sys.exit(1)
     except SystemExit as end:
-        # Typer ends with 1 when the reader of its help has left, as `head` does: that is no failure.
+        # Typer exits with 1 when the reader of its help closes the pipe, as `head` does: that is not a failure.
         leave(0 if _HELP & set(sys.argv) and end.code == 1 else end.code)
     except Exception:
-        # Only --debug lets one through.
+        # Only --debug lets an exception through.
         traceback.print_exc()
         leave(1)

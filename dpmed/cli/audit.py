@@ -23,16 +23,19 @@ def audit(
     config: Annotated[
         str, typer.Argument(metavar="CONFIG", help="A TOML file or a shipped config.", autocompletion=complete_config)
     ],
-    canaries: Annotated[int, typer.Option(metavar="M", help="Records whose taking part is guessed.")] = 1000,
+    canaries: Annotated[
+        int, typer.Option(metavar="M", help="Number of canaries, records whose membership is guessed.")
+    ] = 1000,
     kind: Annotated[
-        str, typer.Option(metavar="gradient|input|all", help="Directions of the gradient, or mislabelled images.")
+        str,
+        typer.Option(metavar="gradient|input|all", help="Canaries: directions of the gradient or mislabelled images."),
     ] = "gradient",
-    confidence: Annotated[float, typer.Option(metavar="C", help="Of each lower limit.")] = 0.95,
+    confidence: Annotated[float, typer.Option(metavar="C", help="Confidence of each lower limit.")] = 0.95,
     overrides: Overrides = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """Test a training: how much ε is at least, by canaries that took part or not."""
+    """Audit a training: a lower limit on its ε, from canaries that did or did not take part."""
     from dpmed.config.load import load_config
     from dpmed.files import new_run_folder
     from dpmed.workflows import audit as workflow
@@ -45,7 +48,7 @@ def audit(
         raise InputError("must be gradient, input or all", where=f"--kind {kind}")
     if canaries < _FEWEST:
         raise InputError(f"must be at least {_FEWEST}", where=f"--canaries {canaries}")
-    if not 0.5 < confidence < 1:  # noqa: PLR2004 a limit that holds less often than a coin says nothing
+    if not 0.5 < confidence < 1:  # noqa: PLR2004 a limit no more reliable than a coin says nothing
         raise InputError("must be above 0.5 and below 1", where=f"--confidence {confidence:g}")
     loaded = load_config(config, overrides or [])
     with loaded.locating():

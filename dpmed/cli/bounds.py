@@ -24,7 +24,7 @@ def bounds(
         str | None,
         typer.Argument(
             metavar="CONFIG",
-            help="Settings of this training, or a finished run; default: HAM10000's of the paper.",
+            help="A config or finished run that gives the settings; default: HAM10000 as in the paper.",
             autocompletion=complete_config,
         ),
     ] = None,
@@ -33,29 +33,29 @@ def bounds(
     num: Annotated[int, typer.Option(help="Budgets in the sweep.")] = 50,
     spacing: Annotated[str, typer.Option(help="log or linear.")] = "log",
     epsilons: Annotated[
-        list[float] | None, typer.Option("--eps", help="One ε in place of a sweep; repeatable.")
+        list[float] | None, typer.Option("--eps", help="A single ε instead of a sweep; repeatable.")
     ] = None,
     noise_multipliers: Annotated[
-        list[float] | None, typer.Option("--noise-multiplier", help="One σ in place of ε; repeatable.")
+        list[float] | None, typer.Option("--noise-multiplier", help="A single σ instead of ε; repeatable.")
     ] = None,
     train_size: Annotated[int | None, typer.Option(help="Training records N.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Expected batch size.")] = None,
     steps: Annotated[int | None, typer.Option(help="Steps T.")] = None,
     delta: Annotated[float | None, typer.Option(help="δ.")] = None,
-    prior: Annotated[float | None, typer.Option(help="κ, the chance of guessing; default 1/N.")] = None,
-    accountant: Annotated[str | None, typer.Option(help="Which ε is meant: pld or rdp.")] = None,
+    prior: Annotated[float | None, typer.Option(help="κ, the chance of guessing right; default 1/N.")] = None,
+    accountant: Annotated[str | None, typer.Option(help="Accountant that ε refers to: pld or rdp.")] = None,
     adversary: Annotated[str, typer.Option(help="worst-case, relaxed or both.")] = "both",
     max_risk: Annotated[
-        float | None, typer.Option(metavar="R", help="The other way round: how much ε keeps the risk at or under R.")
+        float | None, typer.Option(metavar="R", help="The inverse: the largest ε that keeps the risk at or below R.")
     ] = None,
     attack_results: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Draw what the prior-aware attack measured (its prior_aware.csv)."),
+        typer.Option(metavar="FILE", help="Also plot what the prior-aware attack measured (its prior_aware.csv)."),
     ] = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """Bound the risk of reconstruction and of membership inference, from above and below; needs no data."""
+    """Bound the risk of reconstruction and of membership inference from above and below; needs no data."""
     console = console_of(ctx, json=json)
     from dpmed.files import new_run_folder
     from dpmed.workflows.bounds import run as workflow
@@ -72,9 +72,9 @@ def bounds(
         noise_multipliers = list(own)
     swept = not (epsilons or noise_multipliers or max_risk is not None) or ends
     if swept and (epsilons or noise_multipliers):
-        raise InputError("a sweep and single values exclude each other", where="--eps-min, --eps-max")
+        raise InputError("a sweep cannot be combined with single values", where="--eps-min, --eps-max")
     if spacing not in ("log", "linear"):
-        raise InputError(f"{spacing!r} is not log or linear", where="--spacing")
+        raise InputError(f"{spacing!r} is neither log nor linear", where="--spacing")
     if adversary not in ("worst-case", "relaxed", "both"):
         raise InputError(f"{adversary!r} is not worst-case, relaxed or both", where="--adversary")
     low, high = 1.0 if eps_min is None else eps_min, 1e6 if eps_max is None else eps_max
@@ -101,4 +101,4 @@ def _show(console: Console, summary: "BoundsSummary") -> None:
     if summary.rows:
         console.table("Bounds on the chance of reconstruction", *summary.table())
     if summary.max_risk:
-        console.table("What keeps the risk at bay", *summary.inverse_table())
+        console.table("What keeps the risk at or below its limit", *summary.inverse_table())

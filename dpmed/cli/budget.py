@@ -19,19 +19,21 @@ def budget(
     cohort: Annotated[Path, typer.Argument(metavar="COHORT", help="The file that privacy.cohort names in a config.")],
     limit: Annotated[
         float | None,
-        typer.Option(metavar="E", help="Set the most that any unit may spend; a run that would pass it is refused."),
+        typer.Option(
+            metavar="E", help="Set the largest ε that any unit may spend; a run that would exceed it is refused."
+        ),
     ] = None,
     check: Annotated[
         str | None,
-        typer.Option(metavar="CONFIG", help="Say what this run would cost.", autocompletion=complete_config),
+        typer.Option(metavar="CONFIG", help="Show what this run would cost.", autocompletion=complete_config),
     ] = None,
     overrides: Overrides = None,
     who: Annotated[
-        str | None, typer.Option("--id", metavar="NAME", help="Say which runs trained on the unit of this name.")
+        str | None, typer.Option("--id", metavar="NAME", help="Show which runs trained on the unit with this name.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Say what each patient of a cohort has spent over all runs, and what is left."""
+    """Show what each patient of a cohort has spent over all runs, and what is left."""
     from dpmed.config.load import load_config
     from dpmed.errors import InputError
     from dpmed.workflows import budget as workflow
@@ -40,7 +42,7 @@ def budget(
     if limit is not None and not 0 < limit < float("inf"):
         raise InputError("must be above 0", where=f"--limit {limit:g}")
     if overrides and check is None:
-        raise InputError("goes with --check", where="--set")
+        raise InputError("can only be used with --check", where="--set")
     loaded = None if check is None else load_config(check, overrides or [])
     with nullcontext() if loaded is None else loaded.locating():
         summary = workflow.run(cohort, console, limit=limit, check=None if loaded is None else loaded.config, who=who)

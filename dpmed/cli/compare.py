@@ -16,19 +16,20 @@ def register(app: typer.Typer) -> None:
 def compare(
     ctx: typer.Context,
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Finished run folders; the first is compared with.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Finished run folders; the others are compared with the first."),
     ],
     paired: Annotated[
         bool,
         typer.Option(
             "--paired/--no-paired",
-            help="Let the models predict a shared test split again, for differences on the same images.",
+            help="Predict a shared test split again with each model, for differences on the same images.",
         ),
     ] = True,
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """Compare finished runs: test metrics with intervals, paired differences where they share their test split."""
+    """Compare finished runs: test metrics with intervals, and paired differences where they share a test split."""
     from dpmed.files import new_run_folder
     from dpmed.workflows import compare as workflow
 

@@ -22,17 +22,26 @@ def evaluate(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, or a bundle of `dpmed export`.")],
     data: Annotated[
         str | None,
-        typer.Option(metavar="CONFIG", help="Whose data set; default: the run's own.", autocompletion=complete_config),
+        typer.Option(
+            metavar="CONFIG",
+            help="Config whose data set is used; default: the run's own.",
+            autocompletion=complete_config,
+        ),
     ] = None,
     overrides: Overrides = None,
     split: Annotated[
         str | None,
-        typer.Option(metavar="test|validation|train|all", help="Default: test of the run's own data, all of others."),
+        typer.Option(
+            metavar="test|validation|train|all", help="Default: test for the run's own data, all for other data."
+        ),
     ] = None,
     break_down_by: Annotated[
-        list[str] | None, typer.Option(metavar="COLUMN", help="Metrics by this column of the data set; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="COLUMN", help="Metrics for each value of this column of the data set; repeatable."),
     ] = None,
-    sensitivity: Annotated[float | None, typer.Option(metavar="S", help="Operating point of this sensitivity.")] = None,
+    sensitivity: Annotated[
+        float | None, typer.Option(metavar="S", help="Operating point with this sensitivity.")
+    ] = None,
     threshold: Annotated[float | None, typer.Option(metavar="T", help="Operating point at this probability.")] = None,
     against: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="A second model, compared on the same images, paired.")
@@ -41,20 +50,21 @@ def evaluate(
         str | None,
         typer.Option(
             metavar="mean|max",
-            help="One answer per patient (or lesion, scan): mean or largest probability of its images.",
+            help="One prediction per patient (or lesion, scan): mean or largest probability of its images.",
             callback=one_of("mean", "max"),
         ),
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(metavar="MM", help="Of surface Dice; pixels where no file says how large one is.")
+        float, typer.Option(metavar="MM", help="Tolerance of surface Dice; in pixels where no file gives their size.")
     ] = 2.0,
     fit_temperature: Annotated[
-        bool, typer.Option("--fit-temperature", help="Calibrate on the run's validation split first; it is then used.")
+        bool,
+        typer.Option("--fit-temperature", help="First calibrate on the run's validation split, and use the result."),
     ] = False,
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """Say how good a model is on a data set: metrics with intervals, subgroups, thresholds, calibration."""
+    """Evaluate a model on a data set: metrics with intervals, subgroups, thresholds, calibration."""
     from dpmed.config.load import load_config
     from dpmed.files import new_run_folder
     from dpmed.workflows.evaluate import run as workflow
@@ -71,7 +81,7 @@ def evaluate(
         if value is not None and not 0 < value < 1:
             raise InputError("must be above 0 and below 1", where=f"{name} {value:g}")
     if overrides and data is None:
-        raise InputError("goes with --data", where="--set")
+        raise InputError("can only be used with --data", where="--set")
     if not 0 <= tolerance < math.inf:
         raise InputError("must be a finite number, at least 0", where=f"--tolerance {tolerance:g}")
     loaded = None if data is None else load_config(data, overrides or [])

@@ -23,11 +23,11 @@ def export(
         typer.Option("--format", help="safetensors (always written), onnx or stablehlo; repeatable."),
     ] = None,
     not_private: Annotated[
-        bool, typer.Option("--not-private", help="Export a run without ε, or with seeded noise; its card says so.")
+        bool, typer.Option("--not-private", help="Allow a run without ε or with seeded noise; its card says so.")
     ] = False,
     include_metrics: Annotated[
         bool,
-        typer.Option("--include-metrics", help="State test metrics on the card, marked: ε does not cover them."),
+        typer.Option("--include-metrics", help="State test metrics on the card, marked as not covered by ε."),
     ] = False,
     json: Json = False,
 ) -> None:
@@ -38,7 +38,7 @@ def export(
 
     unknown = [name for name in formats or () if name not in workflow.FORMATS]
     if unknown:
-        raise InputError(f"{unknown[0]!r} is none of {', '.join(workflow.FORMATS)}", where="--format")
+        raise InputError(f"{unknown[0]!r} is not one of {', '.join(workflow.FORMATS)}", where="--format")
     settings = workflow.ExportSettings(
         run=run,
         formats=tuple(name for name in workflow.FORMATS if name in (formats or ())),

@@ -27,7 +27,7 @@ def match(
         list[str] | None,
         typer.Option(help="mse, psnr, ssim (default), ms-ssim, gmsd, lpips or fid-features; repeatable."),
     ] = None,
-    assignment: Annotated[str, typer.Option(help="nearest, or one-to-one (each reconstruction at most once).")] = (
+    assignment: Annotated[str, typer.Option(help="nearest, or one-to-one (uses each reconstruction at most once).")] = (
         "nearest"
     ),
     min_nonzero: Annotated[

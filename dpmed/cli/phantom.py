@@ -24,16 +24,16 @@ def phantom(
         str,
         typer.Argument(
             metavar="LAYOUT",
-            help="Such as ham10000, msd-liver, folder or table; an unknown one lists them all.",
+            help="Such as ham10000, msd-liver, folder or table; an unknown name lists them all.",
             autocompletion=_complete,
         ),
     ],
     out: Out = None,
     num: Annotated[int, typer.Option("--num", metavar="N", help="Number of samples.")] = 200,
-    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Fixes every file, byte for byte.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Determines every file, byte for byte.")] = 0,
     json: Json = False,
 ) -> None:
-    """Write a synthetic data set in the exact layout of a real one, to try any config without the data."""
+    """Write a synthetic data set in the exact layout of a real one, to try any config without the real data."""
     console = console_of(ctx, json=json)
     from dpmed.data.layouts import check_request
     from dpmed.files import new_run_folder

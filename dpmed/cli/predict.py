@@ -18,17 +18,20 @@ def predict(
     ctx: typer.Context,
     model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run folder, or a bundle of `dpmed export`.")],
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT…", help="Files, folders (searched below), CSV with a column image.")
+        list[Path],
+        typer.Argument(metavar="INPUT…", help="Files, folders (searched recursively), CSV with a column image."),
     ],
     also: Annotated[
         list[Path] | None,
-        typer.Option("--model", metavar="MODEL", help="One more model, for the mean of several; repeatable."),
+        typer.Option("--model", metavar="MODEL", help="Another model, to average over several; repeatable."),
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(metavar="T", help="From this probability on the second of two classes, or a label; default 0.5."),
+        typer.Option(
+            metavar="T", help="Probability from which the second of two classes, or a label, is predicted; default 0.5."
+        ),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images at once.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Images per batch.")] = None,
     flip: Annotated[
         list[int] | None,
         typer.Option(metavar="AXIS", help="Average over images mirrored along this axis (0, 1, …); repeatable."),
@@ -36,7 +39,7 @@ def predict(
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """Say what a model predicts for pictures or volumes; goes on where it stopped if --out holds the same already."""
+    """Predict images or volumes with a model; continues an unfinished prediction if --out holds the same one."""
     console = console_of(ctx, json=json)
     from dpmed.files import new_run_folder
     from dpmed.workflows import predict as workflow

@@ -12,13 +12,13 @@ from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, cons
 CONFIG = typer.Argument(
     metavar="CONFIG", help="The training to attack; default: quickstart.", autocompletion=complete_config
 )
-LEVELS = "Levels ε = 10^n; also a single n or a comma list, decimals allowed."
-NON_PRIVATE = "Also attack the training without privacy; default: yes, but for prior-aware."
+LEVELS = "Levels ε = 10^n; or a single n, or several separated by commas; decimals allowed."
+NON_PRIVATE = "Also attack the training without privacy; default: yes, except for prior-aware."
 IMAGES = "Images per update; default: the expected batch size, for inversion 1."
-ROWS = "Of blocks: rows; default: two per image."
-ITERATIONS = "Of inversion: iterations; default: 1000."
-CANDIDATES = "Of prior-aware: the prior is 1 / N; default: 100."
-TRIALS = "Of prior-aware: per level and adversary; default: 1000."
+ROWS = "For block attacks: number of rows; default: two per image."
+ITERATIONS = "For inversion: number of iterations; default: 1000."
+CANDIDATES = "For prior-aware: number of candidates; the prior is 1 / N; default: 100."
+TRIALS = "For prior-aware: trials per level and adversary; default: 1000."
 WHOSE, PART = one_of("pld", "rdp"), one_of("all", "one")
 
 
@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command(rich_help_panel="Attack")(reconstruct)
 
 
-# A parameter is named after the setting that it gives: errors about a setting are shown as the option's.
+# Each parameter is named after its setting, so an error about a setting is shown as one about the option.
 def reconstruct(
     ctx: typer.Context,
     config: Annotated[str, CONFIG] = "quickstart",
@@ -42,9 +42,11 @@ def reconstruct(
     batch_size: Annotated[int | None, typer.Option(metavar="N", help=IMAGES)] = None,
     rows: Annotated[int | None, typer.Option("--bins", metavar="N", help=ROWS)] = None,
     accountant: Annotated[
-        str | None, typer.Option(help="Whose ε is meant, pld or rdp; default: the config's.", callback=WHOSE)
+        str | None, typer.Option(help="Accountant that ε refers to, pld or rdp; default: the config's.", callback=WHOSE)
     ] = None,
-    steps: Annotated[str, typer.Option(help="σ of the whole training (all) or one step (one).", callback=PART)] = "all",
+    steps: Annotated[
+        str, typer.Option(help="σ for the whole training (all) or a single step (one).", callback=PART)
+    ] = "all",
     weights: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Attack the weights of this run folder rather than fresh ones.")
     ] = None,
@@ -54,7 +56,7 @@ def reconstruct(
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """Attack one's own training as a malicious server would, and keep what it recovers (sensitive!)."""
+    """Attack your own training as a malicious server would, and keep what it recovers (sensitive!)."""
     console = console_of(ctx, json=json)
     from dpmed.attacks.table import read_settings
     from dpmed.config.load import load_config

@@ -35,21 +35,21 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Shorthand for --set training.seed=N.")] = None,
     seeds: Annotated[
         str | None,
-        typer.Option(metavar="10,11,…", help="One run per seed, then a table; runs what is missing in --out."),
+        typer.Option(metavar="10,11,…", help="One run per seed, then a table; makes only the runs missing in --out."),
     ] = None,
     epsilons: Annotated[
         str | None,
         typer.Option(
             metavar="1,8,…",
-            help="One run per ε and one without privacy, then a table and metric against ε; with --seeds.",
+            help="One run per ε and one without privacy, then a table and a plot; can be combined with --seeds.",
         ),
     ] = None,
     select: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Choose the best by validation of a random number of runs, N on average, where that costs less ε "
-            "than N runs; continues in --out.",
+            help="Choose the best by validation among a random number of runs, N on average, or among N runs where "
+            "these cost less ε; continues in --out.",
         ),
     ] = None,
     tune: Annotated[
@@ -57,17 +57,19 @@ def train(
         typer.Option(
             metavar="N",
             help="Try N settings (learning rate, clipping norm, batch size, epochs) and keep the best: on the public "
-            "data of --on at no cost in ε, else on the training data at the cost of --select; continues in --out.",
+            "data of --on at no cost in ε, or on the training data at the cost of --select; continues in --out.",
         ),
     ] = None,
     on: Annotated[
         str | None,
-        typer.Option(metavar="CONFIG", help="Of --tune: a config of public data to try settings on, such as phantoms."),
+        typer.Option(
+            metavar="CONFIG", help="With --tune: a config of public data, such as phantoms, to try settings on."
+        ),
     ] = None,
     out: Out = None,
     resume: Annotated[Path | None, typer.Option(metavar="DIR", help="Resume the run in this folder.")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show plan, data found and a contact sheet; train nothing.")
+        bool, typer.Option("--dry-run", help="Show the plan, the data found and a contact sheet; train nothing.")
     ] = False,
     advise: Annotated[
         bool,
@@ -89,7 +91,7 @@ def train(
         "--dry-run": dry_run or None,
     }
     if resume is not None and (config is not None or overrides or out is not None or dry_run):
-        raise InputError("takes no other options: the run in the folder has its config", where="--resume")
+        raise InputError("takes no other options: the config is in the run folder", where="--resume")
     chosen = _check_modes([option for option, given in modes.items() if given is not None], seed=seed, on=on)
     launch = _launch(chosen)
     if resume is not None:
@@ -111,17 +113,19 @@ def train(
 
 
 def _check_modes(chosen: list[str], *, seed: int | None, on: str | None) -> list[str]:
-    """What the call is to do: one thing, or several seeds at several budgets.
+    """The modes of this call: at most one, or seeds and budgets together.
 
     Raises:
-        InputError: options do not go together.
+        InputError: options cannot be combined.
     """
     if len(chosen) > 1 and set(chosen) != {"--seeds", "--epsilons"}:
         raise InputError(f"cannot be combined with {' or '.join(chosen[1:])}", where=chosen[0])
     if seed is not None and chosen and chosen[0] in _OF_SEVERAL_SEEDS:
         raise InputError("cannot be combined with --seed", where=chosen[0])
     if on is not None and chosen != ["--tune"]:
-        raise InputError("says on which public data settings are tried, and goes with --tune alone", where="--on")
+        raise InputError(
+            "names the public data on which settings are tried, so it can only be used with --tune", where="--on"
+        )
     return chosen
 
 

@@ -26,18 +26,21 @@ def visualize(
     metric: Annotated[str | None, typer.Option(help="One of the table's metrics; default: its first.")] = None,
     images: Annotated[int, typer.Option(metavar="N", help="Originals in the gallery.")] = 8,
     threshold: Annotated[
-        list[float] | None, typer.Option(metavar="E", help="Distance for the share recovered; repeatable.")
+        list[float] | None,
+        typer.Option(metavar="E", help="Distance within which an original counts as recovered; repeatable."),
     ] = None,
     only: Annotated[
-        str | None, typer.Option(metavar="I,J,…", help="These originals, counted through the batches from 0.")
+        str | None, typer.Option(metavar="I,J,…", help="Show these originals, numbered from 0 across all batches.")
     ] = None,
-    formats: Annotated[str, typer.Option("--format", metavar="LIST", help="Of png, pdf and svg.")] = "png,pdf,svg",
+    formats: Annotated[
+        str, typer.Option("--format", metavar="LIST", help="One or more of png, pdf and svg.")
+    ] = "png,pdf,svg",
     reconstructions: Annotated[Path | None, typer.Option(metavar="DIR", help="The images, if they have moved.")] = None,
     bounds: Annotated[Path | None, typer.Option(metavar="BOUNDS_CSV", help="Bounds to show beside the shares.")] = None,
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """Draw originals beside reconstructions, the share recovered, and a report of one page."""
+    """Draw originals beside reconstructions and the share recovered, and write a one-page report."""
     console = console_of(ctx, json=json)
     from dpmed.files import new_run_folder
     from dpmed.workflows.visualize import run as workflow
@@ -61,7 +64,7 @@ def visualize(
 def _numbers(text: str | None) -> tuple[int, ...]:
     parts = [part.strip() for part in (text or "").split(",") if part.strip()]
     if not all(part.isascii() and part.isdigit() for part in parts) or (text is not None and not parts):
-        raise InputError("must be whole numbers with commas between them", where=f"--only {text}")
+        raise InputError("must be whole numbers separated by commas", where=f"--only {text}")
     return tuple(int(part) for part in parts)
 
 

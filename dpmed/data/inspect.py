@@ -76,7 +76,7 @@ class Description:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The description as JSON's types."""
+        """The description as JSON types."""
         return asdict(self)
 
 

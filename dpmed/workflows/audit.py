@@ -1,4 +1,4 @@
-"""`dpmed audit`: the privacy of a training, measured from below, beside what is claimed and proven."""
+"""`dpmed audit`: measured lower limits on the ε of a training, beside what is claimed and proven."""
 
 import math
 from collections.abc import Sequence
@@ -28,10 +28,10 @@ from dpmed.progress import Progress
 Kind = Literal["gradient", "input"]
 
 _REHEARSAL = (
-    "A rehearsal for an audit: canaries took part in this training. Nothing of it may be released, and its ε is that "
-    "of the training that it rehearses."
+    "A rehearsal for an audit: canaries took part in this training. Nothing from it may be released; its ε is that of "
+    "the training that it rehearses."
 )
-# Guesses are made for the surest canaries; this share of them gives the highest limits at ε from 1 to 16.
+# Only the surest canaries are guessed; guessing this share of them gives the highest limits at ε from 1 to 16.
 _GUESSED = 0.3
 _FEWEST = 10
 _SIMULATIONS = 3
@@ -44,25 +44,25 @@ _COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class AuditResult:
-    """What canaries of one kind say.
+    """What canaries of one kind show.
 
     Attributes:
         kind: gradient or input.
-        score: by which canaries were told apart: the one with the higher limit.
+        score: the score that told canaries apart, the one with the highest limit.
         epsilon_lower: lower confidence limit of ε, by the trade-off curve.
-        epsilon_lower_by_guesses: the same by (ε, δ) alone, which assumes nothing of the mechanism.
-        epsilon_lower_by_noise: lower confidence limit by the noise that was measured, of a training that is what it
-            claims to be but for its noise and clipping; None where the auditor sees no noise.
-        noise_multiplier_upper: upper confidence limit of the noise multiplier; None likewise, and where there is none.
+        epsilon_lower_by_guesses: the same by (ε, δ) alone, which assumes nothing about the mechanism.
+        epsilon_lower_by_noise: lower confidence limit by the measured noise, for a training that is as claimed except
+            for its noise and clipping; None where the auditor sees no noise.
+        noise_multiplier_upper: upper confidence limit of the noise multiplier; None likewise, or if it is not finite.
         canaries: m.
         guesses: r.
         correct: v.
         auc: of the score.
         tpr: at FPR 0.001.
         auc_interval: 95 %.
-        tpr_interval: 95 %; allows for the threshold too, so that few canaries leave it wide.
-        epsilon_best: what `epsilon_lower` would be, about, with so many canaries of a training that is as claimed and
-            scores that are as good as they can be; None where it is not known.
+        tpr_interval: 95 %; allows for the threshold too, so it is wide if there are few canaries.
+        epsilon_best: roughly what `epsilon_lower` would be with as many canaries, a training that is as claimed and
+            the best possible scores; None where that is unknown.
     """
 
     kind: Kind
@@ -82,11 +82,11 @@ class AuditResult:
 
     @property
     def highest(self) -> float:
-        """The highest of its limits; all of them hold together with the stated confidence."""
+        """The highest of the limits, which hold jointly at the stated confidence."""
         return max(self.epsilon_lower, self.epsilon_lower_by_guesses, self.epsilon_lower_by_noise or 0.0)
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types."""
+        """As JSON types."""
         content = asdict(self)
         content["tpr_at_fpr_0.001"] = content.pop("tpr")
         content["tpr_at_fpr_0.001_interval"] = list(content.pop("tpr_interval"))
@@ -99,14 +99,14 @@ class AuditSummary:
     """What an audit found.
 
     Attributes:
-        folder: where it was written.
+        folder: the folder written.
         epsilon_claimed: ε of the plan, by its accountant.
         delta: δ.
-        confidence: of each limit.
+        confidence: the confidence of each limit.
         results: one per kind.
         membership: a loss-based attack on the run's own training set: all of it, then classes and subgroups.
-        bound: of any test on the same training, proven.
-        warnings: what must be known to read the results rightly.
+        bound: what is proven for any test on the same training.
+        warnings: what must be known to interpret the results correctly.
     """
 
     folder: Path
@@ -134,8 +134,8 @@ class AuditSummary:
             )
         return (
             f"Nothing contradicts the claim: the strongest test found ε to be at least {highest:.3g}, below the "
-            f"claimed {self.epsilon_claimed:.4g}. A test can show a fault, never that there is none; the bound is the "
-            "claim."
+            f"claimed {self.epsilon_claimed:.4g}. A test can reveal a fault but never prove that there is none: the "
+            "claimed ε remains the bound."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -190,7 +190,7 @@ class AuditSummary:
                     _with_interval(one.tpr[0], one.tpr_intervals[0]),
                 ]
             rows.append([name, str(group.members), str(group.non_members), *found])
-        rows.append(["proven, of anybody", "", "", *self._bounds()])
+        rows.append(["proven, for anyone", "", "", *self._bounds()])
         return ["of", "members", "others", "AUC (95 %)", "TPR @ FPR 0.001 (95 %)"], rows
 
     def _bounds(self) -> list[str]:
@@ -204,19 +204,19 @@ def run(
 
     Args:
         config: with a `privacy` table.
-        kinds: of canaries; each costs a training.
+        kinds: the kinds of canaries; each costs one training.
         folder: where to write.
-        progress: shows how far it is.
+        progress: shows the progress.
         canaries: m >= 20.
-        confidence: of each lower limit, in (0.5, 1).
+        confidence: the confidence of each lower limit, in (0.5, 1).
 
     Raises:
         InputError: the config has no privacy, or cannot be audited with these canaries.
     """
     plan = make_plan(config, progress)
     if plan.budget is None:
-        raise InputError("is missing: there is no ε to be tested", where="privacy")
-    # Coins and labels come from the operating system's entropy: who knew them could make a faulty training pass.
+        raise InputError("is missing: there is no ε to test", where="privacy")
+    # Coins and labels come from the operating system's entropy: anyone who knew them could let a faulty training pass.
     generator = np.random.default_rng()
     results, predict = [], None
     for kind in kinds:
@@ -241,17 +241,17 @@ def run(
 
 
 def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, progress: Progress) -> AuditResult:
-    assert plan.budget is not None  # noqa: S101 asked before
+    assert plan.budget is not None  # noqa: S101 checked by the caller
     mechanism, delta = planned_mechanism(plan), plan.budget.delta
     count = len(observed.included)
     guesses = max(min(_FEWEST, count), int(_GUESSED * count)) // 2 * 2
-    # Several scores are tried: each at its part of what may go wrong.
+    # Several scores are tried, each with its share of the error probability.
     level = (1 - confidence) / (len(observed.scores) + (observed.seen is not None))
     measured = None
     if observed.seen is not None:
         rate = mechanism.sampling_rate
         measured = measure_noise(observed.seen, observed.included, sampling_rate=rate, level=level)
-    # More right guesses mean a higher limit: only the score with the most of them needs one.
+    # More correct guesses mean a higher limit, so only the score with the most needs one.
     found = {name: _right_guesses(scores, observed.included, guesses) for name, scores in observed.scores.items()}
     score = max(found, key=lambda name: found[name])
     correct, separation = found[score], separate(observed.scores[score], observed.included)
@@ -279,11 +279,11 @@ def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, pro
 
 
 def _by_noise(mechanism: SampledGaussian, measured: MeasuredNoise, delta: float) -> float:
-    """ε of the claimed sampling and steps with the noise that was measured at most."""
+    """ε of the claimed sampling and steps at the upper limit of the measured noise."""
     noise = measured.noise_multiplier_upper
     if noise > _MOST_NOISE * mechanism.noise_multiplier:
         return 0.0
-    # No noise at all has no ε: the smallest that is told from none.
+    # Without any noise there is no ε: take the smallest noise that can be told from none.
     noise = max(noise, _LEAST_NOISE)
     found = SampledGaussian(noise_multiplier=noise, sampling_rate=mechanism.sampling_rate, steps=mechanism.steps)
     return composed_epsilon((found,), delta)
@@ -302,14 +302,14 @@ def _limits(
 
 
 def _right_guesses(scores: np.ndarray, included: np.ndarray, guesses: int) -> int:
-    """How many of the surest guesses are right: half say in, for the highest scores, half out."""
+    """How many of the surest guesses are right: half say included, for the highest scores, half excluded."""
     order = np.argsort(scores, kind="stable")
     half = guesses // 2
     return int(included[order[len(order) - half :]].sum() + (~included[order[:half]]).sum())
 
 
 def _best(mechanism: SampledGaussian, canaries: int, guesses: int, *, delta: float, level: float) -> float:
-    """The limit of the best score on a training that is as claimed, by the median of some simulations."""
+    """The limit by the best score for a training that is as claimed: the median of a few simulations."""
     generator = np.random.default_rng(0)
     rate, noise = mechanism.sampling_rate, mechanism.noise_multiplier
     counts = []
@@ -325,7 +325,7 @@ def _best(mechanism: SampledGaussian, canaries: int, guesses: int, *, delta: flo
 
 
 def _membership(plan: Plan, predict: Predict) -> tuple[Group, ...]:
-    """An attack on the training set itself, the test split being non-members."""
+    """An attack on the training set itself, with the test split as non-members."""
     dataset, train, test = plan.dataset, plan.split.train, plan.split.test
     numbers = np.concatenate([train, test])
     losses = np.concatenate([np.asarray(predict(part).losses, np.float64) for part in (train, test)])
@@ -363,7 +363,7 @@ def _number(value: float | None) -> str:
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:
-    """Intervals as two columns each."""
+    """Each interval as two columns."""
     found: dict[str, Any] = {}
     for name, value in row.items():
         if isinstance(value, list):

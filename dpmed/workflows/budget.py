@@ -22,15 +22,16 @@ class BudgetSummary:
     """What a cohort file says.
 
     Attributes:
-        path: of the file.
+        path: the path of the file.
         snapshot: its runs.
         histories: what units have spent, the largest ε first.
-        worst_case: what an adversary who knows all else can do to the unit that has spent most; None before any run.
-        relaxed: the same for one who does not know the gradient's direction.
+        worst_case: the risk of the unit that has spent most, from an adversary who knows everything else; None before
+            any run.
+        relaxed: the same for an adversary who does not know the gradient's direction.
         prior: κ of these bounds, 1 / units.
-        planned: ε of the unit that would have spent most of those in a further run; None if not asked.
-        planned_limit: the smaller of the file's limit and that run's own; None without either.
-        who: the runs of the unit that was asked for; None if not asked.
+        planned: the largest ε among the units of a further run, with that run; None unless asked for.
+        planned_limit: the smaller of the file's limit and that run's own; None if there is neither.
+        who: the runs of the unit that was asked for; None unless asked for.
     """
 
     path: Path
@@ -80,7 +81,7 @@ class BudgetSummary:
 
     @property
     def fits(self) -> bool:
-        """Whether the further run would keep to the file's limit and its own; true without one."""
+        """Whether the further run would stay within the file's limit and its own; true if there is none."""
         return self.planned is None or self.planned_limit is None or self.planned <= self.planned_limit
 
     def facts(self) -> dict[str, str]:
@@ -99,7 +100,7 @@ class BudgetSummary:
                 f"the {snapshot.unit} that has spent most, at prior {self.prior:.2g}"
             )
         if self.planned is not None:
-            verdict = "within" if self.fits else "so it would be refused: past"
+            verdict = "within" if self.fits else "so it would be refused: above"
             limit = "" if self.planned_limit is None else f", {verdict} the limit of {self.planned_limit:g}"
             facts["after this run"] = f"up to ε = {self.planned:.4g}{limit}"
         if self.who is not None:
@@ -137,14 +138,14 @@ def run(
     """Read a cohort file, and set its limit if one is given.
 
     Args:
-        path: of the file.
-        progress: hears of the plan that is checked.
-        limit: the most that any unit may spend from now on; None leaves it as it is.
-        check: a run to be priced; nothing is entered.
-        who: the name of a unit, as its data set has it.
+        path: the path of the file.
+        progress: shows the progress of planning the run that is checked.
+        limit: the largest ε that any unit may spend from now on; None leaves the limit unchanged.
+        check: a run whose cost is computed; nothing is entered.
+        who: the name of a unit, as in its data set.
 
     Raises:
-        InputError: the file is missing or damaged, or the run to be priced is of another unit.
+        InputError: the file is missing or damaged, or the run that is checked has another unit.
     """
     with Cohort(path) as cohort:
         if limit is not None:
@@ -159,7 +160,7 @@ def run(
         if who is not None:
             found = cohort.runs_of(who)
             if found is None:
-                raise InputError(f"no run has trained on a {snapshot.unit} of this name", where=str(path))
+                raise InputError(f"no run has trained on a {snapshot.unit} with this name", where=str(path))
             summary = replace(summary, who=found)
     return summary
 

@@ -1,6 +1,6 @@
-"""`dpmed compare`: several finished runs beside each other, paired where they share their test split.
+"""`dpmed compare`: several finished runs side by side, paired where they share a test split.
 
-Their own numbers are read from `summary.json`. For paired differences each model predicts its test split once more.
+Their own numbers are read from `summary.json`. For paired differences, each model predicts its test split again.
 """
 
 import os
@@ -26,10 +26,10 @@ from dpmed.workflows.evaluate.run import check_fit, own_split
 from dpmed.workflows.evaluate.scored import Scored
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings
 
-_SHOWN = 6  # metrics in the terminal
+_SHOWN = 6  # metrics shown in the terminal
 _CHOICE = (
-    "Choosing a run by these numbers flatters the one that is chosen, and its ε does not cover the choice. "
-    "The ledger of a folder of several seeds or budgets says what all its runs spend together."
+    "Choosing a run by these numbers makes it look better than it is, and its ε does not cover the choice. "
+    "The ledger of a folder of several seeds or budgets states what all its runs spend together."
 )
 
 
@@ -38,12 +38,12 @@ class ComparedRun:
     """One finished run.
 
     Attributes:
-        name: that tells it from the others.
-        folder: of it.
-        config: of it.
+        name: a name that no other run has.
+        folder: its folder.
+        config: its config.
         test: final test metrics.
         intervals: their 95 % intervals, where computed.
-        main_metric: that it is judged by.
+        main_metric: the metric that it is judged by.
         epsilon: ε spent; None without privacy.
         delta: δ; None without privacy.
     """
@@ -74,13 +74,13 @@ class ComparedRun:
 
 @dataclass(frozen=True, kw_only=True)
 class CompareSummary:
-    """Several runs beside each other.
+    """Several runs side by side.
 
     Attributes:
-        folder: where it was written.
-        runs: in the order given; the first is what the others are compared with.
-        comparisons: of each other run that shares the first one's test split, with it.
-        notes: what must be known to read the numbers rightly; the first says that they stay inside.
+        folder: the folder written.
+        runs: in the order given; the others are compared with the first.
+        comparisons: with the first run, one for each other run that shares its test split.
+        notes: what must be known to interpret the numbers correctly; the first says that they must stay inside.
     """
 
     folder: Path
@@ -90,7 +90,7 @@ class CompareSummary:
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Those that every run has, the first run's main metric first."""
+        """The metrics that every run has, the first run's main metric first."""
         first, *others = self.runs
         found = [name for name in first.test if all(name in one.test for one in others)]
         return tuple(sorted(found, key=lambda name: name != first.main_metric))
@@ -127,12 +127,12 @@ class CompareSummary:
 
 
 def read_runs(folders: Sequence[Path]) -> tuple[ComparedRun, ...]:
-    """What finished runs say of themselves; nothing is written.
+    """Read finished runs; nothing is written.
 
     Raises:
-        InputError: there are fewer than two, one is given twice, has not finished, or is no run.
+        InputError: there are fewer than two, or one is given twice, has not finished or is not a run.
     """
-    if len(folders) < 2:  # noqa: PLR2004 what the word compare says
+    if len(folders) < 2:  # noqa: PLR2004 a comparison takes two
         raise InputError("needs at least two run folders", where="RUN…")
     real = [os.path.realpath(folder) for folder in folders]
     if len(set(real)) < len(real):
@@ -145,13 +145,13 @@ def run(runs: Sequence[ComparedRun], folder: Path, progress: Progress, *, paired
     """Compare runs.
 
     Args:
-        runs: as `read_runs` gives them.
+        runs: as returned by `read_runs`.
         folder: where to write.
-        progress: tells the user.
-        paired: let the models predict their test split again where it is shared, for paired differences.
+        progress: reports to the user.
+        paired: predict shared test splits again with each model, for paired differences.
 
     Raises:
-        InputError: data of a run whose test split is shared cannot be read, or have changed since.
+        InputError: the data of a run with a shared test split cannot be read, or have changed since.
     """
     notes = [KEEP_INSIDE, _CHOICE]
     comparisons = _compare_paired(runs, notes, progress) if paired else []
@@ -161,7 +161,7 @@ def run(runs: Sequence[ComparedRun], folder: Path, progress: Progress, *, paired
 
 
 def _names(folders: Sequence[str]) -> list[str]:
-    """The last part of each path, or what differs of them where that is not enough."""
+    """The last part of each path, or, unless these differ, the path below the common folder."""
     last = [os.path.basename(folder) for folder in folders]
     if len(set(last)) == len(last):
         return last
@@ -176,7 +176,7 @@ def _read_run(folder: Path, name: str) -> ComparedRun:
     config = read_config(folder)
     path = folder / SUMMARY_FILE
     if not path.is_file():
-        remedy = f"Go on with it by `dpmed train --resume {folder}`."
+        remedy = f"Resume it with `dpmed train --resume {folder}`."
         raise InputError("the run has not finished", where=str(folder), remedy=remedy)
     content = read_json(path)
     try:
@@ -192,7 +192,7 @@ def _read_run(folder: Path, name: str) -> ComparedRun:
             delta=None if content["delta"] is None else float(content["delta"]),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError("is no summary of a run", where=str(path)) from error
+        raise InputError("is not the summary of a run", where=str(path)) from error
 
 
 def _compare_paired(runs: Sequence[ComparedRun], notes: list[str], progress: Progress) -> list[Comparison]:
@@ -200,7 +200,7 @@ def _compare_paired(runs: Sequence[ComparedRun], notes: list[str], progress: Pro
     sharing = [one for one in others if _shares_test(first, one)]
     for one in others:
         if one not in sharing:
-            notes.append(f"{one.name} has another test split than {first.name}: no paired difference.")
+            notes.append(f"{one.name} does not share the test split of {first.name}: no paired difference.")
     if not sharing:
         return []
     datasets: dict[str, Dataset] = {}
@@ -210,7 +210,9 @@ def _compare_paired(runs: Sequence[ComparedRun], notes: list[str], progress: Pro
         scored = _score(one, datasets, first, progress)
         same = (scored.info.task, scored.info.output_names) == (reference.info.task, reference.info.output_names)
         if not same or list(scored.names) != list(reference.names) or list(scored.groups) != list(reference.groups):
-            notes.append(f"{one.name} does not do the same on the same samples as {first.name}: no paired difference.")
+            notes.append(
+                f"{one.name} does not do the same task on the same samples as {first.name}: no paired difference."
+            )
             continue
         found.append(compare_scored(scored, reference))
     return found

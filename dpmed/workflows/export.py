@@ -26,7 +26,7 @@ class ExportSummary:
     Attributes:
         folder: the bundle.
         files: its files.
-        epsilon: ε that the model promises; None without.
+        epsilon: the ε that the model promises; None if it promises none.
         delta: δ.
         warning: why the bundle must stay inside; None if it need not.
     """
@@ -43,7 +43,7 @@ class ExportSummary:
         return {"files": ", ".join(self.files), "privacy": promise}
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as JSON's types."""
+        """The summary as JSON types."""
         return {
             "folder": str(self.folder),
             "files": list(self.files),
@@ -56,13 +56,13 @@ class ExportSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportSettings:
-    """What is to be exported.
+    """What to export.
 
     Attributes:
         run: the run folder.
-        formats: beyond safetensors, which is always written.
-        not_private: export although the model promises nothing.
-        include_metrics: state test metrics of private data on the card, marked.
+        formats: besides safetensors, which is always written.
+        not_private: export even if the model promises nothing.
+        include_metrics: state test metrics of private data on the card, marked as such.
     """
 
     run: Path
@@ -75,8 +75,8 @@ def check(settings: ExportSettings, progress: Progress) -> StoredModel:
     """The model of a run that may be exported; nothing is written.
 
     Raises:
-        InputError: the run has not finished, its ledger belongs to other files or promises less than it says, or it is
-            not private and nobody said that this is known.
+        InputError: the run has not finished, its ledger belongs to other files or states a smaller ε than was spent, or
+            it is not private and the settings do not say so.
     """
     folder = settings.run
     if is_bundle(folder):
@@ -91,7 +91,7 @@ def check(settings: ExportSettings, progress: Progress) -> StoredModel:
         raise InputError(
             f"must not leave the institution: {reason}",
             where=str(folder),
-            remedy="If the bundle stays inside, say that it is known to be not private; its card then says so on top.",
+            remedy="If the bundle stays inside, declare it not private; its card then says so at the top.",
         )
     return stored
 
@@ -100,10 +100,10 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
     """Write the bundle.
 
     Args:
-        settings: what is to be exported.
-        stored: what `check` gave.
+        settings: what to export.
+        stored: as returned by `check`.
         folder: an empty folder.
-        progress: tells the user.
+        progress: reports to the user.
 
     Raises:
         InputError: the extra for a format is not installed.
@@ -147,7 +147,7 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
 
 
 def _training(config: Config) -> dict[str, str]:
-    """What the config says of the training, in public terms."""
+    """What the config says about the training, in public terms."""
     training = config.training
     rate = f"{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}, schedule {config.schedule.name}"
     length = "as many epochs as ε and noise allow" if training.epochs is None else f"{training.epochs} epochs"
@@ -167,5 +167,5 @@ def _metrics(settings: ExportSettings, config: Config) -> tuple[dict[str, float]
         metrics = {str(name): float(value) for name, value in summary["test"].items() if value is not None}
         intervals = {str(name): [float(low), float(high)] for name, (low, high) in summary["test_interval"].items()}
     except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise InputError(f"holds no test metrics ({error!r})", where=str(path)) from error
+        raise InputError(f"contains no test metrics ({error!r})", where=str(path)) from error
     return metrics, intervals

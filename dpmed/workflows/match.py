@@ -1,4 +1,4 @@
-"""`dpmed match`: which reconstruction is most like each original, and how like."""
+"""`dpmed match`: the most similar reconstruction of each original, and how similar it is."""
 
 import math
 import os
@@ -32,7 +32,7 @@ class MatchSettings:
         assignment: `nearest`, or `one-to-one`.
         min_nonzero: originals with a smaller share of pixels above the lowest value are left out.
         save_matrices: whether all distances are kept as `.npy`.
-        by_slice: volumes by slices rather than with windows in 3D.
+        by_slice: compare volumes slice by slice rather than with 3D windows.
         lpips_weights: file of weights for `lpips`.
         inception_weights: file of weights for `fid-features`.
     """
@@ -48,7 +48,7 @@ class MatchSettings:
 
 @dataclass(frozen=True, eq=False)
 class MatchJob:
-    """A checked request: nothing has been written, and everything that it needs is there.
+    """A checked request: nothing has been written yet, and everything that it needs exists.
 
     Attributes:
         folder: of the reconstructions.
@@ -65,13 +65,13 @@ class MatchJob:
 
 @dataclass(frozen=True, kw_only=True)
 class LevelScore:
-    """How like a level's reconstructions are.
+    """How similar the reconstructions of a level are.
 
     Attributes:
         level: its name.
         metric: the distance.
         originals: how many were matched.
-        best: the least distance; None if nothing was matched.
+        best: the smallest distance; None if nothing was matched.
         median: the median distance; None if nothing was matched.
         unrelated: the median distance of an original to the nearest other original of its batch; None for batches of
             one.
@@ -90,11 +90,11 @@ class MatchSummary:
     """What `dpmed match` found.
 
     Attributes:
-        folder: where it was written.
+        folder: the folder written.
         matches: the table.
         assignment: how reconstructions were chosen.
         originals: how many originals were compared.
-        left_out: how many were not, by `--min-nonzero`.
+        left_out: how many were left out by `min_nonzero`.
         scores: a row per level and metric.
     """
 
@@ -121,7 +121,7 @@ def prepare(folder: Path, settings: MatchSettings) -> MatchJob:
     """Check everything that can be checked before a folder is made.
 
     Raises:
-        InputError: the folder is not whole, a metric is unknown, or its weights are missing.
+        InputError: the folder is incomplete, a metric is unknown, or its weights are missing.
     """
     manifest = read_manifest(folder)
     if not 0.0 <= settings.min_nonzero <= 1.0:
@@ -146,7 +146,7 @@ def run(job: MatchJob, out: Path, progress: Progress) -> MatchSummary:
     Args:
         job: from `prepare`.
         out: an empty folder.
-        progress: hears of every block of pairs.
+        progress: shows the progress, block by block.
 
     Raises:
         InputError: an image is damaged or does not fit the manifest.
@@ -181,12 +181,12 @@ def _check_files(folder: Path, manifest: Manifest) -> None:
         paths = [manifest.originals(batch), *(manifest.reconstructions(level, batch) for level in manifest.levels)]
         for name in (name for group in paths for name in group):
             if not (folder / name).is_file():
-                remedy = "The folder is not whole; let `dpmed reconstruct` finish it."
+                remedy = "The folder is incomplete; let `dpmed reconstruct` finish it."
                 raise InputError(f"{name} is missing, though the manifest lists it", where=str(folder), remedy=remedy)
 
 
 def _kept(job: MatchJob, batch: int) -> dict[int, float]:
-    """The originals that are compared, with their share of pixels that are not background."""
+    """The originals that are compared, each with its share of pixels above background."""
     paths, kept = job.manifest.originals(batch), {}
     for first, images in _read_blocks(job, paths):
         for number, ratio in enumerate(nonzero_ratio(images)):
@@ -256,7 +256,7 @@ def _match_level(
 
 
 def _match_unrelated(job: MatchJob, task: Task, batch: int, ratios: dict[int, float]) -> list[UnrelatedRow]:
-    """Each original's nearest other original: how like two images are that have nothing to do with each other."""
+    """Each original's nearest other original, which shows how similar unrelated images are."""
     paths = job.manifest.originals(batch)
     if len(paths) < 2:  # noqa: PLR2004 there is no other
         return []

@@ -14,10 +14,10 @@ class PhantomSummary:
     """What was written.
 
     Attributes:
-        layout: of the data set.
-        folder: that holds it: what `data.root` must be.
-        samples: how many.
-        seed: that made them.
+        layout: the layout of the data set.
+        folder: the folder that holds it, for `data.root`.
+        samples: the number of samples.
+        seed: the seed that generated them.
         data: the `data` table that reads them.
     """
 
@@ -34,7 +34,7 @@ class PhantomSummary:
         return {"layout": self.layout, "samples": str(self.samples), "seed": str(self.seed), "data": table}
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as JSON's types."""
+        """The summary as JSON types."""
         return {
             "layout": self.layout,
             "folder": str(self.folder),

@@ -1,7 +1,7 @@
-"""`dpmed predict`: what a model says of files, in any number, with a table that grows and can be gone on with.
+"""`dpmed predict`: predictions for any number of files, in a table that grows and can be continued.
 
-Files are decoded in threads while the network works on the batch before. A batch's rows, and the masks they speak of,
-are on the disk before the next batch begins; the same command in the same folder goes on after the last row.
+Files are decoded in threads while the network works on the previous batch. A batch's rows, and the masks they name, are
+on disk before the next batch begins; the same command in the same folder continues after the last row.
 """
 
 import hashlib
@@ -39,14 +39,14 @@ _WRITERS = 2
 
 @dataclass(frozen=True, kw_only=True)
 class PredictSettings:
-    """What is to be predicted.
+    """What to predict.
 
     Attributes:
         models: run folders or bundles; several are averaged.
         inputs: files, folders, CSV tables.
-        threshold: for two classes or labels; None takes the model's own.
-        batch_size: images at once; None takes what suits their size.
-        flips: axes of space along which images are also mirrored.
+        threshold: for two classes or labels; None for the model's own.
+        batch_size: images per batch; None for one that suits their size.
+        flips: spatial axes along which images are also mirrored.
     """
 
     models: tuple[Path, ...]
@@ -61,12 +61,12 @@ class PredictSummary:
     """What was predicted.
 
     Attributes:
-        folder: that was written.
-        inputs: files asked about.
-        errors: of these, files that could not be read.
-        resumed: rows that were there before.
-        seconds: spent on the others.
-        notes: what must be known of the models.
+        folder: the folder written.
+        inputs: the number of input files.
+        errors: how many of them could not be read.
+        resumed: rows from earlier calls.
+        seconds: time spent on the other rows.
+        notes: what must be known about the models.
     """
 
     folder: Path
@@ -81,11 +81,11 @@ class PredictSummary:
         done = self.inputs - self.resumed
         facts = {"inputs": str(self.inputs), "could not be read": str(self.errors)}
         if self.resumed:
-            facts["were there before"] = str(self.resumed)
+            facts["done before"] = str(self.resumed)
         return {**facts, "time": f"{self.seconds:.1f} s, {done / self.seconds:.1f} files/s" if self.seconds else "0 s"}
 
     def to_json(self) -> dict[str, Any]:
-        """The summary as JSON's types."""
+        """The summary as JSON types."""
         return {
             "folder": str(self.folder),
             "predictions": str(self.folder / PREDICTIONS),
@@ -98,12 +98,12 @@ class PredictSummary:
 
 
 def run(settings: PredictSettings, folder: Path, progress: Progress) -> PredictSummary:
-    """Predict all inputs, or those that an earlier go has left.
+    """Predict all inputs, or those that an earlier call has left.
 
     Args:
-        settings: what is to be predicted.
-        folder: where to write; made if missing.
-        progress: tells the user.
+        settings: what to predict.
+        folder: where to write; created if missing.
+        progress: reports to the user.
 
     Raises:
         InputError: models or inputs cannot be used, or the folder holds other predictions.
@@ -140,7 +140,7 @@ def run(settings: PredictSettings, folder: Path, progress: Progress) -> PredictS
 
 
 class _Work:
-    """Blocks of rows from entries, in their order."""
+    """Turns entries into blocks of rows, in order."""
 
     def __init__(self, committee: Committee, folder: Path, threshold: float | None) -> None:
         self._committee = committee
@@ -157,7 +157,7 @@ class _Work:
                 make_folder(folder / name)
 
     def blocks(self, entries: Sequence[Entry]) -> Iterator[list[dict[str, object]]]:
-        """Rows of one batch after the other."""
+        """The rows, batch by batch."""
         size = 1 if self._committee.uses_windows else self._committee.batch_size
         decode = partial(
             decode_input,
@@ -166,7 +166,7 @@ class _Work:
         )
         workers = min(_MAX_WORKERS, os.cpu_count() or 1)
         with ThreadPoolExecutor(workers) as readers, ThreadPoolExecutor(_WRITERS) as writers:
-            # Two batches ahead at most: what waits in memory does not grow with the number of files.
+            # At most two batches ahead, so memory does not grow with the number of files.
             ahead = _ahead(readers, (partial(_try, decode, entry.path) for entry in entries), window=2 * size)
             for batch in _batched(zip(entries, ahead, strict=True), size):
                 yield self._block(batch, writers)
@@ -212,19 +212,19 @@ class _Work:
 
 
 def _try(decode: Any, path: Path) -> Decoded | str:
-    """What was read, or why it could not be."""
+    """What was read, or why it could not be read."""
     try:
         return decode(path)
     except DpmedError as error:
         return error.problem
     except MemoryError:
-        return "does not fit the memory of this machine"
-    except Exception as error:  # one hostile file must not end the work on all others
+        return "does not fit into this machine's memory"
+    except Exception as error:  # one hostile file must not stop the work on the others
         return f"cannot be read (unexpected {type(error).__name__}: {error})"
 
 
 def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[Any], *, window: int) -> Iterator[Any]:
-    """Results in the order of jobs, of which at most `window` are under way or wait."""
+    """Results in the order of the jobs, at most `window` of which run or wait at a time."""
     waiting: deque[Future[Any]] = deque()
     source = iter(jobs)
     waiting.extend(pool.submit(job) for job in itertools.islice(source, window))
@@ -261,7 +261,7 @@ def _fingerprint(
 
 
 def _settle_folder(folder: Path, fingerprint: dict[str, Any]) -> None:
-    """Begin a folder, or make sure that what is in it are the same predictions."""
+    """Begin a folder, or make sure that it holds the same predictions."""
     path = folder / SETTINGS
     if path.exists():
         known = read_json(path)
@@ -269,7 +269,7 @@ def _settle_folder(folder: Path, fingerprint: dict[str, Any]) -> None:
             return
         changed = [key for key in fingerprint if not isinstance(known, dict) or known.get(key) != fingerprint[key]]
         raise InputError(
-            f"holds predictions that were begun with other {', '.join(changed)}",
+            f"holds predictions begun with other {', '.join(changed)}",
             where=str(folder),
             remedy="Choose another folder, or repeat the command that began this one.",
         )

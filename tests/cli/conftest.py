@@ -1,4 +1,4 @@
-"""Two ways to call the real command line: in a process of its own, and in this one, which is faster."""
+"""Two ways to call the real command line: in a separate process, or in this one, which is faster."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.workflows.conftest import ENVIRONMENT
 
 @dataclass
 class Finished:
-    """What a call left behind."""
+    """The result of a call."""
 
     returncode: int
     stdout: str
@@ -21,7 +21,7 @@ class Finished:
 
 @pytest.fixture
 def dpmed(tmp_path, monkeypatch):
-    """Call `dpmed ARGS` in this process, in a temporary folder; gives exit code, output and errors."""
+    """Call `dpmed ARGS` in this process, in a temporary folder; returns exit code, output and errors."""
 
     def call(*arguments: object) -> Finished:
         from dpmed.cli.app import app
@@ -36,7 +36,7 @@ def dpmed(tmp_path, monkeypatch):
 
 @pytest.fixture
 def dpmed_process(tmp_path):
-    """Call `dpmed ARGS` in a process of its own, in a temporary folder; gives the finished process."""
+    """Call `dpmed ARGS` in a separate process, in a temporary folder; returns the finished process."""
 
     def call(*arguments: object, env: dict[str, str] | None = None, cwd: Path | None = None):
         environment = {**ENVIRONMENT, "COLUMNS": "160", **(env or {})}

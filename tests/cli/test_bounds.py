@@ -87,7 +87,7 @@ def test_what_an_attack_measured_is_copied_and_drawn(dpmed, tmp_path):
     drawn = dpmed("bounds", "quickstart", "--eps", 4, "--attack-results", path, "--json", "--out", tmp_path / "drawn")
     assert plain.returncode == 0 and drawn.returncode == 0, drawn.stderr
     found = json.loads(drawn.stdout)
-    # The prior is the attack's: nobody has to type it again.
+    # The prior is the attack's, so it need not be typed again.
     assert found["settings"]["prior"] == 0.01
     assert found["attack_results"][0] == MEASURED
     assert [row["adversary"] for row in found["attack_results"]] == ["worst-case", "relaxed"]

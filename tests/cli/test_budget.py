@@ -7,7 +7,7 @@ import pytest
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.several import composed_epsilon
 
-# Its training is not optax's Nadam, whose own promotion the tests' strictness forbids.
+# Trained without optax's Nadam, whose type promotion the tests' strictness forbids.
 SMALL = [
     "optimizer.name=sgd",
     "model.width=[4]",
@@ -51,8 +51,8 @@ def test_what_two_runs_have_spent_is_their_composition_and_a_third_is_refused(dp
     assert "limit is ε = " in refused.stderr and "0 could still take part" in refused.stderr
     check = ["budget", path, "--check", "quickstart", *[part for pair in SMALL for part in ("--set", pair)]]
     checked = dpmed(*check)
-    assert checked.returncode == 0 and "it would be refused: past the limit" in checked.stdout
-    # The config's own limit holds beside the file's, as it does when the run starts.
+    assert checked.returncode == 0 and "it would be refused: above the limit" in checked.stdout
+    # The config's own limit holds in addition to the file's, as it does when the run starts.
     dpmed("budget", path, "--limit", 100)
     own = [*check, "--set", f"privacy.cohort={path}", "--set", f"privacy.cohort_epsilon={largest + 0.05}", "--json"]
     verdicts = [json.loads(dpmed(*words).stdout)["check"] for words in ([*check, "--json"], own)]
@@ -65,7 +65,7 @@ def test_what_two_runs_have_spent_is_their_composition_and_a_third_is_refused(dp
     [
         (["missing.db"], "no such cohort file"),
         (["missing.db", "--limit", "-1"], "--limit -1: must be above 0"),
-        (["missing.db", "--set", "training.epochs=1"], "--set: goes with --check"),
+        (["missing.db", "--set", "training.epochs=1"], "--set: can only be used with --check"),
     ],
 )
 def test_wrong_use_is_one_line(dpmed, tmp_path, monkeypatch, arguments, message):

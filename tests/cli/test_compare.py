@@ -13,7 +13,7 @@ def test_it_writes_tables_and_figures_and_names_the_folder(dpmed, runs, tmp_path
     both = [runs / "eps=1" / "seed=10", runs / "eps=8" / "seed=10"]
     done = dpmed("-q", "compare", *both, "--out", tmp_path / "c")
     assert done.returncode == 0, done.stderr
-    assert "Paired differences" in done.stdout and "stays within your institution" in done.stdout
+    assert "Paired differences" in done.stdout and "must stay within your institution" in done.stdout
     assert done.stdout.splitlines()[-1] == str(tmp_path / "c")
     found = json.loads(dpmed("-q", "compare", *both, "--no-paired", "--json").stdout)
     assert [one["run"] for one in found["runs"]] == ["eps=1/seed=10", "eps=8/seed=10"] and found["comparisons"] == []

@@ -44,7 +44,7 @@ def test_the_test_split_of_the_runs_own_data_gives_the_runs_own_numbers(dpmed, t
         points = [row for row in csv.DictReader(file) if row["rule"] == "sensitivity 0.8"]
     assert len(points) == 10 and all(float(point["sensitivity"]) >= 0.8 for point in points)
     page = (out / "report.html").read_text()
-    assert "stays within your institution" in page and "95 % interval" in page
+    assert "must stay within your institution" in page and "95 % interval" in page
 
 
 def test_other_data_is_evaluated_whole_and_a_bundle_needs_it(dpmed, trained, tmp_path):
@@ -61,11 +61,11 @@ def test_other_data_is_evaluated_whole_and_a_bundle_needs_it(dpmed, trained, tmp
     [
         (["--split", "half"], "--split half: must be one of"),
         (["--sensitivity", "2"], "--sensitivity 2"),
-        (["--set", "data.limit=3"], "--set: goes with --data"),
+        (["--set", "data.limit=3"], "--set: can only be used with --data"),
         (["--break-down-by", "age"], "no column 'age'"),
         (["--by-unit", "median"], "--by-unit: 'median' is not one of mean, max"),
         (["--tolerance", "-1"], "--tolerance -1"),
-        (["--fit-temperature", "--against", "other"], "--fit-temperature, --against: do not go together"),
+        (["--fit-temperature", "--against", "other"], "--fit-temperature, --against: cannot be combined"),
         (["--against", "missing"], "no such folder"),
         (["--data", "ham10000_phantom"], "no such folder"),
     ],

@@ -1,4 +1,4 @@
-"""Data and networks of one's own that cannot be trained on: one message, place and remedy, exit 2, nothing written."""
+"""The user's own data and networks that cannot be used: one message with place and remedy, exit 2, nothing written."""
 
 import sys
 
@@ -133,7 +133,7 @@ def test_a_table_that_makes_no_sense(name, cohort, tmp_path):
         common.append("data.labels=label")
     common += [setting for setting in settings if setting != "data.labels="]
     found = refused(tmp_path / "out", common)
-    # Lines are broken where the screen ends.
+    # Lines are wrapped at the width of the screen.
     assert message.replace("ROOT", str(cohort)).replace(" ", "") in found and "t.csv" in found
 
 

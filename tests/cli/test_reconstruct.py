@@ -113,7 +113,7 @@ def test_a_finished_folder_is_refused_and_left_as_it_is(written, dpmed):
     ("arguments", "message"),
     [
         (["--eps-exp", "six"], "--eps-exp: 'six' is not FIRST:LAST:STEP"),
-        (["--eps-exp", "6,6"], "--eps-exp: '6,6' holds an exponent twice"),
+        (["--eps-exp", "6,6"], "--eps-exp: '6,6' contains an exponent twice"),
         (["--eps", "8", "--eps", "8"], "--eps: the level eps=8 is given twice"),
         (["--eps", "100", "--eps-exp", "2"], "--eps: the level eps=1e+02 is given twice"),
         (["--eps", "-8"], "--eps: ε = -8 is not above 0"),
@@ -154,10 +154,10 @@ def test_a_config_without_privacy_has_only_the_level_without_it(dpmed, tmp_path)
 
 
 def test_inversion_and_prior_aware_are_reached_by_name(dpmed, tmp_path):
-    # Only that the options arrive; what the attacks do is tested with their workflows.
+    # Only whether the options arrive; the attacks are tested with their workflows.
     common = ["reconstruct", "quickstart", *SMALL, "--eps", "10"]
     quick = ["--inversion-steps", "2", "--out", tmp_path / "I"]
-    # optax does not bear the strictness of the other tests.
+    # optax fails under the strictness of the other tests.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         inverted = dpmed(*common, "--attack", "inversion", *quick)
         few = ["--candidates", "5", "--trials", "40", "--steps", "one", "--out", tmp_path / "P"]

@@ -36,7 +36,7 @@ def test_json_is_one_object_and_nothing_else(dpmed, table, tmp_path):
         (["--only", ","], "--only ,: must be whole numbers"),
         (["--only", "9"], "there is no original 9"),
         (["--metric", "ssim"], "--metric ssim"),
-        (["--format", "gif"], "--format gif: must be some of png, pdf, svg"),
+        (["--format", "gif"], "--format gif: must be one or more of png, pdf, svg"),
     ],
 )
 def test_wrong_usage_exits_2_and_makes_no_folder(dpmed, table, tmp_path, arguments, message):

@@ -31,9 +31,9 @@ SEEDED = [
 ]  # fmt: skip
 
 
-# A user's process: without the strictness that the tests in this process have, which optax does not bear.
+# A user's process: without the strictness of the tests in this process, under which optax fails.
 ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JAX_NUMPY_")}
-# Many tests call the same command: what one of them has compiled the next ones find.
+# Many tests call the same command, so later ones find what an earlier one has compiled.
 _COMPILED = tempfile.TemporaryDirectory(prefix="dpmed-compiled-")
 ENVIRONMENT |= {
     "JAX_COMPILATION_CACHE_DIR": _COMPILED.name,
@@ -47,15 +47,15 @@ def command(*arguments: object) -> list[str]:
 
 
 def call(*arguments: object, cwd: Path | None = None, devices: int = 1) -> subprocess.CompletedProcess[str]:
-    """Run the command, on so many simulated devices."""
+    """Run the command on a number of simulated devices."""
     return Forked([str(argument) for argument in arguments], with_devices(devices), cwd).finish(300)
 
 
 def call_here(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Run the command in this process: for tests of what it writes and says, not of what becomes of a process."""
+    """Run the command in this process: for tests of what it writes and prints, not of how a process ends."""
     from dpmed.cli.app import app
 
-    # optax does not bear the strictness of the tests.
+    # optax fails under the strictness of the tests.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         words = [str(argument) for argument in arguments]
         result = CliRunner().invoke(app, words, prog_name="dpmed", env={"COLUMNS": "160"})
@@ -74,7 +74,7 @@ def steps_saved(folder: Path) -> int:
 
 
 def kill_at(folder: Path, step: int, *arguments: object, signal_number: int = signal.SIGKILL, devices: int = 1) -> int:
-    """Start the command and send it a signal once a checkpoint of `step` or later is there; gives its exit code."""
+    """Start the command and send it a signal once a checkpoint of `step` or later exists; returns its exit code."""
     process = Forked([str(argument) for argument in arguments], with_devices(devices), None)
     deadline = time.monotonic() + 120
     while process.poll() is None and steps_saved(folder) < step and time.monotonic() < deadline:

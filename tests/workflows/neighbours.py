@@ -1,4 +1,4 @@
-"""A data set with and without one unit, both through the real path from files to the sum that noise is added to."""
+"""A data set with and without one unit, both taken the real way from files to the sum that noise is added to."""
 
 import shutil
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from dpmed.progress import Silent
 from dpmed.training.loop import accumulate
 
 SECRET = bytes(range(256))
-# Of 21 patients this split, by the hash of their names, trains on 15.
+# Of 21 patients, this split by the hash of names trains on 15.
 SPLIT = ["data.split_seed=2", "data.test_fraction=0.15", "data.validation_fraction=0.15"]
 TRAINED = 15
 THREE_IMAGES, ONE_IMAGE, TESTED = "P00004", "P00006", "P00008"
@@ -49,7 +49,7 @@ def patients_in(root):
 
 
 def without(root, names, folder):
-    """The folder as it would be, had these pictures never come."""
+    """The folder as it would be without these pictures."""
     shutil.copytree(root, folder)
     for name in names:
         (folder / name).unlink()
@@ -61,7 +61,7 @@ def pictures_of(root, patient):
 
 
 def start(root, settings, monkeypatch):
-    """The computation on the data in `root`, as `dpmed train` makes it."""
+    """The computation on the data in `root`, as `dpmed train` builds it."""
     base = [
         f"data.root={root}", 'data.name="folder"', "data.size=[8,8]", "data.channels=1",
         'data.group_pattern="^(P[0-9]+)_"', "data.cache=false", "data.max_samples_per_unit=3", *SPLIT,
@@ -77,7 +77,7 @@ def sum_of(run, numbers, *, step):
     """The accumulated sum of one step over these records, and the sensitivity that noise is made for."""
     microbatch = run.fitting_microbatch()
     state = run.begin(microbatch).state
-    # Heads begin with zeros, which would hide all that lies before them.
+    # Heads begin with zeros, which would hide everything before them.
     keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(state.trainable))))
     moved = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(next(keys), leaf.shape), state.trainable)
     state = replace(state, trainable=moved)
@@ -90,7 +90,7 @@ def sum_of(run, numbers, *, step):
 
 @dataclass(frozen=True)
 class Differences:
-    """‖S(D) − S(D∖r)‖ / C with the unit drawn beside the others, and without; who else changed sides."""
+    """‖S(D) − S(D∖r)‖ / C with the unit drawn along with the others, and without it; and who else changed sides."""
 
     drawn: float
     not_drawn: float
@@ -102,7 +102,7 @@ class Differences:
 
 
 def differences(root, settings, drawn, removed, scratch, monkeypatch, *, step=1, remove=without):
-    """What the pictures `removed` change, when of the other records those are drawn whose bit is set in `drawn`."""
+    """What the pictures `removed` change if those other records are drawn whose bit is set in `drawn`."""
     run = start(root, settings, monkeypatch)
     other = start(remove(root, removed, scratch / "less"), settings, monkeypatch)
     parts, other_parts = (

@@ -1,4 +1,4 @@
-"""What an audit makes of what was seen: by observations that are drawn, where training would take its time."""
+"""What an audit concludes from observations, which are drawn here, since real trainings would take long."""
 
 import csv
 import json
@@ -15,13 +15,13 @@ from dpmed.training.evaluate import Predictions
 from dpmed.workflows import audit as room
 from dpmed.workflows.audit import run
 
-# Full batches: their trade-off curve is quick to compute.
+# Full batches, whose trade-off curve is quick to compute.
 SETTINGS = ["data.limit=400", "training.batch_size=288", "training.epochs=3", "privacy.epsilon=3"]
 
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Canaries' scores as the claimed mechanism gives them, with this part of its noise; class 3 is remembered."""
+    """Canaries' scores by the claimed mechanism with this share of its noise; class 3 is remembered."""
 
     def with_noise(share):
         def observe(plan, included, progress):
@@ -73,7 +73,7 @@ def test_a_training_as_claimed_is_not_contradicted_and_all_that_was_found_is_wri
     groups = {group["value"]: group for group in membership["groups"] if group["column"] == "class"}
     assert len(groups) == 10 and all(group["members"] > 10 for group in groups.values())
     known = {value: group["auc"] for value, group in groups.items() if "auc" in group}
-    # The test split of 400 images holds fewer than ten of some digits.
+    # The test split of 400 images has fewer than ten of some digits.
     assert len(known) < 10 or min(group["non_members"] for group in groups.values()) >= 10
     if "3" in known:
         assert known["3"] == 1.0 == max(known.values())
@@ -95,5 +95,5 @@ def test_a_tenth_of_the_noise_is_contradicted(tmp_path, trained):
 
 def test_without_privacy_there_is_nothing_to_audit(tmp_path):
     config = load_config("quickstart_nonprivate").config
-    with pytest.raises(InputError, match="no ε to be tested"):
+    with pytest.raises(InputError, match="no ε to test"):
         run(config, ("gradient",), tmp_path, Silent(), canaries=200, confidence=0.95)

@@ -1,13 +1,13 @@
-"""The law seen from outside: who gets the released model.eqx of many trainings cannot tell D from D∖r₀ beyond ε.
+"""The law seen from outside: the released model.eqx of many trainings cannot tell D from D∖r₀ beyond ε.
 
-`dpmed train` itself runs, from pictures on the disk to the model on the disk, with a fresh secret each time and the
+`dpmed train` itself runs, from pictures on disk to the model on disk, with a fresh secret each time and the
 initialisation of one seed. The attacker knows the code, the seed, all pictures and who is asked about, and projects the
 released weights on the direction in which the sum would move if augmentation were keyed by position and seed, as it
-was up to 0.1.0. At 99.9 % the lower limit of ε must stay under the claim. With the old keying put back the same attack
-must show that the claim is broken, else it would prove nothing.
+was up to 0.1.0. At 99.9 % confidence the lower limit of ε must stay below the claim. With the old keying restored, the
+same attack must show that the claim is broken, since otherwise it would prove nothing.
 
-Shared between trainings, for speed: compiled programs, and what draws pictures or scores the test is left out. Neither
-has a part in what is released.
+For speed, trainings share compiled programs, and whatever draws pictures or scores the test split is left out. Neither
+affects what is released.
 """
 
 import importlib.metadata
@@ -39,7 +39,7 @@ from dpmed.workflows.train import run_folder as folder_room
 
 LESIONS = 250
 TRAININGS = 32
-# One under which the old keying moves the sum far by each augmentation: a bound must hold for every seed.
+# A seed for which the old keying moves the sum far with each augmentation: a bound must hold for every seed.
 SEED = 16
 MISTAKE = 1e-3
 AUGMENTATIONS = {
@@ -54,7 +54,7 @@ AUGMENTATIONS = {
 
 
 def epsilon_lower_limit(hits, false_alarms, runs, *, delta):
-    """The lower confidence limit of ε when a test of two hypotheses was right `hits` times and rang falsely so often.
+    """The lower confidence limit of ε from the hits and the false alarms of a test of two hypotheses.
 
     Each of two rates has a one-sided Clopper-Pearson limit at half the allowed error, and (ε, δ) bounds both the
     test's and its negation's: TPR ≤ e^ε FPR + δ and TNR ≤ e^ε FNR + δ.
@@ -70,7 +70,7 @@ def epsilon_lower_limit(hits, false_alarms, runs, *, delta):
 
 @pytest.fixture(scope="module")
 def lesions(tmp_path_factory):
-    """D and D∖r₀ in HAM10000's layout: pictures alike but for noise, benign and malign by turns; r₀ is the first."""
+    """D and D∖r₀ in HAM10000's layout: alike but for noise, alternately benign and malignant; r₀ is the first."""
     roots = [tmp_path_factory.mktemp(name) for name in ("whole", "less")]
     generator = np.random.default_rng(1)
     common = 60 + 120 * generator.integers(0, 2, (4, 4, 3))
@@ -112,7 +112,7 @@ def config_of(root, *settings):
 
 
 def by_position_and_seed(dataset, members, *, secret):
-    """The fault of 0.1.0: the seed and a record's place among the others, the same in every training."""
+    """The fault of 0.1.0: keys from the seed and a record's place among the others, the same in every training."""
     del dataset, secret
     return np.stack([np.arange(len(members)), np.full(len(members), SEED)], axis=1).astype(np.uint32)
 
@@ -124,11 +124,11 @@ def programs():
 
 @pytest.fixture
 def quick(monkeypatch, programs, request):
-    """One compilation of each program for all trainings, and none of what has no part in the release."""
+    """One compilation of each program for all trainings, and none of what does not affect the release."""
 
     def shared(function, **options):
         name = getattr(function, "func", function).__name__
-        # What adds the noise knows nothing of augmentation: one for all tests.
+        # The program that adds the noise does not depend on augmentation: one for all tests.
         key = (name, "" if name == "_noisy_update" else request.node.name)
         return programs.setdefault(key, Compiled(function, **options))
 
@@ -148,7 +148,7 @@ def flat(arrays):
 
 
 def sum_without_noise(plan):
-    """What the attacker computes by himself: the clipped sum over all records, of one training's augmentation."""
+    """What the attacker computes alone: the clipped sum over all records, with one training's augmentation."""
     found = build_computation(plan, draw_secrets(plan))
     microbatch = plan.microbatches[0]
     stream = found.loader(microbatch).stream([np.arange(plan.train_size)])
@@ -158,7 +158,7 @@ def sum_without_noise(plan):
 
 
 def released(plan, before, folder):
-    """The move of the weights that a training releases, as the noisy sum that it was made of."""
+    """The change of the weights that a training releases, as the noisy sum that caused it."""
     folder.mkdir(parents=True)
     run_room.run(plan, folder, Silent())
     after = flat(read_arrays(folder / "model.eqx", at_least=1))
@@ -166,12 +166,12 @@ def released(plan, before, folder):
 
 
 def attack(plans, folder):
-    """The lower limit of ε that the attacker shows against the trainings as they are."""
+    """The lower limit of ε that the attacker shows for the trainings as they are."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(computation_room, "record_keys", by_position_and_seed)
         whole, less = (sum_without_noise(plan) for plan in plans)
     direction = (whole - less) / np.linalg.norm(whole - less)
-    # Half-way between what he expects of either, from trainings of his own.
+    # Half-way between the attacker's expectations for each, from trainings of the attacker's own.
     expected = [np.mean([sum_without_noise(plan) @ direction for _ in range(4)]) for plan in plans]
     before = flat(jax.tree.leaves(begin_training(plans[0]).state.trainable))
     found = [
@@ -200,10 +200,10 @@ def test_released_models_tell_no_more_than_epsilon_and_with_the_old_keying_they_
 
 
 def test_the_limit_is_that_of_clopper_and_pearson():
-    # All right out of n: the limit of a rate is MISTAKE/2 to the power 1/n, on both sides.
+    # All n right: the limit of a rate is MISTAKE/2 to the power 1/n, on both sides.
     rate = (MISTAKE / 2) ** (1 / TRAININGS)
     assert epsilon_lower_limit(TRAININGS, 0, TRAININGS, delta=0.0) == pytest.approx(math.log(rate / (1 - rate)))
     assert epsilon_lower_limit(16, 16, TRAININGS, delta=0.0) == 0.0
-    # What the negation shows counts too.
+    # What the negated test shows counts too.
     assert epsilon_lower_limit(0, TRAININGS, TRAININGS, delta=0.0) == 0.0
     assert epsilon_lower_limit(3000, 2700, 3000, delta=0.0) > 1

@@ -2,9 +2,9 @@
 
 A coin decides for each of 500 canaries whether it takes part; each pulls with the full clipping norm in a direction of
 its own. The attacker sees the final sum of all noisy steps and guesses the coins. Under (ε, δ) the number of right
-guesses is at most Binomial(500, e^ε / (1 + e^ε)), but for 500·δ (Steinke, Nasr & Jagielski, 2023, Theorem 5.2). Right
-guesses so give a lower confidence limit of ε. At 99.9 % it must not lie above the claimed ε. With a tenth of the noise,
-or with noise that is drawn once and used again, the same test must catch the training red-handed.
+guesses is at most Binomial(500, e^ε / (1 + e^ε)), up to 500·δ (Steinke, Nasr & Jagielski, 2023, Theorem 5.2). Right
+guesses thus give a lower confidence limit of ε. At 99.9 % it must not lie above the claimed ε. With a tenth of the
+noise, or with noise that is drawn once and used again, the same test must catch the training red-handed.
 """
 
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def epsilon_lower_limit(budget, *, noise_share=1.0, reuse_noise=False):
         state = step.update(state, total, draw=0 if reuse_noise else number)
     pulled = -np.asarray(state.trainable)
     if reuse_noise:
-        # Who sees two steps can take the noise out of one by the other.
+        # Anyone who sees two steps can cancel the noise of one with the other.
         noise = -np.asarray(step.update(_fresh(optimizer), step.begin(_fresh(optimizer)), draw=0).trainable)
         pulled = pulled - budget.steps * noise
     right = int((np.argsort(np.argsort(pulled)) >= CANARIES - len(members)).astype(bool)[takes_part].sum())

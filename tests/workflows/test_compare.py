@@ -1,4 +1,4 @@
-"""Runs beside each other: names, tables and paired differences of runs that were made without training."""
+"""Runs side by side: names, tables and paired differences of runs that were made without training."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ DIGITS = tuple(str(number) for number in range(10))
 
 
 def make_run(folder, seed, *, overrides=(), epsilon=2.5):
-    """The files of a finished run whose network nobody trained."""
+    """The files of a finished run with an untrained network."""
     folder.mkdir(parents=True)
     config = load_config("quickstart", ["data.limit=200", "evaluation.bootstrap=50", *overrides]).config
     facts = {"classes": DIGITS, "preprocessing": {"scale": 16.0}}
@@ -69,10 +69,10 @@ def test_runs_that_share_their_test_are_compared_on_its_samples(runs, tmp_path):
     (comparison,) = summary.comparisons
     assert (comparison.model, comparison.against) == ("eps=8/seed=10", "eps=1/seed=10")
     accuracy = {row.metric: row for row in comparison.differences}["accuracy"]
-    # What the model says again is what its own test said.
+    # The repeated predictions give the results of the run's own test.
     assert accuracy.value == pytest.approx(found[1].test["accuracy"])
     assert accuracy.difference == pytest.approx(found[1].test["accuracy"] - found[0].test["accuracy"])
-    assert any("other has another test split" in note for note in summary.notes)
+    assert any("other does not share the test split" in note for note in summary.notes)
     rows = rows_of(tmp_path / "compare.csv")
     assert [row["epsilon"] for row in rows] == ["1.0", "", "2.5"]
     assert float(rows[0]["accuracy_high"]) == pytest.approx(1.5 * found[0].test["accuracy"])
@@ -118,8 +118,8 @@ def damaged(folder, target, change):
     ("change", "words"),
     [
         (lambda folder: (folder / "summary.json").unlink(), "has not finished"),
-        (lambda folder: (folder / "summary.json").write_text('{"test": {}}'), "no summary"),
-        (lambda folder: (folder / "summary.json").write_text("[1]"), "no summary"),
+        (lambda folder: (folder / "summary.json").write_text('{"test": {}}'), "is not the summary"),
+        (lambda folder: (folder / "summary.json").write_text("[1]"), "is not the summary"),
         (lambda folder: (folder / "config.toml").unlink(), "holds no training run"),
     ],
 )

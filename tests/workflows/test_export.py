@@ -64,7 +64,7 @@ def test_a_run_without_privacy_needs_the_option_and_says_so(scans_run, tmp_path)
     assert "without differential privacy" in summary.warning
     card = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     assert card.splitlines()[2].startswith("> **NOT PRIVATE")
-    # The phantoms are in the layout of a private data set: nothing measured on them is stated.
+    # The phantoms have the layout of a private data set, so nothing measured on them is stated.
     assert "Left out" in card
     stated = go(scans_run, tmp_path / "marked", not_private=True, include_metrics=True)
     assert "**Marked" in (stated.folder / "MODEL_CARD.md").read_text()

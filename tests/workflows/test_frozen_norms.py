@@ -1,4 +1,4 @@
-"""Private training from a file with frozen norms: their statistics keep their bits, and the ledger names the file."""
+"""Private training from a file with frozen norms: their statistics do not change, and the ledger names the file."""
 
 import hashlib
 import json

@@ -30,7 +30,7 @@ def test_there_is_a_row_per_original_level_and_metric_and_it_names_the_nearest(t
     assert len(rows) == 2 * 5 * 3 * 2
     assert len({(r["batch"], r["index"], r["level"], r["metric"]) for r in rows}) == len(rows)
     for row in rows:
-        # Copies lie in reverse order, and without noise are the originals themselves.
+        # Copies are in reverse order, and without noise they are the originals themselves.
         if row["level"] == "non-private":
             assert int(row["nearest"]) == 4 - int(row["index"])
             assert float(row["distance"]) == pytest.approx(0, abs=1e-6) and row["epsilon"] == "inf"

@@ -1,4 +1,4 @@
-"""Faults that broke the law of sensitivity, or would, are planted one by one: the law finds each of them."""
+"""Faults that broke the law of sensitivity, or would, are planted one by one; the law's test finds each of them."""
 
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ def by_position(dataset, members, *, secret):
 
 
 class Dropping(eqx.Module):
-    """A model that drops half of its input out."""
+    """A model that drops out half of its input."""
 
     model: eqx.Module
 
@@ -65,7 +65,7 @@ def test_the_law_finds_randomness_that_is_keyed_by_position(chests, tmp_path, mo
     chosen = [*SMALL, f"{key}={AUGMENTATIONS[key]}"]
     first = pictures_of(chests, patients_in(chests)[0])
     found = differences(chests, chosen, 0b11111111, first, tmp_path, monkeypatch)
-    # The others' views have all changed: the target leaves its trace in steps that it takes no part in.
+    # The others' views have all changed: the target leaves traces in steps in which it takes no part.
     assert found.drawn > 1.0
     assert found.not_drawn > 0.01
 
@@ -74,7 +74,7 @@ def test_the_law_finds_a_split_that_deals_the_others_out_anew(chests, tmp_path, 
     chosen = [*SMALL, 'data.split_by="stratified"']
     found = differences(chests, chosen, 0b111, pictures_of(chests, ONE_IMAGE), tmp_path, monkeypatch)
     assert found.moved
-    # So the ledger of such a run says that ε holds conditionally on the split.
+    # Hence the ledger of such a run says that ε holds conditionally on the split.
     assert "conditionally on the split" in " ".join(start(chests, chosen, monkeypatch).plan.facts.outside)
 
 
@@ -88,7 +88,7 @@ def test_the_law_finds_that_a_choice_among_a_patients_images_moves_when_the_unit
         {one.plan.dataset.names[int(samples[0])] for samples in one.plan.members}
         for one in (start(place, chosen, monkeypatch) for place in (chests, root))
     )
-    # The third image of the patient takes the place of the first: two records differ.
+    # The third image of the patient replaces the first: two records differ.
     assert len(kept ^ others) == 2
     plan = start(chests, chosen, monkeypatch).plan
     assert "max_samples_per_unit" in " ".join(plan.facts.outside)
@@ -97,20 +97,20 @@ def test_the_law_finds_that_a_choice_among_a_patients_images_moves_when_the_unit
 
 
 def each_image_by_itself(dataset, numbers, *, unit, max_samples):
-    """The fault: the ledger says patient, but what is clipped is the image."""
+    """The fault: the ledger says patient, but images are clipped."""
     del unit
     return members_by_unit(dataset, numbers, unit="image", max_samples=max_samples)
 
 
 class FillsUp(Loader):
-    """The fault: a microbatch that is not full is filled up with its own records once more."""
+    """The fault: a microbatch that is not full is filled by repeating its own records."""
 
     def collect(self, numbers):
         return super().collect(np.resize(numbers, self.microbatch))
 
 
 def whole_norm_for_each_layer(clipping, squares, norm):
-    """The fault: each layer by itself is held to the norm that all together are accounted with."""
+    """The fault: each layer alone is clipped to the norm that is accounted for all layers together."""
     del norm
     factors = [jnp.minimum(1.0, clipping.clipping_norm / jnp.sqrt(square)) for square in squares]
     return factors, factors[0] < 1

@@ -69,7 +69,7 @@ def test_a_damaged_file_is_a_row_with_its_reason_and_the_others_go_on(digits_run
     assert bad == {"cut.png", "text.png", "empty.png"}
     for row in rows:
         assert bool(row["prediction"]) != bool(row["error"])
-    # The same file is the same row, wherever it stands.
+    # The same file gives the same row, wherever it is.
     assert {**rows[-1]} == next(row for row in rows if row["input"] == str(good))
 
 
@@ -169,7 +169,7 @@ def test_masks_lie_on_the_scans_own_grid(scans_run, scans, tmp_path):
         np.testing.assert_allclose(mask.affine, scan.affine, atol=1e-5)
         assert nibabel.aff2axcodes(mask.affine) == nibabel.aff2axcodes(scan.affine)
         masks[name] = np.asarray(nibabel.as_closest_canonical(mask).dataobj)
-    # Stored otherwise, the same scan has the same mask, but for voxels where rounding decides.
+    # Stored differently, the same scan has the same mask, except for voxels where rounding decides.
     assert (masks["original"] == masks["turned"]).mean() > 0.99
     rows = rows_of(tmp_path / "out")
     assert [row["mask"] for row in rows] == ["masks/original.nii.gz", "masks/turned.nii.gz"]

@@ -58,7 +58,7 @@ def open_mpi(number, count):
 
 
 def start(parts, launcher=explicit, *, devices=1, entry=command):
-    """Processes that belong together, each given by the arguments of its command."""
+    """Processes that train together, each given by the arguments of its command."""
     where = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free_port()}"}
     return [
         Forked(
@@ -84,7 +84,7 @@ def columns(folder):
 
 
 def ledger(folder):
-    """What the run proves; bound to the model in its folder, and compared without that and the hour."""
+    """What the run states, bound to the model in its folder; compared without the digest and the time."""
     facts = json.loads((folder / "privacy.json").read_text())
     assert facts.pop("model_sha256") == hashlib.sha256((folder / "model.eqx").read_bytes()).hexdigest()
     del facts["created"]
@@ -97,11 +97,11 @@ def test_two_processes_train_what_one_trains(tmp_path, seeded_run, launcher, dev
     line = ("train", "quickstart", *SMALL, *SEEDED, "--json", "--out", folder)
     codes, outputs, errors = end(start([line, line], launcher, devices=devices))
     assert codes == [0, 0], errors
-    # One voice: the first process's JSON alone, which nothing else on standard output disturbs.
+    # Only the first process prints its JSON, and nothing else appears on standard output.
     assert json.loads(outputs[0])["folder"] == str(folder) and outputs[1] == ""
     assert list(tmp_path.iterdir()) == [folder]
     ours, theirs = columns(folder), columns(seeded_run)
-    # The same batches, and by rounding the same weights.
+    # The same batches, and the same weights up to rounding.
     assert ours[ROWS].equals(theirs[ROWS])
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=2e-4)
     assert ledger(folder) == ledger(seeded_run)
@@ -137,7 +137,7 @@ def test_a_wish_to_stop_that_reaches_one_stops_all(tmp_path):
 
 
 def release(folder):
-    """In a process of its own: a release run, and a digest of the weights that it ended with."""
+    """In a separate process: a release run, and a digest of its final weights."""
     overrides = ["data.limit=300", "training.epochs=2", "training.batch_size=64"]
     processes = join(launch_of(os.environ))
     plan = make_plan(load_config("quickstart", overrides).config, Silent())
@@ -162,7 +162,7 @@ def test_processes_of_a_release_run_share_batches_and_noise_and_no_two_runs_do(t
         assert outputs[0] == outputs[1]
         told.append(outputs[0])
     assert told[0] != told[1]
-    # The secret that they share is written nowhere: no file besides those of a run alone.
+    # The shared secret is written nowhere: there are no files other than those of a single run.
     assert sorted(os.listdir(tmp_path / "one")) == [
         "checkpoints", "classes.csv", "config.toml", "confusion.csv", "confusion.png", "curves.png", "internal.json",
         "metrics.csv", "model.eqx", "model.json", "privacy.json", "split.csv", "split.json", "summary.json",

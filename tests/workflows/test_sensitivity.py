@@ -1,9 +1,9 @@
-"""The law that all privacy rests on, through the real path from files on the disk to the sum that noise is added to.
+"""The law that all privacy rests on, tested the real way from files on disk to the sum that noise is added to.
 
-For a data set with and without one unit, split by the rule that a run uses, and the randomness coupled as the proof
-couples it (the same secret, so the same augmentation of every other record; the same other records drawn), nobody else
-changes sides, and the sums of a step differ by at most the accounted sensitivity when the unit was drawn, and by
-nothing at all when it was not.
+Take a data set with and without one unit, split by the rule that a run uses, and couple the randomness as the proof
+does (the same secret, hence the same augmentation of every other record; the same other records drawn). Then nobody
+else changes sides, and the sums of a step differ by at most the accounted sensitivity if the unit was drawn, and not at
+all if it was not.
 """
 
 import json
@@ -62,7 +62,7 @@ DECLARED = {
             ),
             "given",
         ),
-        # Of the user's own code: that its constants owe nothing to private data is unchecked.
+        # The user's own code: whether its constants depend on private data is not checked.
         **dict.fromkeys(("limit", "factory", "arguments", "depth"), "ledger"),
     },
     "augmentation": dict.fromkeys(
@@ -83,12 +83,12 @@ DECLARED = {
         **dict.fromkeys(("precision", "microbatch", "ema_decay"), "law"),
         **dict.fromkeys(("epochs", "batch_size", "seed", "checkpoint_steps", "track", "keep_programs"), "given"),
         "early_stopping": "ledger",
-        # By itself, bit for bit: tests/planning/test_features.py.
+        # Separately, bit for bit: tests/planning/test_features.py.
         "keep_features": "law",
     },
     "loss": {
         **dict.fromkeys(("name", "cross_entropy", "label_smoothing", "smooth", "delta"), "given"),
-        # Of the user's own code: that its constants owe nothing to private data is unchecked.
+        # The user's own code: whether its constants depend on private data is not checked.
         **dict.fromkeys(("class_weights", "factory", "arguments"), "ledger"),
     },
     "model": {
@@ -115,7 +115,7 @@ MODELS = {
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    """Weights to begin with, of each model: from elsewhere, the same for neighbours."""
+    """Initial weights of each model: from elsewhere, the same for neighbours."""
     folder = tmp_path_factory.mktemp("weights")
     for name, chosen in MODELS.items():
         config = load_config("quickstart", [f"model.name={name}", *chosen]).config.model
@@ -177,7 +177,7 @@ FINDINGS = ("mass", "edema", "hernia")
 
 
 def without_rows(root, names, folder):
-    """The table and its files as they would be, had these pictures never come."""
+    """The table and its files as they would be without these pictures."""
     shutil.copytree(root, folder)
     lines = (folder / "table.csv").read_text().splitlines(keepends=True)
     (folder / "table.csv").write_text("".join(line for line in lines if not any(name in line for name in names)))

@@ -1,4 +1,4 @@
-"""`dpmed train` before the real training: advice, and settings that are tried."""
+"""`dpmed train` before the real training: advice, and trials of settings."""
 
 import shlex
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ def start_advice(console: Console, config: str, overrides: list[str], out: Path 
 def start_tuning(
     console: Console, config: str, overrides: list[str], out: Path | None, *, settings: int, on: str | None
 ) -> None:
-    """Try settings, on public data or on the training data, and show the best, what it cost and the folder.
+    """Try settings, on public data or on the training data, and show the best, its cost and the folder.
 
     Raises:
         InputError: the number or a config is wrong, or the public data are the training data.
@@ -72,7 +72,7 @@ def start_tuning(
 
 
 def _command(config: str, overrides: Sequence[str], suggested: Sequence[str]) -> str:
-    """The call that trains with what is suggested, and with what was typed of all else."""
+    """The command that trains with the suggested settings; all other overrides stay as typed."""
     replaced = {key.partition("=")[0] for key in suggested}
     kept = [typed for typed in overrides if typed.partition("=")[0].strip() not in replaced]
     return shlex.join(["dpmed", "train", config, *(part for one in (*kept, *suggested) for part in ("--set", one))])

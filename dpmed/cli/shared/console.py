@@ -1,6 +1,6 @@
-"""The one voice: rich on a terminal, plain lines elsewhere, one JSON object with --json.
+"""All output of a command: rich on a terminal, plain lines elsewhere, one JSON object with --json.
 
-Results go to standard output, progress and errors to standard error, so that a pipe gets results alone.
+Results go to standard output, progress and errors to standard error, so a pipe receives only results.
 """
 
 import sys
@@ -19,7 +19,7 @@ _NO_END = 10_000
 
 
 class Console:
-    """Says everything that a command says, and is its `Progress`.
+    """Prints everything that a command has to say, and serves as its `Progress`.
 
     Args:
         quiet: no plan, remarks or progress; only results, errors and the last line.
@@ -33,22 +33,22 @@ class Console:
         self._speaker = "dpmed"
 
     def mute(self, process: int) -> None:
-        """Of several processes the first speaks; from the others one hears only what went wrong."""
+        """Of several processes only the first reports results and progress; the others report errors alone."""
         self._speaker = "dpmed" if process == 0 else f"dpmed (process {process})"
         self.quiet = self.quiet or process > 0
 
     @property
     def silent(self) -> bool:
-        """Whether results in words are left out."""
+        """Whether results in text form are left out."""
         return self.json or self._speaker != "dpmed"
 
     def say(self, message: str) -> None:
-        """One remark about the work under way, on standard error."""
+        """A remark about work in progress, on standard error."""
         if not self.quiet:
             print(legible(message), file=sys.stderr, flush=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """A table of results on standard output; the first column is left-aligned, the others to the right.
+        """A table of results on standard output; the first column is left-aligned, the others right-aligned.
 
         Words and numbers are never broken: in a pipe lines are as long as they need to be, and on a terminal too narrow
         for the table each row becomes a block of names and values.
@@ -69,11 +69,11 @@ class Console:
             _print(out, table)
             return
         for row in rows:
-            # Pairs rather than a dictionary: two columns may have one name.
+            # Pairs rather than a dictionary, since two columns may share a name.
             self._pairs(f"{title}: {columns[0]} {row[0]}", list(zip(columns[1:], row[1:], strict=True)))
 
     def facts(self, title: str, facts: Mapping[str, str]) -> None:
-        """Names and values, a line each, on standard output; on a terminal long values go on below their beginning."""
+        """Names and values, one per line, on standard output; on a terminal, long values wrap within their column."""
         if not self.silent:
             self._pairs(title, list(facts.items()))
 
@@ -90,7 +90,7 @@ class Console:
         _print(out, grid)
 
     def plan(self, title: str, facts: Mapping[str, str]) -> None:
-        """What is about to be done; left out when quiet."""
+        """What is about to be done; omitted when quiet."""
         if not self.quiet:
             self.facts(title, facts)
 
@@ -100,7 +100,7 @@ class Console:
             print(message, flush=True)
 
     def result(self, summary: Mapping[str, Any], written: Path | None) -> None:
-        """The end of a command: its summary with --json, else the line that names what was written."""
+        """The end of a command: its summary with --json, otherwise the line that names what was written."""
         if self.json:
             print(to_json(summary), end="", flush=True)
         elif written is not None:
@@ -111,7 +111,7 @@ class Console:
         print(f"{self._speaker}: {error}", file=sys.stderr, flush=True)
 
     def task(self, name: str, *, total: int | None, unit: str = "", done: int = 0) -> AbstractContextManager[Task]:
-        """Progress of one piece of work: a bar on a terminal, else a line every few seconds."""
+        """Progress of one piece of work: a bar on a terminal, otherwise a line every few seconds."""
         if self.quiet:
             return Silent().task(name, total=total, unit=unit, done=done)
         if sys.stderr.isatty():
@@ -123,12 +123,12 @@ def _rich(*, stderr: bool) -> Any:
     from rich.console import Console as RichConsole
 
     stream = sys.stderr if stderr else sys.stdout
-    # Without a terminal rich assumes 80 columns and folds; lines in a pipe or a log file are left whole.
+    # Without a terminal rich would wrap at 80 columns; lines in a pipe or a log file stay whole.
     return RichConsole(stderr=stderr, width=None if stream.isatty() else _NO_END, highlight=False, markup=False)
 
 
 def _print(out: Any, what: Any) -> None:
-    """Print a table; in a pipe or a file without the blanks that fill its lines up to the longest."""
+    """Print a table; in a pipe or a file, without trailing blanks."""
     if out.is_terminal:
         out.print(what)
         return

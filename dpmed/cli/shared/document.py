@@ -55,12 +55,12 @@ def _spelling(parameter: Any) -> str:
 
 
 def _code(text: str) -> str:
-    # A bar in a cell: of the ways to write it, the one that all readers of Markdown agree on.
+    # A bar in a cell, written in the one way that all Markdown renderers understand.
     return f"<code>{text.replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
 
 
 def _value(parameter: Any) -> str:
-    """What stands for the value: the name that the command gives it, or its type."""
+    """The placeholder for the value: the name that the command gives it, or its type."""
     if parameter.metavar:
         return str(parameter.metavar).replace("...", "…")
     if parameter.param_type_name == "argument":

@@ -1,4 +1,4 @@
-"""Errors name the field that is wrong; here it becomes the option that the user typed."""
+"""Errors name the field at fault; here its name becomes the option that the user typed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from dpmed.errors import DpmedError, InputError
 
 
 def one_of(*valid: str) -> Callable[[typer.CallbackParam, str | None], str | None]:
-    """A callback for options: refuses a value that is not one of these."""
+    """A callback for an option, which refuses any value but these."""
 
     def check(param: typer.CallbackParam, value: str | None) -> str | None:
         if value is not None and value not in valid:
@@ -21,12 +21,12 @@ def one_of(*valid: str) -> Callable[[typer.CallbackParam, str | None], str | Non
 
 
 def name_options(error: DpmedError, command: Any) -> None:
-    """Put the command's options in place of the fields that an error is about.
+    """Replace the fields that an error names by the command's options.
 
     Args:
-        error: whose `where` may hold names of fields, separated by commas, each with what was given behind a blank;
-            all else in it is left as it is.
-        command: of typer; a parameter's name is that of the field that it sets.
+        error: its `where` may hold names of fields, separated by commas, each followed by a blank and the value given;
+            anything else in it stays as it is.
+        command: a command of typer, whose parameters are named after the fields that they set.
     """
     options = {parameter.name: parameter.opts[0] for parameter in getattr(command, "params", [])}
     options = {name: option for name, option in options.items() if option.startswith("--")}
@@ -35,10 +35,10 @@ def name_options(error: DpmedError, command: Any) -> None:
 
 
 def reword(error: TyperException) -> None:
-    """Say what an option must be in our own words, where typer passes on those of the library that it checks by.
+    """Say in our own words what an option must be, where typer passes on pydantic's message.
 
     Args:
-        error: of typer; one that pydantic has not caused is left as it is.
+        error: raised by typer; unchanged unless pydantic caused it.
     """
     cause: Any = error.__cause__
     if type(cause).__name__ == "ValidationError":

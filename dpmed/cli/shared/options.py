@@ -16,7 +16,7 @@ def complete_config(incomplete: str) -> list[str]:
 
 
 def complete_override(incomplete: str) -> list[str]:
-    """Keys of the config as far as typed, and behind `=` the values that a key of few values takes."""
+    """Keys of the config that begin with what was typed; after `=`, the values of a key that has only a few."""
     from dpmed.config.keys import keys_at, values_at
 
     typed, equals, begun = incomplete.partition("=")
@@ -37,7 +37,9 @@ Overrides = Annotated[
         autocompletion=complete_override,
     ),
 ]
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder to write; default: a new one in runs/.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Folder to write to; default: a new one in runs/.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object and nothing else.")]
 
 
@@ -49,7 +51,7 @@ def console_of(ctx: typer.Context, *, json: bool = False) -> Console:
 
 
 def time_stamp() -> str:
-    """The time for names of run folders, sortable, in local time."""
+    """The local time in sortable form, for names of run folders."""
     from datetime import datetime
 
     return datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")

@@ -15,14 +15,14 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Seeds from a comma list such as `10,11,100`.
 
     Raises:
-        InputError: a part is no seed, or a seed is given twice.
+        InputError: a part is not a seed, or a seed is given twice.
     """
     try:
         seeds = tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(f"{text!r} is not a list of whole numbers such as 10,11,100", where="--seeds") from error
     if len(set(seeds)) < len(seeds) or not all(0 <= seed < _LARGEST_SEED for seed in seeds):
-        raise InputError(f"{text!r} holds a seed twice, or one outside 0 to 2^32 - 1", where="--seeds")
+        raise InputError(f"{text!r} contains a seed twice, or one outside 0 to 2^32 - 1", where="--seeds")
     return seeds
 
 
@@ -36,9 +36,9 @@ def parse_epsilons(text: str) -> tuple[float, ...]:
         found = tuple(float(part) for part in text.split(","))
     except ValueError as error:
         raise InputError(f"{text!r} is not a list of numbers such as 1,8,20", where="--epsilons") from error
-    # Twice as their folders are named.
+    # Twice: with the same folder name.
     if len({f"{epsilon:g}" for epsilon in found}) < len(found) or not all(0 < epsilon < math.inf for epsilon in found):
-        raise InputError(f"{text!r} holds an ε twice, or one that is not above 0", where="--epsilons")
+        raise InputError(f"{text!r} contains an ε twice, or one that is not above 0", where="--epsilons")
     return found
 
 
@@ -56,7 +56,7 @@ def split_sweep(overrides: list[str], epsilons: str | None) -> tuple[list[str], 
 def start_several(
     console: Console, config: str, overrides: list[str], out: Path | None, *, seeds: str | None, epsilons: str | None
 ) -> None:
-    """Train once per seed and budget, and show table, cost and folder.
+    """Train once per seed and budget, and show the table, the cost and the folder.
 
     Raises:
         InputError: a list or the config is wrong.
@@ -83,7 +83,7 @@ def start_several(
 
 
 def start_selection(console: Console, config: str, overrides: list[str], out: Path | None, *, mean: int) -> None:
-    """Train a random number of times, and show the best, its cost and folder.
+    """Train a random number of times, and show the best, its cost and the folder.
 
     Raises:
         InputError: the number or the config is wrong.

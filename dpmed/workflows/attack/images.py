@@ -1,4 +1,4 @@
-"""The folder of an attack that recovers images: originals, reconstructions, and the manifest, which comes last."""
+"""The folder of an attack that recovers images: originals, reconstructions, and the manifest, written last."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,12 +21,12 @@ _WRITTEN_AT_ONCE = 32
 
 @dataclass(frozen=True, kw_only=True)
 class ImageSummary:
-    """What came out.
+    """The result of an attack that recovers images.
 
     Attributes:
-        folder: where it was written.
+        folder: the folder written.
         manifest: what the folder holds.
-        cells: for each level the attack's own columns of the table.
+        cells: the attack's own columns of the table, for each level.
     """
 
     folder: Path
@@ -60,8 +60,8 @@ class ImageFolder:
     """Writes what an attack recovers.
 
     Attributes:
-        folder: where to.
-        settings: of the attack.
+        folder: the folder to write to.
+        settings: the settings of the attack.
         target: what is attacked.
         attack: the prepared attack.
     """
@@ -79,7 +79,7 @@ class ImageFolder:
             files.write(self.folder, [f"{ORIGINALS}/{batch}/{index}.{files.stored}"], stored[None])
 
     def keep(self, level: Level, batch: int, found: Finding) -> Facts:
-        """Write what was recovered; gives the facts to remember."""
+        """Write what was recovered, and return the facts to remember."""
         files, place = self.attack.files, f"{level.folder}/{batch}"
         make_folder(self.folder / place)
         for first in range(0, found.count, _WRITTEN_AT_ONCE):
@@ -93,7 +93,7 @@ class ImageFolder:
         """Write the noise multipliers and the manifest.
 
         Args:
-            found: for each level's name the facts of its batches.
+            found: the facts of each batch, by name of the level.
         """
         counts = {name: tuple(one["count"] for one in facts) for name, facts in found.items()}
         levels = tuple(replace(level, counts=counts[level.name]) for level in self.target.levels)

@@ -1,4 +1,4 @@
-"""Levels of noise at which an attack is carried out: from what the user wrote to ε and σ."""
+"""The noise levels of an attack: from the user's input to ε and σ."""
 
 import math
 from collections.abc import Sequence
@@ -26,14 +26,14 @@ def choose_epsilons(
     exponents: str | None = None,
     non_private: bool | None = None,
 ) -> Epsilons:
-    """The levels of an attack: those that the user asked for, or its own; None stands for no privacy.
+    """The levels of an attack: those that the user asked for, or its defaults; None stands for no privacy.
 
     Args:
         attack: the attack.
-        config: of the training; without privacy it has no other level by default.
+        config: the config of the training; if it has no privacy, nor has any default level.
         epsilons: values of ε.
-        exponents: powers of ten, see `parse_exponents`; they follow the values.
-        non_private: whether the level without privacy follows; None for yes, where the attack has one.
+        exponents: powers of ten, see `parse_exponents`; added after the values.
+        non_private: whether to add the level without privacy; None adds it if the attack has one.
 
     Raises:
         InputError: a level is malformed, out of range or given twice, or the attack has no level without privacy.
@@ -49,10 +49,10 @@ def choose_epsilons(
 
 
 def check_epsilons(epsilons: Epsilons) -> None:
-    """Refuse levels that have no meaning.
+    """Refuse meaningless levels.
 
     Raises:
-        InputError: there is none, one is given twice, or an ε is not above 0.
+        InputError: there is no level, one is given twice, or an ε is not above 0.
     """
     if not epsilons:
         raise InputError("no level is given", where="epsilons")
@@ -66,24 +66,24 @@ def check_epsilons(epsilons: Epsilons) -> None:
 
 
 def parse_exponents(text: str | None) -> tuple[float, ...]:
-    """Powers of ten from `FIRST:LAST:STEP`, a single number or a comma list; LAST is included when it is hit.
+    """Powers of ten from `FIRST:LAST:STEP`, a number or a list with commas; LAST is included if a step reaches it.
 
     Args:
         text: exponents, decimals allowed; None for none.
 
     Raises:
-        InputError: the text is malformed, or an exponent is in it twice or out of range.
+        InputError: the text is malformed, or an exponent is repeated or out of range.
     """
-    # Decimals, so that 0:1:0.1 hits its end.
+    # Decimals, so that 0:1:0.1 reaches its end exactly.
     exponents = [] if text is None else _exponents(text.strip())
     if len(set(exponents)) < len(exponents):
-        raise InputError(f"{text!r} holds an exponent twice", where="exponents")
+        raise InputError(f"{text!r} contains an exponent twice", where="exponents")
     return tuple(10.0 ** (int(value) if value == int(value) else float(value)) for value in exponents)
 
 
 def _exponents(text: str) -> list[Decimal]:
     problem = InputError(
-        f"{text!r} is not FIRST:LAST:STEP, a number or a comma list of them",
+        f"{text!r} is not FIRST:LAST:STEP, a number or a list of numbers separated by commas",
         where="exponents",
         remedy="6:18:2 means ε = 10^6, 10^8, … 10^18.",
     )
@@ -104,18 +104,18 @@ def _exponents(text: str) -> list[Decimal]:
 
 def _in_range(exponents: list[Decimal], text: str) -> list[Decimal]:
     if not all(_SMALLEST_EXPONENT <= exponent <= _LARGEST_EXPONENT for exponent in exponents):
-        problem = f"{text!r} holds an exponent that is not from {_SMALLEST_EXPONENT} to {_LARGEST_EXPONENT}"
+        problem = f"{text!r} contains an exponent outside {_SMALLEST_EXPONENT} to {_LARGEST_EXPONENT}"
         raise InputError(problem, where="exponents")
     return exponents
 
 
 def make_level(plan: Plan, value: float | None, *, steps: int, accountant: AccountantName | None) -> Level:
-    """A level of the plan's own mechanism.
+    """A level of the plan's mechanism.
 
     Args:
-        plan: gives sampling rate and δ.
+        plan: gives the sampling rate and δ.
         value: ε; None for no privacy.
-        steps: how many steps the noise is meant for.
+        steps: the number of steps that the noise is meant for.
         accountant: the accountant that ε refers to; None for the config's.
     """
     name, budget = level_name(value), plan.budget

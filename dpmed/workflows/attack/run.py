@@ -1,6 +1,6 @@
-"""`dpmed reconstruct`, the story: levels of noise, batches of images; observe, recover, write; the summary last.
+"""`dpmed reconstruct`, step by step: noise levels, batches of images; observe, recover, write; the summary last.
 
-After each batch at each level the folder says what is done, so that the same call goes on after an interruption and
+After each batch at each level the folder records what is done, so after an interruption the same call continues and
 ends with the same bits.
 """
 
@@ -22,15 +22,15 @@ Summary = ImageSummary | SuccessSummary
 
 
 def run(settings: ReconstructSettings, folder: Path, progress: Progress) -> Summary:
-    """Attack every batch at every level, and write what comes out.
+    """Attack every batch at every level, and write the results.
 
     Args:
         settings: what to attack.
-        folder: new or empty, or that of the same attack, interrupted.
-        progress: is told of every piece of work.
+        folder: a new or empty one, or that of the same attack, interrupted.
+        progress: shows the progress of the attack.
 
     Raises:
-        InputError: data or model do not suit the attack.
+        InputError: the data or the model do not suit the attack.
     """
     plan = target_plan(settings.config, progress, weights=settings.weights)
     steps = 1 if settings.steps == "one" else plan.steps
@@ -60,7 +60,7 @@ def run(settings: ReconstructSettings, folder: Path, progress: Progress) -> Summ
                 def advance(units: int, note: str = level.name) -> None:
                     task.advance(units, note=note)
 
-                # Never named: an observation is as large as the model's update, and recovering uses it up.
+                # The observation has no name here: it is as large as the model's update, and recovery frees it.
                 found = attack.recover(attack.observe(level, batch, advance), advance)
                 done.add(folder, level.name, batch, facts=results.keep(level, batch, found))
                 del found

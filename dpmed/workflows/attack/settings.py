@@ -19,13 +19,13 @@ from dpmed.workflows.attack.levels import Epsilons, check_epsilons
 
 @dataclass(frozen=True, kw_only=True)
 class ReconstructSettings:
-    """What to attack, and how; refused where it has no meaning.
+    """What to attack, and how; meaningless settings are refused.
 
     Attributes:
         config: the training that is attacked.
         attack: the attack and its own settings.
         epsilons: levels; None stands for no privacy.
-        config_name: for the manifest.
+        config_name: name of the config, for the manifest.
         accountant: the accountant that ε refers to; None for the config's.
         steps: whether σ is that of the whole training or of a single step.
         weights: a run folder (or its model.eqx) whose weights are attacked; None for fresh ones.
@@ -48,13 +48,13 @@ class ReconstructSettings:
             raise InputError(
                 "the config trains without privacy, so there is no δ and no clipping norm for a level with privacy",
                 where="privacy",
-                remedy="Attack it as it is, without such levels, or attack a config that has them.",
+                remedy="Attack it without such levels, or attack a config that has privacy.",
             )
         check_epsilons(self.epsilons)
         object.__setattr__(self, "digest", self._digest())
 
     def _digest(self) -> str:
-        """Tells one attack from another, so that only the same one is continued."""
+        """A digest that tells attacks apart, so that only the same one is continued."""
         facts = {
             "version": __version__,
             "config": config_to_toml(self.config),

@@ -19,15 +19,15 @@ SUMMARY = "prior_aware.json"
 
 @dataclass(frozen=True, kw_only=True)
 class SuccessSummary:
-    """What came out.
+    """The result of the prior-aware attack.
 
     Attributes:
-        folder: where it was written.
+        folder: the folder written.
         config: the config's name.
         weights: name of the run whose weights the training began with, or `fresh`.
         results: as in prior_aware.csv; empty if the experiment was only planned.
-        gradients: per-sample gradients that the experiment takes.
-        seconds_per_gradient: timed.
+        gradients: number of per-sample gradients that the experiment needs.
+        seconds_per_gradient: as measured.
         estimated_seconds: the product.
         not_run: why it was only planned; None if it ran.
     """
@@ -45,7 +45,7 @@ class SuccessSummary:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Why it was not run, if so."""
+        """Why the experiment was not run, unless it was."""
         return () if self.not_run is None else (self.not_run,)
 
     def to_json(self) -> dict[str, Any]:
@@ -87,8 +87,8 @@ class SuccessFolder:
     """Writes how often an attack succeeds.
 
     Attributes:
-        folder: where to.
-        settings: of the attack.
+        folder: the folder to write to.
+        settings: the settings of the attack.
         attack: the prepared attack.
     """
 
@@ -107,7 +107,7 @@ class SuccessFolder:
         """Write table, figure and summary.
 
         Args:
-            found: for each level's name its facts; empty if the attack was only planned.
+            found: the facts of each level, by its name; empty if the attack was only planned.
         """
         results = self.attack.results({name: facts[0] for name, facts in found.items()}) if found else ()
         weights, estimate = self.settings.weights, self.attack.estimate

@@ -1,4 +1,4 @@
-"""What an attack has done so far, in `unfinished.json`: an attack that was interrupted goes on from there."""
+"""What an attack has done so far, in `unfinished.json`: an interrupted attack continues from there."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,8 +20,8 @@ class Unfinished:
     """The content of the file.
 
     Attributes:
-        digest: of the settings, so that only the same attack goes on.
-        finished: for each level and batch, as `LEVEL/BATCH`, how many images were recovered and what else was found.
+        digest: of the settings, so that only the same attack is continued.
+        finished: for each `LEVEL/BATCH`, how many images were recovered and what else was found.
     """
 
     digest: str
@@ -32,12 +32,12 @@ class Unfinished:
         return f"{level}/{batch}" in self.finished
 
     def add(self, folder: Path, level: str, batch: int, *, facts: Facts) -> None:
-        """One more batch at one level is done, with all its images on the disk."""
+        """Record that a batch at a level is done, with all its images on disk."""
         self.finished[f"{level}/{batch}"] = dict(facts)
         self.write(folder)
 
     def write(self, folder: Path) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         write_json(folder / UNFINISHED_NAME, asdict(self))
 
     def of_level(self, level: str, batches: int) -> list[dict[str, Any]]:
@@ -49,10 +49,10 @@ _UNFINISHED = TypeAdapter(Unfinished)
 
 
 def read_unfinished(folder: Path, digest: str) -> Unfinished:
-    """What was done before in a folder; nothing if it is new.
+    """What an interrupted attack has done in a folder; nothing if the folder is new.
 
     Raises:
-        InputError: the file is damaged, or that of an attack with other settings.
+        InputError: the file is damaged, or belongs to an attack with other settings.
     """
     if not (folder / UNFINISHED_NAME).is_file():
         return Unfinished(digest=digest)
@@ -68,7 +68,7 @@ def open_folder(out: Path | None, *, digest: str, config_name: str, time: str) -
 
     Args:
         out: the folder that the user asked for; None for a new one under `runs/`.
-        digest: of the settings.
+        digest: the digest of the settings.
         config_name: for the new folder's name.
         time: likewise.
 
@@ -77,7 +77,7 @@ def open_folder(out: Path | None, *, digest: str, config_name: str, time: str) -
     """
     if out is not None and (out / UNFINISHED_NAME).is_file():
         read_unfinished(out, digest)
-        # What was being written when it was interrupted.
+        # Remains of files that were being written when the attack was interrupted.
         for rest in out.rglob(".*.tmp"):
             remove_if_possible(rest)
         return out

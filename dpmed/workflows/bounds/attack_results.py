@@ -1,4 +1,4 @@
-"""`dpmed bounds --attack-results`: what the prior-aware attack measured, to be drawn under the bounds it must obey."""
+"""`dpmed bounds --attack-results`: what the prior-aware attack measured, plotted under the bounds it must obey."""
 
 import math
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ _SAME = 1e-5
 
 
 def adopt(path: Path | None, given: Facts, progress: Progress) -> tuple[Facts, tuple[Row, ...]]:
-    """The attack's results, and the options with its prior where none is given.
+    """The attack's results, and the options, with the attack's prior if they give none.
 
-    The attack's prior is one over its number of candidates, which nobody wants to type again.
+    The attack's prior is one over its number of candidates, which the user need not type again.
 
     Args:
         path: a `prior_aware.csv`; None for none.
         given: the options.
-        progress: is told of the prior.
+        progress: reports the prior.
 
     Raises:
         InputError: as `read_results`.
@@ -36,12 +36,12 @@ def adopt(path: Path | None, given: Facts, progress: Progress) -> tuple[Facts, t
     )
     if given.prior is None:
         given = replace(given, prior=rows[0]["prior"])
-        progress.say(f"The prior is that of the attack's results: κ = {given.prior:.4g}.")
+        progress.say(f"The prior is taken from the attack's results: κ = {given.prior:.4g}.")
     return given, rows
 
 
 def check_same_training(rows: Sequence[Row], *, sampling_rate: float, steps: int, prior: float) -> None:
-    """Refuse results that were measured at other settings than the bounds are computed for.
+    """Refuse results that were measured at other settings than those of the bounds.
 
     Raises:
         InputError: names what differs.
@@ -51,8 +51,8 @@ def check_same_training(rows: Sequence[Row], *, sampling_rate: float, steps: int
         for name, value in asked.items():
             if not math.isclose(row[name], value, rel_tol=_SAME):
                 raise InputError(
-                    f"the attack was measured at {name} = {row[name]:.6g}, but the bounds are for {value:.6g}: side by "
-                    "side they would say nothing",
+                    f"the attack was measured at {name} = {row[name]:.6g}, but the bounds are for {value:.6g}, so they "
+                    "cannot be compared",
                     where="attack_results",
                     remedy="Give the config that was attacked, or the train size, batch size, steps and prior of its "
                     "table.",

@@ -52,7 +52,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class BoundsSettings:
-    """What is to be bounded.
+    """What to bound.
 
     Attributes:
         train_size: N >= 2 records.
@@ -60,11 +60,11 @@ class BoundsSettings:
         steps: T >= 1.
         delta: δ in (0, 1).
         prior: κ in (0, 1).
-        accountant: which ε is meant by `epsilons`.
-        adversaries: whose risk.
+        accountant: the accountant that `epsilons` refer to.
+        adversaries: whose risk is bounded.
         epsilons: budgets, or
-        noise_multipliers: noise; with neither, only the inverse is computed.
-        max_risk: R for the inverse, None for none.
+        noise_multipliers: noise multipliers; with neither, only the inverse is computed.
+        max_risk: R for the inverse; None for no inverse.
         log_axis: whether ε is drawn on a logarithmic axis.
         source: where the settings come from, for titles.
         attack_results: what an attack measured at the same settings, rows of prior_aware.csv.
@@ -95,7 +95,7 @@ class BoundsSummary:
     """What was found.
 
     Attributes:
-        settings: what was asked.
+        settings: as given.
         rows: a row per budget, as in bounds.csv.
         max_risk: a row per adversary for the inverse.
     """
@@ -116,7 +116,7 @@ class BoundsSummary:
         return found
 
     def table(self) -> tuple[list[str], list[list[str]]]:
-        """Columns and rows for the terminal; of a long sweep every few rows."""
+        """Columns and rows for the terminal; from a long sweep, a selection of rows."""
         columns = ["ε", "σ", "ε tight", "ε RDP"]
         for adversary in self.settings.adversaries:
             columns += [f"{adversary} at most", "at least", "TPR @ FPR 0.001"]
@@ -138,10 +138,10 @@ class BoundsSummary:
 
 
 def check(settings: BoundsSettings) -> None:
-    """Refuse settings that have no meaning.
+    """Refuse meaningless settings.
 
     Raises:
-        InputError: names the field and why.
+        InputError: a setting is meaningless; names the field.
     """
     rules = [
         (settings.train_size >= 2, "train_size", f"{settings.train_size} is fewer than 2 records"),  # noqa: PLR2004
@@ -192,7 +192,7 @@ def run(settings: BoundsSettings, out: Path, progress: Progress) -> BoundsSummar
     """Compute the bounds, write tables and figures.
 
     Raises:
-        InputError: settings without meaning, or a budget or risk that no noise reaches.
+        InputError: settings are meaningless, or no noise achieves a budget or risk.
     """
     check(settings)
     inverse = tuple(
@@ -268,11 +268,11 @@ def _risk_columns(adversary: Adversary, risk: Risk) -> Row:
 
 
 def _monotone(rows: Sequence[Row]) -> list[Row]:
-    """Sharpen neighbours by each other: less noise never means less risk.
+    """Sharpen neighbouring rows by each other: less noise never means less risk.
 
-    An upper bound at less noise holds at more noise too, and a lower bound at more noise holds at less. So the last
-    digits, which depend on each row's grid, never make the columns go up and down. The relaxed adversary knows less
-    than the worst case, and less than one who knows that the sign stays the same, so that its bound is never above.
+    An upper bound at less noise holds at more noise too, and a lower bound at more noise holds at less. So the columns
+    are monotone even in their last digits, which depend on each row's grid. The relaxed adversary knows less than the
+    worst-case one, and less than one who knows that the sign stays the same, so its bound is never above theirs.
     """
     order = sorted(range(len(rows)), key=lambda index: rows[index]["noise_multiplier"])
     sharpened = [dict(row) for row in rows]
@@ -295,7 +295,7 @@ def _monotone(rows: Sequence[Row]) -> list[Row]:
 
 
 def _inverse(settings: BoundsSettings, adversary: Adversary) -> Row:
-    assert settings.max_risk is not None  # noqa: S101 the caller looked
+    assert settings.max_risk is not None  # noqa: S101 checked by the caller
     rate, steps = settings.sampling_rate, settings.steps
     with renaming(max_reconstruction_risk="max_risk"):
         noise = noise_for_risk(

@@ -1,4 +1,4 @@
-"""Which training `dpmed bounds` speaks of: options, over a config, over the paper's HAM10000."""
+"""The training that `dpmed bounds` is about: options take precedence over a config or the paper's HAM10000 settings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,16 +31,16 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
     """Settings for `BoundsSettings`, and where they come from.
 
     Args:
-        config_name: a config, or a run folder: then what its ledger says, its σ included; None for the paper's.
-        given: what goes over it.
-        progress: hears of what is missing.
+        config_name: a config, or a run folder, whose ledger is then used, σ included; None for the paper's settings.
+        given: the options, which take precedence.
+        progress: reports where the settings come from.
 
     Raises:
-        InputError: the config is wrong, or something is known from neither config nor options.
+        InputError: the config is wrong, or a setting is given by neither config nor options.
     """
     options = {name: value for name, value in vars(given).items() if value is not None}
     if config_name is None:
-        base, source = dict(PAPER), "HAM10000's settings of the paper"
+        base, source = dict(PAPER), "the paper's settings for HAM10000"
         progress.say(f"No config given: {source} (train size 8012, batch 2048, 300 steps, δ = 8e-7).")
     elif (Path(config_name) / LEDGER_FILE).is_file():
         base, source = _from_ledger(Path(config_name), progress), f"the run in {config_name}"
@@ -53,10 +53,10 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
         source += ", changed by options"
     missing = [name for name in ("train_size", "batch_size", "steps", "delta") if facts.get(name) is None]
     if missing:
-        remedy = "Give what is missing beside the config."
+        remedy = "Give these options along with the config."
         raise InputError(f"not determined by {source}", where=", ".join(missing), remedy=remedy)
     if facts["accountant"] not in ("pld", "rdp"):
-        raise InputError(f"{facts['accountant']!r} is not pld or rdp", where="accountant")
+        raise InputError(f"{facts['accountant']!r} is neither pld nor rdp", where="accountant")
     if "prior" not in facts:
         facts["prior"] = 1 / max(facts["train_size"], 1)
     return facts, source
@@ -65,9 +65,9 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
 def _from_ledger(folder: Path, progress: Progress) -> dict[str, Any]:
     ledger = read_ledger(folder / LEDGER_FILE)
     if not ledger.promises or ledger.steps < 1:
-        why = "no step was made yet" if ledger.private else "it was trained without differential privacy"
+        why = "no step has been made yet" if ledger.private else "it was trained without differential privacy"
         raise InputError(f"{why}, so there is no noise that bounds anything", where=str(folder))
-    progress.say(f"By the run's ledger: σ = {ledger.noise_multiplier:.4g}, {ledger.steps} steps.")
+    progress.say(f"From the run's ledger: σ = {ledger.noise_multiplier:.4g}, {ledger.steps} steps.")
     return {
         "train_size": ledger.train_size,
         "batch_size": max(1, round(ledger.sampling_rate * ledger.train_size)),

@@ -21,7 +21,7 @@ class Difference:
         value: of the first model.
         against: of the second.
         difference: value - against.
-        interval: 95 %, by unit, the same units drawn for both; None without resampling.
+        interval: 95 %, resampled by unit, with the same units for both; None without resampling.
     """
 
     metric: str
@@ -32,11 +32,11 @@ class Difference:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the interval leaves out 0."""
+        """Whether the interval excludes 0."""
         return self.interval is not None and not self.interval[0] <= 0 <= self.interval[1]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types, and the cells of a table."""
+        """As JSON types, and the cells of a table."""
         low, high = self.interval or (None, None)
         return {
             "metric": self.metric, "value": self.value, "against": self.against, "difference": self.difference,
@@ -46,13 +46,13 @@ class Difference:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What two models have in common and apart.
+    """Two models compared.
 
     Attributes:
         model: name of the first.
         against: name of the second.
         differences: of each metric that both have.
-        areas: DeLong's test of each class or label, by name.
+        areas: DeLong's test for each class or label, by name.
     """
 
     model: str
@@ -76,7 +76,7 @@ class Comparison:
         ]  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON's types."""
+        """As JSON types."""
         return {
             "model": self.model,
             "against": self.against,
@@ -92,8 +92,8 @@ def compare_scored(first: Scored, second: Scored) -> Comparison:
     """Compare two models.
 
     Args:
-        first: what one model says.
-        second: what the other says of the same samples, in the same order.
+        first: the predictions of one model.
+        second: those of the other, for the same samples in the same order.
 
     Raises:
         ValueError: the samples are not the same.
@@ -132,7 +132,7 @@ def _areas(first: Scored, second: Scored) -> dict[str, AreaDifference]:
 
 
 def _scores(scored: Scored, place: int) -> Float[np.ndarray, " sample"]:
-    """What AUROC ranks by: logits where there is one per question, since probabilities near 1 are rounded to it."""
+    """What AUROC ranks by: logits where there is one per question, since probabilities near 1 are rounded to 1."""
     logits, chances = scored.answers[0], scored.probabilities
     if scored.info.task == "multi-label":
         return logits[:, place].astype(np.float64)
@@ -142,15 +142,15 @@ def _scores(scored: Scored, place: int) -> Float[np.ndarray, " sample"]:
 
 
 def say(comparison: Comparison, main: str | None) -> str:
-    """The main difference in a sentence."""
+    """The main difference as a sentence."""
     found = next((one for one in comparison.differences if one.metric == main), None)
     if found is None:
         return f"Nothing can be compared with {comparison.against}."
-    text = f"{main} is {found.value:.3f}, that of {comparison.against} {found.against:.3f}: "
+    text = f"{main} is {found.value:.3f}, and {found.against:.3f} for {comparison.against}: "
     if found.interval is None:
         return text + f"a difference of {found.difference:+.3f}."
     low, high = found.interval
-    verdict = "" if found.is_clear else ", which chance alone could make"
+    verdict = "" if found.is_clear else ", which chance alone could explain"
     return text + f"a difference of {found.difference:+.3f} (95 % interval {low:+.3f} to {high:+.3f}){verdict}."
 
 

@@ -17,11 +17,11 @@ def write_page(
     Args:
         summary: what was found.
         scored: the samples.
-        pictures: that were drawn.
+        pictures: the pictures drawn.
         points: rows of operating_points.csv.
     """
     columns, rows = summary.table()
-    note = "" if summary.tolerance is None else f"Surface Dice is at a tolerance of {summary.tolerance}."
+    note = "" if summary.tolerance is None else f"Surface Dice uses a tolerance of {summary.tolerance}."
     summary_table = Table(title="Metrics", columns=columns, rows=rows, note=note)
     sections: list[Picture | Table] = []
     main = next(iter(summary.metrics), None)
@@ -35,7 +35,7 @@ def write_page(
         sections += _comparison(summary)
     if points and len({row["question"] for row in points}) == 1:
         shown = ["rule", "threshold", "sensitivity", "specificity", "ppv", "npv"]
-        note = "Intervals, and PPV where 1 % or 10 % of people have the finding, are in operating_points.csv."
+        note = "Intervals, and PPV at a prevalence of 1 % and 10 %, are in operating_points.csv."
         sections.append(Table(title="Operating points", columns=shown, rows=_cells(points, shown), note=note))
     if summary.subgroups and main is not None:
         shown = ["column", "value", "units", main, f"{main}_low", f"{main}_high", f"{main}_gap"]
@@ -43,7 +43,9 @@ def write_page(
         sections.append(Table(title="Subgroups", columns=shown, rows=cells, note="All metrics are in subgroups.csv."))
     if summary.agreement:
         shown = ["target", "samples", "bias", "bias_low", "bias_high", "lower_limit", "upper_limit"]
-        note = "Predicted - true, in the target's unit; 95 % of differences lie between the limits if they are normal."
+        note = (
+            "Predicted - true, in the target's unit; 95 % of normally distributed differences lie between the limits."
+        )
         rows = _cells(agreement_rows(summary.agreement), shown)
         sections.append(Table(title="Agreement", columns=shown, rows=rows, note=note))
     write_report(
@@ -68,15 +70,15 @@ def _comparison(summary: EvaluateSummary) -> list[Table]:
     tables = [Table(title=f"Against {summary.comparison.against}", columns=columns, rows=rows, note=note)]
     if summary.comparison.areas:
         names, cells = delong_table(summary.comparison)
-        note = f"By DeLong's test, samples of one {summary.unit} taken together; p is not adjusted for several tests."
+        note = f"By DeLong's test, with samples grouped by {summary.unit}; p is not adjusted for multiple tests."
         tables.append(Table(title="AUROC compared", columns=list(names), rows=cells, note=note))
     return tables
 
 
 def _explanation(summary: EvaluateSummary) -> tuple[str, ...]:
     return (
-        f"Intervals come from drawing {summary.unit}s with replacement, all samples of one together.",
-        "ε of the training says nothing of these samples: what is computed here are exact numbers.",
+        f"Intervals come from drawing {summary.unit}s with replacement, each with all its samples.",
+        "The ε of the training says nothing about these samples: the numbers here are exact.",
     )
 
 

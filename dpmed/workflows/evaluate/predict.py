@@ -1,4 +1,4 @@
-"""From a model and samples to `Scored`, and the temperature that is fitted on the validation split."""
+"""From a model and samples to `Scored`, and the temperature fitted on the validation split."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -27,12 +27,12 @@ class Temperature:
 
     Attributes:
         value: logits are divided by it.
-        samples: of the validation split.
-        units: they come from.
-        unit: what that is.
+        samples: the number of samples of the validation split.
+        units: the number of units that they come from.
+        unit: what a unit is.
         data: name of the data set.
-        loss_before: mean negative log-likelihood of the validation split without it, nats.
-        loss_after: and with it.
+        loss_before: mean negative log-likelihood of the validation split without the temperature, in nats.
+        loss_after: the same with the temperature.
     """
 
     value: float
@@ -45,11 +45,11 @@ class Temperature:
 
     @property
     def use(self) -> str:
-        """That data were used for it, as a ledger would say it."""
+        """The use of data for it, as a ledger would state it."""
         return (
             f"The temperature {self.value:.4g} was fitted on the {self.samples} samples ({self.units} {self.unit}s) of "
-            f"the validation split of {self.data}: an exact use of these data, which ε does not cover. Whoever "
-            "releases the temperature with the model releases that too."
+            f"the validation split of {self.data}: an exact use of these data, which ε does not cover. "
+            "Releasing the temperature with the model releases that too."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -72,16 +72,16 @@ def score(
     progress: Progress,
     temperature: float = 1.0,
 ) -> Scored:
-    """Predict samples and put their targets beside.
+    """Predict samples, and pair the predictions with the targets.
 
     Args:
         predictor: the model.
-        dataset: that fits it.
-        numbers: of the samples.
-        resamples: how many times units are drawn for intervals.
-        tolerance: of surface Dice, in mm, or pixels where no file says how large one is.
-        progress: shows how far it is.
-        temperature: by which logits of classes and labels are divided.
+        dataset: a data set that fits it.
+        numbers: the numbers of the samples.
+        resamples: the number of resamplings of units for intervals.
+        tolerance: of surface Dice, in mm, or in pixels where no file gives their size.
+        progress: shows the progress.
+        temperature: divides the logits of classes and labels.
 
     Raises:
         InputError: a sample cannot be read.
@@ -132,12 +132,12 @@ def fit(
 
     Args:
         predictor: the model.
-        dataset: the run's own.
+        dataset: the run's own data set.
         validation: its validation split.
-        progress: shows how far it is.
+        progress: shows the progress.
 
     Raises:
-        InputError: the model gives no probabilities, or nothing is known of the split.
+        InputError: the model gives no probabilities, or no target of the split is known.
     """
     task = dataset.info.task
     if task not in _WITH_LOGITS:

@@ -36,16 +36,16 @@ def run(
 
     Args:
         model: a run folder, or a bundle.
-        data: whose `data` table is evaluated on; None for the run's own.
+        data: a config whose data set is used; None for the run's own.
         settings: which part, subgroups and operating points, against which model.
         folder: where to write.
-        progress: shows how far it is.
+        progress: shows the progress.
 
     Raises:
-        InputError: the data set does not fit a model, or has changed since the run; settings do not go together.
+        InputError: the data set does not fit a model or has changed since the run, or settings cannot be combined.
     """
     if settings.fit_temperature and settings.against is not None:
-        problem = "do not go together: only one model's probabilities would be changed"
+        problem = "cannot be combined: only one model's probabilities would be changed"
         raise InputError(problem, where="fit_temperature, against")
     predictor = load_model(model, progress=progress)
     other = None if settings.against is None else load_model(settings.against, progress=progress)
@@ -127,7 +127,7 @@ def own_split(run: Path, dataset: Dataset, config: Config) -> Split:
 
     Args:
         run: its folder.
-        dataset: its data set as it is today.
+        dataset: its data set as it is now.
         config: of the run.
 
     Raises:
@@ -145,9 +145,9 @@ def own_split(run: Path, dataset: Dataset, config: Config) -> Split:
 
 
 def seen_by(other: Path, dataset: Dataset, data: DataTable, numbers: Int[np.ndarray, " sample"]) -> tuple[str, ...]:
-    """A sentence if a second model was trained on some of the samples, as far as its folder tells."""
+    """A sentence if a second model was trained on some of the samples, as far as its folder shows."""
     if not is_run(other) or not (other / SPLIT_FILE).is_file():
-        return (f"Whether {other.name} was trained on some of these samples is not known here.",)
+        return (f"It is not known here whether {other.name} was trained on some of these samples.",)
     its = read_config(other).data
     same = name_same_samples(its, data)
     split = Split.from_json(read_json(other / SPLIT_FILE), where=str(other / SPLIT_FILE))
@@ -157,7 +157,7 @@ def seen_by(other: Path, dataset: Dataset, data: DataTable, numbers: Int[np.ndar
     seen = sum(dataset.groups[number] in units for number in numbers.tolist())
     if not seen:
         return ()
-    return (f"{other.name} was trained on the {dataset.info.unit}s of {seen} of these samples: it is flattered here.",)
+    return (f"{other.name} was trained on the {dataset.info.unit}s of {seen} of these samples, which flatters it.",)
 
 
 def _config(model: Path, data: Config | None) -> tuple[Config, bool]:
@@ -165,13 +165,13 @@ def _config(model: Path, data: Config | None) -> tuple[Config, bool]:
         return data, False
     if not is_run(model):
         raise InputError(
-            "is a bundle, which knows no data", where=str(model), remedy="Name the data by a config: --data CONFIG."
+            "is a bundle, which has no data set", where=str(model), remedy="Name the data by a config: --data CONFIG."
         )
     return read_config(model), True
 
 
 def _told_apart(first: Scored, second: Scored, one: Predictor, other: Predictor) -> tuple[Scored, Scored]:
-    """Names of two models; of folders with one name also that of the folder above."""
+    """Two models by different names: where their folders have the same name, the parent folder's precedes it."""
     if first.model != second.model:
         return first, second
     names = [f"{folder.parent.name}/{folder.name}" for folder in (one.source.resolve(), other.source.resolve())]
@@ -236,13 +236,13 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
     if temperature is not None:
         notes.append(temperature.use)
         if is_own and part in ("validation", "all"):
-            notes.append("The temperature was fitted on samples among these: calibration looks better than it is.")
+            notes.append("The temperature was fitted on some of these samples: calibration looks better than it is.")
     for name in scored.info.class_names[1:] if scored.table is not None else ():
         column = scored.table[f"dice_{name}"] if scored.table is not None else np.zeros(0)
         missed = int((column == 0).sum())
         if missed:
             notes.append(
-                f"In {missed} of {int(np.isfinite(column).sum())} masks with {name}, predicted or true, the two do not "
-                "meet; where one lacks it altogether there is no Hausdorff distance, and its mean leaves that out."
+                f"In {missed} of {int(np.isfinite(column).sum())} samples with {name}, predicted or true, the two do "
+                "not overlap; where one of them is empty there is no Hausdorff distance, and its mean omits the sample."
             )
     return tuple(notes)

@@ -1,4 +1,4 @@
-"""The samples that are evaluated, and what a model says of them: metrics, resamplings, subgroups, units."""
+"""Evaluated samples with a model's predictions: metrics, resamplings, subgroups, units."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,27 +14,27 @@ from dpmed.metrics import operating, probability
 from dpmed.metrics.evaluate import FEWEST_UNITS, draw, draw_table, evaluate, interval_of, metric_names, unit_weights
 
 _MOST_QUESTIONS = 30
-# Numbers that are worked on at once.
+# Numbers processed at once.
 _BLOCK = 1 << 22
 Joined = Literal["mean", "max"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scored:
-    """Predictions beside targets.
+    """Predictions with their targets.
 
     Attributes:
         model: the model's name.
-        info: of the data set.
-        names: of the samples.
+        info: the facts of the data set.
+        names: the names of the samples.
         groups: the unit of each sample.
-        columns: further facts per sample.
+        columns: further facts about each sample.
         predictions: logits of classification and multi-label, values of regression; None for masks and images.
         targets: likewise.
         probabilities: of classes and labels; None for other tasks.
         table: scores of single samples by name, for masks and images; None for other tasks.
-        resamples: how many times units are drawn for intervals.
-        images: how many images were joined to each row; None where each row is one.
+        resamples: the number of resamplings of units for intervals.
+        images: how many images were joined into each row; None if each row is one image.
     """
 
     model: str
@@ -85,11 +85,11 @@ class Scored:
         )
 
     def named(self, model: str) -> "Scored":
-        """The same under another name of the model."""
+        """The same with another name of the model."""
         return replace(self, model=model)
 
     def values(self) -> dict[str, float]:
-        """The metrics; one that is not defined is left out."""
+        """The metrics; undefined ones are left out."""
         once = np.ones((1, len(self.names)), np.int64)
         if self.table is not None:
             found = {name: float(column[0]) for name, column in draw_table(self.table, once).items()}
@@ -100,7 +100,7 @@ class Scored:
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
     def draws(self) -> dict[str, Float[np.ndarray, " resample"]]:
-        """The metrics of each resampling of units; of two models on the same samples the same units are drawn."""
+        """The metrics of each resampling of units; for two models on the same samples the same units are drawn."""
         if self.resamples == 0 or self.units < FEWEST_UNITS:
             return {}
         generator = np.random.default_rng(0)
@@ -127,7 +127,7 @@ class Scored:
     def _of_single_question(
         self, weights: Int[np.ndarray, "resample sample"]
     ) -> dict[str, Float[np.ndarray, " resample"]]:
-        """Scores of probabilities, where a single thing is asked of each sample."""
+        """Scores of probabilities, where there is a single question about each sample."""
         if self.probabilities is None or (len(self.info.output_names) > _questions_of_one(self.info.task)):
             return {}
         chances, positive, known = answers_of(self, len(self.info.output_names) - 1)
@@ -148,7 +148,7 @@ def answers_of(
 
 
 def places_of(info: Info) -> list[int]:
-    """The classes or labels that are asked for one by one; of two classes the second alone."""
+    """The classes or labels with a question of their own; of two classes only the second."""
     if info.task not in ("classification", "multi-label"):
         return []
     count = len(info.output_names)
@@ -158,7 +158,7 @@ def places_of(info: Info) -> list[int]:
 
 
 def questions_of(scored: Scored) -> list[Question]:
-    """What is asked of each sample with yes or no; of two classes the second alone."""
+    """The yes-or-no questions about each sample; of two classes only the second."""
     found = []
     for place in places_of(scored.info):
         chances, positive, _ = answers_of(scored, place)
@@ -170,7 +170,7 @@ def questions_of(scored: Scored) -> list[Question]:
 
 
 def subgroups_of(scored: Scored, column: str) -> list[dict[str, Any]]:
-    """A row per value of a column, with the gap to all others and how small a gap could have been seen."""
+    """A row per value of a column, with the gap to all others and how small a gap would have been visible."""
     values = scored.columns[column]
     rows = []
     for value in np.unique(values):
@@ -185,21 +185,21 @@ def subgroups_of(scored: Scored, column: str) -> list[dict[str, Any]]:
             row |= {name: score, f"{name}_low": low, f"{name}_high": high}
             if name in rest:
                 row[f"{name}_gap"] = score - rest[name]
-                # Half the interval's width: about what a gap must exceed to be told from chance.
+                # Half the interval's width: roughly what a gap must exceed to be told from chance.
                 row[f"{name}_visible_gap"] = (high - low) / 2
         rows.append(row)
     return rows
 
 
 def join_units(scored: Scored, how: Joined) -> Scored:
-    """One answer per unit: the mean, or the largest, of the probabilities of its images; for numbers their mean.
+    """One answer per unit: the mean or the largest of the probabilities of its images; for numbers, their mean.
 
-    A unit is positive where any of its images is, and unknown where one is unknown and none positive. Of several
-    classes the largest probabilities are brought to the sum 1 again.
+    A unit is positive if any of its images is, and unknown if one is unknown and none is positive. The largest
+    probabilities of several classes are normalised to sum to 1.
 
     Args:
-        scored: by image.
-        how: images of a unit are joined.
+        scored: with one row per image.
+        how: how the images of a unit are joined.
 
     Raises:
         InputError: the task has no such answer, or the images of a unit have different classes.
@@ -230,7 +230,7 @@ def _joined(answers: Float[np.ndarray, "image answer"], how: Joined, info: Info)
         return answers.mean(axis=0)
     largest: Float[np.ndarray, " answer"] = answers.max(axis=0)
     if info.task == "classification":
-        if len(largest) == 2:  # noqa: PLR2004 two classes: the second's alone is asked for
+        if len(largest) == 2:  # noqa: PLR2004 two classes: only the second is asked for
             return np.array([1 - largest[1], largest[1]])
         return largest / largest.sum()
     return largest
@@ -243,7 +243,7 @@ def _joined_target(targets: Shaped[np.ndarray, "image ..."], info: Info, name: s
         return np.where((targets == 1).any(axis=0), 1, np.where((targets < 0).any(axis=0), -1, 0)).astype(targets.dtype)
     if len(info.class_names) > 2 and len(np.unique(targets)) > 1:  # noqa: PLR2004 of two the second counts
         raise InputError(
-            f"{info.unit} {name!r} has images of different classes, so it has no single one",
+            f"{info.unit} {name!r} has images of different classes, so it has no single class",
             where="by_unit",
             remedy="Evaluate by image, or give a data set with a class per unit.",
         )
@@ -266,5 +266,5 @@ def _logits(probabilities: Float[np.ndarray, "unit answer"], task: str) -> Float
 
 
 def _questions_of_one(task: str) -> int:
-    """How many names a task has that asks a single question."""
+    """How many output names a task with a single question has."""
     return 2 if task == "classification" else 1

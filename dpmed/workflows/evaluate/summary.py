@@ -1,4 +1,4 @@
-"""What is asked of an evaluation, and what it found."""
+"""The settings and the results of an evaluation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from dpmed.workflows.evaluate.scored import Joined
 
 Part = Literal["test", "validation", "train", "all"]
 
-KEEP_INSIDE = "Exact numbers of patients' data, which ε does not cover: this folder stays within your institution."
+KEEP_INSIDE = "Exact numbers from patients' data, not covered by ε: this folder must stay within your institution."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +22,14 @@ class EvaluateSettings:
     """What to evaluate on, and how.
 
     Attributes:
-        part: of the data; None for the test split of the run's own data and all of other data.
+        part: the part of the data; None for the test split of the run's own data, or all of other data.
         break_down_by: columns of the data set.
-        sensitivity: that an operating point is to reach; None for the usual ones.
+        sensitivity: what an operating point must reach; None for the usual ones.
         threshold: of an operating point; None for the model's own.
         against: a second model, compared on the same samples.
-        by_unit: how the images of a patient (or lesion, scan) become one answer; None: each image by itself.
+        by_unit: how the images of a patient (or lesion, scan) become one answer; None for one answer per image.
         tolerance: of surface Dice, in mm (in pixels for pictures).
-        fit_temperature: on the validation split of the run's own data.
+        fit_temperature: whether to fit a temperature on the validation split of the run's own data.
     """
 
     part: Part | None = None
@@ -47,20 +47,20 @@ class EvaluateSummary:
     """What was found.
 
     Attributes:
-        folder: where it was written.
+        folder: the folder written.
         metrics: by name.
         intervals: 95 %, by unit.
-        n_samples: how many samples, or units where the images of one are joined.
-        n_units: how many units they come from.
-        n_images: how many images.
-        unit: what that is.
+        n_samples: the number of samples, or of units where images are joined.
+        n_units: the number of units that they come from.
+        n_images: the number of images.
+        unit: what a unit is.
         by: what a sample is: `image`, or the unit and how its images were joined.
-        part: of the data.
+        part: the part of the data.
         subgroups: rows of subgroups.csv.
-        notes: what must be known to read the numbers rightly; the first says that they stay inside.
+        notes: what must be known to interpret the numbers correctly; the first says that they must stay inside.
         tolerance: of surface Dice with its unit; None without masks.
-        temperature: that was fitted; None without.
-        comparison: with a second model; None without.
+        temperature: the fitted temperature; None if none was fitted.
+        comparison: with a second model; None if there is none.
         agreement: bias and limits of agreement of each target.
     """
 
@@ -117,7 +117,7 @@ class EvaluateSummary:
         return ["metric", "value", f"95 % interval, by {self.unit}"], rows
 
     def subgroup_table(self) -> tuple[list[str], list[list[str]]]:
-        """The first metric of each subgroup, for the terminal; `subgroups.csv` and the page have all."""
+        """The first metric of each subgroup, for the terminal; `subgroups.csv` has all metrics."""
         name = next(iter(self.metrics), "")
         rows = []
         for row in self.subgroups:

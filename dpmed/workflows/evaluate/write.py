@@ -31,7 +31,7 @@ def write_evaluation(
     Args:
         summary: what was found.
         scored: the samples.
-        settings: of the operating points.
+        settings: give sensitivity and threshold of the operating points.
         threshold: the model's own, if it has one.
     """
     folder, questions = summary.folder, questions_of(scored)
@@ -71,14 +71,14 @@ def calibration_rows(questions: Sequence[Question]) -> list[dict[str, Any]]:
 
 
 def prediction_rows(scored: Scored) -> list[dict[str, Any]]:
-    """A row per sample, or per unit where the images of one are joined."""
+    """A row per sample, or per unit where images are joined."""
     rows = []
     for place, name in enumerate(scored.names):
         row: dict[str, Any] = {"sample": name}
         if scored.images is not None:
             row["images"] = int(scored.images[place])
         if scored.table is not None:
-            # A score that is not defined leaves its cell empty.
+            # An undefined score leaves its cell empty.
             row |= {key: float(one[place]) if np.isfinite(one[place]) else None for key, one in scored.table.items()}
         else:
             row |= _answers(scored, place)
@@ -112,7 +112,7 @@ def _pictures(summary: EvaluateSummary, scored: Scored, questions: Sequence[Ques
         plot_forest(_panels(summary.comparison), folder, "comparison", heading=heading, formats=("png",))
         caption = (
             f"Differences from {summary.comparison.against}, with 95 % intervals. Right of the dashed line the value "
-            "is larger; a filled dot marks an interval that leaves out 0."
+            "is larger; a filled dot marks an interval that excludes 0."
         )
         pictures.append(Picture(title="Differences", path=folder / "comparison.png", caption=caption))
     if questions:
@@ -120,16 +120,18 @@ def _pictures(summary: EvaluateSummary, scored: Scored, questions: Sequence[Ques
         plot_calibration(questions, folder)
         caption = "Left: ROC. Right: precision and recall; the dotted line is the share of positives."
         pictures.append(Picture(title="All thresholds", path=folder / "roc.png", caption=caption))
-        caption = "On the dotted line, probabilities mean what they say. Below: how many samples have which."
+        caption = "On the dotted line, probabilities are perfectly calibrated. Below: how many samples have which."
         pictures.append(Picture(title="Calibration", path=folder / "calibration.png", caption=caption))
     if info.task == "classification":
         table = confusion(*scored.answers, classes=len(info.class_names))
         plot_confusion(table, info.class_names, folder, title=summary.what.replace(", ", "\n"))
-        caption = "Rows are true classes, columns what the model says."
+        caption = "Rows are true classes, columns predicted ones."
         pictures.append(Picture(title="Confusion", path=folder / "confusion.png", caption=caption))
     if summary.agreement:
         plot_agreement(_agreement_panels(summary, scored), folder)
-        caption = "Each dot a sample. Solid: bias; dashed: 95 % of the differences lie between; bands: 95 % intervals."
+        caption = (
+            "Each dot is a sample. Solid: bias; dashed: limits for 95 % of the differences; bands: 95 % intervals."
+        )
         pictures.append(Picture(title="Agreement (Bland-Altman)", path=folder / "agreement.png", caption=caption))
     return pictures
 

@@ -16,17 +16,17 @@ ADVICE_FILE, GRID_FILE = "advice.json", "advice.csv"
 _SOURCES = (
     "Sources: steps after De et al. (2022), batch size after Ponomareva et al. (2023) and Sander et al. (2023), "
     "learning rate after Panda et al. (2024), clipping norm after De et al. (2022); docs/advice.md says how. They are "
-    "a place to begin, not an optimum."
+    "a starting point, not an optimum."
 )
 _SECONDS = (
-    "Seconds are of the steps alone, measured here by a few steps on made-up samples, since no patient's data is looked"
-    " at; reading images, evaluation and compiling come on top."
+    "Seconds cover the steps alone, measured here with a few steps on made-up samples, since no patient's data is "
+    "looked at; reading images, evaluation and compilation come on top."
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class AdviceSummary:
-    """Advice and how it is told.
+    """Advice and how it is presented.
 
     Attributes:
         advice: what is suggested.
@@ -45,11 +45,11 @@ class AdviceSummary:
         return self.advice.to_json()
 
     def facts(self) -> dict[str, str]:
-        """What it rests on and what is suggested, for the terminal."""
+        """What the advice rests on and what it suggests, for the terminal."""
         advice, budget = self.advice, self.advice.advised.sizes.budget
         return {
             "from": f"N = {budget.train_size:,} ({advice.unit}), ε = {budget.epsilon:.4g}, δ = {budget.delta:g}, "
-            f"{advice.parameters:,} trained numbers",
+            f"{advice.parameters:,} trained parameters",
             "batch size": f"{advice.advised.sizes.batch_size:,}, q = {budget.sampling_rate:.3g}",
             "length": f"{budget.steps:,} steps, {advice.advised.sizes.epochs:,} epochs",
             "noise": f"σ = {budget.noise_multiplier:.4g}",
@@ -64,7 +64,7 @@ class AdviceSummary:
         return columns, [[*_cells(row), self._mark(row)] for row in self.advice.rows]
 
     def sentences(self) -> Sequence[str]:
-        """The verdict, and what to make of the numbers."""
+        """The verdict, and how to read the numbers."""
         return (*self.advice.verdict.sentences, _SECONDS, _SOURCES)
 
     def _mark(self, row: Row) -> str:
@@ -77,8 +77,8 @@ def run(config: Config, progress: Progress) -> AdviceSummary:
     """Advise on a private config; nothing is written yet.
 
     Args:
-        config: that is asked about; its batch size may be larger than the training set.
-        progress: tells the user.
+        config: the config to advise on; its batch size may be larger than the training set.
+        progress: reports to the user.
 
     Raises:
         InputError: the config is not private, or its budget cannot be met.

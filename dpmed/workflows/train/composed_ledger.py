@@ -1,8 +1,8 @@
 """What several runs on the same patients spend together: `privacy.json` of the folder that holds them.
 
-Whoever sees all of them, or the best one chosen among them, learns no more than their composed ε allows. It is computed
-from the ledgers in the folder, so that runs of earlier calls count too. A run that has not finished counts with all
-its planned draws, whatever it has made of them: at no time does the folder's ledger claim less than was spent.
+Anyone who sees all of them, or the best one chosen among them, learns no more than their composed ε allows. It is
+computed from the ledgers in the folder, so runs of earlier calls count too. An unfinished run counts with all its
+planned draws, however many of them it has made: the folder's ledger never claims less than was spent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,9 +33,9 @@ class Spending:
     """What one run spends, by its own ledger.
 
     Attributes:
-        name: its folder, relative to the folder that holds all.
+        name: its folder, relative to the folder that holds all runs.
         ledger: the content of its privacy.json.
-        steps: draws that are counted.
+        steps: the draws that are counted.
     """
 
     name: str
@@ -44,12 +44,12 @@ class Spending:
 
     @property
     def is_private(self) -> bool:
-        """Whether ε bounds anything of it."""
+        """Whether ε bounds what it reveals."""
         return self.ledger["private"] is True
 
     @property
     def mechanism(self) -> SampledGaussian:
-        """Its steps."""
+        """Its steps as a mechanism."""
         return SampledGaussian(
             noise_multiplier=self.ledger["noise_multiplier"],
             sampling_rate=self.ledger["sampling_rate"],
@@ -57,7 +57,7 @@ class Spending:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """A line of `runs`."""
+        """An entry of `runs`."""
         names = ("private", "status", "epsilon", "delta", "noise_multiplier", "sampling_rate", "train_size")
         return {"folder": self.name, **{name: self.ledger.get(name) for name in names}, "steps_counted": self.steps}
 
@@ -82,11 +82,11 @@ class ComposedLedger:
 
     @property
     def epsilon(self) -> float | None:
-        """The ε that the accountant means."""
+        """ε by the accountant."""
         return self.epsilon_pld if self.accountant == "pld" else self.epsilon_rdp
 
     def to_json(self) -> dict[str, Any]:
-        """The ledger as JSON's types."""
+        """The ledger as JSON types."""
         private = [run for run in self.runs if run.is_private]
         exposed = [run.name for run in self.runs if not run.is_private]
         outside = [
@@ -156,10 +156,10 @@ def compose(spendings: Iterable[Spending]) -> ComposedLedger:
 
 
 def read_spendings(folder: Path) -> dict[str, Spending]:
-    """What all runs in a folder spend, by the name of their own folders.
+    """What each run in a folder spends, by the name of its own folder.
 
     Raises:
-        InputError: a ledger is damaged, so that nobody knows what was spent.
+        InputError: a ledger is damaged, so what was spent is unknown.
     """
     found = {}
     for path in sorted(path for place in _PLACES for path in folder.glob(place)):
@@ -169,31 +169,31 @@ def read_spendings(folder: Path) -> dict[str, Spending]:
 
 
 def spending(name: str, ledger: Any, *, where: str) -> Spending:
-    """What a run spends by its ledger: the draws made by a finished one, all that are planned by any other.
+    """What a run spends by its ledger: the draws that a finished run made, all planned draws of any other.
 
     Args:
-        name: of the run.
+        name: the name of the run.
         ledger: the content of its privacy.json.
-        where: for the message.
+        where: the place that an error message names.
 
     Raises:
-        InputError: the ledger does not say.
+        InputError: the ledger does not state it.
     """
     try:
         _check(ledger)
     except (KeyError, TypeError, ValueError) as error:
-        remedy = "Put it back as it was: without it nobody knows what the run has spent."
+        remedy = "Restore it: without it, what the run has spent is unknown."
         raise InputError(f"is not the ledger of a run ({error})", where=where, remedy=remedy) from error
     made, planned = ledger["steps"], ledger["steps_planned"]
     return Spending(name=name, ledger=ledger, steps=made if ledger["status"] == "finished" else max(made, planned))
 
 
 def name_siblings(folder: Path, names: Iterable[str]) -> None:
-    """Name in the ledger of each run in a folder all others.
+    """Name, in the ledger of each run in a folder, all other runs.
 
     Args:
-        folder: that holds them.
-        names: of runs that are still to be made.
+        folder: the folder that holds them.
+        names: the names of runs still to be made.
 
     Raises:
         InputError: a ledger is damaged.
@@ -208,10 +208,10 @@ def name_siblings(folder: Path, names: Iterable[str]) -> None:
 
 
 def require_outermost(folder: Path) -> None:
-    """Refuse to add runs to a part of a sweep, whose ledger would not count them.
+    """Refuse to add runs to a part of a sweep, since the sweep's ledger would not count them.
 
     Raises:
-        InputError: the folder above holds the ledger of several runs, some of them in this one, or of a selection.
+        InputError: the parent folder holds the ledger of a selection, or of several runs, some of them in this folder.
     """
     above = folder.parent / LEDGER_FILE
     content = read_json(above) if above.is_file() else {}
@@ -222,7 +222,7 @@ def require_outermost(folder: Path) -> None:
         )
     if any(str(run.get("folder", "")).startswith(f"{folder.name}/") for run in runs if isinstance(run, dict)):
         raise InputError(
-            "is part of a sweep, whose ledger would not count further runs in here",
+            "is part of a sweep, whose ledger would not count further runs in this folder",
             where=str(folder),
             remedy=f"Add runs to {folder.parent}, or use another folder.",
         )
@@ -236,13 +236,13 @@ def _source(private: Sequence[Spending]) -> str | None:
 
 def _check(ledger: Any) -> None:
     if type(ledger["private"]) is not bool or not isinstance(ledger["status"], str):
-        raise TypeError("private and status are no flag and no word")
+        raise TypeError("private is not a flag, or status is not text")
     if not all(type(ledger[name]) is int and ledger[name] >= 0 for name in ("steps", "steps_planned")):
-        raise TypeError("steps are no counts")
+        raise TypeError("steps are not counts")
     if not all(isinstance(ledger[name], list) for name in ("notes", "outside_accounting")):
-        raise TypeError("notes are no list")
+        raise TypeError("notes are not a list")
     if not isinstance(ledger["unit_of_privacy"], str):
-        raise TypeError("the unit is no word")
+        raise TypeError("the unit is not text")
     if ledger["private"]:
         if not 0 < ledger["delta"] < 1 or ledger["accountant"] not in ("pld", "rdp"):
             raise ValueError("delta or accountant is out of range")
@@ -250,4 +250,4 @@ def _check(ledger: Any) -> None:
             noise_multiplier=ledger["noise_multiplier"], sampling_rate=ledger["sampling_rate"], steps=ledger["steps"]
         )
         if not isinstance(ledger["noise_source"], str):
-            raise TypeError("the source of the noise is no word")
+            raise TypeError("the source of the noise is not text")

@@ -1,4 +1,4 @@
-"""How many draws of noise a run has begun, established when it is resumed: never fewer than were made."""
+"""How many draws of noise a run has begun, determined when it resumes: never fewer than were made."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +20,8 @@ class CountedDraws:
     """The draws of a run that starts or resumes.
 
     Attributes:
-        journal: whose count covers every draw that was made.
-        notes: for the ledger, where the count is not the journal's own.
+        journal: the journal, whose count covers every draw that was made.
+        notes: for the ledger, if the count is not the journal's own.
     """
 
     journal: DrawJournal
@@ -40,8 +40,8 @@ def count_draws(folder: Path, *, saved: int | None, planned: int, progress: Prog
     Args:
         folder: the run folder.
         saved: draws of the newest checkpoint; None without one.
-        planned: draws that the budget was made for; no run makes more.
-        progress: is told of a journal that cannot be trusted.
+        planned: draws that the budget was computed for; no run makes more.
+        progress: reports a journal that cannot be trusted.
 
     Raises:
         InputError: the journal is missing or damaged, and the ledger does not say how many draws were made.
@@ -59,7 +59,7 @@ def count_draws(folder: Path, *, saved: int | None, planned: int, progress: Prog
             raise InputError(
                 f"{damage}, and {ledger.name} does not say how many steps were made: what was spent is unknown",
                 where=str(path),
-                remedy="Put back one of the two files, or start a new run.",
+                remedy="Restore one of the two files, or start a new run.",
             )
         progress.say(f"{path}: {damage}. Steps are counted from {ledger.name}: more than were made.")
     # The ledger of an interrupted run covers all draws up to its next checkpoint.

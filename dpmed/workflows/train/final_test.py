@@ -1,8 +1,8 @@
 """The final test of a run: metrics with intervals, and the tables and picture behind them.
 
 Besides `summary.json`: for classification `classes.csv` and `confusion.csv` with its picture; for several labels
-`labels.csv` and for regression `targets.csv`, a row each; for segmentation and reconstruction `test_samples.csv`, a row
-per scan or image; `breakdown.csv` with 95 % intervals where a column was asked for.
+`labels.csv` and for regression `targets.csv`, with a row for each; for segmentation and reconstruction
+`test_samples.csv`, with a row per scan or image; `breakdown.csv` with 95 % intervals if a column was asked for.
 """
 
 from pathlib import Path
@@ -23,11 +23,11 @@ from dpmed.training.evaluate import Predictions
 def write_test(
     plan: Plan, result: Predictions, folder: Path
 ) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
-    """Score the test split and write what is behind the scores.
+    """Score the test split, and write the details behind the scores.
 
     Args:
-        plan: of the run.
-        result: of `plan.split.test`, in its order.
+        plan: the plan of the run.
+        result: the predictions for `plan.split.test`, in its order.
         folder: the run folder.
 
     Returns:
@@ -93,7 +93,7 @@ def _write_samples(
     table = by_sample((), result.predictions, result.targets, **common)
     rows: list[dict[str, Any]] = [
         {"sample": int(number), "loss": float(result.losses[place])}
-        # A class that is in neither mask has no Dice: the cell stays empty.
+        # A class that is in neither mask has no Dice, so its cell stays empty.
         | {name: float(column[place]) if np.isfinite(column[place]) else None for name, column in table.items()}
         for place, number in enumerate(numbers)
     ]

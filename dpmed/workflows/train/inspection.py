@@ -14,12 +14,12 @@ _SHOWN = 32
 def run(dataset: Dataset, split: Split, *, seed: int, folder: Path | None) -> Description:
     """Describe a data set, and write a contact sheet of random training samples.
 
-    The sheet shows patients' images: like the data themselves, it stays within your institution.
+    The sheet shows patients' images: like the data themselves, it must stay within your institution.
 
     Args:
-        dataset: to describe.
-        split: of it.
-        seed: chooses the samples that are looked at.
+        dataset: the data set to describe.
+        split: its split.
+        seed: chooses the samples that are inspected.
         folder: where to write `contact_sheet.png`; None writes nothing.
 
     Raises:

@@ -1,4 +1,4 @@
-"""One training among several in a folder: entered with the others, begun or gone on with, and never made twice."""
+"""One of several trainings in a folder: enrolled with the others, begun or resumed, and never made twice."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from dpmed.workflows.train.run_folder import CHECKPOINTS
 
 
 def with_training(config: Config, **changes: Any) -> Config:
-    """The config with other keys of its `training` table."""
+    """The config with some keys of its `training` table replaced."""
     return config.model_copy(update={"training": config.training.model_copy(update=changes)})
 
 
@@ -26,14 +26,14 @@ def is_finished(path: Path) -> bool:
 
 
 def enrol_missing(runs: Sequence[tuple[Config, Path]], progress: Progress) -> None:
-    """Enter those that are not finished into their cohort file: all fit into its limit, or none is made.
+    """Enter unfinished runs into their cohort file: either all stay within its limit, or none is made.
 
     Args:
         runs: each with its folder.
-        progress: tells the user.
+        progress: reports to the user.
 
     Raises:
-        InputError: a unit would pass the limit, or the file is of another unit of privacy.
+        InputError: a unit would exceed the limit, or the file has another unit of privacy.
     """
     entering = [
         (config, path)
@@ -44,17 +44,17 @@ def enrol_missing(runs: Sequence[tuple[Config, Path]], progress: Progress) -> No
 
 
 def finish(config: Config, path: Path, progress: Progress, *, prepare: Callable[[Plan], Plan]) -> None:
-    """Make one training, go on with it where it broke off, or leave it where it is finished.
+    """Make one training: begin it, resume it, or leave it as it is if finished.
 
     Args:
-        config: of the run.
+        config: the config of the run.
         path: its folder.
-        progress: tells the user.
-        prepare: called with the plan before anything of the run is made; gives the plan that is carried out.
+        progress: reports to the user.
+        prepare: called with the plan before the run writes anything; returns the plan to carry out.
 
     Raises:
         InputError: the folder holds a run with another config.
-        RunError: as a single run.
+        RunError: as for a single run.
     """
     begun = is_run(path)
     if begun and read_config(path) != config:

@@ -1,7 +1,7 @@
-"""The user's code that a run began with, and that a resume goes on with the same.
+"""The user's code that a run began with, and that a resume must use unchanged.
 
-A checkpoint's weights, the split and the ledger's words are those of one source; half a training with another would be
-neither, and the ledger would name code that did not run.
+A checkpoint's weights, the split and the ledger's text belong to one version of the code. If another finished the
+training, the result would belong to neither, and the ledger would name code that did not run.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ CODE_FILE = "code.json"
 
 
 def digests_of_code(config: Config) -> dict[str, dict[str, str]]:
-    """For each key that names a factory its name and the SHA-256 of its module's source file.
+    """For each key that names a factory, its name and the SHA-256 of its module's source file.
 
     Raises:
-        InputError: a factory is not there any more.
+        InputError: a factory no longer exists.
     """
     found = {}
     for key, table in (("data", config.data), ("model", config.model), ("loss", config.loss)):
@@ -29,14 +29,14 @@ def digests_of_code(config: Config) -> dict[str, dict[str, str]]:
 
 
 def write_code(folder: Path, config: Config) -> None:
-    """Write what code the run begins with; nothing for configs that name none."""
+    """Record the code that the run begins with; nothing for configs that name none."""
     found = digests_of_code(config)
     if found:
         write_json(folder / CODE_FILE, found)
 
 
 def check_code(folder: Path, config: Config) -> None:
-    """Compare the code with that of the run's beginning.
+    """Compare the code with what the run began with.
 
     Raises:
         InputError: a source has changed since.
@@ -49,7 +49,7 @@ def check_code(folder: Path, config: Config) -> None:
         if not isinstance(before, dict) or before.get(key) != now:
             raise InputError(
                 f"the source of {now['name']} has changed since the run in {folder} began (SHA-256 {now['sha256']} "
-                f"is not what {CODE_FILE} names): the rest of the training would be of another network, loss or data",
+                f"is not what {CODE_FILE} names): the rest of the training would use another network, loss or data set",
                 where=key,
                 remedy="Restore the module as it was, or start a new run.",
             )

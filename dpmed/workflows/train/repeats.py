@@ -1,7 +1,7 @@
-"""One config several times: over seeds, over ε with a run without privacy beside them, or both.
+"""One config run several times: over seeds, over ε plus a run without privacy, or both.
 
-Runs that are missing are made, runs that broke off are resumed, finished ones are kept. Before a run begins, the
-folder's ledger counts it with all its planned steps, so that it never claims less than was spent.
+Missing runs are made, interrupted ones are resumed, finished ones are kept. Before a run begins, the folder's ledger
+counts it with all its planned steps, so the ledger never claims less than was spent.
 """
 
 import math
@@ -44,9 +44,9 @@ class Repeat:
 
     Attributes:
         level: the folder of its ε below the common folder; empty where ε is not varied.
-        epsilon: that was asked for; None where it is not varied, and without privacy.
-        seed: of the run.
-        config: of the run.
+        epsilon: the ε that was asked for; None where it is not varied, and without privacy.
+        seed: the seed of the run.
+        config: the config of the run.
     """
 
     level: str
@@ -62,11 +62,11 @@ class Repeat:
 
 @dataclass(frozen=True, kw_only=True)
 class Level:
-    """What the runs of one ε reached over their seeds.
+    """The results of the runs at one ε, over their seeds.
 
     Attributes:
-        folder: holds `seed=10` and so on, `seeds.csv`, `seeds.json` and the figure.
-        epsilon: that was asked for; None where it was not varied, and without privacy.
+        folder: the folder that holds `seed=10` and so on, `seeds.csv`, `seeds.json` and the figure.
+        epsilon: the ε that was asked for; None where it was not varied, and without privacy.
         tests: test metrics of each seed.
         largest_spent: the largest ε that any one of the runs spent; None without privacy.
     """
@@ -82,20 +82,20 @@ class Level:
         return NON_PRIVATE if self.epsilon is None else f"{self.epsilon:g}"
 
     def columns(self) -> dict[str, list[float]]:
-        """For each metric its value in every run; a metric that is not defined in each of them is left out."""
+        """For each metric, its value in every run; a metric that is undefined in any of them is left out."""
         first, *others = self.tests.values()
         names = [name for name in first if all(name in test for test in others)]
         return {name: [test[name] for test in self.tests.values()] for name in names}
 
     def spread(self) -> dict[str, tuple[float, float]]:
-        """Mean and standard deviation (of the sample) of each metric; the latter NaN for a single seed."""
+        """Mean and sample standard deviation of each metric; the latter is NaN for a single seed."""
         return {
             name: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else math.nan)
             for name, values in self.columns().items()
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The level as JSON's types."""
+        """The level as JSON types."""
         spread = {name: {"mean": mean, "std": std} for name, (mean, std) in self.spread().items()}
         tests = {str(seed): dict(test) for seed, test in self.tests.items()}
         return {"folder": str(self.folder), "epsilon_per_run": self.largest_spent, "test": spread, "seeds": tests}
@@ -103,11 +103,11 @@ class Level:
 
 @dataclass(frozen=True, kw_only=True)
 class RepeatsSummary:
-    """What all runs reached and what they cost together.
+    """The results of all runs and what they cost together.
 
     Attributes:
-        folder: holds them.
-        levels: from the smallest ε on, the one without privacy last; a single one where ε is not varied.
+        folder: the folder that holds them.
+        levels: in the order of ε, the one without privacy last; a single one where ε is not varied.
         is_sweep: whether ε is varied.
         metric: the main metric.
         composed: what all runs in the folder spend together.
@@ -160,7 +160,7 @@ class RepeatsSummary:
 
 
 def holds_repeats(folder: Path) -> bool:
-    """Whether several runs were begun in a folder, so that more may be added; an empty folder holds none."""
+    """Whether several runs were begun in a folder, so more may be added; an empty folder holds none."""
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
     begun = [name for name in names if name.startswith((SEED_FOLDER, LEVEL_FOLDER)) or name == NON_PRIVATE]
     return bool(begun) or names == {LOCK_FILE}
@@ -170,9 +170,9 @@ def repeats_of(config: Config, *, seeds: Sequence[int] = (), epsilons: Sequence[
     """The runs of one config over seeds and ε, level by level.
 
     Args:
-        config: whose seed and ε are replaced.
-        seeds: of every level; none for the config's own.
-        epsilons: each a level, followed by one without privacy; none to leave the config's privacy as it is.
+        config: the config, whose seed and ε are replaced.
+        seeds: for every level; empty for the config's own.
+        epsilons: one level each, followed by one without privacy; empty to leave the config's privacy unchanged.
 
     Raises:
         InputError: ε is to be varied, but the config has no privacy, or no fixed number of epochs to compare at.
@@ -187,16 +187,16 @@ def repeats_of(config: Config, *, seeds: Sequence[int] = (), epsilons: Sequence[
 
 
 def run(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> RepeatsSummary:
-    """Make what is missing of several runs, and sum them up.
+    """Make the missing ones of several runs, and summarise all of them.
 
     Args:
-        repeats: of one config, as `repeats_of` gives them.
-        folder: that holds them, and perhaps runs of earlier calls.
-        progress: tells the user.
+        repeats: of one config, as returned by `repeats_of`.
+        folder: the folder that holds them, and perhaps runs of earlier calls.
+        progress: reports to the user.
 
     Raises:
         InputError: a run in the folder has another config or a damaged ledger.
-        RunError: as a single run.
+        RunError: as for a single run.
     """
     require_outermost(folder)
     names = [repeat.name for repeat in repeats]
@@ -217,7 +217,7 @@ def _levels(config: Config, epsilons: Sequence[float]) -> list[tuple[str, float 
     privacy = config.privacy
     if privacy is None or config.training.epochs is None or privacy.max_reconstruction_risk is not None:
         remedy = "Use a config that sets privacy.epsilon and training.epochs."
-        raise InputError("a sweep over ε needs a private config of a fixed length", where="epsilons", remedy=remedy)
+        raise InputError("a sweep over ε needs a private config with a fixed length", where="epsilons", remedy=remedy)
     levels: list[tuple[str, float | None, Config]] = []
     for epsilon in sorted(epsilons):
         table = privacy.model_copy(update={"epsilon": epsilon, "noise_multiplier": None})
@@ -237,7 +237,7 @@ def _counted(plan: Plan, repeat: Repeat, folder: Path, names: Sequence[str]) -> 
 
 
 def _write_composed(folder: Path, begun: tuple[str, Plan] | None = None) -> ComposedLedger:
-    """The folder's ledger, with a run that is about to begin."""
+    """Write the folder's ledger, including a run that is about to begin."""
     spendings = read_spendings(folder)
     if begun is not None:
         name, plan = begun

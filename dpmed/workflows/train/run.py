@@ -33,12 +33,12 @@ def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = 
 
     Args:
         plan: what to train.
-        folder: where to write; made by the caller.
-        progress: tells the user.
-        processes: that train together.
+        folder: where to write; created by the caller.
+        progress: reports to the user.
+        processes: those that train together.
 
     Returns:
-        What the run reached; None in all processes but the first, which alone writes.
+        What the run reached; None in all processes except the first, which alone writes.
 
     Raises:
         RunError: the user stopped the run, or the disk is full; the message says how to resume.
@@ -46,16 +46,16 @@ def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = 
     check_trackers(plan.config.training.track)
     with processes.together():
         if processes.is_first:
-            # Before anything that a resume would find: a run that is refused leaves nothing to resume.
+            # Before anything that a resume would find, so a run that is refused leaves nothing to resume.
             enrol([(plan, folder / CHECKPOINTS)])
             create_run_folder(folder, plan)
     return _train(plan, folder, progress, processes)
 
 
 def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes = ALONE) -> TrainSummary | None:
-    """Resume a run from its last checkpoint, or from its start when it has none; see `run`.
+    """Resume a run from its last checkpoint, or from its start if it has none; see `run`.
 
-    The numbers of devices and of processes may differ from those before.
+    The numbers of devices and processes may differ from before.
 
     Raises:
         InputError: a checkpoint is damaged or belongs to another config, or the data set or the user's own code has
@@ -75,7 +75,7 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
 
 
 def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:
-    """The plan with what was found in the data and what a step needs; writes `plan.json` and `contact_sheet.png`.
+    """The plan, with what the data contain and a step needs; writes `plan.json` and `contact_sheet.png`.
 
     Raises:
         InputError: a sample cannot be read.
@@ -131,7 +131,7 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
 
 @contextmanager
 def _locked(path: Path, processes: Processes) -> Iterator[None]:
-    """The run folder locked against other runs, by the process that writes."""
+    """The run folder, locked against other runs by the process that writes."""
     with ExitStack() as lock:
         with processes.together():
             if processes.is_first:
@@ -146,7 +146,7 @@ def _fingerprint(plan: Plan) -> str:
 
 @contextmanager
 def _stop_politely() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM are noted, and looked at after every step; a second Ctrl-C stops at once."""
+    """Ctrl-C and SIGTERM are noted, and checked after every step; a second Ctrl-C stops at once."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop.is_set

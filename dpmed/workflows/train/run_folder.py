@@ -2,8 +2,8 @@
 
 The order is what makes a crash harmless. A draw is on record before it is made. The ledger reaches the disk before
 anything that it covers, and always covers all draws up to the next checkpoint: whatever a crash leaves behind, the
-ledger beside it claims no less than was spent. `config.toml` comes last of what a resume needs, so that a folder with
-a config can always be resumed; `summary.json` comes last of all, so that a folder with a summary is finished.
+ledger beside it claims no less than was spent. Of what a resume needs, `config.toml` comes last, so a folder with a
+config can always be resumed; `summary.json` comes last of all, so a folder with a summary is finished.
 """
 
 import hashlib
@@ -47,21 +47,21 @@ SPLIT_TABLE = "split.csv"
 INTERNAL_FILE = "internal.json"
 CHECKPOINTS = "checkpoints"
 METHOD = "bookkeeping"
-_KEEP_INSIDE = "Exact numbers of private data, which ε does not cover: this file stays within your institution."
+_KEEP_INSIDE = "Exact numbers from private data, not covered by ε: this file must stay within your institution."
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunFolder:
-    """A run's folder while the run is under way. Of several processes the first alone writes.
+    """A run's folder during the run. Of several processes only the first writes.
 
     Attributes:
         path: the folder.
-        plan: of the run.
-        config_digest: SHA-256 of config.toml, by which checkpoints know their run.
-        checkpoint: from which the run resumes; None where it starts afresh.
+        plan: the plan of the run.
+        config_digest: SHA-256 of config.toml, which ties checkpoints to their run.
+        checkpoint: the one from which the run resumes; None if it starts afresh.
         is_writer: whether this process writes.
-        journal: of draws; None where a lost draw reveals nothing new, since the seed repeats it.
-        tracker: is given the rows of metrics.csv too.
+        journal: the journal of draws; None where a lost draw reveals nothing new, since the seed repeats it.
+        tracker: receives the rows of metrics.csv too.
         notes: for the ledger, beyond the plan's.
     """
 
@@ -83,11 +83,11 @@ class RunFolder:
         """The run at its checkpoint, or before its first step.
 
         Raises:
-            InputError: the checkpoint is damaged, or of another config or version.
+            InputError: the checkpoint is damaged, or belongs to another config or version.
         """
         if self.checkpoint is None:
             return computation.begin(computation.fitting_microbatch())
-        # What shaped the rounding is the checkpoint's microbatch, whatever this machine would choose today.
+        # The checkpoint's microbatch determined the rounding, whatever this machine would choose today.
         fresh = computation.begin(read_position(self.checkpoint, config_digest=self.config_digest).microbatch)
         like = (fresh.state, fresh.ema, fresh.best)
         position, tree = load_checkpoint(self.checkpoint, like, config_digest=self.config_digest)
@@ -113,18 +113,18 @@ class RunFolder:
         )
 
     def open(self, run: RunState) -> None:
-        """Before the first draw: what only insiders may know, and the ledger up to the first checkpoint."""
+        """Write, before the first draw, what only insiders may know, and the ledger up to the first checkpoint."""
         if self.is_writer:
             write_json(self.path / INTERNAL_FILE, {"keep": _KEEP_INSIDE, "units": self.plan.units.to_json()})
         self._write_ledger_ahead(run)
 
     def before_draw(self, draws: int) -> None:
-        """Put on record that `draws` draws have been begun."""
+        """Record that `draws` draws have been begun."""
         if self.journal is not None:
             self.journal.begin(draws)
 
     def save(self, run: RunState) -> None:
-        """Ledger, then metrics, then the checkpoint."""
+        """Write the ledger, then the metrics, then the checkpoint."""
         self._write_ledger_ahead(run)
         self._write_rows(run.rows)
         position = Position(
@@ -143,23 +143,23 @@ class RunFolder:
             save_checkpoint(self.path / CHECKPOINTS, position, (run.state, run.ema, run.best))
 
     def settle(self, outcome: Outcome) -> None:
-        """After the last draw: the ledger of exactly what was spent."""
+        """Write, after the last draw, the ledger of exactly what was spent."""
         self._write_ledger(outcome.run.draws, "running" if outcome.finished else "stopped")
 
     def finish(self, run: RunState, predictions: Predictions, model: tuple[PyTree, PyTree]) -> TrainSummary:
-        """Score the test, then write scores, ledger, model, metrics, curves and summary.
+        """Score the test split, then write scores, ledger, model, metrics, curves and summary.
 
         Args:
-            run: at its end.
-            predictions: of the test split.
-            model: with its final weights, and its running statistics.
+            run: the run at its end.
+            predictions: for the test split.
+            model: the model with its final weights, and its running statistics.
         """
-        # Here, at a run's end: matplotlib takes longer to import than a small network to take its first step.
+        # Imported at a run's end, since importing matplotlib takes longer than the first step of a small network.
         from dpmed.figures.curves import plot_curves
 
         plan = self.plan
         scores, intervals = write_test(plan, predictions, self.path)
-        # On the disk before the model that it covers, and again once it can be bound to the model's bytes.
+        # On disk before the model that it covers, and again once it can be bound to the model's bytes.
         self._write_ledger(run.draws, "finished")
         write_description(self.path, plan.config, plan.dataset)
         save_weights(self.path / EQX_FILE, model)
@@ -219,7 +219,7 @@ def create_run_folder(path: Path, plan: Plan) -> None:
 
 
 def _split_rows(plan: Plan) -> Iterator[dict[str, Any]]:
-    """For who asks whether a patient took part: each sample's part, unit and name."""
+    """Each sample's part, unit and name, to answer whether a patient took part."""
     names, groups = names_of(plan.dataset), plan.dataset.groups
     for part, numbers in plan.split.parts().items():
         for number in numbers.tolist():
@@ -228,7 +228,7 @@ def _split_rows(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def check_split(path: Path, plan: Plan) -> None:
-    """Compare the split of a run that resumes with the one that it began with.
+    """Compare the split of a resumed run with the one that it began with.
 
     Raises:
         InputError: they differ.
@@ -242,7 +242,7 @@ def check_split(path: Path, plan: Plan) -> None:
 
 
 def siblings_of(path: Path) -> tuple[str, ...]:
-    """The siblings that the ledger of a run names; none without a ledger that can be read."""
+    """The siblings that the ledger of a run names; none if the ledger cannot be read."""
     try:
         content = read_json(path / LEDGER_FILE)
     except InputError:
@@ -257,12 +257,12 @@ def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Pr
 
     Args:
         path: a folder that `create_run_folder` has written.
-        plan: of the run.
-        progress: is told of a journal that cannot be trusted.
-        processes: that train together; all call this together.
+        plan: the plan of the run.
+        progress: reports a journal that cannot be trusted.
+        processes: those that train together; all call this together.
 
     Raises:
-        InputError: a checkpoint is damaged or of another config, or what was spent is not known.
+        InputError: a checkpoint is damaged or belongs to another config, or what was spent is unknown.
     """
     config = path / CONFIG_FILE
     digest = processes.first(hashlib.sha256(config.read_bytes()).hexdigest() if processes.is_first else None)

@@ -1,12 +1,13 @@
 """The best of about N trainings: `dpmed train CONFIG --select N`, and of N settings, `--tune N`.
 
-The number of trials is drawn before the first one and kept, so that a resume never draws again: who draws until the
-number pleases spends more than is stated. Each trial draws a seed of its own for weights and augmentation; the split is
-the same in all. What ε protects, the training set, enters a trial's score by its model alone: the score is computed of
-the validation split, of which ε says nothing, and so the ledger says.
+The number of trials is drawn before the first one and kept, so a resume never draws again: drawing until the number
+pleases would spend more than is stated. Each trial draws its own seed for weights and augmentation; the split is the
+same in all. What ε protects, the training set, enters a trial's score only through its model: the score is computed on
+the validation split, about which ε says nothing, as the ledger states.
 
-Where settings are tuned, their list follows from public facts and is on the disk before any trial; each trial draws its
-setting uniformly and independently, from the operating system. Where composition costs less, each is tried once.
+Where settings are tuned, their list follows from public facts and is on disk before any trial; each trial draws its
+setting uniformly and independently, from the operating system's entropy. Where composition costs less, each is tried
+once.
 """
 
 import csv
@@ -43,27 +44,27 @@ SELECTION_FILE, TRIALS_FILE, TRIAL_FOLDER = "selection.json", "trials.csv", "tri
 _LARGEST_SEED = 2**32
 _MOST_TRIALS = 1 << 20
 CHOSEN_BY_VALIDATION = (
-    "Validation scores, computed exactly, chose the best of several trials; ε says nothing of validation samples."
+    "Validation scores, computed exactly, chose the best of several trials; ε says nothing about validation samples."
 )
-_KEEP = "How many trials there were, and all but the best of them, must stay secret: ε holds for the best one alone."
-_INSIDE = f"{_KEEP} This file stays within your institution."
+_KEEP = "The number of trials, and all trials but the best, must stay secret: ε holds for the best one alone."
+_INSIDE = f"{_KEEP} This file must stay within your institution."
 
 
 @dataclass(frozen=True, kw_only=True)
 class SelectionSummary:
-    """What a selection reached and cost.
+    """The results of a selection and its cost.
 
     Attributes:
-        folder: holds the trials.
-        best: folder of the best one.
-        metric: by which it was chosen, on the validation split.
+        folder: the folder that holds the trials.
+        best: the folder of the best one.
+        metric: the metric that chose it, on the validation split.
         mean: N.
-        scores: of all trials by the names of their folders; None where the metric is not defined.
-        cost: of giving out the best, by both ways.
-        epsilon_all: of all trials together, for who sees all of them.
+        scores: of all trials, by the names of their folders; None where the metric is undefined.
+        cost: the cost of releasing the best, computed both ways.
+        epsilon_all: ε of all trials together, for anyone who sees all of them.
         delta: δ.
-        test: metrics of the best.
-        settings: of all trials by the names of their folders, where settings are tuned; else empty.
+        test: test metrics of the best.
+        settings: of all trials, by the names of their folders, if settings are tuned; otherwise empty.
         overrides: `KEY=VALUE` of the best one's setting.
     """
 
@@ -80,7 +81,7 @@ class SelectionSummary:
     overrides: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `selection.json`, but for what was drawn."""
+        """The content of `selection.json`, except what was drawn."""
         return {
             "folder": str(self.folder),
             "best": str(self.best),
@@ -110,9 +111,9 @@ class SelectionSummary:
         return ["trial", *tuned, f"validation {self.metric}", ""], rows
 
     def words(self) -> str:
-        """What may be given out, and what it costs."""
+        """What may be released, and what it costs."""
         other = "cannot be computed" if self.cost.by_selection is None else f"{self.cost.by_selection:.4g}"
-        verdict = _KEEP if self.cost.is_random else f"So {self.mean} trials were made, all of which ε covers."
+        verdict = _KEEP if self.cost.is_random else f"So {self.mean} trials were made, and ε covers all of them."
         tuned = "Settings were tried on the training data itself, which costs ε. " if self.settings else ""
         return (
             f"{tuned}The best costs ε = {self.cost.epsilon:.4g} at δ = {self.delta:g}: by a random number of trials "
@@ -129,7 +130,7 @@ class _Trial:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Candidates:
-    """What trials may be: one and the same config, or one for each setting; fixed before anything is drawn."""
+    """What trials are drawn from: a single config, or one per setting; fixed before anything is drawn."""
 
     base: Config
     configs: tuple[Config, ...]
@@ -139,13 +140,13 @@ class _Candidates:
     delta: float
 
     def mechanisms(self, *, extra_steps: int = 0) -> Mechanisms:
-        """All steps of N trainings, of which selection draws."""
+        """All steps of N trainings, among which selection draws."""
         planned = [planned_mechanism(plan) for plan in self.plans]
         longer = tuple(replace(one, steps=one.steps + extra_steps) for one in planned)
         return longer if self.settings else longer * self.mean
 
     def cost(self, *, extra_steps: int = 0) -> SelectionCost:
-        """Of the best."""
+        """The cost of releasing the best."""
         return tuning_cost(self.mechanisms(extra_steps=extra_steps), delta=self.delta)
 
 
@@ -157,18 +158,18 @@ def holds_selection(folder: Path) -> bool:
 def run(
     config: Config, folder: Path, progress: Progress, *, mean: int, settings: Sequence[Setting] = ()
 ) -> SelectionSummary:
-    """Draw the number of trials if that has not been done, make those that are missing, and choose the best.
+    """Draw the number of trials unless it has been drawn, make the missing ones, and choose the best.
 
     Args:
-        config: of each trial but for the seed.
-        folder: empty, or of the same selection.
-        progress: tells the user.
+        config: the config of each trial, except for the seed.
+        folder: an empty one, or that of the same selection.
+        progress: reports to the user.
         mean: N >= 2, the mean number of trials.
-        settings: N of them to choose among, made from public facts alone; none to vary nothing but the seed.
+        settings: N settings to choose among, made from public facts alone; empty to vary only the seed.
 
     Raises:
         InputError: the config is not private, its noise comes from a seed, or the folder holds another selection.
-        RunError: as a single run.
+        RunError: as for a single run.
     """
     candidates = _candidates(_settled(config), progress, mean=mean, settings=settings)
     with exclusive_lock(folder / LOCK_FILE):
@@ -210,7 +211,7 @@ def _candidates(config: Config, progress: Progress, *, mean: int, settings: Sequ
 
 
 def _settled(config: Config) -> Config:
-    """The same split in all trials: a sample that one trains on must never judge another."""
+    """The config with the same split in all trials: a sample that one trains on must never judge another."""
     if config.data.split_seed is None:
         data = config.data.model_copy(update={"split_seed": config.training.seed})
         config = config.model_copy(update={"data": data})
@@ -218,7 +219,7 @@ def _settled(config: Config) -> Config:
 
 
 def _drawn(candidates: _Candidates, folder: Path) -> dict[str, Any]:
-    """How many trials, their seeds and settings: what the folder holds, or drawn now and on the disk before any."""
+    """The number of trials, their seeds and settings: from the folder, or drawn now and on disk before any trial."""
     is_random, count = candidates.cost().is_random, len(candidates.configs)
     text = "\n".join(map(config_to_toml, candidates.configs))
     identity = {
@@ -231,7 +232,7 @@ def _drawn(candidates: _Candidates, folder: Path) -> dict[str, Any]:
     if path.is_file():
         content = read_json(path)
         if isinstance(content, dict) and isinstance(content.get("seeds"), list):
-            # As versions wrote it that tuned no settings.
+            # As written by versions that tuned no settings.
             content = {"settings": [], "candidates": [0] * len(content["seeds"]), **content}
         if not isinstance(content, dict) or {name: content.get(name) for name in identity} != identity:
             problem = "holds a selection of another config, or with another mean number of trials"
@@ -242,7 +243,7 @@ def _drawn(candidates: _Candidates, folder: Path) -> dict[str, Any]:
         return {**identity, **kept, "stays_inside": _INSIDE}
     system = random.SystemRandom()
     trials = draw_trials(candidates.mean) if is_random else candidates.mean
-    # Uniform and independent where their number is random, which the theorem asks for; else each once.
+    # Uniform and independent where their number is random, as the theorem requires; otherwise each once.
     chosen = [system.randrange(count) if is_random else number % count for number in range(trials)]
     seeds = [system.randrange(_LARGEST_SEED) for _ in range(trials)]
     drawn = {**identity, "seeds": seeds, "candidates": chosen, "stays_inside": _INSIDE}
@@ -264,10 +265,10 @@ def _is_below(end: int, value: object) -> bool:
 
 
 def _as_trial(plan: Plan) -> Plan:
-    """The plan whose ledger says what giving out the best of several costs, and how it was chosen."""
+    """The plan, whose ledger then says where the cost of releasing the best is stated, and how it was chosen."""
     note = (
-        "This model is one of the trials of a selection. Who gives out the best of them spends the ε in privacy.json "
-        f"of the folder that holds them, and not the ε that stands here. {_KEEP}"
+        "This model is one of the trials of a selection. Releasing the best of them spends the ε in privacy.json of "
+        f"the folder that holds them, not the ε stated here. {_KEEP}"
     )
     facts = replace(plan.facts, notes=(*plan.facts.notes, note), outside=(*plan.facts.outside, CHOSEN_BY_VALIDATION))
     return replace(plan, facts=facts)
@@ -279,7 +280,7 @@ def _spendings(folder: Path, trial: _Trial) -> list[Spending]:
 
 
 def _cost(folder: Path, candidates: _Candidates, trials: Sequence[_Trial]) -> SelectionCost:
-    """The cost, as if each trial had as many draws too many as any has made: a crash may have cost one some more."""
+    """The cost, as if every trial had made as many extra draws as the worst of them: a crash can cause extra draws."""
     extra = 0
     for trial in trials:
         planned = planned_mechanism(candidates.plans[trial.candidate]).steps
@@ -309,7 +310,7 @@ def _choose(trials: Sequence[_Trial], folder: Path, candidates: _Candidates, cos
 
 
 def best_of(scores: Mapping[str, float | None], metric: str) -> str:
-    """The name of the best score; of equals the first: trials are alike in law, so that their order says nothing."""
+    """The name of the best score, or the first of equals: trials are equal in distribution, so order says nothing."""
     sign = -1.0 if is_lower_better(metric) else 1.0
     return max(scores, key=lambda name: _rank(scores[name], sign))
 
@@ -319,15 +320,15 @@ def _rank(score: float | None, sign: float) -> float:
 
 
 def validation_score(path: Path, metric: str, config: Config) -> float | None:
-    """The validation score of the weights that a trial kept: its last, or its best where early stopping keeps these.
+    """The validation score of the weights that a trial kept: its last, or its best if early stopping keeps those.
 
     Args:
-        path: of a finished trial.
-        metric: by which trials are chosen.
-        config: of the trial.
+        path: the folder of a finished trial.
+        metric: the metric by which trials are chosen.
+        config: the config of the trial.
 
     Returns:
-        The score; None where the metric is not defined.
+        The score; None where the metric is undefined.
     """
     with (path / "metrics.csv").open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == "validation"]
@@ -341,7 +342,7 @@ def validation_score(path: Path, metric: str, config: Config) -> float | None:
 
 
 def _write_trials(summary: SelectionSummary) -> None:
-    """A line for each trial; it stays inside, like all that tells how many there were."""
+    """A row per trial; the file must stay inside, like everything that tells how many there were."""
     if summary.settings:
         rows = [
             {"trial": name, **summary.settings[name].values(), f"validation_{summary.metric}": score}
@@ -353,9 +354,9 @@ def _write_trials(summary: SelectionSummary) -> None:
 def _write_ledger(
     folder: Path, candidates: _Candidates, cost: SelectionCost, *, status: str, best: int | None = None
 ) -> None:
-    """What giving out the best costs; says nothing of how many trials were drawn, and of them names the best alone."""
+    """State what releasing the best costs; names the best alone, and does not tell how many trials were drawn."""
     facts, is_tuned = candidates.plans[best or 0].facts, bool(candidates.settings)
-    # Which setting was chosen may be told: it is part of what the selection gives out.
+    # Which setting was chosen may be told: it is part of what the selection releases.
     told = None if is_tuned and best is None else candidates.mechanisms()[best or 0]
     tuned = {
         "settings": [asdict(setting) for setting in candidates.settings],

@@ -1,4 +1,4 @@
-"""What a finished run reached and what it cost: `summary.json`, and the words at the end of `dpmed train`."""
+"""The results of a finished run and its cost: `summary.json`, and the closing text of `dpmed train`."""
 
 import platform
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ class TrainSummary:
     Attributes:
         folder: the run folder.
         test: final test metrics.
-        main_metric: the one that the run is judged by.
+        main_metric: the metric that the run is judged by.
         intervals: their 95 % bootstrap confidence intervals, where computed.
         epsilon: ε spent; None without privacy.
         delta: δ; None without privacy.
         steps: updates made.
         seconds: time spent training.
         samples_per_second: training records processed per second.
-        notes: what must be known to read ε and the metrics rightly.
+        notes: what must be known to interpret ε and the metrics correctly.
         release: what may leave the institution, in words.
     """
 
@@ -71,7 +71,7 @@ class TrainSummary:
 
 
 def versions() -> dict[str, str]:
-    """What the result was computed with."""
+    """The versions that the result was computed with."""
     from importlib.metadata import version
 
     names = ("dpmed", "jax", "equinox", "optax", "numpy", "dp-accounting")

@@ -1,11 +1,11 @@
 """`dpmed train CONFIG --tune N`: the best of N settings, on public data at no cost in ε, or on the training data.
 
-On public data a trial imitates the real training: as many steps, and the same noise on the mean gradient, σ/B, as the
-setting has at the real number of records. A stand-in that is too small for the batch takes a smaller one with as much
-less noise, so that σ/B stays (Sander et al., 2023, "TAN without a burn"). What the trials say of accuracy is the
-stand-in's; what carries over is which setting is better. Of the training data nothing is looked at but N and shapes.
+On public data a trial imitates the real training: it makes as many steps with the same noise on the mean gradient, σ/B,
+as the setting has at the real number of records. A stand-in that is too small for the batch takes a smaller batch and
+less noise in proportion, which keeps σ/B (Sander et al., 2023, "TAN without a burn"). The accuracy of the trials is
+that of the stand-in; what carries over is which setting is better. Of the training data only N and shapes are used.
 
-On the training data `selection` makes the trials and counts them.
+On the training data, `selection` makes the trials and accounts for them.
 """
 
 import hashlib
@@ -40,12 +40,12 @@ class TuningSummary:
     """What tuning on public data found.
 
     Attributes:
-        folder: holds the trials, `trials.csv` and `tuning.json`.
-        data: what the stand-in is called.
-        metric: by which the best was chosen, on the stand-in's validation split.
-        settings: of all trials by the names of their folders.
-        scores: of all trials; None where the metric is not defined.
-        best: name of the best.
+        folder: the folder that holds the trials, `trials.csv` and `tuning.json`.
+        data: the name of the stand-in.
+        metric: the metric that chose the best, on the stand-in's validation split.
+        settings: of all trials, by the names of their folders.
+        scores: of all trials; None where the metric is undefined.
+        best: the name of the best.
         overrides: `KEY=VALUE` for the real config.
     """
 
@@ -58,7 +58,7 @@ class TuningSummary:
     overrides: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """The content of `tuning.json`, but for what tells tunings apart."""
+        """The content of `tuning.json`, except what tells tunings apart."""
         return {
             "folder": str(self.folder),
             "tuned_on": "public data",
@@ -89,23 +89,23 @@ class TuningSummary:
         """What was done, and what it cost."""
         return (
             f"Settings were tried on {self.data}, which you say is public: that costs no ε, and of the training data "
-            "only the number of records and the shapes were used. Scores are of the stand-in and say nothing of the "
-            "real accuracy."
+            "only the number of records and the shapes were used. The scores are those of the stand-in and say nothing "
+            "about the real accuracy."
         )
 
 
 def on_training_data(config: Config, folder: Path, progress: Progress, *, count: int) -> selection.SelectionSummary:
-    """Try settings on the training data, and count what choosing the best of them costs.
+    """Try settings on the training data, and account for choosing the best of them.
 
     Args:
-        config: private, its noise from the operating system.
-        folder: empty, or of the same tuning.
-        progress: tells the user.
-        count: how many settings, at least 2.
+        config: a private config with noise from the operating system.
+        folder: an empty one, or that of the same tuning.
+        progress: reports to the user.
+        count: the number of settings, at least 2.
 
     Raises:
         InputError: as `selection.run`.
-        RunError: as a single run.
+        RunError: as for a single run.
     """
     size = len(gather(config, progress).members)
     settings = settings_around(suggest(config, size), config, count=count, seed=config.training.seed)
@@ -115,19 +115,19 @@ def on_training_data(config: Config, folder: Path, progress: Progress, *, count:
 def on_public_data(
     config: Config, public: LoadedConfig, folder: Path, progress: Progress, *, count: int
 ) -> TuningSummary:
-    """Try settings on public data in the place of the training data.
+    """Try settings on public data instead of the training data.
 
     Args:
-        config: private.
-        public: whose data, model, loss and augmentation stand in for the config's.
-        folder: empty, or of the same tuning.
-        progress: tells the user.
-        count: how many settings, at least 1.
+        config: a private config.
+        public: a config whose data, model, loss and augmentation stand in for those of `config`.
+        folder: an empty one, or that of the same tuning.
+        progress: reports to the user.
+        count: the number of settings, at least 1.
 
     Raises:
         InputError: the config is not private, the stand-in reads the same data or has another task, or the folder holds
             another tuning.
-        RunError: as a single run.
+        RunError: as for a single run.
     """
     _require_apart(config.data, public.config.data)
     real = gather(config, progress)
@@ -163,9 +163,9 @@ def holds_tuning(folder: Path) -> bool:
 
 
 def _in_the_place_of(config: Config, public: Config) -> Config:
-    """The real training with the stand-in's data, and with what goes with these."""
+    """The real training with the stand-in's data, and with the tables that depend on the data."""
     if config.privacy is None:
-        raise InputError("is missing; what is tuned is private training", where="privacy")
+        raise InputError("is missing; only private training is tuned", where="privacy")
     unit = "image" if public.privacy is None else public.privacy.unit
     # Nobody is protected here: seeded, a tuning can be repeated, and no cohort is charged.
     privacy = {"unit": unit, "noise_source": "seeded", "cohort": None, "cohort_epsilon": None}
@@ -186,9 +186,9 @@ def _imitating(standing: Config, setting: Setting, budget: Budget, *, size: int)
 
     Args:
         standing: the stand-in's config.
-        setting: that is tried.
-        budget: of the setting at the real number of records.
-        size: training records of the stand-in.
+        setting: the setting to try.
+        budget: the budget of the setting at the real number of records.
+        size: the number of training records of the stand-in.
     """
     batch_size = max(1, min(setting.batch_size, int(size * _LARGEST_RATE)))
     epochs = max(1, round(budget.steps / steps_per_epoch(size, batch_size)))
@@ -199,7 +199,7 @@ def _imitating(standing: Config, setting: Setting, budget: Budget, *, size: int)
 
 
 def _require_apart(private: DataTable, public: DataTable) -> None:
-    """Refuse a stand-in that reads what the real training reads: its trials would be counted by nobody."""
+    """Refuse a stand-in that reads what the real training reads: its trials would not be accounted for."""
     roots = [getattr(table, "root", None) for table in (private, public)]
     places = [Path(root).expanduser().resolve() for root in roots if root is not None]
     if len(places) == len(roots):
@@ -225,7 +225,7 @@ def _require_same_task(real: Gathered, standing: Gathered) -> None:
     asked, found = real.dataset.info.task, standing.dataset.info.task
     if asked != found:
         raise InputError(
-            f"is of {found}, and the training of {asked}: what suits the one need not suit the other",
+            f"is for {found}, but the training is for {asked}: what suits one need not suit the other",
             where="on",
             remedy=f"Name a config of public data for {asked}.",
         )
@@ -236,7 +236,7 @@ def _require_same_tuning(folder: Path, identity: Mapping[str, Any]) -> None:
     if path.is_file():
         content = read_json(path)
         if not isinstance(content, dict) or any(content.get(name) != value for name, value in identity.items()):
-            problem = "holds a tuning of another config, on other data, or of another number of settings"
+            problem = "holds a tuning of another config, on other data, or with another number of settings"
             raise InputError(problem, where=str(folder), remedy="Choose another folder.")
         return
     write_json(path, identity)
@@ -245,7 +245,7 @@ def _require_same_tuning(folder: Path, identity: Mapping[str, Any]) -> None:
 def _as_trial(plan: Plan) -> Plan:
     note = (
         "This run tried a setting on data that the user calls public, with noise from a seed; it protects nobody, and "
-        "what it says is of that data alone."
+        "its results are about that data alone."
     )
     return replace(plan, facts=replace(plan.facts, notes=(*plan.facts.notes, note)))
 

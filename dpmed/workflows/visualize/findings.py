@@ -12,14 +12,14 @@ _FEW = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class LevelResult:
-    """What one level gave.
+    """The results of one level.
 
     Attributes:
         level: the level.
         shares: thresholds with the share recovered within each.
         median: median distance; None if nothing was matched.
         unrelated: median distance between an original and its nearest other original; None if unknown.
-        note: what differs from the metric's published definition.
+        note: how the metric differs from its published definition.
     """
 
     level: Level
@@ -40,12 +40,12 @@ class LevelResult:
 
 
 def proves_nothing(threshold: float, unrelated: float | None) -> bool:
-    """Whether images that have nothing to do with each other are mostly within the threshold too."""
+    """Whether unrelated images are mostly within the threshold too."""
     return unrelated is not None and threshold >= unrelated
 
 
 def conclude(results: Sequence[LevelResult], *, metric: str) -> str:
-    """The one thing to take away, no more than was measured.
+    """The main conclusion, which claims no more than was measured.
 
     Args:
         results: one per level, each with at least one threshold; the conclusion is about the first threshold.
@@ -58,7 +58,7 @@ def conclude(results: Sequence[LevelResult], *, metric: str) -> str:
             f"that (median {strangers:.3g}). Choose a smaller threshold."
         )
     private = sorted((one for one in results if one.level.is_private), key=lambda one: one.level.epsilon or 0.0)
-    # Levels above one at which the attack succeeded prove nothing, however they came out.
+    # Levels above one at which the attack succeeded prove nothing, whatever their results.
     succeeded = next((place for place, one in enumerate(private) if one.share.high > _FEW), len(private))
     held, rest = private[:succeeded], private[succeeded:]
     sentences = []
@@ -79,22 +79,22 @@ def conclude(results: Sequence[LevelResult], *, metric: str) -> str:
 
 
 def proven(bounds: Sequence[tuple[str, float]]) -> str:
-    """What holds for every attack, beside what one attack did.
+    """What holds for every attack, in addition to what one attack did.
 
     Args:
-        bounds: names of levels with the largest chance that any attack has there, from the smallest ε on.
+        bounds: names of levels, each with the largest chance of any attack there, in the order of ε.
     """
     told = ", ".join(f"{percent(bound)} at {name}" for name, bound in bounds)
     return f"Proven for every attack on one image: at most {told}." if told else ""
 
 
 def percent(share: float) -> str:
-    """A share as people read it; very small ones as a number."""
-    return f"{share:.1%}" if share >= 1e-3 else f"{share:.2g}"  # noqa: PLR2004 below, per cent would show a zero
+    """A share as a percentage; very small ones as a plain number."""
+    return f"{share:.1%}" if share >= 1e-3 else f"{share:.2g}"  # noqa: PLR2004 below this, a percentage would show zero
 
 
 def explain_levels(manifest: Manifest, results: Sequence[LevelResult], *, metric: str) -> list[str]:
-    """A sentence per level, and what none of them says."""
+    """A sentence per level, and a caveat about all of them."""
     sentences = []
     for result in results:
         threshold, share = result.shares[0]
@@ -127,7 +127,7 @@ def _of_the_lowest(lowest: LevelResult) -> str:
 
 
 def _is_alike(result: LevelResult) -> bool:
-    """Whether hardly any image counts as recovered and yet half of them are closer than strangers: grainy, say."""
+    """Whether hardly any image counts as recovered, yet half of them are closer than unrelated ones: grainy, say."""
     if result.median is None or result.unrelated is None:
         return False
     return result.share.share <= _FEW and result.median < result.unrelated
@@ -135,7 +135,7 @@ def _is_alike(result: LevelResult) -> bool:
 
 def _alike(result: LevelResult) -> str:
     return (
-        f"Yet at {result.name} half of the matches are closer than {result.median:.3g}, and unrelated images are at "
+        f"Yet at {result.name} half of the matches are closer than {result.median:.3g}, while unrelated images are at "
         f"{result.unrelated:.3g}: look at the pictures before trusting the count."
     )
 

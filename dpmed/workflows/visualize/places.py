@@ -1,4 +1,4 @@
-"""Where what `visualize` reads lies: the table of matches, and the images that it is about."""
+"""Where to find what `visualize` reads: the table of matches, and the images that it is about."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from dpmed.reconstructions.manifest import MANIFEST_NAME
 
 
 def matches_in(folder: Path) -> Path:
-    """The table of matches in a folder that was given in its place.
+    """The table of matches in a folder that was given instead of it.
 
     Raises:
         InputError: there is none.
@@ -23,7 +23,7 @@ def matches_in(folder: Path) -> Path:
 
 
 def reconstructions_of(table: Path) -> Path:
-    """The folder of images that a table of matches is about, as the file beside it says.
+    """The folder of images that a table of matches is about, according to the file beside it.
 
     Raises:
         InputError: nothing beside the table names the images.
@@ -37,5 +37,5 @@ def reconstructions_of(table: Path) -> Path:
         return (table.parent / named).resolve()
     if (table.parent / MANIFEST_NAME).is_file():
         return table.parent
-    remedy = "Name the folder that `dpmed reconstruct` wrote with --reconstructions."
-    raise InputError(f"there is no {SETTINGS} beside it that names the images", where=str(table), remedy=remedy)
+    remedy = "Name the folder that `dpmed reconstruct` wrote: --reconstructions DIR."
+    raise InputError(f"there is no {SETTINGS} beside it to name the images", where=str(table), remedy=remedy)

@@ -16,7 +16,7 @@ from dpmed.reconstructions.manifest import Level, Manifest
 from dpmed.workflows.visualize.findings import LevelResult, conclude, explain_levels, percent, proven, proves_nothing
 
 _BOUND_COLUMNS = ("epsilon", "noise_multiplier", "sampling_rate", "steps", "prior", "worst_case_upper", "relaxed_upper")
-_RELAXED = ("bound, relaxed, sign stays the same", "bound, relaxed, sign unknown anew")
+_RELAXED = ("bound, relaxed, sign stays the same", "bound, relaxed, sign unknown afresh")
 _SAME = 1e-3
 # What an attack says of each level, in the manifest's settings.
 _BY_LEVEL = "levels"
@@ -27,14 +27,14 @@ class BoundRow:
     """One row of a `bounds.csv`.
 
     Attributes:
-        epsilon: of the row.
+        epsilon: ε.
         noise_multiplier: σ.
         sampling_rate: q.
         steps: T.
         prior: κ.
-        worst_case_upper: bound for the adversary who knows all but the target; None if absent.
-        relaxed_upper: bound for the adversary who does not know the gradient's sign, anew in each step; None if absent.
-        constant_sign_upper: bound for who does not know the sign, but that it is always the same; None if absent.
+        worst_case_upper: bound for an adversary who knows everything but the target; None if absent.
+        relaxed_upper: bound for one to whom the gradient's sign is unknown afresh in each step; None if absent.
+        constant_sign_upper: bound for one who only knows that the sign is always the same; None if absent.
     """
 
     epsilon: float
@@ -51,7 +51,7 @@ def read_bounds(path: Path) -> tuple[BoundRow, ...]:
     """Read the bounds that `dpmed bounds` wrote.
 
     Raises:
-        InputError: the file is missing, lacks a column or a value is no number.
+        InputError: the file is missing or lacks a column, or a value is not a number.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -67,7 +67,7 @@ def read_bounds(path: Path) -> tuple[BoundRow, ...]:
 def compute_bounds(manifest: Manifest) -> tuple[BoundRow, ...]:
     """The bounds at each private level's noise, at a prior of one over the train size.
 
-    Empty where the manifest does not know the train size, or a record cannot take part at all.
+    Empty if the manifest does not give the train size, or a record cannot take part at all.
     """
     if manifest.train_size is None or manifest.train_size < 2 or not manifest.sampling_rate:  # noqa: PLR2004 κ < 1
         return ()
@@ -88,7 +88,7 @@ def compute_bounds(manifest: Manifest) -> tuple[BoundRow, ...]:
                 steps=float(manifest.steps),
                 prior=prior,
                 worst_case_upper=worst,
-                # Each is computed on a grid of its own; who knows less cannot do better, so the smaller holds for it.
+                # Each has its own grid; an adversary who knows less cannot do better, so the smaller bound holds.
                 relaxed_upper=min(composition.upper_power(prior), constant),
                 constant_sign_upper=constant,
             )
@@ -107,14 +107,14 @@ def write_audit_report(
     """Write the page beside the figures.
 
     Args:
-        path: the page; the two figures lie in its folder as PNG.
+        path: the page; the two figures are in its folder as PNG.
         manifest: of the reconstructions.
         results: one per level.
         metric: the distance.
         bounds: rows of a `bounds.csv`; may be empty.
 
     Returns:
-        The conclusion, and the sentences that say what came out at each level.
+        The conclusion, and the sentences about each level.
     """
     upper = [_find_bound(manifest, result.level, bounds) for result in results]
     risks = [
@@ -131,11 +131,10 @@ def write_audit_report(
         "privacy, the most private on the left. The number is the distance to the original.",
     )
     curves = Picture(
-        title="How many were recovered how well",
+        title="How many were recovered, and how well",
         path=path.parent / f"{CURVES}.png",
         caption="The share of originals recovered within each distance. Thick dots: each original's nearest other one, "
-        "that is, how alike two images are that have nothing to do with each other. Thin dots: the distances that "
-        "count as recovered in the tables.",
+        "that is, how alike unrelated images are. Thin dots: the distances that count as recovered in the tables.",
     )
     tables = [_share_table(results, metric)] if len(results[0].shares) > 1 else []
     if bounds:
@@ -157,10 +156,10 @@ def write_audit_report(
 _EXPLANATION = (
     "An attacker who controls the server sends a prepared model, receives one update from the training, and computes "
     "images from it. Every original image is then compared with all images that the attacker recovered from its batch.",
-    "ε says how much noise the training adds: the smaller, the more. The noise multiplier is the noise's standard "
-    "deviation over the clipping norm. Two ways of accounting give two values of ε for the same noise: by privacy loss "
-    "distributions (PLD), which is tight, and by Rényi differential privacy (RDP), which is larger.",
-    "A share of 0 is not a proof of safety: it says that this attack failed on these images. The interval beside it "
+    "ε says how much noise the training adds: the smaller ε, the more noise. The noise multiplier is the noise's "
+    "standard deviation over the clipping norm. Two ways of accounting give two values of ε for the same noise: by "
+    "privacy loss distributions (PLD), which is tight, and by Rényi differential privacy (RDP), which is larger.",
+    "A share of 0 does not prove safety: it says that this attack failed on these images. The interval beside it "
     "says how large the share may be, given how few images were tried.",
 )
 
@@ -230,13 +229,13 @@ def _level_table(manifest: Manifest, results: Sequence[LevelResult]) -> Table:
     )  # fmt: skip
     note = (
         f"δ = {_cell(manifest.delta)}; levels are named by ε according to {manifest.accountant.upper()}. Images "
-        "computed: all that the attacker made, good or not."
+        "computed: all that the attacker made, good or bad."
     )
     return Table(title="Levels of privacy", columns=columns, rows=rows, note=note)
 
 
 def _attack_at(manifest: Manifest, level: Level) -> str:
-    """Which attack was chosen there, where the manifest tells; else the one for all."""
+    """The attack chosen at a level if the manifest says so, otherwise the one for all levels."""
     levels = manifest.settings.get(_BY_LEVEL)
     chosen = levels.get(level.name) if isinstance(levels, dict) else None
     return str(chosen["attack"]) if isinstance(chosen, dict) and "attack" in chosen else manifest.attack
@@ -266,15 +265,15 @@ def _bound_table(results: Sequence[LevelResult], upper: Sequence[BoundRow | None
             risks = (bound.prior, bound.worst_case_upper, bound.constant_sign_upper, bound.relaxed_upper)
             rows.append((result.name, f"{result.share.share:.1%}", *map(_cell, risks)))
     note = (
-        "The bounds hold for the whole training and any attack of their kind: the chance to pick the right image out "
-        "of 1/prior candidates. Above the measured share lies what better attacks might reach. The relaxed attacker "
-        "does not know the sign of the patient's gradient: much less can be done if it is unknown anew in each step, "
-        "than if the attacker knows that it stays the same."
+        "The bounds hold for the whole training and any attack of their kind: the chance of picking the right image "
+        "out of 1/prior candidates. Better attacks might reach more than the measured share. The relaxed attacker does "
+        "not know the sign of the patient's gradient, and can do much less if it is unknown afresh in each step than "
+        "if it is known to stay the same."
     )
     if not rows:
-        note = "No row of the table of bounds has a level's noise, sampling rate and steps."
+        note = "No row of the table of bounds has the noise, sampling rate and steps of a level."
     columns = ("privacy", "recovered (measured)", "prior", "bound, worst case", *_RELAXED)
-    return Table(title="Beside the bounds", columns=columns, rows=rows, note=note)
+    return Table(title="Compared with the bounds", columns=columns, rows=rows, note=note)
 
 
 def _find_bound(manifest: Manifest, level: Level, bounds: Sequence[BoundRow]) -> BoundRow | None:
@@ -309,7 +308,7 @@ def _facts(manifest: Manifest, metric: str, note: str) -> dict[str, str]:
 
 
 def _say(value: Any) -> str:
-    """A setting as people write it."""
+    """A setting in readable form."""
     if isinstance(value, dict):
         return ", ".join(f"{name.replace('_', ' ')} {_say(part)}" for name, part in value.items()) or "–"
     if isinstance(value, list | tuple):

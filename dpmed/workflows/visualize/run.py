@@ -64,10 +64,10 @@ class VisualizeSettings:
         metric: the distance; None for the table's first.
         images: rows of the gallery.
         thresholds: distances for the shares; empty for the metric's own.
-        only: numbers of originals for the gallery, counted through the batches; empty for the best recovered.
+        only: originals for the gallery, numbered across all batches; empty for the best recovered.
         formats: of the figures.
-        reconstructions: the folder of images; None to find it from the table's own folder.
-        bounds: a `bounds.csv` to stand beside the measured shares; None to compute the bounds.
+        reconstructions: the folder of images; None to find it through the table's folder.
+        bounds: a `bounds.csv` to show beside the measured shares; None to compute the bounds.
     """
 
     metric: str | None = None
@@ -84,14 +84,14 @@ class VisualizeJob:
     """A checked request.
 
     Attributes:
-        folder: of the images.
+        folder: the folder of images.
         manifest: what it holds.
         metric: the distance.
-        by_level: for each level of the manifest, a row per original, in one order.
+        by_level: for each level of the manifest, a row per original, in the same order.
         unrelated: distances of originals to their nearest other original.
         thresholds: for the shares.
         chosen: places in `by_level` of the originals in the gallery.
-        bounds: at the levels, or rows of a `bounds.csv`.
+        bounds: computed at the levels, or the rows of a `bounds.csv`.
         formats: of the figures.
     """
 
@@ -112,9 +112,9 @@ class ReRoRow:
 
     Attributes:
         level: its name.
-        epsilon: of the level; infinite without privacy.
+        epsilon: ε of the level; infinite without privacy.
         threshold: the distance.
-        share: how many.
+        share: the share recovered.
         proves_nothing: whether half of all unrelated images are within the threshold too.
     """
 
@@ -126,7 +126,7 @@ class ReRoRow:
 
     @property
     def name(self) -> str:
-        """As the page calls the level."""
+        """The level's name on the page."""
         return level_title(self.epsilon)
 
 
@@ -135,8 +135,8 @@ class VisualizeSummary:
     """What was drawn.
 
     Attributes:
-        folder: where.
-        files: all files.
+        folder: the folder written.
+        files: all files in it.
         metric: the distance.
         rows: shares by level and threshold.
         findings: the report's sentences.
@@ -166,11 +166,11 @@ def prepare(table: Path, settings: VisualizeSettings) -> VisualizeJob:
     """Read and check everything before a folder is made.
 
     Raises:
-        InputError: the table, the folder of images or an option is not what it should be.
+        InputError: the table, the folder of images or a setting is wrong.
     """
     unknown = [name for name in settings.formats if name not in FORMATS]
     if unknown or not settings.formats:
-        raise InputError(f"must be some of {', '.join(FORMATS)}", where=f"formats {','.join(settings.formats)}")
+        raise InputError(f"must be one or more of {', '.join(FORMATS)}", where=f"formats {','.join(settings.formats)}")
     if settings.images < 1:
         raise InputError("must be at least 1", where=f"images {settings.images}")
     if not all(map(math.isfinite, settings.thresholds)):
@@ -207,12 +207,12 @@ def run(job: VisualizeJob, out: Path, progress: Progress) -> VisualizeSummary:
     Args:
         job: from `prepare`.
         out: an empty folder.
-        progress: hears of each part.
+        progress: shows the progress, part by part.
 
     Raises:
         InputError: an image is damaged.
     """
-    # The page needs a picture that browsers show; it is taken away again where it was not asked for.
+    # The page needs a picture that browsers show; its file is removed again unless it was asked for.
     formats = job.formats if "png" in job.formats else (*job.formats, "png")
     with progress.task("drawing", total=3, unit="parts") as task:
         label = _LABELS.get(job.metric, job.metric)
@@ -242,7 +242,7 @@ def _sort_by_level(
 ) -> tuple[tuple[MatchRow, ...], ...]:
     metrics = list(dict.fromkeys(row.metric for row in rows))
     if metric not in metrics:
-        raise InputError(f"{table} has {', '.join(metrics)} only", where=f"metric {metric}")
+        raise InputError(f"{table} only has {', '.join(metrics)}", where=f"metric {metric}")
     folders = {level.folder: level for level in manifest.levels}
     found: dict[str, dict[tuple[int, int], MatchRow]] = {folder: {} for folder in folders}
     for row in rows:
@@ -268,13 +268,13 @@ def _check_row(row: MatchRow, level: Level, manifest: Manifest, table: Path) -> 
         fits = row.nearest < level.counts[row.batch]
     if not fits:
         problem = f"names image {row.batch}/{row.index}, nearest {row.nearest}, which the folder does not have"
-        raise InputError(problem, where=str(table), remedy="The table may be of another folder.")
+        raise InputError(problem, where=str(table), remedy="The table may belong to another folder.")
 
 
 def _choose(
     by_level: tuple[tuple[MatchRow, ...], ...], manifest: Manifest, settings: VisualizeSettings
 ) -> tuple[int, ...]:
-    """The originals of the gallery: those asked for, else those with the least mean distance over the levels."""
+    """The originals of the gallery: those asked for, or those with the smallest mean distance over the levels."""
     numbers = [row.batch * manifest.batch_size + row.index for row in by_level[0]]
     if settings.only:
         missing = [number for number in settings.only if number not in numbers]
@@ -282,7 +282,7 @@ def _choose(
             raise InputError(f"there is no original {missing[0]} in the table", where="only")
         return tuple(numbers.index(number) for number in dict.fromkeys(settings.only))
     distances = np.array([[np.nan if row.distance is None else row.distance for row in rows] for rows in by_level])
-    # Nothing recovered counts as the worst distance seen, so that it never looks like success.
+    # Nothing recovered counts as the worst distance seen, so it never looks like success.
     worst = np.nanmax(distances) if np.isfinite(distances).any() else 0.0
     means = np.where(np.isnan(distances), worst, distances).mean(0)
     return tuple(int(place) for place in means.argsort(kind="stable")[: settings.images])

@@ -1,4 +1,4 @@
-"""docs/commands.md is what the command line says of itself."""
+"""docs/commands.md says what the command line says of itself."""
 
 import re
 

@@ -21,7 +21,7 @@ def test_the_console_is_the_calls_own_and_learns_of_json():
     assert console_of(SimpleNamespace(obj=console), json=True) is console
     assert console.json and console.silent
     assert not console_of(SimpleNamespace(obj=console)).json
-    # As for a command that is called without the app.
+    # As if a command were called without the app.
     assert isinstance(console_of(SimpleNamespace(obj=None)), Console)
 
 

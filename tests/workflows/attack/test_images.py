@@ -1,4 +1,4 @@
-"""The folder of an attack that recovers images, written for an attack that is made up."""
+"""The folder of an attack that recovers images, written for a made-up attack."""
 
 import csv
 from dataclasses import replace

@@ -37,11 +37,11 @@ def test_exponents_are_parsed_as_the_contract_says(text, expected):
     [
         *((text, "is not FIRST:LAST:STEP") for text in ("six", "6:18:0", "18:6:2", "6:8:1:1", "", ":", "1,,2", "nan")),
         *((text, "is not FIRST:LAST:STEP") for text in ("0:1:1e-9", "0:1:1e-999999", "1:2:inf", "0:1:-1")),
-        ("6,6", "holds an exponent twice"),
-        ("6,6.0", "holds an exponent twice"),
-        ("400", "holds an exponent that is not from -3 to 20"),
-        ("0:1e999999:1", "holds an exponent that is not from -3 to 20"),
-        ("-4", "holds an exponent that is not from -3 to 20"),
+        ("6,6", "contains an exponent twice"),
+        ("6,6.0", "contains an exponent twice"),
+        ("400", "contains an exponent outside -3 to 20"),
+        ("0:1e999999:1", "contains an exponent outside -3 to 20"),
+        ("-4", "contains an exponent outside -3 to 20"),
     ],
 )
 def test_malformed_exponents_are_refused(text, message):

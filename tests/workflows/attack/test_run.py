@@ -53,7 +53,7 @@ class Interrupted(Exception):
 
 
 def interrupt_at(monkeypatch, number):
-    """Let the attack end before it keeps its result of that number."""
+    """Interrupt the attack before it keeps the result with that number."""
     calls = []
     for kind in (ImageFolder, SuccessFolder):
 
@@ -78,7 +78,7 @@ INTERRUPTED = {
 def test_an_interrupted_attack_goes_on_to_the_same_files(tmp_path, monkeypatch, attack, given):
     settings = asked(attack, **given)
     whole, parts = make_folder(tmp_path / "whole"), make_folder(tmp_path / "parts")
-    # optax does not bear the strictness of the other tests.
+    # optax fails under the strictness of the other tests.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         run(settings, whole, Silent())
         with monkeypatch.context() as patch:
@@ -173,7 +173,7 @@ def test_volumes_are_arrays_with_their_window(tmp_path):
         "training.batch_size=2",
         "training.epochs=1",
     ]
-    # So few volumes are left outside of the training that bins are a guess: one at a time needs none.
+    # So few volumes are outside the training that bins are a guess; one at a time needs none.
     settings = asked(name="msd_liver_dp_phantom", overrides=overrides, batch_size=1, batches=2)
     manifest = run(settings, tmp_path / "X", Silent()).manifest
     assert manifest.shape == (16, 16, 8, 1) and manifest.stored == "npy"

@@ -23,7 +23,7 @@ def test_any_change_of_settings_is_another_attack(tmp_path):
     ]
     assert len({asked(**change).digest for change in changes}) == len(changes)
     assert asked(rows=40).digest == asked(rows=40).digest
-    # Weights are told apart by what they are, not by where they lie.
+    # Weights are told apart by their content, not by their path.
     (tmp_path / "a" / "model.eqx").write_bytes(b"2")
     assert asked(weights=tmp_path / "a").digest == asked(weights=tmp_path / "b").digest
 

@@ -1,4 +1,4 @@
-"""The folder of the prior-aware attack, from facts that are made up."""
+"""The folder of the prior-aware attack, from made-up facts."""
 
 import json
 
@@ -14,7 +14,7 @@ from tests.attacks.asking import asked
 
 @pytest.fixture(autouse=True)
 def _as_a_user_runs_it():
-    # optax does not bear the strictness of the other tests.
+    # optax fails under the strictness of the other tests.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         yield
 

@@ -15,7 +15,7 @@ def test_the_prior_is_that_of_the_attack_unless_one_is_given(tmp_path):
     facts, rows = adopt(tmp_path / "x.csv", Facts(steps=3), Silent())
     assert (facts.prior, facts.steps) == (0.01, 3)
     assert [row["successes"] for row in rows] == [97, 97]
-    # What is not known is not written as if it were.
+    # What is unknown is not written as if it were known.
     assert "ideal_rate" in rows[0] and "ideal_rate" not in rows[1]
     assert adopt(tmp_path / "x.csv", Facts(prior=0.5), Silent())[0].prior == 0.5
     assert adopt(None, Facts(steps=3), Silent()) == (Facts(steps=3), ())

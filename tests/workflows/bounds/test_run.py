@@ -72,7 +72,7 @@ def test_sharpening_never_weakens_and_makes_risk_fall_with_noise(drawn):
     before = [dict(row) for row in rows]
     found = _monotone(rows)
     assert rows == before and [row["noise_multiplier"] for row in found] == [row["noise_multiplier"] for row in rows]
-    # The definition, row by row: the best of all that holds here.
+    # The definition, row by row: the best of all bounds that hold here.
     for index, row in enumerate(rows):
         less = [other for other in rows if other["noise_multiplier"] <= row["noise_multiplier"]]
         more = [other for other in rows if other["noise_multiplier"] >= row["noise_multiplier"]]
@@ -85,7 +85,7 @@ def test_sharpening_never_weakens_and_makes_risk_fall_with_noise(drawn):
 
 
 def test_a_run_writes_rows_whose_epsilon_is_the_accountants(tmp_path, monkeypatch):
-    # Pictures are drawn in tests/figures and by the command itself.
+    # Pictures are tested in tests/figures and with the command itself.
     for name in ("plot_risks", "plot_tradeoffs"):
         monkeypatch.setattr(f"dpmed.workflows.bounds.run.{name}", lambda *_, **__: None)
     summary = run(replace(GOOD, noise_multipliers=(4.0, 1.0), max_risk=0.2), tmp_path, Silent())
@@ -95,10 +95,10 @@ def test_a_run_writes_rows_whose_epsilon_is_the_accountants(tmp_path, monkeypatc
     for row, noise in zip(written, (4.0, 1.0), strict=True):
         exact = epsilon(SampledGaussian(noise_multiplier=noise, sampling_rate=0.1, steps=5), 1e-5)
         assert float(row["epsilon"]) == float(row["epsilon_pld"]) == pytest.approx(exact, rel=1e-9)
-        # Guessing reaches the prior, so no bound is under it.
+        # Guessing achieves the prior, so no bound is below it.
         assert 0.01 <= float(row["relaxed_upper"]) <= float(row["worst_case_upper"]) < 1
     assert [row["adversary"] for row in summary.max_risk] == ["worst-case", "relaxed"]
-    # The stronger adversary needs the more noise.
+    # The stronger adversary needs more noise.
     assert summary.max_risk[0]["noise_multiplier"] >= summary.max_risk[1]["noise_multiplier"]
     with (tmp_path / "tradeoff.csv").open(newline="") as file:
         curves = list(csv.DictReader(file))

@@ -1,4 +1,4 @@
-"""Which training bounds speak of: what is typed wins over a config or a finished run, and these over the paper."""
+"""The training that bounds are about: options override a config or a finished run, and these override the paper."""
 
 import pytest
 
@@ -67,7 +67,7 @@ def test_a_run_is_known_by_its_ledger(tmp_path):
     ("changes", "reason"),
     [
         ({"private": False, "noise_multiplier": None, "epsilon": None}, "without differential privacy"),
-        ({"steps": 0}, "no step was made"),
+        ({"steps": 0}, "no step has been made"),
     ],
 )
 def test_a_run_without_noise_has_no_bounds(tmp_path, changes, reason):

@@ -1,4 +1,4 @@
-"""Samples that somebody made up, scored without a model."""
+"""Made-up samples, scored without a model."""
 
 import numpy as np
 
@@ -26,7 +26,7 @@ def make_info(task, names):
 
 
 def make_scored(task="classification", *, classes=2, patients=40, images=3, seed=0, skill=1.0, resamples=60):
-    """So many images per patient; the truth is the same for every seed."""
+    """Samples with a number of images per patient; the truth is the same for every seed."""
     names = LABELS.get(task, tuple(f"class {number}" for number in range(classes)))
     truth, noise = np.random.default_rng(99), np.random.default_rng(seed)
     count = patients * images

@@ -25,7 +25,7 @@ def test_without_a_metric_nothing_is_claimed(tmp_path):
 def test_a_comparison_is_told_in_words_and_tables(tmp_path):
     comparison = compare_scored(make_scored(seed=1), make_scored(seed=2))
     page = page_of(tmp_path, comparison=comparison)
-    assert "that of model 2" in page and "Against model 2" in page and "AUROC compared" in page
+    assert "for model 2" in page and "Against model 2" in page and "AUROC compared" in page
 
 
 def test_notes_but_the_warning_are_findings(tmp_path):

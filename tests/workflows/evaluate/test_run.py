@@ -1,4 +1,4 @@
-"""An evaluation from end to end on bundles that nobody trained: what is written, noted and refused."""
+"""An evaluation from end to end on untrained bundles: what is written, noted and refused."""
 
 import json
 import shutil
@@ -71,7 +71,7 @@ def test_folders_of_one_name_are_told_apart_by_the_one_above(bundles, config, tm
 
 def test_the_images_of_a_unit_are_joined(bundles, config, tmp_path, monkeypatch):
     whole = build_dataset(config.data, progress=Silent())
-    # Three images of each patient, of one class each.
+    # Three images of each patient, all of one class.
     order = np.argsort(whole.targets, kind="stable")[:30]
     kept = order[whole.targets[order] == whole.targets[order[0]]][:6]
     listing = replace(whole.listing.select(np.sort(kept)), groups=["a", "a", "a", "b", "b", "b"])
@@ -88,7 +88,7 @@ def test_the_images_of_a_unit_are_joined(bundles, config, tmp_path, monkeypatch)
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"fit_temperature": True, "against": "model1"}, "do not go together"),
+        ({"fit_temperature": True, "against": "model1"}, "cannot be combined"),
         ({"fit_temperature": True}, "no validation split"),
         ({"break_down_by": ("age",)}, "no column 'age'"),
     ],

@@ -29,7 +29,7 @@ def test_two_models_on_the_same_samples_have_the_same_units_drawn():
     for name, column in perfect[0].draws().items():
         if name in ("accuracy", "auroc", "mcc"):
             np.testing.assert_array_equal(column, perfect[1].draws()[name])
-    # In blocks or at once: the number of resamplings is what was asked for.
+    # In blocks or at once, the number of resamplings is the one asked for.
     assert {len(column) for column in one.draws().values()} == {60}
 
 
@@ -59,7 +59,7 @@ def test_the_images_of_a_patient_become_one_answer(how, classes):
             wanted = wanted / wanted.sum()
         np.testing.assert_allclose(joined.probabilities[place], wanted)
         assert joined.targets[place] == scored.targets[rows[0]] and joined.images[place] == len(rows)
-    # The logits that metrics are computed from have these very probabilities.
+    # The logits that metrics are computed from have exactly these probabilities.
     powers = np.exp(joined.predictions)
     np.testing.assert_allclose(powers / powers.sum(axis=1, keepdims=True), joined.probabilities)
     assert joined.units == len(joined.names) == 40

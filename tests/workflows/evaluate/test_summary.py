@@ -1,4 +1,4 @@
-"""What an evaluation says of itself: JSON, words and the terminal's table."""
+"""How an evaluation is summarised: JSON, text and the terminal's table."""
 
 import json
 from pathlib import Path

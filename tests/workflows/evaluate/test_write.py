@@ -1,4 +1,4 @@
-"""The files of an evaluation, of each task, from samples that somebody made up."""
+"""The files of an evaluation, for each task, from made-up samples."""
 
 import csv
 import json
@@ -42,7 +42,7 @@ def test_two_classes_have_points_calibration_curves_and_a_page(tmp_path):
     pictures = {"roc.png", "calibration.png", "confusion.png", "comparison.png"}
     assert found == ALWAYS | pictures | {"comparison.csv", "delong.csv", "temperature.json"}
     page = (tmp_path / "report.html").read_text()
-    for words in ("stays within your institution", "Against model 2", "DeLong", "Subgroups", "not adjusted"):
+    for words in ("must stay within your institution", "Against model 2", "DeLong", "Subgroups", "not adjusted"):
         assert words in page
     assert "http://" not in page and "https://" not in page
     assert json.loads((tmp_path / "temperature.json").read_text())["temperature"] == 1.5

@@ -1,4 +1,4 @@
-"""Advice as it is told and written: the same numbers in table, files and words."""
+"""Advice as it is printed and written: the same numbers in table, files and text."""
 
 import csv
 import json

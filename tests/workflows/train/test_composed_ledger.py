@@ -1,4 +1,4 @@
-"""What runs spend together, against the closed form of composed Gaussian mechanisms, and from ledgers on the disk."""
+"""What runs spend together, against the closed form of composed Gaussian mechanisms, and from ledgers on disk."""
 
 import json
 import math
@@ -131,7 +131,7 @@ def test_runs_that_protect_different_units_have_no_common_epsilon():
     ],
 )  # fmt: skip
 def test_a_ledger_that_does_not_say_what_was_spent_is_refused(ledger):
-    with pytest.raises(InputError, match="nobody knows"):
+    with pytest.raises(InputError, match="spent is unknown"):
         spending("seed=1", ledger, where="seed=1/privacy.json")
 
 

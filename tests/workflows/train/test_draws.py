@@ -1,4 +1,4 @@
-"""How many draws are counted when a run is resumed: the largest of what is known, or a refusal."""
+"""How many draws are counted when a run is resumed: the largest known count, or a refusal."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What is written of a test split follows from its predictions: by class, by sample, by a column."""
+"""What is written about a test split follows from its predictions: by class, by sample, by a column."""
 
 import csv
 from dataclasses import replace
@@ -24,7 +24,7 @@ def digits():
 
 
 def plan_of(digits, task, names, *, break_down_by=None):
-    """A plan whose data are of another task; scoring looks at their constants, columns and split only."""
+    """A plan whose data have another task; scoring uses only their constants, columns and split."""
     settings = ["evaluation.bootstrap=50"] + ([f"evaluation.break_down_by={break_down_by}"] if break_down_by else [])
     sites = ("a", "b", "a", "b", "a", "b", "a", "")
     listing = Listing(labels=None, groups=tuple("01234567"), columns={"site": sites})
@@ -70,7 +70,7 @@ def test_classes_are_counted_and_drawn(tmp_path, digits, classified):
 def test_a_column_breaks_the_metrics_down_and_what_it_leaves_empty_is_unknown(tmp_path, digits, classified):
     write_test(plan_of(digits, "classification", ("no", "yes"), break_down_by="site"), classified, tmp_path)
     rows = {row["site"]: row for row in rows_of(tmp_path / "breakdown.csv")}
-    # Samples 4 and 2 are of site a, 1 of b, 7 of nobody knows where.
+    # Samples 4 and 2 are from site a, 1 from b, 7 from an unknown site.
     assert {site: (row["samples"], float(row["accuracy"])) for site, row in rows.items()} == {
         "a": ("2", 1.0), "b": ("1", 1.0), "unknown": ("1", 0.0),
     }  # fmt: skip
@@ -86,7 +86,7 @@ def test_few_units_have_no_intervals_and_that_is_said(digits):
 
 def test_each_part_of_a_breakdown_has_intervals_by_unit_where_it_has_enough_units(tmp_path, digits):
     plan = plan_of(digits, "classification", ("no", "yes"), break_down_by="site")
-    # Sixty samples: 24 of each of 12 patients of site a twice over, and of site b two patients.
+    # Sixty samples: 48 of 12 patients of site a, four each, and 12 of two patients of site b.
     groups = [f"a{number % 12}" for number in range(48)] + [f"b{number % 2}" for number in range(12)]
     listing = Listing(labels=None, groups=tuple(groups), columns={"site": tuple(name[0] for name in groups)})
     inputs, targets = np.zeros((60, 1, 1, 1), np.float32), np.zeros(60, np.int32)
@@ -98,7 +98,7 @@ def test_each_part_of_a_breakdown_has_intervals_by_unit_where_it_has_enough_unit
     first, second = rows_of(tmp_path / "breakdown.csv")
     assert (first["site"], first["samples"], first["units"]) == ("a", "48", "12")
     low, high = float(first["accuracy_low"]), float(first["accuracy_high"])
-    # A patient is right always or never: shares of 8/12 spread as 12 tosses do, not as 48.
+    # A patient is always right or never: a share of 8/12 varies as for 12 tosses, not as for 48.
     width = 2 * 1.96 * (8 / 12 * 4 / 12 / 12) ** 0.5
     assert low < 8 / 12 < high and abs((high - low) - width) < 0.35 * width
     assert (second["units"], second["accuracy_low"], second["accuracy_high"]) == ("2", "", "")
@@ -114,6 +114,6 @@ def test_segmentation_has_a_row_per_scan_and_leaves_a_class_that_nobody_sees_emp
     rows = rows_of(tmp_path / "test_samples.csv")
     assert [row["sample"] for row in rows] == ["4", "1", "7", "2"]
     column = next(name for name in rows[0] if name.startswith("dice") and "organ" in name)
-    # One pixel right of two predicted and one true: 2·1 / (2 + 1).
+    # One correct pixel, with two predicted and one true: 2·1 / (2 + 1).
     assert [row[column] and round(float(row[column]), 4) for row in rows] == [1.0, round(2 / 3, 4), "", ""]
     assert scores["loss"] == 1.5

@@ -28,7 +28,7 @@ from dpmed.workflows.train.inspection import CONTACT_SHEET, run
 def test_it_describes_and_draws_what_training_would_read(tmp_path, layout, table):
     (tmp_path / "data").mkdir()
     write_phantom(layout, tmp_path / "data", num=12, seed=0, progress=Silent())
-    shares = {"test_fraction": 0.3, "validation_fraction": 0.4}  # by hash: of twelve units some fall to every part
+    shares = {"test_fraction": 0.3, "validation_fraction": 0.4}  # by hash: of twelve units some fall into every part
     table = {**table, **shares, "root": str(tmp_path / "data"), "cache": False}
     config = TypeAdapter(DataConfig).validate_json(json.dumps(table))
     dataset = build_dataset(config, progress=Silent())

@@ -1,4 +1,4 @@
-"""One of several trainings is entered, begun, gone on with or left alone, as its folder says."""
+"""One of several trainings is enrolled, begun, resumed or left alone, according to its folder."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A run goes on with the code that it began with, or not at all."""
+"""A run continues with the code that it began with, or not at all."""
 
 import sys
 

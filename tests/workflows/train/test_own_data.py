@@ -1,4 +1,4 @@
-"""Data of one's own, trained to the end: labels, numbers, masks; and what the plan says of patients."""
+"""The user's own data, trained to the end: labels, numbers, masks; and what the plan says about patients."""
 
 import json
 import math
@@ -25,7 +25,7 @@ COMMON = [
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
-    """A hundred pictures of fifty patients: brightness above and below, which labels, numbers and masks follow."""
+    """A hundred pictures of fifty patients, whose brightness above and below determines labels, numbers and masks."""
     root = tmp_path_factory.mktemp("cohort")
     random = np.random.default_rng(0)
     lines = ["image,mask,patient,bright,upper,age,size"]
@@ -45,7 +45,7 @@ def cohort(tmp_path_factory):
 
 def trained(cohort, folder, *settings):
     config = load_config("quickstart", [*COMMON, f"data.root={cohort}", *settings]).config
-    # optax does not bear the strictness of the tests.
+    # optax fails under the strictness of the tests.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         return train.run(make_plan(config, Silent()), folder, Silent())
 
@@ -68,7 +68,7 @@ def test_numbers_are_learnt_and_scored_in_their_own_unit(cohort, tmp_path, loss)
         cohort, tmp_path, 'data.targets=["age","size"]', "data.target_mean=[10,10]", "data.target_std=[6,6]",
         "data.patient=patient", "privacy.unit=patient", f"loss.name={loss}",
     )  # fmt: skip
-    # Uniform between 0 and 20: who always says 10 is wrong by 5.
+    # Uniform between 0 and 20: always predicting 10 is wrong by 5 on average.
     assert summary.test["mae"] < 4.5 and math.isfinite(summary.test["loss"])
     assert {"mae_age", "rmse_size", "r2"} <= set(summary.test)
     assert (tmp_path / "targets.csv").read_text().startswith("target,mae,rmse,r2,known\nage,")

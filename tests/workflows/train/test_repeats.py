@@ -1,4 +1,4 @@
-"""Several runs: made once, resumed where they broke off, summed up, and counted together before they begin."""
+"""Several runs: made once, resumed where they were interrupted, summarised, and counted together before they begin."""
 
 import csv
 import json
@@ -47,7 +47,7 @@ def test_seeds_are_run_once_summed_up_and_counted_together(tmp_path):
     again = call_here("train", "quickstart", *TINY, "--seeds", "11,12", "--out", folder, "--json")
     assert again.returncode == 0, again.stderr
     assert (folder / "seed=10" / "model.eqx").read_bytes() == weights
-    # Those of the earlier call count, though this one does not name them all.
+    # Runs of the earlier call count, although this one does not name them all.
     runs = [ledger_of(folder / f"seed={seed}") for seed in (10, 11, 12)]
     summary = json.loads(again.stdout)
     assert summary["epsilon_composed"] == ledger_of(folder)["epsilon"] == pytest.approx(

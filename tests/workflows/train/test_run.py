@@ -266,7 +266,7 @@ def test_no_damage_to_the_journal_makes_a_resumed_run_forget_a_draw(tmp_path, ki
     done = call_here("train", "--resume", folder)
     assert done.returncode == 0, done.stderr
     ledger, summary = ledger_of(folder), json.loads((folder / "summary.json").read_text())
-    # Draws that were lost with the killed process are counted beside the updates that the weights have seen.
+    # Draws lost with the killed process are counted in addition to the updates of the weights.
     lost = begun - saved
     assert ledger["steps"] >= summary["steps"] + lost
     assert ledger["epsilon"] <= 8
@@ -301,7 +301,7 @@ def test_bfloat16_trains_about_as_well_keeps_its_budget_and_is_kept_by_a_resume(
     assert done.returncode == 0 and "no faster on this device" in done.stderr, done.stderr
     found, known = (json.loads((run / "summary.json").read_text()) for run in (folder, seeded_run))
     assert found["epsilon"] == known["epsilon"]
-    # The same batches and noise: what is left is rounding, which 80 test images hardly notice.
+    # The same batches and noise: only rounding differs, which hardly affects 80 test images.
     assert abs(found["test"]["accuracy"] - known["test"]["accuracy"]) <= 3 / 80
     apart = np.abs(weights(folder / "model.eqx") - weights(seeded_run / "model.eqx")).max()
     assert 0 < apart < 0.1
@@ -311,5 +311,5 @@ def test_auto_precision_is_settled_when_a_run_begins(tmp_path):
     folder = tmp_path / "plan"
     done = call_here("train", "quickstart", "--set", "training.precision=auto", "--dry-run", "--json", "--out", folder)
     assert done.returncode == 0, done.stderr
-    # No CPU gains from bfloat16.
+    # CPUs gain nothing from bfloat16.
     assert json.loads(done.stdout)["precision"] == "float32"

@@ -1,4 +1,4 @@
-"""What a run folder holds at every moment: the ledger covers all draws, and a resume finds what was saved."""
+"""What a run folder holds at any time: the ledger covers all draws, and a resume finds what was saved."""
 
 import csv
 import json
@@ -61,7 +61,7 @@ def test_a_new_run_begins_at_step_0_with_a_ledger_up_to_its_first_checkpoint(pat
     assert json.loads((path / "internal.json").read_text())["units"] == plan.units.to_json()
     folder.before_draw(1)
     folder.close()
-    # A crash now: the draw is on record.
+    # If it crashes now, the draw is on record.
     assert open_run_folder(path, plan, Silent()).draws == 3
 
 

@@ -1,4 +1,4 @@
-"""A random number of trials: drawn once, each scored by its model, and counted as the theorem says."""
+"""A random number of trials: drawn once, each scored through its model, and counted as the theorem says."""
 
 import json
 from dataclasses import replace
@@ -29,7 +29,7 @@ class Interrupted(Exception):
 
 @pytest.fixture
 def trainings(monkeypatch):
-    """Trainings that only write what a selection reads; the one with number `broken` breaks off when it begins."""
+    """Trainings that only write what a selection reads; the one with number `broken` fails when it begins."""
     made = {"plans": [], "broken": None}
 
     def begin(plan, folder, progress):
@@ -40,7 +40,7 @@ def trainings(monkeypatch):
         number = len(made["plans"])
         ledger = run_ledger(plan, draws=plan.steps, status="finished").to_json()
         if number == made["broken"]:
-            # As a crash leaves it, with draws beyond those that were planned.
+            # As after a crash, with more draws than planned.
             (folder / "privacy.json").write_text(json.dumps({**ledger, "status": "running", "steps": 7}))
             raise Interrupted
         write_end(folder, ledger, score=0.1 * (5 - abs(number - 2)))
@@ -69,7 +69,7 @@ def test_trials_are_drawn_once_and_the_best_by_validation_is_chosen(tmp_path, tr
     with pytest.raises(Interrupted):
         run(config, folder, Silent(), mean=10)
     with Cohort(tmp_path / "cohort.db") as cohort:
-        # All trials were entered before the first: a crash leaves all that was planned.
+        # All trials are enrolled before the first begins, so a crash leaves everything that was planned.
         assert len(cohort.snapshot().runs) == 4
     ledger = json.loads((folder / "privacy.json").read_text())
     assert ledger["status"] == "running"
@@ -84,7 +84,7 @@ def test_trials_are_drawn_once_and_the_best_by_validation_is_chosen(tmp_path, tr
     )
     # The second has the best last validation score: neither an earlier one nor the test decides.
     assert summary.best.parent.name == "trial=2" and summary.scores[summary.best.relative_to(folder).as_posix()] == 0.5
-    # The third made seven draws: all trials are counted as if they had.
+    # The third made seven draws, and all trials are counted as if they had.
     ledger = json.loads((folder / "privacy.json").read_text())
     longest = room.planned_mechanism(plans[0]).__class__(
         noise_multiplier=ledger["noise_multiplier"], sampling_rate=ledger["sampling_rate"], steps=7
@@ -171,5 +171,5 @@ def test_settings_are_drawn_uniformly_by_the_system(tmp_path, trainings, monkeyp
     candidates = room._candidates(config, Silent(), mean=8, settings=settings)
     monkeypatch.setattr(room, "draw_trials", lambda mean: 4000)
     drawn = room._drawn(candidates, tmp_path)["candidates"]
-    # Fails by chance once in a million runs.
+    # Fails by chance in one of a million runs.
     assert stats.chisquare(np.bincount(drawn, minlength=8)).pvalue > 1e-6

@@ -1,4 +1,4 @@
-"""The result of a run in words and as JSON."""
+"""The result of a run as text and as JSON."""
 
 import json
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""Tuning on public data: the real noise on other samples, nothing charged, and never on the training data unseen."""
+"""Tuning on public data: the real noise on other samples, no cost, and never on the training data unnoticed."""
 
 import json
 from dataclasses import replace
@@ -34,7 +34,7 @@ def made(monkeypatch):
         (path / "metrics.csv").write_text(f"epoch,split,accuracy\n1,validation,{score}\n")
 
     monkeypatch.setattr(room, "finish", finish)
-    # Digits in the place of pictures on disk; what is public is tested below.
+    # Digits instead of pictures on disk; what counts as public is tested below.
     monkeypatch.setattr(room, "_require_apart", lambda private, public: None)
     return trials
 
@@ -73,7 +73,7 @@ def test_another_task_is_refused():
     real = gather(load_config("quickstart", SETTINGS).config, Silent())
     info = replace(real.dataset.info, task="regression", target_names=("age",))
     unlike = replace(real, dataset=MadeUp(info, 10))
-    with pytest.raises(InputError, match="is of regression, and the training of classification"):
+    with pytest.raises(InputError, match="is for regression, but the training is for classification"):
         room._require_same_task(real, unlike)
     room._require_same_task(real, real)
 

@@ -1,4 +1,4 @@
-"""The conclusion says what was measured, and nothing where nothing can be said."""
+"""The conclusion states what was measured, and nothing where nothing can be said."""
 
 import dataclasses
 
@@ -32,7 +32,7 @@ def test_success_at_the_lowest_level_is_not_called_safe():
 
 def test_matches_closer_than_strangers_are_told_although_none_counts_as_recovered():
     told = conclude([result(1, NONE, 0.7), result(100, NONE, 0.3), result(1e6, NONE, 0.2)], metric="MSE")
-    assert "Yet at ε = 100 half of the matches are closer than 0.3, and unrelated images are at 0.5" in told
+    assert "Yet at ε = 100 half of the matches are closer than 0.3, while unrelated images are at 0.5" in told
     assert told.count("Yet") == 1
     for quiet in (
         result(1, NONE, 0.7),

@@ -19,7 +19,7 @@ def test_a_folder_stands_for_its_table(tmp_path):
 def test_the_images_are_where_the_file_beside_the_table_says(tmp_path):
     table = tmp_path / "m" / "matches.csv"
     table.parent.mkdir()
-    with pytest.raises(InputError, match="names the images"):
+    with pytest.raises(InputError, match="to name the images"):
         reconstructions_of(table)
     (table.parent / "match.json").write_text(json.dumps({"reconstructions": "../recon"}))
     assert reconstructions_of(table) == (tmp_path / "recon").resolve()

@@ -12,7 +12,7 @@ from dpmed.workflows.visualize.report import compute_bounds, read_bounds, write_
 from tests.reconstructions.test_manifest import LEVELS, MANIFEST
 from tests.workflows.visualize.test_findings import ALL
 
-CURVES_TITLE = "How many were recovered how well"
+CURVES_TITLE = "How many were recovered, and how well"
 
 
 @pytest.mark.parametrize("content", ["", "a,b\n", "\xff"])
@@ -31,7 +31,7 @@ def test_bounds_of_one_sure_step_are_those_of_the_gaussian():
     exact = norm.sf(norm.isf(1e-3) - 1 / 0.5)
     assert row.worst_case_upper == pytest.approx(exact, rel=1e-2) and row.worst_case_upper >= exact
     assert row.prior < row.relaxed_upper < row.worst_case_upper and math.isclose(row.prior, 1e-3)
-    # In one step there is no telling whether the sign stays the same.
+    # In a single step it makes no difference whether the sign stays the same.
     assert row.constant_sign_upper == pytest.approx(row.relaxed_upper, rel=1e-2)
     (row,) = compute_bounds(dataclasses.replace(manifest, steps=4))
     assert row.relaxed_upper < 0.9 * row.constant_sign_upper < row.worst_case_upper
@@ -66,6 +66,6 @@ def test_the_page_begins_with_one_conclusion_and_one_table(tmp_path):
     order = [page.index(text) for text in (told[0], "In short", "How to read this", CURVES_TITLE, told[1], "Settings")]
     assert order == sorted(order)
     assert "kind fresh, depth 2" in page and "yes" in page and "{" not in page.split("</style>")[1]
-    # Half of all unrelated images lie within 0.5 too.
+    # Half of all unrelated images are within 0.5 too.
     assert "within 0.5 *" in page and "within 0.1 *" not in page and "No sign of success" in page
     assert "eps=" not in page and "non-private" not in page

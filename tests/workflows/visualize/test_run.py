@@ -89,7 +89,7 @@ def test_the_report_says_what_was_measured(table, tmp_path):
     page = (tmp_path / "drawn" / "report.html").read_text()
     assert "No privacy: 10 of 10 images (100.0%" in page and "ε = 1,000,000: 0 of 10 images (0.0%" in page
     assert "2e+12" in page and "may show patients" in page and page.count("data:image/png") == 2
-    # Ten originals cannot show that under 5 % are recovered.
+    # Ten originals cannot show that fewer than 5 % are recovered.
     assert "10 images are too few" in summary.findings[0]
 
 
