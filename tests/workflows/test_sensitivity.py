@@ -151,7 +151,7 @@ def settings_of_runs(draw):
 
 
 @settings(
-    max_examples=10, deadline=None, derandomize=True,
+    max_examples=8, deadline=None, derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(settings_of_runs(), st.integers(0, 2**TRAINED - 1), st.integers(0, 20))
