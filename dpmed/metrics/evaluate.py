@@ -14,6 +14,8 @@ from dpmed.metrics import segmentation as mask_metrics
 
 # Of fewer, what comes out of drawing them again is a handful of values, and 95 % of those is no interval of anything.
 FEWEST_UNITS = 10
+# Values of resamples that differ by no more than this share of them are equal.
+_ROUNDING = 1e-12
 _DEFAULTS = {
     "classification": class_metrics.NAMES,
     "multi-label": label_metrics.NAMES,
@@ -133,7 +135,7 @@ def bootstrap(  # noqa: PLR0913 which metrics, of which predictions, resampled h
         table = by_sample(wanted, predictions, targets, task=task, class_names=class_names)
         rows = generator.integers(0, len(targets), (resamples, len(targets)))
         draws = {name: _means_of_rows(values[rows]) for name, values in table.items()}
-    return {name: interval for name, values in draws.items() if (interval := interval_of(values)) is not None}
+    return intervals_of(draws)
 
 
 def unit_weights(
@@ -209,3 +211,39 @@ def interval_of(values: Float[np.ndarray, " row"]) -> tuple[float, float] | None
     if len(known) == 0:
         return None
     return float(np.quantile(known, 0.025)), float(np.quantile(known, 0.975))
+
+
+def intervals_of(draws: Mapping[str, Float[np.ndarray, " resample"]]) -> dict[str, tuple[float, float]]:
+    """The intervals of metrics; none for those that are the same in all resamples.
+
+    Flawless predictions are flawless in each resample: an interval of no width would claim to know the error rate.
+    """
+    found = {name: interval_of(values) for name, values in draws.items()}
+    return {
+        name: interval
+        for name, interval in found.items()
+        if interval is not None
+        and np.ptp(known := draws[name][np.isfinite(draws[name])]) > _ROUNDING * np.abs(known).max()
+    }
+
+
+def constant_note(
+    values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], *, units: int, unit: str
+) -> tuple[str, ...]:
+    """Why some metrics have no interval although there are enough units; one sentence or none.
+
+    Args:
+        values: the metrics.
+        intervals: their intervals, where there are.
+        units: number of units that were resampled.
+        unit: what a unit is, such as `patient`.
+    """
+    names = [name for name in values if name not in intervals and name != "loss"]
+    if units < FEWEST_UNITS or not names:
+        return ()
+    # Of n flawless answers, the largest error rate at which that still has a chance of 5 % (Clopper & Pearson, 1934).
+    largest = 100 * (1 - 0.05 ** (1 / units))
+    return (
+        f"No interval for {', '.join(names)}: every resample of the {units} {unit}s gives the same value. If none of "
+        f"them was wrong, an error rate of up to {largest:.2g} % is still compatible with that (95 %).",
+    )

@@ -6,7 +6,15 @@ import pytest
 from dpmed.errors import InputError
 from dpmed.metrics import images as image_metrics
 from dpmed.metrics import segmentation as mask_metrics
-from dpmed.metrics.evaluate import bootstrap, by_sample, check_metrics, evaluate, main_metric, metric_names
+from dpmed.metrics.evaluate import (
+    bootstrap,
+    by_sample,
+    check_metrics,
+    constant_note,
+    evaluate,
+    main_metric,
+    metric_names,
+)
 
 CLASSIFICATION = {"task": "classification", "class_names": ("a", "b")}
 SEGMENTATION = {"task": "segmentation", "class_names": ("background", "organ", "tumour")}
@@ -120,6 +128,24 @@ def test_fewer_than_ten_units_have_no_interval_however_many_samples():
     assert bootstrap(("accuracy",), logits, targets, groups=nine, **shared) == {}
     assert set(bootstrap(("accuracy",), logits, targets, groups=ten, **shared)) == {"accuracy"}
     assert bootstrap(("accuracy",), logits[:9], targets[:9], **shared) == {}
+
+
+def test_flawless_predictions_have_no_interval_of_no_width():
+    logits, targets = np.eye(2, dtype=np.float32)[[0, 1] * 10], np.array([0, 1] * 10)
+    facts = {"task": "classification", "class_names": ("a", "b"), "resamples": 50, "seed": 0}
+    assert "accuracy" not in bootstrap(("accuracy",), logits, targets, **facts)
+    targets[0] = 1
+    low, high = bootstrap(("accuracy",), logits, targets, **facts)["accuracy"]
+    assert low < 0.95 <= high
+
+
+def test_what_an_interval_of_no_width_would_hide_is_said():
+    assert constant_note({"accuracy": 1.0, "loss": 0.1}, {}, units=59, unit="patient") == (
+        "No interval for accuracy: every resample of the 59 patients gives the same value. If none of them was wrong, "
+        "an error rate of up to 5 % is still compatible with that (95 %).",
+    )
+    assert constant_note({"accuracy": 1.0}, {"accuracy": (0.9, 1.0)}, units=59, unit="patient") == ()
+    assert constant_note({"accuracy": 1.0}, {}, units=9, unit="patient") == (), "too few, which is said elsewhere"
 
 
 def test_intervals_are_the_seeds():

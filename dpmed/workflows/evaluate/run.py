@@ -18,7 +18,7 @@ from dpmed.files import read_json
 from dpmed.inference.predictor import Predictor, load_model
 from dpmed.inference.run_folder import SPLIT_FILE, is_run, read_config
 from dpmed.metrics.agreement import Agreement, agreement
-from dpmed.metrics.evaluate import FEWEST_UNITS, unit_weights
+from dpmed.metrics.evaluate import FEWEST_UNITS, constant_note, unit_weights
 from dpmed.progress import Progress
 from dpmed.workflows.evaluate.comparison import compare_scored
 from dpmed.workflows.evaluate.predict import Temperature, fit, score
@@ -75,6 +75,8 @@ def run(
     comparison = None if other is None else compare_scored(*_told_apart(scored, scored_by(other), predictor, other))
     scores, intervals = scored.evaluate()
     notes = _notes(scored, part, is_own=is_own, temperature=temperature)
+    if scored.resamples:
+        notes += constant_note(scores, intervals, units=scored.units, unit=scored.info.unit)
     if not is_own and (model / SPLIT_FILE).is_file():
         notes += seen_by(model, dataset, config.data, numbers)
     if settings.against is not None:

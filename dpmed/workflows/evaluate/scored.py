@@ -11,7 +11,7 @@ from dpmed.data.base import Info
 from dpmed.errors import InputError
 from dpmed.figures.evaluation import Question
 from dpmed.metrics import operating, probability
-from dpmed.metrics.evaluate import FEWEST_UNITS, draw, draw_table, evaluate, interval_of, metric_names, unit_weights
+from dpmed.metrics.evaluate import FEWEST_UNITS, draw, draw_table, evaluate, intervals_of, metric_names, unit_weights
 
 _MOST_QUESTIONS = 30
 # Numbers processed at once.
@@ -114,8 +114,7 @@ class Scored:
     def evaluate(self) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
         """The metrics, with 95 % intervals by unit."""
         values = self.values()
-        intervals = {name: interval_of(column) for name, column in self.draws().items()}
-        return values, {name: found for name, found in intervals.items() if found is not None and name in values}
+        return values, {name: found for name, found in intervals_of(self.draws()).items() if name in values}
 
     def _draw(self, weights: Int[np.ndarray, "resample sample"]) -> dict[str, Float[np.ndarray, " resample"]]:
         if self.table is not None:

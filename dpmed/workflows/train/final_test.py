@@ -5,6 +5,7 @@ Besides `summary.json`: for classification `classes.csv` and `confusion.csv` wit
 `test_samples.csv`, with a row per scan or image; `breakdown.csv` with 95 % intervals if a column was asked for.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from dpmed.files import write_csv
 from dpmed.metrics import classification as class_metrics
 from dpmed.metrics import multilabel as label_metrics
 from dpmed.metrics import regression as number_metrics
-from dpmed.metrics.evaluate import FEWEST_UNITS, bootstrap, by_sample, evaluate
+from dpmed.metrics.evaluate import FEWEST_UNITS, bootstrap, by_sample, constant_note, evaluate
 from dpmed.planning.plan import Plan
 from dpmed.training.evaluate import Predictions
 
@@ -61,11 +62,15 @@ def write_test(
     return {"loss": float(result.losses.mean()), **scores}, intervals
 
 
-def few_units_note(plan: Plan) -> tuple[str, ...]:
-    """Why the metrics of the test split have no intervals, if it has too few units."""
+def interval_notes(
+    plan: Plan, scores: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
+) -> tuple[str, ...]:
+    """Why metrics of the test split have no intervals, if some have none."""
     units, unit = len(np.unique(_units(plan))), plan.dataset.info.unit
-    if units >= FEWEST_UNITS or plan.config.evaluation.bootstrap == 0:
+    if plan.config.evaluation.bootstrap == 0:
         return ()
+    if units >= FEWEST_UNITS:
+        return constant_note(scores, intervals, units=units, unit=unit)
     return (f"The test split has {units} {unit}{'s' * (units != 1)}: too few for intervals of its metrics.",)
 
 

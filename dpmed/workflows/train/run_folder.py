@@ -39,7 +39,7 @@ from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import Outcome, RunState
 from dpmed.training.tracking import Tracker, open_tracker
 from dpmed.workflows.train.draws import count_draws
-from dpmed.workflows.train.final_test import few_units_note, write_test
+from dpmed.workflows.train.final_test import interval_notes, write_test
 from dpmed.workflows.train.own_code import write_code
 from dpmed.workflows.train.summary import TrainSummary
 
@@ -179,7 +179,7 @@ class RunFolder:
             steps=run.step,
             seconds=run.seconds,
             samples_per_second=run.records / run.seconds if run.seconds else 0.0,
-            notes=(*ledger.notes, *few_units_note(plan)),
+            notes=(*ledger.notes, *interval_notes(plan, scores, intervals)),
             release=tuple(describe_release(ledger)),
         )
         write_json(self.path / SUMMARY_FILE, summary.to_json())

@@ -35,10 +35,12 @@ def test_two_models_on_the_same_samples_have_the_same_units_drawn():
 
 def test_scores_of_single_samples_are_averaged_and_undefined_ones_left_out():
     scored = make_scored("segmentation")
-    table = {"dice": np.where(np.arange(120) == 5, np.nan, 0.5), "never": np.full(120, np.nan)}
+    dice = np.where(np.arange(120) == 5, np.nan, 0.5)
+    table = {"dice": dice, "other": dice + np.arange(120) % 2 / 10, "never": np.full(120, np.nan)}
     values, intervals = replace(scored, table=table).evaluate()
-    assert values == {"dice": pytest.approx(0.5)}
-    assert intervals == {"dice": pytest.approx((0.5, 0.5))}
+    assert values == {"dice": pytest.approx(0.5), "other": pytest.approx(0.55, abs=1e-3)}
+    # What is the same in all resamples has no interval.
+    assert set(intervals) == {"other"}
 
 
 @pytest.mark.parametrize("how", ["mean", "max"])

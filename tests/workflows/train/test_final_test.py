@@ -12,7 +12,7 @@ from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.planning.plan import make_plan
 from dpmed.progress import Silent
 from dpmed.training.evaluate import Predictions
-from dpmed.workflows.train.final_test import few_units_note, write_test
+from dpmed.workflows.train.final_test import interval_notes, write_test
 
 NUMBERS = np.array([4, 1, 7, 2])
 
@@ -79,9 +79,12 @@ def test_a_column_breaks_the_metrics_down_and_what_it_leaves_empty_is_unknown(tm
 
 def test_few_units_have_no_intervals_and_that_is_said(digits):
     plan = plan_of(digits, "classification", ("no", "yes"))
-    assert few_units_note(plan) == ("The test split has 4 images: too few for intervals of its metrics.",)
-    assert few_units_note(replace(plan, split=replace(plan.split, test=np.arange(8)))) != ()
-    assert few_units_note(digits) == (), "twenty of a hundred digits"
+    assert interval_notes(plan, {}, {}) == ("The test split has 4 images: too few for intervals of its metrics.",)
+    assert interval_notes(replace(plan, split=replace(plan.split, test=np.arange(8))), {}, {}) != ()
+    assert interval_notes(digits, {"accuracy": 0.9}, {"accuracy": (0.8, 1.0)}) == (), "twenty of a hundred digits"
+    (note,) = interval_notes(digits, {"accuracy": 1.0, "loss": 0.1}, {})
+    # Twenty right answers: 1 - 0.05^(1/20).
+    assert note.startswith("No interval for accuracy: ") and "20 images" in note and "up to 14 %" in note
 
 
 def test_each_part_of_a_breakdown_has_intervals_by_unit_where_it_has_enough_units(tmp_path, digits):
