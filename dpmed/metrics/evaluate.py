@@ -218,13 +218,12 @@ def intervals_of(draws: Mapping[str, Float[np.ndarray, " resample"]]) -> dict[st
 
     Flawless predictions are flawless in each resample: an interval of no width would claim to know the error rate.
     """
-    found = {name: interval_of(values) for name, values in draws.items()}
-    return {
-        name: interval
-        for name, interval in found.items()
-        if interval is not None
-        and np.ptp(known := draws[name][np.isfinite(draws[name])]) > _ROUNDING * np.abs(known).max()
-    }
+    found = {}
+    for name, values in draws.items():
+        interval, known = interval_of(values), values[np.isfinite(values)]
+        if interval is not None and np.ptp(known) > _ROUNDING * np.abs(known).max():
+            found[name] = interval
+    return found
 
 
 def constant_note(
