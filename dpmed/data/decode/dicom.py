@@ -281,6 +281,7 @@ def _parse(path: Path, keywords: tuple[str, ...]) -> tuple[Any, bytes, int]:
             return deflated
     stream = io.BytesIO(content)
     dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(keywords), force=not marked)
+    dataset.buffer = None  # else every header would keep what it was read from: of a series, all pixels once more
     return dataset, content, stream.tell()
 
 

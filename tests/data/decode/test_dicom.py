@@ -182,3 +182,16 @@ def test_errors_about_the_input_pass_as_they_are(tmp_path):
 
     with pytest.raises(InputError, match=r"^here: is what it is$"):
         guarded(tmp_path, fail)
+
+
+def test_open_files_do_not_keep_their_pixels(tmp_path):
+    # A series of thousands of slices is open as a whole: with the bytes that headers are read from it took twice its room.
+    paths = [write_dicom(tmp_path / f"{number}.dcm", np.zeros((256, 256), np.int16)) for number in range(8)]
+    open_dicom(paths[0])  # what is imported
+    tracemalloc.start()
+    try:
+        opened = [open_dicom(path) for path in paths]
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(opened) == 8 and kept < 8 * 256 * 256  # half of the pixels
