@@ -185,7 +185,7 @@ def test_errors_about_the_input_pass_as_they_are(tmp_path):
 
 
 def test_open_files_do_not_keep_their_pixels(tmp_path):
-    # A series of thousands of slices is open as a whole: with the bytes that headers are read from it took twice its room.
+    # A series of thousands of slices is open as a whole; the bytes that headers are read from would double its room.
     paths = [write_dicom(tmp_path / f"{number}.dcm", np.zeros((256, 256), np.int16)) for number in range(8)]
     open_dicom(paths[0])  # what is imported
     tracemalloc.start()
