@@ -55,10 +55,10 @@ _PLAN = (_DPMED, "-q", "train", "run.toml", "--dry-run", "--out")
 _BUDGET = (_DPMED, "-q", "budget", "cohort.db")
 _COHORT = {
     "budget": _BUDGET,
-    "budget --id": (*_BUDGET, "--id", "P0000001"),
     "budget --check": (*_BUDGET, "--check", "run.toml"),
-    "train --dry-run": (*_PLAN, "plan"),
     "train within a limit": (_DPMED, "-q", "train", "run.toml", "--set", "privacy.cohort_epsilon=1e6", "--out", "run"),
+    "budget --id": (*_BUDGET, "--id", "P0000001"),
+    "train --dry-run": (*_PLAN, "plan"),
 }
 LOADS = {
     "table": Load(writer="table", sizes=(10_000, 100_000, 1_000_000), commands={"train --dry-run": (*_PLAN, "plan")}),
