@@ -4,11 +4,12 @@ A data set's own module only determines which samples there are and how a file b
 all data sets is here.
 """
 
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -148,15 +149,15 @@ class _Names(Sequence[str]):
         return len(self._sources)
 
     @overload
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: SupportsIndex) -> str: ...
 
     @overload
     def __getitem__(self, index: slice) -> "_Names": ...
 
-    def __getitem__(self, index: int | slice) -> "str | _Names":
+    def __getitem__(self, index: SupportsIndex | slice) -> "str | _Names":
         if isinstance(index, slice):
             return _Names(self._root, self._sources[index])
-        return "\n".join(map(self._below, self._sources[index]))
+        return "\n".join(map(self._below, self._sources[operator.index(index)]))
 
     def _below(self, path: Path) -> str:
         """As `os.path.relpath` says it, three times as fast: paths have no superfluous parts."""

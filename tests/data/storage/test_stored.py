@@ -61,6 +61,7 @@ def test_a_sample_is_named_by_its_files_below_the_root(root):
     found = read_from(Path(root), names).names
     expected = ["\n".join(os.path.relpath(Path(root) / name, root) for name in files) for files in names]
     assert list(found) == expected and list(found[1:3]) == expected[1:3] and len(found) == 5
+    assert found[np.int64(1)] == expected[1] and found[-1] == expected[-1]
 
 
 def test_names_are_made_only_for_those_who_ask():
