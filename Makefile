@@ -56,10 +56,11 @@ bench: .venv ## Run all benchmarks; writes build/bench.json
 bench-%: .venv
 	$(BIN)/python -m tests.benchmarks $*
 
-campaign: .venv ## Faults, kills and hostile inputs (docs/reliability.md); hours
+campaign: .venv ## Faults, kills, hostile inputs and large ones (docs/reliability.md); hours
 	$(BIN)/python -m tests.campaign faults --seconds 7200
 	$(BIN)/python -m tests.campaign kills --seconds 7200
 	$(BIN)/python -m tests.campaign inputs --num 1000000 --seconds 14400
+	$(BIN)/python -m tests.campaign load --seconds 7200
 
 sbom: .venv ## Write what .venv holds, with versions and licences, to build/sbom.json (CycloneDX)
 	test -x build/tools/bin/cyclonedx-py || { $(PYTHON) -m venv build/tools && build/tools/bin/python -m pip install \

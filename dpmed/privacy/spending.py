@@ -2,11 +2,13 @@
 
 Units with equal histories are counted together, and so are histories with the same mechanisms. If there are more
 different ones than can be composed in a reasonable time, those that may have the largest ε are composed tightly; for
-the others ε is given by Rényi accounting, which is never below the tight ε.
+the others ε is given by Rényi accounting, which is never below the tight ε. So a cohort of ten thousand runs takes
+seconds or minutes, not days, and is never said to have spent less than it has.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool
@@ -14,12 +16,19 @@ from jaxtyping import Bool
 from dpmed.errors import InputError
 from dpmed.privacy.accountant import calibrate_noise, calibrate_steps
 from dpmed.privacy.cohort import Snapshot, equal_histories
-from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted
+from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, merged
 from dpmed.privacy.rdp import rdp_epsilons
 from dpmed.privacy.several import composed_epsilon
 
-# Number of histories that are composed tightly; each takes up to a few tenths of a second.
+# Number of histories that are composed tightly to describe a cohort.
 _MOST_COMPOSED = 100
+# Kinds of steps in all compositions that answer one question; each takes about a hundredth of a second, and each
+# composition two more.
+_MOST_PIECES = 2_000
+# With more kinds of steps before it, a run is not fitted to what is left: that takes some forty compositions.
+_MOST_FITTED = 50
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +46,23 @@ class History:
     units: int
     epsilon: float
     epsilon_rdp: float
+
+
+class _Effort:
+    """What may still be composed tightly in answer to one question."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_PIECES
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether a composition was refused."""
+        return self._left < 0
+
+    def epsilon(self, mechanisms: Mechanisms, delta: float) -> float:
+        """The tight ε; infinite once there is no time for it."""
+        self._left -= len(merged(mechanisms)) + 2
+        return float("inf") if self.is_spent else composed_epsilon(mechanisms, delta)
 
 
 def spent(snapshot: Snapshot) -> tuple[History, ...]:
@@ -57,8 +83,9 @@ def _histories(gathered: dict[Mechanisms, int], delta: float) -> tuple[History, 
     renyi = rdp_epsilons(mechanisms, delta)
     order = np.argsort(-renyi, kind="stable").tolist()
     tight = dict.fromkeys(mechanisms, np.inf)
+    effort = _Effort()
     for place in order[:_MOST_COMPOSED]:
-        tight[mechanisms[place]] = composed_epsilon(mechanisms[place], delta)
+        tight[mechanisms[place]] = effort.epsilon(mechanisms[place], delta)
     found = [
         History(
             mechanisms=one,
@@ -94,31 +121,59 @@ def require_within(limit: float, snapshot: Snapshot, tokens: frozenset[str]) -> 
         InputError: a unit would exceed the limit; the message says by how much, what would fit, and how many units
             could still take part.
     """
-    new = [place for place, run in enumerate(snapshot.runs) if run.token in tokens]
+    new = frozenset(place for place, run in enumerate(snapshot.runs) if run.token in tokens)
     gathered: dict[tuple[Mechanisms, Mechanisms], int] = {}
     for places, units in equal_histories(snapshot):
         entering = counted(snapshot.runs[place].mechanism for place in places if place in new)
         if entering:
             before = counted(snapshot.runs[place].mechanism for place in places if place not in new)
             gathered[before, entering] = gathered.get((before, entering), 0) + units
-    together = [counted((*before, *entering)) for before, entering in gathered]
-    # Rényi accounting is quick and never below the tight ε, so only histories that it rejects are composed tightly.
-    costs = {
-        key: float(bound) if bound <= limit else composed_epsilon(mechanisms, snapshot.delta)
-        for key, mechanisms, bound in zip(gathered, together, rdp_epsilons(together, snapshot.delta), strict=True)
-    }
+    together = {(before, entering): counted((*before, *entering)) for before, entering in gathered}
+    effort = _Effort()
+    costs = _costs(together, snapshot.delta, limit=limit, effort=effort)
     beyond = {key: cost for key, cost in costs.items() if cost > limit}
     if not beyond:
         return
     (before, entering), most = max(beyond.items(), key=lambda item: item[1])
-    spent_before = composed_epsilon(before, snapshot.delta) if before else 0.0
     able = sum(gathered[key] for key in costs if key not in beyond)
+    rough = "; with so many different histories, some of these are upper bounds" if effort.is_spent else ""
     raise InputError(
         f"its limit is ε = {limit:g} per {snapshot.unit} at δ = {snapshot.delta:g}; of {sum(gathered.values())} "
         f"{snapshot.unit}s in this training {sum(gathered[key] for key in beyond)} would exceed it, with up to "
-        f"ε = {most:.4g}, of which {spent_before:.4g} was spent before; {able} could still take part",
+        f"ε = {most:.4g}, of which {_largest([before], snapshot.delta):.4g} was spent before; {able} could still take "
+        f"part{rough}",
         where="privacy.cohort",
         remedy=_what_fits(before, entering, limit=limit, delta=snapshot.delta),
+    )
+
+
+def _costs(histories: Mapping[_Key, Mechanisms], delta: float, *, limit: float, effort: _Effort) -> dict[_Key, float]:
+    """Each history's ε, or an upper bound where that is within the limit or there is no time for more."""
+    # Rényi accounting is quick and never below the tight ε, so only histories that it rejects are composed tightly.
+    costs = dict(zip(histories, rdp_epsilons(list(histories.values()), delta).tolist(), strict=True))
+    rejected = sorted((key for key in costs if costs[key] > limit), key=lambda key: costs[key])
+    groups = [rejected] if rejected else []
+    while groups:
+        # The largest first. What covers a whole group is asked before each half of it.
+        group = groups.pop()
+        found = effort.epsilon(_covering([histories[key] for key in group]), delta)
+        if found <= limit or len(group) == 1:
+            costs.update({key: min(costs[key], found) for key in group})
+        else:
+            middle = len(group) // 2
+            groups += [group[:middle], group[middle:]]
+    return costs
+
+
+def _covering(histories: Sequence[Mechanisms]) -> Mechanisms:
+    """A composition that costs at least what each of these does: of each kind the most steps that one has."""
+    steps: dict[tuple[float, float], int] = {}
+    for one in (one for history in histories for one in history):
+        kind = one.sampling_rate, one.noise_multiplier
+        steps[kind] = max(steps.get(kind, 0), one.steps)
+    return tuple(
+        SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=count)
+        for (rate, noise), count in sorted(steps.items())
     )
 
 
@@ -126,6 +181,8 @@ def _what_fits(before: Mechanisms, entering: Mechanisms, *, limit: float, delta:
     first = "Leave out units that have no budget left, or plan a run that fits"
     if len(entering) > 1:
         return f"{first}: fewer runs, more noise, or fewer steps."
+    if len(merged(before)) > _MOST_FITTED:
+        return f"{first}: more noise, or fewer steps."
     (one,) = entering
     fits = []
     try:
@@ -156,11 +213,24 @@ def cost_of(snapshot: Snapshot, planned: SampledGaussian, members: Bool[np.ndarr
         members: for each unit in the file, whether the run trains on it.
         new: number of the run's units that are not in the file yet.
     """
-    worst = composed_epsilon((planned,), snapshot.delta) if new else 0.0
+    histories = [counted((planned,))] if new else []
     for places, _ in equal_histories(_only(snapshot, members)):
-        mechanisms = (*(snapshot.runs[place].mechanism for place in places), planned)
-        worst = max(worst, composed_epsilon(mechanisms, snapshot.delta))
-    return worst
+        histories.append(counted((*(snapshot.runs[place].mechanism for place in places), planned)))
+    return _largest(histories, snapshot.delta)
+
+
+def _largest(histories: Sequence[Mechanisms], delta: float) -> float:
+    """The largest ε of any of these, or an upper bound where there are too many to be composed; 0 for none."""
+    different = list(dict.fromkeys(histories))
+    if not different:
+        return 0.0
+    renyi, effort, largest = rdp_epsilons(different, delta), _Effort(), 0.0
+    for place in np.argsort(-renyi, kind="stable").tolist():
+        bound = float(renyi[place])
+        if bound <= largest:
+            break  # those that follow have not spent more
+        largest = max(largest, min(bound, effort.epsilon(different[place], delta)))
+    return largest
 
 
 def _only(snapshot: Snapshot, members: Bool[np.ndarray, " unit"]) -> Snapshot:

@@ -1,1 +1,1 @@
-"""Faults, kills and hostile inputs, as `docs/reliability.md` states them; of the tests, a few of each are part."""
+"""Faults, kills, hostile inputs and loads, as `docs/reliability.md` states them; of the tests, a few are part."""

@@ -8,7 +8,7 @@ import time
 
 from tests.campaign.shim import BUILD
 
-PARTS = ("faults", "kills", "inputs")
+PARTS = ("faults", "kills", "inputs", "load")
 
 
 def main() -> None:
@@ -18,12 +18,14 @@ def main() -> None:
     parser.add_argument("--num", type=int, default=1_000_000, help="cases at most")
     parser.add_argument("--seconds", type=float, default=600, help="stop after so long")
     parser.add_argument("--seed", type=int, default=0, help="another one tries other cases")
-    parser.add_argument("--only", default="", help="names of scenarios or readers")
+    parser.add_argument("--only", default="", help="names of scenarios, readers or loads")
+    parser.add_argument("--rows", type=int, nargs="*", default=[], help="of loads: these sizes in place of their own")
     chosen = parser.parse_args()
     module = importlib.import_module(f"tests.campaign.{chosen.part}")
     begun = time.monotonic()
     only = [name for name in chosen.only.split(",") if name]
-    result = module.campaign(only, num=chosen.num, seconds=chosen.seconds, seed=chosen.seed)
+    rows = {"rows": sorted(chosen.rows)} if chosen.rows else {}
+    result = module.campaign(only, num=chosen.num, seconds=chosen.seconds, seed=chosen.seed, **rows)
     result = {"part": chosen.part, "seed": chosen.seed, "seconds": round(time.monotonic() - begun, 1), **result}
     BUILD.mkdir(parents=True, exist_ok=True)
     path = BUILD / f"{chosen.part}.json"

@@ -12,11 +12,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 /* What happens at the chosen call. */
-enum { NOTHING = 0, FAIL = 1, FAIL_FROM_HERE = 2, SHORT = 3, KILL_BEFORE = 4, KILL_AFTER = 5, CALL_BACK = 6 };
+enum { NOTHING = 0, FAIL = 1, FAIL_FROM_HERE = 2, SHORT = 3, KILL_BEFORE = 4, KILL_AFTER = 5, CALL_BACK = 6, AHEAD = 7, BACK = 8 };
 
 static char root[4096];
 static size_t root_length;
@@ -62,6 +64,32 @@ static void note(const char *operation, const char *path, const char *what) {
   if (log_to >= 0 && length > 0) (void)!REAL(write)(log_to, line, (size_t)length);
 }
 
+/* The wall clock, put ahead or back by a year from the chosen call on. Times of files are the kernel's and stay as they
+   are; so does the clock that only measures durations, which no system lets jump. */
+enum { A_YEAR = 365 * 24 * 3600 };
+static volatile time_t shift;
+
+int clock_gettime(clockid_t which, struct timespec *now) {
+  static __typeof__(&clock_gettime) real;
+  if (!real) real = REAL(clock_gettime);
+  int result = real(which, now);
+  if (!result && (which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE)) now->tv_sec += shift;
+  return result;
+}
+int gettimeofday(struct timeval *restrict now, void *restrict zone) {
+  static __typeof__(&gettimeofday) real;
+  if (!real) real = REAL(gettimeofday);
+  int result = real(now, zone);
+  if (!result) now->tv_sec += shift;
+  return result;
+}
+time_t time(time_t *told) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  if (told) *told = now.tv_sec;
+  return now.tv_sec;
+}
+
 /* 0: go on. 1: fail with errno set. 2: write half. 3: kill once it is done. */
 static int meet(const char *operation, int directory, const char *path, int is_write) {
   char buffer[8192];
@@ -80,6 +108,7 @@ static int meet(const char *operation, int directory, const char *path, int is_w
   int hit = number == chosen || (effect == FAIL_FROM_HERE && chosen > 0 && number > chosen);
   if (!hit || number == chosen) note(operation, full, hit && effect ? "here" : "");
   if (!hit) return 0;
+  if (effect == AHEAD || effect == BACK) { shift = effect == AHEAD ? A_YEAR : -A_YEAR; return 0; }
   if (effect == KILL_BEFORE) { raise(SIGKILL); for (;;) pause(); }
   if (effect == KILL_AFTER) return 3;
   if (effect == SHORT && is_write) return 2;

@@ -1,7 +1,8 @@
 """Calls to the file system of small commands, failed one by one (`docs/reliability.md`).
 
 Calls of one kind on one kind of file are one class, such as the rename of a checkpoint; one of each class fails, by an
-error that is the class's turn, and where room is asked for also with all that follow, as on a full disk.
+error that is the class's turn, and where room is asked for also with all that follow, as on a full disk. First the
+wall clock jumps by a year, ahead or back, in the middle of each command, which must not matter to it.
 """
 
 import errno
@@ -19,6 +20,7 @@ from tests.campaign.shim import Effect, Ended, Fault, run
 
 _ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EACCES, errno.EDQUOT)
 _MAKES = ("open-to-write", "mkdir", "link", "allocate")
+_JUMPS = (Effect.CLOCK_AHEAD, Effect.CLOCK_BACK)
 PRIVATE = ("train", "resume")
 
 
@@ -35,7 +37,7 @@ class Case:
     def title(self) -> str:
         """For people."""
         words = self.fault.effect.name.lower().replace("_", " ")
-        error = "" if self.fault.effect is Effect.SHORT else f" {errno.errorcode[self.fault.error]}"
+        error = "" if self.fault.effect in (Effect.SHORT, *_JUMPS) else f" {errno.errorcode[self.fault.error]}"
         return f"{self.scenario}: {self.operation} {self.path} (call {self.fault.number}): {words}{error}"
 
 
@@ -45,7 +47,7 @@ def kind_of(operation: str, path: str) -> str:
 
 
 def cases(scenario: str) -> list[Case]:
-    """One call of each class; first one of each file, by turns its opening, writing, …, then the others."""
+    """Jumps of the clock; one call of each class, first one of each file, by turns its opening, writing, …."""
     by_file: dict[str, list[Case]] = {}
     for case in _all_cases(scenario):
         by_file.setdefault(kind_of("", _target(case.path)), []).append(case)
@@ -53,7 +55,15 @@ def cases(scenario: str) -> list[Case]:
     for turn, found in enumerate(by_file.values()):
         for place, case in enumerate(found):
             ranked.append(((place - turn) % len(found), len(ranked), case))
-    return [case for _, _, case in sorted(ranked, key=lambda one: one[:2])]
+    return _jumps(scenario) + [case for _, _, case in sorted(ranked, key=lambda one: one[:2])]
+
+
+def _jumps(scenario: str) -> list[Case]:
+    calls = reference(scenario).ended.calls
+    number = len(calls) // 2
+    operation, path = calls[number - 1]
+    return [Case(scenario=scenario, fault=Fault(number=number, effect=effect), operation=operation, path=path)
+            for effect in _JUMPS]  # fmt: skip
 
 
 def _target(path: str) -> str:
@@ -102,6 +112,8 @@ def examine(case: Case, states: set[str]) -> tuple[list[str], Ended]:
         found = laws.of_message(ended)
         left = [name for name in laws.of_files(root, before) if not _cannot_help(case, name)]
         found += left + accounts(root, scenario, ended.draws)
+        if ended.code and case.fault.effect in _JUMPS:
+            found.append(f"it depends on the clock: {ended.stderr.strip()[-300:]}")
         if ended.code == 0:
             if case.operation not in ("unlink", "fsync") and case.fault.effect is not Effect.SHORT:
                 found += _tolerated(root, scenario, case)

@@ -48,7 +48,7 @@ def of_files(root: Path, before: dict[str, bytes], *, killed: bool = False) -> l
         if (
             name.startswith(("cache/", "cohort.db"))
             or name == "out/unfinished.json"
-            or (name.startswith("out/checkpoints/") and name.endswith(".ckpt"))
+            or (name.startswith("out/") and "/checkpoints/" in name and name.endswith(".ckpt"))
         ):
             continue
         if not path.is_file():

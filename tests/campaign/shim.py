@@ -49,6 +49,8 @@ class Effect(IntEnum):
     KILL_BEFORE = 4
     KILL_AFTER = 5
     SNAPSHOT = 6
+    CLOCK_AHEAD = 7
+    CLOCK_BACK = 8
 
 
 @dataclass(frozen=True, kw_only=True)

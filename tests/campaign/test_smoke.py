@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import laws, mutate, shim
+from tests.campaign import laws, load, mutate, shim
 from tests.campaign.readers import READERS
 from tests.campaign.shim import Ended
 
@@ -38,6 +38,23 @@ def test_a_few_hostile_files_are_refused_or_read():
     assert result["files"] == 8 * 20
     for counts in result["readers"].values():
         assert (counts["read"] + counts["refused"] >= 15 and counts["refused"] > 0) or counts["read"] == 20
+
+
+@needs_compiler
+def test_the_clock_that_a_process_reads_is_put_ahead_and_back(tmp_path):
+    code = "import time, pathlib; before = time.time(); pathlib.Path('x').touch(); print(round(time.time() - before))"
+    arm = "import ctypes as c, os, sys; c.CDLL(None).fault_arm(os.getcwdb(), c.c_long(1), int(sys.argv[1]), 0, -1, 0)"
+    for effect, seconds in ((shim.Effect.CLOCK_AHEAD, "31536000"), (shim.Effect.CLOCK_BACK, "-31536000")):
+        done = subprocess.run([sys.executable, "-c", f"{arm}; {code}", str(int(effect))], cwd=tmp_path, text=True,
+                              capture_output=True, env={**os.environ, "LD_PRELOAD": str(shim.library())})  # fmt: skip
+        assert done.stdout.strip() == seconds, done.stderr
+        (tmp_path / "x").unlink()
+
+
+def test_a_load_is_measured_and_its_growth_is_told():
+    assert load.growth([10, 20, 50], [1.0, 2.0, 11.0]) == pytest.approx([0.1, 0.3])
+    found = campaign("load", "--only", "nifti", "--rows", "3")["measured"]["nifti"]["read"]["sizes"]["3"]
+    assert found["cpu_seconds"] > 0 and found["peak_mb"] > 20
 
 
 def test_the_laws_see_what_they_are_for(tmp_path):

@@ -90,3 +90,83 @@ def test_many_units_in_many_runs_take_seconds():
     found = spent(snapshot([row[who] for row in groups], [kinds[number % 3] for number in range(60)]))
     assert sum(history.units for history in found) == 100_000
     assert time.monotonic() - begun < 600
+
+
+def differing(*, units, runs, kinds):
+    """Every unit in its own four fifths of the runs."""
+    members = np.random.default_rng(0).random((runs, units)) < 0.8
+    mechanisms = [SampledGaussian(noise_multiplier=4 + (number % kinds) / kinds, sampling_rate=0.05, steps=100)
+                  for number in range(runs)]  # fmt: skip
+    return snapshot(members, mechanisms)
+
+
+@pytest.fixture
+def pieces(monkeypatch):
+    """The pieces of each composition that is asked for; what takes its place is quick, and 5 % below Rényi."""
+    asked = []
+
+    def quick(mechanisms, delta):
+        asked.append(len(mechanisms))
+        return 0.95 * float(rdp_epsilons([mechanisms], delta)[0])
+
+    monkeypatch.setattr("dpmed.privacy.spending.composed_epsilon", quick)
+    return asked
+
+
+def test_the_cost_of_a_run_for_many_different_histories_takes_a_bounded_number_of_compositions(pieces):
+    held = differing(units=500, runs=100, kinds=20)
+    cost = cost_of(held, FIRST, np.ones(500, bool), new=0)
+    assert 500 < sum(pieces) <= 2_000
+    histories = [[*(run.mechanism for run in held.runs if run.members[unit]), FIRST] for unit in range(500)]
+    most = max(rdp_epsilons(histories, DELTA))
+    # Not composed tightly at the end, it may be too high by what Rényi accounting is, never too low.
+    assert 0.95 * most <= cost <= most
+
+
+def test_no_more_is_composed_than_may_be_the_largest(pieces):
+    few = snapshot([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]], [FIRST, FIRST, SECOND])
+    assert cost_of(few, SECOND, np.ones(4, bool), new=3) == max(0.95 * rdp_epsilons([(FIRST, FIRST, SECOND, SECOND)],
+                                                                                    DELTA))  # fmt: skip
+    assert len(pieces) == 1
+
+
+def test_more_kinds_of_runs_than_can_be_composed_are_described_by_renyi_accounting(pieces, monkeypatch):
+    monkeypatch.setattr("dpmed.privacy.spending._MOST_PIECES", 20)
+    found = spent(differing(units=30, runs=40, kinds=40))
+    assert pieces == []
+    assert all(history.epsilon == history.epsilon_rdp > 0 for history in found)
+
+
+def test_histories_that_fit_together_are_admitted_by_one_composition(pieces):
+    held = differing(units=500, runs=400, kinds=4)
+    limit = 1.02 * max(history.epsilon_rdp for history in spent(held))
+    pieces.clear()
+    # Above Rényi accounting nothing is composed; 1 % below it what covers them all is within the limit.
+    require_within(limit, held, frozenset("7"))
+    assert pieces == []
+    histories = [[run.mechanism for run in held.runs if run.members[unit]] for unit in range(500)]
+    require_within(0.99 * max(rdp_epsilons(histories, DELTA)), held, frozenset(map(str, range(400))))
+    assert 0 < len(pieces) < 60
+
+
+@pytest.mark.parametrize("share", [0.9, 0.95, 0.97, 1.0])
+def test_the_limit_refuses_exactly_those_whose_own_composition_exceeds_it(share):
+    held = differing(units=12, runs=8, kinds=3)
+    tight = [composed_epsilon([run.mechanism for run in held.runs if run.members[unit]], DELTA) for unit in range(12)]
+    limit, tokens = share * max(tight), frozenset(map(str, range(8)))
+    beyond = sum(one > limit for one in tight)
+    if not beyond:
+        return require_within(limit, held, tokens)
+    with pytest.raises(InputError, match=f"this training {beyond} would exceed it, with up to ε = {max(tight):.4g}"):
+        require_within(limit, held, tokens)
+
+
+def test_without_time_to_compose_a_limit_is_kept_by_renyi_accounting(monkeypatch):
+    held = snapshot([[1, 1, 1, 0], [0, 1, 1, 1]], [FIRST, SECOND])
+    limit = composed_epsilon((FIRST, SECOND), DELTA) * 1.001
+    require_within(limit, held, frozenset("1"))
+    monkeypatch.setattr("dpmed.privacy.spending._MOST_PIECES", 0)
+    with pytest.raises(InputError, match="some of these are upper bounds"):
+        require_within(limit, held, frozenset("1"))
+    assert spent(held)[0].epsilon == spent(held)[0].epsilon_rdp > limit
+    assert cost_of(held, SECOND, np.ones(4, bool), new=0) > limit

@@ -10,6 +10,7 @@ Source: DICOM PS3.3 (image pixel module) and PS3.5 (encodings).
 import io
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -25,6 +26,7 @@ from dpmed.errors import InputError, install_extra
 _MAX_BYTES = 1 << 30
 # A header of many tiny elements takes about sixty times its size as Python objects.
 _MAX_HEADER_BYTES = 1 << 24
+_USUAL_HEADER_BYTES = 1 << 16
 _MAX_FRAME_BYTES = 1 << 28
 _CHUNK_BYTES = 1 << 20
 _MARK, _PREAMBLE_BYTES = b"DICM", 128
@@ -234,9 +236,8 @@ def guarded(path: Path, action: Callable[[], T]) -> T:
 def _open(path: Path) -> DicomFile:
     dataset, content, place = _parse(path, (*_PIXEL_TAGS, *_VALUE_TAGS, *_SPACE_TAGS))
     implicit, little = dataset.original_encoding
-    order: Any = "little" if little else "big"
-    group, element = (int.from_bytes(content[start : start + 2], order) for start in (place, place + 2))
-    if group != _PIXEL_GROUP or element not in _PIXEL_ELEMENTS:
+    element = _pixel_element(dataset, content, place)
+    if element is None:
         raise InputError("holds no picture (but a report, a plan or a directory)", where=str(path))
     named = dataset.file_meta.get("TransferSyntaxUID", "")
     deflated = named == _DEFLATED
@@ -252,11 +253,18 @@ def _open(path: Path) -> DicomFile:
         frames=int(dataset.get("NumberOfFrames", 1) or 1),
         bits=int(dataset.get("BitsStored", dataset.BitsAllocated)),
         signed=bool(dataset.get("PixelRepresentation", 0)),
-        real=_PIXEL_ELEMENTS[element] != "PixelData",
+        real=element != "PixelData",
         photometric=str(dataset.PhotometricInterpretation),
     )
     _check(found, int(dataset.BitsAllocated))
     return found
+
+
+def _pixel_element(dataset: Any, content: bytes, place: int) -> str | None:
+    """The name of the element of pixels that begins at a place; None if none does."""
+    order: Any = "little" if dataset.original_encoding[1] else "big"
+    group, element = (int.from_bytes(content[start : start + 2], order) for start in (place, place + 2))
+    return _PIXEL_ELEMENTS.get(element) if group == _PIXEL_GROUP else None
 
 
 def _syntax_of(implicit: bool, little: bool) -> str:
@@ -267,13 +275,24 @@ def _syntax_of(implicit: bool, little: bool) -> str:
 
 def _parse(path: Path, keywords: tuple[str, ...]) -> tuple[Any, bytes, int]:
     """The header, the bytes that it was read from, and where in them it ends, which is where the pixels begin."""
-    import pydicom
-
     size = path.stat().st_size
     if size > _MAX_BYTES:
         raise InputError(f"is longer than {_MAX_BYTES:,} bytes, which is refused", where=str(path))
+    if size > _USUAL_HEADER_BYTES:
+        # Most headers end early in the file. Where no pixels begin, or it seems damaged, more of it is read.
+        with suppress(Exception):
+            found = _parse_start(path, keywords, _USUAL_HEADER_BYTES)
+            if _pixel_element(*found) is not None:
+                return found
+    return _parse_start(path, keywords, min(size, _MAX_HEADER_BYTES))
+
+
+def _parse_start(path: Path, keywords: tuple[str, ...], count: int) -> tuple[Any, bytes, int]:
+    """As `_parse`, from so many bytes of the file."""
+    import pydicom
+
     with path.open("rb") as file:
-        content = file.read(min(size, _MAX_HEADER_BYTES))
+        content = file.read(count)
     marked = content[_PREAMBLE_BYTES:].startswith(_MARK)
     if marked and _DEFLATED.encode() in content:
         deflated = _parse_deflated(path, keywords)
@@ -281,6 +300,7 @@ def _parse(path: Path, keywords: tuple[str, ...]) -> tuple[Any, bytes, int]:
             return deflated
     stream = io.BytesIO(content)
     dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(keywords), force=not marked)
+    dataset.buffer = None  # else every header would keep what it was read from: of a series, all pixels once more
     return dataset, content, stream.tell()
 
 

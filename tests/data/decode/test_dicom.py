@@ -1,3 +1,4 @@
+import io
 import logging
 import sys
 import tracemalloc
@@ -182,3 +183,59 @@ def test_errors_about_the_input_pass_as_they_are(tmp_path):
 
     with pytest.raises(InputError, match=r"^here: is what it is$"):
         guarded(tmp_path, fail)
+
+
+def test_open_files_do_not_keep_their_pixels(tmp_path):
+    # A series of thousands of slices is open as a whole; the bytes that headers are read from would double its room.
+    paths = [write_dicom(tmp_path / f"{number}.dcm", np.zeros((256, 256), np.int16)) for number in range(8)]
+    open_dicom(paths[0])  # what is imported
+    tracemalloc.start()
+    try:
+        opened = [open_dicom(path) for path in paths]
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(opened) == 8 and kept < 8 * 256 * 256  # half of the pixels
+
+
+def read_bytes(monkeypatch, action):
+    """How many bytes an action reads of files."""
+    read = []
+
+    class Counted(io.FileIO):
+        def read(self, size=-1):
+            content = super().read(size)
+            read.append(len(content))
+            return content
+
+    def counted(path, mode):
+        return Counted(path, mode)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "open", counted)
+        return action(), sum(read)
+
+
+def test_of_a_large_file_little_more_than_the_header_is_read(tmp_path, monkeypatch):
+    path = write_dicom(tmp_path / "large.dcm", np.zeros((1024, 1024), np.int16))
+    patient, read = read_bytes(monkeypatch, lambda: read_patient_id(path))
+    assert patient == f"\n{NUMBER}" and read < 100_000
+    opened, read = read_bytes(monkeypatch, lambda: open_dicom(path))
+    assert (opened.rows, opened.columns) == (1024, 1024) and read < 100_000
+
+
+@pytest.mark.parametrize("length", [None, 0xFFFFFFFF])
+def test_a_header_that_is_longer_than_most_is_read_to_its_end(tmp_path, length):
+    values = np.arange(48 * 1024, dtype=np.int16).reshape(192, 256)
+    # A private element in front of the patient's, longer than what is read first; encapsulated, it says no length.
+    path = write_dicom(tmp_path / "long.dcm", values)
+    dataset = pydicom.dcmread(path)
+    inner = pydicom.Dataset()
+    inner.add_new(0x00091001, "OB", b"\xe0\x7f\x10\x00" * 50_000)
+    dataset.add_new(0x00090010, "LO", "OURS")
+    dataset.add_new(0x00091002, "SQ", [inner])
+    dataset[0x00091002].is_undefined_length = length is not None
+    dataset.save_as(path)
+    assert path.read_bytes().find(NUMBER.encode()) > 200_000
+    assert read_patient_id(path) == f"\n{NUMBER}"
+    assert np.array_equal(open_dicom(path).stored(0), values)

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,42 @@ def test_selected_files_are_decoded_by_their_old_number():
     part = dataset.select(np.array([2, 3])).select(np.array([1]))
     assert len(part) == 1 and part.sources == [sources[3]]
     assert part[0].input[0, 0] == 3 and int(part[0].target) == 1
+
+
+def read_from(root, names):
+    sources = [tuple(root / name for name in files) for files in names]
+    facts = Listing(labels=None, groups=["a"] * len(names))
+    return FileDataset(INFO, facts, root=root, sources=sources, decode=lambda *_: None, preprocessing={})
+
+
+@pytest.mark.parametrize(
+    "root", ["/somewhere/data", "/somewhere/da..ta", "data", ".", "..", "../data", "/", "data/../x"]
+)
+def test_a_sample_is_named_by_its_files_below_the_root(root):
+    names = [("a.png",), ("b/c.png", "d/e.png"), (".hidden..png",), ("b//f.png",), ("g/../h.png",)]
+    found = read_from(Path(root), names).names
+    expected = ["\n".join(os.path.relpath(Path(root) / name, root) for name in files) for files in names]
+    assert list(found) == expected and list(found[1:3]) == expected[1:3] and len(found) == 5
+    assert found[np.int64(1)] == expected[1] and found[-1] == expected[-1]
+
+
+def test_names_are_made_only_for_those_who_ask():
+    class Asked(list):
+        count = 0
+
+        def __getitem__(self, index):
+            Asked.count += 1
+            return super().__getitem__(index)
+
+        def __iter__(self):
+            Asked.count += len(self)
+            return super().__iter__()
+
+    dataset = read_from(Path("/data"), [(f"{number}.png",) for number in range(1000)])
+    dataset.sources = Asked(dataset.sources)
+    names = dataset.names
+    assert len(names) == 1000 and names[7] == "7.png"
+    assert Asked.count < 20  # a few are looked at by the tests' own checks of types
 
 
 def test_unequal_lengths_are_a_programmers_error():
