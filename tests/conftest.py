@@ -13,7 +13,7 @@ from hypothesis import settings
 
 # The same examples in every run, so that a change is refused for what it does and not for the day's luck;
 # `DPMED_EXPLORE=1 make test` draws new ones.
-settings.register_profile("repeatable", derandomize=True)
+settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("default" if os.environ.get("DPMED_EXPLORE") else "repeatable")
 
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -79,6 +79,15 @@ def as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
 
     shipped = jit.compiler_options() | AS_SHIPPED
     monkeypatch.setattr(jit, "compiler_options", lambda: shipped)
+
+
+@pytest.fixture(autouse=True)
+def _programs_are_kept() -> Iterator[None]:
+    yield
+    import jax
+
+    # A config's `keep_programs = false` holds for the process: all later tests would compile everything anew.
+    assert jax.config.jax_enable_compilation_cache, "the test has switched off the folder of compiled programs"
 
 
 @pytest.fixture(autouse=True)

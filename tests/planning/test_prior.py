@@ -15,8 +15,7 @@ from dpmed.progress import Silent
 from dpmed.workflows.train import run as train
 
 SMALL = [
-    "model.width=[4]", "training.epochs=1", "training.batch_size=8", "training.keep_programs=false",
-    "evaluation.bootstrap=0",
+    "model.width=[4]", "training.epochs=1", "training.batch_size=8", "evaluation.bootstrap=0",
 ]  # fmt: skip
 CNN = SmallCnnModel(name="small_cnn", channels=(4, 8), groups=2)
 PICTURES = ['data.name="folder"', "data.size=[8,8]", "data.channels=1", "data.cache=false"]
