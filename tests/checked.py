@@ -12,7 +12,7 @@ from typing import Any
 
 import jaxtyping
 
-_CHECKED_CALLS = 8
+_CHECKED_CALLS = 3
 _jaxtyped = jaxtyping.jaxtyped
 _tests_begun = [0]
 

@@ -152,6 +152,8 @@ def test_a_twin_differs_from_its_original_in_size_only(name):
 ALIKE = {
     "radimagenet_phantom",
     "ham10000_phantom",
+    # Each image several times augmented, as in ham10000_dp_phantom.
+    "radimagenet_dp_phantom",
     # Of one network and loss: on another layout's pictures, which the test of plans reads.
     "cifar10_dp_phantom",
     "cifar10_dp_quick_phantom",

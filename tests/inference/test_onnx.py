@@ -21,9 +21,7 @@ from tests.inference.made import logits_of, make_network
 NINE = {"channels": (4, 4, 4, 4), "groups": 2}
 NETWORKS = {
     "mlp": (MlpModel(name="mlp", width=(5,)), (4, 5, 1)),
-    "mlp 3D": (MlpModel(name="mlp", width=()), (4, 3, 2, 1)),
     "small_cnn": (SmallCnnModel(name="small_cnn", channels=(4,), groups=2), (8, 9, 3)),
-    "small_cnn 3D": (SmallCnnModel(name="small_cnn", channels=(4,), groups=2), (4, 5, 4, 1)),
     "resnet9": (Resnet9Model(name="resnet9", **NINE, convolution="standardised"), (9, 8, 3)),
     "resnet9 3D": (Resnet9Model(name="resnet9", **NINE, pooling="average"), (8, 8, 9, 1)),
     "resnet9 batch norm": (Resnet9Model(name="resnet9", **NINE, normalisation="batch"), (8, 8, 1)),
