@@ -240,9 +240,9 @@ def constant_note(
     names = [name for name in values if name not in intervals and name != "loss"]
     if units < FEWEST_UNITS or not names:
         return ()
-    # Of n flawless answers, the largest error rate at which that still has a chance of 5 % (Clopper & Pearson, 1934).
-    largest = 100 * (1 - 0.05 ** (1 / units))
-    return (
-        f"No interval for {', '.join(names)}: every resample of the {units} {unit}s gives the same value. If none of "
-        f"them was wrong, an error rate of up to {largest:.2g} % is still compatible with that (95 %).",
-    )
+    note = f"No interval for {', '.join(names)}: every resample of the {units} {unit}s gives the same value."
+    if all(values[name] >= 1 - _ROUNDING for name in names):
+        # The largest error rate at which n answers are flawless with a chance of 5 % (Clopper & Pearson, 1934).
+        largest = 100 * (1 - 0.05 ** (1 / units))
+        note += f" An error rate of up to {largest:.2g} % is still compatible with flawless answers (95 %)."
+    return (note,)

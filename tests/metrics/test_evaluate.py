@@ -140,10 +140,11 @@ def test_flawless_predictions_have_no_interval_of_no_width():
 
 
 def test_what_an_interval_of_no_width_would_hide_is_said():
+    same = "No interval for accuracy: every resample of the 59 patients gives the same value."
     assert constant_note({"accuracy": 1.0, "loss": 0.1}, {}, units=59, unit="patient") == (
-        "No interval for accuracy: every resample of the 59 patients gives the same value. If none of them was wrong, "
-        "an error rate of up to 5 % is still compatible with that (95 %).",
+        f"{same} An error rate of up to 5 % is still compatible with flawless answers (95 %).",
     )
+    assert constant_note({"accuracy": 0.1, "loss": 0.1}, {}, units=59, unit="patient") == (same,)
     assert constant_note({"accuracy": 1.0}, {"accuracy": (0.9, 1.0)}, units=59, unit="patient") == ()
     assert constant_note({"accuracy": 1.0}, {}, units=9, unit="patient") == (), "too few, which is said elsewhere"
 
