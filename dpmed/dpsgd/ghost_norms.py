@@ -121,8 +121,7 @@ def settle(books: Bookkeeping) -> Bookkeeping:
         if is_ghost_cheaper(layer):
             kept[number] = layer
         else:
-            values = layer.product.gradients(layer.x, layer.gradient, layer.weight)
-            instantiated[number] = Instantiated(layer.product, values)
+            instantiated[number] = _instantiated(layer)
     return Bookkeeping(books.losses, kept, books.gradients, instantiated)
 
 
@@ -148,12 +147,14 @@ def measure(books: Bookkeeping) -> GradientNorms:
 def instantiate(books: Bookkeeping) -> list[Float[Array, "batch ..."]]:
     """Per-record gradients with respect to every leaf."""
     found = dict(books.gradients)
-    for number, one in books.instantiated.items():
+    layers = {number: _instantiated(layer) for number, layer in books.layers.items()}
+    for number, one in (books.instantiated | layers).items():
         found[number] = jax.vmap(one.product.arranged)(one.values)
-    for number, layer in books.layers.items():
-        values = layer.product.gradients(layer.x, layer.gradient, layer.weight)
-        found[number] = jax.vmap(layer.product.arranged)(values)
     return [found[number] for number in range(len(found))]
+
+
+def _instantiated(layer: Layer) -> Instantiated:
+    return Instantiated(layer.product, layer.product.gradients(layer.x, layer.gradient, layer.weight))
 
 
 def is_ghost_cheaper(layer: Layer) -> bool:

@@ -10,24 +10,21 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.campaign.scenarios import NETWORK
+
 SIDES = (512, 512)
 PATIENTS = 1_000
 _PER_FOLDER = 1_000
 _CLASSES = ("benign", "malignant", "unclear")
-_RUN = """
+_RUN = (
+    """
 [data]
 {data}
 size = [8, 8]
 channels = 1
-[model]
-name = "mlp"
-width = [4]
-[loss]
-name = "cross_entropy"
-[optimizer]
-name = "sgd"
-learning_rate = 0.1
-[training]
+"""
+    + NETWORK
+    + """[training]
 epochs = 1
 batch_size = 64
 [evaluation]
@@ -38,6 +35,7 @@ delta = 1e-7
 clipping_norm = 0.5
 {privacy}
 """
+)
 _TABLE = """
 name = "table"
 root = "data"

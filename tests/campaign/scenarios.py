@@ -12,9 +12,8 @@ from pathlib import Path
 
 from tests.campaign.shim import Effect, Ended, Fault, run
 
-_RUN = """
-[data]
-{data}
+# What all trainings of the campaign share.
+NETWORK = """\
 [model]
 name = "mlp"
 width = [4]
@@ -23,7 +22,14 @@ name = "cross_entropy"
 [optimizer]
 name = "sgd"
 learning_rate = 0.1
-[training]
+"""
+_RUN = (
+    """
+[data]
+{data}
+"""
+    + NETWORK
+    + """[training]
 epochs = 3
 batch_size = 16
 checkpoint_steps = 2
@@ -36,6 +42,7 @@ delta = 1e-3
 clipping_norm = 0.5
 {privacy}
 """
+)
 _DIGITS = 'name = "digits"\nlimit = 80'
 _PICTURES = 'name = "folder"\nroot = "pictures"\nsize = [8, 8]\nchannels = 1'
 CONFIGS = {
