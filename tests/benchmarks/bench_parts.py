@@ -1,4 +1,4 @@
-"""Training a part of a network: the private step by what is trained, beside Opacus training all; and a head alone.
+"""Training a part of a network: the private step by what is trained, beside Opacus' and torch's; and a head alone.
 
 All in turn, in one run. `BENCH_ROUNDS` sets the rounds that count. Opacus runs in the interpreter that
 `DPMED_TORCH_PYTHON` names. `kept features` is a thousand private steps of a head of ten classes on 5,000 kept features
@@ -47,13 +47,17 @@ _IMAGES, _FEATURES, _STEPS, _BATCH, _MICROBATCH = 5_000, 2_048, 1_000, 250, 320
 def run() -> list[dict[str, Any]]:
     """Seconds and megabytes of a step by what is trained, and of a thousand steps on features."""
     own = {part: trainings(CASE, train_only=part)["private"] for part in PARTS}
-    peers = step_peers.start(CASE, parameters=own["all"].parameters())
+    peers = [
+        (part, peer)
+        for part, training in own.items()
+        for peer in step_peers.start(CASE, parameters=training.parameters(), part=part)
+    ]
     calls: dict[str, Any] = {f"dpmed, {part}": training for part, training in own.items()}
-    calls |= {f"{name}, all": call for peer in peers for name, call in peer.calls().items()}
+    calls |= {f"{name}, {part}": call for part, peer in peers for name, call in peer.calls().items()}
     try:
         seconds = interleaved(calls, rounds=int(os.environ.get("BENCH_ROUNDS", "6")), warmup=2)
     finally:
-        for peer in peers:
+        for _, peer in peers:
             peer.close()
     results = [
         measurement(CASE, name, "ms/step", [1e3 * value for value in values], more_is_better=False)

@@ -1,9 +1,9 @@
 """The peer of the step benchmark, run by an interpreter that has torch and opacus.
 
-`python peer_torch.py CASE` builds the case's network once for each variant and runs one step of each. It then prints
-one JSON line: the network's number of parameters, the seconds of each variant's first step, and which variants do not
-run and why. For each line on its input, a variant's name, it runs one step and prints its seconds. It imports nothing
-of dpmed.
+`python peer_torch.py CASE PART` builds the case's network once for each variant and runs one step of each. PART of it is
+trained, as by dpmed's `model.train_only`: `all`, `lora`, `norms` or `head`. It then prints one JSON line: the number of
+trained parameters, the seconds of each variant's first step, and which variants do not run and why. For each line on
+its input, a variant's name, it runs one step and prints its seconds. It imports nothing of dpmed.
 
 The networks are dpmed's, without centred filters, which have no weights of their own. The optimizer is plain SGD; that
 of dpmed (Nadam) does more.
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 CLASSES, RATE, NORM, NOISE = 10, 0.1, 1.0, 1.0
+RANK = 8
 MODES = {"opacus hooks": "hooks", "opacus functorch": "functorch", "opacus ew": "ew"}
 
 
@@ -141,6 +142,37 @@ CASES: dict[str, tuple[type[nn.Module], tuple[int, ...], int]] = {
 }
 
 
+class Adapted(nn.Module):
+    """A frozen convolution with a low-rank adapter beside it, as dpmed's: one of its own shape, then one of side 1."""
+
+    def __init__(self, layer: nn.Conv2d) -> None:
+        super().__init__()
+        self.layer = layer
+        size, places = layer.kernel_size, layer.padding
+        self.down = nn.Conv2d(layer.in_channels, RANK, size, stride=layer.stride, padding=places, bias=False)
+        self.up = nn.Conv2d(RANK, layer.out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Both together."""
+        return self.layer(x) + self.up(self.down(x)) / RANK
+
+
+def train_only(model: nn.Module, part: str) -> nn.Module:
+    """The network with all frozen but a part and the head."""
+    if part == "all":
+        return model
+    for weight in model.parameters():
+        weight.requires_grad_(False)
+    model.head.requires_grad_(True)
+    for module in list(model.modules()):
+        if part == "norms" and isinstance(module, nn.GroupNorm):
+            module.requires_grad_(True)
+        for name, layer in list(module.named_children()):
+            if part == "lora" and isinstance(layer, nn.Conv2d):
+                setattr(module, name, Adapted(layer))
+    return model
+
+
 class RecordLoss(nn.Module):
     """Cross entropy, the mean over a record's voxels; `reduction` is what ghost clipping sets and reads."""
 
@@ -155,10 +187,10 @@ class RecordLoss(nn.Module):
         return losses.mean() if self.reduction == "mean" else losses
 
 
-def build(variant: str, network: type[nn.Module], x: Tensor, y: Tensor) -> Callable[[], None]:
+def build(variant: str, network: type[nn.Module], part: str, x: Tensor, y: Tensor) -> Callable[[], None]:
     """A function that runs one step of the variant, with a network of its own."""
-    model, loss = network(), RecordLoss()
-    optimizer: Any = torch.optim.SGD(model.parameters(), RATE)
+    model, loss = train_only(network(), part), RecordLoss()
+    optimizer: Any = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], RATE)
     private = {"noise_multiplier": NOISE, "max_grad_norm": NORM, "expected_batch_size": len(x)}
     if variant == "opacus ghost":
         model = GradSampleModuleFastGradientClipping(
@@ -192,17 +224,19 @@ def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
     network, shape, batch = CASES[sys.argv[1]]
+    part = sys.argv[2]
     x = torch.randn(batch, *shape)
     y = torch.randint(0, CLASSES, (batch, *(shape[1:] if network is Unet else ())))
     steps, first, failed = {}, {}, {}
     for variant in ("torch nonprivate", *MODES, "opacus ghost"):
         try:
-            step = build(variant, network, x, y)
+            step = build(variant, network, part, x, y)
             first[variant] = seconds(step)
             steps[variant] = step
         except Exception as error:  # a mode that does not know a layer says so in many ways
             failed[variant] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-    parameters = sum(weight.numel() for weight in network().parameters())
+    trained = train_only(network(), part)
+    parameters = sum(weight.numel() for weight in trained.parameters() if weight.requires_grad)
     print(json.dumps({"parameters": parameters, "first": first, "failed": failed}), file=answers, flush=True)
     for line in sys.stdin:
         print(seconds(steps[line.strip()]), file=answers, flush=True)

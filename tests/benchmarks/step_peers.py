@@ -22,10 +22,10 @@ class Peer:
         first: seconds of each variant's first step.
     """
 
-    def __init__(self, python: str, script: str, case: str, *, parameters: int) -> None:
-        call = [python, str(Path(__file__).with_name(script)), case]
+    def __init__(self, python: str, script: str, case: str, part: str, *, parameters: int) -> None:
+        call = [python, str(Path(__file__).with_name(script)), case, part]
         self._process: Any = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._name = f"{script} for {case}"
+        self._name = f"{script} for {case}, {part}"
         self.first: dict[str, float] = {}
         line = self._process.stdout.readline()
         if not line:
@@ -61,15 +61,15 @@ class PeerStoppedError(Exception):
     """A peer's process does not answer any more."""
 
 
-def start(case: str, *, parameters: int) -> list[Peer]:
-    """The peers that are installed and know the case."""
+def start(case: str, *, parameters: int, part: str = "all") -> list[Peer]:
+    """The peers that are installed, know the case, and can train that part of its network."""
     found = []
     for variable, (script, cases) in PEERS.items():
         python = os.environ.get(variable)
-        if case not in cases:
+        if case not in cases or (part != "all" and script != "peer_torch.py"):
             continue
         if python is None:
             print(f"{script} is left out: {variable} is not set", flush=True)
             continue
-        found.append(Peer(python, script, case, parameters=parameters))
+        found.append(Peer(python, script, case, part, parameters=parameters))
     return found
