@@ -1,6 +1,6 @@
 """The peer of the step benchmark, run by an interpreter that has torch and opacus.
 
-`python peer_torch.py CASE PART` builds the case's network once for each variant and runs one step of each. PART of it is
+`python peer_torch.py CASE PART` builds the case's network once for each variant and runs one step of each. PART is
 trained, as by dpmed's `model.train_only`: `all`, `lora`, `norms` or `head`. It then prints one JSON line: the number of
 trained parameters, the seconds of each variant's first step, and which variants do not run and why. For each line on
 its input, a variant's name, it runs one step and prints its seconds. It imports nothing of dpmed.
