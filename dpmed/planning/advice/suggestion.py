@@ -6,7 +6,8 @@ that learning rate times number of steps should stay constant (Panda et al., 202
 private adaptive hyperparameter optimization"), and that learning rate and clipping norm are interchangeable in plain
 gradient descent (Mohapatra et al., 2022, "The role of adaptive optimizers for honest private hyperparameter
 selection"). So the config's own learning rate is rescaled for both, for the steps by at most a factor of three; this
-bound is our own.
+bound is our own. So is the least product of learning rate and steps for Adam and its kin, whose steps are about as long
+as the learning rate whatever the gradient: with less, the weights hardly leave where they began.
 """
 
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ from dpmed.privacy.budget import BudgetRequest, solve_budget, steps_per_epoch
 _LARGEST_CLIPPING_NORM = 1.0
 _LARGEST_CHANGE = 3.0
 _MOVED_BY_NORM = ("sgd",)
+# Measured on phantoms of three layouts; docs/advice.md.
+_LEAST_TRAVEL = 0.5
+_OF_ADAMS_KIND = ("adam", "adamw", "nadam")
 _HELD_BY_NORM = ("flat", "per-layer")
 
 
@@ -149,11 +153,14 @@ def _own_sizes(config: Config, train_size: int, request: BudgetRequest) -> Sizes
 
 def _rates(config: Config, privacy: PrivacyConfig, sizes: Sizes, own: Sizes | None) -> tuple[float, float]:
     """Learning rate and clipping norm to start with."""
-    norm, factor = privacy.clipping_norm, 1.0
+    own_rate, norm, factor = config.optimizer.learning_rate, privacy.clipping_norm, 1.0
     if privacy.clipping.name in _HELD_BY_NORM and norm > _LARGEST_CLIPPING_NORM:
         norm = _LARGEST_CLIPPING_NORM
         factor *= privacy.clipping_norm / norm if config.optimizer.name in _MOVED_BY_NORM else 1.0
     if own is not None:
         longer = own.budget.steps / sizes.budget.steps
         factor *= min(max(longer, 1 / _LARGEST_CHANGE), _LARGEST_CHANGE)
-    return float(f"{config.optimizer.learning_rate * factor:.3g}"), norm
+    if config.optimizer.name in _OF_ADAMS_KIND:
+        least = _LEAST_TRAVEL / sizes.budget.steps
+        factor = max(factor, min(least / own_rate, _LARGEST_CHANGE))
+    return float(f"{own_rate * factor:.3g}"), norm

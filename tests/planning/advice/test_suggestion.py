@@ -45,6 +45,18 @@ def test_learning_rate_times_steps_is_kept_within_a_factor_of_three():
     assert suggest(config_of("training.epochs=400"), SIZE).setting.learning_rate == pytest.approx(0.03)
 
 
+@pytest.mark.parametrize(("given", "wanted"), [(1e-3, 3e-3), (4e-3, 5e-3), (0.02, 0.02)])
+def test_adams_kin_travel_half_a_unit_at_least_by_at_most_three_times_the_rate(given, wanted):
+    sizes = suggest(config_of("training.epochs=400"), SIZE).sizes
+    epochs, steps = sizes.epochs, sizes.budget.steps
+    alike = [f"training.batch_size={sizes.batch_size}", f"training.epochs={epochs}"]
+    found = suggest(config_of(*alike, f"optimizer.learning_rate={given * 100 / steps}"), SIZE)
+    assert found.own.budget.steps == found.sizes.budget.steps
+    assert found.setting.learning_rate == pytest.approx(wanted * 100 / steps, rel=0.01)
+    plain = [*alike, "optimizer.name=sgd", "optimizer.learning_rate=1e-4"]
+    assert suggest(config_of(*plain), SIZE).setting.learning_rate == pytest.approx(1e-4)
+
+
 def test_a_large_clipping_norm_comes_down_and_plain_descent_makes_up_for_it():
     large = ["privacy.clipping_norm=4", "training.epochs=400"]
     assert suggest(config_of(*large), SIZE).setting.clipping_norm == 1.0
