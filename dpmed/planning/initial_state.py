@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+import jax
 import optax
 
 from dpmed.dpsgd.step import StepState
 from dpmed.planning.plan import Plan
+from dpmed.runtime.traced import settled
 from dpmed.training.build import build_objective, unfreezing
 from dpmed.training.objective import Objective
 from dpmed.training.optim import build_optimizer
@@ -48,7 +50,8 @@ def begin_training(plan: Plan) -> InitialState:
     state = StepState(
         trainable=trainable,
         rest=rest,
-        optimizer=optimizer.init(trainable),
+        # In one program: otherwise one is compiled for each shape of weights.
+        optimizer=jax.jit(optimizer.init)(trainable),
         clipping_norm=None if plan.clipping is None else plan.clipping.begin(),
     )
-    return InitialState(objective=objective, optimizer=optimizer, state=state)
+    return InitialState(objective=objective, optimizer=optimizer, state=settled(state))

@@ -17,7 +17,8 @@ print(special.ndtri(x / 3).tobytes().hex(), optimize.brentq(np.cos, 1, 2).hex(),
 print(ndimage.distance_transform_edt(x > 1).tobytes().hex())
 opinion = second_opinion(noise_multiplier=1.5, sampling_rate=0.1, steps=50, delta=1e-5)
 print(opinion.epsilon.hex(), opinion.coarse.hex())
-print("array API" in stats.ttest_rel.__doc__.replace("Array", "array"), "Calculate the t-test" in stats.ttest_rel.__doc__)
+words = stats.ttest_rel.__doc__
+print("Array API" in words, "Calculate the t-test" in words)
 """
 
 
