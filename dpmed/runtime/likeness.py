@@ -18,6 +18,8 @@ import numpy as np
 
 # Where functions and classes may come from. Those of the user's own code are refused: their source is not known.
 _PACKAGES = frozenset({"dpmed", "jax", "jaxlib", "equinox", "optax", "jaxtyping", "numpy", "functools", "builtins"})
+# What `jax.custom_jvp` and `jax.custom_vjp` hold beside the function.
+_OF_DERIVATIVES = ("jvp", "fwd", "bwd", "nondiff_argnums", "nondiff_argnames", "symbolic_zeros", "optimize_remat")
 _PLAIN = frozenset({str, bytes, int, float, complex, bool, types.NoneType, types.EllipsisType})
 
 
@@ -77,8 +79,8 @@ def _taken_apart(value: Any) -> tuple[str, list[Any]]:
     if _top(kind) == "dpmed" and hasattr(value, "__dict__") and not _has_slots(kind):
         return f"object {_home(kind)}", [_dictionary(value)]
     if hasattr(value, "__wrapped__") and _top(kind) in ("jax", "jaxlib"):
-        # A function under `jax.jit` or with its own derivative; how it is wrapped follows from the source around it.
-        return f"wrapped {_home(kind)}", [value.__wrapped__]
+        # A function under `jax.jit`, or with its own derivative, which is another function beside it.
+        return f"wrapped {_home(kind)}", [value.__wrapped__, *(getattr(value, name, None) for name in _OF_DERIVATIVES)]
     raise _UnknownError(value)
 
 

@@ -7,7 +7,6 @@ built into it.
 """
 
 import hashlib
-import importlib.metadata
 import os
 import platform
 import shutil
@@ -79,7 +78,10 @@ def keep_no_programs() -> None:
 
 def _kind_of_machine() -> str:
     """Programs only run where they were compiled for: with the same compiler and processor instructions."""
-    versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib")]
+    # Not for help, which it would delay by a fifth.
+    from importlib.metadata import version
+
+    versions = [version(name) for name in ("jax", "jaxlib")]
     words = [platform.machine(), platform.system()]
     if _CPU_INFO.is_file():
         lines = _CPU_INFO.read_text(errors="replace").splitlines()

@@ -44,7 +44,7 @@ def through_store(function: Callable[..., Any], structure: Structure, arguments:
         structure: for the same arguments, a tree with the structure of the results.
         arguments: what JAX traces with.
     """
-    folder = folder_in_use()
+    folder = _folder()
     name = None if folder is None else _name(function, arguments)
     if folder is None or name is None:
         return function(*arguments)
@@ -71,9 +71,13 @@ def settled(tree: Any) -> Any:
     JAX binds what such a program returns to its device. Arrays that are not bound yet would be another kind of
     argument, for which every program would be compiled a second time.
     """
-    if folder_in_use() is None or jax.device_count() > 1:
-        return tree
-    return jax.device_put(tree, jax.devices()[0])
+    return tree if _folder() is None else jax.device_put(tree, jax.devices()[0])
+
+
+def _folder() -> Path | None:
+    # Several devices put their own layout into a program, which JAX's format would fix; GPUs have not been tried.
+    folder = folder_in_use()
+    return folder if folder is not None and jax.default_backend() == "cpu" and jax.device_count() == 1 else None
 
 
 def _takes(exported: Any, leaves: Sequence[Any]) -> bool:
@@ -84,8 +88,7 @@ def _takes(exported: Any, leaves: Sequence[Any]) -> bool:
 def _name(function: Callable[..., Any], arguments: Sequence[Any]) -> str | None:
     leaves, tree = jax.tree.flatten(tuple(arguments))
     made_of = likeness(function)
-    # Several devices put their own layout into a program, which JAX's format would fix.
-    if made_of is None or jax.device_count() > 1 or any(leaf.weak_type for leaf in leaves):
+    if made_of is None or any(leaf.weak_type for leaf in leaves):
         return None
     shapes = [f"{leaf.dtype.name}{leaf.shape}" for leaf in leaves]
     # Nodes of a tree may hold values of their own; where one is shown by its address, it is not told.
@@ -158,9 +161,13 @@ def _write(path: Path, kept: bytes) -> None:
     with contextlib.suppress(OSError):
         path.parent.mkdir(exist_ok=True, mode=0o700)
         descriptor, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(hashlib.sha256(kept).digest() + kept)
-        os.replace(name, path)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(hashlib.sha256(kept).digest() + kept)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
         _forget_oldest(path.parent)
 
 

@@ -76,6 +76,17 @@ def test_what_a_function_holds_is_part_of_its_digest(one, other):
     assert likeness(holding(one)) != likeness(holding(other))
 
 
+def squared_with(slope):
+    function = jax.custom_jvp(lambda x: x * x)
+    function.defjvp(lambda primals, tangents: (primals[0] ** 2, slope * tangents[0]))
+    return function
+
+
+def test_the_derivative_of_a_function_is_part_of_it():
+    assert likeness(squared_with(1.0)) is not None
+    assert likeness(squared_with(1.0)) != likeness(squared_with(2.0))
+
+
 def test_what_an_array_holds_on_the_device_too():
     assert likeness(jnp.ones(2)) == likeness(jnp.ones(2)) != likeness(jnp.zeros(2))
 

@@ -101,7 +101,18 @@ def test_each_sample_has_its_own_prediction_target_and_loss(task, batch_size):
 
 @pytest.mark.parametrize(
     ("usual", "samples", "size"),
-    [(6, 6, 6), (6, 11, 6), (6, 3, 6), (6, 2, 2), (4, 11, 8), (9, 3, 3), (30, 11, 8), (30, 3, 3), (None, 5, 5)],
+    [
+        (6, 6, 6),
+        (6, 11, 6),
+        (6, 3, 6),
+        (6, 2, 2),
+        (4, 11, 4),
+        (3, 11, 8),
+        (9, 3, 3),
+        (30, 11, 8),
+        (30, 3, 3),
+        (None, 5, 5),
+    ],
 )
 def test_batches_are_those_of_most_evaluations_where_these_are_not_far_from_their_own(usual, samples, size):
     dataset, objective, trained, rest = make("classification")
