@@ -139,6 +139,15 @@ def test_a_key_turns_it_off_and_the_weights_are_the_same_bits(trained, tmp_path)
     assert (tmp_path / "run" / "model.eqx").read_bytes() == (trained[0] / "model.eqx").read_bytes()
 
 
+def test_another_clipping_norm_and_noise_take_no_program_of_an_earlier_run(trained, tmp_path):
+    """The wrong program would clip at another norm than the ledger says."""
+    other = ["--set", "privacy.clipping_norm=0.3", "--set", "privacy.epsilon=20"]
+    train(tmp_path / "shared", shutil.copytree(trained[1], tmp_path / "cache"), *other)
+    train(tmp_path / "alone", tmp_path / "none", *other, "--set", "training.keep_programs=false")
+    shared, alone = ((tmp_path / name / "model.eqx").read_bytes() for name in ("shared", "alone"))
+    assert shared == alone != (trained[0] / "model.eqx").read_bytes()
+
+
 def test_what_was_traced_is_kept_too_and_a_damaged_file_is_traced_anew(trained, tmp_path):
     run, cache = trained[0], shutil.copytree(trained[1], tmp_path / "cache")
     kept = traced_in(cache)
