@@ -26,7 +26,6 @@ from dpmed.planning.initial_state import begin_training
 from dpmed.planning.plan import Plan
 from dpmed.planning.secrets import Secrets, draw_secrets
 from dpmed.progress import Progress
-from dpmed.runtime.traced import settled
 from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import accumulate
 
@@ -143,12 +142,10 @@ class _WithCanaries:
         optimizer = optax.multi_transform(
             {"canaries": optax.sgd(1.0), "model": begun.optimizer}, {"canaries": "canaries", "model": "model"}
         )
-        state = settled(
-            StepState(
-                trainable=trainable,
-                rest=begun.state.rest,
-                optimizer=optax.with_extra_args_support(optimizer).init(trainable),
-            )
+        state = StepState(
+            trainable=trainable,
+            rest=begun.state.rest,
+            optimizer=optax.with_extra_args_support(optimizer).init(trainable),
         )
         step = build_step(
             self._plan,

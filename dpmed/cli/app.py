@@ -16,7 +16,7 @@ from dpmed.files import user_cache
 from dpmed.pages import pages_folder
 from dpmed.runtime.distributed import has_company, leave
 from dpmed.runtime.malloc import collect_rarely, keep_freed_memory
-from dpmed.runtime.programs import keep_programs, use_folder
+from dpmed.runtime.programs import keep_programs
 from dpmed.runtime.scipy_docs import leave_docstrings
 
 _HELP = {"--help", "-h", "--version", "--docs"}
@@ -134,7 +134,7 @@ def main() -> None:
     keep_freed_memory()
     collect_rarely()
     if len(sys.argv) > 1 and not _HELP & set(sys.argv):
-        use_folder(keep_programs(os.environ, user_cache()))
+        keep_programs(os.environ, user_cache())
         leave_docstrings()
     try:
         app()

@@ -217,4 +217,4 @@ def _polynomial(x: Float[Array, "..."], coefficients: tuple[float, ...]) -> Floa
     return value
 
 
-_COMPILED_BOX_MULLER = Compiled(_box_muller, structure=lambda _: (0, 0))
+_COMPILED_BOX_MULLER = Compiled(_box_muller)

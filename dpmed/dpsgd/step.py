@@ -162,13 +162,9 @@ class PrivateStep:
         self._begin = Compiled(partial(_begin_private, clipping))
         of_one = partial(_contribute, loss, clipping, most_records)
         contribute = of_one if devices is None else devices.summed(of_one)
-        self._accumulate = Compiled(
-            partial(_accumulate_private, contribute),
-            donate=1,
-            structure=lambda state, gradients, counts, *_: replace(counts, gradients=gradients),
-        )
+        self._accumulate = Compiled(partial(_accumulate_private, contribute), donate=1)
         update = partial(_noisy_update, optimizer, clipping, noise, float(expected_batch_size))
-        self._update = Compiled(update, donate=0, structure=lambda state, *_: state)
+        self._update = Compiled(update, donate=0)
 
     def prepare(self, state: StepState, *, draw: int) -> None:
         """Begin to generate the noise of draw number `draw` in the background, if the host generates it."""
@@ -216,12 +212,8 @@ class PlainStep:
     ) -> None:
         self._devices = devices
         self._begin = Compiled(_begin)
-        self._accumulate = Compiled(
-            partial(_accumulate_plain, loss),
-            donate=2,
-            structure=lambda trainable, rest, gradients, counts, *_: (rest, replace(counts, gradients=gradients)),
-        )
-        self._update = Compiled(partial(_mean_update, optimizer), donate=0, structure=lambda state, *_: state)
+        self._accumulate = Compiled(partial(_accumulate_plain, loss), donate=2)
+        self._update = Compiled(partial(_mean_update, optimizer), donate=0)
 
     def prepare(self, state: StepState, *, draw: int) -> None:
         """Do nothing: there is no noise."""

@@ -7,7 +7,6 @@ import optax
 
 from dpmed.dpsgd.step import StepState
 from dpmed.planning.plan import Plan
-from dpmed.runtime.traced import settled
 from dpmed.training.build import build_objective, unfreezing
 from dpmed.training.objective import Objective
 from dpmed.training.optim import build_optimizer
@@ -54,4 +53,4 @@ def begin_training(plan: Plan) -> InitialState:
         optimizer=jax.jit(optimizer.init)(trainable),
         clipping_norm=None if plan.clipping is None else plan.clipping.begin(),
     )
-    return InitialState(objective=objective, optimizer=optimizer, state=settled(state))
+    return InitialState(objective=objective, optimizer=optimizer, state=state)

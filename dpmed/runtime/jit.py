@@ -1,12 +1,10 @@
 """Compiles functions for this machine's device."""
 
 from collections.abc import Callable, Sequence
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from typing import Any
 
 import jax
-
-from dpmed.runtime.traced import Structure, through_store
 
 # XLA's CPU compiler delegates parts of a program to a library that uses only one core for convolutions of large maps.
 # It is only allowed to handle reductions.
@@ -19,20 +17,11 @@ class Compiled:
     Args:
         function: a function of arrays; must not be called from within another compiled function.
         donate: indices of arguments whose memory may be reused for results.
-        structure: for such arguments, a tree with the structure of the results. With it, the function is traced once
-            for several runs, where dpmed keeps programs (`dpmed.runtime.traced`).
     """
 
-    def __init__(
-        self,
-        function: Callable[..., Any],
-        *,
-        donate: int | Sequence[int] = (),
-        structure: Structure | None = None,
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], *, donate: int | Sequence[int] = ()) -> None:
         self._function = function
         self._donate = donate
-        self._structure = structure
 
     def __call__(self, *arguments: Any) -> Any:
         """The function's results."""
@@ -45,20 +34,7 @@ class Compiled:
     @cached_property
     def _jitted(self) -> Any:
         # Made on the first call, since querying the device initialises it.
-        traced = self._function if self._structure is None else _through_store(self._function, self._structure)
-        return jax.jit(traced, donate_argnums=self._donate, compiler_options=compiler_options())
-
-
-def _through_store(function: Callable[..., Any], structure: Structure) -> Callable[..., Any]:
-    def traced(*arguments: Any) -> Any:
-        return through_store(function, structure, arguments)
-
-    named: Any = function
-    while isinstance(named, partial):
-        named = named.func
-    # JAX names the program after it, also in messages.
-    traced.__name__ = getattr(named, "__name__", traced.__name__)
-    return traced
+        return jax.jit(self._function, donate_argnums=self._donate, compiler_options=compiler_options())
 
 
 def wait_for(tree: Any) -> None:

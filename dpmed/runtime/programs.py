@@ -7,6 +7,7 @@ built into it.
 """
 
 import hashlib
+import importlib.metadata
 import os
 import platform
 import shutil
@@ -21,7 +22,6 @@ _SLOW_SECONDS = 0.03
 _UNUSED_SECONDS = 30 * 24 * 3600
 _OTHERS = 0o077
 _CPU_INFO = Path("/proc/cpuinfo")
-_in_use: Path | None = None
 
 
 def keep_programs(environment: MutableMapping[str, str], base: Path) -> Path | None:
@@ -57,31 +57,16 @@ def keep_programs(environment: MutableMapping[str, str], base: Path) -> Path | N
     return folder
 
 
-def use_folder(folder: Path | None) -> None:
-    """Let this process keep what it traces (`dpmed.runtime.traced`) in a folder as `keep_programs` gives it, or not."""
-    global _in_use  # noqa: PLW0603 one place for a process, as JAX has for compiled programs
-    _in_use = folder
-
-
-def folder_in_use() -> Path | None:
-    """The folder of this process; None if it keeps nothing there."""
-    return _in_use
-
-
 def keep_no_programs() -> None:
     """Stop using and storing compiled programs."""
     import jax
 
-    use_folder(None)
     jax.config.update("jax_enable_compilation_cache", False)  # type: ignore[no-untyped-call] # jax gives it no types
 
 
 def _kind_of_machine() -> str:
     """Programs only run where they were compiled for: with the same compiler and processor instructions."""
-    # Not for help, which it would delay by a fifth.
-    from importlib.metadata import version
-
-    versions = [version(name) for name in ("jax", "jaxlib")]
+    versions = [importlib.metadata.version(name) for name in ("jax", "jaxlib")]
     words = [platform.machine(), platform.system()]
     if _CPU_INFO.is_file():
         lines = _CPU_INFO.read_text(errors="replace").splitlines()

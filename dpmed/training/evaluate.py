@@ -76,8 +76,7 @@ class Evaluator:
             result = predictions, wanted, losses, mask
             return result if devices is None else devices.whole(result)
 
-        # Predictions, targets, losses and the mask.
-        self._evaluate = Compiled(evaluate, structure=lambda *_: (0, 0, 0, 0))
+        self._evaluate = Compiled(evaluate)
 
     def __call__(
         self,

@@ -27,7 +27,6 @@ from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.ledger import Digests, Ledger, describe_release
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
-from dpmed.runtime.traced import settled
 from dpmed.training.checkpoint import (
     DrawJournal,
     Position,
@@ -98,7 +97,7 @@ class RunFolder:
                 where=str(self.checkpoint),
                 remedy="Resume with the version of dpmed that began the run, or start a new run.",
             )
-        state, ema, best = settled(tree) if computation.devices is None else computation.devices.copy(tree)
+        state, ema, best = tree if computation.devices is None else computation.devices.copy(tree)
         return replace(
             fresh,
             state=state,
