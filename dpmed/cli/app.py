@@ -17,6 +17,7 @@ from dpmed.pages import pages_folder
 from dpmed.runtime.distributed import has_company, leave
 from dpmed.runtime.malloc import collect_rarely, keep_freed_memory
 from dpmed.runtime.programs import keep_programs
+from dpmed.runtime.scipy_docs import leave_docstrings
 
 _HELP = {"--help", "-h", "--version", "--docs"}
 
@@ -132,8 +133,9 @@ def main() -> None:
     """Run the command line."""
     keep_freed_memory()
     collect_rarely()
-    if not _HELP & set(sys.argv):
+    if len(sys.argv) > 1 and not _HELP & set(sys.argv):
         keep_programs(os.environ, user_cache())
+        leave_docstrings()
     try:
         app()
     except BrokenPipeError:

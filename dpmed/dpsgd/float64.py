@@ -8,7 +8,6 @@ from contextlib import AbstractContextManager
 from functools import cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dpmed.errors import RunError
@@ -31,7 +30,7 @@ def require_float64() -> None:
     """
     with float64():
         one, tiny = np.float64(1.0), np.float64(2.0**-52)
-        found = jax.jit(lambda x, y: (x + y) - x)(jnp.asarray(one), jnp.asarray(tiny))
+        found = jax.jit(lambda x, y: (x + y) - x)(one, tiny)
     if float(found) != tiny:
         raise RunError(
             f"the device {jax.local_devices()[0]} has no float64 arithmetic, in which private training sums gradients",

@@ -5,9 +5,9 @@ its window looks far too dark. For volumes, the middle slice is shown as radiolo
 front at the top and the patient's right on the left; label maps are overlaid in colour.
 """
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -16,9 +16,11 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from dpmed.files import write_bytes
+from dpmed.figures.style import lay_out
+from dpmed.files import write_atomically
 
 _MAX_COLUMNS = 8
+_DOTS_PER_INCH = 120
 _INCHES = 1.3
 _BAR_INCHES = 0.9
 _TITLE_LETTERS = 22
@@ -51,7 +53,7 @@ def plot_contact_sheet(
     columns = min(_MAX_COLUMNS, len(inputs))
     rows = -(-len(inputs) // columns)
     figure = Figure(figsize=(_INCHES * columns + _BAR_INCHES, (_INCHES + 0.25) * rows), layout="constrained")
-    FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False)
     for number, axes in enumerate(grid.flat):
         axes.set_axis_off()
@@ -64,9 +66,8 @@ def plot_contact_sheet(
         # Class names come from folders and tables: a dollar sign in one is not mathematics.
         axes.set_title(_shortened(titles[number]), fontsize=7, parse_math=False)
     _draw_bar(figure, grid, limits, stored)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=120)
-    write_bytes(path, buffer.getvalue())
+    lay_out(figure, dots_per_inch=_DOTS_PER_INCH)
+    write_atomically(path, canvas.print_png)
 
 
 def to_picture(

@@ -62,7 +62,7 @@ def save_figure(figure: Figure, folder: Path, stem: str, *, formats: Sequence[st
     """
     paths = []
     with mpl.rc_context(_SETTINGS):
-        _lay_out(figure)
+        lay_out(figure, dots_per_inch=_DOTS_PER_INCH)
         for name in formats:
             path = folder / f"{stem}.{name}"
             write_atomically(path, partial(_WRITERS[name], figure))
@@ -70,10 +70,18 @@ def save_figure(figure: Figure, folder: Path, stem: str, *, formats: Sequence[st
     return paths
 
 
-def _lay_out(figure: Figure) -> None:
-    """Fix the places of all parts. `Figure.savefig` finds them anew for each format, and draws all twice for that."""
-    figure.set_dpi(_DOTS_PER_INCH)
-    figure.draw_without_rendering()
+def lay_out(figure: Figure, *, dots_per_inch: int) -> None:
+    """Fix the places of all parts. `Figure.savefig` finds them anew for each format, and draws all twice for that.
+
+    Args:
+        figure: whose parts are all there.
+        dots_per_inch: of the picture to be written.
+    """
+    figure.set_dpi(dots_per_inch)
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        # As `Figure.draw` begins. Drawing the rest too, to no canvas, would take as long again.
+        engine.execute(figure)
     figure.set_layout_engine("none")
 
 

@@ -204,7 +204,7 @@ class Convolution(eqx.Module):
     ) -> None:
         """Normal weights of standard deviation sqrt(2 / fan-in) (He et al., 2015)."""
         shape = (*([size] * dimensions), channels_in, channels_out)
-        self.weight = math.sqrt(2 / (size**dimensions * channels_in)) * normal(key, shape)
+        self.weight = normal(key, shape, std=math.sqrt(2 / (size**dimensions * channels_in)))
         self.bias = filled(channels_out, 0.0) if bias else None
         self.kind = kind
         self.stride = stride

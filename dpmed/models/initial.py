@@ -16,8 +16,8 @@ _MANTISSA_BITS, _ONE = 23, np.float32(1.0).view(np.uint32)
 _MOST = 1 << 32
 
 
-def normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
-    """Standard normal numbers, bit for bit those of `jax.random.normal`.
+def normal(key: PRNGKeyArray, shape: tuple[int, ...], *, std: float = 1.0) -> Float[Array, "..."]:
+    """Normal numbers of mean 0: standard normal ones, bit for bit those of `jax.random.normal`, times `std`.
 
     JAX's default generator gives each number by key and place alone, so that one compiled block serves every shape.
     Where that does not hold (another generator, or within a function that is traced) JAX's own function is called.
@@ -25,19 +25,21 @@ def normal(key: PRNGKeyArray, shape: tuple[int, ...]) -> Float[Array, "..."]:
     Args:
         key: a key, never used for anything else.
         shape: of the numbers.
+        std: their standard deviation.
     """
     count = math.prod(shape)
     if isinstance(key, jax.core.Tracer) or not _counts_places(key) or count >= _MOST:
-        return jax.random.normal(key, shape, jnp.float32)
+        return jnp.float32(std) * jax.random.normal(key, shape, jnp.float32)
     words = jax.random.key_data(key)
     drawn = [np.asarray(_draw(words, np.uint32(first))) for first in range(0, count, _BLOCK)]
     flat = np.concatenate(drawn)[:count] if drawn else np.zeros(0, np.float32)
-    return jnp.asarray(flat.reshape(shape))
+    # Multiplied here: JAX would compile a product, and `jnp.asarray` a copy, for each shape.
+    return jax.device_put(np.float32(std) * flat.reshape(shape))
 
 
 def filled(shape: int | tuple[int, ...], value: float) -> Float[Array, "..."]:
     """An array of one number; `jax.numpy.full` compiles a program for each shape."""
-    return jnp.asarray(np.full(shape, value, np.float32))
+    return jax.device_put(np.full(shape, value, np.float32))
 
 
 def _counts_places(key: PRNGKeyArray) -> bool:

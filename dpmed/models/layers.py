@@ -87,7 +87,7 @@ class Linear(eqx.Module):
 
     def __init__(self, inputs: int, outputs: int, *, gain: float = 1.0, key: PRNGKeyArray) -> None:
         """Normal weights of standard deviation gain / sqrt(inputs) (LeCun et al., 1998)."""
-        self.weight = gain / math.sqrt(inputs) * normal(key, (outputs, inputs))
+        self.weight = normal(key, (outputs, inputs), std=gain / math.sqrt(inputs))
         self.bias = filled(outputs, 0.0)
 
     def __call__(self, x: Float[Array, "*positions inputs"]) -> Float[Array, "*positions outputs"]:

@@ -212,6 +212,7 @@ def build_computation(
             begun.objective,
             plan.dataset,
             batch_size=plan.config.evaluation.batch_size,
+            usual=len(plan.split.validation),
             devices=devices,
             processes=processes,
         ),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import jax
 import optax
 
 from dpmed.dpsgd.step import StepState
@@ -48,7 +49,8 @@ def begin_training(plan: Plan) -> InitialState:
     state = StepState(
         trainable=trainable,
         rest=rest,
-        optimizer=optimizer.init(trainable),
+        # In one program: otherwise one is compiled for each shape of weights.
+        optimizer=jax.jit(optimizer.init)(trainable),
         clipping_norm=None if plan.clipping is None else plan.clipping.begin(),
     )
     return InitialState(objective=objective, optimizer=optimizer, state=state)

@@ -11,7 +11,7 @@ from pathlib import Path
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _NEVER, _GROWTH = -1, 64 << 20
 _KEPT_SHARE = 4
-_NEW_OBJECTS = 50_000
+_NEW_OBJECTS, _ROUNDS = 50_000, 100
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
@@ -41,12 +41,12 @@ def keep_freed_memory() -> bool:
 
 
 def collect_rarely() -> None:
-    """Look for reference cycles after every 50,000 new objects instead of every 700.
+    """Look for reference cycles after every 50,000 new objects instead of every 700, and a second time after 5 million.
 
     Nearly all objects are freed when their last reference is dropped. Importing and tracing make millions that stay,
     and looking through them again and again takes up to a quarter of the processor time of the imports.
     """
-    gc.set_threshold(_NEW_OBJECTS, *gc.get_threshold()[1:])
+    gc.set_threshold(_NEW_OBJECTS, _ROUNDS, gc.get_threshold()[2])
 
 
 def limit_kept_memory() -> None:

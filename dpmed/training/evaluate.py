@@ -15,6 +15,8 @@ from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.runtime.jit import Compiled
 from dpmed.training.objective import NonTrainable, Objective, Parameters
 
+_FACTOR = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
@@ -33,12 +35,14 @@ class Predictions:
 
 
 class Evaluator:
-    """Evaluates one objective on samples from one data set; compiled once.
+    """Evaluates one objective on samples from one data set; compiled once for each size of batch.
 
     Args:
         objective: computes predictions and losses.
         dataset: where samples come from.
-        batch_size: samples per batch.
+        batch_size: samples per batch at most.
+        usual: how many samples are evaluated most often; the same batches serve others, if these are not far fewer or
+            could not be done in far fewer batches.
         devices: devices that share a batch and hold the weights; None for the default device alone.
         processes: processes to which the devices belong; each loads what its devices evaluate, and all get all
             predictions.
@@ -50,6 +54,7 @@ class Evaluator:
         dataset: Dataset,
         *,
         batch_size: int,
+        usual: int | None = None,
         devices: Devices | None = None,
         processes: Processes = ALONE,
     ) -> None:
@@ -57,6 +62,7 @@ class Evaluator:
         self._processes = processes
         self._dataset = dataset
         self._batch_size = batch_size
+        self._usual = usual
         task = dataset.info.task
 
         def evaluate(trainable: Parameters, rest: NonTrainable, inputs: Array, targets: Array, mask: Array) -> PyTree:
@@ -82,7 +88,7 @@ class Evaluator:
     ) -> Predictions:
         """Predictions for the samples `indices`, in that order; `advance` receives the number of samples done."""
         parts = []
-        batch_size, share = min(self._batch_size, len(indices)), (self._processes.index, self._processes.world_size)
+        batch_size, share = self._batch_for(len(indices)), (self._processes.index, self._processes.world_size)
         loader = Loader(self._dataset, list(indices[:, None]), microbatch=batch_size, share=share)
         # One step of the loader: its microbatches are prepared ahead.
         for microbatches in loader.stream([np.arange(len(indices))]):
@@ -99,3 +105,9 @@ class Evaluator:
         if scaling is not None:
             predictions, targets = scaling.undo(predictions), scaling.undo(targets)
         return Predictions(predictions=predictions, targets=targets, losses=losses)
+
+    def _batch_for(self, samples: int) -> int:
+        own = min(self._batch_size, samples)
+        usual = own if self._usual is None else min(self._batch_size, self._usual)
+        # Compiling another program for the test takes longer than a few more rows or a second batch.
+        return usual if own <= _FACTOR * usual and usual <= _FACTOR * own else own

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from dpmed.figures.style import PALETTE, level_colours, new_figure, save_figure
+from dpmed.figures.style import PALETTE, lay_out, level_colours, new_figure, save_figure
 
 
 def test_every_format_is_written_and_fonts_travel_along(tmp_path):
@@ -24,6 +24,24 @@ def test_the_same_figure_is_the_same_file(tmp_path):
         save_figure(figure, tmp_path, name, formats=("svg", "pdf"))
     for ending in ("svg", "pdf"):
         assert (tmp_path / f"a.{ending}").read_bytes() == (tmp_path / f"b.{ending}").read_bytes()
+
+
+def test_parts_lie_where_matplotlib_would_put_them_in_drawing_all(tmp_path):
+    def drawn():
+        figure, axes = new_figure(width=5.0, height=2.0, columns=2)
+        axes[0].plot([0, 1], [0, 1e5], label="line")
+        axes[0].legend()
+        axes[1].imshow(np.eye(3))
+        axes[1].set(title="a title", ylabel="a name")
+        return figure, axes
+
+    (ours, _), (theirs, axes) = drawn(), drawn()
+    before = [axis.get_position().bounds for axis in axes]
+    theirs.set_dpi(160)
+    theirs.draw_without_rendering()
+    lay_out(ours, dots_per_inch=160)
+    places = [axis.get_position().bounds for axis in axes]
+    assert [axis.get_position().bounds for axis in ours.axes] == places != before
 
 
 @pytest.mark.parametrize("private", [0, 1, 7])

@@ -64,6 +64,25 @@ def test_another_generator_and_a_traced_key_get_jaxs_numbers_too(make):
     assert np.array_equal(words(jax.jit(lambda key: normal(key, shape))(key)), expected)
 
 
+@pytest.mark.parametrize("std", [0.02, 2**0.5 / 3, 0.0])
+def test_a_standard_deviation_gives_the_bits_of_jaxs_product(std):
+    key, shape = jax.random.key(11), (64, 33)
+    assert np.array_equal(words(normal(key, shape, std=std)), words(std * jax.random.normal(key, shape, jnp.float32)))
+    assert np.array_equal(
+        words(jax.jit(lambda key: normal(key, shape, std=std))(key)),
+        words(jax.jit(lambda key: std * jax.random.normal(key, shape, jnp.float32))(key)),
+    )
+
+
+def test_no_program_is_compiled_for_a_shape(caplog):
+    normal(jax.random.key(0), (2, 3), std=0.5)
+    with jax.log_compiles(), caplog.at_level("WARNING", logger="jax"):
+        normal(jax.random.key(1), (7, 9), std=0.5)
+        filled((4, 6), 1.0)
+    compiled = [record.message for record in caplog.records if "Compiling" in record.message]
+    assert not [line for line in compiled if "7,9" in line or "4,6" in line]
+
+
 def test_a_filled_array_is_jaxs():
     assert np.array_equal(filled((2, 3), 1.0), jnp.ones((2, 3), jnp.float32))
     assert filled(4, 0.0).dtype == jnp.float32 and isinstance(filled(4, 0.0), jax.Array)

@@ -41,3 +41,13 @@ def test_the_clipping_norm_is_part_of_the_state_where_it_moves(settings, norm):
 def test_the_moments_of_the_optimizer_begin_at_zero():
     begun = begin_training(plan_of())
     assert all(not np.any(leaf) for leaf in leaves(begun.state.optimizer))
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "rmsprop", "lion", "nadam"])
+def test_the_optimizers_state_is_that_which_optax_makes_without_compiling(name):
+    begun = begin_training(plan_of(f"optimizer.name={name}"))
+    expected = begun.optimizer.init(begun.state.trainable)
+    assert jax.tree.structure(begun.state.optimizer) == jax.tree.structure(expected)
+    for one, other in zip(jax.tree.leaves(begun.state.optimizer), jax.tree.leaves(expected), strict=True):
+        assert (one.dtype, one.weak_type) == (other.dtype, other.weak_type)
+        np.testing.assert_array_equal(one, other)

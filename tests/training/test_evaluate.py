@@ -99,6 +99,34 @@ def test_each_sample_has_its_own_prediction_target_and_loss(task, batch_size):
         np.testing.assert_allclose(found.targets[place], wanted, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("usual", "samples", "size"),
+    [
+        (6, 6, 6),
+        (6, 11, 6),
+        (6, 3, 6),
+        (6, 2, 2),
+        (4, 11, 4),
+        (3, 11, 8),
+        (9, 3, 3),
+        (30, 11, 8),
+        (30, 3, 3),
+        (None, 5, 5),
+    ],
+)
+def test_batches_are_those_of_most_evaluations_where_these_are_not_far_from_their_own(usual, samples, size):
+    dataset, objective, trained, rest = make("classification")
+    evaluator = Evaluator(objective, dataset, batch_size=8, usual=usual)
+    seen, evaluate = [], evaluator._evaluate
+    evaluator._evaluate = lambda *batch: seen.append(len(batch[-1])) or evaluate(*batch)
+    found = evaluator(trained, rest, np.arange(samples))
+    assert set(seen) == {size} and len(seen) == -(-samples // size)
+    own = Evaluator(objective, dataset, batch_size=8)(trained, rest, np.arange(samples))
+    np.testing.assert_allclose(found.predictions, own.predictions, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.losses, own.losses, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found.targets, own.targets)
+
+
 def test_masks_come_as_bytes_and_images_in_the_normalised_unit():
     dataset, objective, trained, rest = make("segmentation")
     found = Evaluator(objective, dataset, batch_size=4)(trained, rest, np.arange(COUNT))

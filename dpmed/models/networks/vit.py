@@ -143,9 +143,9 @@ class Vit(eqx.Module):
         first, second, third, head, *keys = jax.random.split(key, 4 + depth)
         height, breadth, channels = input_shape
         self.patches = Patches(patch, channels, width, key=first)
-        self.class_token = _SMALL * normal(second, (width,))
+        self.class_token = normal(second, (width,), std=_SMALL)
         self.class_position = filled(width, 0.0)
-        self.positions = _SMALL * normal(third, (height // patch, breadth // patch, width))
+        self.positions = normal(third, (height // patch, breadth // patch, width), std=_SMALL)
         self.blocks = [Block(width, heads, key=one) for one in keys]
         self.norm = LayerNorm(width)
         self.head = Linear(width, outputs, gain=0.0, key=head)
