@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.ledger import ReadLedger
-from dpmed.privacy.rero import REPORTED_FPR, Risk, assess
+from dpmed.privacy.rero import REPORTED_FPR, Risk, assess, assess_epsilon
 from dpmed.privacy.tradeoff import Composition
 
 # Data sets that come with installed packages, which everybody has already.
@@ -101,7 +101,8 @@ def _details(facts: CardFacts) -> list[str]:
             "- Threshold: the second class, or a label, is predicted from a probability of "
             f"{description.threshold:g} on. It was not tuned on any data."
         )
-    chosen = description.chosen or ("The weights are those after the last step; they were not selected.",)
+    chosen = (*description.chosen, *_selected(ledger))
+    chosen = chosen or ("The weights are those after the last step; they were not selected.",)
     lines += ["", "How these weights were chosen:", "", *(f"- {plain(sentence)}" for sentence in chosen)]
     if ledger.siblings:
         lines.append(
@@ -110,6 +111,16 @@ def _details(facts: CardFacts) -> list[str]:
             "not cover, and publishing several costs more than the ε of one."
         )
     return lines
+
+
+def _selected(ledger: ReadLedger) -> tuple[str, ...]:
+    selection = ledger.selection
+    if selection is None:
+        return ()
+    number = f"{selection.mean_trials} trainings"
+    if selection.distribution == "geometric":
+        number = f"a random number of trainings, {selection.mean_trials} on average"
+    return (f"They are those of the best of {number}, by the validation score; ε covers this choice.",)
 
 
 def _use(facts: CardFacts) -> list[str]:
@@ -179,7 +190,7 @@ def _privacy(ledger: ReadLedger) -> list[str]:
         f"removing one {unit}.",
         f"- In plain words: {_in_words(ledger.epsilon, ledger.delta, unit)}",
         f"- Noise multiplier {ledger.noise_multiplier:.6g}, sampling rate {ledger.sampling_rate:.6g} (Poisson), "
-        f"{ledger.steps} steps.",
+        f"{ledger.steps} steps{'' if ledger.selection is None else ', in this training alone'}.",
     ]
     return [*lines, *_risks(ledger), *(f"- {plain(note)}" for note in ledger.notes)]
 
@@ -204,14 +215,22 @@ def _risks(ledger: ReadLedger) -> list[str]:
     if ledger.noise_multiplier is None or ledger.steps == 0:
         return []
     prior = 1 / max(2, ledger.train_size)
-    worst, relaxed = (_risk(ledger, adversary, prior) for adversary in ("worst-case", "relaxed"))
     unit = plain(ledger.unit_of_privacy)
+    relaxed = []
+    if ledger.selection is not None and ledger.epsilon is not None and ledger.delta is not None:
+        # The trade-off curve of one training is not that of the best of several: only (ε, δ) is known of it.
+        worst = assess_epsilon(ledger.epsilon, ledger.delta, prior=prior)
+    else:
+        worst = _risk(ledger, "worst-case", prior)
+        relaxed = [
+            f"- Reconstruction, relaxed adversary (who does not know the direction of that {unit}'s gradient): at most "
+            f"{_up(_risk(ledger, 'relaxed', prior).upper)} at the same κ. This relies on an assumption about the "
+            "attacker and is not a differential privacy guarantee (Ziller et al., 2024).",
+        ]
     return [
         f"- Reconstruction, worst-case adversary (who knows everything but one {unit}): succeeds with probability at "
         f"most {_up(worst.upper)}, where guessing without the model succeeds with κ = 1/N = {prior:.4g}.",
-        f"- Reconstruction, relaxed adversary (who does not know the direction of that {unit}'s gradient): at most "
-        f"{_up(relaxed.upper)} at the same κ. This relies on an assumption about the attacker and is not a "
-        "differential privacy guarantee (Ziller et al., 2024).",
+        *relaxed,
         f"- Membership inference, worst-case adversary: advantage (TPR - FPR) at most {_up(worst.advantage)}; at an "
         f"FPR of {REPORTED_FPR:g} a TPR of at most {_up(worst.tpr)}.",
     ]

@@ -29,6 +29,7 @@ from dpmed.progress import Progress
 from dpmed.workflows.train import selection
 from dpmed.workflows.train.member import finish
 from dpmed.workflows.train.repeats import LOCK_FILE
+from dpmed.workflows.train.run_folder import TRIAL_FOLDER
 
 TUNING_FILE = "tuning.json"
 # A batch of the stand-in holds at most half of it: with all of it in every batch there would be no sampling.
@@ -145,7 +146,7 @@ def on_public_data(
     for number, setting in enumerate(settings, start=1):
         sizes = with_sizes(suggestion.request, batch_size=setting.batch_size, epochs=setting.epochs)
         trial = _imitating(standing.config, setting, sizes.budget, size=len(standing.members))
-        trials[f"{selection.TRIAL_FOLDER}{number}"] = trial
+        trials[f"{TRIAL_FOLDER}{number}"] = trial
     with exclusive_lock(folder / LOCK_FILE):
         _require_same_tuning(folder, identity)
         for name, trial in trials.items():
