@@ -68,13 +68,19 @@ class ReadLedger(BaseModel):
         return self.private and None not in (self.epsilon, self.delta, self.noise_multiplier)
 
     @property
+    def is_hidden_trial(self) -> bool:
+        """Whether the run is one of a random number of trials, and not the one that was chosen."""
+        selection = self.selection
+        return selection is not None and selection.distribution == "geometric" and not selection.chosen
+
+    @property
     def reason_against_release(self) -> str | None:
         """Why the model must not leave the institution; None for a model with an ε from noise that nobody knows."""
         if not self.promises:
             return "it was trained without differential privacy, so it may reveal any training sample"
         if self.noise_source != "os-entropy":
             return "its noise came from a seed: anyone who knows the seed can remove it, and then ε is void"
-        if self.selection is not None and self.selection.distribution == "geometric" and not self.selection.chosen:
+        if self.is_hidden_trial:
             return (
                 "it is one trial of a selection, which has chosen another or not ended: its ε holds only if all trials "
                 "but the best stay secret"

@@ -7,7 +7,7 @@ import pytest
 from dpmed.config.model import MlpModel
 from dpmed.inference.ledger import parse_ledger
 from dpmed.inference.model_card import CardFacts, _up, plain, write_card
-from dpmed.privacy.rero import assess
+from dpmed.privacy.rero import assess, assess_epsilon
 from dpmed.privacy.tradeoff import Composition
 from tests.inference.made import ledger_bytes, make_description
 
@@ -98,6 +98,18 @@ def test_sentences_of_the_ledger_choices_and_siblings_are_named():
     text = card(outside_accounting=["A secret use."], notes=["A note."], siblings=["seed=11"], description=chosen)
     for words in ("A secret use.", "A note.", "Early stopping chose.", "one of 2 runs", "seed=11"):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("distribution", "words"), [("geometric", "a random number of trainings, 10 on"), ("fixed", "10")]
+)
+def test_a_chosen_trial_is_bounded_by_the_epsilon_of_choosing_it(distribution, words):
+    selection = {"distribution": distribution, "mean_trials": 10, "epsilon": 4.0, "chosen": True}
+    text = card(epsilon=4.0, accountant="rdp", selection=selection)
+    assert f"best of {words}" in text and "not selected" not in text and "relaxed" not in text
+    risk = assess_epsilon(4.0, 1e-5, prior=1 / 100)
+    for value in (risk.upper, risk.advantage, risk.tpr):
+        assert f"{float(_up(value)):.4g}" in text
 
 
 def test_names_from_elsewhere_cannot_write_markdown():
