@@ -11,10 +11,12 @@ from dpmed.files import digest_of
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_finished, read_ledger
 from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, read_config
 from dpmed.pages import page
+from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN
 
 _BEGAN = "Training began with the "
 # Keys of a model's table that say how it is trained, not what it is.
 _OF_TRAINING = {"pretrained", "train_only", "lora", "unfreeze_epochs"}
+_MOST_PASSED_ON = 20
 _LONGEST = 2000  # characters copied from a sentence of another ledger
 
 
@@ -98,8 +100,19 @@ def start_sentence(config: Config, changed: Sequence[str] = ()) -> str | None:
     ledger = _ledger_of(path)
     run, data = path.resolve().name, _plain(ledger.data)
     sentence = f"{_BEGAN}model of the run {run}, trained {_how(ledger)} on {data}. {_whose(ledger)}"
-    earlier = [f"Of that run: {_plain(one)}" for one in ledger.outside_accounting if one.startswith(_BEGAN)]
+    earlier = [f"Of that run: {_plain(one)}" for one in _passed_on(ledger)]
     return " ".join([sentence, *more, *earlier])
+
+
+def _passed_on(ledger: ReadLedger) -> list[str]:
+    """What another run's ε left out and its weights may still hold; not what is said of every run, or of a phantom."""
+    began = [one for one in ledger.outside_accounting if one.startswith(_BEGAN)]
+    if ledger.phantom is not None or not ledger.promises:
+        return began
+    others = [one for one in ledger.outside_accounting if one not in OUTSIDE_EVERY_RUN and one not in began]
+    if len(others) > _MOST_PASSED_ON:
+        others = [*others[:_MOST_PASSED_ON], f"{len(others) - _MOST_PASSED_ON} more uses of data stand in its ledger."]
+    return [*began, *others]
 
 
 def start_warnings(config: Config) -> tuple[str, ...]:

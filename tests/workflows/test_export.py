@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 
 import jax
 import numpy as np
@@ -119,6 +120,10 @@ def test_onnx_and_stablehlo_lie_beside_the_weights(digits_run, tmp_path):
     (found,) = session.run(["logits"], {"image": images.astype(np.float32)})
     np.testing.assert_allclose(found, model.logits(images), atol=1e-4)
     assert (tmp_path / "bundle" / "model.stablehlo").stat().st_size > 0
+    # Nothing tells where, hence by whom, it was made.
+    for path in (tmp_path / "bundle").iterdir():
+        content = path.read_bytes()
+        assert b".py" not in content and str(tmp_path).encode() not in content and sys.prefix.encode() not in content
 
 
 def test_a_run_without_privacy_needs_the_option_and_says_so(scans_run, tmp_path):

@@ -277,7 +277,8 @@ def _bind(path: Path, cost: SelectionCost, *, chosen: bool) -> None:
     """Write into a finished trial's ledger what the selection cost in the end, and whether it chose this trial."""
     ledger = read_json(path / LEDGER_FILE)
     selection = {**ledger["selection"], "epsilon": cost.epsilon, "chosen": chosen}
-    write_json(path / LEDGER_FILE, {**ledger, "epsilon": cost.epsilon, "selection": selection})
+    epsilon = max(ledger["epsilon"], cost.epsilon)
+    write_json(path / LEDGER_FILE, {**ledger, "epsilon": epsilon, "selection": selection})
 
 
 def _spendings(folder: Path, trial: _Trial) -> list[Spending]:
