@@ -164,14 +164,14 @@ def run(
         config: the config of each trial, except for the seed.
         folder: an empty one, or that of the same selection.
         progress: reports to the user.
-        mean: N >= 2, the mean number of trials.
+        mean: N >= 2, the mean number of trials; of settings, their number takes its place.
         settings: N settings to choose among, made from public facts alone; empty to vary only the seed.
 
     Raises:
         InputError: the config is not private, its noise comes from a seed, or the folder holds another selection.
         RunError: as for a single run.
     """
-    candidates = _candidates(_settled(config), progress, mean=mean, settings=settings)
+    candidates = _candidates(_settled(config), progress, mean=len(settings) or mean, settings=settings)
     with exclusive_lock(folder / LOCK_FILE):
         drawn = _drawn(candidates, folder)
         trials = [

@@ -34,6 +34,7 @@ from dpmed.workflows.train.run_folder import TRIAL_FOLDER
 TUNING_FILE = "tuning.json"
 # A batch of the stand-in holds at most half of it: with all of it in every batch there would be no sampling.
 _LARGEST_RATE = 0.5
+_FEWEST = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,13 @@ def on_training_data(config: Config, folder: Path, progress: Progress, *, count:
     """
     size = len(gather(config, progress).members)
     settings = settings_around(suggest(config, size), config, count=count, seed=config.training.seed)
-    return selection.run(config, folder, progress, mean=count, settings=settings)
+    if len(settings) < _FEWEST:
+        problem = "only one setting leaves noise for gradients beside the counts of adaptive clipping"
+        raise InputError(problem, where="privacy.clipping.count_noise", remedy="Choose a larger value.")
+    if len(settings) < count:
+        progress.say(f"There are only {len(settings)} different settings: as many are tried, and counted.")
+    # As many trials as are accounted for, which may be fewer than were asked for.
+    return selection.run(config, folder, progress, mean=len(settings), settings=settings)
 
 
 def on_public_data(

@@ -150,7 +150,8 @@ def test_settings_are_fixed_first_and_the_dearest_counts(tmp_path, trainings, mo
     )
     settings = (few, many) * 4 if is_random else (few, many)
     monkeypatch.setattr(room, "draw_trials", lambda mean: 3)
-    summary = run(config, tmp_path, Silent(), mean=len(settings), settings=settings)
+    # The number of settings counts, whatever else is given.
+    summary = run(config, tmp_path, Silent(), mean=100, settings=settings)
     plans = trainings["plans"]
     kept = json.loads((tmp_path / "selection.json").read_text())
     assert kept["mean_trials"] == len(settings) and len(plans) == len(kept["candidates"]) == (3 if is_random else 2)
