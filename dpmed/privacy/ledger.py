@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, Literal
 
 from dpmed.privacy.budget import Budget
@@ -285,7 +286,8 @@ def several_images_note(unit: str, *, epsilon: float, delta: float) -> str:
     bounds = []
     for size in _GROUPS:
         group_epsilon, group_delta = group_privacy(epsilon, delta, size=size)
-        bound = f"({group_epsilon:.4g}, {group_delta:.2g})" if group_delta < 1 else "no (ε, δ) with δ < 1"
+        known = group_delta < 1
+        bound = f"({rounded_up(group_epsilon)}, {rounded_up(group_delta, 2)})" if known else "no (ε, δ) with δ < 1"
         bounds.append(f"{size} images: {bound}")
     return (
         f"The unit of privacy is the image. A {unit} with several images in the training set is protected less than "
@@ -314,6 +316,15 @@ def group_privacy(epsilon: float, delta: float, *, size: int) -> tuple[float, fl
     growth = (size - 1) * epsilon + math.log(-math.expm1(-size * epsilon)) - math.log(-math.expm1(-epsilon))
     logarithm = math.log(delta) + growth
     return size * epsilon, math.exp(logarithm) if logarithm < math.log(1e300) else math.inf
+
+
+def rounded_up(value: float, digits: int = 4) -> str:
+    """The smallest number of so many digits that is not below the value: what is promised is never rounded down."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    written = Decimal(repr(value))
+    step = Decimal(1).scaleb(written.adjusted() + 1 - digits)
+    return f"{float(written.quantize(step, rounding=ROUND_CEILING)):.{digits}g}"
 
 
 def _now() -> str:
