@@ -20,6 +20,17 @@ Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 Sentences = tuple[str, ...]
 
 
+class ReadSelection(BaseModel):
+    """The selection that a run is a trial of."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, strict=True, allow_inf_nan=False)
+
+    distribution: Literal["geometric", "fixed"]
+    mean_trials: Annotated[int, Field(ge=2)]
+    epsilon: Positive
+    chosen: bool
+
+
 class ReadLedger(BaseModel):
     """What a user of a model needs from `privacy.json`, which may have other keys."""
 
@@ -45,6 +56,7 @@ class ReadLedger(BaseModel):
     outside_accounting: Sentences
     notes: Sentences
     siblings: Sentences = ()
+    selection: ReadSelection | None = None
     model_sha256: Digest | None = None
     config_sha256: Digest | None = None
     version: str
@@ -56,12 +68,23 @@ class ReadLedger(BaseModel):
         return self.private and None not in (self.epsilon, self.delta, self.noise_multiplier)
 
     @property
+    def is_hidden_trial(self) -> bool:
+        """Whether the run is one of a random number of trials, and not the one that was chosen."""
+        selection = self.selection
+        return selection is not None and selection.distribution == "geometric" and not selection.chosen
+
+    @property
     def reason_against_release(self) -> str | None:
         """Why the model must not leave the institution; None for a model with an ε from noise that nobody knows."""
         if not self.promises:
             return "it was trained without differential privacy, so it may reveal any training sample"
         if self.noise_source != "os-entropy":
             return "its noise came from a seed: anyone who knows the seed can remove it, and then ε is void"
+        if self.is_hidden_trial:
+            return (
+                "it is one trial of a selection, which has chosen another or not ended: its ε holds only if all trials "
+                "but the best stay secret"
+            )
         return None
 
 
@@ -121,7 +144,7 @@ def check_finished(ledger: ReadLedger, *, folder: Path) -> None:
 
 
 def check_epsilon(ledger: ReadLedger, *, where: str) -> None:
-    """Refuse a ledger whose ε is below what its own noise, rate and steps cost.
+    """Refuse a ledger whose ε is below what its own noise, rate and steps cost, or what its selection does.
 
     Raises:
         InputError: ε is too low; the message says what they cost.
@@ -132,6 +155,8 @@ def check_epsilon(ledger: ReadLedger, *, where: str) -> None:
         noise_multiplier=ledger.noise_multiplier, sampling_rate=ledger.sampling_rate, steps=ledger.steps
     )
     cost = epsilon(mechanism, ledger.delta, accountant=ledger.accountant or "pld")
+    if ledger.selection is not None:
+        cost = max(cost, ledger.selection.epsilon)
     if not ledger.epsilon >= cost * (1 - _TOLERANCE) or not math.isfinite(ledger.epsilon):
         raise InputError(
             f"states ε = {ledger.epsilon:g}, but its noise multiplier, sampling rate and steps cost {cost:.6g}",

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.ledger import ReadLedger
-from dpmed.privacy.rero import REPORTED_FPR, Risk, assess
+from dpmed.privacy.ledger import rounded_up
+from dpmed.privacy.rero import REPORTED_FPR, Risk, assess, assess_epsilon
 from dpmed.privacy.tradeoff import Composition
 
 # Data sets that come with installed packages, which everybody has already.
@@ -101,7 +102,8 @@ def _details(facts: CardFacts) -> list[str]:
             "- Threshold: the second class, or a label, is predicted from a probability of "
             f"{description.threshold:g} on. It was not tuned on any data."
         )
-    chosen = description.chosen or ("The weights are those after the last step; they were not selected.",)
+    chosen = (*description.chosen, *_selected(ledger))
+    chosen = chosen or ("The weights are those after the last step; they were not selected.",)
     lines += ["", "How these weights were chosen:", "", *(f"- {plain(sentence)}" for sentence in chosen)]
     if ledger.siblings:
         lines.append(
@@ -110,6 +112,16 @@ def _details(facts: CardFacts) -> list[str]:
             "not cover, and publishing several costs more than the ε of one."
         )
     return lines
+
+
+def _selected(ledger: ReadLedger) -> tuple[str, ...]:
+    selection = ledger.selection
+    if selection is None:
+        return ()
+    number = f"{selection.mean_trials} trainings"
+    if selection.distribution == "geometric":
+        number = f"a random number of trainings, {selection.mean_trials} on average"
+    return (f"They are those of the best of {number}, by the validation score; ε covers this choice.",)
 
 
 def _use(facts: CardFacts) -> list[str]:
@@ -175,11 +187,11 @@ def _privacy(ledger: ReadLedger) -> list[str]:
         lines += ["- **The noise came from a seed: to anyone who knows it, nothing below holds.**"]
     unit = plain(ledger.unit_of_privacy)
     lines += [
-        f"- (ε, δ) = ({_up(ledger.epsilon)}, {ledger.delta:g}) by {(ledger.accountant or '').upper()}, for adding or "
-        f"removing one {unit}.",
+        f"- (ε, δ) = ({rounded_up(ledger.epsilon)}, {ledger.delta:g}) by {(ledger.accountant or '').upper()}, for "
+        f"adding or removing one {unit}.",
         f"- In plain words: {_in_words(ledger.epsilon, ledger.delta, unit)}",
         f"- Noise multiplier {ledger.noise_multiplier:.6g}, sampling rate {ledger.sampling_rate:.6g} (Poisson), "
-        f"{ledger.steps} steps.",
+        f"{ledger.steps} steps{'' if ledger.selection is None else ', in this training alone'}.",
     ]
     return [*lines, *_risks(ledger), *(f"- {plain(note)}" for note in ledger.notes)]
 
@@ -195,8 +207,8 @@ def _in_words(epsilon: float, delta: float, unit: str) -> str:
             "by itself this ε promises next to nothing; the protection is that of the bounds below."
         )
     return (
-        f"{start}would have concluded it with a probability at most {math.exp(epsilon):.4g} times smaller or larger, "
-        f"and a further {delta:g} at most. At ε = 0.1 that factor is 1.1, at 1 it is 2.7, at 8 it is 2981."
+        f"{start}would have concluded it with a probability at most {rounded_up(math.exp(epsilon))} times smaller or "
+        f"larger, and a further {delta:g} at most. At ε = 0.1 that factor is 1.1, at 1 it is 2.7, at 8 it is 2981."
     )
 
 
@@ -204,16 +216,24 @@ def _risks(ledger: ReadLedger) -> list[str]:
     if ledger.noise_multiplier is None or ledger.steps == 0:
         return []
     prior = 1 / max(2, ledger.train_size)
-    worst, relaxed = (_risk(ledger, adversary, prior) for adversary in ("worst-case", "relaxed"))
     unit = plain(ledger.unit_of_privacy)
+    relaxed = []
+    if ledger.selection is not None and ledger.epsilon is not None and ledger.delta is not None:
+        # The trade-off curve of one training is not that of the best of several: only (ε, δ) is known of it.
+        worst = assess_epsilon(ledger.epsilon, ledger.delta, prior=prior)
+    else:
+        worst = _risk(ledger, "worst-case", prior)
+        relaxed = [
+            f"- Reconstruction, relaxed adversary (who does not know the direction of that {unit}'s gradient): at most "
+            f"{rounded_up(_risk(ledger, 'relaxed', prior).upper)} at the same κ. This relies on an assumption about "
+            "the attacker and is not a differential privacy guarantee (Ziller et al., 2024).",
+        ]
     return [
         f"- Reconstruction, worst-case adversary (who knows everything but one {unit}): succeeds with probability at "
-        f"most {_up(worst.upper)}, where guessing without the model succeeds with κ = 1/N = {prior:.4g}.",
-        f"- Reconstruction, relaxed adversary (who does not know the direction of that {unit}'s gradient): at most "
-        f"{_up(relaxed.upper)} at the same κ. This relies on an assumption about the attacker and is not a "
-        "differential privacy guarantee (Ziller et al., 2024).",
-        f"- Membership inference, worst-case adversary: advantage (TPR - FPR) at most {_up(worst.advantage)}; at an "
-        f"FPR of {REPORTED_FPR:g} a TPR of at most {_up(worst.tpr)}.",
+        f"most {rounded_up(worst.upper)}, where guessing without the model succeeds with κ = 1/N = {prior:.4g}.",
+        *relaxed,
+        f"- Membership inference, worst-case adversary: advantage (TPR - FPR) at most {rounded_up(worst.advantage)}; "
+        f"at an FPR of {REPORTED_FPR:g} a TPR of at most {rounded_up(worst.tpr)}.",
     ]
 
 
@@ -256,12 +276,3 @@ def _recipients(ledger: ReadLedger) -> list[str]:
 def plain(text: str) -> str:
     """Text from elsewhere as one line without Markdown markup."""
     return " ".join(_UNSAFE.sub(" ", text).split())[:_LONGEST]
-
-
-def _up(value: float) -> str:
-    """Four digits, never below the value: bounds are not rounded down."""
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    power = 10.0 ** (3 - math.floor(math.log10(abs(value))))
-    rounded = math.ceil(value * power * (1 - 1e-12)) / power
-    return f"{max(rounded, value) if rounded < value else rounded:.4g}"

@@ -76,7 +76,7 @@ def to_stablehlo(network: Network, description: ModelDescription) -> bytes:
     """
     (batch,) = jax.export.symbolic_shape("batch")
     wanted = jax.ShapeDtypeStruct((batch, *description.input_shape), jnp.float32)  # type: ignore[no-untyped-call] # jax's
-    with plain_programs():
+    with plain_programs(), _nameless_sources():
         exported = jax.export.export(jax.jit(forward_function(network, description)), platforms=_PLATFORMS)(wanted)
     return bytes(exported.serialize())
 
@@ -106,6 +106,18 @@ def _compare(
                 where="format onnx",
                 remedy="Export it with the format stablehlo instead.",
             )
+
+
+@contextmanager
+def _nameless_sources() -> Iterator[None]:
+    """JAX writes the path of each source file into a program: names of folders and users, which no model needs."""
+    name = "jax_hlo_source_file_canonicalization_regex"
+    before = getattr(jax.config, name)
+    jax.config.update(name, ".*")  # type: ignore[no-untyped-call] # jax's
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)  # type: ignore[no-untyped-call] # jax's
 
 
 @contextmanager

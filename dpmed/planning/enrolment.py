@@ -24,6 +24,9 @@ ENTRY_FILE = "cohort.json"
 def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
     """Enter runs, all or none, in their cohort file; those that are already in it count as planned again.
 
+    Each time a run gets a new token. Of several copies of its folder, the one that is resumed first therefore goes on
+    with the run's entry; the others are entered anew, since each of them makes draws of its own.
+
     Args:
         plans: each run's plan and the folder in which it keeps what a resume needs. Runs whose config names no cohort
             are skipped.
@@ -43,13 +46,16 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
         with Cohort(path, create=(first.unit, first.delta)) as cohort:
             for plan, _, (_, privacy) in entered:
                 _require_same_cohort(cohort, plan, privacy)
-            cohort.enter([_entry(plan, folder) for plan, folder, _ in entered], partial(_within, first))
+            entries = [_entry(plan, folder) for plan, folder, _ in entered]
+            cohort.enter(entries, partial(_within, first))
     except DpmedError:
         for folder in fresh:
             remove_if_possible(folder / ENTRY_FILE)
             with suppress(OSError):  # not empty, or never created
                 folder.rmdir()
         raise
+    for entry, (_, folder, _) in zip(entries, entered, strict=True):
+        write_json(folder / ENTRY_FILE, {"token": entry.token})
 
 
 def settle(plan: Plan, folder: Path, *, steps: int, status: Status) -> None:
@@ -63,8 +69,9 @@ def settle(plan: Plan, folder: Path, *, steps: int, status: Status) -> None:
     """
     found = _with_cohort(plan)
     if found is not None:
+        token, *_ = _tokens(folder / ENTRY_FILE)
         with Cohort(found[0]) as cohort:
-            cohort.settle(_token(folder), steps=steps, status=status)
+            cohort.settle(token, steps=steps, status=status)
 
 
 def _with_cohort(plan: Plan) -> tuple[Path, PrivacyConfig] | None:
@@ -91,8 +98,15 @@ def planned_mechanism(plan: Plan) -> SampledGaussian:
 
 
 def _entry(plan: Plan, folder: Path) -> Entry:
+    token, path = os.urandom(16).hex(), folder / ENTRY_FILE
+    former = _tokens(path) if path.is_file() else ()
+    make_folder(folder)
+    # All of them, until the new one is in the cohort file: a crash in between leaves one that is.
+    first, *others = (*former, token)
+    write_json(path, {"token": first, "others": others})
     return Entry(
-        token=_token(folder),
+        token=token,
+        former=former,
         folder=str(folder.parent),
         config_sha256=hashlib.sha256(config_to_toml(plan.config).encode()).hexdigest(),
         data=plan.facts.data,
@@ -101,18 +115,14 @@ def _entry(plan: Plan, folder: Path) -> Entry:
     )
 
 
-def _token(folder: Path) -> str:
-    path = folder / ENTRY_FILE
-    if path.is_file():
-        content = read_json(path)
-        token = content.get("token") if isinstance(content, dict) else None
-        if isinstance(token, str):
-            return token
+def _tokens(path: Path) -> tuple[str, ...]:
+    """The tokens under which a run may be in its cohort file, usually one."""
+    content = read_json(path)
+    content = content if isinstance(content, dict) else {}
+    found = [content.get("token"), *content.get("others", ())]
+    if not all(isinstance(token, str) for token in found):
         raise InputError("does not name the run's entry in its cohort file", where=str(path))
-    token = os.urandom(16).hex()
-    make_folder(folder)
-    write_json(path, {"token": token})
-    return token
+    return tuple(found)
 
 
 def _require_same_cohort(cohort: Cohort, plan: Plan, privacy: PrivacyConfig) -> None:

@@ -4,12 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dpmed.planning.plan import Plan
-from dpmed.privacy.ledger import Digests, Ledger, LedgerFacts, plain_ledger, private_ledger
+from dpmed.privacy.ledger import Digests, Ledger, LedgerFacts, Selected, plain_ledger, private_ledger
 
 SIBLINGS_NOTE = (
     "This run is one of several of the same kind on the same patients, which `siblings` names. Choosing the best of "
     "them, or releasing several, spends their composed ε, stated in privacy.json of the folder that holds them all."
 )
+CHOSEN_BY_VALIDATION = (
+    "Validation scores, computed exactly, chose the best of several trials; ε says nothing about validation samples."
+)
+BEST_ALONE = "The number of trials, and all trials but the best, must stay secret: ε holds for the best one alone."
 
 
 def run_ledger(
@@ -47,3 +51,17 @@ def with_siblings_note(notes: Sequence[str], siblings: Sequence[str]) -> tuple[s
     """A ledger's notes, with the note on siblings if there are any, otherwise without it."""
     others = tuple(note for note in notes if note != SIBLINGS_NOTE)
     return (*others, SIBLINGS_NOTE) if siblings else others
+
+
+def with_selection(facts: LedgerFacts, selection: Selected) -> LedgerFacts:
+    """The facts of a trial of a selection: its ledger states what releasing the best costs, and how it is chosen."""
+    note = (
+        f"ε is that of releasing the best of a random number of trials, {selection.mean_trials} on average, not that "
+        f"of this training alone. {BEST_ALONE}"
+        if selection.distribution == "geometric"
+        else f"ε is that of all {selection.mean_trials} trials together, from which the best is chosen, not that of "
+        "this training alone."
+    )
+    notes = facts.notes if note in facts.notes else (*facts.notes, note)
+    outside = facts.outside if CHOSEN_BY_VALIDATION in facts.outside else (*facts.outside, CHOSEN_BY_VALIDATION)
+    return replace(facts, selection=selection, notes=notes, outside=outside)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt64
+from jaxtyping import Bool, UInt64
 
 from dpmed.errors import InputError, RunError
 from dpmed.files import make_folder, remove_if_possible
@@ -39,6 +39,12 @@ CREATE TABLE runs (
     planned INTEGER NOT NULL, steps INTEGER NOT NULL, status TEXT NOT NULL, members BLOB NOT NULL
 );
 """
+_COLUMNS = "number, token, entered, folder, data, noise_multiplier, sampling_rate, planned, steps, status, members"
+_AGAIN = """
+UPDATE runs SET token = ?, members = ?, noise_multiplier = MIN(noise_multiplier, ?),
+sampling_rate = MAX(sampling_rate, ?), steps = MAX(planned, ?), planned = MAX(planned, ?), status = 'running'
+WHERE number = ?
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,7 @@ class Entry:
         data: the data set in public terms.
         mechanism: σ, q and all planned steps.
         units: names of the units that it trains on; only their keyed hashes are kept.
+        former: tokens under which the run may be in the file already; `token` then takes their place.
     """
 
     token: str
@@ -60,6 +67,7 @@ class Entry:
     data: str
     mechanism: SampledGaussian
     units: Sequence[str] = field(repr=False)
+    former: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -191,7 +199,7 @@ class Cohort:
         self._facts = self._read_facts()
 
     def enter(self, entries: Sequence[Entry], check: Check | None = None) -> None:
-        """Enter runs, all or none; a run that is already in the file, by its token, is reset to its planned steps.
+        """Enter runs, all or none; a run that is already in the file, by a token, is reset to its planned steps.
 
         Args:
             entries: the runs.
@@ -210,54 +218,48 @@ class Cohort:
         with self._transaction("IMMEDIATE"):
             found = self._connection.execute("SELECT planned FROM runs WHERE token = ?", (token,)).fetchone()
             if found is None:
-                raise InputError("does not know this run", where=str(self.path), remedy="Was the file replaced?")
+                remedy = "Was it replaced, or the run's folder copied and the copy resumed? Resume the run to enter it."
+                raise InputError("does not know this run", where=str(self.path), remedy=remedy)
             counted = found[0] if status == "running" else steps
             self._connection.execute("UPDATE runs SET steps = ?, status = ? WHERE token = ?", (counted, status, token))
 
     def _put(self, entry: Entry) -> None:
-        connection, mechanism = self._connection, entry.mechanism
-        known = connection.execute("SELECT number FROM runs WHERE token = ?", (entry.token,)).fetchone()
-        if known is not None:
-            connection.execute("UPDATE runs SET steps = planned, status = 'running' WHERE token = ?", (entry.token,))
-            return
-        numbers = self._numbers(entry.units)
-        bits = np.zeros(int(numbers.max(initial=-1)) + 1, bool)
-        bits[numbers] = True
+        connection, one, members = self._connection, entry.mechanism, self._members(entry.units)
+        plan = (one.noise_multiplier, one.sampling_rate, one.steps, one.steps)
+        for token in (entry.token, *entry.former):
+            known = connection.execute("SELECT number, members FROM runs WHERE token = ?", (token,)).fetchone()
+            if known is not None:
+                # Whatever changed since it was entered, each unit counts with no less than either plan costs.
+                both = members | _unpacked(known[1], len(members))
+                connection.execute(_AGAIN, (entry.token, np.packbits(both).tobytes(), *plan, known[0]))
+                return
         values = (
             entry.token,
             datetime.now(UTC).isoformat(timespec="seconds"),
             entry.folder,
-            entry.config_sha256,
             entry.data,
-            mechanism.noise_multiplier,
-            mechanism.sampling_rate,
-            mechanism.steps,
-            mechanism.steps,
+            *plan,
             "running",
-            np.packbits(bits).tobytes(),
+            np.packbits(members).tobytes(),
+            entry.config_sha256,
         )
-        names = (
-            "token, entered, folder, config_sha256, data, noise_multiplier, sampling_rate, planned, steps, status, "
-            "members"
-        )
-        marks = ", ".join("?" * len(values))
+        names, marks = f"{_COLUMNS}, config_sha256".removeprefix("number, "), ", ".join("?" * len(values))
         connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", values)  # noqa: S608 our own constants
 
-    def _numbers(self, names: Sequence[str]) -> Int[np.ndarray, " unit"]:
-        """The numbers of units; new units are appended."""
+    def _members(self, names: Sequence[str]) -> Bool[np.ndarray, " unit"]:
+        """For each unit in the file, whether it is one of these; new units are appended."""
         known = {bytes(code): number for number, code in self._connection.execute("SELECT number, hash FROM units")}
         hashes = [self.hash_of(name) for name in names]
         new = [code for code in dict.fromkeys(hashes) if code not in known]
         known.update({code: len(known) + place for place, code in enumerate(new)})
         self._connection.executemany("INSERT INTO units VALUES (?, ?)", [(known[code], code) for code in new])
-        return np.array([known[code] for code in hashes], np.int64)
+        members = np.zeros(len(known), bool)
+        members[[known[code] for code in hashes]] = True
+        return members
 
     def _snapshot(self) -> Snapshot:
         (units,) = self._connection.execute("SELECT COUNT(*) FROM units").fetchone()
-        columns = (
-            "number, token, entered, folder, data, noise_multiplier, sampling_rate, planned, steps, status, members"
-        )
-        rows = self._connection.execute(f"SELECT {columns} FROM runs ORDER BY number")  # noqa: S608 a constant
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number")  # noqa: S608 a constant
         limit = self._facts.get("limit")
         try:
             runs = tuple(_run(row, units) for row in rows)
@@ -327,7 +329,6 @@ def _run(row: Sequence[Any], units: int) -> EnteredRun:
     number, token, entered, folder, data, noise, rate, planned, steps, status, members = row
     if status not in ("running", "stopped", "finished") or not 0 <= steps:
         raise ValueError(f"run {number}")
-    bits = np.unpackbits(np.frombuffer(members, np.uint8)).astype(bool)[:units]
     return EnteredRun(
         number=number,
         token=token,
@@ -337,8 +338,13 @@ def _run(row: Sequence[Any], units: int) -> EnteredRun:
         mechanism=SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps),
         planned=planned,
         status=status,
-        members=np.pad(bits, (0, units - len(bits))),
+        members=_unpacked(members, units),
     )
+
+
+def _unpacked(members: bytes, units: int) -> Bool[np.ndarray, " unit"]:
+    bits = np.unpackbits(np.frombuffer(members, np.uint8)).astype(bool)[:units]
+    return np.pad(bits, (0, units - len(bits)))
 
 
 def _make(path: Path, unit: str, delta: float) -> None:

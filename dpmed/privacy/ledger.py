@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, Literal
 
 from dpmed.privacy.budget import Budget
@@ -26,13 +27,32 @@ _GROUPS = (2, 3, 5)
 
 
 @dataclass(frozen=True, kw_only=True)
+class Selected:
+    """The selection that a run is a trial of: its model costs what choosing it costs, never just its own steps.
+
+    Attributes:
+        distribution: `geometric`, if the number of trials was drawn: then only the best may be released; `fixed`, if
+            there were exactly `mean_trials` and ε covers all of them.
+        mean_trials: N.
+        epsilon: ε of releasing the best, at the run's δ.
+        chosen: whether the selection has ended with this run as the best.
+    """
+
+    distribution: Literal["geometric", "fixed"]
+    mean_trials: int
+    epsilon: float
+    chosen: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ledger:
     """The content of `privacy.json`.
 
     Attributes:
         private: whether training was differentially private.
         status: `planned`, `running` (ε then covers all steps up to the next checkpoint), `stopped` or `finished`.
-        epsilon: ε spent at `delta`, by `accountant`; None without privacy, meaning no bound at all.
+        epsilon: ε spent at `delta`, by `accountant`, and for a trial of a selection ε of releasing the best; None
+            without privacy, meaning no bound at all.
         delta: δ.
         accountant: `pld` or `rdp`.
         epsilon_pld: the same steps by privacy-loss distributions.
@@ -60,6 +80,7 @@ class Ledger:
         notes: what else must be known to interpret ε correctly.
         siblings: other runs of the same call on the same patients, by folder name; their composed ε is in the
             `privacy.json` of the parent folder.
+        selection: the selection that the run is a trial of; None for all others.
         model_sha256: digest of `model.eqx`, to which this ledger belongs; None until the run has finished.
         config_sha256: digest of `config.toml`.
         version: version of dpmed.
@@ -93,6 +114,7 @@ class Ledger:
     outside_accounting: tuple[str, ...]
     notes: tuple[str, ...]
     siblings: tuple[str, ...] = ()
+    selection: Selected | None = None
     model_sha256: str | None = None
     config_sha256: str | None = None
     version: str
@@ -117,6 +139,7 @@ class LedgerFacts:
         data: the data set in public terms.
         phantom: which phantom the data are, for runs without privacy; None for all other data.
         siblings: folder names of the other runs of the same call.
+        selection: the selection that the run is a trial of; None for all others.
         version: of dpmed.
     """
 
@@ -129,6 +152,7 @@ class LedgerFacts:
     outside: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     siblings: tuple[str, ...] = ()
+    selection: Selected | None = None
     phantom: str | None = None
 
 
@@ -160,12 +184,16 @@ def private_ledger(
             "Noise and batches come from a seed: anyone who knows the seed can remove the noise, and then "
             "ε is void. For research only; do not release anything trained this way.",
         )
+    epsilon, accountant = spent.epsilon, budget.accountant
+    if facts.selection is not None:
+        epsilon = max(epsilon, facts.selection.epsilon)
+        accountant = "rdp" if facts.selection.distribution == "geometric" else "pld"
     return Ledger(
         private=True,
         status=status,
-        epsilon=spent.epsilon,
+        epsilon=epsilon,
         delta=budget.delta,
-        accountant=budget.accountant,
+        accountant=accountant,
         epsilon_pld=spent.epsilon_pld,
         epsilon_rdp=spent.epsilon_rdp,
         epsilon_dp_accounting=None if opinion is None else opinion.epsilon,
@@ -187,6 +215,7 @@ def private_ledger(
         notes=tuple(notes),
         data=facts.data,
         siblings=facts.siblings,
+        selection=facts.selection,
         model_sha256=digests.model,
         config_sha256=digests.config,
         version=facts.version,
@@ -236,6 +265,10 @@ def describe_release(ledger: Ledger) -> Sequence[str]:
         return ("This run is not private: keep the whole run folder within your institution.",)
     if ledger.noise_source == "seeded":
         return ("The noise came from a seed: keep the whole run folder within your institution.",)
+    if ledger.selection is not None and ledger.selection.distribution == "geometric":
+        return (
+            "This is one trial of a selection: of all trials, only the one that it chooses in the end may be released.",
+        )
     return (
         "model.eqx and privacy.json may be released under the stated ε; everything else in the run folder must stay "
         "within your institution.",
@@ -253,7 +286,8 @@ def several_images_note(unit: str, *, epsilon: float, delta: float) -> str:
     bounds = []
     for size in _GROUPS:
         group_epsilon, group_delta = group_privacy(epsilon, delta, size=size)
-        bound = f"({group_epsilon:.4g}, {group_delta:.2g})" if group_delta < 1 else "no (ε, δ) with δ < 1"
+        known = group_delta < 1
+        bound = f"({rounded_up(group_epsilon)}, {rounded_up(group_delta, 2)})" if known else "no (ε, δ) with δ < 1"
         bounds.append(f"{size} images: {bound}")
     return (
         f"The unit of privacy is the image. A {unit} with several images in the training set is protected less than "
@@ -282,6 +316,15 @@ def group_privacy(epsilon: float, delta: float, *, size: int) -> tuple[float, fl
     growth = (size - 1) * epsilon + math.log(-math.expm1(-size * epsilon)) - math.log(-math.expm1(-epsilon))
     logarithm = math.log(delta) + growth
     return size * epsilon, math.exp(logarithm) if logarithm < math.log(1e300) else math.inf
+
+
+def rounded_up(value: float, digits: int = 4) -> str:
+    """The smallest number of so many digits that is not below the value: what is promised is never rounded down."""
+    if value == 0 or not math.isfinite(value):
+        return f"{value:g}"
+    written = Decimal(repr(value))
+    step = Decimal(1).scaleb(written.adjusted() + 1 - digits)
+    return f"{float(written.quantize(step, rounding=ROUND_CEILING)):.{digits}g}"
 
 
 def _now() -> str:

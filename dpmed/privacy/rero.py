@@ -6,6 +6,7 @@ the best test for whether that patient's data took part. γ is the blow-up funct
 and 1 - f(κ) of Kaissis et al. (2023); the relaxed adversary is that of Ziller et al. (2024).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -47,6 +48,28 @@ def assess(composition: Composition, *, prior: float) -> Risk:
         advantage=composition.advantage(),
         tpr=composition.upper_power(REPORTED_FPR),
     )
+
+
+def assess_epsilon(epsilon: float, delta: float, *, prior: float) -> Risk:
+    """The risks that an (ε, δ) alone leaves open, whatever the mechanism; `lower` is κ, since nothing more is known.
+
+    Args:
+        epsilon: ε >= 0.
+        delta: δ in [0, 1].
+        prior: κ in (0, 1).
+
+    Source: Kairouz, Oh & Viswanath (2015), the region of errors of (ε, δ).
+    """
+    shrunk = math.exp(-epsilon)
+
+    def power(fpr: float) -> float:
+        # TPR <= δ + e^ε FPR, and 1 - FPR <= δ + e^ε (1 - TPR); the first without overflow.
+        grown = delta + fpr / shrunk if fpr < shrunk else 1.0
+        return max(fpr, min(1.0, grown, 1 - shrunk * (1 - delta - fpr)))
+
+    # TPR - FPR is largest where the two lines meet.
+    advantage = min(1.0, (1 - shrunk + 2 * delta * shrunk) / (1 + shrunk))
+    return Risk(upper=power(prior), lower=prior, advantage=advantage, tpr=power(REPORTED_FPR))
 
 
 @lru_cache(maxsize=4096)

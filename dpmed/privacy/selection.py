@@ -17,6 +17,7 @@ import math
 import random
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -38,20 +39,31 @@ class SelectionCost:
         by_selection: for a geometric number of trainings with mean N, of which only the best is released; None if it
             overflows.
         by_composition: for exactly N trainings, all of which may be released.
+        drawn: whether the number was drawn; None as long as either may be done, and the cheaper will be.
     """
 
     by_selection: float | None
     by_composition: float
+    drawn: bool | None = None
 
     @property
     def is_random(self) -> bool:
-        """Whether the random number costs less."""
+        """Whether the number is random: as it was drawn, otherwise if that costs less."""
+        if self.drawn is not None:
+            return self.drawn
         return self.by_selection is not None and self.by_selection < self.by_composition
 
     @property
+    def distribution(self) -> Literal["geometric", "fixed"]:
+        """The distribution of the number of trainings."""
+        return "geometric" if self.is_random else "fixed"
+
+    @property
     def epsilon(self) -> float:
-        """The smaller of the two."""
-        return self.by_selection if self.by_selection is not None and self.is_random else self.by_composition
+        """What is spent: ε of the way that was taken, whichever of the two is smaller."""
+        if not self.is_random:
+            return self.by_composition
+        return math.inf if self.by_selection is None else self.by_selection
 
 
 def selection_cost(training: SampledGaussian, *, mean: int, delta: float) -> SelectionCost:

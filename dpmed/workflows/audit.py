@@ -102,7 +102,7 @@ class AuditSummary:
         folder: the folder written.
         epsilon_claimed: ε of the plan, by its accountant.
         delta: δ.
-        confidence: the confidence of each limit.
+        confidence: the confidence with which all limits hold jointly.
         results: one per kind.
         membership: a loss-based attack on the run's own training set: all of it, then classes and subgroups.
         bound: what is proven for any test on the same training.
@@ -208,7 +208,7 @@ def run(
         folder: where to write.
         progress: shows the progress.
         canaries: m >= 20.
-        confidence: the confidence of each lower limit, in (0.5, 1).
+        confidence: the confidence with which all lower limits hold jointly, in (0.5, 1).
 
     Raises:
         InputError: the config has no privacy, or cannot be audited with these canaries.
@@ -224,7 +224,9 @@ def run(
             observed, predict = observe_gradients(plan, toss(canaries, generator), progress)
         else:
             observed, predict = observe_inputs(plan, canaries, generator, progress)
-        results.append(_judge(kind, observed, plan, confidence=confidence, progress=progress))
+        # The conclusion rests on the highest limit of any kind, so each kind has its share of the error probability.
+        share = 1 - (1 - confidence) / len(kinds)
+        results.append(_judge(kind, observed, plan, confidence=share, progress=progress))
     assert predict is not None  # noqa: S101 at least one kind
     summary = AuditSummary(
         folder=folder,

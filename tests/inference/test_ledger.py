@@ -50,6 +50,20 @@ def test_what_is_no_ledger_is_refused(changes):
         ledger(**changes)
 
 
+TRIAL = {"distribution": "geometric", "mean_trials": 10, "epsilon": 5.0, "chosen": False}
+
+
+def test_of_a_random_number_of_trials_only_the_chosen_may_leave_and_at_no_less_than_the_selection_costs():
+    assert "one trial of a selection" in ledger(selection=TRIAL).reason_against_release
+    assert ledger(selection={**TRIAL, "chosen": True}).reason_against_release is None
+    assert ledger(selection={**TRIAL, "distribution": "fixed"}).reason_against_release is None
+    check_epsilon(ledger(epsilon=5.0, selection=TRIAL), where="made")
+    with pytest.raises(InputError, match=r"states ε = 4\.9.* cost 5"):
+        check_epsilon(ledger(epsilon=4.9, selection=TRIAL), where="made")
+    with pytest.raises(InputError, match="is not a privacy ledger"):
+        ledger(selection={"distribution": "any"})
+
+
 def test_a_ledger_that_states_less_than_its_noise_costs_is_refused():
     cost = epsilon(SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100), 1e-5)
     check_epsilon(ledger(epsilon=cost), where="made")

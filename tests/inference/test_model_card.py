@@ -6,8 +6,9 @@ import pytest
 
 from dpmed.config.model import MlpModel
 from dpmed.inference.ledger import parse_ledger
-from dpmed.inference.model_card import CardFacts, _up, plain, write_card
-from dpmed.privacy.rero import assess
+from dpmed.inference.model_card import CardFacts, plain, write_card
+from dpmed.privacy.ledger import rounded_up
+from dpmed.privacy.rero import assess, assess_epsilon
 from dpmed.privacy.tradeoff import Composition
 from tests.inference.made import ledger_bytes, make_description
 
@@ -52,20 +53,15 @@ def test_epsilon_and_both_bounds_are_those_of_the_accountant_and_never_rounded_d
         risk = assess(
             Composition(adversary=adversary, noise_multiplier=2.0, sampling_rate=0.1, steps=100), prior=1 / 400
         )
-        shown = float(_up(risk.upper))
+        shown = float(rounded_up(risk.upper))
         assert risk.upper <= shown < risk.upper * 1.001
         assert f"{shown:.4g}" in text
     worst = assess(
         Composition(adversary="worst-case", noise_multiplier=2.0, sampling_rate=0.1, steps=100), prior=1 / 400
     )
-    assert f"at most {_up(worst.advantage)}" in text
-    assert f"a TPR of at most {_up(worst.tpr)}" in text
-    assert f"{math.exp(2.33771):.4g} times" in text
-
-
-@pytest.mark.parametrize("value", [0.1234501, 1e-9 + 1e-14, 0.99995, 12345.6, 1.0, 0.5])
-def test_bounds_are_rounded_up(value):
-    assert value * (1 - 1e-12) <= float(_up(value)) <= value * 1.002
+    assert f"at most {rounded_up(worst.advantage)}" in text
+    assert f"a TPR of at most {rounded_up(worst.tpr)}" in text
+    assert f"{rounded_up(math.exp(2.33771))} times" in text
 
 
 def test_a_model_without_privacy_says_so_on_top_and_has_no_bounds():
@@ -98,6 +94,18 @@ def test_sentences_of_the_ledger_choices_and_siblings_are_named():
     text = card(outside_accounting=["A secret use."], notes=["A note."], siblings=["seed=11"], description=chosen)
     for words in ("A secret use.", "A note.", "Early stopping chose.", "one of 2 runs", "seed=11"):
         assert words in text
+
+
+@pytest.mark.parametrize(
+    ("distribution", "words"), [("geometric", "a random number of trainings, 10 on"), ("fixed", "10")]
+)
+def test_a_chosen_trial_is_bounded_by_the_epsilon_of_choosing_it(distribution, words):
+    selection = {"distribution": distribution, "mean_trials": 10, "epsilon": 4.0, "chosen": True}
+    text = card(epsilon=4.0, accountant="rdp", selection=selection)
+    assert f"best of {words}" in text and "not selected" not in text and "relaxed" not in text
+    risk = assess_epsilon(4.0, 1e-5, prior=1 / 100)
+    for value in (risk.upper, risk.advantage, risk.tpr):
+        assert f"{float(rounded_up(value)):.4g}" in text
 
 
 def test_names_from_elsewhere_cannot_write_markdown():

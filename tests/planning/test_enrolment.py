@@ -1,6 +1,7 @@
 """A run and its cohort file: entered before its first step, settled when it ends, refused without a trace."""
 
 import json
+import shutil
 
 import pytest
 
@@ -34,6 +35,73 @@ def test_a_run_enters_once_and_settles_what_it_made(tmp_path):
     assert run.token == token
     for private in (path.parent, path, folder.parent, folder, folder / "cohort.json"):
         assert private.stat().st_mode & 0o077 == 0, private
+
+
+def test_each_copy_of_a_run_that_goes_on_is_counted(tmp_path):
+    path, folder, copy = tmp_path / "cohort.db", tmp_path / "run", tmp_path / "copy"
+    planned = plan(path)
+    enrol([(planned, folder)])
+    settle(planned, folder, steps=2, status="stopped")
+    shutil.copytree(folder, copy)
+    shutil.move(folder, tmp_path / "moved")
+    # Whichever is resumed first is the run; the other makes draws of its own from then on.
+    for place in (tmp_path / "moved", copy):
+        enrol([(planned, place)])
+        settle(planned, place, steps=planned.steps, status="finished")
+        enrol([(planned, place)])
+        settle(planned, place, steps=planned.steps, status="finished")
+    with Cohort(path) as cohort:
+        assert [run.mechanism.steps for run in cohort.snapshot().runs] == [planned.steps, planned.steps]
+    # What the copy would spend is refused where only one of them fits the limit.
+    shutil.copytree(copy, tmp_path / "third")
+    enrol([(planned, copy)])
+    with pytest.raises(InputError, match="would exceed it"):
+        enrol([(plan(path, "privacy.cohort_epsilon=3.2"), tmp_path / "third")])
+    settle(planned, copy, steps=planned.steps, status="finished")
+    with pytest.raises(InputError, match="copied"):
+        settle(planned, tmp_path / "third", steps=planned.steps, status="finished")
+    with Cohort(path) as cohort:
+        assert len(cohort.snapshot().runs) == 2
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_a_run_that_was_killed_while_it_was_entered_again_keeps_its_entry(tmp_path, monkeypatch, before):
+    path, folder = tmp_path / "cohort.db", tmp_path / "run"
+    planned = plan(path)
+    enrol([(planned, folder)])
+
+    def killed(*arguments):
+        if not before:
+            enter(*arguments)
+        raise KeyboardInterrupt
+
+    enter = Cohort.enter
+    monkeypatch.setattr(Cohort, "enter", killed)
+    with pytest.raises(KeyboardInterrupt):
+        enrol([(planned, folder)])
+    monkeypatch.setattr(Cohort, "enter", enter)
+    enrol([(planned, folder)])
+    settle(planned, folder, steps=1, status="stopped")
+    with Cohort(path) as cohort:
+        assert [run.mechanism.steps for run in cohort.snapshot().runs] == [1]
+
+
+def test_a_run_that_goes_on_with_other_units_counts_for_them_too(tmp_path):
+    path, folder = tmp_path / "cohort.db", tmp_path / "run"
+    enrol([(plan(path), folder)])
+    changed = plan(path, "training.seed=5", "privacy.epsilon=3")
+    new = set(unit_names(changed)) - set(unit_names(plan(path)))
+    assert new
+    enrol([(changed, folder)])
+    with Cohort(path) as cohort:
+        (run,) = cohort.snapshot().runs
+        assert run.members.sum() == cohort.snapshot().units
+        assert all(cohort.runs_of(name) for name in new)
+    # And with the more expensive of the two plans.
+    assert run.mechanism == planned_mechanism(changed)
+    enrol([(plan(path), folder)])
+    with Cohort(path) as cohort:
+        assert cohort.snapshot().runs[0].mechanism == planned_mechanism(changed)
 
 
 def test_units_without_names_are_known_by_their_content(tmp_path):

@@ -1,6 +1,7 @@
 """What a ledger says about the run that provided the initial weights: its data, its privacy, its own start."""
 
 import json
+import shutil
 
 import jax
 import pytest
@@ -46,7 +47,8 @@ def runs(tmp_path_factory):
     (data / "healthy" / "patient.png").write_bytes((data / "healthy" / "P00000_0.png").read_bytes())
     made["mixed"] = trained(root / "mixed", *PICTURES, f"data.root={data}")
     made["real"] = trained(root / "real", "data.limit=100")
-    made["private"] = trained(root / "private", "data.limit=100", config="quickstart")
+    weights = 'loss.class_weights="balanced"'
+    made["private"] = trained(root / "private", "data.limit=100", weights, config="quickstart")
     made["second"] = trained(root / "second", *PICTURES, f"data.root={data}", f"model.pretrained={made['real']}")
     return made
 
@@ -73,6 +75,9 @@ def test_a_private_run_has_its_epsilon_named_beside(runs):
     said, plan = begun_with(runs["private"])
     stated = json.loads((runs["private"] / "privacy.json").read_text())["epsilon"]
     assert f"with ε = {stated:.4g} at δ = 1e-05 per image" in said and "both count together" in said
+    # What that run's ε left out is in its weights, hence in these.
+    assert "Of that run: The loss weights classes by their counts in the training set, computed exactly." in said
+    assert said.count("Of that run: Validation and test metrics") == 0
     assert not any("model.pretrained" in warning for warning in plan.warnings)
 
 
@@ -106,6 +111,26 @@ def test_a_strangers_ledger_puts_no_control_characters_and_no_books_into_ours(ru
     (folder / "privacy.json").write_text(json.dumps(ledger))
     said, _ = begun_with(folder)
     assert said.isprintable() and len(said) < 3000
+
+
+def test_nor_do_many_sentences_of_a_stranger(runs, tmp_path):
+    folder = tmp_path / "stranger"
+    shutil.copytree(runs["private"], folder)
+    ledger = json.loads((folder / "privacy.json").read_text())
+    ledger["outside_accounting"] = [f"{number} {3000 * 'x'}" for number in range(100)]
+    (folder / "privacy.json").write_text(json.dumps(ledger))
+    said, _ = begun_with(folder)
+    assert len(said) < 50_000 and said.endswith("80 more uses of data stand in its ledger.")
+
+
+def test_a_trial_that_was_not_chosen_is_said_to_be_one(runs, tmp_path):
+    folder = tmp_path / "trial"
+    shutil.copytree(runs["private"], folder)
+    ledger = json.loads((folder / "privacy.json").read_text())
+    for chosen in (False, True):
+        trial = {"distribution": "geometric", "mean_trials": 5, "epsilon": ledger["epsilon"], "chosen": chosen}
+        (folder / "privacy.json").write_text(json.dumps({**ledger, "selection": trial}))
+        assert ("its selection did not choose" in begun_with(folder)[0]) != chosen
 
 
 def run_folder(folder, config):

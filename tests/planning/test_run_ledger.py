@@ -1,11 +1,14 @@
 """The ledger of a run follows its plan, with and without privacy, and names siblings once."""
 
+from dataclasses import replace
+
 import pytest
 
 from dpmed.config.load import load_config
 from dpmed.planning.plan import make_plan
-from dpmed.planning.run_ledger import SIBLINGS_NOTE, run_ledger, with_siblings, with_siblings_note
+from dpmed.planning.run_ledger import SIBLINGS_NOTE, run_ledger, with_selection, with_siblings, with_siblings_note
 from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.privacy.ledger import Selected, describe_release
 from dpmed.progress import Silent
 
 SMALL = ["data.limit=100", "training.batch_size=20", "training.epochs=2", "model.width=[4]"]
@@ -41,3 +44,22 @@ def test_siblings_are_named_and_the_note_on_them_stands_once(plans):
     assert named.notes == (*facts.notes, SIBLINGS_NOTE)
     assert with_siblings(named, []) == facts
     assert with_siblings_note((SIBLINGS_NOTE, "a"), ["x"]) == ("a", SIBLINGS_NOTE)
+
+
+@pytest.mark.parametrize(("distribution", "accountant"), [("geometric", "rdp"), ("fixed", "pld")])
+def test_a_trial_states_what_its_selection_costs_from_its_first_step_on(plans, distribution, accountant):
+    plan = plans["quickstart"]
+    selected = Selected(distribution=distribution, mean_trials=5, epsilon=20.0)
+    facts = with_selection(with_selection(plan.facts, selected), selected)
+    assert len(facts.notes) == len(plan.facts.notes) + 1 and len(facts.outside) == len(plan.facts.outside) + 1
+    found = run_ledger(replace(plan, facts=facts), draws=1, status="running")
+    assert (found.epsilon, found.accountant) == (20.0, accountant)
+    assert found.epsilon_pld == run_ledger(plan, draws=1, status="running").epsilon_pld < 20.0
+    assert found.to_json()["selection"] == {
+        "distribution": distribution, "mean_trials": 5, "epsilon": 20.0, "chosen": False,
+    }  # fmt: skip
+    assert ("one trial of a selection" in describe_release(found)[0]) == (distribution == "geometric")
+    # Never less than the training itself has spent.
+    small = with_selection(plan.facts, replace(selected, epsilon=0.1))
+    spent = run_ledger(plan, draws=plan.steps, status="finished").epsilon
+    assert run_ledger(replace(plan, facts=small), draws=plan.steps, status="finished").epsilon == spent

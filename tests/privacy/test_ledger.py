@@ -15,6 +15,7 @@ from dpmed.privacy.ledger import (
     group_privacy,
     plain_ledger,
     private_ledger,
+    rounded_up,
     several_images_note,
 )
 
@@ -61,12 +62,22 @@ def test_what_may_leave_the_institution_is_said_for_each_kind_of_run():
     assert "void" in seeded.notes[0]
 
 
-def test_the_note_on_several_images_follows_from_epsilon_alone():
-    note = several_images_note("patient", epsilon=1.0, delta=1e-6)
+def test_the_note_on_several_images_follows_from_epsilon_alone_and_promises_no_more():
+    note = several_images_note("patient", epsilon=1.23456, delta=1e-6)
     for size in (2, 3, 5):
-        bound, delta = group_privacy(1.0, 1e-6, size=size)
-        assert f"{size} images: ({bound:.4g}, {delta:.2g})" in note
+        epsilon, delta = group_privacy(1.23456, 1e-6, size=size)
+        said = note.partition(f"{size} images: (")[2].partition(")")[0]
+        stated = [float(number) for number in said.split(",")]
+        assert epsilon <= stated[0] < epsilon * 1.001 and delta <= stated[1] < delta * 1.1
     assert "no (ε, δ) with δ < 1" in several_images_note("patient", epsilon=100.0, delta=1e-6)
+
+
+@given(st.floats(1e-300, 1e300), st.integers(2, 6))
+def test_a_number_is_rounded_up_by_less_than_its_last_digit(value, digits):
+    stated = float(rounded_up(value, digits))
+    assert value <= stated <= value * (1 + 1.001 * 10.0 ** (1 - digits))
+    # What has so few digits is stated as it is.
+    assert float(rounded_up(stated, digits)) == stated
 
 
 # No subnormal δ: of such numbers a float keeps a few bits only.

@@ -1,11 +1,14 @@
 """Reconstruction robustness: the reference table, the inverse, and what a ledger must say."""
 
+import math
+
 import pytest
 
 from dpmed.errors import InputError
 from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.mechanism import SampledGaussian
-from dpmed.privacy.rero import assess, assumption_notes, noise_for_risk, reconstruction
+from dpmed.privacy.rero import REPORTED_FPR, assess, assess_epsilon, assumption_notes, noise_for_risk, reconstruction
+from dpmed.privacy.several import composed_epsilon
 from dpmed.privacy.tradeoff import Composition
 from tests.privacy.reference import IDS, ROWS
 
@@ -84,3 +87,40 @@ def test_different_runs_on_one_patient_are_assessed_together():
             assert together.upper >= alone.upper * (1 - 1e-3)
             assert together.tpr >= alone.tpr * (1 - 1e-3)
             assert together.advantage >= alone.advantage * (1 - 1e-3)
+
+
+@pytest.mark.parametrize(("epsilon", "delta"), [(0.0, 0.0), (0.5, 1e-5), (3.0, 0.01), (40.0, 1e-5), (800.0, 1e-8)])
+def test_risks_of_an_epsilon_alone_are_those_of_the_worst_mechanism_that_has_it(epsilon, delta):
+    # Kairouz, Oh & Viswanath (2015): outcomes 0 and 3 tell for certain, 1 and 2 by a factor of e^ε. With the record
+    # outcome 3 has probability δ, without it 0; a test rejects the likeliest first, and at random where it must.
+    share = (1 - delta) / (1 + math.exp(-epsilon))
+    present = [delta, share, share * math.exp(-epsilon)]
+    absent = [0.0, share * math.exp(-epsilon), share]
+
+    def power(fpr):
+        found, left = 0.0, fpr
+        for tpr, cost in zip(present, absent, strict=True):
+            taken = 1.0 if cost <= left else left / cost
+            found, left = found + taken * tpr, left - taken * cost
+        return found
+
+    for prior in (1e-4, 0.1, 0.6):
+        risk = assess_epsilon(epsilon, delta, prior=prior)
+        assert risk.upper == pytest.approx(power(prior), rel=1e-9)
+        assert risk.tpr == pytest.approx(power(REPORTED_FPR), rel=1e-9)
+        rates = [math.exp(-place / 50) for place in range(40_000)]
+        assert risk.advantage == pytest.approx(max(power(rate) - rate for rate in [*rates, 0.0]), abs=0.02)
+        assert risk.advantage >= max(power(rate) - rate for rate in rates) - 1e-12
+
+
+@pytest.mark.parametrize("noise", [0.5, 2.0])
+def test_an_epsilon_alone_bounds_less_than_the_mechanism_that_has_it(noise):
+    composition = Composition(adversary="worst-case", noise_multiplier=noise, sampling_rate=0.1, steps=20)
+    alone = assess_epsilon(epsilon_of(noise), 1e-5, prior=0.01)
+    whole = assess(composition, prior=0.01)
+    assert alone.upper >= whole.upper and alone.tpr >= whole.tpr and alone.advantage >= whole.advantage
+
+
+def epsilon_of(noise):
+    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=0.1, steps=20)
+    return composed_epsilon((mechanism,), 1e-5)

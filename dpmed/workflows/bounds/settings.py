@@ -67,6 +67,12 @@ def _from_ledger(folder: Path, progress: Progress) -> dict[str, Any]:
     if not ledger.promises or ledger.steps < 1:
         why = "no step has been made yet" if ledger.private else "it was trained without differential privacy"
         raise InputError(f"{why}, so there is no noise that bounds anything", where=str(folder))
+    if ledger.selection is not None:
+        raise InputError(
+            "is a trial of a selection: the bounds of one training are not those of the best of several",
+            where=str(folder),
+            remedy="The model card of `dpmed export` states those that hold; or name the config.",
+        )
     progress.say(f"From the run's ledger: σ = {ledger.noise_multiplier:.4g}, {ledger.steps} steps.")
     return {
         "train_size": ledger.train_size,

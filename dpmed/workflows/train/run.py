@@ -15,7 +15,7 @@ from dpmed.files import exclusive_lock, make_folder, to_json, write_json
 from dpmed.planning.computation import build_computation
 from dpmed.planning.enrolment import enrol, settle
 from dpmed.planning.plan import Plan
-from dpmed.planning.run_ledger import with_siblings
+from dpmed.planning.run_ledger import with_selection, with_siblings
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
@@ -24,7 +24,14 @@ from dpmed.training.tracking import CAUTION, TENSORBOARD_FOLDER, check_trackers
 from dpmed.training.validation_monitor import follow_up
 from dpmed.workflows.train import inspection
 from dpmed.workflows.train.own_code import check_code
-from dpmed.workflows.train.run_folder import CHECKPOINTS, check_split, create_run_folder, open_run_folder, siblings_of
+from dpmed.workflows.train.run_folder import (
+    CHECKPOINTS,
+    check_split,
+    create_run_folder,
+    open_run_folder,
+    selection_of,
+    siblings_of,
+)
 from dpmed.workflows.train.summary import TrainSummary, versions
 
 
@@ -68,6 +75,10 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
     check_code(folder, plan.config)
     check_split(folder, plan)
     plan = replace(plan, facts=with_siblings(plan.facts, siblings_of(folder)))
+    selection = selection_of(folder)
+    if selection is not None and plan.facts.selection is None:
+        # A trial that is resumed by itself is still a trial.
+        plan = replace(plan, facts=with_selection(plan.facts, selection))
     with processes.together():
         if processes.is_first:
             enrol([(plan, folder / CHECKPOINTS)])

@@ -24,7 +24,7 @@ from dpmed.models.weights import save_weights
 from dpmed.planning.computation import Computation
 from dpmed.planning.plan import Plan
 from dpmed.planning.run_ledger import run_ledger
-from dpmed.privacy.ledger import Digests, Ledger, describe_release
+from dpmed.privacy.ledger import Digests, Ledger, Selected, describe_release
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.checkpoint import (
@@ -46,6 +46,7 @@ from dpmed.workflows.train.summary import TrainSummary
 SPLIT_TABLE = "split.csv"
 INTERNAL_FILE = "internal.json"
 CHECKPOINTS = "checkpoints"
+TRIAL_FOLDER = "trial="
 METHOD = "bookkeeping"
 _KEEP_INSIDE = "Exact numbers from private data, not covered by ε: this file must stay within your institution."
 
@@ -243,13 +244,39 @@ def check_split(path: Path, plan: Plan) -> None:
 
 def siblings_of(path: Path) -> tuple[str, ...]:
     """The siblings that the ledger of a run names; none if the ledger cannot be read."""
+    siblings = _ledger_in(path).get("siblings")
+    return tuple(map(str, siblings)) if isinstance(siblings, list) else ()
+
+
+def selection_of(path: Path) -> Selected | None:
+    """The selection of which a run is a trial, by its own ledger or by that of the folder that holds all trials.
+
+    Raises:
+        InputError: a ledger names a selection but not what it costs.
+    """
+    places = [path, path.parent.parent] if path.parent.name.startswith(TRIAL_FOLDER) else [path]
+    for place in places:
+        ledger = _ledger_in(place)
+        found = ledger.get("selection")
+        if isinstance(found, dict):
+            epsilon, mean = found.get("epsilon", ledger.get("epsilon")), found.get("mean_trials")
+            distribution, chosen = found.get("distribution"), found.get("chosen") is True
+            is_cost = isinstance(mean, int) and isinstance(epsilon, float) and epsilon > 0
+            if not is_cost or distribution not in ("geometric", "fixed"):
+                raise InputError("does not say what the selection costs", where=str(place / LEDGER_FILE))
+            facts: dict[str, Any] = {"distribution": distribution, "mean_trials": mean, "epsilon": epsilon}
+            return Selected(**facts, chosen=chosen)
+    return None
+
+
+def _ledger_in(path: Path) -> dict[str, Any]:
+    """The ledger in a folder; nothing if it cannot be read."""
     try:
         content = read_json(path / LEDGER_FILE)
     except InputError:
         # Whether the run can resume without its ledger is decided where draws are counted.
-        return ()
-    siblings = content.get("siblings") if isinstance(content, dict) else None
-    return tuple(map(str, siblings)) if isinstance(siblings, list) else ()
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Processes = ALONE) -> RunFolder:

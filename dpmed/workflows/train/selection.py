@@ -17,6 +17,7 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ from dpmed.planning.advice.suggestion import Setting
 from dpmed.planning.enrolment import planned_mechanism
 from dpmed.planning.plan import Plan, gather, plan_of
 from dpmed.planning.precision import with_settled_precision
+from dpmed.planning.run_ledger import BEST_ALONE, CHOSEN_BY_VALIDATION, with_selection
+from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN, Selected
 from dpmed.privacy.mechanism import Mechanisms
 from dpmed.privacy.selection import SelectionCost, draw_trials, tuning_cost
 from dpmed.privacy.several import composed_epsilon
@@ -39,15 +42,12 @@ from dpmed.training.stopping import is_lower_better
 from dpmed.workflows.train.composed_ledger import SEED_FOLDER, Spending, read_spendings
 from dpmed.workflows.train.member import enrol_missing, finish, is_finished, with_training
 from dpmed.workflows.train.repeats import LOCK_FILE
+from dpmed.workflows.train.run_folder import TRIAL_FOLDER
 
-SELECTION_FILE, TRIALS_FILE, TRIAL_FOLDER = "selection.json", "trials.csv", "trial="
+SELECTION_FILE, TRIALS_FILE = "selection.json", "trials.csv"
 _LARGEST_SEED = 2**32
 _MOST_TRIALS = 1 << 20
-CHOSEN_BY_VALIDATION = (
-    "Validation scores, computed exactly, chose the best of several trials; ε says nothing about validation samples."
-)
-_KEEP = "The number of trials, and all trials but the best, must stay secret: ε holds for the best one alone."
-_INSIDE = f"{_KEEP} This file must stay within your institution."
+_INSIDE = f"{BEST_ALONE} This file must stay within your institution."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class SelectionSummary:
     def words(self) -> str:
         """What may be released, and what it costs."""
         other = "cannot be computed" if self.cost.by_selection is None else f"{self.cost.by_selection:.4g}"
-        verdict = _KEEP if self.cost.is_random else f"So {self.mean} trials were made, and ε covers all of them."
+        verdict = BEST_ALONE if self.cost.is_random else f"So {self.mean} trials were made, and ε covers all of them."
         tuned = "Settings were tried on the training data itself, which costs ε. " if self.settings else ""
         return (
             f"{tuned}The best costs ε = {self.cost.epsilon:.4g} at δ = {self.delta:g}: by a random number of trials "
@@ -164,14 +164,14 @@ def run(
         config: the config of each trial, except for the seed.
         folder: an empty one, or that of the same selection.
         progress: reports to the user.
-        mean: N >= 2, the mean number of trials.
+        mean: N >= 2, the mean number of trials; of settings, their number takes its place.
         settings: N settings to choose among, made from public facts alone; empty to vary only the seed.
 
     Raises:
         InputError: the config is not private, its noise comes from a seed, or the folder holds another selection.
         RunError: as for a single run.
     """
-    candidates = _candidates(_settled(config), progress, mean=mean, settings=settings)
+    candidates = _candidates(_settled(config), progress, mean=len(settings) or mean, settings=settings)
     with exclusive_lock(folder / LOCK_FILE):
         drawn = _drawn(candidates, folder)
         trials = [
@@ -187,13 +187,15 @@ def run(
             if not is_finished(folder / trial.name):
                 _write_ledger(folder, candidates, _cost(folder, candidates, trials), status="running")
                 progress.say(f"{trial.name}:")
-                finish(trial.config, folder / trial.name, progress, prepare=_as_trial)
+                finish(trial.config, folder / trial.name, progress, prepare=partial(_as_trial, candidates))
         cost = _cost(folder, candidates, trials)
         summary = _choose(trials, folder, candidates, cost)
         write_json(folder / SELECTION_FILE, {**drawn, **summary.to_json()})
         _write_trials(summary)
-        best = next(trial for trial in trials if folder / trial.name == summary.best)
-        _write_ledger(folder, candidates, cost, status="finished", best=best.candidate)
+        for trial in trials:
+            _bind(folder / trial.name, cost, chosen=folder / trial.name == summary.best)
+            if folder / trial.name == summary.best:
+                _write_ledger(folder, candidates, cost, status="finished", best=trial)
     return summary
 
 
@@ -220,11 +222,11 @@ def _settled(config: Config) -> Config:
 
 def _drawn(candidates: _Candidates, folder: Path) -> dict[str, Any]:
     """The number of trials, their seeds and settings: from the folder, or drawn now and on disk before any trial."""
-    is_random, count = candidates.cost().is_random, len(candidates.configs)
+    cost, count = candidates.cost(), len(candidates.configs)
     text = "\n".join(map(config_to_toml, candidates.configs))
     identity = {
         "mean_trials": candidates.mean,
-        "distribution": "geometric" if is_random else "fixed",
+        "distribution": cost.distribution,
         "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "settings": [asdict(setting) for setting in candidates.settings],
     }
@@ -242,9 +244,9 @@ def _drawn(candidates: _Candidates, folder: Path) -> dict[str, Any]:
             raise InputError("does not say which trials were drawn", where=str(path))
         return {**identity, **kept, "stays_inside": _INSIDE}
     system = random.SystemRandom()
-    trials = draw_trials(candidates.mean) if is_random else candidates.mean
+    trials = draw_trials(candidates.mean) if cost.is_random else candidates.mean
     # Uniform and independent where their number is random, as the theorem requires; otherwise each once.
-    chosen = [system.randrange(count) if is_random else number % count for number in range(trials)]
+    chosen = [system.randrange(count) if cost.is_random else number % count for number in range(trials)]
     seeds = [system.randrange(_LARGEST_SEED) for _ in range(trials)]
     drawn = {**identity, "seeds": seeds, "candidates": chosen, "stays_inside": _INSIDE}
     write_json(path, drawn)
@@ -264,14 +266,19 @@ def _is_below(end: int, value: object) -> bool:
     return type(value) is int and 0 <= value < end
 
 
-def _as_trial(plan: Plan) -> Plan:
-    """The plan, whose ledger then says where the cost of releasing the best is stated, and how it was chosen."""
-    note = (
-        "This model is one of the trials of a selection. Releasing the best of them spends the ε in privacy.json of "
-        f"the folder that holds them, not the ε stated here. {_KEEP}"
-    )
-    facts = replace(plan.facts, notes=(*plan.facts.notes, note), outside=(*plan.facts.outside, CHOSEN_BY_VALIDATION))
-    return replace(plan, facts=facts)
+def _as_trial(candidates: _Candidates, plan: Plan) -> Plan:
+    """The plan, whose ledger then states what releasing the best costs, and not its own training alone."""
+    cost = candidates.cost()
+    selected = Selected(distribution=cost.distribution, mean_trials=candidates.mean, epsilon=cost.epsilon)
+    return replace(plan, facts=with_selection(plan.facts, selected))
+
+
+def _bind(path: Path, cost: SelectionCost, *, chosen: bool) -> None:
+    """Write into a finished trial's ledger what the selection cost in the end, and whether it chose this trial."""
+    ledger = read_json(path / LEDGER_FILE)
+    selection = {**ledger["selection"], "epsilon": cost.epsilon, "chosen": chosen}
+    epsilon = max(ledger["epsilon"], cost.epsilon)
+    write_json(path / LEDGER_FILE, {**ledger, "epsilon": epsilon, "selection": selection})
 
 
 def _spendings(folder: Path, trial: _Trial) -> list[Spending]:
@@ -285,7 +292,8 @@ def _cost(folder: Path, candidates: _Candidates, trials: Sequence[_Trial]) -> Se
     for trial in trials:
         planned = planned_mechanism(candidates.plans[trial.candidate]).steps
         extra = max([extra, *(one.steps - planned for one in _spendings(folder, trial))])
-    return candidates.cost(extra_steps=extra)
+    # The number was drawn, or not, before anything was spent: what costs less by now no longer matters.
+    return replace(candidates.cost(extra_steps=extra), drawn=candidates.cost().is_random)
 
 
 def _choose(trials: Sequence[_Trial], folder: Path, candidates: _Candidates, cost: SelectionCost) -> SelectionSummary:
@@ -352,16 +360,19 @@ def _write_trials(summary: SelectionSummary) -> None:
 
 
 def _write_ledger(
-    folder: Path, candidates: _Candidates, cost: SelectionCost, *, status: str, best: int | None = None
+    folder: Path, candidates: _Candidates, cost: SelectionCost, *, status: str, best: _Trial | None = None
 ) -> None:
     """State what releasing the best costs; names the best alone, and does not tell how many trials were drawn."""
-    facts, is_tuned = candidates.plans[best or 0].facts, bool(candidates.settings)
+    number = 0 if best is None else best.candidate
+    facts, is_tuned = candidates.plans[number].facts, bool(candidates.settings)
     # Which setting was chosen may be told: it is part of what the selection releases.
-    told = None if is_tuned and best is None else candidates.mechanisms()[best or 0]
-    tuned = {
-        "settings": [asdict(setting) for setting in candidates.settings],
-        "chosen_setting": best,
-    }
+    told = None if is_tuned and best is None else candidates.mechanisms()[number]
+    chosen = None if best is None else number
+    tuned = {"settings": [asdict(setting) for setting in candidates.settings], "chosen_setting": chosen}
+    # At the end the time of the best trial's own ledger: another one would tell how long the trials after it took.
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    if best is not None:
+        created = read_json(folder / best.name / LEDGER_FILE)["created"]
     content = {
         "private": True,
         "status": status,
@@ -371,7 +382,7 @@ def _write_ledger(
         "epsilon_select": cost.by_selection,
         "epsilon_plain": cost.by_composition,
         "selection": {
-            "distribution": "geometric" if cost.is_random else "fixed",
+            "distribution": cost.distribution,
             "mean_trials": candidates.mean,
             **(tuned if is_tuned else {}),
         },
@@ -381,9 +392,9 @@ def _write_ledger(
         "adjacency": "add-or-remove-one",
         "unit_of_privacy": facts.unit,
         "noise_source": facts.source,
-        "outside_accounting": [*facts.outside, CHOSEN_BY_VALIDATION],
-        "notes": [*facts.notes, _KEEP] if cost.is_random else list(facts.notes),
+        "outside_accounting": [*OUTSIDE_EVERY_RUN, *facts.outside, CHOSEN_BY_VALIDATION],
+        "notes": [*facts.notes, BEST_ALONE] if cost.is_random else list(facts.notes),
         "version": version("dpmed"),
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": created,
     }
     write_json(folder / LEDGER_FILE, content)

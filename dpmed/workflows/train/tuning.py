@@ -29,10 +29,12 @@ from dpmed.progress import Progress
 from dpmed.workflows.train import selection
 from dpmed.workflows.train.member import finish
 from dpmed.workflows.train.repeats import LOCK_FILE
+from dpmed.workflows.train.run_folder import TRIAL_FOLDER
 
 TUNING_FILE = "tuning.json"
 # A batch of the stand-in holds at most half of it: with all of it in every batch there would be no sampling.
 _LARGEST_RATE = 0.5
+_FEWEST = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +111,13 @@ def on_training_data(config: Config, folder: Path, progress: Progress, *, count:
     """
     size = len(gather(config, progress).members)
     settings = settings_around(suggest(config, size), config, count=count, seed=config.training.seed)
-    return selection.run(config, folder, progress, mean=count, settings=settings)
+    if len(settings) < _FEWEST:
+        problem = "only one setting leaves noise for gradients beside the counts of adaptive clipping"
+        raise InputError(problem, where="privacy.clipping.count_noise", remedy="Choose a larger value.")
+    if len(settings) < count:
+        progress.say(f"There are only {len(settings)} different settings: as many are tried, and counted.")
+    # As many trials as are accounted for, which may be fewer than were asked for.
+    return selection.run(config, folder, progress, mean=len(settings), settings=settings)
 
 
 def on_public_data(
@@ -145,7 +153,7 @@ def on_public_data(
     for number, setting in enumerate(settings, start=1):
         sizes = with_sizes(suggestion.request, batch_size=setting.batch_size, epochs=setting.epochs)
         trial = _imitating(standing.config, setting, sizes.budget, size=len(standing.members))
-        trials[f"{selection.TRIAL_FOLDER}{number}"] = trial
+        trials[f"{TRIAL_FOLDER}{number}"] = trial
     with exclusive_lock(folder / LOCK_FILE):
         _require_same_tuning(folder, identity)
         for name, trial in trials.items():

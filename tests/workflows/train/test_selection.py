@@ -9,14 +9,16 @@ from scipy import stats
 
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
+from dpmed.inference.ledger import read_ledger
 from dpmed.planning.advice.suggestion import Setting
 from dpmed.planning.enrolment import enrol
-from dpmed.planning.run_ledger import run_ledger
+from dpmed.planning.run_ledger import CHOSEN_BY_VALIDATION, run_ledger
 from dpmed.privacy.cohort import Cohort
 from dpmed.privacy.selection import selection_cost
 from dpmed.progress import Silent
 from dpmed.workflows.train import run as train
 from dpmed.workflows.train import selection as room
+from dpmed.workflows.train.composed_ledger import spending
 from dpmed.workflows.train.run_folder import create_run_folder
 from dpmed.workflows.train.selection import run
 
@@ -80,7 +82,8 @@ def test_trials_are_drawn_once_and_the_best_by_validation_is_chosen(tmp_path, tr
     assert len({plan.config.training.seed for plan in plans}) == 4
     assert all(plan.split.to_json() == plans[0].split.to_json() for plan in plans)
     assert all(
-        "selection" in plan.facts.notes[-1] and room.CHOSEN_BY_VALIDATION in plan.facts.outside for plan in plans
+        "best of a random number" in plan.facts.notes[-1] and CHOSEN_BY_VALIDATION in plan.facts.outside
+        for plan in plans
     )
     # The second has the best last validation score: neither an earlier one nor the test decides.
     assert summary.best.parent.name == "trial=2" and summary.scores[summary.best.relative_to(folder).as_posix()] == 0.5
@@ -100,6 +103,16 @@ def test_trials_are_drawn_once_and_the_best_by_validation_is_chosen(tmp_path, tr
     run(load_config("quickstart", [*SETTINGS, f"privacy.cohort={tmp_path / 'b.db'}"]).config, other, Silent(), mean=10)
     assert json.loads((other / "privacy.json").read_text()).keys() == json.loads(again).keys()
     assert "trial=" not in again and "runs" not in ledger
+    best = json.loads((summary.best / "privacy.json").read_text())
+    # Nor do the ledgers of the best and of the folder together: not even how long the trials after it took.
+    assert best["created"] == ledger["created"]
+    # Each trial's own ledger states what releasing the best costs, and only that of the best admits a release.
+    for name in summary.scores:
+        own = read_ledger(folder / name / "privacy.json")
+        assert own.epsilon == own.selection.epsilon == cost.by_selection
+        reason = own.reason_against_release
+        assert (reason is None) == (folder / name == summary.best)
+        assert reason is None or "one trial of a selection" in reason
 
 
 def test_where_composition_costs_less_exactly_so_many_are_made(tmp_path, trainings):
@@ -137,7 +150,8 @@ def test_settings_are_fixed_first_and_the_dearest_counts(tmp_path, trainings, mo
     )
     settings = (few, many) * 4 if is_random else (few, many)
     monkeypatch.setattr(room, "draw_trials", lambda mean: 3)
-    summary = run(config, tmp_path, Silent(), mean=len(settings), settings=settings)
+    # The number of settings counts, whatever else is given.
+    summary = run(config, tmp_path, Silent(), mean=100, settings=settings)
     plans = trainings["plans"]
     kept = json.loads((tmp_path / "selection.json").read_text())
     assert kept["mean_trials"] == len(settings) and len(plans) == len(kept["candidates"]) == (3 if is_random else 2)
@@ -158,6 +172,25 @@ def test_settings_are_fixed_first_and_the_dearest_counts(tmp_path, trainings, mo
     assert len(lines) == 1 + len(plans)
     with pytest.raises(InputError, match="another config"):
         run(config, tmp_path, Silent(), mean=len(settings), settings=(few, few, *settings[2:]))
+
+
+def test_the_cost_is_that_of_the_number_that_was_drawn_even_where_the_other_became_cheaper(
+    tmp_path, trainings, monkeypatch
+):
+    # Five draws more than planned, and a random number of trials would have been cheaper than exactly three.
+    config = load_config("quickstart", [*SETTINGS, "privacy.epsilon=3"]).config
+    trainings["broken"] = 1
+    with pytest.raises(Interrupted):
+        run(config, tmp_path, Silent(), mean=3)
+    assert json.loads((tmp_path / "selection.json").read_text())["distribution"] == "fixed"
+    monkeypatch.setattr(room, "_spendings", lambda folder, trial: [spent_by(trainings["plans"][0], steps=200)])
+    summary = run(config, tmp_path, Silent(), mean=3)
+    assert summary.cost.by_selection < summary.cost.by_composition
+    assert json.loads((tmp_path / "privacy.json").read_text())["epsilon"] == summary.cost.by_composition
+
+
+def spent_by(plan, *, steps):
+    return spending("made", run_ledger(plan, draws=steps, status="finished").to_json(), where="made")
 
 
 def kept_name(summary):

@@ -116,3 +116,23 @@ def test_on_the_training_data_it_is_a_private_selection(tmp_path, monkeypatch):
     assert seen["mean"] == len(seen["settings"]) == 3
     with pytest.raises(InputError, match="private"):
         on_training_data(load_config("quickstart", [*SETTINGS, "privacy="]).config, tmp_path, Silent(), count=3)
+
+
+def test_no_more_trials_are_drawn_than_there_are_settings_to_account_for(tmp_path, monkeypatch):
+    seen = {}
+
+    def select(*given, **named):
+        seen.update(named)
+        raise Selected
+
+    monkeypatch.setattr(room.selection, "run", select)
+    # Adaptive clipping leaves noise to settings of few sizes only, whose learning rates have two digits.
+    monkeypatch.setattr("dpmed.planning.advice.candidates._MOST_DRAWS", 3000)
+    counts = 'privacy.clipping={name="adaptive",count_noise=1.0}'
+    config = load_config("quickstart", [*SETTINGS, "privacy.epsilon=2", counts]).config
+    with pytest.raises(Selected):
+        on_training_data(config, tmp_path, Silent(), count=1000)
+    assert seen["mean"] == len(seen["settings"]) < 1000
+    monkeypatch.setattr(room, "settings_around", lambda *_, **__: seen["settings"][:1])
+    with pytest.raises(InputError, match="only one setting"):
+        on_training_data(config, tmp_path, Silent(), count=5)
