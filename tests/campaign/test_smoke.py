@@ -34,7 +34,7 @@ def test_a_few_calls_that_fail_lose_nothing():
 
 
 def test_a_few_hostile_files_are_refused_or_read():
-    result = campaign("inputs", "--only", "table,nnunet,dicom,nifti,config,checkpoint,journal,cohort", "--num", "20")
+    result = campaign("inputs", "--only", "table,nnunet,dicom,nifti,config,checkpoint,journal,cohort", "--num", "160")
     assert result["files"] == 8 * 20
     for counts in result["readers"].values():
         assert (counts["read"] + counts["refused"] >= 15 and counts["refused"] > 0) or counts["read"] == 20
