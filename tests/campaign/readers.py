@@ -315,10 +315,10 @@ READERS = {
         Reader(name="matches", make=_matches, ways=(_CELLS, *_TEXT), read=_read_matches),
         Reader(name="ledger", make=_ledger, ways=(_TREE, *_TEXT), read=_read_ledger),
         Reader(name="ledgers", make=_ledger, ways=(_TREE, *_TEXT), read=_compose),
-        Reader(name="checkpoint", make=_checkpoint, ways=(*_BYTES, mutate.words), read=_read_checkpoint),
+        Reader(name="checkpoint", make=_checkpoint, ways=(*_BYTES, mutate.checkpoint, mutate.words), read=_read_checkpoint),
         Reader(name="journal", make=_journal, ways=_BYTES, read=_read_journal),
         Reader(name="cohort", make=_cohort, ways=_BYTES, read=_read_cohort),
-        Reader(name="safetensors", make=_tensors, ways=_BYTES, read=_read_tensors),
+        Reader(name="safetensors", make=_tensors, ways=(*_BYTES, mutate.safetensors), read=_read_tensors),
         Reader(name="npz", make=_npz, ways=_BYTES, read=_read_tensors),
         Reader(name="weights", make=_weights, ways=_BYTES, read=_read_weights),
     )
