@@ -122,7 +122,8 @@ READERS = {
     for one in (
         Reader(name="bundle-model", make=_bundle("model.json"), ways=(*_TREE, *_TREE, *_TEXT), read=_read_with_sums),
         Reader(name="bundle-ledger", make=_bundle("privacy.json"), ways=(*_TREE, *_TEXT), read=_read_with_sums),
-        Reader(name="bundle-weights", make=_bundle("model.safetensors"), ways=(*_BYTES, mutate.safetensors), read=_read_with_sums),
+        Reader(name="bundle-weights", make=_bundle("model.safetensors"), ways=(*_BYTES, mutate.safetensors),
+               read=_read_with_sums),
         Reader(name="bundle-sums", make=_bundle("checksums.sha256"), ways=_TEXT, read=_read_bundle),
         Reader(name="run-config", make=_run, ways=(mutate.toml, mutate.toml, *_TEXT), read=_read_run_config),
         Reader(name="run-summary", make=_summary, ways=(*_TREE, *_TEXT), read=_read_summary),
