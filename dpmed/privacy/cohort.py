@@ -30,6 +30,7 @@ _FORMAT = "dpmed cohort 1"
 _HASH_BYTES, _KEY_BYTES = 16, 32
 _OWNER_ONLY = 0o600
 _SECONDS_TO_WAIT = 60.0
+_GROUPS_AT_ONCE = 256
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE units (number INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE);
@@ -291,10 +292,10 @@ class Cohort:
                 raise
 
 
-def equal_histories(snapshot: Snapshot) -> list[tuple[tuple[int, ...], int]]:
+def equal_histories(snapshot: Snapshot) -> Iterator[tuple[Int[np.ndarray, " run"], int]]:
     """Groups of units that took part in exactly the same runs.
 
-    Returns:
+    Yields:
         For each group, the positions of its runs in `snapshot.runs` and its number of units. A million units in a
         thousand runs take seconds: each unit gets a signature of 128 random bits per run, combined by exclusive or.
     """
@@ -315,12 +316,14 @@ def equal_histories(snapshot: Snapshot) -> list[tuple[tuple[int, ...], int]]:
     begins = np.flatnonzero(np.any(signatures[1:] != signatures[:-1], axis=1)) + 1
     starts = np.concatenate([[0], begins]) if len(order) else np.zeros(0, np.int64)
     first, counts = order[starts], np.diff(np.append(starts, len(order)))
-    if len(first) == 0:
-        return []
-    table = np.stack([run.members[first] for run in snapshot.runs], axis=1) if snapshot.runs else np.zeros((1, 0), bool)
-    return [
-        (tuple(np.flatnonzero(row).tolist()), int(count)) for row, count in zip(table, counts.tolist(), strict=True)
-    ]
+    # Some at a time: all of them together are units times runs, which in a large cohort is more than memory holds.
+    for start in range(0, len(first), _GROUPS_AT_ONCE) if snapshot.runs else ():
+        end = start + _GROUPS_AT_ONCE
+        table = np.stack([run.members[first[start:end]] for run in snapshot.runs], axis=1)
+        for row, count in zip(table, counts[start:end].tolist(), strict=True):
+            yield np.flatnonzero(row), count
+    if not snapshot.runs and snapshot.units:
+        yield np.zeros(0, np.intp), snapshot.units
 
 
 def _run(row: Sequence[Any], units: int) -> EnteredRun:

@@ -124,9 +124,11 @@ def environment() -> Mapping[str, str]:
     return {**ENVIRONMENT, **preload, **fixed, "COLUMNS": "160", "MPLBACKEND": "agg"}
 
 
-def start(arguments: list[str], root: Path, log: Path, fault: Fault = NO_FAULT) -> Forked:
-    """Start a command in `root`, with its caches there too; `log` is what `watched` reads."""
-    own = {**environment(), "XDG_CACHE_HOME": str(root / "cache")}
+def start(
+    arguments: list[str], root: Path, log: Path, fault: Fault = NO_FAULT, *, more: Mapping[str, str] | None = None
+) -> Forked:
+    """Start a command in `root`, with its caches there; `log` is what `watched` reads, `more` of the environment."""
+    own = {**environment(), "XDG_CACHE_HOME": str(root / "cache"), **(more or {})}
     numbers = [fault.number, int(fault.effect), fault.error, int(fault.reads)]
     return Forked([str(root), str(log), *map(str, numbers), *arguments], own, root, entry=armed)
 

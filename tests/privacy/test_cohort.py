@@ -78,7 +78,7 @@ def test_equal_histories_are_those_of_a_slow_loop(runs):
     for unit in range(31):
         history = tuple(place for place, one in enumerate(members) if one[unit])
         expected[history] = expected.get(history, 0) + 1
-    assert dict(equal_histories(snapshot)) == expected
+    assert {tuple(places.tolist()): units for places, units in equal_histories(snapshot)} == expected
 
 
 def _entered(number, members):
