@@ -391,5 +391,9 @@ def _explained(path: Path) -> Iterator[None]:
             where=str(path),
             remedy="Restore a copy, or choose another.",
         ) from error
+    except UnicodeDecodeError as error:
+        # SQLite quotes the damaged schema in its message, which Python then cannot decode.
+        remedy = "Restore a copy, or choose another."
+        raise InputError("is not a cohort file, or is damaged", where=str(path), remedy=remedy) from error
     except OSError as error:
         raise RunError(f"cannot be written ({error.strerror})", where=str(path)) from error

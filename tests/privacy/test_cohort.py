@@ -174,6 +174,13 @@ def test_a_damaged_row_is_not_taken_for_nothing_spent(path):
         cohort.snapshot()
 
 
+def test_a_schema_whose_damage_sqlite_cannot_quote_is_damaged(path):
+    made(path).__exit__()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE facts", b"CREATE TABL\xff facts"))
+    with pytest.raises(InputError, match="damaged"):
+        Cohort(path)
+
+
 def test_a_file_held_by_another_process_is_waited_for_and_then_named(path, monkeypatch):
     monkeypatch.setattr("dpmed.privacy.cohort._SECONDS_TO_WAIT", 0.1)
     made(path).__exit__()
