@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -201,7 +202,8 @@ def has_company() -> bool:
 def lost_company(error: Exception) -> RunError | None:
     """What is to be said of an error if it comes from the connection to another process; None for any other error."""
     text = str(error)
-    if not has_company() or type(error).__name__ != "JaxRuntimeError":
+    # XLA's errors begin with their kind in capitals. Not all arrive as a JaxRuntimeError: some are a ValueError.
+    if not has_company() or not re.match(r"[A-Z_]+: ", text):
         return None
     if not any(word in text.lower() for word in _OF_THE_CONNECTION):
         return None

@@ -111,10 +111,11 @@ def test_what_others_say_decides(monkeypatch):
         pass
 
 
+@pytest.mark.parametrize("kind", [JaxRuntimeError, ValueError])
 @pytest.mark.parametrize("company", [ALONE, Processes(2, 1)])
-def test_only_an_error_of_the_connection_to_others_is_a_lost_process(monkeypatch, company):
+def test_only_an_error_of_the_connection_to_others_is_a_lost_process(monkeypatch, company, kind):
     monkeypatch.setattr(distributed, "_joined", company)
-    lost = lost_company(JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection reset by peer\nand more"))
+    lost = lost_company(kind("UNKNOWN: Gloo AllGather failed: Connection reset by peer\nand more"))
     if company is ALONE:
         assert lost is None
     else:
