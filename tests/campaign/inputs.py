@@ -123,7 +123,6 @@ def _work(
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + _MEMORY,) * 2)
     signal.signal(signal.SIGALRM, _ask)
     warnings.simplefilter("ignore")  # of libraries; what they say of a file is theirs
-    listing = _listing(folder.parent)
     pool, generator = Pool(valid), random.Random(f"{reader.name}/{seed}/{numbers.start}")
     for number in numbers:
         content = hostile(reader, pool.choose(generator), seed=seed, number=number)
@@ -137,8 +136,6 @@ def _work(
             pool.was_read(content)
         else:
             pool.was_refused(content, refusal)
-    if _listing(folder.parent) != listing:
-        report.send((numbers.stop - 1, "something was written", b""))
     report.send(None)
 
 
@@ -178,6 +175,7 @@ class Round:
         self.path = reader.make(self.folder)
         self.valid = self.path.read_bytes()
         reader.read(self.path)
+        self.listing = _listing(place / reader.name)
         self.next = 0
         self.told: MutableSequence[int] = get_context("fork").RawArray("q", 4)
         self.seconds = 0.0
@@ -214,6 +212,10 @@ class Round:
             process.kill()
             process.join()
             ours.close()
+            # By the parent, since one that writes may be one that dies.
+            if (listing := _listing(self.folder.parent)) != self.listing:
+                broken(self.reader, self.next - 1, "something was written", b"")
+                self.listing = listing
         self.seconds += _cpu_seconds() - used
 
     def _reports(self, ours: Connection) -> Iterator[tuple[int, str, bytes]]:

@@ -152,7 +152,7 @@ def peers(victim: int, number: signal.Signals, *, after: int, continued: bool) -
             not any(said in other for said in ("another process of this run", "nothing is lost"))
             or "unexpected" in other
         ):
-            found.append(f"it does not say why it ends with {codes[1 - victim]}: {other[-300:]}")
+            found.append(f"it does not say why it ends with {codes[1 - victim]}: {other[-6000:]}")
         return found + carry_on(root, scenario, ended)
 
 

@@ -190,12 +190,20 @@ def _snapshot(root: Path, log: Path, number: int) -> None:
 
 
 def _count_draws(path: str) -> None:
+    import jax
+
     from dpmed.dpsgd.step import Accumulated, PrivateStep, StepState
 
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     own = PrivateStep.update
 
+    # One of several processes asks for the update before the first has put the draw on record, and waits for it inside:
+    # the sum is there once all have taken part.
+    waits = os.environ.get("JAX_PROCESS_ID", "0") != "0"
+
     def update(self: PrivateStep, state: StepState, total: Accumulated, *, draw: int) -> StepState:
+        if waits:
+            jax.block_until_ready(total)
         os.write(descriptor, b".")
         return own(self, state, total, draw=draw)
 
