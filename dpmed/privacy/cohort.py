@@ -384,16 +384,16 @@ def _explained(path: Path) -> Iterator[None]:
         # What SQLite says of a file without our tables, and of a header that it does not know.
         if any(words in str(error) for words in ("no such", "unsupported file format")):
             raise InputError("is not a cohort file", where=str(path)) from error
+        if "Could not decode" in str(error):
+            raise _damaged(path, error) from error
         raise RunError(f"cannot be used now ({error})", where=str(path)) from error
-    except sqlite3.DatabaseError as error:
-        raise InputError(
-            f"is not a cohort file, or is damaged ({error})",
-            where=str(path),
-            remedy="Restore a copy, or choose another.",
-        ) from error
-    except UnicodeDecodeError as error:
-        # SQLite quotes the damaged schema in its message, which Python then cannot decode.
-        remedy = "Restore a copy, or choose another."
-        raise InputError("is not a cohort file, or is damaged", where=str(path), remedy=remedy) from error
+    # SQLite quotes a damaged schema in its message, which Python then cannot decode.
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
     except OSError as error:
         raise RunError(f"cannot be written ({error.strerror})", where=str(path)) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    remedy = "Restore a copy, or choose another."
+    return InputError(f"is not a cohort file, or is damaged ({error})", where=str(path), remedy=remedy)

@@ -181,6 +181,16 @@ def test_a_schema_whose_damage_sqlite_cannot_quote_is_damaged(path):
         Cohort(path)
 
 
+def test_text_that_is_none_is_damage_and_not_just_busy(path):
+    with made(path) as cohort:
+        cohort.enter([entry("a", ["x"])])
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE runs SET status = CAST(x'ff' AS TEXT)")
+    connection.close()
+    with Cohort(path) as cohort, pytest.raises(InputError, match="damaged"):
+        cohort.snapshot()
+
+
 def test_a_file_held_by_another_process_is_waited_for_and_then_named(path, monkeypatch):
     monkeypatch.setattr("dpmed.privacy.cohort._SECONDS_TO_WAIT", 0.1)
     made(path).__exit__()
