@@ -150,7 +150,7 @@ def peers(victim: int, number: signal.Signals, *, after: int, continued: bool) -
             found.append("one ends well without the other")
         if (
             not any(said in other for said in ("another process of this run", "nothing is lost"))
-            or "unexpected" in other
+            or "unexpected " in other
         ):
             found.append(f"it does not say why it ends with {codes[1 - victim]}: {other[-6000:]}")
         return found + carry_on(root, scenario, ended)
