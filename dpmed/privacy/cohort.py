@@ -31,6 +31,8 @@ _HASH_BYTES, _KEY_BYTES = 16, 32
 _OWNER_ONLY = 0o600
 _SECONDS_TO_WAIT = 60.0
 _GROUPS_AT_ONCE = 256
+# Of a run in an intact file. Sums of more could leave the integers of the machine and begin again below zero.
+_MOST_STEPS = 1 << 40
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE units (number INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE);
@@ -328,7 +330,7 @@ def equal_histories(snapshot: Snapshot) -> Iterator[tuple[Int[np.ndarray, " run"
 
 def _run(row: Sequence[Any], units: int) -> EnteredRun:
     number, token, entered, folder, data, noise, rate, planned, steps, status, members = row
-    if status not in ("running", "stopped", "finished") or not 0 <= steps:
+    if status not in ("running", "stopped", "finished") or not 0 <= steps <= _MOST_STEPS:
         raise ValueError(f"run {number}")
     bits = np.unpackbits(np.frombuffer(members, np.uint8)).astype(bool)[:units]
     return EnteredRun(

@@ -164,11 +164,12 @@ def test_a_missing_file_and_a_foreign_database_are_refused(path):
         Cohort(path)
 
 
-def test_a_damaged_row_is_not_taken_for_nothing_spent(path):
+@pytest.mark.parametrize("change", ["noise_multiplier = -1", "steps = -1", f"steps = {2**62}"])
+def test_a_damaged_row_is_not_taken_for_nothing_spent(path, change):
     with made(path) as cohort:
         cohort.enter([entry("a", ["x"])])
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE runs SET noise_multiplier = -1")
+        connection.execute(f"UPDATE runs SET {change}")
     connection.close()
     with Cohort(path) as cohort, pytest.raises(InputError, match="damaged"):
         cohort.snapshot()
