@@ -31,8 +31,9 @@ _HASH_BYTES, _KEY_BYTES = 16, 32
 _OWNER_ONLY = 0o600
 _SECONDS_TO_WAIT = 60.0
 _GROUPS_AT_ONCE = 256
-# Of a run in an intact file. Sums of more could leave the integers of the machine and begin again below zero.
-_MOST_STEPS = 1 << 40
+# Of a run in an intact file; beyond them an accountant fails or takes for ever, and sums of steps could leave the
+# integers of the machine and begin again below zero.
+_MOST_STEPS, _LEAST_NOISE, _MOST_NOISE, _LEAST_RATE = 1 << 32, 1e-100, 1e9, 1e-100
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE units (number INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE);
@@ -330,7 +331,8 @@ def equal_histories(snapshot: Snapshot) -> Iterator[tuple[Int[np.ndarray, " run"
 
 def _run(row: Sequence[Any], units: int) -> EnteredRun:
     number, token, entered, folder, data, noise, rate, planned, steps, status, members = row
-    if status not in ("running", "stopped", "finished") or not 0 <= steps <= _MOST_STEPS:
+    possible = 0 <= steps <= _MOST_STEPS and _LEAST_NOISE <= noise <= _MOST_NOISE and rate >= _LEAST_RATE
+    if status not in ("running", "stopped", "finished") or not possible:
         raise ValueError(f"run {number}")
     bits = np.unpackbits(np.frombuffer(members, np.uint8)).astype(bool)[:units]
     return EnteredRun(

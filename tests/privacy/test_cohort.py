@@ -164,7 +164,8 @@ def test_a_missing_file_and_a_foreign_database_are_refused(path):
         Cohort(path)
 
 
-@pytest.mark.parametrize("change", ["noise_multiplier = -1", "steps = -1", f"steps = {2**62}"])
+@pytest.mark.parametrize("change", ["noise_multiplier = -1", "noise_multiplier = 1e300", "noise_multiplier = 5e-324",
+                                    "sampling_rate = 5e-324", "steps = -1", f"steps = {2**62}"])  # fmt: skip
 def test_a_damaged_row_is_not_taken_for_nothing_spent(path, change):
     with made(path) as cohort:
         cohort.enter([entry("a", ["x"])])
