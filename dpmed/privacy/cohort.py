@@ -22,7 +22,7 @@ from jaxtyping import Bool, Int, UInt64
 
 from dpmed.errors import InputError, RunError
 from dpmed.files import make_folder, remove_if_possible
-from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.mechanism import SampledGaussian, is_countable
 
 Status = Literal["running", "stopped", "finished"]
 
@@ -31,9 +31,6 @@ _HASH_BYTES, _KEY_BYTES = 16, 32
 _OWNER_ONLY = 0o600
 _SECONDS_TO_WAIT = 60.0
 _GROUPS_AT_ONCE = 256
-# Of a run in an intact file; beyond them an accountant fails or takes for ever, and sums of steps could leave the
-# integers of the machine and begin again below zero.
-_MOST_STEPS, _LEAST_NOISE, _MOST_NOISE, _LEAST_RATE = 1 << 32, 1e-100, 1e9, 1e-100
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE units (number INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE);
@@ -224,6 +221,8 @@ class Cohort:
         if known is not None:
             connection.execute("UPDATE runs SET steps = planned, status = 'running' WHERE token = ?", (entry.token,))
             return
+        if not is_countable(mechanism):
+            raise InputError("σ, rate or number of steps is beyond what a cohort file counts", where="privacy.cohort")
         numbers = self._numbers(entry.units)
         bits = np.zeros(int(numbers.max(initial=-1)) + 1, bool)
         bits[numbers] = True
@@ -320,19 +319,17 @@ def equal_histories(snapshot: Snapshot) -> Iterator[tuple[Int[np.ndarray, " run"
     starts = np.concatenate([[0], begins]) if len(order) else np.zeros(0, np.int64)
     first, counts = order[starts], np.diff(np.append(starts, len(order)))
     # Some at a time: all of them together are units times runs, which in a large cohort is more than memory holds.
-    for start in range(0, len(first), _GROUPS_AT_ONCE) if snapshot.runs else ():
-        end = start + _GROUPS_AT_ONCE
-        table = np.stack([run.members[first[start:end]] for run in snapshot.runs], axis=1)
-        for row, count in zip(table, counts[start:end].tolist(), strict=True):
+    for start in range(0, len(first), _GROUPS_AT_ONCE):
+        some = first[start : start + _GROUPS_AT_ONCE]
+        table = [run.members[some] for run in snapshot.runs] or [np.zeros((0, len(some)), bool)]
+        for row, count in zip(np.vstack(table).T, counts[start:].tolist(), strict=False):
             yield np.flatnonzero(row), count
-    if not snapshot.runs and snapshot.units:
-        yield np.zeros(0, np.intp), snapshot.units
 
 
 def _run(row: Sequence[Any], units: int) -> EnteredRun:
     number, token, entered, folder, data, noise, rate, planned, steps, status, members = row
-    possible = 0 <= steps <= _MOST_STEPS and _LEAST_NOISE <= noise <= _MOST_NOISE and rate >= _LEAST_RATE
-    if status not in ("running", "stopped", "finished") or not possible:
+    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
+    if status not in ("running", "stopped", "finished") or not is_countable(mechanism):
         raise ValueError(f"run {number}")
     bits = np.unpackbits(np.frombuffer(members, np.uint8)).astype(bool)[:units]
     return EnteredRun(
@@ -341,7 +338,7 @@ def _run(row: Sequence[Any], units: int) -> EnteredRun:
         entered=entered,
         folder=folder,
         data=data,
-        mechanism=SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps),
+        mechanism=mechanism,
         planned=planned,
         status=status,
         members=np.pad(bits, (0, units - len(bits))),
@@ -399,5 +396,5 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    remedy = "Restore a copy, or choose another."
-    return InputError(f"is not a cohort file, or is damaged ({error})", where=str(path), remedy=remedy)
+    problem = f"is not a cohort file, or is damaged ({error})"
+    return InputError(problem, where=str(path), remedy="Restore a copy, or choose another.")

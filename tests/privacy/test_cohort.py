@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -174,6 +175,14 @@ def test_a_damaged_row_is_not_taken_for_nothing_spent(path, change):
     connection.close()
     with Cohort(path) as cohort, pytest.raises(InputError, match="damaged"):
         cohort.snapshot()
+
+
+def test_a_run_that_could_not_be_read_again_is_not_entered(path):
+    endless = SampledGaussian(noise_multiplier=1e10, sampling_rate=0.1, steps=10)
+    with made(path) as cohort:
+        with pytest.raises(InputError, match="beyond what a cohort file counts"):
+            cohort.enter([replace(entry("a", ["x"]), mechanism=endless)])
+        assert cohort.snapshot().units == 0
 
 
 def test_a_schema_whose_damage_sqlite_cannot_quote_is_damaged(path):
