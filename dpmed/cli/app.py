@@ -14,7 +14,7 @@ from dpmed.cli.shared.fields import name_options, reword
 from dpmed.errors import DpmedError, RunError
 from dpmed.files import user_cache
 from dpmed.pages import pages_folder
-from dpmed.runtime.distributed import has_company, leave
+from dpmed.runtime.distributed import has_company, leave, lost_company
 from dpmed.runtime.malloc import collect_rarely, keep_freed_memory
 from dpmed.runtime.programs import keep_programs
 from dpmed.runtime.scipy_docs import leave_docstrings
@@ -42,7 +42,8 @@ class _Group(TyperGroup):
             remedy = "Run it again as `dpmed --debug …` to see where, and please report it."
             if has_company():
                 remedy = "Another process of this run may have ended first; its own message says why. " + remedy
-            _fail(ctx, RunError(f"unexpected {type(error).__name__}: {error}", remedy=remedy))
+            unexpected = RunError(f"unexpected {type(error).__name__}: {error}", remedy=remedy)
+            _fail(ctx, lost_company(error) or unexpected)
 
 
 def _fail(ctx: typer.Context, error: DpmedError) -> None:

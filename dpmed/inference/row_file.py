@@ -98,7 +98,11 @@ class Appender:
 
 
 def _cells(line: bytes) -> list[str]:
-    return next(csv.reader([line.decode("utf-8", "surrogateescape")]), [])
+    try:
+        return next(csv.reader([line.decode("utf-8", "surrogateescape")]), [])
+    except csv.Error:
+        # Such as a carriage return in a cell: none of our lines, and so like none that is wanted.
+        return []
 
 
 def _one_line(text: str) -> str:

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, UInt64
+from jaxtyping import Bool, Int, UInt64
 
 from dpmed.errors import InputError, RunError
 from dpmed.files import make_folder, remove_if_possible
-from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.mechanism import SampledGaussian, is_countable
 
 Status = Literal["running", "stopped", "finished"]
 
@@ -30,6 +30,7 @@ _FORMAT = "dpmed cohort 1"
 _HASH_BYTES, _KEY_BYTES = 16, 32
 _OWNER_ONLY = 0o600
 _SECONDS_TO_WAIT = 60.0
+_GROUPS_AT_ONCE = 256
 _TABLES = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE units (number INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE);
@@ -224,6 +225,8 @@ class Cohort:
             self._connection.execute("UPDATE runs SET steps = ?, status = ? WHERE token = ?", (counted, status, token))
 
     def _put(self, entry: Entry) -> None:
+        if not is_countable(entry.mechanism):
+            raise InputError("σ, rate or number of steps is beyond what a cohort file counts", where="privacy.cohort")
         connection, one, members = self._connection, entry.mechanism, self._members(entry.units)
         plan = (one.noise_multiplier, one.sampling_rate, one.steps, one.steps)
         for token in (entry.token, *entry.former):
@@ -233,16 +236,8 @@ class Cohort:
                 both = members | _unpacked(known[1], len(members))
                 connection.execute(_AGAIN, (entry.token, np.packbits(both).tobytes(), *plan, known[0]))
                 return
-        values = (
-            entry.token,
-            datetime.now(UTC).isoformat(timespec="seconds"),
-            entry.folder,
-            entry.data,
-            *plan,
-            "running",
-            np.packbits(members).tobytes(),
-            entry.config_sha256,
-        )
+        now, bits = datetime.now(UTC).isoformat(timespec="seconds"), np.packbits(members).tobytes()
+        values = (entry.token, now, entry.folder, entry.data, *plan, "running", bits, entry.config_sha256)
         names, marks = f"{_COLUMNS}, config_sha256".removeprefix("number, "), ", ".join("?" * len(values))
         connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", values)  # noqa: S608 our own constants
 
@@ -293,10 +288,10 @@ class Cohort:
                 raise
 
 
-def equal_histories(snapshot: Snapshot) -> list[tuple[tuple[int, ...], int]]:
+def equal_histories(snapshot: Snapshot) -> Iterator[tuple[Int[np.ndarray, " run"], int]]:
     """Groups of units that took part in exactly the same runs.
 
-    Returns:
+    Yields:
         For each group, the positions of its runs in `snapshot.runs` and its number of units. A million units in a
         thousand runs take seconds: each unit gets a signature of 128 random bits per run, combined by exclusive or.
     """
@@ -317,17 +312,18 @@ def equal_histories(snapshot: Snapshot) -> list[tuple[tuple[int, ...], int]]:
     begins = np.flatnonzero(np.any(signatures[1:] != signatures[:-1], axis=1)) + 1
     starts = np.concatenate([[0], begins]) if len(order) else np.zeros(0, np.int64)
     first, counts = order[starts], np.diff(np.append(starts, len(order)))
-    if len(first) == 0:
-        return []
-    table = np.stack([run.members[first] for run in snapshot.runs], axis=1) if snapshot.runs else np.zeros((1, 0), bool)
-    return [
-        (tuple(np.flatnonzero(row).tolist()), int(count)) for row, count in zip(table, counts.tolist(), strict=True)
-    ]
+    # Some at a time: all of them together are units times runs, which in a large cohort is more than memory holds.
+    for start in range(0, len(first), _GROUPS_AT_ONCE):
+        some = first[start : start + _GROUPS_AT_ONCE]
+        table = [run.members[some] for run in snapshot.runs] or [np.zeros((0, len(some)), bool)]
+        for row, count in zip(np.vstack(table).T, counts[start:].tolist(), strict=False):
+            yield np.flatnonzero(row), count
 
 
 def _run(row: Sequence[Any], units: int) -> EnteredRun:
     number, token, entered, folder, data, noise, rate, planned, steps, status, members = row
-    if status not in ("running", "stopped", "finished") or not 0 <= steps:
+    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
+    if status not in ("running", "stopped", "finished") or not is_countable(mechanism):
         raise ValueError(f"run {number}")
     return EnteredRun(
         number=number,
@@ -335,7 +331,7 @@ def _run(row: Sequence[Any], units: int) -> EnteredRun:
         entered=entered,
         folder=folder,
         data=data,
-        mechanism=SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps),
+        mechanism=mechanism,
         planned=planned,
         status=status,
         members=_unpacked(members, units),
@@ -387,12 +383,16 @@ def _explained(path: Path) -> Iterator[None]:
         # What SQLite says of a file without our tables, and of a header that it does not know.
         if any(words in str(error) for words in ("no such", "unsupported file format")):
             raise InputError("is not a cohort file", where=str(path)) from error
+        if "Could not decode" in str(error):
+            raise _damaged(path, error) from error
         raise RunError(f"cannot be used now ({error})", where=str(path)) from error
-    except sqlite3.DatabaseError as error:
-        raise InputError(
-            f"is not a cohort file, or is damaged ({error})",
-            where=str(path),
-            remedy="Restore a copy, or choose another.",
-        ) from error
+    # SQLite quotes a damaged schema in its message, which Python then cannot decode.
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
     except OSError as error:
         raise RunError(f"cannot be written ({error.strerror})", where=str(path)) from error
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    problem = f"is not a cohort file, or is damaged ({error})"
+    return InputError(problem, where=str(path), remedy="Restore a copy, or choose another.")

@@ -30,6 +30,15 @@ class SampledGaussian:
 
 
 Mechanisms = tuple[SampledGaussian, ...]
+# Beyond these an accountant fails or takes for ever, and sums of steps could leave the integers of the machine and
+# begin again below zero.
+_MOST_STEPS, _LEAST_NOISE, _MOST_NOISE, _LEAST_RATE = 1 << 32, 1e-100, 1e9, 1e-100
+
+
+def is_countable(one: SampledGaussian) -> bool:
+    """Whether steps can be composed with any others; those of a training can."""
+    within = _LEAST_NOISE <= one.noise_multiplier <= _MOST_NOISE and one.sampling_rate >= _LEAST_RATE
+    return within and one.steps <= _MOST_STEPS
 
 
 def counted(mechanisms: Iterable[SampledGaussian]) -> Mechanisms:

@@ -2,20 +2,23 @@
 
 Units with equal histories are counted together, and so are histories with the same mechanisms. If there are more
 different ones than can be composed in a reasonable time, those that may have the largest ε are composed tightly; for
-the others ε is given by Rényi accounting, which is never below the tight ε. So a cohort of ten thousand runs takes
-seconds or minutes, not days, and is never said to have spent less than it has.
+the others ε is given by Rényi accounting, which is never below the tight ε. Where runs differ in σ or q by more kinds
+than can be composed, similar ones count as one kind: the smallest of their σ and the largest of their q, which only
+ever costs more. So a cohort of ten thousand runs takes seconds or minutes, not days, and is never said to have spent
+less than it has.
 """
 
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from dpmed.errors import InputError
 from dpmed.privacy.accountant import calibrate_noise, calibrate_steps
-from dpmed.privacy.cohort import Snapshot, equal_histories
+from dpmed.privacy.cohort import EnteredRun, Snapshot, equal_histories
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, merged
 from dpmed.privacy.rdp import rdp_epsilons
 from dpmed.privacy.several import composed_epsilon
@@ -25,6 +28,10 @@ _MOST_COMPOSED = 100
 # Kinds of steps in all compositions that answer one question; each takes about a hundredth of a second, and each
 # composition two more.
 _MOST_PIECES = 2_000
+# Kinds of steps that are told apart in a cohort: with more, each composition takes many seconds.
+_MOST_KINDS = 400
+# By how much, relatively, σ and q of one kind differ at first; doubled until there are few enough kinds.
+_FIRST_SPREAD = 1e-4
 # With more kinds of steps before it, a run is not fitted to what is left: that takes some forty compositions.
 _MOST_FITTED = 50
 
@@ -46,6 +53,55 @@ class History:
     units: int
     epsilon: float
     epsilon_rdp: float
+
+
+_Kind = tuple[float, float]
+
+
+class _Kinds:
+    """The runs of a cohort by kinds of steps, a bounded number of them.
+
+    Args:
+        runs: all runs, in the order of the snapshot.
+    """
+
+    def __init__(self, runs: Sequence[EnteredRun]) -> None:
+        own = [(run.mechanism.sampling_rate, run.mechanism.noise_multiplier) for run in runs]
+        counted_as = _as_few(set(own))
+        self._kinds = sorted(set(counted_as.values()))
+        places = {kind: place for place, kind in enumerate(self._kinds)}
+        self._places = np.array([places[counted_as[kind]] for kind in own], np.intp)
+        self._steps = np.array([run.mechanism.steps for run in runs], np.int64)
+
+    def counted(self, runs: Int[np.ndarray, " run"]) -> Mechanisms:
+        """The composition of these runs, or one that costs more; in a canonical order."""
+        steps = np.zeros(len(self._kinds), np.int64)
+        np.add.at(steps, self._places[runs], self._steps[runs])
+        return tuple(
+            SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=count)
+            for (rate, noise), count in zip(self._kinds, steps.tolist(), strict=True)
+            if count
+        )
+
+
+def _as_few(kinds: set[_Kind]) -> dict[_Kind, _Kind]:
+    """For each q and σ those that it counts as: equal ones, or a larger q and a smaller σ where there are too many.
+
+    A step with q and σ is a step with q' >= q and σ' <= σ to whose result noise is added, and which is replaced now and
+    then by one without the target: such processing never raises ε, nor the power of any test.
+    """
+    spread, counted_as = _FIRST_SPREAD, {kind: kind for kind in kinds}
+    while len(set(counted_as.values())) > _MOST_KINDS:
+        groups: dict[tuple[int, int], list[_Kind]] = {}
+        for rate, noise in kinds:
+            near = math.floor(math.log(rate) / spread), math.floor(math.log(noise) / spread)
+            groups.setdefault(near, []).append((rate, noise))
+        counted_as = {}
+        for group in groups.values():
+            dearest = max(rate for rate, _ in group), min(noise for _, noise in group)
+            counted_as.update(dict.fromkeys(group, dearest))
+        spread *= 2
+    return counted_as
 
 
 class _Effort:
@@ -72,8 +128,9 @@ def spent(snapshot: Snapshot) -> tuple[History, ...]:
         snapshot: of a cohort file; runs that have not ended count with all their planned steps.
     """
     gathered: dict[Mechanisms, int] = {}
+    kinds = _Kinds(snapshot.runs)
     for places, units in equal_histories(snapshot):
-        mechanisms = counted(snapshot.runs[place].mechanism for place in places)
+        mechanisms = kinds.counted(places)
         gathered[mechanisms] = gathered.get(mechanisms, 0) + units
     return _histories(gathered, snapshot.delta)
 
@@ -121,12 +178,13 @@ def require_within(limit: float, snapshot: Snapshot, tokens: frozenset[str]) -> 
         InputError: a unit would exceed the limit; the message says by how much, what would fit, and how many units
             could still take part.
     """
-    new = frozenset(place for place, run in enumerate(snapshot.runs) if run.token in tokens)
+    is_new = np.array([run.token in tokens for run in snapshot.runs], bool)
     gathered: dict[tuple[Mechanisms, Mechanisms], int] = {}
+    kinds = _Kinds(snapshot.runs)
     for places, units in equal_histories(snapshot):
-        entering = counted(snapshot.runs[place].mechanism for place in places if place in new)
+        entering = counted(snapshot.runs[place].mechanism for place in places[is_new[places]].tolist())
         if entering:
-            before = counted(snapshot.runs[place].mechanism for place in places if place not in new)
+            before = kinds.counted(places[~is_new[places]])
             gathered[before, entering] = gathered.get((before, entering), 0) + units
     together = {(before, entering): counted((*before, *entering)) for before, entering in gathered}
     effort = _Effort()
@@ -214,8 +272,9 @@ def cost_of(snapshot: Snapshot, planned: SampledGaussian, members: Bool[np.ndarr
         new: number of the run's units that are not in the file yet.
     """
     histories = [counted((planned,))] if new else []
+    kinds = _Kinds(snapshot.runs)
     for places, _ in equal_histories(_only(snapshot, members)):
-        histories.append(counted((*(snapshot.runs[place].mechanism for place in places), planned)))
+        histories.append(counted((*kinds.counted(places), planned)))
     return _largest(histories, snapshot.delta)
 
 

@@ -5,8 +5,12 @@ anything that could differ between them, such as a request to stop. `jax.distrib
 over the cluster's own network, unencrypted.
 """
 
+import atexit
+import contextlib
 import json
 import os
+import re
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -30,6 +34,18 @@ _OMPI_LOCAL, _LOCAL_DEVICES = "OMPI_COMM_WORLD_LOCAL_RANK", "JAX_LOCAL_DEVICE_ID
 # At the end, processes wait for the first one, which still evaluates the test split and draws figures.
 _LONGEST_END = 24 * 3600
 _LAST_WORDS = 1.0
+# A process that is stopped, or whose host is gone, closes no connection: it is missed after so many seconds.
+_LONGEST_SILENCE = 100
+# In errors of JAX that come from the connection, not from the computation.
+_OF_THE_CONNECTION = ("gloo", "nccl", "unavailable", "deadline_exceeded", "coordination", "heartbeat")
+_LONGEST_DETAIL = 300
+_CONTINUE = "start all of them again with `dpmed train --resume DIR`"
+# Run by a process that outlives this one: it says what this one can no longer say.
+_WITNESS = """
+import sys
+if not sys.stdin.buffer.read():
+    sys.stderr.write(sys.argv[1])
+"""
 
 
 @dataclass(frozen=True)
@@ -165,12 +181,14 @@ def join(launch: Launch | None) -> Processes:
             launch.index,
             launch.device,
             cluster_detection_method="deactivate" if launch.launcher == "explicit" else launch.launcher,
+            heartbeat_timeout_seconds=_LONGEST_SILENCE,
             shutdown_timeout_seconds=_LONGEST_END,
         )
     except (RuntimeError, ValueError) as error:
         remedy = f"Set {_ADDRESS}=host:port, with a free port on the first process's host that all can reach."
         raise RunError(f"the {launch.world_size} processes could not connect ({error})", remedy=remedy) from error
     _joined = Processes(launch.world_size, launch.index)
+    _call_witness(launch.index)
     # Gloo reports its connections on standard output, where only results belong.
     _keep_output_to_ourselves()
     return _joined
@@ -181,8 +199,24 @@ def has_company() -> bool:
     return _joined.world_size > 1
 
 
+def lost_company(error: Exception) -> RunError | None:
+    """What is to be said of an error if it comes from the connection to another process; None for any other error."""
+    text = str(error)
+    # XLA's errors begin with their kind in capitals. Not all arrive as a JaxRuntimeError: some are a ValueError.
+    if not has_company() or not re.match(r"[A-Z_]+: ", text):
+        return None
+    if not any(word in text.lower() for word in _OF_THE_CONNECTION):
+        return None
+    detail = (text.splitlines() or [""])[0][:_LONGEST_DETAIL]
+    return RunError(
+        f"lost another process of this run: it has ended, or can no longer be reached ({detail})",
+        remedy=f"Its own message may say why. Nothing that was saved is lost: {_CONTINUE}.",
+    )
+
+
 def leave(code: int | str | None) -> NoReturn:
     """End this process as `sys.exit` does, but at once after an error: the others would never arrive."""
+    _dismiss_witness()
     if code and has_company():
         sys.stdout.flush()
         sys.stderr.flush()
@@ -190,6 +224,40 @@ def leave(code: int | str | None) -> NoReturn:
         time.sleep(_LAST_WORDS if _joined.is_first else 0)
         os._exit(code if isinstance(code, int) else 1)
     sys.exit(code)
+
+
+_witness: "subprocess.Popen[bytes] | None" = None
+
+
+def _call_witness(index: int) -> None:
+    """Start a process that explains this one's end if it is killed.
+
+    JAX aborts a process, with the stack of its own code, when another one has been silent for too long, and no code of
+    Python's is run then.
+    """
+    global _witness  # noqa: PLW0603 dismissed from where the process ends
+    who = f"dpmed (process {index})" if index else "dpmed"
+    words = (
+        f"{who}: this process was killed, or given up because another process of this run has ended or did not answer "
+        f"for {_LONGEST_SILENCE} s. Nothing that was saved is lost: {_CONTINUE}.\n"
+    )
+    with contextlib.suppress(OSError):  # nothing but a message depends on it
+        _witness = subprocess.Popen(  # noqa: S603 a program of our own
+            [sys.executable, "-I", "-S", "-c", _WITNESS, words],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            # Of its own, since a terminal or a launcher ends whole groups of processes.
+            start_new_session=True,
+        )
+        atexit.register(_dismiss_witness)
+
+
+def _dismiss_witness() -> None:
+    global _witness
+    if _witness is not None:
+        witness, _witness = _witness, None
+        with contextlib.suppress(OSError):
+            witness.communicate(b".")
 
 
 def _launch(

@@ -191,7 +191,7 @@ def _read_run(folder: Path, name: str) -> ComparedRun:
             epsilon=None if content["epsilon"] is None else float(content["epsilon"]),
             delta=None if content["delta"] is None else float(content["delta"]),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise InputError("is not the summary of a run", where=str(path)) from error
 
 

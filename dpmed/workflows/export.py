@@ -166,6 +166,6 @@ def _metrics(settings: ExportSettings, config: Config) -> tuple[dict[str, float]
     try:
         metrics = {str(name): float(value) for name, value in summary["test"].items() if value is not None}
         intervals = {str(name): [float(low), float(high)] for name, (low, high) in summary["test_interval"].items()}
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
+    except (TypeError, KeyError, ValueError, OverflowError, AttributeError) as error:
         raise InputError(f"contains no test metrics ({error!r})", where=str(path)) from error
     return metrics, intervals

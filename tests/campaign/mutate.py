@@ -173,6 +173,20 @@ def json_(generator: random.Random, content: bytes) -> bytes:
     )
 
 
+def checkpoint(generator: random.Random, content: bytes) -> bytes:
+    """The line of JSON in front of a checkpoint's arrays."""
+    start = content.index(b"{")
+    end = content.index(b"\n", start)
+    return content[:start] + json_(generator, content[start:end]) + content[end:]
+
+
+def safetensors(generator: random.Random, content: bytes) -> bytes:
+    """The JSON in front of a safetensors file's arrays, and its length."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json_(generator, content[8:end])
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
 def toml(generator: random.Random, content: bytes) -> bytes:
     """Values and keys of a TOML file."""
     tree = _change_tree(generator, tomllib.loads(content.decode()))

@@ -1,5 +1,6 @@
 """What reads files of others, each with a valid file to begin with and the ways in which it is made hostile."""
 
+import functools
 import io
 import json
 from collections.abc import Callable
@@ -15,9 +16,6 @@ from dpmed.data.build import build_dataset
 from dpmed.data.layouts import write_phantom
 from dpmed.progress import Silent
 from tests.campaign import mutate
-
-TABLES = ("table", "table-targets", "metadata", "nnunet", "ham10000", "msd", "inputs")
-HEADERS = ("dicom", "nifti", "nifti-gz")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,16 +35,18 @@ class Reader:
     ways: tuple[mutate.Mutation, ...]
 
 
-def _data(**keys: Any) -> Any:
-    return TypeAdapter(DataConfig).validate_json(json.dumps(keys, default=str))
+# Checked once: it is the same for all files of a reader, and takes longer than many a file.
+@functools.cache
+def _data(keys: str) -> Any:
+    return TypeAdapter(DataConfig).validate_json(keys)
 
 
-def _built(**keys: Any) -> object:
-    dataset = build_dataset(_data(**keys), progress=Silent())
+def built(**keys: Any) -> object:
+    dataset = build_dataset(_data(json.dumps(keys, default=str)), progress=Silent())
     return len(dataset), list(dataset.groups)[:3]
 
 
-def _phantom(layout: str, file: str, num: int = 10) -> Callable[[Path], Path]:
+def phantom(layout: str, file: str, num: int = 10) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         write_phantom(layout, folder, num=num, seed=0, progress=Silent())
         return folder / file
@@ -66,7 +66,7 @@ def _table(folder: Path) -> Path:
 
 
 def _read_table(path: Path, **keys: Any) -> object:
-    return _built(name="table", root=path.parent, table=path.name, patient="patient", size=[8, 8], cache=False, **keys)
+    return built(name="table", root=path.parent, table=path.name, patient="patient", size=[8, 8], cache=False, **keys)
 
 
 def _metadata(folder: Path) -> Path:
@@ -293,13 +293,13 @@ READERS = {
         Reader(name="table-targets", make=_table, ways=(_CELLS, _CELLS, *_TEXT),
                read=lambda path: _read_table(path, targets=["age", "t"], target_mean=[0, 0], target_std=[1, 1])),
         Reader(name="metadata", make=_metadata, ways=(_CELLS, _CELLS, *_TEXT),
-               read=lambda path: _built(name="folder", root=path.parent, size=[8, 8], cache=False)),
-        Reader(name="nnunet", make=_phantom("nnunet", "dataset.json"), ways=(_TREE, _TREE, *_TEXT),
-               read=lambda path: _built(name="nnunet", root=path.parent, shape=[4, 4, 4], cache=False)),
-        Reader(name="ham10000", make=_phantom("ham10000", "HAM10000_metadata.csv"), ways=(_CELLS, *_TEXT),
-               read=lambda path: _built(name="ham10000", root=path.parent, size=[8, 8], cache=False)),
-        Reader(name="msd", make=_phantom("msd-liver", "Task03_Liver/dataset.json"), ways=(_TREE, *_TEXT),
-               read=lambda path: _built(name="msd", root=path.parents[1], task="liver", shape=[4, 4, 4], cache=False)),
+               read=lambda path: built(name="folder", root=path.parent, size=[8, 8], cache=False)),
+        Reader(name="nnunet", make=phantom("nnunet", "dataset.json"), ways=(_TREE, _TREE, *_TEXT),
+               read=lambda path: built(name="nnunet", root=path.parent, shape=[4, 4, 4], cache=False)),
+        Reader(name="ham10000", make=phantom("ham10000", "HAM10000_metadata.csv"), ways=(_CELLS, *_TEXT),
+               read=lambda path: built(name="ham10000", root=path.parent, size=[8, 8], cache=False)),
+        Reader(name="msd", make=phantom("msd-liver", "Task03_Liver/dataset.json"), ways=(_TREE, *_TEXT),
+               read=lambda path: built(name="msd", root=path.parents[1], task="liver", shape=[4, 4, 4], cache=False)),
         Reader(name="inputs", make=_inputs, read=_read_inputs, ways=(_CELLS, *_TEXT)),
         Reader(name="dicom", make=_dicom, ways=(mutate.dicom, mutate.bytes_),
                read=lambda path: _decode(path, size=(6, 8), depth=16)),
@@ -315,10 +315,11 @@ READERS = {
         Reader(name="matches", make=_matches, ways=(_CELLS, *_TEXT), read=_read_matches),
         Reader(name="ledger", make=_ledger, ways=(_TREE, *_TEXT), read=_read_ledger),
         Reader(name="ledgers", make=_ledger, ways=(_TREE, *_TEXT), read=_compose),
-        Reader(name="checkpoint", make=_checkpoint, ways=(*_BYTES, mutate.words), read=_read_checkpoint),
+        Reader(name="checkpoint", make=_checkpoint, ways=(*_BYTES, mutate.checkpoint, mutate.words),
+               read=_read_checkpoint),
         Reader(name="journal", make=_journal, ways=_BYTES, read=_read_journal),
         Reader(name="cohort", make=_cohort, ways=_BYTES, read=_read_cohort),
-        Reader(name="safetensors", make=_tensors, ways=_BYTES, read=_read_tensors),
+        Reader(name="safetensors", make=_tensors, ways=(*_BYTES, mutate.safetensors), read=_read_tensors),
         Reader(name="npz", make=_npz, ways=_BYTES, read=_read_tensors),
         Reader(name="weights", make=_weights, ways=_BYTES, read=_read_weights),
     )

@@ -124,9 +124,11 @@ def environment() -> Mapping[str, str]:
     return {**ENVIRONMENT, **preload, **fixed, "COLUMNS": "160", "MPLBACKEND": "agg"}
 
 
-def start(arguments: list[str], root: Path, log: Path, fault: Fault = NO_FAULT) -> Forked:
-    """Start a command in `root`, with its caches there too; `log` is what `watched` reads."""
-    own = {**environment(), "XDG_CACHE_HOME": str(root / "cache")}
+def start(
+    arguments: list[str], root: Path, log: Path, fault: Fault = NO_FAULT, *, more: Mapping[str, str] | None = None
+) -> Forked:
+    """Start a command in `root`, with its caches there; `log` is what `watched` reads, `more` of the environment."""
+    own = {**environment(), "XDG_CACHE_HOME": str(root / "cache"), **(more or {})}
     numbers = [fault.number, int(fault.effect), fault.error, int(fault.reads)]
     return Forked([str(root), str(log), *map(str, numbers), *arguments], own, root, entry=armed)
 
@@ -188,12 +190,20 @@ def _snapshot(root: Path, log: Path, number: int) -> None:
 
 
 def _count_draws(path: str) -> None:
+    import jax
+
     from dpmed.dpsgd.step import Accumulated, PrivateStep, StepState
 
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     own = PrivateStep.update
 
+    # One of several processes asks for the update before the first has put the draw on record, and waits for it inside:
+    # the sum is there once all have taken part.
+    waits = os.environ.get("JAX_PROCESS_ID", "0") != "0"
+
     def update(self: PrivateStep, state: StepState, total: Accumulated, *, draw: int) -> StepState:
+        if waits:
+            jax.block_until_ready(total)
         os.write(descriptor, b".")
         return own(self, state, total, draw=draw)
 

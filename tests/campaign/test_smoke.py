@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.campaign import laws, load, mutate, shim
-from tests.campaign.readers import READERS
+from dpmed.errors import InputError
+from tests.campaign import inputs, laws, load, mutate, shim
+from tests.campaign.inputs import READERS
 from tests.campaign.shim import Ended
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,10 +35,70 @@ def test_a_few_calls_that_fail_lose_nothing():
 
 
 def test_a_few_hostile_files_are_refused_or_read():
-    result = campaign("inputs", "--only", "table,nnunet,dicom,nifti,config,checkpoint,journal,cohort", "--num", "20")
+    result = campaign("inputs", "--only", "table,nnunet,dicom,nifti,config,checkpoint,journal,cohort", "--num", "160")
     assert result["files"] == 8 * 20
     for counts in result["readers"].values():
         assert (counts["read"] + counts["refused"] >= 15 and counts["refused"] > 0) or counts["read"] == 20
+
+
+# Each content of a file stands for one fault of the reader.
+PLANTED = """
+import json, os, random, time
+from dpmed.errors import InputError
+from tests.campaign import inputs
+from tests.campaign.readers import Reader
+
+FAULTS = [b"error", b"hang", b"die", b"write", b"memory", b"refuse", b"read"]
+
+def make(folder):
+    (folder / "file").write_bytes(b"read")
+    return folder / "file"
+
+def read(path):
+    match path.read_bytes():
+        case b"error":
+            raise ZeroDivisionError
+        case b"hang":
+            time.sleep(60)
+        case b"die":
+            os.kill(os.getpid(), 9)
+        case b"write":
+            path.with_name("other").write_bytes(b"")
+        case b"memory":
+            bytearray(3 << 30)
+        case b"refuse":
+            raise InputError("no")
+
+inputs._SECONDS = 0.05
+ways = (lambda generator, content: generator.choice(FAULTS),)
+inputs.READERS = {"planted": Reader(name="planted", make=make, read=read, ways=ways)}
+print(json.dumps(inputs.campaign([], num=100, seconds=60, seed=0)))
+"""
+
+
+def test_a_reader_with_faults_is_found_out():
+    script = [sys.executable, "-c", PLANTED]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    words = " / ".join(one["found"] for one in found["broken"])
+    for word in ("ZeroDivisionError", "it hangs", "the process died", "something was written", "MemoryError"):
+        assert word in words
+    assert found["readers"]["planted"]["files"] == 100
+
+
+def test_further_files_are_made_of_those_that_passed_or_were_refused_anew():
+    pool, generator = inputs.Pool(b"valid"), random.Random(0)
+    assert {pool.choose(generator) for _ in range(20)} == {b"valid"}
+    pool.was_read(b"passed")
+    pool.was_read(b"x" * 5000)  # it has grown too much
+    assert {pool.choose(generator) for _ in range(50)} == {b"valid", b"passed"}
+    for content in (b"one", b"two"):
+        with pytest.raises(InputError) as caught:
+            READERS["ledger"].read(Path(content.decode()))
+        pool.was_refused(content, caught.value)
+    # Both at the same line, of which one example is enough.
+    assert {pool.choose(generator) for _ in range(100)} == {b"valid", b"passed", b"one"}
 
 
 @needs_compiler
@@ -85,7 +146,7 @@ def test_a_hostile_file_is_a_function_of_its_number(way):
 
 
 def test_the_readers_read_what_they_are_given_first(tmp_path):
-    for name in ("table", "ledger", "checkpoint", "cohort", "weights"):
+    for name in ("table", "ledger", "checkpoint", "cohort", "weights", "bundle-sums", "run-summary"):
         folder = tmp_path / name
         folder.mkdir()
         assert READERS[name].read(READERS[name].make(folder)) is not None

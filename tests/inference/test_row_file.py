@@ -40,6 +40,15 @@ def test_rows_and_errors_are_counted(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize("line", [b"a,0\rx,,\n", b"a," + b"x" * 200_000 + b",,\n"])
+def test_lines_that_are_no_csv_are_refused(tmp_path, line):
+    path = tmp_path / "table.csv"
+    write(path, upto=2)
+    path.write_bytes(path.read_bytes() + line)
+    with pytest.raises(InputError, match="row 3 is for another input"):
+        RowFile(path, COLUMNS, first=NAMES)
+
+
 @pytest.mark.parametrize("names", [["a", "x"], ["a"], ["b", 'b,"c"']])
 def test_rows_of_other_inputs_are_refused(tmp_path, names):
     path = tmp_path / "table.csv"

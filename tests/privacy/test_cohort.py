@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_equal_histories_are_those_of_a_slow_loop(runs):
     for unit in range(31):
         history = tuple(place for place, one in enumerate(members) if one[unit])
         expected[history] = expected.get(history, 0) + 1
-    assert dict(equal_histories(snapshot)) == expected
+    assert {tuple(places.tolist()): units for places, units in equal_histories(snapshot)} == expected
 
 
 def _entered(number, members):
@@ -164,11 +165,38 @@ def test_a_missing_file_and_a_foreign_database_are_refused(path):
         Cohort(path)
 
 
-def test_a_damaged_row_is_not_taken_for_nothing_spent(path):
+@pytest.mark.parametrize("change", ["noise_multiplier = -1", "noise_multiplier = 1e300", "noise_multiplier = 5e-324",
+                                    "sampling_rate = 5e-324", "steps = -1", f"steps = {2**62}"])  # fmt: skip
+def test_a_damaged_row_is_not_taken_for_nothing_spent(path, change):
     with made(path) as cohort:
         cohort.enter([entry("a", ["x"])])
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE runs SET noise_multiplier = -1")
+        connection.execute(f"UPDATE runs SET {change}")
+    connection.close()
+    with Cohort(path) as cohort, pytest.raises(InputError, match="damaged"):
+        cohort.snapshot()
+
+
+def test_a_run_that_could_not_be_read_again_is_not_entered(path):
+    endless = SampledGaussian(noise_multiplier=1e10, sampling_rate=0.1, steps=10)
+    with made(path) as cohort:
+        with pytest.raises(InputError, match="beyond what a cohort file counts"):
+            cohort.enter([replace(entry("a", ["x"]), mechanism=endless)])
+        assert cohort.snapshot().units == 0
+
+
+def test_a_schema_whose_damage_sqlite_cannot_quote_is_damaged(path):
+    made(path).__exit__()
+    path.write_bytes(path.read_bytes().replace(b"CREATE TABLE facts", b"CREATE TABL\xff facts"))
+    with pytest.raises(InputError, match="damaged"):
+        Cohort(path)
+
+
+def test_text_that_is_none_is_damage_and_not_just_busy(path):
+    with made(path) as cohort:
+        cohort.enter([entry("a", ["x"])])
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE runs SET status = CAST(x'ff' AS TEXT)")
     connection.close()
     with Cohort(path) as cohort, pytest.raises(InputError, match="damaged"):
         cohort.snapshot()

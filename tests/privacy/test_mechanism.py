@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpmed.privacy.mechanism import SampledGaussian, counted, merged, participation
+from dpmed.privacy.mechanism import SampledGaussian, counted, is_countable, merged, participation
 
 
 def made(noise, rate, steps):
@@ -46,3 +46,12 @@ def test_participation_is_that_of_independent_draws():
     assert participation((made(1.0, 0.1, 2), made(5.0, 1.0, 1))) == 1.0
     assert participation((made(5.0, 1.0, 0),)) == 0.0
     assert participation(()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("noise", "rate", "steps", "countable"),
+    [(1.0, 0.1, 10_000_000, True), (1e-12, 1.0, 1, True), (1e300, 0.1, 1, False), (5e-324, 0.1, 1, False),
+     (1.0, 5e-324, 1, False), (1.0, 0.1, 1 << 62, False)],
+)  # fmt: skip
+def test_only_numbers_that_an_accountant_can_take_are_countable(noise, rate, steps, countable):
+    assert is_countable(SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)) == countable

@@ -130,6 +130,27 @@ def test_no_more_is_composed_than_may_be_the_largest(pieces):
     assert len(pieces) == 1
 
 
+@pytest.mark.parametrize(("most", "more"), [(4, 4.0), (20, 1.1)])
+def test_kinds_counted_as_one_never_cost_less_and_little_more(monkeypatch, most, more):
+    generator = np.random.default_rng(most)
+    drawn = np.exp(generator.uniform([0, -4], [1, -3], (40, 2)))
+    runs = [SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=1 + number)
+            for number, (noise, rate) in enumerate(drawn.tolist())]  # fmt: skip
+    held = snapshot([*(generator.random((39, 3)) < 0.7), [1, 1, 1]], runs)
+    every = np.ones(3, bool)
+    exact, further = [history.epsilon for history in spent(held)], cost_of(held, FIRST, every, new=0)
+    monkeypatch.setattr("dpmed.privacy.spending._MOST_KINDS", most)
+    monkeypatch.setattr("dpmed.privacy.spending._what_fits", lambda *before, **limit: "")
+    found = spent(held)
+    # The units have a history each, and the largest of what costs more is no smaller than the largest of the others.
+    assert len(found) == len(exact) == 3 and all(len(history.mechanisms) <= most for history in found)
+    for history, least in zip(found, exact, strict=True):
+        assert least <= history.epsilon <= more * least
+    assert further <= cost_of(held, FIRST, every, new=0) <= more * further
+    with pytest.raises(InputError):
+        require_within(exact[0] * 0.999, held, frozenset(["39"]))
+
+
 def test_more_kinds_of_runs_than_can_be_composed_are_described_by_renyi_accounting(pieces, monkeypatch):
     monkeypatch.setattr("dpmed.privacy.spending._MOST_PIECES", 20)
     found = spent(differing(units=30, runs=40, kinds=40))

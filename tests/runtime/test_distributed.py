@@ -1,9 +1,16 @@
 """Who started this process, and with how many others, told by the environment that launchers set."""
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
+from jax.errors import JaxRuntimeError
 
 from dpmed.errors import InputError, RunError
-from dpmed.runtime.distributed import ALONE, Launch, Processes, join, launch_of
+from dpmed.runtime import distributed
+from dpmed.runtime.distributed import ALONE, Launch, Processes, join, launch_of, lost_company
 
 ADDRESS = {"JAX_COORDINATOR_ADDRESS": "first.example:1234"}
 SLURM = {
@@ -102,3 +109,30 @@ def test_what_others_say_decides(monkeypatch):
     told = [[1]]
     with pytest.raises(RunError, match="another process"), this.together():
         pass
+
+
+@pytest.mark.parametrize("kind", [JaxRuntimeError, ValueError])
+@pytest.mark.parametrize("company", [ALONE, Processes(2, 1)])
+def test_only_an_error_of_the_connection_to_others_is_a_lost_process(monkeypatch, company, kind):
+    monkeypatch.setattr(distributed, "_joined", company)
+    lost = lost_company(kind("UNKNOWN: Gloo AllGather failed: Connection reset by peer\nand more"))
+    if company is ALONE:
+        assert lost is None
+    else:
+        assert "lost another process" in str(lost) and "reset by peer" in str(lost) and "more" not in str(lost)
+        assert "--resume" in str(lost)
+    assert lost_company(JaxRuntimeError("INTERNAL: an operation failed")) is None
+    assert lost_company(ValueError("gloo")) is None
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "is_explained"),
+    [("os.abort()", -signal.SIGABRT, True), ("os.kill(os.getpid(), 9)", -signal.SIGKILL, True), ("leave(1)", 1, False),
+     ("leave(0)", 0, False), ("pass", 0, False)],
+)  # fmt: skip
+def test_a_process_that_can_say_nothing_more_is_spoken_for(end, code, is_explained):
+    script = f"import os; from dpmed.runtime.distributed import _call_witness, leave; _call_witness(1); {end}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=dict(os.environ))
+    assert done.returncode == code
+    explained = "dpmed (process 1): this process was killed, or given up because another process" in done.stderr
+    assert explained == is_explained, done.stderr

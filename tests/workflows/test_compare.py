@@ -114,12 +114,18 @@ def damaged(folder, target, change):
     return copied
 
 
+def change_summary(folder, **changes):
+    path = folder / "summary.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda folder: (folder / "summary.json").unlink(), "has not finished"),
         (lambda folder: (folder / "summary.json").write_text('{"test": {}}'), "is not the summary"),
         (lambda folder: (folder / "summary.json").write_text("[1]"), "is not the summary"),
+        (lambda folder: change_summary(folder, test={"accuracy": 10**400}), "is not the summary"),
         (lambda folder: (folder / "config.toml").unlink(), "holds no training run"),
     ],
 )

@@ -166,6 +166,15 @@ def test_what_must_not_leave_is_refused(digits_run, tmp_path, changes, words):
         go(run, tmp_path / "bundle")
 
 
+@pytest.mark.parametrize("value", [10**400, "high", None], ids=["huge", "text", "nothing"])
+def test_metrics_that_are_no_numbers_are_refused(digits_run, tmp_path, value):
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps({**summary, "test_interval": {"accuracy": [0, value]}}))
+    with pytest.raises(InputError, match="contains no test metrics"):
+        go(run, tmp_path / "bundle")
+
+
 def test_seeded_noise_needs_the_option(digits_run, tmp_path):
     run = changed_ledger(digits_run, tmp_path / "run", noise_source="seeded")
     assert "seed" in go(run, tmp_path / "bundle", not_private=True).warning

@@ -346,14 +346,14 @@ def _read_layout(path: Path) -> _Layout | None:
             target_shape=tuple(map(int, content["target_shape"])),
             target_dtype=np.dtype(content["target_dtype"]).str,
         )
-    except (InputError, KeyError, TypeError, ValueError):
+    except (InputError, KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
 def _read_current(place: Path) -> int | None:
     try:
         return int(read_json(place / "current.json")["generation"])
-    except (InputError, KeyError, TypeError, ValueError):
+    except (InputError, KeyError, TypeError, ValueError, OverflowError):
         return None
 
 
