@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpmed.errors import InputError
 from dpmed.files import digest_of
-from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.privacy.accountant import epsilon
+from dpmed.privacy.mechanism import SampledGaussian, is_countable
 
 LEDGER_FILE = "privacy.json"
 _MAX_BYTES = 1 << 22
@@ -154,6 +155,12 @@ def check_epsilon(ledger: ReadLedger, *, where: str) -> None:
     mechanism = SampledGaussian(
         noise_multiplier=ledger.noise_multiplier, sampling_rate=ledger.sampling_rate, steps=ledger.steps
     )
+    if not is_countable(mechanism):
+        raise InputError(
+            f"states {ledger.steps} steps of a noise multiplier of {ledger.noise_multiplier:g} at a sampling rate of "
+            f"{ledger.sampling_rate:g}, which no training can have",
+            where=where,
+        )
     cost = epsilon(mechanism, ledger.delta, accountant=ledger.accountant or "pld")
     if ledger.selection is not None:
         cost = max(cost, ledger.selection.epsilon)

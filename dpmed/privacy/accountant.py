@@ -25,7 +25,7 @@ _MOST_STEPS = 10**9
 
 
 def epsilon(mechanism: SampledGaussian, delta: float, *, accountant: AccountantName = "pld") -> float:
-    """The smallest ε >= 0 at δ; an upper bound within 0.1 % of the truth for `pld`.
+    """The smallest ε >= 0 at δ; for `pld` an upper bound, from ε = 0.01 on within 0.1 % of the truth.
 
     Args:
         mechanism: the steps.

@@ -72,6 +72,12 @@ def test_a_ledger_that_states_less_than_its_noise_costs_is_refused():
         check_epsilon(ledger(epsilon=cost * 0.99), where="made")
 
 
+@pytest.mark.parametrize("changes", [{"noise_multiplier": 1e308}, {"steps": 10**20}, {"sampling_rate": 1e-300}])
+def test_a_ledger_of_steps_that_no_training_has_is_refused_before_they_are_accounted_for(changes):
+    with pytest.raises(InputError, match="no training can have"):
+        check_epsilon(ledger(**changes), where="made")
+
+
 def test_a_finished_run_belongs_together(digits_run, tmp_path):
     found = read_ledger(digits_run / "privacy.json")
     check_finished(found, folder=digits_run)

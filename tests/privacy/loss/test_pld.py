@@ -1,4 +1,4 @@
-"""The tight ε: closed forms, reference values, another library; never under the truth, within 0.1 % of it."""
+"""The tight ε: closed forms, reference values, another library; never too low, within 0.1 % from 0.01 on."""
 
 import math
 
@@ -98,7 +98,16 @@ def _epsilon_of_one_step(rate, noise, delta, *, added):
     return optimize.brentq(lambda e: _delta_of_one_step(e, rate, noise, added=added) - delta, 0, end, xtol=1e-13)
 
 
-_MECHANISMS = {"rate": st.floats(-4, -0.01), "noise": st.floats(-0.5, 1.5), "delta": st.floats(-10, -2)}
+@pytest.mark.parametrize(
+    ("rate", "noise", "delta"), [(4.7e-6, 0.84, 2.35e-9), (2.66e-6, 0.5436, 3.36e-9), (7.2e-6, 0.59, 3.3e-7)]
+)
+def test_a_rare_step_whose_losses_are_far_above_epsilon_does_not_cost_less_than_it_does(rate, noise, delta):
+    # A faster way of computing ε, which passed every other test, found a sixty-fifth of the truth here.
+    true = _epsilon_of_one_step(rate, noise, delta, added=False)
+    assert 1e-4 < true * (1 - 1e-6) <= pld_of(rate, noise, 1, delta) <= true * 1.001
+
+
+_MECHANISMS = {"rate": st.floats(-7, -0.01), "noise": st.floats(-0.5, 1.5), "delta": st.floats(-10, -2)}
 
 
 @settings(max_examples=50, deadline=None)
@@ -107,7 +116,9 @@ def test_one_step_of_any_mechanism_is_its_closed_form(rate, noise, delta):
     rate, noise, delta = 10**rate, 10**noise, 10**delta
     true = max(_epsilon_of_one_step(rate, noise, delta, added=added) for added in (False, True))
     found = pld_of(rate, noise, 1, delta)
-    assert true * (1 - 1e-6) - 1e-9 <= found <= true * 1.001 + 1e-5
+    assert true * (1 - 1e-6) - 1e-9 <= found
+    if true >= 0.01 or rate >= 1e-4:
+        assert found <= true * 1.001 + 1e-5
 
 
 @settings(max_examples=30, deadline=None)
