@@ -22,7 +22,7 @@ from dpmed.privacy.budget import BudgetRequest, solve_budget, steps_per_epoch
 _LARGEST_CLIPPING_NORM = 1.0
 _LARGEST_CHANGE = 3.0
 _MOVED_BY_NORM = ("sgd",)
-# Measured on phantoms of three layouts; docs/advice.md.
+# Measured on phantoms of two layouts: docs/advice.md.
 _LEAST_TRAVEL = 0.5
 _OF_ADAMS_KIND = ("adam", "adamw", "nadam")
 _HELD_BY_NORM = ("flat", "per-layer")
