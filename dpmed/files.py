@@ -200,10 +200,13 @@ def inside(root: Path, relative: str | os.PathLike[str]) -> Path:
     """`root / relative`, after checking that it is inside `root`, with links followed.
 
     Raises:
-        InputError: the path is absolute, climbs out with `..`, or leaves through a link.
+        InputError: the path is absolute, climbs out with `..`, leaves through a link, or is none at all.
     """
     resolved_root = root.resolve()
-    target = (resolved_root / relative).resolve()
+    try:
+        target = (resolved_root / relative).resolve()
+    except (ValueError, OSError, RuntimeError) as error:  # a NUL, a name that is too long, a circle of links
+        raise InputError(f"{os.fspath(relative)!r} is no path", where=str(root)) from error
     if not target.is_relative_to(resolved_root):
         raise InputError(f"{os.fspath(relative)!r} leads out of the folder", where=str(root))
     return target

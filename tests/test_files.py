@@ -97,6 +97,13 @@ def test_paths_that_leave_their_root_are_refused(tmp_path, path):
     assert inside(root, "b/c.png") == (root / "b" / "c.png").resolve()
 
 
+@pytest.mark.parametrize("path", ["a\0b", "circle/a"])
+def test_what_is_no_path_is_refused(tmp_path, path):
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    with pytest.raises(InputError, match="is no path"):
+        inside(tmp_path, path)
+
+
 def test_a_used_folder_is_not_taken_for_a_new_run(tmp_path):
     (tmp_path / "a").write_text("x")
     with pytest.raises(InputError, match="already holds files"):
