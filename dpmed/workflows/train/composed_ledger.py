@@ -17,7 +17,7 @@ from dpmed.files import read_json, write_json
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.planning.run_ledger import with_siblings_note
 from dpmed.privacy.accountant import AccountantName
-from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.mechanism import SampledGaussian, is_countable
 from dpmed.privacy.several import composed_epsilon
 
 NON_PRIVATE, LEVEL_FOLDER, SEED_FOLDER = "non-private", "epsilon=", "seed="
@@ -246,8 +246,8 @@ def _check(ledger: Any) -> None:
     if ledger["private"]:
         if not 0 < ledger["delta"] < 1 or ledger["accountant"] not in ("pld", "rdp"):
             raise ValueError("delta or accountant is out of range")
-        SampledGaussian(
-            noise_multiplier=ledger["noise_multiplier"], sampling_rate=ledger["sampling_rate"], steps=ledger["steps"]
-        )
+        most, noise, rate = max(ledger["steps"], ledger["steps_planned"]), "noise_multiplier", "sampling_rate"
+        if not is_countable(SampledGaussian(noise_multiplier=ledger[noise], sampling_rate=ledger[rate], steps=most)):
+            raise ValueError("no training can have such steps")
         if not isinstance(ledger["noise_source"], str):
             raise TypeError("the source of the noise is not text")

@@ -128,6 +128,8 @@ def test_runs_that_protect_different_units_have_no_common_epsilon():
         {**LEDGER, "noise_multiplier": 0}, {**LEDGER, "noise_multiplier": "4"}, {**LEDGER, "sampling_rate": 2},
         {**LEDGER, "delta": None}, {**LEDGER, "delta": 0}, {**LEDGER, "accountant": "none"}, {**LEDGER, "private": 1},
         {**LEDGER, "notes": None}, {**LEDGER, "noise_source": None}, {**LEDGER, "noise_multiplier": math.inf},
+        {**LEDGER, "noise_multiplier": 1e308}, {**LEDGER, "noise_multiplier": 1e-320}, {**LEDGER, "steps": 1 << 63},
+        {**LEDGER, "steps_planned": 1 << 63}, {**LEDGER, "noise_multiplier": 10**400},
     ],
 )  # fmt: skip
 def test_a_ledger_that_does_not_say_what_was_spent_is_refused(ledger):
