@@ -110,14 +110,19 @@ def _compare(
 
 @contextmanager
 def _nameless_sources() -> Iterator[None]:
-    """JAX writes the path of each source file into a program: names of folders and users, which no model needs."""
-    name = "jax_hlo_source_file_canonicalization_regex"
-    before = getattr(jax.config, name)
-    jax.config.update(name, ".*")  # type: ignore[no-untyped-call] # jax's
+    """JAX writes source files and callers into a program: names of folders and users, which no model needs."""
+    wanted = {"jax_hlo_source_file_canonicalization_regex": ".*", "jax_traceback_in_locations_limit": 0}
+    before = {name: getattr(jax.config, name) for name in wanted}
+    _configure(wanted)
     try:
         yield
     finally:
-        jax.config.update(name, before)  # type: ignore[no-untyped-call] # jax's
+        _configure(before)
+
+
+def _configure(settings: dict[str, Any]) -> None:
+    for name, value in settings.items():
+        jax.config.update(name, value)  # type: ignore[no-untyped-call] # jax's
 
 
 @contextmanager

@@ -1,11 +1,11 @@
 """Figures as they are when they are saved."""
 
-from matplotlib.figure import Figure
+from dpmed.figures import style
 
 
 def drawn(monkeypatch):
     """A list to which each figure is added that is saved from now on."""
     figures = []
-    before = Figure.draw_without_rendering
-    monkeypatch.setattr(Figure, "draw_without_rendering", lambda self: (figures.append(self), before(self))[1])
+    before = style.lay_out
+    monkeypatch.setattr(style, "lay_out", lambda figure, **how: (figures.append(figure), before(figure, **how))[1])
     return figures

@@ -82,8 +82,14 @@ def test_other_sizes_channels_and_depths_are_brought_to_the_models(digits_run, d
     Image.fromarray(np.asarray(big).astype(np.uint16) * 257).save(folder / "deep.png")
     big.resize((80, 160)).save(folder / "tall.png")
     assert go(digits_run, (folder,), tmp_path / "out").errors == 0
-    rows = {row["input"].rpartition("/")[2]: row["prediction"] for row in rows_of(tmp_path / "out")}
-    assert rows["big.png"] == rows["colour.png"] == rows["deep.png"]
+    rows = {row["input"].rpartition("/")[2]: row for row in rows_of(tmp_path / "out")}
+    grey, colour, deep = (
+        [float(rows[f"{name}.png"][f"probability_{digit}"]) for digit in range(10)]
+        for name in ("big", "colour", "deep")
+    )
+    assert colour == grey
+    # Sixteen bits are rounded once less. Not the prediction: a model with fresh noise may hesitate between two.
+    np.testing.assert_allclose(deep, grey, atol=0.02)
 
 
 def test_the_same_command_goes_on_after_the_last_row_and_gives_the_same_table(
