@@ -40,7 +40,7 @@ class _HangError(BaseException):
     pass
 
 
-def hostile(reader: Reader, start: bytes, *, seed: int, number: int) -> bytes:
+def hostile(reader: Reader, start: bytes, *, valid: bytes, seed: int, number: int) -> bytes:
     """The file of this number: a function of reader, what it is made from, seed and number."""
     generator = random.Random(f"{reader.name}/{seed}/{number}")
     for _ in range(2):
@@ -48,7 +48,10 @@ def hostile(reader: Reader, start: bytes, *, seed: int, number: int) -> bytes:
         try:
             content = way(generator, start)
         except Exception:
-            # A way that takes files apart, and a file that is no such file any more.
+            # A way that takes files apart fails, in as many ways as there are formats, at one that is no such file any
+            # more. At a valid one it must not.
+            if start == valid:
+                raise
             content = mutate.bytes_(generator, start)
         if content != start:
             break
@@ -125,7 +128,7 @@ def _work(
     warnings.simplefilter("ignore")  # of libraries; what they say of a file is theirs
     pool, generator = Pool(valid), random.Random(f"{reader.name}/{seed}/{numbers.start}")
     for number in numbers:
-        content = hostile(reader, pool.choose(generator), seed=seed, number=number)
+        content = hostile(reader, pool.choose(generator), valid=valid, seed=seed, number=number)
         path.write_bytes(content)
         told[_NUMBER] = number
         complaint, refusal = _read(reader, path)

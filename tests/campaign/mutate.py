@@ -6,11 +6,14 @@ import json
 import random
 import tomllib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, get_args
 
 import tomli_w
 
 Mutation = Callable[[random.Random, bytes], bytes]
+_Order = Literal["little", "big"]
+_ORDERS: tuple[_Order, ...] = get_args(_Order)
+_LARGEST = 1e300
 _NUMBERS = (
     0,
     1,
@@ -38,6 +41,11 @@ WORDS = (
 )  # fmt: skip
 
 
+def _field(number: int, size: int, order: _Order = "little") -> bytes:
+    """A number as a field of a file holds it: its last bytes, negative ones in two's complement."""
+    return (number & 2 ** (8 * size) - 1).to_bytes(size, order)
+
+
 def bytes_(generator: random.Random, content: bytes) -> bytes:
     """Some bytes flipped, set, cut out, doubled or put in; the end cut off."""
     changed = bytearray(content)
@@ -58,9 +66,9 @@ def bytes_(generator: random.Random, content: bytes) -> bytes:
             case 3:
                 changed[place:place] = changed[place : place + length] * generator.choice((1, 2, 50))
             case 4:
-                number = generator.choice(_NUMBERS) & 2 ** (8 * min(length, 8)) - 1
-                order = generator.choice(("little", "big"))
-                changed[place : place + min(length, 8)] = number.to_bytes(min(length, 8), order)
+                number, order = generator.choice(_NUMBERS), generator.choice(_ORDERS)
+                held = _field(number, min(length, 8), order)
+                changed[place : place + len(held)] = held
             case 5:
                 changed[place:place] = generator.randbytes(length)
             case 6 if generator.random() < 0.3:
@@ -157,7 +165,8 @@ def _change_tree(generator: random.Random, tree: Any) -> Any:
                 if name in other if isinstance(other, dict) else name < len(other):
                     # A copy: a tree that holds itself cannot be written.
                     node[key] = json.loads(json.dumps(other[name]))
-            case 4 if isinstance(node[key], (int, float)) and not isinstance(node[key], bool):
+            # Not what is beyond every float: a fraction cannot be added to it.
+            case 4 if type(node[key]) in (int, float) and abs(node[key]) < _LARGEST:
                 node[key] = node[key] + generator.choice((-1, 1, 0.5, -1e9, 1e9))
             case _:
                 node[key] = _value(generator)
@@ -222,7 +231,7 @@ def dicom(generator: random.Random, content: bytes) -> bytes:
                 del dataset[tag]
                 continue
             case 1:
-                raw = generator.choice(_NUMBERS).to_bytes(9, "little")[: max(2, min(8, len(raw)))]
+                raw = _field(generator.choice(_NUMBERS), max(2, min(8, len(raw))))
             case 2:
                 raw = text + b" " * (len(text) % 2)
             case _:
@@ -244,6 +253,6 @@ def nifti(generator: random.Random, content: bytes) -> bytes:
                                   *range(256, 328, 4), 344))  # fmt: skip
         size = 4 if place in (0, 108, 112, 116) or place >= 256 or 76 <= place < 120 else 2
         special = (b"\x00\x00\xc0\x7f", b"\x00\x00\x80\x7f", b"\xff\xff\x7f\x7f", b"\x01\x00\x00\x00")
-        number = generator.choice(_NUMBERS).to_bytes(9, "little")[:size]
+        number = _field(generator.choice(_NUMBERS), size)
         changed[place : place + size] = generator.choice(special)[:size] if generator.random() < 0.3 else number
     return bytes(changed)
