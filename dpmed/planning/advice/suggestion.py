@@ -12,6 +12,7 @@ as the learning rate whatever the gradient: with less, the weights hardly leave 
 
 from dataclasses import dataclass, replace
 
+from dpmed.config.optimizer import AdamTable
 from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
@@ -24,7 +25,6 @@ _LARGEST_CHANGE = 3.0
 _MOVED_BY_NORM = ("sgd",)
 # Measured on phantoms of two layouts: docs/advice.md.
 _LEAST_TRAVEL = 0.5
-_OF_ADAMS_KIND = ("adam", "adamw", "nadam")
 _HELD_BY_NORM = ("flat", "per-layer")
 
 
@@ -160,7 +160,7 @@ def _rates(config: Config, privacy: PrivacyConfig, sizes: Sizes, own: Sizes | No
     if own is not None:
         longer = own.budget.steps / sizes.budget.steps
         factor *= min(max(longer, 1 / _LARGEST_CHANGE), _LARGEST_CHANGE)
-    if config.optimizer.name in _OF_ADAMS_KIND:
+    if isinstance(config.optimizer, AdamTable):
         least = _LEAST_TRAVEL / sizes.budget.steps
         factor = max(factor, min(least / own_rate, _LARGEST_CHANGE))
     return float(f"{own_rate * factor:.3g}"), norm

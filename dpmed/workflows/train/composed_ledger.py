@@ -246,8 +246,12 @@ def _check(ledger: Any) -> None:
     if ledger["private"]:
         if not 0 < ledger["delta"] < 1 or ledger["accountant"] not in ("pld", "rdp"):
             raise ValueError("delta or accountant is out of range")
-        most, noise, rate = max(ledger["steps"], ledger["steps_planned"]), "noise_multiplier", "sampling_rate"
-        if not is_countable(SampledGaussian(noise_multiplier=ledger[noise], sampling_rate=ledger[rate], steps=most)):
+        mechanism = SampledGaussian(
+            noise_multiplier=ledger["noise_multiplier"],
+            sampling_rate=ledger["sampling_rate"],
+            steps=max(ledger["steps"], ledger["steps_planned"]),
+        )
+        if not is_countable(mechanism):
             raise ValueError("no training can have such steps")
         if not isinstance(ledger["noise_source"], str):
             raise TypeError("the source of the noise is not text")

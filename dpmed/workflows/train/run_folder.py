@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from jaxtyping import PyTree
+from pydantic import ValidationError
 
 from dpmed.config.load import config_to_toml
 from dpmed.data.identity import names_of
 from dpmed.errors import InputError
 from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
-from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.inference.ledger import LEDGER_FILE, ReadSelection
 from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, SPLIT_FILE, SUMMARY_FILE, write_description
 from dpmed.models.weights import save_weights
 from dpmed.planning.computation import Computation
@@ -259,13 +260,12 @@ def selection_of(path: Path) -> Selected | None:
         ledger = _ledger_in(place)
         found = ledger.get("selection")
         if isinstance(found, dict):
-            epsilon, mean = found.get("epsilon", ledger.get("epsilon")), found.get("mean_trials")
-            distribution, chosen = found.get("distribution"), found.get("chosen") is True
-            is_cost = isinstance(mean, int) and isinstance(epsilon, float) and epsilon > 0
-            if not is_cost or distribution not in ("geometric", "fixed"):
-                raise InputError("does not say what the selection costs", where=str(place / LEDGER_FILE))
-            facts: dict[str, Any] = {"distribution": distribution, "mean_trials": mean, "epsilon": epsilon}
-            return Selected(**facts, chosen=chosen)
+            try:
+                # That of the folder has its ε beside it, and has not chosen this trial.
+                read = ReadSelection.model_validate({"epsilon": ledger.get("epsilon"), "chosen": False, **found})
+            except ValidationError as error:
+                raise InputError("does not say what the selection costs", where=str(place / LEDGER_FILE)) from error
+            return Selected(**read.model_dump())
     return None
 
 
