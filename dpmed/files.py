@@ -205,7 +205,7 @@ def inside(root: Path, relative: str | os.PathLike[str]) -> Path:
     resolved_root = root.resolve()
     try:
         target = (resolved_root / relative).resolve()
-    except (ValueError, OSError, RuntimeError) as error:  # a NUL, a name that is too long, a circle of links
+    except (ValueError, OSError, RuntimeError) as error:  # a NUL, or a circle of links
         raise InputError(f"{os.fspath(relative)!r} is no path", where=str(root)) from error
     if not target.is_relative_to(resolved_root):
         raise InputError(f"{os.fspath(relative)!r} leads out of the folder", where=str(root))

@@ -122,7 +122,7 @@ def _nameless_sources() -> Iterator[None]:
 
 def _configure(settings: dict[str, Any]) -> None:
     for name, value in settings.items():
-        jax.config.update(name, value)  # type: ignore[no-untyped-call] # jax's
+        jax.config.update(name, value)  # type: ignore[no-untyped-call] # jax gives it no types
 
 
 @contextmanager

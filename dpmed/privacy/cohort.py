@@ -254,7 +254,7 @@ class Cohort:
 
     def _snapshot(self) -> Snapshot:
         (units,) = self._connection.execute("SELECT COUNT(*) FROM units").fetchone()
-        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number")  # noqa: S608 a constant
+        rows = self._connection.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number")  # noqa: S608 our own names
         limit = self._facts.get("limit")
         try:
             runs = tuple(_run(row, units) for row in rows)

@@ -235,14 +235,14 @@ def _call_witness(index: int) -> None:
     JAX aborts a process, with the stack of its own code, when another one has been silent for too long, and no code of
     Python's is run then.
     """
-    global _witness  # noqa: PLW0603 dismissed from where the process ends
+    global _witness  # noqa: PLW0603 one for each process, dismissed from wherever that ends
     who = f"dpmed (process {index})" if index else "dpmed"
     words = (
         f"{who}: this process was killed, or given up because another process of this run has ended or did not answer "
         f"for {_LONGEST_SILENCE} s. Nothing that was saved is lost: {_CONTINUE}.\n"
     )
     with contextlib.suppress(OSError):  # nothing but a message depends on it
-        _witness = subprocess.Popen(  # noqa: S603 a program of our own
+        _witness = subprocess.Popen(  # noqa: S603 our own program and words, and no shell
             [sys.executable, "-I", "-S", "-c", _WITNESS, words],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

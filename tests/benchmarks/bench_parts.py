@@ -40,13 +40,12 @@ from tests.benchmarks.step_cases import CLASSES, trainings
 CASE = "resnet9-32x32x3-b32"
 # Steps ask nothing but inputs and targets.
 _NO_IMAGES: Any = None
-PARTS = ("all", "norms", "lora", "head")
 _IMAGES, _FEATURES, _STEPS, _BATCH, _MICROBATCH = 5_000, 2_048, 1_000, 250, 320
 
 
 def run() -> list[dict[str, Any]]:
     """Seconds and megabytes of a step by what is trained, and of a thousand steps on features."""
-    own = {part: trainings(CASE, train_only=part)["private"] for part in PARTS}
+    own = {part: trainings(CASE, train_only=part)["private"] for part in step_peers.PARTS}
     peers = [
         (part, peer)
         for part, training in own.items()

@@ -7,11 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Environment variable with the interpreter -> script, and the cases that it knows.
+# Environment variable with the interpreter -> script, the cases that it knows, and the parts that it can train.
+PARTS = ("all", "norms", "lora", "head")
 RESNET9 = ("resnet9-32x32x3-b32", "resnet9-224x224x3-b4")
 PEERS = {
-    "DPMED_TORCH_PYTHON": ("peer_torch.py", (*RESNET9, "wide_resnet_16_4-32x32x3-b32", "unet-64x64x32x1-b2")),
-    "DPMED_JAX_PRIVACY_PYTHON": ("peer_jax_privacy.py", RESNET9),
+    "DPMED_TORCH_PYTHON": ("peer_torch.py", (*RESNET9, "wide_resnet_16_4-32x32x3-b32", "unet-64x64x32x1-b2"), PARTS),
+    "DPMED_JAX_PRIVACY_PYTHON": ("peer_jax_privacy.py", RESNET9, PARTS[:1]),
 }
 
 
@@ -64,9 +65,9 @@ class PeerStoppedError(Exception):
 def start(case: str, *, parameters: int, part: str = "all") -> list[Peer]:
     """The peers that are installed, know the case, and can train that part of its network."""
     found = []
-    for variable, (script, cases) in PEERS.items():
+    for variable, (script, cases, parts) in PEERS.items():
         python = os.environ.get(variable)
-        if case not in cases or (part != "all" and script != "peer_torch.py"):
+        if case not in cases or part not in parts:
             continue
         if python is None:
             print(f"{script} is left out: {variable} is not set", flush=True)

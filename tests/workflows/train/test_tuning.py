@@ -22,6 +22,18 @@ class Selected(Exception):
     pass
 
 
+def asked_of_selection(monkeypatch):
+    """What the selection is asked for, in place of making it; filled when it is called."""
+    seen = {}
+
+    def select(*given, **named):
+        seen.update(named)
+        raise Selected
+
+    monkeypatch.setattr(room.selection, "run", select)
+    return seen
+
+
 @pytest.fixture
 def made(monkeypatch):
     """Trials that only write a score; the third is the best."""
@@ -104,13 +116,7 @@ def test_the_training_data_themselves_are_no_stand_in(tmp_path, monkeypatch, pri
 
 
 def test_on_the_training_data_it_is_a_private_selection(tmp_path, monkeypatch):
-    seen = {}
-
-    def select(*given, **named):
-        seen.update(named)
-        raise Selected
-
-    monkeypatch.setattr(room.selection, "run", select)
+    seen = asked_of_selection(monkeypatch)
     with pytest.raises(Selected):
         on_training_data(load_config("quickstart", SETTINGS).config, tmp_path, Silent(), count=3)
     assert seen["mean"] == len(seen["settings"]) == 3
@@ -119,13 +125,7 @@ def test_on_the_training_data_it_is_a_private_selection(tmp_path, monkeypatch):
 
 
 def test_no_more_trials_are_drawn_than_there_are_settings_to_account_for(tmp_path, monkeypatch):
-    seen = {}
-
-    def select(*given, **named):
-        seen.update(named)
-        raise Selected
-
-    monkeypatch.setattr(room.selection, "run", select)
+    seen = asked_of_selection(monkeypatch)
     # Adaptive clipping leaves noise to settings of few sizes only, whose learning rates have two digits.
     monkeypatch.setattr("dpmed.planning.advice.candidates._MOST_DRAWS", 3000)
     counts = 'privacy.clipping={name="adaptive",count_noise=1.0}'
