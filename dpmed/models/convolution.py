@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dpmed.layer_tags import is_plain, multiply
+from dpmed.models import winograd
 from dpmed.models.initial import filled, normal
 
 Kind = Literal["plain", "standardised", "centred"]
@@ -46,7 +47,14 @@ def convolve(
     """
     if x.ndim == _VOLUME_AXES and (is_plain() or jax.default_backend() == "cpu"):
         return _by_planes(x, weight, stride)
+    if _is_fast(x, weight.shape[:-2], stride) and not is_plain():
+        return winograd.convolve(x[None], weight)[0]
     return _by_xla(x[None], weight, stride)[0]
+
+
+def _is_fast(x: Float[Array, "*space channels"], kernel: tuple[int, ...], stride: int) -> bool:
+    """Whether `dpmed.models.winograd` knows such convolutions."""
+    return kernel == (winograd.SIDE, winograd.SIDE) and stride == 1 and x.dtype == jnp.float32
 
 
 def _by_xla(
@@ -156,7 +164,10 @@ class ConvolutionProduct:
         batch, views, *out, channels = gradient.shape
         _, pull_back = jax.vjp(_KINDS[self.kind], weight)
         plain = replace(self, kind="plain")
-        if batch * views <= _MOST_UNROLLED and math.prod(out) >= _MANY_POSITIONS:
+        known = _is_fast(x, self.kernel, self.stride) and jax.default_backend() == "cpu"
+        if known and winograd.gradients_pay(x.shape, channels):
+            found = winograd.filter_gradients(x, gradient)
+        elif batch * views <= _MOST_UNROLLED and math.prod(out) >= _MANY_POSITIONS:
             # Patches of large images do not fit into the cache, and one such image keeps all cores busy.
             found = jnp.stack([plain._by_images(x[place], gradient[place], weight) for place in range(batch)])
         else:
