@@ -50,7 +50,7 @@ def filter_gradients(
     records = len(images)
     tiles = _input_tiles(images.reshape(-1, *images.shape[2:]))
     blocks = _gradient_tiles(gradient.reshape(-1, *gradient.shape[2:]))
-    tiles, blocks = jax.lax.optimization_barrier((tiles, blocks))
+    tiles, blocks = _apart((tiles, blocks))
     products = [
         jnp.einsum("inpc,inpk->inck", _by_record(tile, records), _by_record(block, records))
         for tile, block in zip(tiles, blocks, strict=True)
@@ -83,15 +83,15 @@ def _convolved(
     images: Float[Array, "batch height width channels_in"], weight: Float[Array, "3 3 channels_in channels_out"]
 ) -> Float[Array, "batch height width channels_out"]:
     batch, height, width, _ = images.shape
-    tiles = jax.lax.optimization_barrier(_input_tiles(images))
-    filters = jax.lax.optimization_barrier(_filter_tiles(weight))
+    tiles = _apart(_input_tiles(images))
+    filters = _apart(_filter_tiles(weight))
     products = [
         jnp.einsum("ipc,ick->ipk", tile.reshape(4, -1, tile.shape[-1]), chosen)
         for tile, chosen in zip(tiles, filters, strict=True)
     ]
     space = (4, batch, _halved(height), _halved(width), weight.shape[-1])
-    products = jax.lax.optimization_barrier([one.reshape(space) for one in products])
-    columns = jax.lax.optimization_barrier(_outputs(products))
+    products = _apart([one.reshape(space) for one in products])
+    columns = _apart(_outputs(products))
     blocks = jnp.stack([jnp.stack(_outputs(list(column)), axis=2) for column in columns], axis=4)
     doubled = blocks.reshape(batch, 2 * space[2], 2 * space[3], space[4])
     return doubled[:, :height, :width]
@@ -109,7 +109,7 @@ def _input_tiles(
         first, second, third, fourth = (_every_second(values, axis, start, number) for start in range(4))
         return [first - third, second + third, third - second, second - fourth]
 
-    by_row = jax.lax.optimization_barrier(jnp.stack(transformed(padded, 1, rows)))
+    by_row = _apart(jnp.stack(transformed(padded, 1, rows)))
     return transformed(by_row, 3, columns)
 
 
@@ -138,7 +138,7 @@ def _gradient_tiles(
         first, second = (_every_second(values, axis, start, number) for start in range(2))
         return [first, first + second, first - second, -second]
 
-    by_row = jax.lax.optimization_barrier(jnp.stack(transformed(padded, 1, rows)))
+    by_row = _apart(jnp.stack(transformed(padded, 1, rows)))
     return transformed(by_row, 3, columns)
 
 
@@ -152,6 +152,10 @@ def _filter_places(values: Sequence[Array]) -> list[Array]:
     """Gᵀ m along one direction."""
     first, second, third, fourth = values
     return [first + 0.5 * (second + third), 0.5 * (second - third), 0.5 * (second + third) + fourth]
+
+
+def _apart(values: Any) -> Any:
+    return jax.lax.optimization_barrier(values)  # type: ignore[no-untyped-call] # jax's
 
 
 def _every_second(values: Array, axis: int, start: int, number: int) -> Array:
@@ -204,6 +208,6 @@ convolve_p: Any = Primitive("convolve_3x3")  # type: ignore[no-untyped-call] # j
 convolve_p.def_impl(jax.jit(_lowered))
 convolve_p.def_abstract_eval(lambda images, weight: ShapedArray((*images.shape[:-1], weight.shape[-1]), images.dtype))
 batching.primitive_batchers[convolve_p] = _batched
-ad.defbilinear(convolve_p, _by_images, _by_weight)
+ad.defbilinear(convolve_p, _by_images, _by_weight)  # type: ignore[no-untyped-call] # jax's
 mlir.register_lowering(convolve_p, mlir.lower_fun(_by_xla, multiple_results=False))
 mlir.register_lowering(convolve_p, mlir.lower_fun(_lowered, multiple_results=False), platform="cpu")

@@ -1,0 +1,65 @@
+"""Convolutions of side 3 by XLA and by `dpmed.models.winograd`, in turn: forward and both gradients.
+
+What is found here are the limits in `dpmed.models.winograd` from which on the fast way is chosen.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+
+from dpmed.models import winograd
+from dpmed.models.convolution import _patches
+from dpmed.runtime.jit import Compiled
+from tests.benchmarks.record import measurement
+
+# Batch, height, width, channels in and out: layers of ResNet-9 at 32 x 32 and at 224 x 224, and narrow or small ones.
+SHAPES = (
+    (32, 32, 32, 32, 32),
+    (32, 32, 32, 48, 48),
+    (32, 32, 32, 64, 128),
+    (32, 16, 16, 128, 256),
+    (32, 8, 8, 256, 256),
+    (32, 4, 4, 256, 256),
+    (4, 112, 112, 128, 128),
+)
+
+
+def run() -> list[dict[str, Any]]:
+    """Milliseconds of each way by shape."""
+    results = []
+    for *space, channels_in, channels_out in SHAPES:
+        case = "x".join(map(str, (*space, channels_in, channels_out)))
+        rng = np.random.default_rng(0)
+        sizes = ((*space, channels_in), (3, 3, channels_in, channels_out), (*space, channels_out))
+        x, weight, gradient = (jax.numpy.asarray(rng.normal(size=size), jax.numpy.float32) for size in sizes)
+        calls: dict[str, Callable[[], object]] = {}
+        for name, convolution in (("XLA", winograd._by_xla), ("Winograd", winograd._convolved)):
+            forward = Compiled(convolution)
+            calls[f"forward, {name}"] = lambda forward=forward: forward(x, weight)
+        per_record = Compiled(winograd.filter_gradients)
+        calls["gradients of records' filters, Winograd"] = lambda: per_record(x[:, None], gradient[:, None])
+        by_xla = Compiled(jax.vmap(_filter_gradient))
+        calls["gradients of records' filters, XLA"] = lambda: by_xla(x, gradient)
+        taken: dict[str, list[float]] = {name: [] for name in calls}
+        for turn in range(_rounds() + 1):
+            for name, call in calls.items():
+                begun = time.perf_counter()
+                jax.block_until_ready(call())
+                if turn:  # the first compiles
+                    taken[name].append(1e3 * (time.perf_counter() - begun))
+        results += [measurement(case, name, "ms", times, more_is_better=False) for name, times in taken.items()]
+    return results
+
+
+def _rounds() -> int:
+    return int(os.environ.get("BENCH_ROUNDS", "5"))
+
+
+def _filter_gradient(image: Any, gradient: Any) -> Any:
+    """By matrix products with patches, as for all other convolutions."""
+    columns = _patches(image[None], (3, 3), 1, gradient.shape[:-1]).reshape(-1, 9 * image.shape[-1])
+    return columns.T @ gradient.reshape(-1, gradient.shape[-1])
