@@ -24,9 +24,9 @@ from jaxtyping import Array, Float
 
 SIDE = 3
 # Below these, the transforms take longer than they save, on two cores (`python -m tests.benchmarks convolve`).
-_FEWEST_CHANNELS = 48
-_FEWEST_TILES = 256
-_FEWEST_TILES_OF_RECORD = 64
+_FEWEST_CHANNELS = 64
+_FEWEST_TILES = 128
+_FEWEST_TILES_OF_RECORD = 256
 
 
 def convolve(

@@ -6,6 +6,7 @@ What is found here are the limits in `dpmed.models.winograd` from which on the f
 import os
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -31,19 +32,9 @@ SHAPES = (
 def run() -> list[dict[str, Any]]:
     """Milliseconds of each way by shape."""
     results = []
-    for *space, channels_in, channels_out in SHAPES:
-        case = "x".join(map(str, (*space, channels_in, channels_out)))
-        rng = np.random.default_rng(0)
-        sizes = ((*space, channels_in), (3, 3, channels_in, channels_out), (*space, channels_out))
-        x, weight, gradient = (jax.numpy.asarray(rng.normal(size=size), jax.numpy.float32) for size in sizes)
-        calls: dict[str, Callable[[], object]] = {}
-        for name, convolution in (("XLA", winograd._by_xla), ("Winograd", winograd._convolved)):
-            forward = Compiled(convolution)
-            calls[f"forward, {name}"] = lambda forward=forward: forward(x, weight)
-        per_record = Compiled(winograd.filter_gradients)
-        calls["gradients of records' filters, Winograd"] = lambda: per_record(x[:, None], gradient[:, None])
-        by_xla = Compiled(jax.vmap(_filter_gradient))
-        calls["gradients of records' filters, XLA"] = lambda: by_xla(x, gradient)
+    for shape in SHAPES:
+        case = "x".join(map(str, shape))
+        calls = _calls(shape)
         taken: dict[str, list[float]] = {name: [] for name in calls}
         for turn in range(_rounds() + 1):
             for name, call in calls.items():
@@ -55,11 +46,28 @@ def run() -> list[dict[str, Any]]:
     return results
 
 
+def _calls(shape: tuple[int, ...]) -> dict[str, Callable[[], object]]:
+    *space, channels_in, channels_out = shape
+    rng = np.random.default_rng(0)
+    sizes = ((*space, channels_in), (3, 3, channels_in, channels_out), (*space, channels_out))
+    x, weight, gradient = (jax.numpy.asarray(rng.normal(size=size), jax.numpy.float32) for size in sizes)
+    return {
+        "forward, XLA": partial(Compiled(winograd._by_xla), x, weight),
+        "forward, Winograd": partial(Compiled(winograd._convolved), x, weight),
+        "gradients of records' filters, XLA": partial(Compiled(jax.vmap(_filter_gradient)), x, gradient),
+        "gradients of records' filters, Winograd": partial(Compiled(_filter_gradients), x, gradient),
+    }
+
+
 def _rounds() -> int:
     return int(os.environ.get("BENCH_ROUNDS", "5"))
 
 
 def _filter_gradient(image: Any, gradient: Any) -> Any:
-    """By matrix products with patches, as for all other convolutions."""
+    """By a matrix product with patches, as for all other convolutions."""
     columns = _patches(image[None], (3, 3), 1, gradient.shape[:-1]).reshape(-1, 9 * image.shape[-1])
     return columns.T @ gradient.reshape(-1, gradient.shape[-1])
+
+
+def _filter_gradients(images: Any, gradient: Any) -> Any:
+    return winograd.filter_gradients(images[:, None], gradient[:, None])

@@ -17,7 +17,7 @@ from dpmed.models import winograd
 from dpmed.models.convolution import Convolution, convolve
 from tests.models.test_convolution import plainly
 
-WIDE = 48
+WIDE = 64
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_the_way_is_chosen_when_the_size_of_the_batch_is_known():
         return jax.jit(function).lower(jnp.zeros(shape)).as_text()
 
     assert "stablehlo.convolution" not in lowered(many, 4, 16, 16, WIDE)
-    assert "stablehlo.convolution" in lowered(many, 1, 16, 16, WIDE)
+    assert "stablehlo.convolution" in lowered(many, 1, 16, 14, WIDE)
     with plain_programs():
         assert "stablehlo.convolution" in lowered(many, 6, 16, 16, WIDE)
 
@@ -132,11 +132,11 @@ def test_what_is_not_finite_stays_in_its_record():
 
 def test_a_record_moves_a_sum_of_wide_layers_by_no_more_than_the_sensitivity():
     # Wide and large enough that outputs, gradients of images and of filters are all computed in the fast way.
-    (x,) = drawn(4, (4, 16, 16, WIDE))
+    (x,) = drawn(4, (4, 32, 32, WIDE))
     x = x * jnp.asarray([1e-6, 1.0, 5.0, 1.0])[:, None, None, None]
     layers = [Convolution(WIDE, WIDE, dimensions=2, key=jax.random.key(n)) for n in range(2)]
     assert winograd.pays(x.shape, WIDE)
-    assert winograd.gradients_pay((4, 1, 16, 16, WIDE), WIDE)
+    assert winograd.gradients_pay((4, 1, 32, 32, WIDE), WIDE)
 
     def loss(layers, image):
         first, second = layers
