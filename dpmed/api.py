@@ -55,10 +55,11 @@ def load(path: str | Path, *, batch_size: int | None = None) -> "Predictor":
     Raises:
         InputError: there is no model, or it is damaged or unfinished, or its files do not belong together.
 
-    >>> load("no/such/folder")
-    Traceback (most recent call last):
-        ...
-    dpmed.errors.InputError: no/such/folder: there is no such folder. Give the folder that ...
+    Examples:
+        >>> load("no/such/folder")
+        Traceback (most recent call last):
+            ...
+        dpmed.errors.InputError: no/such/folder: there is no such folder. Give the folder that ...
     """
     from dpmed.inference.predictor import load_model
 
@@ -87,10 +88,11 @@ def train(
         InputError: the config, the data or the folder cannot be used.
         RunError: the training could not be finished; the message says how to continue.
 
-    >>> train("quickstart", overrides=["privacy.epsilon=-1"])
-    Traceback (most recent call last):
-        ...
-    dpmed.errors.InputError: shipped config quickstart: ... epsilon = -1: should be greater than 0
+    Examples:
+        >>> train("quickstart", overrides=["privacy.epsilon=-1"])
+        Traceback (most recent call last):
+            ...
+        dpmed.errors.InputError: shipped config quickstart: ... epsilon = -1: should be greater than 0
     """
     from datetime import datetime
 
@@ -122,9 +124,10 @@ def bounds(*, noise_multiplier: float, sampling_rate: float, steps: int, delta: 
     Raises:
         InputError: an argument is outside its range.
 
-    >>> found = bounds(noise_multiplier=2.0, sampling_rate=0.1, steps=100, delta=1e-5, prior=0.01)
-    >>> found.relaxed.upper < found.worst_case.upper < 1
-    True
+    Examples:
+        >>> found = bounds(noise_multiplier=2.0, sampling_rate=0.1, steps=100, delta=1e-5, prior=0.01)
+        >>> found.relaxed.upper < found.worst_case.upper < 1
+        True
     """
     from dpmed.privacy.accountant import SampledGaussian, epsilon
     from dpmed.privacy.rero import assess
