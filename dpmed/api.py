@@ -49,8 +49,8 @@ def load(path: str | Path, *, batch_size: int | None = None) -> "Predictor":
         batch_size: number of images processed at once; if left out, it depends on their size.
 
     Returns:
-        A `Predictor`: `predict(images)` takes `(n, *space, channel)` values as stored and gives probabilities, masks or
-        values; `predict_stream` takes images one by one; `description` and `ledger` say what it is and promises.
+        A `Predictor`, whose `predict(images)` takes `(n, *space, channel)` values as stored and gives probabilities, masks
+        or values; `predict_stream` takes images one by one; `description` and `ledger` say what it is and promises.
 
     Raises:
         InputError: there is no model, or it is damaged or unfinished, or its files do not belong together.
@@ -59,7 +59,7 @@ def load(path: str | Path, *, batch_size: int | None = None) -> "Predictor":
         >>> load("no/such/folder")
         Traceback (most recent call last):
             ...
-        dpmed.errors.InputError: no/such/folder: there is no such folder. Give the folder that ...
+        dpmed.errors.InputError: no/such/folder: there is no such folder. ...
     """
     from dpmed.inference.predictor import load_model
 
@@ -82,7 +82,7 @@ def train(
         progress: shows the progress of training; if left out, nothing is shown.
 
     Returns:
-        A summary: `test` metrics, `epsilon`, `delta`, `folder`, …
+        A summary, with `test` metrics, `epsilon`, `delta`, `folder`, …
 
     Raises:
         InputError: the config, the data or the folder cannot be used.
@@ -92,7 +92,7 @@ def train(
         >>> train("quickstart", overrides=["privacy.epsilon=-1"])
         Traceback (most recent call last):
             ...
-        dpmed.errors.InputError: shipped config quickstart: ... epsilon = -1: should be greater than 0
+        dpmed.errors.InputError: ... [privacy] epsilon = -1: must be above 0
     """
     from datetime import datetime
 
