@@ -49,8 +49,9 @@ def load(path: str | Path, *, batch_size: int | None = None) -> "Predictor":
         batch_size: number of images processed at once; if left out, it depends on their size.
 
     Returns:
-        A `Predictor`, whose `predict(images)` takes `(n, *space, channel)` values as stored and gives probabilities, masks
-        or values; `predict_stream` takes images one by one; `description` and `ledger` say what it is and promises.
+        A `Predictor`, whose `predict(images)` takes `(n, *space, channel)` values as stored and gives probabilities,
+        masks or values; `predict_stream` takes images one by one; `description` and `ledger` say what it is and
+        promises.
 
     Raises:
         InputError: there is no model, or it is damaged or unfinished, or its files do not belong together.
