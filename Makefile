@@ -47,7 +47,7 @@ docs: .venv ## Generate the pages that follow from the code, and build the site 
 	$(BIN)/python -m dpmed.cli.shared.document docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # --quiet would keep warnings from being counted
 
-pictures: .venv ## Draw the pictures of the documentation anew (minutes)
+pictures: .venv ## Draw the pictures of the documentation anew (a minute or so)
 	$(BIN)/python -m tests.pictures docs/pictures
 
 bench: .venv ## Run all benchmarks; writes build/bench.json

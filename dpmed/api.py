@@ -49,16 +49,18 @@ def load(path: str | Path, *, batch_size: int | None = None) -> "Predictor":
         batch_size: number of images processed at once; if left out, it depends on their size.
 
     Returns:
-        A `Predictor`: `predict(images)` takes `(n, *space, channel)` values as stored and gives probabilities, masks or
-        values; `predict_stream` takes images one by one; `description` and `ledger` say what it is and promises.
+        A `Predictor`, whose `predict(images)` takes `(n, *space, channel)` values as stored and gives probabilities,
+        masks or values; `predict_stream` takes images one by one; `description` and `ledger` say what it is and
+        promises.
 
     Raises:
         InputError: there is no model, or it is damaged or unfinished, or its files do not belong together.
 
-    >>> load("no/such/folder")
-    Traceback (most recent call last):
-        ...
-    dpmed.errors.InputError: no/such/folder: there is no such folder. Give the folder that ...
+    Examples:
+        >>> load("no/such/folder")
+        Traceback (most recent call last):
+            ...
+        dpmed.errors.InputError: no/such/folder: there is no such folder. ...
     """
     from dpmed.inference.predictor import load_model
 
@@ -81,16 +83,17 @@ def train(
         progress: shows the progress of training; if left out, nothing is shown.
 
     Returns:
-        A summary: `test` metrics, `epsilon`, `delta`, `folder`, …
+        A summary, with `test` metrics, `epsilon`, `delta`, `folder`, …
 
     Raises:
         InputError: the config, the data or the folder cannot be used.
         RunError: the training could not be finished; the message says how to continue.
 
-    >>> train("quickstart", overrides=["privacy.epsilon=-1"])
-    Traceback (most recent call last):
-        ...
-    dpmed.errors.InputError: shipped config quickstart: ... epsilon = -1: should be greater than 0
+    Examples:
+        >>> train("quickstart", overrides=["privacy.epsilon=-1"])
+        Traceback (most recent call last):
+            ...
+        dpmed.errors.InputError: ... [privacy] epsilon = -1: must be above 0
     """
     from datetime import datetime
 
@@ -122,9 +125,10 @@ def bounds(*, noise_multiplier: float, sampling_rate: float, steps: int, delta: 
     Raises:
         InputError: an argument is outside its range.
 
-    >>> found = bounds(noise_multiplier=2.0, sampling_rate=0.1, steps=100, delta=1e-5, prior=0.01)
-    >>> found.relaxed.upper < found.worst_case.upper < 1
-    True
+    Examples:
+        >>> found = bounds(noise_multiplier=2.0, sampling_rate=0.1, steps=100, delta=1e-5, prior=0.01)
+        >>> found.relaxed.upper < found.worst_case.upper < 1
+        True
     """
     from dpmed.privacy.accountant import SampledGaussian, epsilon
     from dpmed.privacy.rero import assess

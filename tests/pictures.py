@@ -1,4 +1,4 @@
-"""The pictures of the documentation, made by dpmed itself: `python -m tests.pictures docs/pictures` (a few minutes).
+"""The pictures of the documentation, made by dpmed itself: `python -m tests.pictures docs/pictures` (a minute or so).
 
 Each is what a command writes, with fewer colours, which makes it a few times smaller; the digits are public.
 """

@@ -19,6 +19,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 .conclusion { border-left: 4px solid #0072B2; background: #eef6fb; padding: .6rem 1rem; font-size: 1.1rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-size: .9rem; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #ddd; }
+.wide { overflow-x: auto; } td:first-child { white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #888; }
 img { max-width: 100%; height: auto; } figure { margin: 1rem 0; overflow-x: auto; }
 figcaption { color: #444; font-size: .9rem; }
@@ -127,7 +128,8 @@ def _table(table: Table) -> str:
     head = f"<thead><tr>{head}</tr></thead>" if any(table.columns) else ""
     rows = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>\n" for row in table.rows)
     note = f"<p>{escape(table.note)}</p>" if table.note else ""
-    return f"<h2>{escape(table.title)}</h2>\n<table>{head}<tbody>\n{rows}</tbody></table>\n{note}"
+    body = f"<table>{head}<tbody>\n{rows}</tbody></table>"
+    return f'<h2>{escape(table.title)}</h2>\n<div class="wide">{body}</div>\n{note}'
 
 
 def _picture(picture: Picture) -> str:

@@ -56,7 +56,10 @@ def plot_sweep(
     spreads = np.array([np.std(values, ddof=1) if len(values) > 1 else 0.0 for _, values in ordered])
     seeds = max((len(values) for _, values in ordered), default=1)
     spread_of = f" (mean ± standard deviation of {seeds} runs)" if seeds > 1 else ""
-    axis.errorbar(places, means, yerr=spreads, fmt="o-", color=PALETTE[0], capsize=3, label=f"with privacy{spread_of}")
+    label = f"with privacy{spread_of}"
+    # Single runs have no spread: no bars, and none in the legend.
+    bars = spreads if seeds > 1 else None
+    axis.errorbar(places, means, yerr=bars, fmt="o-", color=PALETTE[0], capsize=3, label=label)
     for epsilon, values in ordered:
         axis.plot([epsilon] * len(values), values, ".", color=PALETTE[0], alpha=0.4)
     if non_private:

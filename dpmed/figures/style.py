@@ -29,6 +29,8 @@ _SETTINGS: Any = {
     "svg.hashsalt": "dpmed",  # equal figures give equal files
 }
 _DOTS_PER_INCH = 160
+# Of the scale of levels: beyond it a thin or dotted line is hard to see on white.
+_PALEST = 0.7
 
 
 def new_figure(
@@ -115,7 +117,7 @@ def level_colours(private: int, *, non_private: bool) -> list[str]:
         private: number of private levels.
         non_private: whether to add black at the end.
     """
-    # Cividis looks the same with every common colour vision; its pale end, invisible on white paper, is left out.
+    # Cividis looks the same with every common colour vision.
     scale = mpl.colormaps["cividis"]
-    colours = [mpl.colors.to_hex(scale(0.85 * place / max(1, private - 1))) for place in range(private)]
+    colours = [mpl.colors.to_hex(scale(_PALEST * place / max(1, private - 1))) for place in range(private)]
     return colours + ([PALETTE[-1]] if non_private else [])

@@ -101,7 +101,7 @@ def noise_for_risk(max_risk: float, *, adversary: Adversary, prior: float, sampl
             f"a risk of {max_risk:g} is not between the prior κ = {prior:g}, which guessing achieves "
             "without the model, and 1",
             where="max_reconstruction_risk",
-            remedy=f"Choose a risk above {prior:g}.",
+            remedy=f"Choose a risk above {prior:g} and below 1 (5 % is 0.05).",
         )
 
     def composed(noise: float) -> Composition:

@@ -174,7 +174,7 @@ class AuditSummary:
             ]
             for one in self.results
         ]
-        rows.append(["claimed, proven", f"{self.epsilon_claimed:.4g}", "", "", "", "", "", *self._bounds()])
+        rows.append(["claimed ε, proven limits", f"{self.epsilon_claimed:.4g}", "", "", "", "", "", *self._bounds()])
         return columns, rows
 
     def membership_table(self) -> tuple[list[str], list[list[str]]]:

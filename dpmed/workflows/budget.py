@@ -92,12 +92,15 @@ class BudgetSummary:
             "runs": str(len(snapshot.runs)),
             "largest ε spent": f"{self.largest:.4g} at δ = {snapshot.delta:g}",
             "median ε spent": f"{median(self.histories):.4g}",
-            "limit": "none" if snapshot.limit is None else f"{snapshot.limit:g}, of which {self.left:.4g} is left",
+            # A config's own limit, `cohort_epsilon`, holds for its runs alone.
+            "limit": "none in this file"
+            if snapshot.limit is None
+            else f"{snapshot.limit:g}, of which {self.left:.4g} is left",
         }
         if self.worst_case is not None and self.relaxed is not None and self.prior is not None:
             facts["reconstruction"] = (
                 f"at most {self.worst_case.upper:.3g} (worst case), {self.relaxed.upper:.3g} (relaxed adversary), for "
-                f"the {snapshot.unit} that has spent most, at prior {self.prior:.2g}"
+                f"the {snapshot.unit} with the largest ε spent; by guessing {self.prior:.2g}"
             )
         if self.planned is not None:
             verdict = "within" if self.fits else "so it would be refused: above"

@@ -69,8 +69,9 @@ class Console:
             _print(out, table)
             return
         for row in rows:
-            # Pairs rather than a dictionary, since two columns may share a name.
-            self._pairs(f"{title}: {columns[0]} {row[0]}", list(zip(columns[1:], row[1:], strict=True)))
+            # Pairs rather than a dictionary, since two columns may share a name; empty cells are left out.
+            pairs = [(name, cell) for name, cell in zip(columns[1:], row[1:], strict=True) if cell]
+            self._pairs(f"{title}: {columns[0]} {row[0]}", pairs)
 
     def facts(self, title: str, facts: Mapping[str, str]) -> None:
         """Names and values, one per line, on standard output; on a terminal, long values wrap within their column."""

@@ -1,5 +1,6 @@
 """docs/commands.md, generated from the command line itself."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Any, get_args, get_origin
@@ -14,13 +15,15 @@ CONFIG is a TOML file ([every key](config.md)) or the name of a shipped one, suc
 MODEL is a run folder or a bundle that `dpmed export` wrote. Exit codes: 0 (done), 1 (failed while running), 2 (wrong
 usage, config or input). The last line on standard output names the folder or file that was written.
 """
+# Options and settings in a sentence, which become code: otherwise their dashes could break at the end of a line.
+_NAMED = re.compile(r"(?<![\w`-])(?:--[a-z][a-z-]*(?: [a-z_.]+=\w+)?|[a-z]+\.[a-z_]+=\w+)")
 _NAMES = {"int": "N", "float": "X", "str": "TEXT", "Path": "PATH"}
 
 
 def commands_page(app: typer.Typer) -> str:
     """The Markdown page that describes every command, its arguments and options."""
     group: Any = typer.main.get_command(app)
-    parts = [_HEADER, "## dpmed\n", _sentence(group.help), "", _usage("dpmed", "COMMAND …"), ""]
+    parts = [_HEADER, "## dpmed\n", _sentence(group.help), "", "```\ndpmed [OPTIONS] COMMAND …\n```", ""]
     parts += [*_table("option", [one for one in group.params if "completion" not in one.name])]
     for name, command in group.commands.items():
         arguments = [one for one in command.params if one.param_type_name == "argument"]
@@ -71,7 +74,7 @@ def _value(parameter: Any) -> str:
 
 
 def _meaning(parameter: Any) -> str:
-    text = _sentence(parameter.help)
+    text = _NAMED.sub(r"`\g<0>`", _sentence(parameter.help))
     if parameter.param_type_name == "option" and parameter.multiple and "repeatable" not in text:
         text += " Repeatable."
     if parameter.default is None or parameter.default is False or "efault" in text:

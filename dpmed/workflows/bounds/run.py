@@ -119,7 +119,7 @@ class BoundsSummary:
         """Columns and rows for the terminal; from a long sweep, a selection of rows."""
         columns = ["ε", "σ", "ε tight", "ε RDP"]
         for adversary in self.settings.adversaries:
-            columns += [f"{adversary} at most", "at least", "TPR @ FPR 0.001"]
+            columns += [f"{adversary} at most", "… at least", "… TPR @ FPR 0.001"]
         every = max(1, len(self.rows) // _SHOWN)
         rows = []
         for row in self.rows[::every]:
@@ -218,6 +218,9 @@ def run(settings: BoundsSettings, out: Path, progress: Progress) -> BoundsSummar
 
 def _rows(settings: BoundsSettings, progress: Progress) -> tuple[Row, ...]:
     asked = [(value, None) for value in settings.epsilons] + [(None, value) for value in settings.noise_multipliers]
+    if not asked:
+        # Only the inverse is wanted.
+        return ()
     with progress.task("bounds", total=len(asked), unit="budgets") as task, ThreadPoolExecutor(_WORKERS) as pool:
 
         def one(pair: tuple[float | None, float | None]) -> Row:
@@ -226,7 +229,7 @@ def _rows(settings: BoundsSettings, progress: Progress) -> tuple[Row, ...]:
             return row
 
         rows = list(pool.map(one, asked))
-    return tuple(_monotone(rows) if rows else ())
+    return tuple(_monotone(rows))
 
 
 def _row(settings: BoundsSettings, asked_epsilon: float | None, asked_noise: float | None) -> Row:

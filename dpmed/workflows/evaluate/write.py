@@ -120,7 +120,7 @@ def _pictures(summary: EvaluateSummary, scored: Scored, questions: Sequence[Ques
         plot_calibration(questions, folder)
         caption = "Left: ROC. Right: precision and recall; the dotted line is the share of positives."
         pictures.append(Picture(title="All thresholds", path=folder / "roc.png", caption=caption))
-        caption = "On the dotted line, probabilities are perfectly calibrated. Below: how many samples have which."
+        caption = "On the dotted line, probabilities are perfectly calibrated. Below: how many samples have each one."
         pictures.append(Picture(title="Calibration", path=folder / "calibration.png", caption=caption))
     if info.task == "classification":
         table = confusion(*scored.answers, classes=len(info.class_names))

@@ -8,6 +8,8 @@ from dpmed.matching.rero import Share
 from dpmed.reconstructions.manifest import Level, Manifest
 
 _FEW = 0.05
+# From here on a percentage with one decimal shows certainty.
+_CERTAIN = 0.9995
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,8 +86,17 @@ def proven(bounds: Sequence[tuple[str, float]]) -> str:
     Args:
         bounds: names of levels, each with the largest chance of any attack there, in the order of ε.
     """
-    told = ", ".join(f"{percent(bound)} at {name}" for name, bound in bounds)
-    return f"Proven for every attack on one image: at most {told}." if told else ""
+    if not bounds:
+        return ""
+    limits = ", ".join(f"{percent(bound)} at {name}" for name, bound in bounds if not is_vacuous(bound))
+    void = ", ".join(name for name, bound in bounds if is_vacuous(bound))
+    told = "; ".join([f"at most {limits}"] * bool(limits) + [f"nothing at {void}"] * bool(void))
+    return f"Proven for every attack on one image: {told}."
+
+
+def is_vacuous(bound: float) -> bool:
+    """Whether a bound on a chance, as a percentage, would be shown as 100 %: it rules nothing out."""
+    return bound >= _CERTAIN
 
 
 def percent(share: float) -> str:

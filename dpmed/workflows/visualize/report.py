@@ -13,10 +13,18 @@ from dpmed.figures.report import Picture, Report, Table, write_report
 from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.tradeoff import Composition
 from dpmed.reconstructions.manifest import Level, Manifest
-from dpmed.workflows.visualize.findings import LevelResult, conclude, explain_levels, percent, proven, proves_nothing
+from dpmed.workflows.visualize.findings import (
+    LevelResult,
+    conclude,
+    explain_levels,
+    is_vacuous,
+    percent,
+    proven,
+    proves_nothing,
+)
 
 _BOUND_COLUMNS = ("epsilon", "noise_multiplier", "sampling_rate", "steps", "prior", "worst_case_upper", "relaxed_upper")
-_RELAXED = ("bound, relaxed, sign stays the same", "bound, relaxed, sign unknown afresh")
+_RELAXED = ("bound, relaxed, sign stays the same", "bound, relaxed, sign new in each step")
 _SAME = 1e-3
 # What an attack says of each level, in the manifest's settings.
 _BY_LEVEL = "levels"
@@ -183,6 +191,10 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def _limit(bound: float) -> str:
+    return "nothing proven" if is_vacuous(bound) else percent(bound)
+
+
 def _cell(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
 
@@ -199,13 +211,16 @@ def _summary_table(
                 result.name,
                 f"{share.recovered} of {share.originals}",
                 f"{share.low:.1%} to {share.high:.1%}",
-                "–" if bound is None or bound.worst_case_upper is None else percent(bound.worst_case_upper),
+                "–" if bound is None or bound.worst_case_upper is None else _limit(bound.worst_case_upper),
             )
         )
     columns = ("privacy", "recovered", "95 % interval", "any attack, at most")
     note = f"Recovered: within a distance ({metric}) of {threshold:g}."
     if prior is not None:
-        note += f" At most: the worst-case bound at a prior of 1 in {round(1 / prior):,}."
+        note += (
+            " At most: the proven bound on the chance that an attacker who knows everything else reconstructs a given "
+            f"image; by guessing the chance is 1 in {round(1 / prior):,}."
+        )
     return Table(title="In short", columns=columns, rows=rows, note=note)
 
 
@@ -265,10 +280,10 @@ def _bound_table(results: Sequence[LevelResult], upper: Sequence[BoundRow | None
             risks = (bound.prior, bound.worst_case_upper, bound.constant_sign_upper, bound.relaxed_upper)
             rows.append((result.name, f"{result.share.share:.1%}", *map(_cell, risks)))
     note = (
-        "The bounds hold for the whole training and any attack of their kind: the chance of picking the right image "
-        "out of 1/prior candidates. Better attacks might reach more than the measured share. The relaxed attacker does "
-        "not know the sign of the patient's gradient, and can do much less if it is unknown afresh in each step than "
-        "if it is known to stay the same."
+        "A bound is the largest chance of reconstructing a given image from the whole training; the prior is the "
+        "chance of guessing it. The worst case holds for every attack; a better one may recover more than was measured "
+        "here. The relaxed bounds assume that the attacker does not know the sign of the image's gradient: a sign that "
+        "is new in each step hides more than one that stays the same."
     )
     if not rows:
         note = "No row of the table of bounds has the noise, sampling rate and steps of a level."

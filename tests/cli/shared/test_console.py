@@ -37,6 +37,14 @@ def test_on_a_terminal_no_word_or_number_is_broken(monkeypatch, columns):
         assert cell in text, text
 
 
+def test_on_a_narrow_terminal_empty_cells_are_left_out(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "38")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    Console().table("Test metrics", COLUMNS, [ROWS[0], ["claimed", "", "0.5"]])
+    assert sys.stdout.getvalue().count("balanced_accuracy") == 1
+    assert sys.stdout.getvalue().count("mcc") == 2
+
+
 def test_quiet_keeps_results_and_drops_plan_and_remarks(monkeypatch, capsys):
     console = Console(quiet=True)
     console.plan("Plan", {"steps": "12"})

@@ -65,3 +65,7 @@ def test_each_level_is_told_with_its_interval_and_its_strangers():
 def test_what_is_proven_stands_beside_what_was_measured():
     assert proven([("ε = 1", 0.0002), ("ε = 8", 0.0627)]).endswith("at most 0.0002 at ε = 1, 6.3% at ε = 8.")
     assert proven([]) == ""
+    # A bound of 100 % is no bound.
+    both = proven([("ε = 8", 0.0627), ("ε = 100", 0.99999), ("ε = 1,000", 1.0)])
+    assert both == "Proven for every attack on one image: at most 6.3% at ε = 8; nothing at ε = 100, ε = 1,000."
+    assert proven([("ε = 100", 1.0)]) == "Proven for every attack on one image: nothing at ε = 100."
