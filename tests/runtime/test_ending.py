@@ -60,12 +60,7 @@ def test_output_without_a_reader_is_told_as_python_does():
 
 @pytest.mark.parametrize(("arguments", "status"), [(["--version"], 0), (["trian"], 2)])
 def test_the_program_ends_with_the_code_of_the_command(arguments, status):
-    program = (
-        "import sys\n"
-        f"sys.argv = ['dpmed', *{arguments!r}]\n"
-        "from dpmed.__main__ import program\n"
-        f"{LOUD}program()\n"
-    )
+    program = f"import sys\nsys.argv = ['dpmed', *{arguments!r}]\nfrom dpmed.__main__ import program\n{LOUD}program()\n"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == status
     assert "freed" not in done.stdout
