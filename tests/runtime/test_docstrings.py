@@ -56,7 +56,7 @@ rows = [{"step": step, "split": split, "loss": 1 / step, "accuracy": 1 - 1 / ste
 paths = plot_curves(rows, Path(sys.argv[1]), metric="accuracy", epsilon_planned=1.0)
 paths += plot_confusion(np.arange(9).reshape(3, 3), ("a", "b", "c"), Path(sys.argv[1]))
 print(*(hashlib.sha256(path.read_bytes()).hexdigest() for path in paths))
-print("linewidth" in Line2D.set.__doc__)
+print("antialiased" in Line2D.set.__doc__)
 """
 
 

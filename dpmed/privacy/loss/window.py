@@ -25,6 +25,8 @@ _ONE_GRID, _FEWEST_BUNDLES = 1 << 13, 8
 # Leftover steps fill at most about this many bundles of their own.
 _MOST_RESTS = 32
 _NARROWEST = 1e-7
+# At which Chernoff's bound is tried, in units of the one that would be best for a normal distribution.
+_EXPONENTS = np.geomspace(0.05, 20.0, 10)
 # The share of the added variance that may come from skipping grid points where a step rarely falls, and its limit.
 _FOR_GAPS, _WIDEST_GAP = 0.1, 0.1
 
@@ -171,12 +173,10 @@ def _edge(summed: SummedLoss, tilt: float, sign: float, outside: float) -> float
     best = math.inf
     moment, _, variance = summed.cumulants(tilt)
     spread = math.sqrt(variance)
-    for scale in np.geomspace(0.05, 20.0, 10):
-        extra = scale * math.sqrt(2 * outside) / max(spread, 1e-300)
-        if not math.isfinite(extra):
-            continue
-        bound = (summed.log_moment(tilt + sign * extra) - moment + outside) / extra
-        best = min(best, bound)
+    extras = [scale * math.sqrt(2 * outside) / max(spread, 1e-300) for scale in _EXPONENTS]
+    extras = [extra for extra in extras if math.isfinite(extra)]
+    for extra, reached in zip(extras, summed.log_moments([tilt + sign * extra for extra in extras]), strict=True):
+        best = min(best, (reached - moment + outside) / extra)
     return sign * best
 
 
