@@ -122,20 +122,6 @@ class SummedLoss:
         """K(θ), precise even near zero."""
         return float(self.times @ self._step_log_moments(tilt))
 
-    def log_moments(self, tilts: Sequence[float]) -> list[float]:
-        """K(θ) at each of several tilts: the same bits as one by one, in less time."""
-        if self.losses.size > _MOST_AT_ONCE:
-            return [self.log_moment(tilt) for tilt in tilts]
-        found: dict[int, float] = {}
-        for anchor in (0, 1):
-            far = [place for place, tilt in enumerate(tilts) if _anchor(tilt) == anchor and self._is_far(tilt)]
-            if far:
-                distances = np.asarray([tilts[place] - anchor for place in far])
-                exponents = distances[:, None, None] * self.losses
-                rows = _log_sum_exp(self._anchored[anchor].log_mass + exponents)
-                found |= {place: float(self.times @ row) for place, row in zip(far, rows, strict=True)}
-        return [found[place] if place in found else self.log_moment(tilt) for place, tilt in enumerate(tilts)]
-
     def _step_log_moments(self, tilt: float) -> Parts:
         """K(θ) of one step of each part."""
         # K(0) = K(1) = 0. Near either end the sum of expm1 keeps the digits that a logarithm of about 1 would lose.
@@ -171,6 +157,21 @@ class SummedLoss:
         """A bound on Q(sum >= place), for θ > 1; for θ < 0 on P(sum <= place)."""
         anchor = 1.0 if tilt > 1 else 0.0
         return math.exp(min(0.0, self.log_moment(tilt) - (tilt - anchor) * place))
+
+
+def log_moments(summed: SummedLoss, tilts: Sequence[float]) -> list[float]:
+    """K(θ) at each of several tilts: the same bits as one by one, in less time."""
+    if summed.losses.size > _MOST_AT_ONCE:
+        return [summed.log_moment(tilt) for tilt in tilts]
+    found: dict[int, float] = {}
+    for anchor in (0, 1):
+        far = [place for place, tilt in enumerate(tilts) if _anchor(tilt) == anchor and summed._is_far(tilt)]
+        if far:
+            distances = np.asarray([tilts[place] - anchor for place in far])
+            exponents = distances[:, None, None] * summed.losses
+            rows = _log_sum_exp(summed._anchored[anchor].log_mass + exponents)
+            found |= {place: float(summed.times @ row) for place, row in zip(far, rows, strict=True)}
+    return [found[place] if place in found else summed.log_moment(tilt) for place, tilt in enumerate(tilts)]
 
 
 def _anchor(tilt: float) -> int:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from dpmed.privacy.loss.grid import Grid
-from dpmed.privacy.loss.summed import Parts, Repeated, SummedLoss, summed_loss
+from dpmed.privacy.loss.summed import Parts, Repeated, SummedLoss, log_moments, summed_loss
 
 # The mass of the tilted sum that may lie outside the window: e^-41 = 1.6e-18. More loosely, e^-22 on the side behind
 # the answer, from where it wraps round to the far end, discounted by e^-30; and e^-15 on the side beyond it, once
@@ -175,7 +175,7 @@ def _edge(summed: SummedLoss, tilt: float, sign: float, outside: float) -> float
     spread = math.sqrt(variance)
     extras = [scale * math.sqrt(2 * outside) / max(spread, 1e-300) for scale in _EXPONENTS]
     extras = [extra for extra in extras if math.isfinite(extra)]
-    for extra, reached in zip(extras, summed.log_moments([tilt + sign * extra for extra in extras]), strict=True):
+    for extra, reached in zip(extras, log_moments(summed, [tilt + sign * extra for extra in extras]), strict=True):
         best = min(best, (reached - moment + outside) / extra)
     return sign * best
 
