@@ -15,9 +15,9 @@ from dpmed.errors import DpmedError, RunError
 from dpmed.files import user_cache
 from dpmed.pages import pages_folder
 from dpmed.runtime.distributed import has_company, leave, lost_company
+from dpmed.runtime.docstrings import leave_docstrings
 from dpmed.runtime.malloc import collect_rarely, keep_freed_memory
 from dpmed.runtime.programs import keep_programs
-from dpmed.runtime.scipy_docs import leave_docstrings
 
 _HELP = {"--help", "-h", "--version", "--docs"}
 

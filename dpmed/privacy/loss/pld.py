@@ -49,8 +49,7 @@ def _removed(summed: SummedLoss, delta: float) -> float:
     """ε of the direction in which the target is removed."""
 
     def exponent(tilt: float) -> float:
-        moment, mean, _ = summed.cumulants(tilt)
-        return (tilt - 1) * mean - moment + math.log(delta)
+        return (tilt - 1) * summed.mean(tilt) - summed.log_moment(tilt) + math.log(delta)
 
     tilt = root(exponent, 1.0, 1e9)
     return _refine(summed, delta, tilt=tilt, near=summed.mean(tilt), sign=1.0)
@@ -65,8 +64,7 @@ def _added(summed: SummedLoss, delta: float, *, at_least: float) -> float:
         return 0.0
 
     def exponent(place: float) -> float:
-        moment, mean, _ = summed.cumulants(-place)
-        return -place * mean - moment + math.log(delta)
+        return -place * summed.mean(-place) - summed.log_moment(-place) + math.log(delta)
 
     tilt = -root(exponent, 0.0, 1e9)
     return _refine(summed, delta, tilt=tilt, near=-summed.mean(tilt), sign=-1.0)

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from dpmed.privacy.loss.grid import Grid
-from dpmed.privacy.loss.summed import Parts, Repeated, SummedLoss, summed_loss
+from dpmed.privacy.loss.summed import Parts, Repeated, SummedLoss, log_moments, summed_loss
 
 # The mass of the tilted sum that may lie outside the window: e^-41 = 1.6e-18. More loosely, e^-22 on the side behind
 # the answer, from where it wraps round to the far end, discounted by e^-30; and e^-15 on the side beyond it, once
@@ -25,6 +25,8 @@ _ONE_GRID, _FEWEST_BUNDLES = 1 << 13, 8
 # Leftover steps fill at most about this many bundles of their own.
 _MOST_RESTS = 32
 _NARROWEST = 1e-7
+# At which Chernoff's bound is tried, in units of the one that would be best for a normal distribution.
+_EXPONENTS = np.geomspace(0.05, 20.0, 10)
 # The share of the added variance that may come from skipping grid points where a step rarely falls, and its limit.
 _FOR_GAPS, _WIDEST_GAP = 0.1, 0.1
 
@@ -171,12 +173,10 @@ def _edge(summed: SummedLoss, tilt: float, sign: float, outside: float) -> float
     best = math.inf
     moment, _, variance = summed.cumulants(tilt)
     spread = math.sqrt(variance)
-    for scale in np.geomspace(0.05, 20.0, 10):
-        extra = scale * math.sqrt(2 * outside) / max(spread, 1e-300)
-        if not math.isfinite(extra):
-            continue
-        bound = (summed.log_moment(tilt + sign * extra) - moment + outside) / extra
-        best = min(best, bound)
+    extras = [scale * math.sqrt(2 * outside) / max(spread, 1e-300) for scale in _EXPONENTS]
+    extras = [extra for extra in extras if math.isfinite(extra)]
+    for extra, reached in zip(extras, log_moments(summed, [tilt + sign * extra for extra in extras]), strict=True):
+        best = min(best, (reached - moment + outside) / extra)
     return sign * best
 
 
