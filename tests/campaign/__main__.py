@@ -20,8 +20,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="another one tries other cases")
     parser.add_argument("--only", default="", help="names of scenarios, readers or loads")
     parser.add_argument("--rows", type=int, nargs="*", default=[], help="of loads: these sizes in place of their own")
-    parser.add_argument("--untried", nargs="?", const="same", default="", choices=("same", "any"), help="of faults: "
-                        "leave out what earlier such calls tried with the same code of dpmed, or with any; results add up")  # fmt: skip
+    untried = "of faults: leave out what earlier such calls tried with the same code of dpmed, or any; results add up"
+    parser.add_argument("--untried", nargs="?", const="same", default="", choices=("same", "any"), help=untried)
     chosen = parser.parse_args()
     if chosen.untried and chosen.part != "faults":
         parser.error("--untried is of faults")
