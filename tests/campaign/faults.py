@@ -133,7 +133,7 @@ def examine(case: Case, states: set[str]) -> tuple[list[str], Ended]:
             ended = run(list(scenario.words), root, case.fault)
         except subprocess.TimeoutExpired:
             return ["it hangs"], Ended(code=-1, stdout="", stderr="", calls=(), draws=0)
-        found = laws.of_message(ended)
+        found = laws.of_message(ended) + laws.of_calls(ended)
         left = [name for name in laws.of_files(root, before) if not _cannot_help(case, name)]
         found += left + accounts(root, scenario, ended.draws)
         if ended.code and case.fault.effect in _JUMPS:

@@ -104,6 +104,18 @@ def test_another_seed_fails_the_same_classes_by_other_errors(planted):
 
 
 @needs_compiler
+def test_what_passes_through_stdio_is_noted(tmp_path):
+    log = tmp_path / "log"
+    arm = "import ctypes as c, os, sys; c.CDLL(None).fault_arm(os.getcwdb(), c.c_long(-1), 0, 0, int(sys.argv[1]), 0)"
+    with log.open("wb") as file:
+        subprocess.run(
+            [sys.executable, "-c", f"import numpy; {arm}; numpy.arange(3).tofile('a')", str(file.fileno())], check=True,
+            cwd=tmp_path, pass_fds=[file.fileno()], env={**os.environ, "LD_PRELOAD": str(shim.library())},
+        )  # fmt: skip
+    assert shim.watched(log)[0] == (("open-to-write", "/a"), ("fwrite", "/a"))
+
+
+@needs_compiler
 def test_the_call_that_a_fault_met_is_told(tmp_path):
     log = tmp_path / "log"
     arm = "import ctypes as c, os, sys; c.CDLL(None).fault_arm(os.getcwdb(), c.c_long(2), 1, 28, int(sys.argv[1]), 0)"
@@ -204,6 +216,10 @@ def test_the_laws_see_what_they_are_for(tmp_path):
     failed = Ended(code=1, stdout="", stderr="dpmed: a: unexpected OSError\nTraceback", calls=(), draws=0)
     assert laws.of_message(failed) == ["a traceback", "an unforeseen error"]
     assert laws.of_message(Ended(code=1, stdout="", stderr="", calls=(), draws=0)) == ["0 messages"]
+    written = (("write", "/out/a"), ("fwrite", "/out/b"))
+    assert laws.of_calls(Ended(code=0, stdout="", stderr="", calls=written, draws=0)) == [
+        "/out/b is written through C's stdio"
+    ]
     (tmp_path / "out").mkdir(mode=0o755)
     os.chmod(tmp_path / "out", 0o755)
     for name, content in (("a.json", "{"), ("b.csv", "x"), ("c.png", ""), (".d.tmp", "x")):
