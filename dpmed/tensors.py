@@ -1,11 +1,15 @@
-"""Named arrays from untrusted safetensors and npz files: sizes are checked, and nothing is unpickled."""
+"""Arrays in files of NumPy's format, and named ones from untrusted safetensors and npz files.
+
+Sizes are checked, and nothing is unpickled.
+"""
 
 import math
 import zipfile
 import zlib
 from pathlib import Path
 from tokenize import TokenError
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import ml_dtypes  # noqa: F401 makes bfloat16 known to NumPy, which safetensors needs
 import numpy as np
@@ -58,6 +62,22 @@ def take(tensors: Tensors, name: str, shape: tuple[int, ...], *, where: str) -> 
     if not np.isfinite(tensors[name]).all():
         raise InputError(f"array {name!r} holds values that are not finite", where=where)
     return tensors[name]
+
+
+def write_array(file: BinaryIO, array: Shaped[np.ndarray, "..."]) -> None:
+    """Write an array in NumPy's format, the same bytes as `numpy.save`.
+
+    NumPy hands a file on the disk to C's stdio, and closes that without asking whether what it had kept back was
+    written: on a full disk the end of an array is lost unnoticed. Here all bytes pass through Python's own file.
+
+    Args:
+        file: open for writing.
+        array: of numbers.
+
+    Raises:
+        OSError: not all of it could be written.
+    """
+    np.lib.format.write_array(SimpleNamespace(write=file.write), array, allow_pickle=False)
 
 
 def npy_header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype]:

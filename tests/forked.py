@@ -61,7 +61,10 @@ class Forked:
         Raises:
             subprocess.TimeoutExpired: it ran on; it is killed.
         """
-        self._process.join(timeout)
+        # By the second, of which none passes while this process is stopped, and most likely the other one with it.
+        while timeout > 0 and self._process.exitcode is None:
+            self._process.join(min(timeout, 1))
+            timeout -= 1
         if self._process.exitcode is None:
             self._process.kill()
             self._process.join()

@@ -2,11 +2,12 @@ import io
 import json
 import zipfile
 
+import ml_dtypes
 import numpy as np
 import pytest
 
 from dpmed.errors import InputError
-from dpmed.tensors import npy_header, read_tensors, take
+from dpmed.tensors import npy_header, read_tensors, take, write_array
 
 
 def safetensors(arrays, header=None, cut=None):
@@ -167,3 +168,15 @@ def test_a_header_of_numpy_is_read_and_anything_else_is_one_kind_of_error():
             npy_header(header(hostile))
     with pytest.raises(ValueError, match="not NumPy's"):
         npy_header(header(valid, version=(3, 0)))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [*ARRAYS.values(), np.array(2.5), np.empty((0, 3)), np.asfortranarray(np.ones((3, 4))),
+     np.ones(9, ml_dtypes.bfloat16), np.arange(20_000)[::2], np.arange(3, dtype=">i2")],
+)  # fmt: skip
+def test_an_array_is_written_as_numpy_does(tmp_path, array):
+    np.save(tmp_path / "theirs.npy", array)
+    with (tmp_path / "ours.npy").open("wb") as file:
+        write_array(file, array)
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "theirs.npy").read_bytes()

@@ -13,6 +13,10 @@ def _square(given: Any) -> Any:
     return (given, given) if type(given) is int else tuple(given) if isinstance(given, list) else given
 
 
+def _one_or_more(given: Any) -> Any:
+    return (given,) if type(given) in {int, float} else tuple(given) if isinstance(given, list) else given
+
+
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Side = Annotated[int, Field(ge=4, le=4096)]
 Size2D = Annotated[tuple[Side, Side], BeforeValidator(_square, json_schema_input_type=int | tuple[Side, Side])]
@@ -22,6 +26,10 @@ Size = Annotated[
     BeforeValidator(_square, json_schema_input_type=int | tuple[Side, Side] | tuple[Side, Side, Side]),
 ]
 Positive = Annotated[float, Field(gt=0)]
+Numbers = Annotated[tuple[float, ...], BeforeValidator(_one_or_more, json_schema_input_type=float | tuple[float, ...])]
+Positives = Annotated[
+    tuple[Positive, ...], BeforeValidator(_one_or_more, json_schema_input_type=Positive | tuple[Positive, ...])
+]
 Window = tuple[float, float] | Literal["header", "percentiles"] | None
 SplitRule = Literal["keyed-hash", "stratified"]
 Names = Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=4096)]
@@ -98,10 +106,10 @@ class FilesTable(DataTable):
 class NormalisedTable(FilesTable):
     """Keys shared by data sets whose normalisation can be chosen."""
 
-    mean: tuple[float, ...] | None = None
-    """Subtracted from each channel, in the unit of `std`; if left out, a public constant. Must not come from private
-    data."""
-    std: tuple[Positive, ...] | None = None
+    mean: Numbers | None = None
+    """Subtracted from each channel, in the unit of `std`; of a single one, the number alone will do. If left out, a
+    public constant. Must not come from private data."""
+    std: Positives | None = None
     """Divisor of each channel, for values scaled to 0 to 1 (for volumes, in the unit of the window); if left out, a
     public constant."""
 
@@ -245,9 +253,10 @@ class TableData(NamedUnitsTable):
     0, 1, …, which are required."""
     targets: str | Names | None = None
     """Columns of numbers to predict (regression); an empty field is unknown."""
-    target_mean: tuple[float, ...] | None = None
-    """Subtracted from each target. A public constant, such as the middle of the possible range."""
-    target_std: tuple[Positive, ...] | None = None
+    target_mean: Numbers | None = None
+    """Subtracted from each target; of a single one, the number alone will do. A public constant, such as the middle of
+    the possible range."""
+    target_std: Positives | None = None
     """Divisor of each target. A public constant, such as a quarter of the possible range."""
     mask: str | None = None
     """The column that holds the path of each sample's mask (segmentation)."""

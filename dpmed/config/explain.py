@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from dpmed.config.keys import keys_at, models_at, tags_at, without_tag
 from dpmed.fields import PROBLEMS
@@ -26,15 +27,14 @@ _WANTED = {kind: PROBLEMS[kind] for kind in _SAME} | {
 _LISTS = ("tuple_type", "list_type")
 
 
-def explain(error: ValidationError, table: dict[str, Any]) -> str:
-    """All errors, one clause per key.
+def explain(entries: Sequence[ErrorDetails], table: dict[str, Any]) -> str:
+    """Errors, one clause per key.
 
     Args:
-        error: the validation error of the whole config.
+        entries: of the validation error of the whole config.
         table: the table that was checked.
     """
     clauses: dict[str, list[str]] = {}
-    entries = error.errors()
     for entry in entries:
         if _only_follows(entry, entries):
             continue

@@ -1,25 +1,28 @@
 """Turns a file or the name of a shipped config into a checked `Config`, or into one message that says what to fix."""
 
+import copy
 import difflib
 import json
+import re
 import tomllib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
 
 from dpmed.config.explain import explain, place_of
-from dpmed.config.keys import keys_at, tags_at, without_tag
+from dpmed.config.keys import keys_at, models_at, tags_at, without_tag
 from dpmed.config.schema import Config
 from dpmed.config.shipped import shipped_folder, shipped_names
 from dpmed.errors import InputError
 
 _MAX_CONFIG_BYTES = 1 << 20
-# These errors mean that a value on the command line looks like a number where the schema expects text.
-_WANTS_TEXT = {"string_type", "path_type", "literal_error", "union_tag_invalid"}
+# A kind of error, and the key that it concerns.
+_Fault = tuple[str, tuple[int | str, ...]]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,29 @@ class LoadedConfig:
             raise
 
 
+@dataclass(frozen=True)
+class _Override:
+    """One key that was set on the command line.
+
+    Attributes:
+        keys: its parts, such as `("privacy", "epsilon")`.
+        text: the value as it was typed; empty if the key is removed.
+    """
+
+    keys: tuple[str, ...]
+    text: str
+
+    @property
+    def key(self) -> str:
+        """The key as it was typed."""
+        return ".".join(self.keys)
+
+    @property
+    def option(self) -> str:
+        """What was typed."""
+        return f"--set {self.key}={self.text}"
+
+
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedConfig:
     """Read and check a config.
 
@@ -72,16 +98,14 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> LoadedConfi
         InputError: the file is missing, not TOML or not valid; the message names file, key, reason and remedy.
     """
     path, source = _locate(name_or_path)
-    table = _read_toml(path, source)
+    file = _read_toml(path, source)
     parsed = [_parse_override(override) for override in overrides]
-    for keys, text in parsed:
-        _set(table, keys, _toml_value(text))
+    table = _with_overrides(file, parsed)
     try:
         config = _validate(table)
     except ValidationError as error:
-        config = _validate_with_text(table, parsed, error, source)
-    overridden = tuple(".".join(keys) for keys, _ in parsed)
-    return LoadedConfig(config=config, name=path.stem, source=source, overridden=overridden)
+        raise _refused(error, table, parsed, file, source) from error
+    return LoadedConfig(config=config, name=path.stem, source=source, overridden=tuple(one.key for one in parsed))
 
 
 def config_from_toml(text: str, source: str) -> Config:
@@ -96,7 +120,7 @@ def config_from_toml(text: str, source: str) -> Config:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"is not valid TOML: {error}", where=source) from error
     except ValidationError as error:
-        raise InputError(explain(error, table), where=source) from error
+        raise InputError(explain(error.errors(), table), where=source) from error
 
 
 def config_to_toml(config: Config) -> str:
@@ -148,13 +172,76 @@ def _read_toml(path: Path, source: str) -> dict[str, Any]:
         raise InputError(f"cannot be read ({error.strerror})", where=source) from error
 
 
-def _parse_override(override: str) -> tuple[list[str], str]:
+def _parse_override(override: str) -> _Override:
+    """Split `KEY=VALUE`.
+
+    Raises:
+        InputError: it has another form.
+    """
     key, equals, value = override.partition("=")
-    keys = [part.strip() for part in key.split(".")]
+    keys = tuple(part.strip() for part in key.split("."))
     if not equals or not all(keys):
         remedy = "Write it like --set privacy.epsilon=4."
         raise InputError(f"{override!r} is not KEY=VALUE", where="--set", remedy=remedy)
-    return keys, value.strip()
+    return _Override(keys, value.strip())
+
+
+def _with_overrides(table: dict[str, Any], overrides: Sequence[_Override]) -> dict[str, Any]:
+    """A config's table with other values; the given one is left as it is.
+
+    A value is what it is in TOML. What looks like a number is text all the same where text is wanted.
+
+    Raises:
+        InputError: a key lies in a value that is no table.
+    """
+    changed = copy.deepcopy(table)
+    for one in overrides:
+        _set(changed, one, _toml_value(one.text))
+    # Only now is it known which tables the values are in.
+    for one in overrides:
+        typed = _toml_value(one.text)
+        if not isinstance(typed, str | None) and _get(changed, one.keys) == typed and _is_text(changed, one, typed):
+            _set(changed, one, one.text)
+    return changed
+
+
+def _fault_of(entry: ErrorDetails, table: dict[str, Any]) -> _Fault:
+    """What an error is about, in whatever table that key may be.
+
+    Args:
+        entry: the error.
+        table: the table that was checked.
+    """
+    return entry["type"], without_tag(entry["loc"], table)
+
+
+def _source_of(
+    entry: ErrorDetails, table: dict[str, Any], overrides: Sequence[_Override], of_file: Collection[_Fault]
+) -> str:
+    """What was typed on the command line to cause an error, or `--set` where its place says that; empty for the file.
+
+    Args:
+        entry: the error.
+        table: the table that was checked.
+        overrides: what was set in it.
+        of_file: what is wrong with the file without them.
+    """
+    kind, place = _fault_of(entry, table)
+    told = (*place, "name") if kind.startswith("union_tag") else place
+    if any(told[: len(one.keys)] == one.keys for one in overrides):
+        return "--set"
+    if kind == "value_error":
+        # Such rules are checked last: in a file with other errors they may have been broken all along.
+        mentioned = [one.option for one in overrides if re.search(rf"\b{re.escape(one.key)}\b", entry["msg"])]
+        return "" if of_file else ", ".join(dict.fromkeys(mentioned)) or "--set"
+    if (kind, place) in of_file:
+        return ""
+    for one in reversed(overrides):
+        # A table of another kind than the file's has other keys; and a table may exist through the command line alone.
+        renamed = one.keys[-1] == "name" and place[:-1] == one.keys[:-1] and kind in ("missing", "extra_forbidden")
+        if renamed or (place and one.keys[: len(place)] == place):
+            return one.option
+    return ""
 
 
 def _toml_value(text: str) -> Any:
@@ -166,17 +253,40 @@ def _toml_value(text: str) -> Any:
         return text
 
 
-def _set(table: dict[str, Any], keys: Sequence[str], value: Any) -> None:
+def _set(table: dict[str, Any], override: _Override, value: Any) -> None:
+    keys = override.keys
     for number, key in enumerate(keys[:-1], 1):
         if isinstance(table.get(key), str) and tags_at(keys[:number]):
             table[key] = {"name": table[key]}  # a name that stands for its table
         table = table.setdefault(key, {})
         if not isinstance(table, dict):
-            raise InputError(f"{key} is a value, not a table", where=f"--set {'.'.join(keys)}")
+            raise InputError(f"{key} is a value, not a table", where=f"--set {override.key}")
     if value is None:
         table.pop(keys[-1], None)
     else:
         table[keys[-1]] = value
+
+
+def _get(table: Any, keys: Sequence[str]) -> Any:
+    for key in keys:
+        table = table.get(key) if isinstance(table, dict) else None
+    return table
+
+
+def _is_text(table: dict[str, Any], override: _Override, typed: Any) -> bool:
+    """Whether a key takes what was typed as text and in no other way."""
+    *path, key = override.keys
+    found = [model.model_fields[key] for model in models_at(path, table) if key in model.model_fields]
+    adapters = [TypeAdapter[Any](field.annotation) for field in found if field.annotation is not None]
+    return any(_takes(one, override.text) for one in adapters) and not any(_takes(one, typed) for one in adapters)
+
+
+def _takes(adapter: TypeAdapter[Any], value: Any) -> bool:
+    try:
+        adapter.validate_json(json.dumps(value, default=str), strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def _validate(table: dict[str, Any]) -> Config:
@@ -185,32 +295,21 @@ def _validate(table: dict[str, Any]) -> Config:
     return Config.model_validate_json(json.dumps(table, default=str))
 
 
-def _validate_with_text(
-    table: dict[str, Any], parsed: Iterable[tuple[list[str], str]], error: ValidationError, source: str
-) -> Config:
-    wants_text = {_key(entry["loc"], table) for entry in error.errors() if entry["type"] in _WANTS_TEXT}
-    retry = [(keys, text) for keys, text in parsed if ".".join(keys) in wants_text and text]
-    for keys, text in retry:
-        _set(table, keys, text)
-    try:
-        return _validate(table)
-    except ValidationError as remaining:
-        wrong = {_key(entry["loc"], table) for entry in remaining.errors()}
-    for keys, text in retry:
-        if ".".join(keys) in wrong:
-            _set(table, keys, _toml_value(text))  # as it was typed: 0 rather than "0"
-    try:
-        return _validate(table)
-    except ValidationError as remaining:
-        given = [".".join(keys) for keys, _ in parsed]
-        places = [_key(entry["loc"], table) for entry in remaining.errors()]
-        if all(any(f"{place}.".startswith(f"{key}.") for key in given) for place in places):
-            source = "--set"
-        raise InputError(explain(remaining, table), where=source) from remaining
+def _refused(
+    error: ValidationError, table: dict[str, Any], overrides: Sequence[_Override], file: dict[str, Any], source: str
+) -> InputError:
+    """All errors, each under the name of where it came from."""
+    of_file = _faults(file) if overrides else set()
+    by_source: dict[str, list[ErrorDetails]] = {}
+    for entry in error.errors():
+        by_source.setdefault(_source_of(entry, table, overrides, of_file) or source, []).append(entry)
+    (where, first), *others = [(name, explain(entries, table)) for name, entries in by_source.items()]
+    return InputError("; ".join([first, *(f"{name}: {problem}" for name, problem in others)]), where=where)
 
 
-def _key(location: Sequence[int | str], table: dict[str, Any]) -> str:
-    path = without_tag(location, table)
-    last = path[-1] if path else ""
-    is_table = len(path) == 1
-    return f"{last}.name" if is_table else ".".join(map(str, path))
+def _faults(table: dict[str, Any]) -> set[_Fault]:
+    try:
+        _validate(table)
+    except ValidationError as error:
+        return {_fault_of(entry, table) for entry in error.errors()}
+    return set()

@@ -1,7 +1,7 @@
 """The style of all figures: size, fonts, a palette for colour-blind readers, and files that print well."""
 
+import io
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from dpmed.files import write_atomically
+from dpmed.files import write_bytes
 
 # Okabe & Ito (2008), "Color universal design": distinguishable with every common colour vision.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -67,7 +67,10 @@ def save_figure(figure: Figure, folder: Path, stem: str, *, formats: Sequence[st
         lay_out(figure, dots_per_inch=_DOTS_PER_INCH)
         for name in formats:
             path = folder / f"{stem}.{name}"
-            write_atomically(path, partial(_WRITERS[name], figure))
+            # Whole in memory first: some writers lose the system's error behind one of their own.
+            drawn = io.BytesIO()
+            _WRITERS[name](figure, drawn)
+            write_bytes(path, drawn.getvalue())
             paths.append(path)
     return paths
 

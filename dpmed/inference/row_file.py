@@ -1,5 +1,6 @@
 """`predictions.csv` as it grows: rows are appended in blocks that are on the disk before the next begins."""
 
+import contextlib
 import csv
 import io
 import os
@@ -36,21 +37,33 @@ class RowFile:
 
     @contextmanager
     def open(self) -> Iterator["Appender"]:
-        """Append rows within this context."""
+        """Append rows within this context.
+
+        Raises:
+            RunError: they cannot be written; the rows of earlier blocks stay, and no part of a later one.
+        """
+        appender: Appender | None = None
         try:
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, FILE_MODE)
             with os.fdopen(descriptor, "wb") as file:
-                file.truncate(self._end)
-                file.seek(self._end)
-                appender = Appender(file, self._columns)
-                if self._end == 0:
-                    appender.write_header()
+                appender = Appender(file, self._columns, self._end)
+                appender.begin()
                 yield appender
         except OSError as error:
+            if appender is not None:
+                self._tidy(appender.end)
             remedy = "Existing predictions are kept; free some space and run the same command again."
             raise RunError(
                 f"could not be written ({error.strerror or error})", where=str(self._path), remedy=remedy
             ) from error
+
+    def _tidy(self, end: int) -> None:
+        # What ails the disk may forbid this as well; the next session then removes what is cut off.
+        with contextlib.suppress(OSError):
+            if end:
+                os.truncate(self._path, end)
+            else:
+                self._path.unlink()
 
     def _read(self, first: Sequence[str]) -> tuple[int, int, int]:
         rows = errors = end = 0
@@ -74,15 +87,24 @@ class RowFile:
 
 
 class Appender:
-    """Appends blocks of rows to an open file."""
+    """Appends blocks of rows to an open file.
 
-    def __init__(self, file: BinaryIO, columns: Sequence[str]) -> None:
+    Attributes:
+        end: bytes of whole blocks that are on the disk.
+    """
+
+    def __init__(self, file: BinaryIO, columns: Sequence[str], end: int) -> None:
         self._file = file
         self._columns = columns
+        self.end = end
 
-    def write_header(self) -> None:
-        """The first line."""
-        self._append([self._columns])
+    def begin(self) -> None:
+        """Remove what a crash cut off, and write the first line where there is none."""
+        if os.fstat(self._file.fileno()).st_size > self.end:
+            self._file.truncate(self.end)
+        self._file.seek(self.end)
+        if self.end == 0:
+            self._append([self._columns])
 
     def write(self, rows: Sequence[Row]) -> None:
         """Append rows, which are on the disk when this returns; a missing value stays empty."""
@@ -92,9 +114,11 @@ class Appender:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerows([_one_line(str(cell)) for cell in row] for row in rows)
-        self._file.write(text.getvalue().encode("utf-8", "surrogateescape"))
+        content = text.getvalue().encode("utf-8", "surrogateescape")
+        self._file.write(content)
         self._file.flush()
         os.fsync(self._file.fileno())
+        self.end += len(content)
 
 
 def _cells(line: bytes) -> list[str]:

@@ -17,12 +17,21 @@ from jaxtyping import PyTree, Shaped
 
 from dpmed.errors import InputError
 from dpmed.files import write_atomically
-from dpmed.tensors import npy_header
+from dpmed.tensors import npy_header, write_array
 
 
 def save_weights(path: Path, tree: PyTree) -> None:
-    """Write every array of `tree`, whole or not at all."""
-    write_atomically(path, lambda file: eqx.tree_serialise_leaves(file, eqx.filter(tree, eqx.is_array)))
+    """Write every array of `tree`, whole or not at all.
+
+    Raises:
+        RunError: it cannot be written.
+    """
+
+    def write(file: BinaryIO) -> None:
+        for leaf in jax.tree.leaves(eqx.filter(tree, eqx.is_array)):
+            write_array(file, np.asarray(leaf))
+
+    write_atomically(path, write)
 
 
 def load_weights(path: Path, like: PyTree) -> PyTree:

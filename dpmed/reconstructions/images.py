@@ -12,6 +12,7 @@ from PIL import Image
 
 from dpmed.data.base import Dataset, Info, Split
 from dpmed.files import make_folder, write_atomically, write_bytes
+from dpmed.tensors import write_array
 
 _LOOKED_AT = 32
 _PNG_AXES = 3
@@ -63,7 +64,7 @@ class ImageFiles:
             if self.stored == "png":
                 write_bytes(path, self._png(image))
             else:
-                write_atomically(path, lambda file, one=image: np.save(file, one.astype(np.float32)))  # type: ignore[misc]
+                write_atomically(path, lambda file, one=image: write_array(file, one.astype(np.float32)))  # type: ignore[misc]
 
     def _png(self, image: Float[np.ndarray, "height width channel"]) -> bytes:
         low, high = self.value_range

@@ -19,6 +19,7 @@ from dpmed.matching.metrics import Metric, build_metric
 from dpmed.matching.table import MATCHES, SETTINGS, UNRELATED, MatchRow, UnrelatedRow, write_matches, write_unrelated
 from dpmed.progress import Progress, Task
 from dpmed.reconstructions.manifest import Level, Manifest, read_manifest
+from dpmed.tensors import write_array
 
 _BLOCK_BYTES = 1 << 28
 
@@ -273,7 +274,7 @@ def _match_unrelated(job: MatchJob, task: Task, batch: int, ratios: dict[int, fl
 
 def _save_matrix(out: Path, metric: Metric, level: Level, batch: int, matrix: Float[np.ndarray, "n m"]) -> None:
     folder = make_folder(out / "matrices" / metric.name / level.folder)
-    write_atomically(folder / f"{batch}.npy", lambda file: np.save(file, matrix, allow_pickle=False))
+    write_atomically(folder / f"{batch}.npy", lambda file: write_array(file, matrix))
 
 
 def _describe(job: MatchJob, out: Path) -> dict[str, Any]:

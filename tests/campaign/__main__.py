@@ -20,12 +20,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="another one tries other cases")
     parser.add_argument("--only", default="", help="names of scenarios, readers or loads")
     parser.add_argument("--rows", type=int, nargs="*", default=[], help="of loads: these sizes in place of their own")
+    untried = "of faults: leave out what earlier such calls tried with the same code of dpmed, or any; results add up"
+    parser.add_argument("--untried", nargs="?", const="same", default="", choices=("same", "any"), help=untried)
     chosen = parser.parse_args()
+    if chosen.untried and chosen.part != "faults":
+        parser.error("--untried is of faults")
     module = importlib.import_module(f"tests.campaign.{chosen.part}")
     begun = time.monotonic()
     only = [name for name in chosen.only.split(",") if name]
-    rows = {"rows": sorted(chosen.rows)} if chosen.rows else {}
-    result = module.campaign(only, num=chosen.num, seconds=chosen.seconds, seed=chosen.seed, **rows)
+    more = {"rows": sorted(chosen.rows)} if chosen.rows else {}
+    more |= {"untried": chosen.untried} if chosen.untried else {}
+    result = module.campaign(only, num=chosen.num, seconds=chosen.seconds, seed=chosen.seed, **more)
     result = {"part": chosen.part, "seed": chosen.seed, "seconds": round(time.monotonic() - begun, 1), **result}
     BUILD.mkdir(parents=True, exist_ok=True)
     path = BUILD / f"{chosen.part}.json"

@@ -184,8 +184,9 @@ ssize_t pwrite64(int file, const void *bytes, size_t size, off64_t at) {
 ssize_t writev(int file, const struct iovec *parts, int number) {
   WRITTEN(REAL(writev)(file, parts, number), REAL(writev)(file, parts, 1));
 }
+/* What C keeps back may fail only when the file is closed, which few ask about: nothing should be written this way. */
 size_t fwrite(const void *bytes, size_t size, size_t number, FILE *stream) {
-  int verdict = meet("write", fileno(stream), NULL, 1);
+  int verdict = meet("fwrite", fileno(stream), NULL, 1);
   if (verdict == 1) return 0;
   size_t result = REAL(fwrite)(bytes, size, verdict == 2 ? number / 2 : number, stream);
   AFTER(verdict);

@@ -32,6 +32,11 @@ def of_message(ended: Ended) -> list[str]:
     return found
 
 
+def of_calls(ended: Ended) -> list[str]:
+    """All is written in calls whose failure is seen; what C's stdio keeps back may fail unseen when it is closed."""
+    return [f"{path} is written through C's stdio" for operation, path in ended.calls if operation == "fwrite"]
+
+
 def contents(root: Path) -> dict[str, bytes]:
     """All files below a folder."""
     return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}

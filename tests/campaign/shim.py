@@ -83,6 +83,7 @@ class Ended:
         stderr: what it complained of.
         calls: operation and path of each call that was met.
         draws: steps whose noise was added.
+        hit: operation and path of the call that the fault met, if it met one.
     """
 
     code: int
@@ -90,6 +91,7 @@ class Ended:
     stderr: str
     calls: tuple[tuple[str, str], ...]
     draws: int
+    hit: tuple[str, str] | None = None
 
 
 @functools.cache
@@ -152,15 +154,25 @@ def run(
         log = log or Path(folder, "log")
         done = start(arguments, root, log, fault).finish(timeout)
         calls, draws = watched(log)
-    return Ended(code=done.returncode, stdout=done.stdout, stderr=done.stderr, calls=calls, draws=draws)
+        hit = met(log)
+    return Ended(code=done.returncode, stdout=done.stdout, stderr=done.stderr, calls=calls, draws=draws, hit=hit)
 
 
 def watched(log: Path) -> tuple[tuple[tuple[str, str], ...], int]:
     """The calls that were met, and the draws that were made."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
     draws = log.with_name(f"{log.name}.draws")
-    calls = tuple((line.split("\t")[1], line.split("\t")[2]) for line in lines if line.count("\t") >= 2)
+    calls = tuple((operation, path) for _, operation, path, *_ in _noted(log))
     return calls, draws.stat().st_size if draws.exists() else 0
+
+
+def met(log: Path) -> tuple[str, str] | None:
+    """Operation and path of the call that the fault met; None where there was no such call."""
+    return next(((operation, path) for _, operation, path, *more in _noted(log) if more == ["here"]), None)
+
+
+def _noted(log: Path) -> list[list[str]]:
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return [line.split("\t") for line in lines if line.count("\t") >= 2]
 
 
 def armed(root: str, log: str, number: str, effect: str, error: str, reads: str, *arguments: str) -> None:

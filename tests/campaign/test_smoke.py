@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from dpmed.errors import InputError
-from tests.campaign import inputs, laws, load, mutate, shim
+from tests.campaign import faults, inputs, laws, load, mutate, shim
 from tests.campaign.inputs import READERS
+from tests.campaign.scenarios import Reference
 from tests.campaign.shim import Ended
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,6 +33,99 @@ def test_a_few_calls_that_fail_lose_nothing():
     result = campaign("faults", "--only", "limit", "--num", "4")
     assert result["failed"] == {"limit": 4} and result["calls"]["limit"] > 10
     assert set(result["exit_codes"]) & {"1", "2"}
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """Six classes of a command that never runs; the fault in `c` breaks a law, and that in `e` meets the class `f`."""
+    calls = tuple(("mkdir", f"/out/{name}") for name in "abcdef")
+    met = []
+
+    def examine(case, states):
+        met.append(case.path[-1])
+        states.add(case.path)
+        hit = calls[5] if met[-1] == "e" else (case.operation, case.path)
+        found = ["it is lost"] if met[-1] in faulty else []
+        return found, Ended(code=1, stdout="", stderr="dpmed: no", calls=(), draws=0, hit=hit)
+
+    faulty = {"c"}
+    ended = Ended(code=0, stdout="", stderr="", calls=calls, draws=0)
+    monkeypatch.setattr(faults, "reference", lambda _: Reference(ended=ended, files={}, names=frozenset()))
+    monkeypatch.setattr(faults, "_jumps", lambda _: [])
+    monkeypatch.setattr(faults, "examine", examine)
+    monkeypatch.setattr(faults, "code_of_dpmed", lambda: "this")
+    return met, faulty
+
+
+def _fail(kept, num=100, **others):
+    return faults.campaign(["limit"], num=num, seconds=60, **{"seed": 0, "untried": "same", "kept": kept, **others})
+
+
+def test_calls_share_all_classes_and_their_results_add_up(planted, tmp_path):
+    met, faulty = planted
+    kept = tmp_path / "tried.jsonl"
+    first = _fail(kept, 3)
+    assert met == ["a", "b", "c"] and first["failed"] == {"limit": 3} and first["carried_on"] == 2
+    # What broke a law is tried again, and continued again; what met another class is still to be tried.
+    second = _fail(kept)
+    assert met[3:] == ["c", "d", "e", "f"] and second["in_this_call"] == 4 and second["met_another_class"] == 1
+    assert second["failed"] == {"limit": 5} and second["exit_codes"] == {"1": 5} and second["left"] == {"limit": 2}
+    assert [one["class"] for one in second["broken"]] == ["limit: mkdir /out/c"] and second["carried_on"] == 5
+    faulty.clear()
+    assert _fail(kept)["broken"] == [] and met[7:] == ["c", "e"]
+
+
+def test_results_of_other_code_count_on_demand_alone_and_none_without_a_word(planted, tmp_path, monkeypatch):
+    met, _ = planted
+    kept = tmp_path / "tried.jsonl"
+    _fail(kept, 2)
+    assert _fail(kept, 1, untried="")["failed"] == {"limit": 1} and len(kept.read_text().splitlines()) == 2
+    monkeypatch.setattr(faults, "code_of_dpmed", lambda: "later")
+    assert _fail(kept, 1, untried="any")["failed"] == {"limit": 3} and met[-1] == "c"
+    assert _fail(kept, 1)["failed"] == {"limit": 2} and met[-1] == "a"
+    assert _fail(kept, 1, seed=1, untried="any")["failed"] == {"limit": 1}
+
+
+def test_a_complaint_is_not_refuted_by_a_fault_that_met_its_class_by_chance(planted, tmp_path):
+    _, faulty = planted
+    kept = tmp_path / "tried.jsonl"
+    faulty.add("f")
+    _fail(kept)
+    again = kept.read_text().splitlines()[-2]  # meant for `e`
+    kept.write_text(kept.read_text() + again + "\n")
+    assert [one["class"][-1] for one in _fail(kept, 0)["broken"]] == ["c", "f"]
+
+
+def test_another_seed_fails_the_same_classes_by_other_errors(planted):
+    del planted
+    first, second = faults.cases("limit"), faults.cases("limit", 1)
+    assert {case.key for case in first} == {case.key for case in second}
+    assert [case.fault for case in first] != [case.fault for case in second]
+
+
+@needs_compiler
+def test_what_passes_through_stdio_is_noted(tmp_path):
+    log = tmp_path / "log"
+    arm = "import ctypes as c, os, sys; c.CDLL(None).fault_arm(os.getcwdb(), c.c_long(-1), 0, 0, int(sys.argv[1]), 0)"
+    with log.open("wb") as file:
+        subprocess.run(
+            [sys.executable, "-c", f"import numpy; {arm}; numpy.arange(3).tofile('a')", str(file.fileno())], check=True,
+            cwd=tmp_path, pass_fds=[file.fileno()], env={**os.environ, "LD_PRELOAD": str(shim.library())},
+        )  # fmt: skip
+    assert shim.watched(log)[0] == (("open-to-write", "/a"), ("fwrite", "/a"))
+
+
+@needs_compiler
+def test_the_call_that_a_fault_met_is_told(tmp_path):
+    log = tmp_path / "log"
+    arm = "import ctypes as c, os, sys; c.CDLL(None).fault_arm(os.getcwdb(), c.c_long(2), 1, 28, int(sys.argv[1]), 0)"
+    with log.open("wb") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", f"{arm}; os.mkdir('a'); os.mkdir('b')", str(file.fileno())],
+            cwd=tmp_path, pass_fds=[file.fileno()], env={**os.environ, "LD_PRELOAD": str(shim.library())},
+        )  # fmt: skip
+    assert done.returncode and not (tmp_path / "b").exists()
+    assert shim.met(log) == ("mkdir", "/b") and shim.watched(log)[0] == (("mkdir", "/a"), ("mkdir", "/b"))
 
 
 def test_a_few_hostile_files_are_refused_or_read():
@@ -122,6 +216,10 @@ def test_the_laws_see_what_they_are_for(tmp_path):
     failed = Ended(code=1, stdout="", stderr="dpmed: a: unexpected OSError\nTraceback", calls=(), draws=0)
     assert laws.of_message(failed) == ["a traceback", "an unforeseen error"]
     assert laws.of_message(Ended(code=1, stdout="", stderr="", calls=(), draws=0)) == ["0 messages"]
+    written = (("write", "/out/a"), ("fwrite", "/out/b"))
+    assert laws.of_calls(Ended(code=0, stdout="", stderr="", calls=written, draws=0)) == [
+        "/out/b is written through C's stdio"
+    ]
     (tmp_path / "out").mkdir(mode=0o755)
     os.chmod(tmp_path / "out", 0o755)
     for name, content in (("a.json", "{"), ("b.csv", "x"), ("c.png", ""), (".d.tmp", "x")):

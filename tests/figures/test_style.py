@@ -1,7 +1,11 @@
+import os
+import resource
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
+from dpmed.errors import RunError
 from dpmed.figures.style import PALETTE, lay_out, level_colours, new_figure, save_figure
 
 
@@ -14,6 +18,24 @@ def test_every_format_is_written_and_fonts_travel_along(tmp_path):
     assert starts == [b"\x89PNG\r", b"%PDF-", b"<?xml"]
     assert b"/FontFile2" in paths[1].read_bytes()  # TrueType, embedded
     assert b"<text" not in paths[2].read_bytes()  # drawn, so that no font is needed
+
+
+@pytest.mark.parametrize("name", ["png", "svg", "pdf"])
+def test_a_figure_that_the_disk_does_not_take_is_one_message(tmp_path, monkeypatch, name):
+    figure, (axes,) = new_figure(width=2.0, height=2.0)
+    axes.plot([0, 1], [0, 1])
+    own = os.fdopen
+    monkeypatch.setattr("dpmed.files.os.fdopen", lambda file, mode: own(file, mode, buffering=16))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A limit on the size of files stands for the full disk.
+    for room in range(0, 2_000, 50):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+        try:
+            with pytest.raises(RunError, match=r"could not be written \(File too large\)"):
+                save_figure(figure, tmp_path, "f", formats=[name])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not list(tmp_path.iterdir())
 
 
 def test_the_same_figure_is_the_same_file(tmp_path):

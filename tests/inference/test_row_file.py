@@ -1,10 +1,11 @@
 """A table that grows: what a crash leaves behind, and what does not belong to it."""
 
 import csv
+import resource
 
 import pytest
 
-from dpmed.errors import InputError
+from dpmed.errors import InputError, RunError
 from dpmed.inference.row_file import RowFile
 
 COLUMNS = ["input", "value", "error"]
@@ -26,6 +27,28 @@ def test_every_cut_off_is_gone_on_with_and_gives_the_same_file(tmp_path):
     for length in range(len(content) + 1):
         part = tmp_path / "part.csv"
         part.write_bytes(content[:length])
+        write(part)
+        assert part.read_bytes() == content, length
+
+
+def test_what_the_disk_does_not_take_is_cut_off_whole(tmp_path):
+    whole = tmp_path / "whole.csv"
+    write(whole)
+    content = whole.read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for length in range(len(content)):
+        part = tmp_path / f"{length}.csv"
+        # A limit of the system's on the size of files stands for the full disk.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (length, before[1]))
+        try:
+            with pytest.raises(RunError, match=r"could not be written \(File too large\)"):
+                write(part)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        lines = content[:length].count(b"\n")
+        assert part.exists() == (lines > 0), length
+        if lines:
+            assert part.read_bytes() == b"".join(content.splitlines(keepends=True)[:lines]), length
         write(part)
         assert part.read_bytes() == content, length
 

@@ -1,13 +1,14 @@
 """Weights: a round trip, Equinox's own reader, and files from strangers."""
 
 import io
+import resource
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.errors import InputError
+from dpmed.errors import InputError, RunError
 from dpmed.models.weights import load_weights, save_weights
 
 TREE = {"a": jnp.arange(6, dtype=jnp.float32).reshape(2, 3), "b": [jnp.int32(3), "text"]}
@@ -20,6 +21,22 @@ def test_a_round_trip_and_equinoxs_reader(tmp_path):
         np.testing.assert_array_equal(found["a"], TREE["a"])
         assert int(found["b"][0]) == 3
         assert found["b"][1] == "text"
+
+
+@pytest.mark.parametrize("room", [100, 3_000, 22_000, 26_300])
+def test_weights_that_the_disk_does_not_take_are_not_saved(tmp_path, room):
+    # A limit on the size of files stands for the full disk; of the last one the end of the last array is what is lost.
+    tree = [jnp.full(600, number, jnp.float32) for number in range(10)]
+    save_weights(tmp_path / "m.eqx", tree)
+    assert (tmp_path / "m.eqx").stat().st_size > 25_000
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (min(room, (tmp_path / "m.eqx").stat().st_size - 1), before[1]))
+    try:
+        with pytest.raises(RunError, match=r"new\.eqx: could not be written \(File too large\)"):
+            save_weights(tmp_path / "new.eqx", tree)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.eqx"]
 
 
 @pytest.mark.parametrize("cut", [0, 4, 60, 130, 140, -1])

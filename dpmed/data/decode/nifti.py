@@ -11,9 +11,10 @@ import io
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Shaped, UInt8
 
 from dpmed.errors import InputError
 
@@ -24,6 +25,8 @@ _HEADER_BYTES = {348: 352, 540: 544}
 # Deflate cannot compress further than this (zlib manual): a larger declared size is false.
 _DEFLATE_RATIO = 1032
 _GZIP = 16 + zlib.MAX_WBITS
+# Read, and inflated, at a time.
+_PIECE, _LARGEST_PART = 1 << 16, 1 << 20
 # Limits for a sane affine: a scanner is smaller than a kilometre, and a voxel larger than this, in mm³.
 _LARGEST_MM, _SMALLEST_VOXEL = 1e6, 1e-9
 
@@ -156,28 +159,39 @@ class _Header:
 
 
 def _read_compressed(path: Path, size: int) -> Volume:
-    content = path.read_bytes()
-    header = _Header(path, _inflate(path, content, max(_HEADER_BYTES.values())))
-    header.check_fits(size, _DEFLATE_RATIO)
-    raw = _inflate(path, content, header.end)
-    if len(raw) < header.end:
-        raise InputError(f"is incomplete: it declares {header.end:,} bytes but holds {len(raw):,}", where=str(path))
-    flat = np.frombuffer(raw, header.dtype, offset=header.offset)
+    with path.open("rb") as file:
+        start = np.empty(max(_HEADER_BYTES.values()), np.uint8)
+        header = _Header(path, start[: _inflate(file, start)].tobytes())
+        header.check_fits(size, _DEFLATE_RATIO)
+        file.seek(0)
+        # Takes no memory before it is filled, should the header declare more than there is.
+        content = np.empty(header.end, np.uint8)
+        found = _inflate(file, content)
+    if found < header.end:
+        raise InputError(f"is incomplete: it declares {header.end:,} bytes but holds {found:,}", where=str(path))
+    content.flags.writeable = False
+    flat = np.frombuffer(content, header.dtype, offset=header.offset)
     return header.volume(flat.reshape(header.shape, order="F"))
 
 
-def _inflate(path: Path, content: bytes, length: int) -> bytes:
-    """The first `length` bytes of a gzip file, or fewer if it ends earlier; never more, whatever it holds."""
-    parts: list[bytes] = []
-    missing, rest = length, content
-    while missing > 0 and rest:
-        stream = zlib.decompressobj(_GZIP)
-        part = stream.decompress(rest, missing)
-        parts.append(part)
-        missing -= len(part)
-        if not stream.eof:
+def _inflate(file: BinaryIO, target: UInt8[np.ndarray, " byte"]) -> int:
+    """Fill `target` with the first bytes that a gzip file holds, piece by piece, so that there is one copy of them.
+
+    Returns:
+        How many bytes were filled; fewer than all if the file ends earlier.
+
+    Raises:
+        zlib.error: the file is damaged.
+    """
+    stream, rest, filled = zlib.decompressobj(_GZIP), b"", 0
+    while filled < len(target):
+        given = rest or file.read(_PIECE)
+        part = stream.decompress(given, min(len(target) - filled, _LARGEST_PART))
+        target[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
+        filled += len(part)
+        if not given and not part:
             break
-        rest = stream.unused_data
-    if missing > 0 and parts and len(parts[-1]) == 0 and not content:
-        raise InputError("is empty", where=str(path))
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+        rest = stream.unconsumed_tail
+        if stream.eof:
+            stream, rest = zlib.decompressobj(_GZIP), stream.unused_data
+    return filled

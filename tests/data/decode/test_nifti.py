@@ -1,4 +1,5 @@
 import gzip
+import itertools
 import os
 import struct
 import tracemalloc
@@ -73,8 +74,25 @@ def test_what_the_header_proposes_to_look_at_is_handed_on(tmp_path):
 def test_gzip_files_of_several_members_are_read_whole(tmp_path):
     content = image().to_bytes()
     path = tmp_path / "scan.nii.gz"
-    path.write_bytes(gzip.compress(content[:400]) + gzip.compress(content[400:]))
-    assert np.array_equal(read_nifti(path).voxels, np.asarray(image().dataobj))
+    for cuts in ((0, 400), (0, 0, 100, 100, 352, 353, len(content))):
+        members = [content[start:end] for start, end in itertools.pairwise((*cuts, len(content)))]
+        path.write_bytes(b"".join(map(gzip.compress, members)))
+        assert np.array_equal(read_nifti(path).voxels, np.asarray(image().dataobj))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_there_is_one_copy_of_what_is_inflated(tmp_path, several):
+    voxels = np.random.default_rng(0).integers(0, 1024, (128, 128, 512), np.int16)
+    content = nibabel.Nifti1Image(voxels, np.eye(4)).to_bytes()
+    parts = [content[start : start + 65_280] for start in range(0, len(content), 65_280)] if several else [content]
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(b"".join(gzip.compress(part, 1) for part in parts))
+    tracemalloc.start()
+    found = read_nifti(path).voxels
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.array_equal(found, voxels) and not found.flags.writeable
+    assert peak < 1.2 * voxels.nbytes + 3e6
 
 
 def nifti2_of_declared_size(side):
