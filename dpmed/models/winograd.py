@@ -205,7 +205,7 @@ def _by_weight(gradient: Array, images: Array, weight: Any) -> Array:
 
 # The convolution of `convolve`, as JAX's transformations see it.
 convolve_p: Any = Primitive("convolve_3x3")  # type: ignore[no-untyped-call] # jax's
-convolve_p.def_impl(jax.jit(_lowered))
+convolve_p.def_impl(jax.jit(convolve_p.bind))
 convolve_p.def_abstract_eval(lambda images, weight: ShapedArray((*images.shape[:-1], weight.shape[-1]), images.dtype))
 batching.primitive_batchers[convolve_p] = _batched
 ad.defbilinear(convolve_p, _by_images, _by_weight)  # type: ignore[no-untyped-call] # jax's
