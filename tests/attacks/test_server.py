@@ -37,7 +37,8 @@ def test_noise_of_a_level_is_sigma_times_the_clipping_norm_on_the_update(target,
 def test_the_block_dominates_every_clipped_gradient(answers):
     update = answers.update("imprint", clipping_norm=0.5)
     norms = np.abs(update.weights) * np.sqrt(
-        np.square(update.images).sum(axis=1) + np.square(update.activations.marks).sum(axis=1)
+        np.square(update.images, dtype=np.float64).sum(axis=1)
+        + np.square(update.activations.marks, dtype=np.float64).sum(axis=1)
     )
     assert np.median(norms) == pytest.approx(0.5, rel=1e-3) and norms.max() <= 0.5
 
