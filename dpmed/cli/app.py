@@ -27,7 +27,8 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except TyperException as error:
-            reword(error)
+            of_program = [name for option in self.get_params(ctx) for name in option.opts]
+            reword(error, of_program=of_program, command=ctx.invoked_subcommand or "")
             raise
         except (typer.Exit, typer.Abort):
             raise

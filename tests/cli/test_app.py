@@ -73,6 +73,15 @@ def test_an_option_of_the_wrong_kind_is_told_in_our_words(dpmed, words, message)
     assert message in " ".join(done.stderr.replace("│", " ").split())
 
 
+@pytest.mark.parametrize("option", ["--quiet", "-q", "--debug"])
+def test_an_option_of_the_program_after_the_command_is_told_where_it_belongs(dpmed, option):
+    result = dpmed("train", "quickstart", option)
+    assert result.returncode == 2
+    assert f"{option} comes before the command: dpmed {option} train …" in result.stderr
+    # Where it does stand before, a value that it does not take is another matter.
+    assert "comes before" not in dpmed("--quiet=3", "train").stderr
+
+
 def test_completion_knows_commands_and_shipped_configs():
     def complete(words, count):
         env = {"_DPMED_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(count)}

@@ -1,6 +1,6 @@
 """Errors name the field at fault; here its name becomes the option that the user typed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import typer
@@ -34,14 +34,22 @@ def name_options(error: DpmedError, command: Any) -> None:
     error.where = ", ".join(f"{options.get(name, name)}{blank}{rest}" for name, blank, rest in parts)
 
 
-def reword(error: TyperException) -> None:
-    """Say in our own words what an option must be, where typer passes on pydantic's message.
+def reword(error: TyperException, *, of_program: Collection[str] = (), command: str = "") -> None:
+    """Say in our own words what an option must be, or where it belongs.
 
     Args:
-        error: raised by typer; unchanged unless pydantic caused it.
+        error: raised by typer; unchanged unless pydantic caused it, or an option of the program follows the command.
+        of_program: the options that come before the command, such as `--quiet`.
+        command: the name of the command.
     """
     cause: Any = error.__cause__
     if type(cause).__name__ == "ValidationError":
         from dpmed.fields import explain
 
         error.message = explain(cause)[1]
+    unknown: Any = error
+    # Only unknown options have possibilities; a wrong use of a known one does not.
+    if hasattr(unknown, "possibilities") and unknown.option_name in of_program:
+        option = unknown.option_name
+        unknown.message = f"{option} comes before the command: dpmed {option} {command} …"
+        unknown.possibilities = None
