@@ -20,7 +20,7 @@ from tests.benchmarks.record import measurement
 
 _PHANTOMS = os.environ.get("DPMED_BENCH_PHANTOMS", "600")
 _ROUNDS = 3
-# What `dpmed` does, ended by the first step that has been made.
+# What `dpmed` does, ended when the first step's counts have been read; it fails if that goes unnoticed.
 _TO_FIRST_STEP = """
 import os, sys
 from dpmed.files import user_cache
@@ -28,9 +28,13 @@ from dpmed.runtime.malloc import collect_rarely, keep_freed_memory
 from dpmed.runtime.programs import keep_programs
 keep_freed_memory(), collect_rarely(), keep_programs(os.environ, user_cache())
 from dpmed.training import loop
-loop._show = lambda *arguments, **named: os._exit(0)
+assert callable(loop._describe)
+loop._describe = lambda *arguments, **named: os._exit(0)
 from dpmed.cli.app import main
-main()
+try:
+    main()
+finally:
+    os._exit(3)
 """
 
 
