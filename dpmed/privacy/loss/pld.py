@@ -33,8 +33,8 @@ _LOST_BY_ROUNDING = 1e-15
 def pld_epsilon(mechanisms: Sequence[SampledGaussian], delta: float) -> float:
     """The smallest ε >= 0 at δ of all steps together, rounded up.
 
-    It is too large by at most 0.1 % from ε = 0.01 on, usually by a third of that; below, it may be several times too
-    large where rare steps have large losses (`docs/mathematics.md`).
+    From ε = 0.01 on it is too large by at most 0.1 %; below, it may be several times too large where rare steps have
+    large losses.
 
     Args:
         mechanisms: at least one step; for σ below about 0.003 with q < 1, where steps reveal who took part, the bound
