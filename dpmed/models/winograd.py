@@ -12,7 +12,7 @@ convolution.
 Source: Lavin and Gray (2016), "Fast algorithms for convolutional neural networks", section 4.1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -101,16 +101,11 @@ def _input_tiles(
     images: Float[Array, "batch height width channels"],
 ) -> list[Float[Array, "4 batch rows columns channels"]]:
     """Bᵀ d B for each tile d of the padded images."""
-    _, height, width, _ = images.shape
-    rows, columns = _halved(height), _halved(width)
-    padded = jnp.pad(images, ((0, 0), (1, 2 * rows - height + 1), (1, 2 * columns - width + 1), (0, 0)))
 
-    def transformed(values: Array, axis: int, number: int) -> list[Array]:
-        first, second, third, fourth = (_every_second(values, axis, start, number) for start in range(4))
+    def transformed(first: Array, second: Array, third: Array, fourth: Array) -> list[Array]:
         return [first - third, second + third, third - second, second - fourth]
 
-    by_row = _apart(jnp.stack(transformed(padded, 1, rows)))
-    return transformed(by_row, 3, columns)
+    return _tiles(images, transformed, border=1)
 
 
 def _filter_tiles(
@@ -130,16 +125,24 @@ def _gradient_tiles(
     gradient: Float[Array, "batch height width channels"],
 ) -> list[Float[Array, "4 batch rows columns channels"]]:
     """A d Aᵀ for each block d of the gradient by the results."""
-    _, height, width, _ = gradient.shape
-    rows, columns = _halved(height), _halved(width)
-    padded = jnp.pad(gradient, ((0, 0), (0, 2 * rows - height), (0, 2 * columns - width), (0, 0)))
 
-    def transformed(values: Array, axis: int, number: int) -> list[Array]:
-        first, second = (_every_second(values, axis, start, number) for start in range(2))
+    def transformed(first: Array, second: Array) -> list[Array]:
         return [first, first + second, first - second, -second]
 
-    by_row = _apart(jnp.stack(transformed(padded, 1, rows)))
-    return transformed(by_row, 3, columns)
+    return _tiles(gradient, transformed, border=0)
+
+
+def _tiles(
+    images: Float[Array, "batch height width channels"], transformed: Callable[..., list[Array]], *, border: int
+) -> list[Float[Array, "4 batch rows columns channels"]]:
+    """Each block of 2 × 2 with a border of this width, transformed in both directions."""
+    _, height, width, _ = images.shape
+    rows, columns = _halved(height), _halved(width)
+    padding = ((0, 0), (border, 2 * rows - height + border), (border, 2 * columns - width + border), (0, 0))
+    places = range(2 + 2 * border)
+    padded = jnp.pad(images, padding)
+    by_row = _apart(jnp.stack(transformed(*(_every_second(padded, 1, start, rows) for start in places))))
+    return transformed(*(_every_second(by_row, 3, start, columns) for start in places))
 
 
 def _outputs(values: Sequence[Array]) -> list[Array]:
@@ -155,7 +158,7 @@ def _filter_places(values: Sequence[Array]) -> list[Array]:
 
 
 def _apart(values: Any) -> Any:
-    return jax.lax.optimization_barrier(values)  # type: ignore[no-untyped-call] # jax's
+    return jax.lax.optimization_barrier(values)  # type: ignore[no-untyped-call] # jax gives it no types
 
 
 def _every_second(values: Array, axis: int, start: int, number: int) -> Array:
@@ -204,10 +207,10 @@ def _by_weight(gradient: Array, images: Array, weight: Any) -> Array:
 
 
 # The convolution of `convolve`, as JAX's transformations see it.
-convolve_p: Any = Primitive("convolve_3x3")  # type: ignore[no-untyped-call] # jax's
+convolve_p: Any = Primitive("convolve_3x3")  # type: ignore[no-untyped-call] # jax gives it no types
 convolve_p.def_impl(jax.jit(convolve_p.bind))
 convolve_p.def_abstract_eval(lambda images, weight: ShapedArray((*images.shape[:-1], weight.shape[-1]), images.dtype))
 batching.primitive_batchers[convolve_p] = _batched
-ad.defbilinear(convolve_p, _by_images, _by_weight)  # type: ignore[no-untyped-call] # jax's
+ad.defbilinear(convolve_p, _by_images, _by_weight)  # type: ignore[no-untyped-call] # jax gives it no types
 mlir.register_lowering(convolve_p, mlir.lower_fun(_by_xla, multiple_results=False))
 mlir.register_lowering(convolve_p, mlir.lower_fun(_lowered, multiple_results=False), platform="cpu")

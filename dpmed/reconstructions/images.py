@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -64,7 +65,7 @@ class ImageFiles:
             if self.stored == "png":
                 write_bytes(path, self._png(image))
             else:
-                write_atomically(path, lambda file, one=image: write_array(file, one.astype(np.float32)))  # type: ignore[misc]
+                write_atomically(path, partial(write_array, array=image.astype(np.float32)))
 
     def _png(self, image: Float[np.ndarray, "height width channel"]) -> bytes:
         low, high = self.value_range

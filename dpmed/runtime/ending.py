@@ -14,7 +14,6 @@ class QuickEnd:
 
     Threads have been waited for and everything registered with `atexit` has run when it ends. Must be made before
     anything else is registered there, since what is registered first runs last.
-
     """
 
     def __init__(self) -> None:

@@ -301,7 +301,7 @@ def _gallery(job: VisualizeJob) -> list[GalleryRow]:
                 names = job.manifest.reconstructions(level, row.batch)
                 picture = to_picture(_read(job, names[row.nearest]), number)
             panels.append(Panel(picture=picture, distance=row.distance))
-        title = f"batch {first.batch}, no. {first.index}" + (f", slice {number}" if original.ndim == 4 else "")  # noqa: PLR2004
+        title = f"batch {first.batch}, no. {first.index}" + (f", slice {number}" if original.ndim == 4 else "")  # noqa: PLR2004 a volume
         rows.append(GalleryRow(title=title, original=to_picture(original, number), panels=panels))
     return rows
 
