@@ -126,7 +126,9 @@ def _volumes_in_memory(books: Bookkeeping, mask: Bool[Array, " batch"]) -> Bookk
     volumes = {number: layer for number, layer in books.layers.items() if layer.x.ndim == _AXES_OF_VOLUMES}
     if not volumes:
         return books
-    read: dict[int, Layer] = jax.lax.cond(jnp.any(mask), lambda layers: layers, _nothing, volumes)
+    read: dict[int, Layer] = jax.lax.cond(
+        jnp.any(mask), lambda layers: layers, lambda layers: jax.tree.map(jnp.zeros_like, layers), volumes
+    )
     return replace(books, layers=books.layers | read)
 
 
