@@ -54,6 +54,18 @@ class Product(Protocol):
         ...
 
 
+@runtime_checkable
+class KnowsGram(Protocol):
+    """A product that finds A Aᵀ with less work than by A."""
+
+    def gram(self, x: Float[Array, "view ..."]) -> Float[Array, "positions positions"] | None:
+        """A Aᵀ for the columns A of all views of a record, one after another; None if A is the shorter way.
+
+        In the type of `x`. An entry is computed with at most three additions for each of the columns' inputs.
+        """
+        ...
+
+
 NAME = "tagged_product"
 
 Precision = Literal["float32", "bfloat16"]

@@ -15,6 +15,7 @@ section 4; Bu et al. (2022).
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +23,7 @@ from jaxtyping import Array, Bool, Float
 
 from dpmed.dpsgd.bookkeeping import Bookkeeping, Instantiated, Layer
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
-from dpmed.layer_tags import Product
+from dpmed.layer_tags import KnowsGram, Product
 
 # How many multiplications take as long as writing and reading one number of an instantiated gradient: an estimate that
 # selects the faster way for each layer of ResNet-9 at 32 x 32 on two cores. It affects only speed.
@@ -73,8 +74,7 @@ class GradientNorms:
                 if gradients is None:
                     total.append(_weight_gradient(self.layers[number], weights, self.usable))
                 else:
-                    terms = _zeroed(gradients, self.usable).astype(weights.dtype) * _column(weights, gradients)
-                    found = _sum_of_rows(terms)
+                    found = _weighted_sum_of_rows(gradients, weights, self.usable)
                     total.append(self.products[number].arranged(found) if number in self.products else found)
         return total
 
@@ -91,7 +91,7 @@ class GradientNorms:
         for number, gradients in enumerate(self.instantiated):
             if gradients is None:
                 positions, inputs, channels = _sizes(self.layers[number])
-                terms = positions**2 + 4 * inputs + channels + 8
+                terms = positions**2 + 4 * inputs + channels + 32
                 errors.append(0.5 * terms * UNIT_ROUNDOFF / LEAST_SHARE**2)
             else:
                 errors.append(0.5 * (gradients[0].size + 4) * UNIT_ROUNDOFF)
@@ -180,19 +180,27 @@ def _sizes(layer: Layer) -> tuple[int, int, int]:
 def _ghost(layer: Layer) -> Float[Array, " batch"]:
     """Squared ghost norms."""
     with float64():
-        # Columns in float64 too: if they are centred, their mean is rounded like the gradient's.
+        # In float64 from the start: if columns are centred, their mean is rounded like the gradient's.
         x = layer.x.astype(jnp.float64)
-        columns: Array = jax.vmap(jax.vmap(layer.product.columns))(x)  # type: ignore[assignment] # the caller checks
-        batch, channels = columns.shape[0], layer.gradient.shape[-1]
-        columns = columns.reshape(batch, -1, columns.shape[-1])
+        batch, channels = len(x), layer.gradient.shape[-1]
         gradient = layer.gradient.reshape(batch, -1, channels).astype(jnp.float64)
-        by_inputs = jnp.einsum("bpk,bqk->bpq", columns, columns)
+        by_inputs = jax.vmap(partial(_gram, layer.product))(x)
         by_gradients = jnp.einsum("bpk,bqk->bpq", gradient, gradient)
         found = jnp.sum(by_inputs * by_gradients, axis=(1, 2))
         # Before centring, columns contain each number of x at most this many times.
-        times = columns.shape[-1] // x.shape[-1]
+        times = _sizes(layer)[1] // x.shape[-1]
         largest = times * _square(x) * _square(gradient)
         return jnp.maximum(found, LEAST_SHARE**2 * largest)
+
+
+def _gram(product: Product, x: Float[Array, "view ..."]) -> Float[Array, "positions positions"]:
+    """A Aᵀ for all views of one record."""
+    known = product.gram(x) if isinstance(product, KnowsGram) else None
+    if known is not None:
+        return known
+    columns = jax.vmap(product.columns)(x)  # type: ignore[arg-type] # only for products that have columns
+    rows: Array = columns.reshape(-1, columns.shape[-1])
+    return rows @ rows.T
 
 
 def _weight_gradient(
@@ -207,11 +215,25 @@ def _weight_gradient(
     return layer.product.arranged(found)
 
 
-def _sum_of_rows(rows: Float[Array, "batch ..."]) -> Float[Array, "..."]:
+def _weighted_sum_of_rows(
+    rows: Float[Array, "batch ..."], weights: Float[Array, " batch"], usable: Bool[Array, " batch"]
+) -> Float[Array, "..."]:
     """The sum over the first axis, as a tree of additions of whole rows.
 
-    On the CPU, XLA reduces over the first axis against the memory order, which is six times as slow.
+    On the CPU, XLA reduces over the first axis against the memory order, which is six times as slow. Rows are weighted
+    where they are added, since together their terms would be written to memory, in twice the size of `rows`.
     """
+    each = max(1, len(rows) // _ADDED_AT_ONCE)
+    terms = [
+        _zeroed(rows[chosen], usable[chosen]).astype(weights.dtype) * _column(weights[chosen], rows)
+        for chosen in (slice(first, first + each) for first in range(0, len(rows), each))
+    ]
+    whole = [term for term in terms if len(term) == each]
+    summed = _sum_of_rows(sum(whole[1:], start=whole[0]))
+    return summed if len(whole) == len(terms) else summed + _sum_of_rows(terms[-1])
+
+
+def _sum_of_rows(rows: Float[Array, "batch ..."]) -> Float[Array, "..."]:
     while len(rows) > _ADDED_AT_ONCE:
         each = len(rows) // _ADDED_AT_ONCE
         parts = [rows[number * each : (number + 1) * each] for number in range(_ADDED_AT_ONCE)]

@@ -106,6 +106,19 @@ def _patches(
     return jnp.concatenate(shifted, axis=-1)
 
 
+def _summed_over_places(values: Float[Array, "..."], kernel: tuple[int, ...], times: int) -> Float[Array, "..."]:
+    """The sum over the filter's places of `values` `(view, *space)`, repeated `times`, all moved by the same offset."""
+    widths = [(0, 0), *((side // 2, side // 2) for side in kernel)] * times
+    padded = jnp.pad(values, widths)
+    moved = [
+        padded[
+            tuple(slice(first, first + count) for first, count in zip((0, *place) * times, values.shape, strict=True))
+        ]
+        for place in itertools.product(*map(range, kernel))
+    ]
+    return sum(moved[1:], start=moved[0])
+
+
 def centre(
     weight: Float[Array, "*kernel channels_in channels_out"],
 ) -> Float[Array, "*kernel channels_in channels_out"]:
@@ -158,6 +171,23 @@ class ConvolutionProduct:
         out = [-(-side // self.stride) for side in x.shape[:-1]]
         patches = _patches(x[None], self.kernel, self.stride, tuple(out)).reshape(math.prod(out), -1)
         return patches - jnp.mean(patches, axis=1, keepdims=True) if self.kind == "centred" else patches
+
+    def gram(self, x: Array) -> Array | None:
+        """Products of pixels, summed over the places of the filter, for strides of one.
+
+        Each pair of pixels is multiplied once, not once for each place at which patches contain both.
+        """
+        if self.stride > 1 or self.kind == "standardised":
+            return None
+        views, *space, channels = x.shape
+        rows = x.reshape(-1, channels)
+        pairs = (rows @ rows.T).reshape(views, *space, views, *space)
+        found = _summed_over_places(pairs, self.kernel, 2).reshape(len(rows), -1)
+        if self.kind == "plain":
+            return found
+        inputs = math.prod(self.kernel) * channels
+        sums = _summed_over_places(jnp.sum(x, axis=-1), self.kernel, 1).reshape(-1)
+        return found - jnp.outer(sums, sums / inputs)
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
         """For each record, the patches times the gradient of the output, both over all views."""
