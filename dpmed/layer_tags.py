@@ -11,6 +11,7 @@ bfloat16; weights, what is tagged, and all else stay float32 (Micikevicius et al
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -19,6 +20,29 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["values", "excess"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
+class RecordGradients:
+    """Per-record gradients by a weight, as a difference that need not be in memory.
+
+    Attributes:
+        values: what `excess` is subtracted from.
+        excess: one number for many of `values`, with axes of length one; None for zero.
+    """
+
+    values: Float[Array, "batch ..."]
+    excess: Float[Array, "batch ..."] | None = None
+
+    def of(self, records: slice, dtype: Any) -> Float[Array, "records ..."]:
+        """The gradients of some records, subtracted in `dtype`."""
+        values = self.values[records].astype(dtype)
+        return values if self.excess is None else values - self.excess[records].astype(dtype)
+
+    def all(self, dtype: Any) -> Float[Array, "batch ..."]:
+        """The gradients of all records, subtracted in `dtype`."""
+        return self.of(slice(None), dtype)
 
 
 @runtime_checkable
@@ -39,7 +63,7 @@ class Product(Protocol):
 
     def gradients(
         self, x: Float[Array, "batch view ..."], gradient: Float[Array, "batch view ..."], weight: Float[Array, "..."]
-    ) -> Float[Array, "batch ..."]:
+    ) -> RecordGradients:
         """For each record, the gradient by the weight, summed over its views; computed in the type of its arguments.
 
         Axes may be in another order than the weight's: see `arranged`.

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 from jaxtyping import Array, Float, PyTree
 
-from dpmed.layer_tags import NAME, Product, tag_p
+from dpmed.layer_tags import NAME, Product, RecordGradients, tag_p
 
 # An input and a weight.
 _OPERANDS = 2
@@ -47,15 +47,19 @@ class Layer:
 @partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["product"])
 @dataclass(frozen=True, eq=False)
 class Instantiated:
-    """The per-record gradients of a tagged layer's weight.
+    """The per-record gradients with respect to a leaf.
 
     Attributes:
-        product: the layer.
-        values: the gradients, with axes in the product's order.
+        product: the layer whose weight it is, in whose order the axes are; None if it is not a tagged layer's.
+        values: the gradients.
     """
 
-    product: Product
-    values: Float[Array, "batch ..."]
+    product: Product | None
+    values: RecordGradients
+
+    def arranged(self, gradient: Float[Array, "..."]) -> Float[Array, "..."]:
+        """One record's gradient, or a sum of several, with the leaf's order of axes."""
+        return gradient if self.product is None else self.product.arranged(gradient)
 
 
 @jax.tree_util.register_dataclass

@@ -23,7 +23,7 @@ from jaxtyping import Array, Bool, Float
 
 from dpmed.dpsgd.bookkeeping import Bookkeeping, Instantiated, Layer
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
-from dpmed.layer_tags import KnowsGram, Product
+from dpmed.layer_tags import KnowsGram, Product, RecordGradients
 
 # How many multiplications take as long as writing and reading one number of an instantiated gradient: an estimate that
 # selects the faster way for each layer of ResNet-9 at 32 x 32 on two cores. It affects only speed.
@@ -47,15 +47,13 @@ class GradientNorms:
         usable: whether each record's gradient is finite.
         instantiated: per-record gradients; None for leaves whose layer is in `layers`.
         layers: the layers from which the other leaves' sums are computed, by leaf number.
-        products: the layers of those instantiated gradients whose axes are in their product's order.
     """
 
     losses: Float[Array, " batch"]
     squares: list[Float[Array, " batch"]]
     usable: Bool[Array, " batch"]
-    instantiated: list[Float[Array, "batch ..."] | None]
+    instantiated: list[Instantiated | None]
     layers: dict[int, Layer]
-    products: dict[int, Product]
 
     def weighted_sum(self, factors: Sequence[Float[Array, " batch"]]) -> list[Float[Array, "..."]]:
         """For each leaf, the sum of gradients times the leaf's factors; unusable records count as zero.
@@ -69,13 +67,12 @@ class GradientNorms:
         """
         total = []
         with float64():
-            for number, (factor, gradients) in enumerate(zip(factors, self.instantiated, strict=True)):
+            for number, (factor, one) in enumerate(zip(factors, self.instantiated, strict=True)):
                 weights = jnp.where(self.usable, factor, jnp.zeros_like(factor))
-                if gradients is None:
+                if one is None:
                     total.append(_weight_gradient(self.layers[number], weights, self.usable))
                 else:
-                    found = _weighted_sum_of_rows(gradients, weights, self.usable)
-                    total.append(self.products[number].arranged(found) if number in self.products else found)
+                    total.append(one.arranged(_weighted_sum_of_rows(one.values, weights, self.usable)))
         return total
 
     @property
@@ -88,13 +85,13 @@ class GradientNorms:
         positions² terms, each a product of two sums.
         """
         errors = [0.0]
-        for number, gradients in enumerate(self.instantiated):
-            if gradients is None:
+        for number, one in enumerate(self.instantiated):
+            if one is None:
                 positions, inputs, channels = _sizes(self.layers[number])
                 terms = positions**2 + 4 * inputs + channels + 32
                 errors.append(0.5 * terms * UNIT_ROUNDOFF / LEAST_SHARE**2)
             else:
-                errors.append(0.5 * (gradients[0].size + 4) * UNIT_ROUNDOFF)
+                errors.append(0.5 * (one.values.values[0].size + 4) * UNIT_ROUNDOFF)
         return max(errors)
 
     @property
@@ -106,8 +103,8 @@ class GradientNorms:
         """
         records = len(self.losses)
         errors = [(records + 2) * UNIT_ROUNDOFF]
-        for number, gradients in enumerate(self.instantiated):
-            if gradients is None:
+        for number, one in enumerate(self.instantiated):
+            if one is None:
                 positions, inputs, _ = _sizes(self.layers[number])
                 # Centred filters subtract the mean over their inputs, before or after the sum.
                 errors.append((records * positions + 2 * inputs + 4) * UNIT_ROUNDOFF / LEAST_SHARE)
@@ -128,28 +125,28 @@ def settle(books: Bookkeeping) -> Bookkeeping:
 def measure(books: Bookkeeping) -> GradientNorms:
     """The squared norm of each record's gradient, leaf by leaf: ghost norms where `books` holds a layer."""
     squares: list[Array] = []
-    gradients: list[Array | None] = []
+    gradients: list[Instantiated | None] = []
     usable = jnp.ones(books.losses.shape, bool)
-    values = books.gradients | {number: one.values for number, one in books.instantiated.items()}
-    for number in range(len(books.layers) + len(values)):
+    known = {number: Instantiated(None, RecordGradients(values)) for number, values in books.gradients.items()}
+    known |= books.instantiated
+    for number in range(len(books.layers) + len(known)):
         if number in books.layers:
             square = _ghost(books.layers[number])
         else:
             with float64():
-                square = _square(values[number].astype(jnp.float64))
-        gradients.append(values.get(number))
+                square = _square(known[number].values.all(jnp.float64))
+        gradients.append(known.get(number))
         squares.append(square)
         usable &= jnp.isfinite(square)
-    products = {number: one.product for number, one in books.instantiated.items()}
-    return GradientNorms(books.losses, squares, usable, gradients, books.layers, products)
+    return GradientNorms(books.losses, squares, usable, gradients, books.layers)
 
 
 def instantiate(books: Bookkeeping) -> list[Float[Array, "batch ..."]]:
-    """Per-record gradients with respect to every leaf."""
+    """Per-record gradients with respect to every leaf, float32."""
     found = dict(books.gradients)
     layers = {number: _instantiated(layer) for number, layer in books.layers.items()}
     for number, one in (books.instantiated | layers).items():
-        found[number] = jax.vmap(one.product.arranged)(one.values)
+        found[number] = jax.vmap(one.arranged)(one.values.all(jnp.float32))
     return [found[number] for number in range(len(found))]
 
 
@@ -211,23 +208,24 @@ def _weight_gradient(
     x = _zeroed(layer.x, usable).astype(weights.dtype)
     views = math.prod(x.shape[:2])
     together = x.reshape(1, views, *x.shape[2:]), gradient.reshape(1, views, *gradient.shape[2:])
-    found = layer.product.gradients(*together, layer.weight.astype(weights.dtype))[0]
-    return layer.product.arranged(found)
+    found = layer.product.gradients(*together, layer.weight.astype(weights.dtype))
+    return layer.product.arranged(found.all(weights.dtype)[0])
 
 
 def _weighted_sum_of_rows(
-    rows: Float[Array, "batch ..."], weights: Float[Array, " batch"], usable: Bool[Array, " batch"]
+    rows: RecordGradients, weights: Float[Array, " batch"], usable: Bool[Array, " batch"]
 ) -> Float[Array, "..."]:
-    """The sum over the first axis, as a tree of additions of whole rows.
+    """The sum over the records, as a tree of additions of whole rows.
 
     On the CPU, XLA reduces over the first axis against the memory order, which is six times as slow. Rows are weighted
     where they are added, since together their terms would be written to memory, in twice the size of `rows`.
     """
-    each = max(1, len(rows) // _ADDED_AT_ONCE)
-    terms = [
-        _zeroed(rows[chosen], usable[chosen]).astype(weights.dtype) * _column(weights[chosen], rows)
-        for chosen in (slice(first, first + each) for first in range(0, len(rows), each))
-    ]
+    each = max(1, len(weights) // _ADDED_AT_ONCE)
+    terms = []
+    for first in range(0, len(weights), each):
+        chosen = slice(first, first + each)
+        part = rows.of(chosen, weights.dtype)
+        terms.append(_zeroed(part, usable[chosen]) * _column(weights[chosen], part))
     whole = [term for term in terms if len(term) == each]
     summed = _sum_of_rows(sum(whole[1:], start=whole[0]))
     return summed if len(whole) == len(terms) else summed + _sum_of_rows(terms[-1])

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from dpmed.layer_tags import is_plain, multiply
+from dpmed.layer_tags import RecordGradients, is_plain, multiply
 from dpmed.models import winograd
 from dpmed.models.initial import filled, normal
 
@@ -106,13 +106,17 @@ def _patches(
     return jnp.concatenate(shifted, axis=-1)
 
 
-def _summed_over_places(values: Float[Array, "..."], kernel: tuple[int, ...], times: int) -> Float[Array, "..."]:
+def _summed_over_places(values: Float[Array, "..."], kernel: tuple[int, ...], times: int, *, stride: int = 1) -> Float[Array, "..."]:
     """The sum over the filter's places of `values` `(view, *space)`, repeated `times`, all moved by the same offset."""
     widths = [(0, 0), *((side // 2, side // 2) for side in kernel)] * times
     padded = jnp.pad(values, widths)
+    steps = (1, *[stride] * len(kernel)) * times
     moved = [
         padded[
-            tuple(slice(first, first + count) for first, count in zip((0, *place) * times, values.shape, strict=True))
+            tuple(
+                slice(first, first + count, step)
+                for first, count, step in zip((0, *place) * times, values.shape, steps, strict=True)
+            )
         ]
         for place in itertools.product(*map(range, kernel))
     ]
@@ -189,23 +193,37 @@ class ConvolutionProduct:
         sums = _summed_over_places(jnp.sum(x, axis=-1), self.kernel, 1).reshape(-1)
         return found - jnp.outer(sums, sums / inputs)
 
-    def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
+    def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
         """For each record, the patches times the gradient of the output, both over all views."""
+        if self.kind == "standardised":
+            _, pull_back = jax.vjp(standardise, weight)
+            return RecordGradients(jax.vmap(lambda one: pull_back(one)[0])(self._plain_gradients(x, gradient, weight)))
+        found = self._plain_gradients(x, gradient, weight)
+        return RecordGradients(found, self._means(x, gradient) if self.kind == "centred" else None)
+
+    def _means(self, x: Array, gradient: Array) -> Array:
+        """The means of each output channel's gradients, from the patches' means."""
+        channels = gradient.shape[-1]
+        sums = _summed_over_places(
+            jnp.sum(x, axis=-1).reshape(-1, *x.shape[2:-1]), self.kernel, 1, stride=self.stride
+        ).reshape(len(x), -1)
+        found = jnp.einsum("np,npc->nc", sums, gradient.reshape(len(x), -1, channels))
+        inputs = math.prod(self.kernel) * x.shape[-1]
+        return (found / inputs).reshape(len(x), *([1] * (x.ndim - 2)), channels)
+
+    def _plain_gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
         batch, views, *out, channels = gradient.shape
-        _, pull_back = jax.vjp(_KINDS[self.kind], weight)
-        plain = replace(self, kind="plain")
         known = _is_fast(x, self.kernel, self.stride) and jax.default_backend() == "cpu"
         if known and winograd.gradients_pay(x.shape, channels):
-            found = winograd.filter_gradients(x, gradient)
-        elif batch * views <= _MOST_UNROLLED and math.prod(out) >= _MANY_POSITIONS:
+            return winograd.filter_gradients(x, gradient)
+        if batch * views <= _MOST_UNROLLED and math.prod(out) >= _MANY_POSITIONS:
             # Patches of large images do not fit into the cache, and one such image keeps all cores busy.
-            found = jnp.stack([plain._by_images(x[place], gradient[place], weight) for place in range(batch)])
-        else:
-            images = x.reshape(batch * views, *x.shape[2:])
-            columns = _patches(images, self.kernel, self.stride, tuple(out)).reshape(batch, views * math.prod(out), -1)
-            by_position = gradient.reshape(batch, -1, channels)
-            found = jnp.einsum("npk,npc->nkc", columns, by_position).reshape(batch, *weight.shape)
-        return found if self.kind == "plain" else jax.vmap(lambda one: pull_back(one)[0])(found)
+            plain = replace(self, kind="plain")
+            return jnp.stack([plain._by_images(x[place], gradient[place], weight) for place in range(batch)])
+        images = x.reshape(batch * views, *x.shape[2:])
+        columns = _patches(images, self.kernel, self.stride, tuple(out)).reshape(batch, views * math.prod(out), -1)
+        by_position = gradient.reshape(batch, -1, channels)
+        return jnp.einsum("npk,npc->nkc", columns, by_position).reshape(batch, *weight.shape)
 
     def arranged(self, gradient: Array) -> Array:
         """As it is."""

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from dpmed.layer_tags import multiply
+from dpmed.layer_tags import RecordGradients, multiply
 from dpmed.models.convolution import ConvolutionProduct, convolve
 from dpmed.models.layers import LinearProduct
 
@@ -94,7 +94,7 @@ class ChannelsFirstFilters:
         patches = self._patches(x[None])
         return patches.reshape(math.prod(patches.shape[1:-2]), -1)
 
-    def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
+    def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
         """For each record, the patches times the gradient of the output, both over all views, channels last."""
         shipped = self._shipped()
         if shipped is not None:
@@ -105,7 +105,7 @@ class ChannelsFirstFilters:
         grouped = patches.reshape(batch, -1, places, self.groups, inputs // self.groups)
         by_position = gradient.reshape(batch, -1, self.groups, channels // self.groups)
         found = jnp.einsum("npkgi,npgo->nkigo", grouped, by_position)
-        return found.reshape(batch, *self.kernel, inputs // self.groups, channels)
+        return RecordGradients(found.reshape(batch, *self.kernel, inputs // self.groups, channels))
 
     def arranged(self, gradient: Array) -> Array:
         """`(out, in, *kernel)`."""
@@ -154,10 +154,10 @@ class LookupProduct:
         """The row."""
         return x[None]
 
-    def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
+    def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
         """For each record, the gradients of the output, each at its index, over all views."""
         del weight
-        return jnp.einsum("bvn,bve->bne", x, gradient)
+        return RecordGradients(jnp.einsum("bvn,bve->bne", x, gradient))
 
     def arranged(self, gradient: Array) -> Array:
         """As it is."""

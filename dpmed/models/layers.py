@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from dpmed.layer_tags import multiply
+from dpmed.layer_tags import RecordGradients, multiply
 from dpmed.models.initial import filled, normal
 
 # From here on, Mish and its derivative equal those of the identity in float32.
@@ -64,10 +64,11 @@ class LinearProduct:
         """The vectors as rows."""
         return x.reshape(-1, x.shape[-1])
 
-    def gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
+    def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
         """For each record, the outer product of output gradient and input, summed over all views and positions."""
         records, outputs, inputs = len(x), *weight.shape
-        return jnp.einsum("bvo,bvi->boi", gradient.reshape(records, -1, outputs), x.reshape(records, -1, inputs))
+        by_view = gradient.reshape(records, -1, outputs), x.reshape(records, -1, inputs)
+        return RecordGradients(jnp.einsum("bvo,bvi->boi", *by_view))
 
     def arranged(self, gradient: Array) -> Array:
         """As it is."""
