@@ -13,6 +13,7 @@ Source: Lavin and Gray (2016), "Fast algorithms for convolutional neural network
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -33,7 +34,7 @@ def convolve(
     images: Float[Array, "batch height width channels_in"], weight: Float[Array, "3 3 channels_in channels_out"]
 ) -> Float[Array, "batch height width channels_out"]:
     """The cross-correlation of zero-padded images with filters, both float32."""
-    found: Array = convolve_p.bind(images, weight)
+    found: Array = convolve_p.bind(images, weight, mirrored=False)
     return found
 
 
@@ -80,16 +81,17 @@ def gradients_pay(images: Sequence[int], channels_out: int) -> bool:
 
 
 def _convolved(
-    images: Float[Array, "batch height width channels_in"], weight: Float[Array, "3 3 channels_in channels_out"]
+    images: Float[Array, "batch height width channels_in"], weight: Float[Array, "3 3 _ _"], *, mirrored: bool
 ) -> Float[Array, "batch height width channels_out"]:
     batch, height, width, _ = images.shape
     tiles = _apart(_input_tiles(images))
-    filters = _apart(_filter_tiles(weight))
+    filters = _apart(_filter_tiles(weight, mirrored=mirrored))
+    channels = "ipk,ick->ipc" if mirrored else "ipc,ick->ipk"
     products = [
-        jnp.einsum("ipc,ick->ipk", tile.reshape(4, -1, tile.shape[-1]), chosen)
+        jnp.einsum(channels, tile.reshape(4, -1, tile.shape[-1]), chosen)
         for tile, chosen in zip(tiles, filters, strict=True)
     ]
-    space = (4, batch, _halved(height), _halved(width), weight.shape[-1])
+    space = (4, batch, _halved(height), _halved(width), _channels_out(weight, mirrored=mirrored))
     products = _apart([one.reshape(space) for one in products])
     columns = _apart(_outputs(products))
     blocks = jnp.stack([jnp.stack(_outputs(list(column)), axis=2) for column in columns], axis=4)
@@ -109,13 +111,17 @@ def _input_tiles(
 
 
 def _filter_tiles(
-    weight: Float[Array, "3 3 channels_in channels_out"],
+    weight: Float[Array, "3 3 channels_in channels_out"], *, mirrored: bool
 ) -> list[Float[Array, "4 channels_in channels_out"]]:
-    """G g Gᵀ for the filters g."""
+    """G g Gᵀ for the filters g; for mirrored filters two of its rows and columns change places.
+
+    So filters are transformed as they lie in memory: read across it, this takes five times as long.
+    """
 
     def transformed(first: Array, second: Array, third: Array) -> list[Array]:
         outer = first + third
-        return [first, 0.5 * (outer + second), 0.5 * (outer - second), third]
+        begin, end = (third, first) if mirrored else (first, third)
+        return [begin, 0.5 * (outer + second), 0.5 * (outer - second), end]
 
     columns = transformed(*(weight[:, place] for place in range(SIDE)))
     return [jnp.stack(transformed(*column)) for column in columns]
@@ -175,41 +181,58 @@ def _halved(side: int) -> int:
     return -(-side // 2)
 
 
-def _by_xla(images: Array, weight: Array) -> Array:
-    return jax.lax.conv_general_dilated(images, weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _channels_out(weight: Array | ShapedArray, *, mirrored: bool) -> int:
+    return int(weight.shape[2 if mirrored else 3])
 
 
-def _lowered(images: Array, weight: Array) -> Array:
-    return _convolved(images, weight) if pays(images.shape, weight.shape[-1]) else _by_xla(images, weight)
+def _reflected(weight: Float[Array, "3 3 _ _"]) -> Float[Array, "3 3 _ _"]:
+    return jnp.swapaxes(weight[::-1, ::-1], 2, 3)
 
 
-def _batched(values: Sequence[Array], places: Sequence[int | None]) -> tuple[Array, int]:
+def _by_xla(images: Array, weight: Array, *, mirrored: bool = False) -> Array:
+    filters = _reflected(weight) if mirrored else weight
+    return jax.lax.conv_general_dilated(images, filters, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _lowered(images: Array, weight: Array, *, mirrored: bool) -> Array:
+    known = pays(images.shape, _channels_out(weight, mirrored=mirrored))
+    return (_convolved if known else _by_xla)(images, weight, mirrored=mirrored)
+
+
+def _batched(values: Sequence[Array], places: Sequence[int | None], *, mirrored: bool) -> tuple[Array, int]:
     (images, weight), (place, of_weight) = values, places
     if of_weight is not None:
-        return jax.vmap(_by_xla, in_axes=(place, of_weight))(images, weight), 0
+        return jax.vmap(partial(_by_xla, mirrored=mirrored), in_axes=(place, of_weight))(images, weight), 0
     assert place is not None  # noqa: S101 something is batched
     images = jnp.moveaxis(images, place, 0)
-    found = convolve(images.reshape(-1, *images.shape[2:]), weight)
+    found = convolve_p.bind(images.reshape(-1, *images.shape[2:]), weight, mirrored=mirrored)
     return found.reshape(*images.shape[:2], *found.shape[1:]), 0
 
 
-def _by_images(gradient: Array, images: Any, weight: Array) -> Array:
+def _by_images(gradient: Array, images: Any, weight: Array, *, mirrored: bool) -> Array:
     """The gradient by images: the convolution with filters that are mirrored and lead back."""
     del images
-    return convolve(gradient, jnp.swapaxes(weight[::-1, ::-1], 2, 3))
-
-
-def _by_weight(gradient: Array, images: Array, weight: Any) -> Array:
-    if gradients_pay((1, *images.shape), gradient.shape[-1]):
-        return filter_gradients(images[None], gradient[None])[0]
-    (found,) = jax.linear_transpose(lambda weight: _by_xla(images, weight), weight.aval)(gradient)
+    found: Array = convolve_p.bind(gradient, weight, mirrored=not mirrored)
     return found
 
 
-# The convolution of `convolve`, as JAX's transformations see it.
+def _by_weight(gradient: Array, images: Array, weight: Any, *, mirrored: bool) -> Array:
+    if gradients_pay((1, *images.shape), gradient.shape[-1]):
+        found = filter_gradients(images[None], gradient[None])[0]
+        return _reflected(found) if mirrored else found
+    (found,) = jax.linear_transpose(lambda weight: _by_xla(images, weight, mirrored=mirrored), weight.aval)(gradient)
+    return found
+
+
+def _result(images: ShapedArray, weight: ShapedArray, *, mirrored: bool) -> ShapedArray:
+    return ShapedArray((*images.shape[:-1], _channels_out(weight, mirrored=mirrored)), images.dtype)
+
+
+# The convolution of `convolve`, as JAX's transformations see it; with `mirrored` filters it leads from gradients of
+# results, with channels_out, to those of images.
 convolve_p: Any = Primitive("convolve_3x3")  # type: ignore[no-untyped-call] # jax gives it no types
-convolve_p.def_impl(jax.jit(convolve_p.bind))
-convolve_p.def_abstract_eval(lambda images, weight: ShapedArray((*images.shape[:-1], weight.shape[-1]), images.dtype))
+convolve_p.def_impl(jax.jit(convolve_p.bind, static_argnames="mirrored"))
+convolve_p.def_abstract_eval(_result)
 batching.primitive_batchers[convolve_p] = _batched
 ad.defbilinear(convolve_p, _by_images, _by_weight)  # type: ignore[no-untyped-call] # jax gives it no types
 mlir.register_lowering(convolve_p, mlir.lower_fun(_by_xla, multiple_results=False))

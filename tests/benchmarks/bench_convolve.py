@@ -53,7 +53,7 @@ def _calls(shape: tuple[int, ...]) -> dict[str, Callable[[], object]]:
     x, weight, gradient = (jax.numpy.asarray(rng.normal(size=size), jax.numpy.float32) for size in sizes)
     return {
         "forward, XLA": partial(Compiled(winograd._by_xla), x, weight),
-        "forward, Winograd": partial(Compiled(winograd._convolved), x, weight),
+        "forward, Winograd": partial(Compiled(partial(winograd._convolved, mirrored=False)), x, weight),
         "gradients of records' filters, XLA": partial(Compiled(jax.vmap(_filter_gradient)), x, gradient),
         "gradients of records' filters, Winograd": partial(Compiled(_filter_gradients), x, gradient),
     }

@@ -46,7 +46,7 @@ def close(found, wanted, share=5e-6):
 def test_output_is_that_of_the_loop_for_even_and_odd_sides(height, width, channels_in, channels_out, seed):
     x, weight = drawn(seed, (2, height, width, channels_in), (3, 3, channels_in, channels_out))
     wanted = np.stack([plainly(np.asarray(image, np.float64), np.asarray(weight, np.float64), 1) for image in x])
-    close(jax.jit(winograd._convolved)(x, weight), wanted)
+    close(jax.jit(partial(winograd._convolved, mirrored=False))(x, weight), wanted)
 
 
 @pytest.mark.parametrize("sides", [(16, 16), (15, 17)])
