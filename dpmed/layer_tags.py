@@ -8,7 +8,7 @@ Within `computing_in("bfloat16")` the products, and those of their backward pass
 bfloat16; weights, what is tagged, and all else stay float32 (Micikevicius et al., 2018, "Mixed precision training").
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -58,6 +58,15 @@ class Product(Protocol):
 
         None if there is none, as for standardised filters. Before means over rows are subtracted, each value of `x`
         occurs in A at most inputs / channels of `x` times, on which bounds on rounding rely. In the type of `x`.
+        """
+        ...
+
+    def rounding(self, x: Sequence[int]) -> float:
+        """A bound on the errors of `gradients` for inputs of this shape, `(batch, view, *sample)`.
+
+        In L2 norm, a record's error is at most this times u ‖A‖ ‖g‖ with the unit roundoff u of the arguments' type, in
+        any order of summation, except for terms of the order u². ‖A‖² is the largest that it can be: ‖x‖² times inputs
+        over channels of `x`. Only for products with columns.
         """
         ...
 

@@ -98,16 +98,16 @@ class GradientNorms:
     def summation_error(self) -> float:
         """See `weighted_sum`.
 
-        The norm of Σ |factor| |A|ᵀ |g| is at most Σ factor ‖A‖ ‖g‖, and a ghost norm is at least `LEAST_SHARE` ‖A‖ ‖g‖.
-        Each entry is a sum of batch times positions terms, each of which was rounded twice.
+        A ghost norm is at least `LEAST_SHARE` ‖A‖ ‖g‖, so an error of `Product.rounding` u ‖A‖ ‖g‖ is at most that share's
+        inverse as large in comparison. Gradients were multiplied by two factors before.
         """
         records = len(self.losses)
         errors = [(records + 2) * UNIT_ROUNDOFF]
         for number, one in enumerate(self.instantiated):
             if one is None:
-                positions, inputs, _ = _sizes(self.layers[number])
-                # Centred filters subtract the mean over their inputs, before or after the sum.
-                errors.append((records * positions + 2 * inputs + 4) * UNIT_ROUNDOFF / LEAST_SHARE)
+                layer = self.layers[number]
+                together = 1, math.prod(layer.x.shape[:2]), *layer.x.shape[2:]
+                errors.append((layer.product.rounding(together) + 2) * UNIT_ROUNDOFF / LEAST_SHARE)
         return max(errors)
 
 

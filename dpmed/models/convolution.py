@@ -6,7 +6,7 @@ without affecting any model.
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -47,14 +47,14 @@ def convolve(
     """
     if x.ndim == _VOLUME_AXES and (is_plain() or jax.default_backend() == "cpu"):
         return _by_planes(x, weight, stride)
-    if _is_fast(x, weight.shape[:-2], stride) and not is_plain():
+    if _is_known(weight.shape[:-2], stride) and x.dtype == jnp.float32 and not is_plain():
         return winograd.convolve(x[None], weight)[0]
     return _by_xla(x[None], weight, stride)[0]
 
 
-def _is_fast(x: Float[Array, "*space channels"], kernel: tuple[int, ...], stride: int) -> bool:
+def _is_known(kernel: tuple[int, ...], stride: int) -> bool:
     """Whether `dpmed.models.winograd` knows such convolutions."""
-    return kernel == (winograd.SIDE, winograd.SIDE) and stride == 1 and x.dtype == jnp.float32
+    return kernel == (winograd.SIDE, winograd.SIDE) and stride == 1
 
 
 def _by_xla(
@@ -193,6 +193,15 @@ class ConvolutionProduct:
         sums = _summed_over_places(jnp.sum(x, axis=-1), self.kernel, 1).reshape(-1)
         return found - jnp.outer(sums, sums / inputs)
 
+    def rounding(self, x: Sequence[int]) -> float:
+        """Winograd's way, where it is known, rounds more than products of patches; means are sums of their own."""
+        _, views, *space, channels = x
+        places = math.prod(self.kernel)
+        positions = views * math.prod(-(-side // self.stride) for side in space)
+        # A's length is taken to be √places ‖x‖.
+        found = winograd.rounding(x) / math.sqrt(places) if _is_known(self.kernel, self.stride) else positions
+        return float(found + (positions + channels + places + 6 if self.kind == "centred" else 0))
+
     def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
         """For each record, the patches times the gradient of the output, both over all views."""
         if self.kind == "standardised":
@@ -213,8 +222,8 @@ class ConvolutionProduct:
 
     def _plain_gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
         batch, views, *out, channels = gradient.shape
-        known = _is_fast(x, self.kernel, self.stride) and jax.default_backend() == "cpu"
-        if known and winograd.gradients_pay(x.shape, channels):
+        known = _is_known(self.kernel, self.stride) and jax.default_backend() == "cpu"
+        if known and winograd.gradients_pay(x.shape, channels, x.dtype):
             return winograd.filter_gradients(x, gradient)
         if batch * views <= _MOST_UNROLLED and math.prod(out) >= _MANY_POSITIONS:
             # Patches of large images do not fit into the cache, and one such image keeps all cores busy.

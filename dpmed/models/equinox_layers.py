@@ -16,6 +16,7 @@ norms are not tagged: their per-record gradients are no larger than the layer's 
 import dataclasses
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,13 @@ class ChannelsFirstFilters:
         patches = self._patches(x[None])
         return patches.reshape(math.prod(patches.shape[1:-2]), -1)
 
+    def rounding(self, x: Sequence[int]) -> float:
+        """One sum over views and positions, or as in shipped networks."""
+        shipped = self._shipped()
+        if shipped is not None:
+            return shipped.rounding(x)
+        return float(x[1] * math.prod(self._sides(x[2:-1])))
+
     def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
         """For each record, the patches times the gradient of the output, both over all views, channels last."""
         shipped = self._shipped()
@@ -119,13 +127,16 @@ class ChannelsFirstFilters:
             return None
         return ConvolutionProduct(self.kernel, self.stride[0], "plain")
 
+    def _sides(self, image: Sequence[int]) -> list[int]:
+        """The result's sides."""
+        spans = [(side - 1) * apart + 1 for side, apart in zip(self.kernel, self.dilation, strict=True)]
+        padded = [side + sum(width) for side, width in zip(image, self.padding, strict=True)]
+        return [(side - span) // step + 1 for side, span, step in zip(padded, spans, self.stride, strict=True)]
+
     def _patches(self, images: Array) -> Array:
         """`(image, *out, place, channel)`: what the filters see."""
         padded = jnp.pad(images, [(0, 0), *self.padding, (0, 0)])
-        spans = [(side - 1) * apart + 1 for side, apart in zip(self.kernel, self.dilation, strict=True)]
-        out = [
-            (side - span) // step + 1 for side, span, step in zip(padded.shape[1:-1], spans, self.stride, strict=True)
-        ]
+        out = self._sides(images.shape[1:-1])
         shifted = []
         for place in itertools.product(*map(range, self.kernel)):
             first = [number * apart for number, apart in zip(place, self.dilation, strict=True)]
@@ -153,6 +164,10 @@ class LookupProduct:
     def columns(self, x: Array) -> Array:
         """The row."""
         return x[None]
+
+    def rounding(self, x: Sequence[int]) -> float:
+        """One sum over views."""
+        return float(x[1])
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
         """For each record, the gradients of the output, each at its index, over all views."""

@@ -1,7 +1,7 @@
 """Layers for one sample, channels last, for any number of spatial dimensions."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,10 @@ class LinearProduct:
     def columns(self, x: Array) -> Array:
         """The vectors as rows."""
         return x.reshape(-1, x.shape[-1])
+
+    def rounding(self, x: Sequence[int]) -> float:
+        """One sum over views and positions."""
+        return float(math.prod(x[1:-1]))
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
         """For each record, the outer product of output gradient and input, summed over all views and positions."""

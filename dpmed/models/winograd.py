@@ -28,6 +28,10 @@ SIDE = 3
 _FEWEST_CHANNELS = 64
 _FEWEST_TILES = 128
 _FEWEST_TILES_OF_RECORD = 256
+_FEWEST_TILES_IN_FLOAT64 = 64
+# ‖|G|‖² ‖|A|‖² ‖|B|‖² times 2, since each pixel lies in at most four tiles: how much larger the sums of magnitudes in
+# `filter_gradients` may be than ‖images‖ ‖gradient‖ (spectral norms of the transforms' magnitudes).
+_MAGNIFICATION = 121.0
 
 
 def convolve(
@@ -47,6 +51,9 @@ def filter_gradients(
     Args:
         images: what was convolved.
         gradient: the gradient by the convolution's results.
+
+    Returns:
+        Computed in the arguments' type; `rounding` bounds the error.
     """
     records = len(images)
     tiles = _input_tiles(images.reshape(-1, *images.shape[2:]))
@@ -68,11 +75,27 @@ def pays(images: Sequence[int], channels_out: int) -> bool:
     return min(channels_in, channels_out) >= _FEWEST_CHANNELS and tiles >= _FEWEST_TILES
 
 
-def gradients_pay(images: Sequence[int], channels_out: int) -> bool:
-    """Whether `filter_gradients` is faster for images `(record, view, height, width, channels)`."""
-    _, views, height, width, channels_in = images
-    tiles = views * _halved(height) * _halved(width)
-    return min(channels_in, channels_out) >= _FEWEST_CHANNELS and tiles >= _FEWEST_TILES_OF_RECORD
+def gradients_pay(images: Sequence[int], channels_out: int, dtype: Any = jnp.float32) -> bool:
+    """Whether `filter_gradients` is faster for images `(record, view, height, width, channels)` of this type."""
+    fewest = _FEWEST_TILES_IN_FLOAT64 if dtype == jnp.float64 else _FEWEST_TILES_OF_RECORD
+    return min(images[-1], channels_out) >= _FEWEST_CHANNELS and _tiles_of_record(images) >= fewest
+
+
+def rounding(images: Sequence[int]) -> float:
+    """A bound on errors of `filter_gradients` for images `(record, view, height, width, channels)`.
+
+    In L2 norm, a record's error is at most this times u ‖images‖ ‖gradient‖ with the unit roundoff u, in any order of
+    summation, except for terms of the order u². A product's factors are rounded at most twice each, the product once,
+    then as many products are added as there are tiles, and transforming back rounds four times.
+
+    Source: Higham (2002), section 3.1, with the transforms' magnitudes.
+    """
+    return _MAGNIFICATION * (_tiles_of_record(images) + 10)
+
+
+def _tiles_of_record(images: Sequence[int]) -> int:
+    _, views, height, width, _ = images
+    return views * _halved(height) * _halved(width)
 
 
 # Transforms are separable. Along columns their results are lists, as these go into different matrix products; along

@@ -1,5 +1,7 @@
 """Norms and weighted sums against one gradient at a time, for every kind of layer and both ways of computing them."""
 
+import math
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpmed.dpsgd import ghost_norms
-from dpmed.dpsgd.bookkeeping import bookkeeping_pass
+from dpmed.dpsgd.bookkeeping import Bookkeeping, Layer, bookkeeping_pass
 from dpmed.dpsgd.float64 import float64
 from dpmed.dpsgd.ghost_norms import is_ghost_cheaper, measure, settle
-from dpmed.models.convolution import Convolution, UpConvolution
+from dpmed.models import winograd
+from dpmed.models.convolution import Convolution, ConvolutionProduct, UpConvolution
 from dpmed.models.layers import GroupNorm, Linear
 
 KEY = jax.random.key(0)
@@ -173,3 +176,79 @@ def test_a_record_beyond_float32_counts_as_zero_and_leaves_the_others_alone(bad,
     without = clean.weighted_sum([others] * len(clean.squares))
     for found, wanted in zip(sums, without, strict=True):
         np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5 * np.abs(np.asarray(wanted)).max())
+
+
+def _layer(kind, seed, *, views=2, side=4, inputs=5, outputs=6, offset=0.0, dimensions=2, **others):
+    """A layer's inputs and output gradients; with an `offset`, columns nearly vanish when they are centred."""
+    layer = Convolution(inputs, outputs, dimensions=dimensions, key=KEY, kind=kind, **others)
+    rng = np.random.default_rng(seed)
+    space = [side] * dimensions
+    x = rng.normal(size=(RECORDS, views, *space, inputs)) + offset
+    out = [-(-side // layer.stride)] * dimensions
+    gradient = rng.normal(size=(RECORDS, views, *out, outputs))
+    product = ConvolutionProduct(layer.weight.shape[:-2], layer.stride, kind)
+    return Layer(product, layer.weight, jnp.asarray(x, jnp.float32), jnp.asarray(gradient, jnp.float32))
+
+
+def _by_long_loop(layer):
+    """Each record's gradient, by NumPy in extended precision, from products at each place of the filter."""
+    x, gradient = (np.asarray(one, np.longdouble) for one in (layer.x, layer.gradient))
+    kernel, stride = layer.product.kernel, layer.product.stride
+    padded = np.pad(x, [(0, 0), (0, 0), *((side // 2,) * 2 for side in kernel), (0, 0)])
+    found = np.zeros((len(x), *layer.weight.shape), np.longdouble)
+    for place in np.ndindex(*kernel):
+        window = padded[:, :, *(slice(at, at + stride * (side - 1) + 1, stride)
+                                for at, side in zip(place, gradient.shape[2:-1], strict=True))]  # fmt: skip
+        found[:, *place] = np.einsum("npc,npk->nck", window.reshape(len(x), -1, x.shape[-1]),
+                                     gradient.reshape(len(x), -1, gradient.shape[-1]))  # fmt: skip
+    if layer.product.kind == "centred":
+        found -= found.mean(axis=tuple(range(1, found.ndim - 1)), keepdims=True)
+    return found
+
+
+CASES = {
+    "plain": {"kind": "plain"},
+    "centred": {"kind": "centred"},
+    "centred, nearly vanishing": {"kind": "centred", "offset": 3000.0},
+    "centred, stride 2": {"kind": "centred", "stride": 2, "offset": 3000.0},
+    "centred, one channel, 1D": {"kind": "centred", "dimensions": 1, "inputs": 1, "side": 7},
+    "centred, 3D": {"kind": "centred", "dimensions": 3, "side": 3},
+    "wide: Winograd's way": {"kind": "centred", "inputs": 64, "outputs": 64, "side": 9, "views": 1},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("seed", range(3))
+def test_ghost_norms_and_sums_err_by_no_more_than_they_say(case, seed):
+    layer = _layer(**CASES[case], seed=seed)
+    books = Bookkeeping(jnp.zeros(RECORDS), {0: layer}, {})
+    factors = np.array([0.7, 1e-9, 123.0])
+
+    errors = []
+
+    def run(books):
+        measured = measure(books)
+        errors.extend([measured.norm_error, measured.summation_error])
+        with float64():
+            return measured.squares[0], measured.weighted_sum([jnp.asarray(factors)])[0]
+
+    found, total = jax.jit(run)(books)
+    norm_error, summation_error = errors
+    exact = _by_long_loop(layer)
+    square = np.square(exact).reshape(RECORDS, -1).sum(axis=1)
+    places = math.prod(layer.product.kernel)
+    lengths = [np.square(np.asarray(one, np.longdouble)).reshape(RECORDS, -1).sum(axis=1)
+               for one in (layer.x, layer.gradient)]  # fmt: skip
+    floor = np.maximum(square, ghost_norms.LEAST_SHARE**2 * places * lengths[0] * lengths[1])
+    assert np.all(np.abs(np.asarray(found, np.longdouble) - floor) <= 2 * norm_error * floor)
+    wanted = np.tensordot(factors.astype(np.longdouble), exact, axes=1)
+    error = np.linalg.norm((np.asarray(total, np.longdouble) - wanted).astype(float).ravel())
+    assert error <= summation_error * float(np.sum(np.sqrt(floor) * factors))
+    # What float32 would err by is far more.
+    assert max(norm_error, summation_error) < 1e-7
+
+
+def test_wide_layers_are_summed_in_winograds_way():
+    layer = _layer(**CASES["wide: Winograd's way"], seed=0)
+    assert winograd.gradients_pay((1, RECORDS, *layer.x.shape[2:]), layer.gradient.shape[-1], jnp.float64)
+    assert layer.product.rounding((1, RECORDS, *layer.x.shape[2:])) > winograd.rounding(layer.x.shape) / 3

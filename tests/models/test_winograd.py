@@ -1,5 +1,6 @@
 """Fast convolutions against slow loops and XLA's in float64, under every transformation that a training uses."""
 
+import math
 from functools import partial
 
 import jax
@@ -82,6 +83,28 @@ def test_gradients_of_records_are_those_of_single_views_added_up(sides):
                 window = padded[row : row + sides[0], column : column + sides[1]]
                 wanted[row, column] += np.einsum("hwc,hwk->ck", window, np.asarray(gradient[record, view], np.float64))
         close(found[record], wanted)
+
+
+def test_the_bound_on_rounding_holds_and_follows_from_the_transforms():
+    inputs = np.array([[1, 0, 1, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 1, 0, 1]])
+    filters = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0.5], [0, 0, 1]])
+    outputs = np.array([[1, 1, 1, 0], [0, 1, 1, 1]])
+    # Each transform works in two directions, so the norm of one direction counts twice.
+    spectral = [np.linalg.norm(one, 2) ** 2 for one in (inputs, filters, outputs)]
+    assert 2 * math.prod(spectral) <= winograd._MAGNIFICATION <= 1.02 * 2 * math.prod(spectral)
+    # In float32 against float64, with numbers that nearly cancel.
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        x = (rng.normal(size=(2, 1, 7, 6, 3)) + 100).astype(np.float32)
+        gradient = rng.normal(size=(2, 1, 7, 6, 4)).astype(np.float32)
+        found = np.asarray(jax.jit(winograd.filter_gradients)(*map(jnp.asarray, (x, gradient))), np.float64)
+        with jax.enable_x64(True):
+            exact = [jnp.asarray(one, jnp.float64) for one in (x, gradient)]
+            wanted = np.asarray(winograd.filter_gradients(*exact))
+        for record in range(2):
+            lengths = np.linalg.norm(x[record].astype(float)) * np.linalg.norm(gradient[record].astype(float))
+            error = np.linalg.norm(found[record] - wanted[record])
+            assert 0 < error <= winograd.rounding(x.shape) * 2.0**-24 * lengths
 
 
 @pytest.mark.usefixtures("always")
