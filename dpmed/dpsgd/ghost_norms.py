@@ -98,8 +98,8 @@ class GradientNorms:
     def summation_error(self) -> float:
         """See `weighted_sum`.
 
-        A ghost norm is at least `LEAST_SHARE` ‖A‖ ‖g‖, so an error of `Product.rounding` u ‖A‖ ‖g‖ is at most that share's
-        inverse as large in comparison. Gradients were multiplied by two factors before.
+        A ghost norm is at least `LEAST_SHARE` ‖A‖ ‖g‖, which turns `Product.rounding` into a share of the norm.
+        Gradients were multiplied by two factors before.
         """
         records = len(self.losses)
         errors = [(records + 2) * UNIT_ROUNDOFF]

@@ -4,7 +4,6 @@
 without affecting any model.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dpmed.layer_tags import RecordGradients, is_plain, multiply
-from dpmed.models import winograd
+from dpmed.models import volumes, winograd
+from dpmed.models.direct import by_xla, patches, summed_over_places
 from dpmed.models.initial import filled, normal
 
 Kind = Literal["plain", "standardised", "centred"]
@@ -24,9 +24,6 @@ Kind = Literal["plain", "standardised", "centred"]
 # Keeps weight standardisation finite for a filter with equal weights.
 _SMALLEST_STD = 1e-5
 
-_VOLUME_AXES = 4
-# Up to this many channels, a volume's planes are concatenated; measured with 8 and 16 channels on two cores.
-_FEW_CHANNELS = 8
 # Limits for processing images one at a time: estimates, not tuned.
 _MANY_POSITIONS = 4096
 _MOST_UNROLLED = 16
@@ -45,82 +42,16 @@ def convolve(
     Returns:
         An image of side `ceil(side / stride)` in each dimension, as with torch's `padding = side // 2` for odd filters.
     """
-    if x.ndim == _VOLUME_AXES and (is_plain() or jax.default_backend() == "cpu"):
-        return _by_planes(x, weight, stride)
+    if x.ndim == volumes.AXES and (is_plain() or jax.default_backend() == "cpu"):
+        return volumes.convolve(x, weight, stride)
     if _is_known(weight.shape[:-2], stride) and x.dtype == jnp.float32 and not is_plain():
         return winograd.convolve(x[None], weight)[0]
-    return _by_xla(x[None], weight, stride)[0]
+    return by_xla(x[None], weight, stride)[0]
 
 
 def _is_known(kernel: tuple[int, ...], stride: int) -> bool:
     """Whether `dpmed.models.winograd` knows such convolutions."""
     return kernel == (winograd.SIDE, winograd.SIDE) and stride == 1
-
-
-def _by_xla(
-    x: Float[Array, "batch *space channels_in"], weight: Float[Array, "*kernel channels_in channels_out"], stride: int
-) -> Float[Array, "batch *out channels_out"]:
-    dimensions = x.ndim - 2
-    space = "DHW"[-dimensions:]
-    padding = [(side // 2, side // 2) for side in weight.shape[:-2]]
-    layout = (f"N{space}C", f"{space}IO", f"N{space}C")
-    return jax.lax.conv_general_dilated(x, weight, (stride,) * dimensions, padding, dimension_numbers=layout)
-
-
-def _by_planes(
-    x: Float[Array, "depth height width channels_in"],
-    weight: Float[Array, "first second third channels_in channels_out"],
-    stride: int,
-) -> Float[Array, "planes rows columns channels_out"]:
-    """The convolution of a volume by planes: XLA on the CPU is two to ten times as fast in two dimensions."""
-    size = weight.shape[0]
-    planes = -(-x.shape[0] // stride)
-    padded = pad_first(x, size // 2, 0.0) if is_plain() else jnp.pad(x, [(size // 2,) * 2, (0, 0), (0, 0), (0, 0)])
-    shifted = [padded[first : first + stride * (planes - 1) + 1 : stride] for first in range(size)]
-    if x.shape[-1] > _FEW_CHANNELS:
-        first, *others = [_by_xla(part, weight[place], stride) for place, part in enumerate(shifted)]
-        return sum(others, start=first)
-    # Few channels make thin matrices, so all planes that contribute to one are concatenated as channels.
-    side_by_side = jnp.moveaxis(weight, 0, 2).reshape(*weight.shape[1:3], size * weight.shape[3], weight.shape[4])
-    return _by_xla(jnp.concatenate(shifted, axis=-1), side_by_side, stride)
-
-
-def pad_first(x: Float[Array, " first *others"], width: int, value: float) -> Float[Array, " padded *others"]:
-    """`x` padded by `width` layers of a constant along its first axis; concatenation suits converters better."""
-    layers = jnp.full((width, *x.shape[1:]), value, x.dtype)
-    return jnp.concatenate([layers, x, layers]) if width else x
-
-
-def _patches(
-    images: Float[Array, "batch *space channels"], kernel: tuple[int, ...], stride: int, out: tuple[int, ...]
-) -> Float[Array, "batch *out kernel_times_channels"]:
-    """The filter's input at each position; positions in the filter vary more slowly than channels."""
-    padded = jnp.pad(images, [(0, 0), *((side // 2, side // 2) for side in kernel), (0, 0)])
-    places = itertools.product(*map(range, kernel))
-    shifted = [
-        padded[
-            :, *(slice(first, first + stride * (side - 1) + 1, stride) for first, side in zip(place, out, strict=True))
-        ]
-        for place in places
-    ]
-    return jnp.concatenate(shifted, axis=-1)
-
-
-def _summed_over_places(values: Float[Array, "..."], kernel: tuple[int, ...], times: int, *, stride: int = 1) -> Float[Array, "..."]:
-    """The sum over the filter's places of `values` `(view, *space)`, repeated `times`, all moved by the same offset."""
-    widths = [(0, 0), *((side // 2, side // 2) for side in kernel)] * times
-    padded = jnp.pad(values, widths)
-    steps = (1, *[stride] * len(kernel)) * times
-    moved = [
-        padded[
-            tuple(
-                slice(first, first + count, step)
-                for first, count, step in zip((0, *place) * times, values.shape, steps, strict=True)
-            )
-        ]
-        for place in itertools.product(*map(range, kernel))
-    ]
-    return sum(moved[1:], start=moved[0])
 
 
 def centre(
@@ -173,8 +104,8 @@ class ConvolutionProduct:
         if self.kind == "standardised":
             return None
         out = [-(-side // self.stride) for side in x.shape[:-1]]
-        patches = _patches(x[None], self.kernel, self.stride, tuple(out)).reshape(math.prod(out), -1)
-        return patches - jnp.mean(patches, axis=1, keepdims=True) if self.kind == "centred" else patches
+        seen = patches(x[None], self.kernel, self.stride, tuple(out)).reshape(math.prod(out), -1)
+        return seen - jnp.mean(seen, axis=1, keepdims=True) if self.kind == "centred" else seen
 
     def gram(self, x: Array) -> Array | None:
         """Products of pixels, summed over the places of the filter, for strides of one.
@@ -186,11 +117,11 @@ class ConvolutionProduct:
         views, *space, channels = x.shape
         rows = x.reshape(-1, channels)
         pairs = (rows @ rows.T).reshape(views, *space, views, *space)
-        found = _summed_over_places(pairs, self.kernel, 2).reshape(len(rows), -1)
+        found = summed_over_places(pairs, self.kernel, 2).reshape(len(rows), -1)
         if self.kind == "plain":
             return found
         inputs = math.prod(self.kernel) * channels
-        sums = _summed_over_places(jnp.sum(x, axis=-1), self.kernel, 1).reshape(-1)
+        sums = summed_over_places(jnp.sum(x, axis=-1), self.kernel, 1).reshape(-1)
         return found - jnp.outer(sums, sums / inputs)
 
     def rounding(self, x: Sequence[int]) -> float:
@@ -213,7 +144,7 @@ class ConvolutionProduct:
     def _means(self, x: Array, gradient: Array) -> Array:
         """The means of each output channel's gradients, from the patches' means."""
         channels = gradient.shape[-1]
-        sums = _summed_over_places(
+        sums = summed_over_places(
             jnp.sum(x, axis=-1).reshape(-1, *x.shape[2:-1]), self.kernel, 1, stride=self.stride
         ).reshape(len(x), -1)
         found = jnp.einsum("np,npc->nc", sums, gradient.reshape(len(x), -1, channels))
@@ -230,7 +161,7 @@ class ConvolutionProduct:
             plain = replace(self, kind="plain")
             return jnp.stack([plain._by_images(x[place], gradient[place], weight) for place in range(batch)])
         images = x.reshape(batch * views, *x.shape[2:])
-        columns = _patches(images, self.kernel, self.stride, tuple(out)).reshape(batch, views * math.prod(out), -1)
+        columns = patches(images, self.kernel, self.stride, tuple(out)).reshape(batch, views * math.prod(out), -1)
         by_position = gradient.reshape(batch, -1, channels)
         return jnp.einsum("npk,npc->nkc", columns, by_position).reshape(batch, *weight.shape)
 

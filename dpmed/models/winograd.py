@@ -23,6 +23,8 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from dpmed.models.direct import by_xla
+
 SIDE = 3
 # Below these, the transforms take longer than they save, on two cores (`python -m tests.benchmarks convolve`).
 _FEWEST_CHANNELS = 64
@@ -214,7 +216,7 @@ def _reflected(weight: Float[Array, "3 3 _ _"]) -> Float[Array, "3 3 _ _"]:
 
 def _by_xla(images: Array, weight: Array, *, mirrored: bool = False) -> Array:
     filters = _reflected(weight) if mirrored else weight
-    return jax.lax.conv_general_dilated(images, filters, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return by_xla(images, filters, 1)
 
 
 def _lowered(images: Array, weight: Array, *, mirrored: bool) -> Array:

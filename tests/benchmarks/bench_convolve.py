@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from dpmed.models import winograd
-from dpmed.models.convolution import _patches
+from dpmed.models.direct import patches
 from dpmed.runtime.jit import Compiled
 from tests.benchmarks.record import measurement
 
@@ -65,7 +65,7 @@ def _rounds() -> int:
 
 def _filter_gradient(image: Any, gradient: Any) -> Any:
     """By a matrix product with patches, as for all other convolutions."""
-    columns = _patches(image[None], (3, 3), 1, gradient.shape[:-1]).reshape(-1, 9 * image.shape[-1])
+    columns = patches(image[None], (3, 3), 1, gradient.shape[:-1]).reshape(-1, 9 * image.shape[-1])
     return columns.T @ gradient.reshape(-1, gradient.shape[-1])
 
 

@@ -1,0 +1,53 @@
+"""Numbers that are written to memory once and read from there, on CPUs.
+
+XLA's CPU compiler computes cheap functions anew inside each operation that reads their results, such as the copies that
+convolutions of volumes need: a normalisation and an activation are then computed several times, against the memory
+order. A branch keeps it from looking inside; `jax.lax.optimization_barrier` is removed before it would.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+
+def stored(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x`, which is computed once."""
+    found: Array = stored_p.bind(x)
+    return found
+
+
+def with_stored_gradient(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """`x`, by which the gradient is computed once."""
+    found: Array = with_stored_gradient_p.bind(x)
+    return found
+
+
+def _branched(x: Array) -> Array:
+    # Always true, whatever the numbers are; but the compiler does not know.
+    bits = jax.lax.bitcast_convert_type(x.ravel()[0].astype(jnp.float32), jnp.uint32)
+    return jax.lax.cond(bits | 1 > 0, lambda x: x, jnp.zeros_like, x)
+
+
+def _identity(name: str) -> Any:
+    primitive: Any = Primitive(name)  # type: ignore[no-untyped-call] # jax gives it no types
+
+    def batched(values: Sequence[Array], places: Sequence[int]) -> tuple[Array, int]:
+        return primitive.bind(*values), places[0]
+
+    primitive.def_impl(lambda x: x)
+    primitive.def_abstract_eval(lambda x: x)
+    batching.primitive_batchers[primitive] = batched
+    mlir.register_lowering(primitive, lambda _, x: [x])
+    return primitive
+
+
+stored_p = _identity("stored")
+with_stored_gradient_p = _identity("with_stored_gradient")
+mlir.register_lowering(stored_p, mlir.lower_fun(_branched, multiple_results=False), platform="cpu")
+ad.deflinear(stored_p, lambda gradient: [gradient])  # type: ignore[no-untyped-call] # jax gives it no types
+ad.deflinear(with_stored_gradient_p, lambda gradient: [stored(gradient)])  # type: ignore[no-untyped-call] # the same
