@@ -195,8 +195,8 @@ def _gram(product: Product, x: Float[Array, "view ..."]) -> Float[Array, "positi
     known = product.gram(x) if isinstance(product, KnowsGram) else None
     if known is not None:
         return known
-    columns = jax.vmap(product.columns)(x)  # type: ignore[arg-type] # only for products that have columns
-    rows: Array = columns.reshape(-1, columns.shape[-1])
+    columns: Array = jax.vmap(product.columns)(x)  # type: ignore[assignment] # only called if there are columns
+    rows = columns.reshape(-1, columns.shape[-1])
     return rows @ rows.T
 
 
