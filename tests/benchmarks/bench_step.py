@@ -14,7 +14,16 @@ from typing import Any
 from tests.benchmarks.record import measurement
 from tests.benchmarks.step_cases import CASES, is_large, trainings, wanted
 from tests.benchmarks.step_peers import say
-from tests.benchmarks.step_turns import beside_peers, in_turn, memory, ratios, speeds, timed, with_plain_equinox
+from tests.benchmarks.step_turns import (
+    beside_peers,
+    first_calls,
+    in_turn,
+    memory,
+    ratios,
+    speeds,
+    timed,
+    with_plain_equinox,
+)
 
 # Warm-up rounds and rounds that count. The allocator settles during the first ones.
 _SMALL, _LARGE = (6, 8), (3, 3)
@@ -41,7 +50,8 @@ def _case(case: str) -> list[dict[str, Any]]:
     warmup, rounds = _LARGE if is_large(case) else _SMALL
     take = in_turn(warmup, int(os.environ.get("BENCH_ROUNDS", rounds)))
     seconds, of_peers = beside_peers(case, calls, take, parameters=parameters, note=say)
-    return [*speeds(case, seconds, first | of_peers), *memory(case, own), *ratios(case, seconds)]
+    calls_of_all = first_calls(case, first | of_peers)
+    return [*speeds(case, seconds), *calls_of_all, *memory(case, own), *ratios(case, seconds)]
 
 
 def _memory_of_large_batches() -> list[dict[str, Any]]:

@@ -83,14 +83,18 @@ def _in_turn(
     return found
 
 
-def speeds(case: str, seconds: dict[str, list[float]], first: dict[str, float]) -> list[dict[str, Any]]:
-    """Samples per second and the first call of every variant."""
-    results = []
-    for name, values in seconds.items():
-        rates = [case_of(case).batch / value for value in values]
-        results.append(measurement(case, name, "samples/s", rates, more_is_better=True))
-        results.append(measurement(case, name, "s, first call", [first[name]], more_is_better=False))
-    return results
+def speeds(case: str, seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
+    """Samples per second of every variant."""
+    batch = case_of(case).batch
+    return [
+        measurement(case, name, "samples/s", [batch / value for value in values], more_is_better=True)
+        for name, values in seconds.items()
+    ]
+
+
+def first_calls(case: str, first: dict[str, float]) -> list[dict[str, Any]]:
+    """Seconds of every variant's first step, which compiles."""
+    return [measurement(case, name, "s, first call", [value], more_is_better=False) for name, value in first.items()]
 
 
 def memory(case: str, own: dict[str, Training]) -> list[dict[str, Any]]:
