@@ -46,7 +46,7 @@ def parts(*, small: bool) -> list[tuple[str, ...]]:
         # After float32, whose program they find compiled.
         ("step", case["resnet9"], "bfloat16"),
         ("step", case["large"], "bfloat16"),
-        ("twin", "60", "1") if small else ("twin", "300", "3"),
+        ("twin", "340", "1") if small else ("twin", "600", "15"),
         ("step", case["wide"], "float32"),
         *(("step", case[name], "bfloat16") for name in ("vit", "unet", "wide", "small")),
         ("first", case["large"]),

@@ -26,10 +26,10 @@ def quickstart(lines: Lines) -> None:
 
 
 def twin(lines: Lines, phantoms: str, epochs: str) -> None:
-    """The twin of ham10000, with fewer phantoms and epochs than is usual."""
+    """The twin of ham10000, with fewer phantoms than its config is for."""
     root = lines.folder / "ham10000"
     draw = ["phantom", "ham10000", "--num", phantoms, "--seed", "1", "--out", str(root)]
-    subprocess.run([sys.executable, "-m", "dpmed", "--quiet", *draw], check=True, env=_environment(lines.folder, "cpu"))
+    _run([sys.executable, "-m", "dpmed", "--quiet", *draw], _environment(lines.folder, "cpu"))
     settings = [f"data.root={root}", f"training.epochs={epochs}"]
     _first_steps(lines, "ham10000_dp_phantom", settings)
     _accuracies(lines, "ham10000_dp_phantom", settings)
@@ -75,6 +75,12 @@ def _accuracies(lines: Lines, config: str, settings: list[str]) -> None:
 
 def _seconds(command: list[str], environment: dict[str, str]) -> float:
     begun = time.perf_counter()
-    # What it prints goes to the part's log, where a failure finds its reason.
-    subprocess.run(command, check=True, stdout=sys.stderr, env=environment)
+    _run(command, environment)
     return time.perf_counter() - begun
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    if done.returncode != 0:
+        # The end of what it said is the part's reason.
+        raise SystemExit(f"{done.stdout}\nended with {done.returncode}: " + " ".join(done.stdout.split())[-160:])
