@@ -1,20 +1,23 @@
 """`python -m tests.benchmarks [PART ...]`: run the benchmarks and write build/bench.json.
 
 A part is a module `bench_PART.py` with `run() -> list` of measurements; peers that are not installed are left out and
-named on the way.
+named on the way. A part that needs more than any machine has says by `unavailable() -> str | None` why it cannot run.
 """
 
 import importlib
+import os
 import sys
 from pathlib import Path
 
 from dpmed.runtime.malloc import keep_freed_memory
-from tests.benchmarks.record import BUILD, table, write
+from tests.benchmarks.record import BUILD, left_out, table, write
 
 
 def main() -> None:
     """Run the parts asked for, or all."""
     keep_freed_memory()  # as the command line does
+    # Some parts start other processes, which need memory of the same GPU.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     available = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))
     parts = sys.argv[1:] or available
     unknown = [part for part in parts if part not in available]
@@ -23,7 +26,15 @@ def main() -> None:
     results = []
     for part in parts:
         print(f"== {part}", flush=True)
-        measured = importlib.import_module(f"tests.benchmarks.bench_{part}").run()
+        module = importlib.import_module(f"tests.benchmarks.bench_{part}")
+        reason = module.unavailable() if hasattr(module, "unavailable") else None
+        if reason is not None:
+            if part in sys.argv[1:]:
+                sys.exit(reason)
+            results.append(left_out(part, reason))
+            print(f"left out: {reason}", flush=True)
+            continue
+        measured = module.run()
         print(table(measured), flush=True)
         results += measured
     name = "bench.json" if parts == available else f"bench-{'-'.join(parts)}.json"

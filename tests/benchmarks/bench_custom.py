@@ -49,7 +49,7 @@ def run() -> list[dict[str, Any]]:
     }
     assert len({step.parameters() for step in steps.values()}) == 1
     seconds = interleaved(steps, rounds=_ROUNDS, warmup=3)
-    batch = CASES[_CASE][2]
+    batch = CASES[_CASE].batch
     results = []
     for name, values in seconds.items():
         rates = [batch / value for value in values]

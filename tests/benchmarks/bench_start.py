@@ -21,7 +21,7 @@ from tests.benchmarks.record import measurement
 _PHANTOMS = os.environ.get("DPMED_BENCH_PHANTOMS", "600")
 _ROUNDS = 3
 # What `dpmed` does, ended when the first step's counts have been read; it fails if that goes unnoticed.
-_TO_FIRST_STEP = """
+TO_FIRST_STEP = """
 import os, sys
 from dpmed.files import user_cache
 from dpmed.runtime.malloc import collect_rarely, keep_freed_memory
@@ -62,8 +62,8 @@ def _cases(folder: Path) -> dict[str, list[str]]:
     twin = ["train", "ham10000_dp_phantom", "--set", f"data.root={folder / 'ham10000'}"]
     return {
         "quickstart-to-end": [sys.executable, "-m", "dpmed", "--quiet", "train", "quickstart"],
-        "quickstart-first-step": [sys.executable, "-c", _TO_FIRST_STEP, "--quiet", "train", "quickstart"],
-        "ham10000_dp_phantom-first-step": [sys.executable, "-c", _TO_FIRST_STEP, "--quiet", *twin],
+        "quickstart-first-step": [sys.executable, "-c", TO_FIRST_STEP, "--quiet", "train", "quickstart"],
+        "ham10000_dp_phantom-first-step": [sys.executable, "-c", TO_FIRST_STEP, "--quiet", *twin],
     }
 
 

@@ -1,7 +1,7 @@
 """The peer of the step benchmark, run by an interpreter that has jax-privacy.
 
-`python peer_jax_privacy.py CASE` speaks as `peer_torch.py` does. It knows ResNet-9, without centred filters, channels
-last, with plain SGD. It imports nothing of dpmed.
+`python peer_jax_privacy.py CASE all DEVICE` speaks as `peer_torch.py` does. It knows ResNet-9, without centred filters,
+channels last, with plain SGD. It imports nothing of dpmed.
 """
 
 import json
@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import optax
 from jax_privacy import clipping
 
-CASES = {"resnet9-32x32x3-b32": ((32, 32, 3), 32), "resnet9-224x224x3-b4": ((224, 224, 3), 4)}
 VARIANT = "jax_privacy clipped_grad"
 CLASSES, RATE, NORM, NOISE, GROUPS = 10, 0.1, 1.0, 1.0, 32
 UNITS = {
@@ -116,10 +115,14 @@ class Training:
 def main() -> None:
     """Build, say what there is, and answer until the input ends."""
     answer = partial(print, file=sys.stdout, flush=True)
-    training = Training(*CASES[sys.argv[1]])
+    case, _, device = sys.argv[1:]
+    _, shape, batch = case.split("-")
+    training = Training(tuple(map(int, shape.split("x"))), int(batch.removeprefix("b")))
     first, failed = {}, {}
     parameters = sum(leaf.size for leaf in jax.tree.leaves(training.weights))
     try:
+        if jax.default_backend() != device:
+            raise RuntimeError(f"its JAX computes on {jax.default_backend()}, not on {device}")
         first[VARIANT] = training.seconds()
     except Exception as error:  # out of memory, for one
         failed[VARIANT] = f"{type(error).__name__}: {error}".splitlines()[0][:200]

@@ -1,9 +1,10 @@
 """The peer of the step benchmark, run by an interpreter that has torch and opacus.
 
-`python peer_torch.py CASE PART` builds the case's network once for each variant and runs one step of each. PART is
-trained, as by dpmed's `model.train_only`: `all`, `lora`, `norms` or `head`. It then prints one JSON line: the number of
-trained parameters, the seconds of each variant's first step, and which variants do not run and why. For each line on
-its input, a variant's name, it runs one step and prints its seconds. It imports nothing of dpmed.
+`python peer_torch.py CASE PART DEVICE` builds the case's network once for each variant and runs one step of each. CASE
+is NETWORK-SHAPE-bBATCH, channels last. PART is trained, as by dpmed's `model.train_only`: `all`, `lora`, `norms` or
+`head`. DEVICE is `cpu` or `gpu`. It then prints one JSON line: the number of trained parameters, the seconds of each
+variant's first step, and which variants do not run and why. For each line on its input, a variant's name, it runs one
+step and prints its seconds. It imports nothing of dpmed.
 
 The networks are dpmed's, without centred filters, which have no weights of their own. The optimizer is plain SGD; that
 of dpmed (Nadam) does more.
@@ -16,6 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -134,11 +136,68 @@ class Unet(nn.Module):
         return self.head(x)
 
 
-CASES: dict[str, tuple[type[nn.Module], tuple[int, ...], int]] = {
-    "resnet9-32x32x3-b32": (Resnet9, (3, 32, 32), 32),
-    "wide_resnet_16_4-32x32x3-b32": (WideResnet, (3, 32, 32), 32),
-    "unet-64x64x32x1-b2": (Unet, (1, 64, 64, 32), 2),
-    "resnet9-224x224x3-b4": (Resnet9, (3, 224, 224), 4),
+class Tokens(nn.Module):
+    """Patches as tokens behind one for the class, with learned positions.
+
+    Class token and positions are embeddings: Opacus' modes do not all know gradients of plain arrays.
+    """
+
+    def __init__(self, patches: int, width: int, side: int) -> None:
+        super().__init__()
+        self.side = side
+        self.patches = nn.Linear(side * side * 3, width)
+        self.first = nn.Embedding(1, width)
+        self.positions = nn.Embedding(1 + patches, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, 1 + patch, width)`."""
+        tokens = self.patches(functional.unfold(x, self.side, stride=self.side).transpose(1, 2))
+        places = torch.arange(1 + tokens.shape[1], device=x.device).repeat(len(x), 1)
+        return torch.cat([self.first(places.new_zeros(len(x), 1)), tokens], 1) + self.positions(places)
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then two layers on each token, both behind a norm and beside a skip connection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.projection = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The tokens after the block."""
+        batch, tokens, width = x.shape
+        parts = self.qkv(self.norm1(x)).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4)
+        answers = functional.scaled_dot_product_attention(queries, keys, values)
+        x = x + self.projection(answers.transpose(1, 2).reshape(batch, tokens, width))
+        return x + self.mlp(self.norm2(x))
+
+
+class Vit(nn.Module):
+    """Vision transformer of twelve blocks for square images."""
+
+    def __init__(self, image: int, *, patch: int, width: int, heads: int) -> None:
+        super().__init__()
+        self.tokens = Tokens((image // patch) ** 2, width, patch)
+        self.blocks = nn.Sequential(*(TransformerBlock(width, heads) for _ in range(12)))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, from the class token."""
+        return self.head(self.norm(self.blocks(self.tokens(x))[:, 0]))
+
+
+# A function of the image's side, which only positions depend on.
+NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "resnet9": lambda _: Resnet9(),
+    "wide_resnet_16_4": lambda _: WideResnet(),
+    "vit_ti_4": partial(Vit, patch=4, width=192, heads=3),
+    "vit_s_16": partial(Vit, patch=16, width=384, heads=6),
+    "unet": lambda _: Unet(),
 }
 
 
@@ -187,9 +246,18 @@ class RecordLoss(nn.Module):
         return losses.mean() if self.reduction == "mean" else losses
 
 
-def build(variant: str, network: type[nn.Module], part: str, x: Tensor, y: Tensor) -> Callable[[], None]:
-    """A function that runs one step of the variant, with a network of its own."""
-    model, loss = train_only(network(), part), RecordLoss()
+def batch_of(case: str) -> tuple[Tensor, Tensor]:
+    """Random records, channels first, and their targets."""
+    network, shape, batch = case.split("-")
+    *places, channels = map(int, shape.split("x"))
+    count = int(batch.removeprefix("b"))
+    x = torch.randn(count, channels, *places)
+    return x, torch.randint(0, CLASSES, (count, *(places if network == "unet" else ())))
+
+
+def build(variant: str, model: nn.Module, x: Tensor, y: Tensor) -> Callable[[], None]:
+    """A function that runs one step of the variant, on the device of `x`."""
+    model, loss = model.to(x.device), RecordLoss()
     optimizer: Any = torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], RATE)
     private = {"noise_multiplier": NOISE, "max_grad_norm": NORM, "expected_batch_size": len(x)}
     if variant == "opacus ghost":
@@ -206,6 +274,8 @@ def build(variant: str, network: type[nn.Module], part: str, x: Tensor, y: Tenso
         optimizer.zero_grad()
         loss(model(x), y).backward()
         optimizer.step()
+        if x.is_cuda:
+            torch.cuda.synchronize()  # a GPU computes behind the program's back
 
     return step
 
@@ -223,19 +293,21 @@ def main() -> None:
     warnings.filterwarnings("ignore")
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
-    network, shape, batch = CASES[sys.argv[1]]
-    part = sys.argv[2]
-    x = torch.randn(batch, *shape)
-    y = torch.randint(0, CLASSES, (batch, *(shape[1:] if network is Unet else ())))
+    # As XLA does unasked: products of float32 in TF32, and convolutions by the algorithm that was fastest when tried.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.benchmark = True
+    case, part, device = sys.argv[1:]
+    x, y = batch_of(case)
+    make = partial(NETWORKS[case.partition("-")[0]], x.shape[-1])
     steps, first, failed = {}, {}, {}
     for variant in ("torch nonprivate", *MODES, "opacus ghost"):
         try:
-            step = build(variant, network, part, x, y)
+            place = torch.device("cuda" if device == "gpu" else device)
+            step = build(variant, train_only(make(), part), x.to(place), y.to(place))
             first[variant] = seconds(step)
             steps[variant] = step
-        except Exception as error:  # a mode that does not know a layer says so in many ways
+        except Exception as error:  # a mode that does not know a layer, or a torch without the device: in many ways
             failed[variant] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
-    trained = train_only(network(), part)
+    trained = train_only(make(), part)
     parameters = sum(weight.numel() for weight in trained.parameters() if weight.requires_grad)
     print(json.dumps({"parameters": parameters, "first": first, "failed": failed}), file=answers, flush=True)
     for line in sys.stdin:

@@ -37,6 +37,11 @@ def measurement(case: str, variant: str, unit: str, values: list[float], *, more
     }
 
 
+def left_out(case: str, reason: str) -> dict[str, Any]:
+    """An object of the same list for what was to be measured and was not."""
+    return {"case": case, "left_out": reason, "machine": machine()}
+
+
 def interleaved(
     variants: Mapping[str, Callable[[], object]], *, rounds: int, warmup: int = 1
 ) -> dict[str, list[float]]:
@@ -58,10 +63,13 @@ def write(results: list[dict[str, Any]], path: Path) -> None:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """The measurements as lines for a terminal."""
-    rows = [(r["case"], r["variant"], f"{r['median']:.4g}", f"{r['best']:.4g}", r["unit"]) for r in results]
+    """The measurements as lines for a terminal, and below them what was left out."""
+    measured = [r for r in results if "left_out" not in r]
+    rows = [(r["case"], r["variant"], f"{r['median']:.4g}", f"{r['best']:.4g}", r["unit"]) for r in measured]
     widths = [
         max(len(row[column]) for row in [*rows, ("case", "variant", "median", "best", "unit")]) for column in range(5)
     ]
     lines = [("case", "variant", "median", "best", "unit"), *rows]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+    missing = [f"left out: {r['case']}: {r['left_out']}" for r in results if "left_out" in r]
+    cells = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in lines]
+    return "\n".join([*cells, *missing])

@@ -1,8 +1,11 @@
-"""The networks, batches and steps that the benchmarks of the step measure."""
+"""The networks, batches and steps that the benchmarks of the step measure.
+
+A case is named NETWORK-SHAPE-bBATCH; peers, which import nothing of this, read the same name.
+"""
 
 import math
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -11,7 +14,7 @@ import numpy as np
 
 from dpmed.config.augmentation import AugmentationConfig
 from dpmed.config.loss import CrossEntropyLoss
-from dpmed.config.model import MlpModel, Resnet9Model, SmallCnnModel, UnetModel, WideResnetModel
+from dpmed.config.model import MlpModel, Resnet9Model, SmallCnnModel, UnetModel, VitModel, WideResnetModel
 from dpmed.config.optimizer import NadamOptimizer
 from dpmed.config.schedule import ConstantSchedule
 from dpmed.data.base import Scaling
@@ -19,19 +22,61 @@ from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.devices import all_devices
 from dpmed.dpsgd.noise import seeded_key
 from dpmed.dpsgd.step import PlainStep, PrivateStep, Step, StepState
+from dpmed.layer_tags import Precision
 from dpmed.models.build import build_model
 from dpmed.runtime.malloc import limit_kept_memory
 from dpmed.training.losses import build_loss
 from dpmed.training.objective import NonTrainable, Objective
 from dpmed.training.optim import build_optimizer
 
-CASES: dict[str, tuple[Any, tuple[int, ...], int]] = {
-    "mlp-8x8x1-b512": (MlpModel(name="mlp"), (8, 8, 1), 512),
-    "small_cnn-32x32x3-b32": (SmallCnnModel(name="small_cnn"), (32, 32, 3), 32),
-    "resnet9-32x32x3-b32": (Resnet9Model(name="resnet9"), (32, 32, 3), 32),
-    "wide_resnet_16_4-32x32x3-b32": (WideResnetModel(name="wide_resnet"), (32, 32, 3), 32),
-    "unet-64x64x32x1-b2": (UnetModel(name="unet"), (64, 64, 32, 1), 2),
-    "resnet9-224x224x3-b4": (Resnet9Model(name="resnet9"), (224, 224, 3), 4),
+NETWORKS: dict[str, Any] = {
+    "mlp": MlpModel(name="mlp"),
+    "small_cnn": SmallCnnModel(name="small_cnn"),
+    "resnet9": Resnet9Model(name="resnet9"),
+    "wide_resnet_16_4": WideResnetModel(name="wide_resnet"),
+    "vit_ti_4": VitModel(name="vit", patch=4, width=192, heads=3),
+    "vit_s_16": VitModel(name="vit"),
+    "unet": UnetModel(name="unet"),
+}
+
+
+class Case(NamedTuple):
+    """What a step trains on how much.
+
+    Attributes:
+        model: the network's table.
+        shape: of a record, channels last.
+        batch: its records.
+    """
+
+    model: Any
+    shape: tuple[int, ...]
+    batch: int
+
+
+def network_of(case: str) -> str:
+    """The network's name, in a case's."""
+    return case.partition("-")[0]
+
+
+def case_of(name: str) -> Case:
+    """The case of that name."""
+    network, shape, batch = name.split("-")
+    return Case(NETWORKS[network], tuple(map(int, shape.split("x"))), int(batch.removeprefix("b")))
+
+
+# What `python -m tests.benchmarks step` measures; others are only measured by name.
+CASES = {
+    name: case_of(name)
+    for name in (
+        "mlp-8x8x1-b512",
+        "small_cnn-32x32x3-b32",
+        "resnet9-32x32x3-b32",
+        "wide_resnet_16_4-32x32x3-b32",
+        "vit_ti_4-32x32x3-b32",
+        "unet-64x64x32x1-b2",
+        "resnet9-224x224x3-b4",
+    )
 }
 CLASSES = 10
 # Above so many values in a batch a step takes seconds, and fewer rounds must do.
@@ -46,7 +91,7 @@ def wanted(*others: str) -> list[str]:
 
 def is_large(case: str) -> bool:
     """Whether a step of this case takes seconds."""
-    _, shape, batch = CASES[case]
+    _, shape, batch = case_of(case)
     return batch * math.prod(shape) > _LARGE
 
 
@@ -87,9 +132,16 @@ class Training:
         return sum(leaf.size for leaf in jax.tree.leaves(self.state.trainable))
 
 
-def trainings(case: str, *, microbatches: int = 1, module: Any = None, train_only: str = "all") -> dict[str, Training]:
+def trainings(
+    case: str,
+    *,
+    microbatches: int = 1,
+    module: Any = None,
+    train_only: str = "all",
+    precision: Precision = "float32",
+) -> dict[str, Training]:
     """The private step and the one without privacy, each with a state of its own; `module` in place of the case's."""
-    model, shape, batch = CASES[case]
+    model, shape, batch = case_of(case)
     task: Any = "segmentation" if isinstance(model, UnetModel) else "classification"
     chosen: Any = eqx.is_inexact_array
     if module is None:
@@ -99,7 +151,7 @@ def trainings(case: str, *, microbatches: int = 1, module: Any = None, train_onl
     weights, static = eqx.partition(module, eqx.is_inexact_array)
     trained, frozen = eqx.partition(weights, chosen)
     rest = NonTrainable(frozen=frozen, state=None)
-    objective = _objective(static, shape, task)
+    objective = _objective(static, shape, task, precision)
     optimizer = build_optimizer(
         NadamOptimizer(name="nadam", learning_rate=0.001),
         ConstantSchedule(name="constant"),
@@ -123,7 +175,7 @@ def trainings(case: str, *, microbatches: int = 1, module: Any = None, train_onl
     return {name: Training(step, state, records, microbatches=microbatches) for name, step in steps.items()}
 
 
-def _objective(static: Any, shape: tuple[int, ...], task: Any) -> Objective:
+def _objective(static: Any, shape: tuple[int, ...], task: Any, precision: Precision) -> Objective:
     return Objective(
         static=static,
         loss=build_loss(CrossEntropyLoss(name="cross_entropy"), task=task, classes=CLASSES),
@@ -131,6 +183,7 @@ def _objective(static: Any, shape: tuple[int, ...], task: Any) -> Objective:
         multiplicity=AugmentationConfig().multiplicity,
         image_target=False,
         scaling=Scaling(scale=255.0, mean=(0.5,) * shape[-1], std=(0.25,) * shape[-1]),
+        precision=precision,
     )
 
 

@@ -3,17 +3,32 @@
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-# Environment variable with the interpreter -> script, the cases that it knows, and the parts that it can train.
+import jax
+
+from tests.benchmarks.step_cases import network_of
+
 PARTS = ("all", "norms", "lora", "head")
-RESNET9 = ("resnet9-32x32x3-b32", "resnet9-224x224x3-b4")
+# Environment variable with the interpreter -> script, the networks that it knows, and the parts that it can train.
 PEERS = {
-    "DPMED_TORCH_PYTHON": ("peer_torch.py", (*RESNET9, "wide_resnet_16_4-32x32x3-b32", "unet-64x64x32x1-b2"), PARTS),
-    "DPMED_JAX_PRIVACY_PYTHON": ("peer_jax_privacy.py", RESNET9, PARTS[:1]),
+    "DPMED_TORCH_PYTHON": (
+        "peer_torch.py",
+        ("resnet9", "wide_resnet_16_4", "vit_ti_4", "vit_s_16", "unet"),
+        PARTS,
+    ),
+    "DPMED_JAX_PRIVACY_PYTHON": ("peer_jax_privacy.py", ("resnet9",), PARTS[:1]),
 }
+# Takes a sentence about what is left out, and why.
+Note = Callable[[str], object]
+
+
+def say(sentence: str) -> None:
+    """Print it at once."""
+    print(sentence, flush=True)
 
 
 class Peer:
@@ -23,21 +38,20 @@ class Peer:
         first: seconds of each variant's first step.
     """
 
-    def __init__(self, python: str, script: str, case: str, part: str, *, parameters: int) -> None:
-        call = [python, str(Path(__file__).with_name(script)), case, part]
+    def __init__(self, call: list[str], name: str, *, parameters: int, note: Note) -> None:
         self._process: Any = subprocess.Popen(call, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._name = f"{script} for {case}, {part}"
+        self._name = name
         self.first: dict[str, float] = {}
         line = self._process.stdout.readline()
         if not line:
-            print(f"{self._name} does not start; its variants are left out", flush=True)
+            note(f"{name} does not start; its variants are left out")
             return
         greeting = json.loads(line)
         self.first = greeting["first"]
         for variant, reason in greeting["failed"].items():
-            print(f"{variant} does not run for {case}: {reason}", flush=True)
+            note(f"{variant} of {name} does not run: {reason}")
         if greeting["parameters"] != parameters:
-            print(f"{self._name} has {greeting['parameters']} parameters, dpmed {parameters}", flush=True)
+            say(f"{name} has {greeting['parameters']} parameters, dpmed {parameters}")
 
     def calls(self) -> dict[str, Any]:
         """For each variant a function that runs a step and returns its seconds."""
@@ -62,15 +76,16 @@ class PeerStoppedError(Exception):
     """A peer's process does not answer any more."""
 
 
-def start(case: str, *, parameters: int, part: str = "all") -> list[Peer]:
-    """The peers that are installed, know the case, and can train that part of its network."""
+def start(case: str, *, parameters: int, part: str = "all", note: Note = say) -> list[Peer]:
+    """The peers that are installed, know the network, and can train that part of it, on a device of dpmed's kind."""
     found = []
-    for variable, (script, cases, parts) in PEERS.items():
+    for variable, (script, networks, parts) in PEERS.items():
         python = os.environ.get(variable)
-        if case not in cases or part not in parts:
+        if network_of(case) not in networks or part not in parts:
             continue
         if python is None:
-            print(f"{script} is left out: {variable} is not set", flush=True)
+            note(f"{script} is left out: {variable} is not set")
             continue
-        found.append(Peer(python, script, case, part, parameters=parameters))
+        call = [python, str(Path(__file__).with_name(script)), case, part, jax.default_backend()]
+        found.append(Peer(call, f"{script} for {case}, {part}", parameters=parameters, note=note))
     return found
