@@ -25,9 +25,13 @@ from dpmed.dpsgd.bookkeeping import Bookkeeping, Instantiated, Layer
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
 from dpmed.layer_tags import KnowsGram, Product, RecordGradients
 
-# How many multiplications take as long as writing and reading one number of an instantiated gradient: an estimate that
-# selects the faster way for each layer of ResNet-9 at 32 x 32 on two cores. It affects only speed.
-_PRICE_OF_MEMORY = 60
+# What the ways of a layer cost, in units of one multiplication of an instantiated gradient: writing and reading one of
+# its numbers; a multiplication of a ghost norm; one of the sum that follows. The last two are float64. Estimates that
+# select the faster way for the layers of ResNet-9 and a vision transformer at 32 x 32 on two cores; they affect only
+# speed.
+_PRICE_OF_MEMORY = 48
+_PRICE_OF_PAIR = 2.1
+_PRICE_OF_SUM = 1.44
 # A ghost norm is a sum whose terms may cancel: Aᵀ g can be far shorter than ‖A‖ ‖g‖. The norm is taken to be at least
 # this share of that product, so that rounding errors stay small in comparison. In networks' gradients, cancellation is
 # a factor of tens at most.
@@ -155,11 +159,19 @@ def _instantiated(layer: Layer) -> Instantiated:
 
 
 def is_ghost_cheaper(layer: Layer) -> bool:
-    """Whether positions² (inputs + channels) multiplications are faster than the memory traffic of instantiation."""
+    """Whether products of all pairs of positions, then one sum, are faster than instantiated gradients."""
     if _columns_shape(layer) is None:
         return False
     positions, inputs, channels = _sizes(layer)
-    return positions**2 * (inputs + channels) < _PRICE_OF_MEMORY * inputs * channels
+    size = inputs * channels
+    paired = layer.x.shape[-1] if _knows_gram(layer) else inputs
+    ghost = _PRICE_OF_PAIR * positions**2 * (paired + channels) + _PRICE_OF_SUM * positions * size
+    return ghost < positions * size + _PRICE_OF_MEMORY * size
+
+
+def _knows_gram(layer: Layer) -> bool:
+    product = layer.product
+    return isinstance(product, KnowsGram) and jax.eval_shape(lambda x: product.gram(x[0]), layer.x) is not None
 
 
 def _columns_shape(layer: Layer) -> tuple[int, ...] | None:
@@ -186,7 +198,7 @@ def _ghost(layer: Layer) -> Float[Array, " batch"]:
         found = jnp.sum(by_inputs * by_gradients, axis=(1, 2))
         # Before centring, columns contain each number of x at most this many times.
         times = _sizes(layer)[1] // x.shape[-1]
-        largest = times * _square(x) * _square(gradient)
+        largest = times * _square(x) * jnp.trace(by_gradients, axis1=1, axis2=2)
         return jnp.maximum(found, LEAST_SHARE**2 * largest)
 
 

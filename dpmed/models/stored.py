@@ -14,15 +14,21 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from dpmed.layer_tags import is_plain
+
 
 def stored(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x`, which is computed once."""
+    if is_plain():
+        return x
     found: Array = stored_p.bind(x)
     return found
 
 
 def with_stored_gradient(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """`x`, by which the gradient is computed once."""
+    if is_plain():
+        return x
     found: Array = with_stored_gradient_p.bind(x)
     return found
 

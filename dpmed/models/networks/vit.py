@@ -15,6 +15,7 @@ from dpmed.layer_tags import multiply
 from dpmed.models.convolution import ConvolutionProduct
 from dpmed.models.initial import filled, normal
 from dpmed.models.layers import LayerNorm, Linear
+from dpmed.models.stored import stored, with_stored_gradient
 
 # Units of a block's hidden layer, relative to the width.
 _EXPANSION = 4
@@ -103,8 +104,13 @@ class Block(eqx.Module):
 
     def __call__(self, x: Float[Array, "token width"]) -> Float[Array, "token width"]:
         """The tokens after the block."""
-        x = x + self.attention(self.norm1(x))
-        return x + self.contract(jax.nn.gelu(self.expand(self.norm2(x)), approximate=False))
+        x = _kept(x + self.attention(self.norm1(x)))
+        return _kept(x + self.contract(jax.nn.gelu(self.expand(self.norm2(x)), approximate=False)))
+
+
+def _kept(tokens: Float[Array, "token width"]) -> Float[Array, "token width"]:
+    """The same; otherwise XLA adds up the results of all blocks anew where one of them is read, and their gradients."""
+    return with_stored_gradient(stored(tokens))
 
 
 class Vit(eqx.Module):
