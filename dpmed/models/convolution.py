@@ -15,9 +15,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from dpmed.layer_tags import RecordGradients, is_plain, multiply
-from dpmed.models import volumes, winograd
-from dpmed.models.direct import by_xla, patches, summed_over_places
 from dpmed.models.initial import filled, normal
+from dpmed.models.kernels import volumes, winograd
+from dpmed.models.kernels.direct import by_xla, patches, summed_over_places
 
 Kind = Literal["plain", "standardised", "centred"]
 
@@ -50,7 +50,7 @@ def convolve(
 
 
 def _is_known(kernel: tuple[int, ...], stride: int) -> bool:
-    """Whether `dpmed.models.winograd` knows such convolutions."""
+    """Whether `dpmed.models.kernels.winograd` knows such convolutions."""
     return kernel == (winograd.SIDE, winograd.SIDE) and stride == 1
 
 

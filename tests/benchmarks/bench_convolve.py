@@ -1,6 +1,6 @@
-"""Convolutions of side 3 by XLA and by `dpmed.models.winograd`, in turn: forward and both gradients.
+"""Convolutions of side 3 by XLA and by `dpmed.models.kernels.winograd`, in turn: forward and both gradients.
 
-What is found here are the limits in `dpmed.models.winograd` from which on the fast way is chosen.
+What is found here are the limits in `dpmed.models.kernels.winograd` from which on the fast way is chosen.
 """
 
 import os
@@ -12,8 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from dpmed.models import winograd
-from dpmed.models.direct import patches
+from dpmed.models.kernels import winograd
+from dpmed.models.kernels.direct import patches
 from dpmed.runtime.jit import Compiled
 from tests.benchmarks.record import measurement
 

@@ -5,6 +5,7 @@ Per variant: samples per second, seconds of the first call (which compiles) and,
 count. Peers run in interpreters of their own, named by `DPMED_TORCH_PYTHON` and `DPMED_JAX_PRIVACY_PYTHON`.
 """
 
+import itertools
 import json
 import os
 import subprocess
@@ -29,7 +30,7 @@ from tests.benchmarks.step_turns import (
 _SMALL, _LARGE = (6, 8), (3, 3)
 _MICROBATCHES = (1, 128)
 _DEVICES = (1, 2, 8)
-_SHARED_CASE = "resnet9-32x32x3-b32"
+_SHARED_CASES = ("resnet9-32x32x3-b32", "resnet9-32x32x3-b256")
 
 
 def run() -> list[dict[str, Any]]:
@@ -67,13 +68,13 @@ def _memory_of_large_batches() -> list[dict[str, Any]]:
 
 
 def _work_of_devices() -> list[dict[str, Any]]:
-    """Processor seconds of the same step on simulated devices of one processor."""
+    """Processor seconds of the same step on simulated devices of one processor: a small batch, and a large one."""
     results = []
-    for count in _DEVICES:
-        call = [sys.executable, "-m", "tests.benchmarks.step_devices", _SHARED_CASE]
+    for case, count in itertools.product(_SHARED_CASES, _DEVICES):
+        call = [sys.executable, "-m", "tests.benchmarks.step_devices", case]
         environment = {**os.environ, "XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
         found = json.loads(subprocess.run(call, check=True, capture_output=True, env=environment).stdout)
         for name, seconds in found.items():
             variant = f"{name}, {count} devices"
-            results.append(measurement(_SHARED_CASE, variant, "processor s", [seconds], more_is_better=False))
+            results.append(measurement(case, variant, "processor s", [seconds], more_is_better=False))
     return results

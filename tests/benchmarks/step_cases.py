@@ -5,6 +5,7 @@ A case is named NETWORK-SHAPE-bBATCH; peers, which import nothing of this, read 
 
 import math
 import os
+from collections import deque
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -79,6 +80,8 @@ CASES = {
     )
 }
 CLASSES = 10
+# As many microbatches as the training loop has in progress.
+_IN_FLIGHT = 2
 # Above so many values in a batch a step takes seconds, and fewer rounds must do.
 _LARGE = 200_000
 
@@ -117,8 +120,12 @@ class Training:
     def __call__(self) -> None:
         """One step."""
         total = self.step.begin(self.state)
+        under_way: deque[Any] = deque()
         for _ in range(self._microbatches):
+            if len(under_way) == _IN_FLIGHT:
+                jax.block_until_ready(under_way.popleft())
             self.state, total = self.step.accumulate(self.state, total, self.records, self.mask)
+            under_way.append(total.records)
         self.state = jax.block_until_ready(self.step.update(self.state, total, draw=self._draw))
         limit_kept_memory()
         self._draw += 1

@@ -14,8 +14,8 @@ from dpmed.dpsgd import ghost_norms
 from dpmed.dpsgd.bookkeeping import Bookkeeping, Layer, bookkeeping_pass
 from dpmed.dpsgd.float64 import float64
 from dpmed.dpsgd.ghost_norms import is_ghost_cheaper, measure, settle
-from dpmed.models import winograd
 from dpmed.models.convolution import Convolution, ConvolutionProduct, UpConvolution
+from dpmed.models.kernels import winograd
 from dpmed.models.layers import GroupNorm, Linear
 
 KEY = jax.random.key(0)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from dpmed.layer_tags import is_plain
 from dpmed.models.blocks import Style, Unit
-from dpmed.models.direct import pad_first
+from dpmed.models.kernels.direct import pad_first
 from dpmed.models.layers import ACTIVATIONS, Linear
 
 # Ratio of a bottleneck block's output channels to its inner ones.

@@ -14,8 +14,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from dpmed.layer_tags import multiply
 from dpmed.models.convolution import ConvolutionProduct
 from dpmed.models.initial import filled, normal
+from dpmed.models.kernels.stored import stored, with_stored_gradient
 from dpmed.models.layers import LayerNorm, Linear
-from dpmed.models.stored import stored, with_stored_gradient
 
 # Units of a block's hidden layer, relative to the width.
 _EXPANSION = 4

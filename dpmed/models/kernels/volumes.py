@@ -16,8 +16,8 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from dpmed.layer_tags import is_plain
-from dpmed.models.direct import by_xla, pad_first, patches
-from dpmed.models.stored import stored, with_stored_gradient
+from dpmed.models.kernels.direct import by_xla, pad_first, patches
+from dpmed.models.kernels.stored import stored, with_stored_gradient
 
 AXES = 4
 _SIDE = 3

@@ -23,7 +23,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-from dpmed.models.direct import by_xla
+from dpmed.models.kernels.direct import by_xla
 
 SIDE = 3
 # Below these, the transforms take longer than they save, on two cores (`python -m tests.benchmarks convolve`).

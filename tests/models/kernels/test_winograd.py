@@ -14,8 +14,8 @@ from dpmed.dpsgd.bookkeeping import bookkeeping_pass
 from dpmed.dpsgd.clipped_sum import sum_clipped
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.layer_tags import plain_programs
-from dpmed.models import winograd
 from dpmed.models.convolution import Convolution, convolve
+from dpmed.models.kernels import winograd
 from tests.models.test_convolution import plainly
 
 WIDE = 64
