@@ -61,12 +61,17 @@ class Product(Protocol):
         """
         ...
 
-    def rounding(self, x: Sequence[int]) -> float:
-        """A bound on the errors of `gradients` for inputs of this shape, `(batch, view, *sample)`.
+    def rounding(self, x: Sequence[int], channels: int) -> float:
+        """A bound on the errors of `gradients`, in float64, for inputs of this shape, `(batch, view, *sample)`.
 
-        In L2 norm, a record's error is at most this times u ‖A‖ ‖g‖ with the unit roundoff u of the arguments' type, in
-        any order of summation, except for terms of the order u². ‖A‖² is the largest that it can be: ‖x‖² times inputs
-        over channels of `x`. Only for products with columns.
+        In L2 norm, a record's error is at most this times u Σ ‖A‖ ‖g‖, summed over its views, with the unit roundoff u,
+        in any order of summation, except for terms of the order u². ‖A‖² is the largest that it can be: ‖x‖² times
+        inputs over channels of `x`. So a view may never be multiplied with the gradient of another, not even if that
+        cancels in the end: views of one call may be different records. Only for products with columns.
+
+        Args:
+            x: the inputs' shape.
+            channels: of the output.
         """
         ...
 

@@ -102,8 +102,8 @@ class GradientNorms:
     def summation_error(self) -> float:
         """See `weighted_sum`.
 
-        A ghost norm is at least `LEAST_SHARE` ‖A‖ ‖g‖, which turns `Product.rounding` into a share of the norm.
-        Gradients were multiplied by two factors before.
+        A ghost norm is at least `LEAST_SHARE` ‖A‖ ‖g‖, which turns `Product.rounding` into a share of the norm; records
+        are the views of one call, whose bound is a sum over views. Gradients were multiplied by two factors before.
         """
         records = len(self.losses)
         errors = [(records + 2) * UNIT_ROUNDOFF]
@@ -111,7 +111,8 @@ class GradientNorms:
             if one is None:
                 layer = self.layers[number]
                 together = 1, math.prod(layer.x.shape[:2]), *layer.x.shape[2:]
-                errors.append((layer.product.rounding(together) + 2) * UNIT_ROUNDOFF / LEAST_SHARE)
+                rounding = layer.product.rounding(together, layer.gradient.shape[-1])
+                errors.append((rounding + 2) * UNIT_ROUNDOFF / LEAST_SHARE)
         return max(errors)
 
 

@@ -124,14 +124,21 @@ class ConvolutionProduct:
         sums = summed_over_places(jnp.sum(x, axis=-1), self.kernel, 1).reshape(-1)
         return found - jnp.outer(sums, sums / inputs)
 
-    def rounding(self, x: Sequence[int]) -> float:
-        """Winograd's way, where it is known, rounds more than products of patches; means are sums of their own."""
-        _, views, *space, channels = x
+    def rounding(self, x: Sequence[int], channels: int) -> float:
+        """Winograd's way rounds more than products of patches; means of centred filters are sums of their own."""
+        _, views, *space, inputs = x
         places = math.prod(self.kernel)
         positions = views * math.prod(-(-side // self.stride) for side in space)
-        # A's length is taken to be √places ‖x‖.
-        found = winograd.rounding(x) / math.sqrt(places) if _is_known(self.kernel, self.stride) else positions
-        return float(found + (positions + channels + places + 6 if self.kind == "centred" else 0))
+        found: float = positions
+        if self._is_summed_fast(x, channels):
+            # A's length is taken to be √places ‖x‖.
+            found = max(found, winograd.rounding(x[1:]) / math.sqrt(places))
+        return float(found + (positions + inputs + places + 6 if self.kind == "centred" else 0))
+
+    def _is_summed_fast(self, x: Sequence[int], channels: int) -> bool:
+        """Whether the sum over the views of one record is computed in Winograd's way in float64."""
+        known = _is_known(self.kernel, self.stride) and jax.default_backend() == "cpu"
+        return known and x[0] == 1 and winograd.sums_pay(x[1:], channels)
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
         """For each record, the patches times the gradient of the output, both over all views."""
@@ -153,8 +160,10 @@ class ConvolutionProduct:
 
     def _plain_gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
         batch, views, *out, channels = gradient.shape
+        if x.dtype == jnp.float64 and self._is_summed_fast(x.shape, channels):
+            return winograd.summed_filter_gradients(x[0], gradient[0])[None]
         known = _is_known(self.kernel, self.stride) and jax.default_backend() == "cpu"
-        if known and winograd.gradients_pay(x.shape, channels, x.dtype):
+        if known and x.dtype == jnp.float32 and winograd.gradients_pay(x.shape, channels):
             return winograd.filter_gradients(x, gradient)
         if batch * views <= _MOST_UNROLLED and math.prod(out) >= _MANY_POSITIONS:
             # Patches of large images do not fit into the cache, and one such image keeps all cores busy.

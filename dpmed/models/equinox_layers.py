@@ -95,11 +95,11 @@ class ChannelsFirstFilters:
         patches = self._patches(x[None])
         return patches.reshape(math.prod(patches.shape[1:-2]), -1)
 
-    def rounding(self, x: Sequence[int]) -> float:
+    def rounding(self, x: Sequence[int], channels: int) -> float:
         """One sum over views and positions, or as in shipped networks."""
         shipped = self._shipped()
         if shipped is not None:
-            return shipped.rounding(x)
+            return shipped.rounding(x, channels)
         return float(x[1] * math.prod(self._sides(x[2:-1])))
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
@@ -165,8 +165,9 @@ class LookupProduct:
         """The row."""
         return x[None]
 
-    def rounding(self, x: Sequence[int]) -> float:
+    def rounding(self, x: Sequence[int], channels: int) -> float:
         """One sum over views."""
+        del channels
         return float(x[1])
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:

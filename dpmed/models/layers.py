@@ -64,8 +64,9 @@ class LinearProduct:
         """The vectors as rows."""
         return x.reshape(-1, x.shape[-1])
 
-    def rounding(self, x: Sequence[int]) -> float:
+    def rounding(self, x: Sequence[int], channels: int) -> float:
         """One sum over views and positions."""
+        del channels
         return float(math.prod(x[1:-1]))
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:

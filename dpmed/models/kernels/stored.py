@@ -2,7 +2,8 @@
 
 XLA's CPU compiler computes cheap functions anew inside each operation that reads their results, such as the copies that
 convolutions of volumes need: a normalisation and an activation are then computed several times, against the memory
-order. A branch keeps it from looking inside; `jax.lax.optimization_barrier` is removed before it would.
+order. A branch keeps it from looking inside; `jax.lax.optimization_barrier` is removed before it would. Where several
+devices share the numbers, which of them chose the branch would have to be told to the others, so there is none.
 """
 
 from collections.abc import Sequence
@@ -34,6 +35,8 @@ def with_stored_gradient(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _branched(x: Array) -> Array:
+    if x.size == 0 or jax.device_count() > 1:
+        return x
     # Always true, whatever the numbers are; but the compiler does not know.
     bits = jax.lax.bitcast_convert_type(x.ravel()[0].astype(jnp.float32), jnp.uint32)
     return jax.lax.cond(bits | 1 > 0, lambda x: x, jnp.zeros_like, x)

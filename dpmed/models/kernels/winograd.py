@@ -30,7 +30,9 @@ SIDE = 3
 _FEWEST_CHANNELS = 64
 _FEWEST_TILES = 128
 _FEWEST_TILES_OF_RECORD = 256
-_FEWEST_TILES_IN_FLOAT64 = 64
+_FEWEST_TILES_OF_SUM = 64
+# Sums in float64 are taken over so many tiles at a time, which limits their errors whatever the size of the batch.
+_TILES_OF_BLOCK = 512
 # ‖|G|‖² ‖|A|‖² ‖|B|‖² times 2, since each pixel lies in at most four tiles: how much larger the sums of magnitudes in
 # `filter_gradients` may be than ‖images‖ ‖gradient‖ (spectral norms of the transforms' magnitudes).
 _MAGNIFICATION = 121.0
@@ -53,9 +55,6 @@ def filter_gradients(
     Args:
         images: what was convolved.
         gradient: the gradient by the convolution's results.
-
-    Returns:
-        Computed in the arguments' type; `rounding` bounds the error.
     """
     records = len(images)
     tiles = _input_tiles(images.reshape(-1, *images.shape[2:]))
@@ -77,27 +76,58 @@ def pays(images: Sequence[int], channels_out: int) -> bool:
     return min(channels_in, channels_out) >= _FEWEST_CHANNELS and tiles >= _FEWEST_TILES
 
 
-def gradients_pay(images: Sequence[int], channels_out: int, dtype: Any = jnp.float32) -> bool:
-    """Whether `filter_gradients` is faster for images `(record, view, height, width, channels)` of this type."""
-    fewest = _FEWEST_TILES_IN_FLOAT64 if dtype == jnp.float64 else _FEWEST_TILES_OF_RECORD
-    return min(images[-1], channels_out) >= _FEWEST_CHANNELS and _tiles_of_record(images) >= fewest
+def gradients_pay(images: Sequence[int], channels_out: int) -> bool:
+    """Whether `filter_gradients` is faster for images `(record, view, height, width, channels)`."""
+    _, views, *image = images
+    return min(images[-1], channels_out) >= _FEWEST_CHANNELS and views * _tiles_of(image) >= _FEWEST_TILES_OF_RECORD
+
+
+def summed_filter_gradients(
+    images: Float[Array, "image height width channels_in"], gradient: Float[Array, "image height width channels_out"]
+) -> Float[Array, "3 3 channels_in channels_out"]:
+    """The gradient by the filters, summed over the images; meant for float64, where `rounding` bounds its errors."""
+    each = _images_of_block(images.shape[1:])
+    whole = len(images) // each * each
+    parts = [
+        filter_gradients(x.reshape(-1, size, *x.shape[1:]), y.reshape(-1, size, *y.shape[1:]))
+        for x, y, size in (
+            (images[:whole], gradient[:whole], each),
+            (images[whole:], gradient[whole:], len(images) - whole),
+        )
+        if len(x)
+    ]
+    blocks = [block for part in parts for block in part]
+    return sum(blocks[1:], start=blocks[0])
+
+
+def sums_pay(images: Sequence[int], channels_out: int) -> bool:
+    """Whether `summed_filter_gradients` is faster for images `(image, height, width, channels)` in float64."""
+    number, *image = images
+    return min(images[-1], channels_out) >= _FEWEST_CHANNELS and number * _tiles_of(image) >= _FEWEST_TILES_OF_SUM
 
 
 def rounding(images: Sequence[int]) -> float:
-    """A bound on errors of `filter_gradients` for images `(record, view, height, width, channels)`.
+    """A bound on errors of `summed_filter_gradients` for images `(image, height, width, channels)`.
 
-    In L2 norm, a record's error is at most this times u ‖images‖ ‖gradient‖ with the unit roundoff u, in any order of
-    summation, except for terms of the order u². A product's factors are rounded at most twice each, the product once,
-    then as many products are added as there are tiles, and transforming back rounds four times.
+    In L2 norm, the error is at most this times u Σ ‖image‖ ‖its gradient‖ with the unit roundoff u, in any order of
+    summation within blocks and over them, except for terms of the order u². A product's factors are rounded at most
+    twice each, the product once, then as many products are added as a block has tiles, transforming back rounds four
+    times, and blocks are added. A tile lies in one image, so no image is multiplied with the gradient of another.
 
     Source: Higham (2002), section 3.1, with the transforms' magnitudes.
     """
-    return _MAGNIFICATION * (_tiles_of_record(images) + 10)
+    number, *image = images
+    each = min(number, _images_of_block(image))
+    return _MAGNIFICATION * (each * _tiles_of(image) + 10 + -(-number // each))
 
 
-def _tiles_of_record(images: Sequence[int]) -> int:
-    _, views, height, width, _ = images
-    return views * _halved(height) * _halved(width)
+def _images_of_block(image: Sequence[int]) -> int:
+    return max(1, _TILES_OF_BLOCK // _tiles_of(image))
+
+
+def _tiles_of(image: Sequence[int]) -> int:
+    height, width, _ = image
+    return _halved(height) * _halved(width)
 
 
 # Transforms are separable. Along columns their results are lists, as these go into different matrix products; along
