@@ -129,10 +129,9 @@ class ConvolutionProduct:
         _, views, *space, inputs = x
         places = math.prod(self.kernel)
         positions = views * math.prod(-(-side // self.stride) for side in space)
-        found: float = positions
-        if self._is_summed_fast(x, channels):
-            # A's length is taken to be √places ‖x‖.
-            found = max(found, winograd.rounding(x[1:]) / math.sqrt(places))
+        # A's length is taken to be √places ‖x‖.
+        fast = self._is_summed_fast(x, channels)
+        found = winograd.rounding(x[1:]) / math.sqrt(places) if fast else positions
         return float(found + (positions + inputs + places + 6 if self.kind == "centred" else 0))
 
     def _is_summed_fast(self, x: Sequence[int], channels: int) -> bool:
