@@ -39,8 +39,6 @@ LEAST_SHARE = 2.0**-8
 
 # Number of rows that one fused loop adds.
 _ADDED_AT_ONCE = 16
-# Rows of up to so many numbers are summed by one matrix product.
-_SMALL = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,10 +233,6 @@ def _weighted_sum_of_rows(
     On the CPU, XLA reduces over the first axis against the memory order, which is six times as slow. Rows are weighted
     where they are added, since together their terms would be written to memory, in twice the size of `rows`.
     """
-    if rows.values[0].size <= _SMALL:
-        # Slices of many small leaves would take longer to compile than they save.
-        part = rows.all(weights.dtype)
-        return jnp.tensordot(weights, _zeroed(part, usable), axes=1)
     each = max(1, len(weights) // _ADDED_AT_ONCE)
     terms = []
     for first in range(0, len(weights), each):
