@@ -26,6 +26,7 @@ from dpmed.dpsgd.bookkeeping import Bookkeeping, Layer
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
 from dpmed.dpsgd.ghost_norms import measure, settle
+from dpmed.runtime.jit import through_branch
 
 # Rounding of the few operations, far fewer than 2¹³, from squares to a factor and from a factor to the sum's weight.
 _FEW_OPERATIONS = 2.0**-40
@@ -126,9 +127,7 @@ def _volumes_in_memory(books: Bookkeeping, mask: Bool[Array, " batch"]) -> Bookk
     volumes = {number: layer for number, layer in books.layers.items() if layer.x.ndim == _AXES_OF_VOLUMES}
     if not volumes:
         return books
-    read: dict[int, Layer] = jax.lax.cond(
-        jnp.any(mask), lambda layers: layers, lambda layers: jax.tree.map(jnp.zeros_like, layers), volumes
-    )
+    read: dict[int, Layer] = through_branch(jnp.any(mask), volumes)
     return replace(books, layers=books.layers | read)
 
 

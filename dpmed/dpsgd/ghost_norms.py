@@ -13,7 +13,7 @@ section 4; Bu et al. (2022).
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -233,23 +233,22 @@ def _weighted_sum_of_rows(
     On the CPU, XLA reduces over the first axis against the memory order, which is six times as slow. Rows are weighted
     where they are added, since together their terms would be written to memory, in twice the size of `rows`.
     """
-    each = max(1, len(weights) // _ADDED_AT_ONCE)
-    terms = []
-    for first in range(0, len(weights), each):
-        chosen = slice(first, first + each)
-        part = rows.of(chosen, weights.dtype)
-        terms.append(_zeroed(part, usable[chosen]) * _column(weights[chosen], part))
-    whole = [term for term in terms if len(term) == each]
-    summed = _sum_of_rows(sum(whole[1:], start=whole[0]))
-    return summed if len(whole) == len(terms) else summed + _sum_of_rows(terms[-1])
+
+    def terms(records: slice) -> Float[Array, "records ..."]:
+        part = rows.of(records, weights.dtype)
+        return _zeroed(part, usable[records]) * _column(weights[records], part)
+
+    return _sum_of_rows(terms, len(weights))
 
 
-def _sum_of_rows(rows: Float[Array, "batch ..."]) -> Float[Array, "..."]:
-    while len(rows) > _ADDED_AT_ONCE:
-        each = len(rows) // _ADDED_AT_ONCE
-        parts = [rows[number * each : (number + 1) * each] for number in range(_ADDED_AT_ONCE)]
-        rows = jnp.concatenate([sum(parts[1:], start=parts[0]), rows[_ADDED_AT_ONCE * each :]])
-    return sum(rows[1:], start=rows[0])
+def _sum_of_rows(rows: Callable[[slice], Float[Array, "rows ..."]], number: int) -> Float[Array, "..."]:
+    if number <= _ADDED_AT_ONCE:
+        parts = [rows(slice(place, place + 1)) for place in range(number)]
+        return sum(parts[1:], start=parts[0])[0]
+    each = number // _ADDED_AT_ONCE
+    parts = [rows(slice(place * each, (place + 1) * each)) for place in range(_ADDED_AT_ONCE)]
+    left = jnp.concatenate([sum(parts[1:], start=parts[0]), rows(slice(_ADDED_AT_ONCE * each, number))])
+    return _sum_of_rows(left.__getitem__, len(left))
 
 
 def _square(values: Float[Array, "batch ..."]) -> Float[Array, " batch"]:

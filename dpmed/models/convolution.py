@@ -121,7 +121,7 @@ class ConvolutionProduct:
         if self.kind == "plain":
             return found
         inputs = math.prod(self.kernel) * channels
-        sums = summed_over_places(jnp.sum(x, axis=-1), self.kernel, 1).reshape(-1)
+        sums = self._patch_sums(x).reshape(-1)
         return found - jnp.outer(sums, sums / inputs)
 
     def rounding(self, x: Sequence[int], channels: int) -> float:
@@ -136,8 +136,10 @@ class ConvolutionProduct:
 
     def _is_summed_fast(self, x: Sequence[int], channels: int) -> bool:
         """Whether the sum over the views of one record is computed in Winograd's way in float64."""
-        known = _is_known(self.kernel, self.stride) and jax.default_backend() == "cpu"
-        return known and x[0] == 1 and winograd.sums_pay(x[1:], channels)
+        return self._is_fast() and x[0] == 1 and winograd.sums_pay(x[1:], channels)
+
+    def _is_fast(self) -> bool:
+        return _is_known(self.kernel, self.stride) and jax.default_backend() == "cpu"
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
         """For each record, the patches times the gradient of the output, both over all views."""
@@ -150,19 +152,20 @@ class ConvolutionProduct:
     def _means(self, x: Array, gradient: Array) -> Array:
         """The means of each output channel's gradients, from the patches' means."""
         channels = gradient.shape[-1]
-        sums = summed_over_places(
-            jnp.sum(x, axis=-1).reshape(-1, *x.shape[2:-1]), self.kernel, 1, stride=self.stride
-        ).reshape(len(x), -1)
+        sums = self._patch_sums(x.reshape(-1, *x.shape[2:])).reshape(len(x), -1)
         found = jnp.einsum("np,npc->nc", sums, gradient.reshape(len(x), -1, channels))
         inputs = math.prod(self.kernel) * x.shape[-1]
         return (found / inputs).reshape(len(x), *([1] * (x.ndim - 2)), channels)
+
+    def _patch_sums(self, images: Array) -> Array:
+        """For each image, the sum over the patch at each position."""
+        return summed_over_places(jnp.sum(images, axis=-1), self.kernel, 1, stride=self.stride)
 
     def _plain_gradients(self, x: Array, gradient: Array, weight: Array) -> Array:
         batch, views, *out, channels = gradient.shape
         if x.dtype == jnp.float64 and self._is_summed_fast(x.shape, channels):
             return winograd.summed_filter_gradients(x[0], gradient[0])[None]
-        known = _is_known(self.kernel, self.stride) and jax.default_backend() == "cpu"
-        if known and x.dtype == jnp.float32 and winograd.gradients_pay(x.shape, channels):
+        if self._is_fast() and x.dtype == jnp.float32 and winograd.gradients_pay(x.shape, channels):
             return winograd.filter_gradients(x, gradient)
         if batch * views <= _MOST_UNROLLED and math.prod(out) >= _MANY_POSITIONS:
             # Patches of large images do not fit into the cache, and one such image keeps all cores busy.

@@ -5,6 +5,7 @@ from functools import cache, cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 # XLA's CPU compiler delegates parts of a program to a library that uses only one core for convolutions of large maps.
 # It is only allowed to handle reductions.
@@ -40,6 +41,19 @@ class Compiled:
 def wait_for(tree: Any) -> None:
     """Wait for all arrays of a tree; what went wrong in computing them is raised."""
     jax.block_until_ready(tree)  # type: ignore[no-untyped-call] # jax gives it no types
+
+
+def through_branch(taken: Any, values: Any) -> Any:
+    """A tree of arrays as they are, which the compiler reads from memory; to be called within a compiled function.
+
+    XLA's CPU compiler computes cheap functions anew inside each operation that reads their results. It cannot look
+    inside a branch; `jax.lax.optimization_barrier` is removed before it would.
+
+    Args:
+        taken: true, in a way that the compiler does not know; if it is not, the arrays are zero.
+        values: the arrays.
+    """
+    return jax.lax.cond(taken, lambda tree: tree, lambda tree: jax.tree.map(jnp.zeros_like, tree), values)
 
 
 @cache

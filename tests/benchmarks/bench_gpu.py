@@ -78,8 +78,8 @@ def _device() -> dict[str, str | None]:
 
 def _environment(device: dict[str, str | None] | None) -> dict[str, str]:
     """The parts' environment: one GPU, and no way to compute elsewhere unnoticed."""
-    # Peers know one GPU. Memory is taken as needed, since peers need some of it, and a peak would otherwise be all.
-    environment = {"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | os.environ
+    # Peers know one GPU.
+    environment = {"CUDA_VISIBLE_DEVICES": "0"} | os.environ
     if device is None:
         return environment
     environment["BENCH_GPU_BACKEND"] = str(device["platform"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpmed.runtime import jit
-from dpmed.runtime.jit import Compiled, compiler_options
+from dpmed.runtime.jit import Compiled, compiler_options, through_branch
 
 
 def test_results_are_the_functions_and_it_is_traced_once_per_shape():
@@ -50,3 +50,13 @@ def test_options_are_left_out_where_the_compiler_does_not_know_them(monkeypatch)
         assert compiler_options() == {}
     finally:
         compiler_options.cache_clear()
+
+
+def test_a_branch_that_is_taken_gives_the_same_tree_and_the_other_zeros():
+    tree = {"a": jnp.asarray([1.0, jnp.nan]), "b": (jnp.arange(3), None)}
+    found = jax.jit(through_branch)(True, tree)
+    assert jax.tree.structure(found) == jax.tree.structure(tree)
+    for ours, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(tree), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(jax.jit(through_branch)(False, tree)))

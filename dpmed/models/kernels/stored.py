@@ -2,7 +2,7 @@
 
 XLA's CPU compiler computes cheap functions anew inside each operation that reads their results, such as the copies that
 convolutions of volumes need: a normalisation and an activation are then computed several times, against the memory
-order. A branch keeps it from looking inside; `jax.lax.optimization_barrier` is removed before it would. Where several
+order. A branch prevents that (`dpmed.runtime.jit.through_branch`). Where several
 devices share the numbers, which of them chose the branch would have to be told to the others, so there is none.
 """
 
@@ -16,6 +16,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from dpmed.layer_tags import is_plain
+from dpmed.runtime.jit import through_branch
 
 
 def stored(x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -39,7 +40,8 @@ def _branched(x: Array) -> Array:
         return x
     # Always true, whatever the numbers are; but the compiler does not know.
     bits = jax.lax.bitcast_convert_type(x.ravel()[0].astype(jnp.float32), jnp.uint32)
-    return jax.lax.cond(bits | 1 > 0, lambda x: x, jnp.zeros_like, x)
+    found: Array = through_branch(bits | 1 > 0, x)
+    return found
 
 
 def _identity(name: str) -> Any:

@@ -4,18 +4,15 @@ A convolution of side 3 and stride 1 is a primitive, bilinear in volumes and fil
 computed in ways of their own. What it reads is stored in memory before.
 """
 
-from collections.abc import Sequence
+import math
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from dpmed.layer_tags import is_plain
+from dpmed.models.kernels.bilinear import convolution_primitive, reflected
 from dpmed.models.kernels.direct import by_xla, pad_first, patches
 from dpmed.models.kernels.stored import stored, with_stored_gradient
 
@@ -93,51 +90,15 @@ def _by_patches(
     return products.reshape(*volumes.shape[:-1], -1)
 
 
-def _convolved(volumes: Array, weight: Array, *, mirrored: bool) -> Array:
-    filters = _reflected(weight) if mirrored else weight
-    depth, height, width = volumes.shape[1:4]
-    if depth * height * width <= _FEW_POSITIONS:
-        return _by_patches(volumes, filters)
-    return jax.vmap(partial(_by_planes, stride=1), in_axes=(0, None))(volumes, filters)
+def _convolved(images: Array, weight: Array, *, mirrored: bool) -> Array:
+    filters = reflected(weight) if mirrored else weight
+    if math.prod(images.shape[1:4]) <= _FEW_POSITIONS:
+        return _by_patches(images, filters)
+    return jax.vmap(partial(_by_planes, stride=1), in_axes=(0, None))(images, filters)
 
 
-def _reflected(weight: Float[Array, "3 3 3 _ _"]) -> Float[Array, "3 3 3 _ _"]:
-    return jnp.swapaxes(weight[::-1, ::-1, ::-1], 3, 4)
+def _gradient_if_thin(images: Array, gradient: Array) -> Array | None:
+    return filter_gradients(images, gradient) if gradient.shape[-1] <= _THIN else None
 
 
-def _batched(values: Sequence[Array], places: Sequence[int | None], *, mirrored: bool) -> tuple[Array, int]:
-    (volumes, weight), (place, of_weight) = values, places
-    if of_weight is not None:
-        return jax.vmap(partial(_convolved, mirrored=mirrored), in_axes=(place, of_weight))(volumes, weight), 0
-    assert place is not None  # noqa: S101 something is batched
-    volumes = jnp.moveaxis(volumes, place, 0)
-    found = convolve_p.bind(volumes.reshape(-1, *volumes.shape[2:]), weight, mirrored=mirrored)
-    return found.reshape(*volumes.shape[:2], *found.shape[1:]), 0
-
-
-def _by_volumes(gradient: Array, volumes: Any, weight: Array, *, mirrored: bool) -> Array:
-    """The gradient by volumes: the convolution with filters that are mirrored and lead back."""
-    del volumes
-    found: Array = convolve_p.bind(gradient, weight, mirrored=not mirrored)
-    return found
-
-
-def _by_weight(gradient: Array, volumes: Array, weight: Any, *, mirrored: bool) -> Array:
-    if gradient.shape[-1] <= _THIN:
-        found = filter_gradients(volumes, gradient)
-        return _reflected(found) if mirrored else found
-    convolved = partial(_convolved, volumes, mirrored=mirrored)
-    (found,) = jax.linear_transpose(convolved, weight.aval)(gradient)
-    return found
-
-
-def _result(volumes: ShapedArray, weight: ShapedArray, *, mirrored: bool) -> ShapedArray:
-    return ShapedArray((*volumes.shape[:-1], weight.shape[3 if mirrored else 4]), volumes.dtype)
-
-
-convolve_p: Any = Primitive("convolve_3x3x3")  # type: ignore[no-untyped-call] # jax gives it no types
-convolve_p.def_impl(jax.jit(convolve_p.bind, static_argnames="mirrored"))
-convolve_p.def_abstract_eval(_result)
-batching.primitive_batchers[convolve_p] = _batched
-ad.defbilinear(convolve_p, _by_volumes, _by_weight)  # type: ignore[no-untyped-call] # jax gives it no types
-mlir.register_lowering(convolve_p, mlir.lower_fun(_convolved, multiple_results=False))
+convolve_p = convolution_primitive("convolve_3x3x3", _convolved, _gradient_if_thin)

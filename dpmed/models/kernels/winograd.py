@@ -13,16 +13,13 @@ Source: Lavin and Gray (2016), "Fast algorithms for convolutional neural network
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.core import ShapedArray
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from dpmed.models.kernels.bilinear import channels_out, convolution_primitive, reflected
 from dpmed.models.kernels.direct import by_xla
 
 SIDE = 3
@@ -86,18 +83,13 @@ def summed_filter_gradients(
     images: Float[Array, "image height width channels_in"], gradient: Float[Array, "image height width channels_out"]
 ) -> Float[Array, "3 3 channels_in channels_out"]:
     """The gradient by the filters, summed over the images; meant for float64, where `rounding` bounds its errors."""
-    each = _images_of_block(images.shape[1:])
-    whole = len(images) // each * each
-    parts = [
-        filter_gradients(x.reshape(-1, size, *x.shape[1:]), y.reshape(-1, size, *y.shape[1:]))
-        for x, y, size in (
-            (images[:whole], gradient[:whole], each),
-            (images[whole:], gradient[whole:], len(images) - whole),
-        )
-        if len(x)
-    ]
-    blocks = [block for part in parts for block in part]
-    return sum(blocks[1:], start=blocks[0])
+    number, *image = images.shape
+    blocks, each = _blocks(number, image)
+    # Images of zeros add exact zeros.
+    missing = ((0, blocks * each - number), (0, 0), (0, 0), (0, 0))
+    by_block = [jnp.pad(one, missing).reshape(blocks, each, *one.shape[1:]) for one in (images, gradient)]
+    first, *others = filter_gradients(*by_block)
+    return sum(others, start=first)
 
 
 def sums_pay(images: Sequence[int], channels_out: int) -> bool:
@@ -117,12 +109,14 @@ def rounding(images: Sequence[int]) -> float:
     Source: Higham (2002), section 3.1, with the transforms' magnitudes.
     """
     number, *image = images
-    each = min(number, _images_of_block(image))
-    return _MAGNIFICATION * (each * _tiles_of(image) + 10 + -(-number // each))
+    blocks, each = _blocks(number, image)
+    return _MAGNIFICATION * (each * _tiles_of(image) + 10 + blocks)
 
 
-def _images_of_block(image: Sequence[int]) -> int:
-    return max(1, _TILES_OF_BLOCK // _tiles_of(image))
+def _blocks(images: int, image: Sequence[int]) -> tuple[int, int]:
+    """How many blocks are summed apart, and of how many images each."""
+    blocks = -(-images // max(1, _TILES_OF_BLOCK // _tiles_of(image)))
+    return blocks, -(-images // blocks)
 
 
 def _tiles_of(image: Sequence[int]) -> int:
@@ -146,7 +140,7 @@ def _convolved(
         jnp.einsum(channels, tile.reshape(4, -1, tile.shape[-1]), chosen)
         for tile, chosen in zip(tiles, filters, strict=True)
     ]
-    space = (4, batch, _halved(height), _halved(width), _channels_out(weight, mirrored=mirrored))
+    space = (4, batch, _halved(height), _halved(width), channels_out(weight, mirrored=mirrored))
     products = _apart([one.reshape(space) for one in products])
     columns = _apart(_outputs(products))
     blocks = jnp.stack([jnp.stack(_outputs(list(column)), axis=2) for column in columns], axis=4)
@@ -236,59 +230,21 @@ def _halved(side: int) -> int:
     return -(-side // 2)
 
 
-def _channels_out(weight: Array | ShapedArray, *, mirrored: bool) -> int:
-    return int(weight.shape[2 if mirrored else 3])
-
-
-def _reflected(weight: Float[Array, "3 3 _ _"]) -> Float[Array, "3 3 _ _"]:
-    return jnp.swapaxes(weight[::-1, ::-1], 2, 3)
-
-
 def _by_xla(images: Array, weight: Array, *, mirrored: bool = False) -> Array:
-    filters = _reflected(weight) if mirrored else weight
-    return by_xla(images, filters, 1)
+    return by_xla(images, reflected(weight) if mirrored else weight, 1)
 
 
-def _lowered(images: Array, weight: Array, *, mirrored: bool) -> Array:
-    known = pays(images.shape, _channels_out(weight, mirrored=mirrored))
+def _faster(images: Array, weight: Array, *, mirrored: bool) -> Array:
+    known = pays(images.shape, channels_out(weight, mirrored=mirrored))
     return (_convolved if known else _by_xla)(images, weight, mirrored=mirrored)
 
 
-def _batched(values: Sequence[Array], places: Sequence[int | None], *, mirrored: bool) -> tuple[Array, int]:
-    (images, weight), (place, of_weight) = values, places
-    if of_weight is not None:
-        return jax.vmap(partial(_by_xla, mirrored=mirrored), in_axes=(place, of_weight))(images, weight), 0
-    assert place is not None  # noqa: S101 something is batched
-    images = jnp.moveaxis(images, place, 0)
-    found = convolve_p.bind(images.reshape(-1, *images.shape[2:]), weight, mirrored=mirrored)
-    return found.reshape(*images.shape[:2], *found.shape[1:]), 0
-
-
-def _by_images(gradient: Array, images: Any, weight: Array, *, mirrored: bool) -> Array:
-    """The gradient by images: the convolution with filters that are mirrored and lead back."""
-    del images
-    found: Array = convolve_p.bind(gradient, weight, mirrored=not mirrored)
+def _gradient_if_it_pays(images: Array, gradient: Array) -> Array | None:
+    if not gradients_pay((1, *images.shape), gradient.shape[-1]):
+        return None
+    found: Array = filter_gradients(images[None], gradient[None])[0]
     return found
 
 
-def _by_weight(gradient: Array, images: Array, weight: Any, *, mirrored: bool) -> Array:
-    if gradients_pay((1, *images.shape), gradient.shape[-1]):
-        found = filter_gradients(images[None], gradient[None])[0]
-        return _reflected(found) if mirrored else found
-    (found,) = jax.linear_transpose(lambda weight: _by_xla(images, weight, mirrored=mirrored), weight.aval)(gradient)
-    return found
-
-
-def _result(images: ShapedArray, weight: ShapedArray, *, mirrored: bool) -> ShapedArray:
-    return ShapedArray((*images.shape[:-1], _channels_out(weight, mirrored=mirrored)), images.dtype)
-
-
-# The convolution of `convolve`, as JAX's transformations see it; with `mirrored` filters it leads from gradients of
-# results, with channels_out, to those of images.
-convolve_p: Any = Primitive("convolve_3x3")  # type: ignore[no-untyped-call] # jax gives it no types
-convolve_p.def_impl(jax.jit(convolve_p.bind, static_argnames="mirrored"))
-convolve_p.def_abstract_eval(_result)
-batching.primitive_batchers[convolve_p] = _batched
-ad.defbilinear(convolve_p, _by_images, _by_weight)  # type: ignore[no-untyped-call] # jax gives it no types
-mlir.register_lowering(convolve_p, mlir.lower_fun(_by_xla, multiple_results=False))
-mlir.register_lowering(convolve_p, mlir.lower_fun(_lowered, multiple_results=False), platform="cpu")
+# The convolution of `convolve`, as JAX's transformations see it.
+convolve_p = convolution_primitive("convolve_3x3", _by_xla, _gradient_if_it_pays, on_cpu=_faster)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from dpmed.layer_tags import plain_programs
 from dpmed.models.kernels import volumes
+from dpmed.models.kernels.bilinear import reflected
 from dpmed.models.kernels.direct import by_xla
 from tests.models.test_convolution import plainly
 
@@ -52,7 +53,7 @@ def test_output_is_that_of_the_loop(sides, channels_in, channels_out, seed):
     x, weight = drawn(seed, (2, *sides, channels_in), (3, 3, 3, channels_in, channels_out))
     wanted = np.stack([plainly(np.asarray(one, np.float64), np.asarray(weight, np.float64), 1) for one in x])
     for mirrored in (False, True):
-        filters = volumes._reflected(weight) if mirrored else weight
+        filters = reflected(weight) if mirrored else weight
         close(jax.jit(partial(volumes._convolved, mirrored=mirrored))(x, filters), wanted)
     close(jax.jit(volumes._by_patches)(x, weight), wanted)
 
