@@ -2,8 +2,8 @@
 
 XLA's CPU compiler computes cheap functions anew inside each operation that reads their results, such as the copies that
 convolutions of volumes need: a normalisation and an activation are then computed several times, against the memory
-order. A branch prevents that (`dpmed.runtime.jit.through_branch`). Where several
-devices share the numbers, which of them chose the branch would have to be told to the others, so there is none.
+order. A branch prevents that (`dpmed.runtime.jit.through_branch`). Where several devices share the numbers, which of
+them chose the branch would have to be told to the others, so there is none.
 """
 
 from collections.abc import Sequence
