@@ -18,6 +18,7 @@ from dpmed.layer_tags import RecordGradients, is_plain, multiply
 from dpmed.models.initial import filled, normal
 from dpmed.models.kernels import volumes, winograd
 from dpmed.models.kernels.direct import by_xla, patches, summed_over_places
+from dpmed.models.kernels.rows import is_narrow, multiply_rows
 
 Kind = Literal["plain", "standardised", "centred"]
 
@@ -44,6 +45,8 @@ def convolve(
     """
     if x.ndim == volumes.AXES and (is_plain() or jax.default_backend() == "cpu"):
         return volumes.convolve(x, weight, stride)
+    if is_narrow(weight.shape, stride):
+        return multiply_rows(x, weight)
     if _is_known(weight.shape[:-2], stride) and x.dtype == jnp.float32 and not is_plain():
         return winograd.convolve(x[None], weight)[0]
     return by_xla(x[None], weight, stride)[0]

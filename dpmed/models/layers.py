@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from dpmed.layer_tags import RecordGradients, multiply
 from dpmed.models.initial import filled, normal
+from dpmed.models.kernels.rows import is_narrow, multiply_rows
 
 # From here on, Mish and its derivative equal those of the identity in float32.
 _MISH_IS_LINEAR = 20.0
@@ -58,6 +59,8 @@ class LinearProduct:
     def apply(self, x: Array, weight: Array) -> Array:
         """The product of the weight with each vector."""
         weight = weight.astype(x.dtype)
+        if is_narrow(weight.shape):
+            return multiply_rows(x, weight.T)
         return weight @ x if x.ndim == 1 else x @ weight.T
 
     def columns(self, x: Array) -> Array:

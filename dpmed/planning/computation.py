@@ -4,7 +4,7 @@
 secrets, by `build_computation` on another plan, or with another step, by `build_step` and `dataclasses.replace`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import equinox as eqx
 import jax
@@ -17,13 +17,14 @@ from dpmed.data.identity import record_keys
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.devices import Devices, all_devices
 from dpmed.dpsgd.microbatch import usable_memory
+from dpmed.dpsgd.places import place_effect, without_zeros
 from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateLoss, PrivateStep, Step, StepState
 from dpmed.errors import InputError, RunError
 from dpmed.metrics.evaluate import evaluate
 from dpmed.planning.features import on_features
 from dpmed.planning.initial_state import begin_training
-from dpmed.planning.microbatch import choose_microbatch, public_views, step_memory
+from dpmed.planning.microbatch import choose_microbatch, public_microbatch, public_views, step_memory
 from dpmed.planning.plan import Plan
 from dpmed.planning.secrets import Secrets
 from dpmed.progress import Progress
@@ -83,6 +84,14 @@ class Computation:
     def step_memory(self, microbatch: int) -> int:
         """Bytes that a step with this microbatch needs on a device, according to XLA; nothing is trained."""
         return step_memory(self.plan, self.step, self.initial, microbatch)
+
+    def place_effect(self, microbatch: int) -> float:
+        """By how much of its length a record's gradient depends on its place; see `dpmed.dpsgd.places`."""
+        if not isinstance(self.step, PrivateStep):
+            return 0.0
+        state = replace(self.initial, trainable=without_zeros(self.initial.trainable), optimizer=None)
+        state = state if self.devices is None else self.devices.copy(state)
+        return place_effect(self.step, state, public_microbatch(self.plan, microbatch))
 
     def loader(self, microbatch: int) -> Loader:
         """The training records in microbatches of this size.

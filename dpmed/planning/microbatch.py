@@ -1,5 +1,7 @@
 """The microbatch of a plan on this machine."""
 
+from typing import Any
+
 import jax
 import numpy as np
 from jaxtyping import Bool, PyTree, Shaped
@@ -45,6 +47,27 @@ def full_microbatch(
     record = device_records(one.inputs, one.targets, one.weights, keys=one.keys, step=0)
     count = -(-microbatch // jax.device_count()) * jax.device_count()
     return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *leaf.shape[1:])), (record, one.mask))
+
+
+def public_microbatch(plan: Plan, microbatch: int) -> PyTree[Shaped[np.ndarray, "record ..."]]:
+    """A microbatch of the same shapes that repeats a random record, which is nobody's."""
+    records, mask = full_microbatch(plan, microbatch)
+    rng = np.random.default_rng(0)
+
+    def drawn(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Shaped[np.ndarray, "..."]:
+        if np.issubdtype(dtype, np.integer):
+            return rng.integers(0, np.iinfo(np.int8).max, shape, dtype)
+        return rng.standard_normal(shape).astype(dtype)
+
+    inputs, targets, weights = (records[name] for name in ("inputs", "targets", "weights"))
+    one = device_records(
+        drawn((1, *inputs.shape[1:]), inputs.dtype),
+        np.zeros((1, *targets.shape[1:]), targets.dtype),
+        np.full((1, *weights.shape[1:]), 1 / weights.shape[1], weights.dtype),
+        keys=np.ones((1, *records["key"].shape[1:]), np.uint32),
+        step=0,
+    )
+    return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(mask), *leaf.shape[1:])), one)
 
 
 def public_views(plan: Plan) -> int | None:

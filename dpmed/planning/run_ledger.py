@@ -14,6 +14,7 @@ CHOSEN_BY_VALIDATION = (
     "Validation scores, computed exactly, chose the best of several trials; ε says nothing about validation samples."
 )
 BEST_ALONE = "The number of trials, and all trials but the best, must stay secret: ε holds for the best one alone."
+_PLACES = "A record's gradient was found to depend on its place in a microbatch"
 
 
 def run_ledger(
@@ -40,6 +41,23 @@ def run_ledger(
         status=status,
         digests=digests,
     )
+
+
+def place_notes(effect: float, known: Sequence[str] = ()) -> tuple[str, ...]:
+    """Notes on a measured `dpmed.dpsgd.places.place_effect`.
+
+    Args:
+        effect: what was measured on this machine.
+        known: notes of a ledger from the same run's earlier parts, which may have run on another machine.
+    """
+    earlier = tuple(note for note in known if note.startswith(_PLACES))
+    if not effect:
+        return earlier
+    found = (
+        f"{_PLACES}, by {effect:.1g} of its length, through rounding in float32 on the machine that trained: adding or "
+        "removing one record moves the others' gradients by about as much, which ε does not count."
+    )
+    return (*(note for note in earlier if note != found), found)
 
 
 def with_siblings(facts: LedgerFacts, siblings: Sequence[str]) -> LedgerFacts:

@@ -93,6 +93,13 @@ def test_a_step_may_take_another_loss_and_clips_it_alike(plan, computation):
     assert np.linalg.norm(gradient) == pytest.approx(5 * plan.budget.clipping_norm, rel=1e-4)
 
 
+def test_places_of_a_shipped_network_are_alike_and_nothing_is_used_up(computation):
+    assert computation.place_effect(8) == 0.0
+    assert computation.begin(8).step == 0
+    plain = plan_of("privacy=")
+    assert build_computation(plain, draw_secrets(plain)).place_effect(16) == 0.0
+
+
 def test_epsilon_in_the_loop_is_that_of_the_budget(plan, computation):
     parts = computation.parts(8)
     assert parts.epsilon(plan.steps) == plan.budget.epsilon

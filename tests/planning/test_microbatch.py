@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import jax
+import numpy as np
 import pytest
 
 from dpmed.config.load import load_config
 from dpmed.planning.computation import build_computation
-from dpmed.planning.microbatch import choose_microbatch, step_memory
+from dpmed.planning.microbatch import choose_microbatch, full_microbatch, public_microbatch, step_memory
 from dpmed.planning.plan import make_plan
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Silent
@@ -54,3 +56,18 @@ def test_the_memory_is_that_of_records_as_they_are_padded(computation, unit, mos
     step = Asked()
     step_memory(plan, step, computation.initial, 4)
     assert step.shape[:2] == (4, views)
+
+
+def test_the_public_microbatch_has_the_shapes_of_a_patients_and_nothing_of_their_content(computation):
+    plan = computation.plan
+    full, _ = full_microbatch(plan, 4)
+    found = public_microbatch(plan, 4)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), found) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), full
+    )
+    others = public_microbatch(replace(plan, members=plan.members[1:]), 4)
+    for leaf, full_leaf, other in zip(*map(jax.tree.leaves, (found, full, others)), strict=True):
+        np.testing.assert_array_equal(leaf, other)
+        np.testing.assert_array_equal(leaf, np.repeat(leaf[:1], 4, axis=0))
+        assert leaf is not full_leaf
+    assert not np.array_equal(found["inputs"], full["inputs"])

@@ -6,7 +6,14 @@ import pytest
 
 from dpmed.config.load import load_config
 from dpmed.planning.plan import make_plan
-from dpmed.planning.run_ledger import SIBLINGS_NOTE, run_ledger, with_selection, with_siblings, with_siblings_note
+from dpmed.planning.run_ledger import (
+    SIBLINGS_NOTE,
+    place_notes,
+    run_ledger,
+    with_selection,
+    with_siblings,
+    with_siblings_note,
+)
 from dpmed.privacy.accountant import SampledGaussian, epsilon
 from dpmed.privacy.ledger import Selected, describe_release
 from dpmed.progress import Silent
@@ -63,3 +70,11 @@ def test_a_trial_states_what_its_selection_costs_from_its_first_step_on(plans, d
     small = with_selection(plan.facts, replace(selected, epsilon=0.1))
     spent = run_ledger(plan, draws=plan.steps, status="finished").epsilon
     assert run_ledger(replace(plan, facts=small), draws=plan.steps, status="finished").epsilon == spent
+
+
+def test_what_places_do_is_noted_with_its_size_and_stays_noted():
+    assert place_notes(0.0) == place_notes(0.0, ("Another.",)) == ()
+    (found,) = place_notes(3e-8)
+    assert "3e-08 of its length" in found and "ε does not count" in found
+    assert place_notes(0.0, (found, "Another.")) == place_notes(3e-8, (found,)) == (found,)
+    assert len(place_notes(5e-8, (found,))) == 2

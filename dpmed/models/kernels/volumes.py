@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from dpmed.layer_tags import is_plain
 from dpmed.models.kernels.bilinear import convolution_primitive, reflected
 from dpmed.models.kernels.direct import by_xla, pad_first, patches
+from dpmed.models.kernels.rows import in_whole_tiles, is_narrow, multiply_rows
 from dpmed.models.kernels.stored import stored, with_stored_gradient
 
 AXES = 4
@@ -36,6 +37,8 @@ def convolve(
     x = stored(x)
     if weight.shape[:3] == (_SIDE,) * 3 and stride == 1 and not is_plain():
         found: Array = convolve_p.bind(x[None], weight, mirrored=False)[0]
+    elif is_narrow(weight.shape, stride):
+        found = multiply_rows(x, weight)
     else:
         found = _by_planes(x, weight, stride)
     return with_stored_gradient(found)
@@ -86,7 +89,7 @@ def _by_patches(
     weight: Float[Array, "3 3 3 channels_in channels_out"],
 ) -> Float[Array, "batch depth height width channels_out"]:
     seen = patches(volumes, weight.shape[:3], 1, volumes.shape[1:4])
-    products = seen.reshape(-1, seen.shape[-1]) @ weight.reshape(-1, weight.shape[-1])
+    products = in_whole_tiles(seen.reshape(-1, seen.shape[-1]), weight.reshape(-1, weight.shape[-1]))
     return products.reshape(*volumes.shape[:-1], -1)
 
 

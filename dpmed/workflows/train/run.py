@@ -15,7 +15,7 @@ from dpmed.files import exclusive_lock, make_folder, to_json, write_json
 from dpmed.planning.computation import build_computation
 from dpmed.planning.enrolment import enrol, settle
 from dpmed.planning.plan import Plan
-from dpmed.planning.run_ledger import with_selection, with_siblings
+from dpmed.planning.run_ledger import place_notes, with_selection, with_siblings
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
@@ -28,6 +28,7 @@ from dpmed.workflows.train.run_folder import (
     CHECKPOINTS,
     check_split,
     create_run_folder,
+    notes_of,
     open_run_folder,
     selection_of,
     siblings_of,
@@ -115,7 +116,10 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
             progress.say(f"Watch it with: tensorboard --logdir {path / TENSORBOARD_FOLDER}. {CAUTION}")
         state = replace(state, draws=max(state.draws, processes.first(folder.draws)))
         outcome = Outcome(run=state, finished=True)
-        if not computation.is_over(state):
+        is_over = computation.is_over(state)
+        effect = 0.0 if is_over else computation.place_effect(state.microbatch)
+        folder = folder.with_notes(place_notes(effect, notes_of(path)))
+        if not is_over:
             folder.open(state)
             hooks = Hooks(
                 before_draw=folder.before_draw,

@@ -114,6 +114,10 @@ class RunFolder:
             watched=position.watched,
         )
 
+    def with_notes(self, notes: tuple[str, ...]) -> "RunFolder":
+        """The same folder, whose ledger has further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
     def open(self, run: RunState) -> None:
         """Write, before the first draw, what only insiders may know, and the ledger up to the first checkpoint."""
         if self.is_writer:
@@ -247,6 +251,12 @@ def siblings_of(path: Path) -> tuple[str, ...]:
     """The siblings that the ledger of a run names; none if the ledger cannot be read."""
     siblings = _ledger_in(path).get("siblings")
     return tuple(map(str, siblings)) if isinstance(siblings, list) else ()
+
+
+def notes_of(path: Path) -> tuple[str, ...]:
+    """The notes of a run's ledger; none if it cannot be read."""
+    notes = _ledger_in(path).get("notes")
+    return tuple(map(str, notes)) if isinstance(notes, list) else ()
 
 
 def selection_of(path: Path) -> Selected | None:

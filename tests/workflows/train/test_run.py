@@ -313,3 +313,19 @@ def test_auto_precision_is_settled_when_a_run_begins(tmp_path):
     assert done.returncode == 0, done.stderr
     # CPUs gain nothing from bfloat16.
     assert json.loads(done.stdout)["precision"] == "float32"
+
+
+def test_a_gradient_that_depends_on_its_place_is_in_the_ledger_even_if_another_machine_finishes(tmp_path, monkeypatch):
+    from dpmed.planning import computation
+
+    monkeypatch.setattr(computation, "place_effect", lambda *_: 3e-8)
+    run = tmp_path / "run"
+    assert call_here("train", "quickstart", *SMALL, "--out", run).returncode == 0
+    (found,) = (note for note in ledger_of(run)["notes"] if "its place in a microbatch" in note)
+    assert "3e-08" in found
+    # As if it had been killed when all but the test was done.
+    (run / "summary.json").unlink()
+    monkeypatch.setattr(computation, "place_effect", lambda *_: 0.0)
+    assert call_here("train", "--resume", run).returncode == 0
+    assert found in ledger_of(run)["notes"]
+    assert found in json.loads((run / "summary.json").read_text())["notes"]

@@ -1,0 +1,65 @@
+"""Whether a record's gradient depends on its place in a microbatch.
+
+The law of sensitivity takes a record's float32 gradient for a function of that record and the weights alone. But a
+compiler may compute the last rows of a product by other code than the rest, and round them differently; one record more
+moves others to other places. Shipped layers avoid that (`dpmed.models.kernels.rows`). For a network of the user's, and
+for another compiler, it is measured.
+"""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from dpmed.dpsgd.step import Batch, Parameters, PrivateStep, StepState
+
+# Between the errors of float64, for which there is a margin below C, and those of float32.
+_COVERED = 1e-12
+_SEED = 0
+
+
+def without_zeros(trainable: Parameters) -> Parameters:
+    """The weights, with random numbers for leaves of zeros, which would hide the gradients of what lies before them."""
+    rng = np.random.default_rng(_SEED)
+
+    def filled(leaf: Float[Array, "..."]) -> Float[Array, "..."]:
+        # With NumPy, which compiles nothing.
+        drawn = 0.1 * rng.standard_normal(leaf.shape, np.float32)
+        return leaf if np.any(np.asarray(leaf)) else jnp.asarray(drawn)
+
+    return jax.tree.map(filled, trainable)
+
+
+def place_effect(step: PrivateStep, state: StepState, records: Batch) -> float:
+    """By how much of its length a record's clipped gradient differs between places.
+
+    The first place is compared with the last, where rows are left over, and with one in the middle, where two threads
+    part.
+
+    Args:
+        step: the step.
+        state: weights, see `without_zeros`.
+        records: a full microbatch that repeats one record; not a patient's, since what is found is public.
+
+    Returns:
+        0.0 if there is no difference beyond what the margin below C covers, or if the gradient is zero or not finite.
+    """
+    count = len(jax.tree.leaves(records)[0])
+    first, *others = sorted({0, (count - 1) // 2, count - 1})
+    wanted = _alone(step, state, records, first, count)
+    length = np.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in wanted))
+    found = 0.0
+    for place in others:
+        pairs = zip(_alone(step, state, records, place, count), wanted, strict=True)
+        found = max(found, np.sqrt(sum(float(np.sum(np.square(one - other))) for one, other in pairs)))
+    return float(found / length) if found > _COVERED * length else 0.0
+
+
+def _alone(
+    step: PrivateStep, state: StepState, records: Batch, place: int, count: int
+) -> list[Float[np.ndarray, "..."]]:
+    """The sum over the record at one place alone."""
+    _, total = step.accumulate(replace(state, optimizer=None), step.begin(state), records, np.arange(count) == place)
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(total.gradients)]

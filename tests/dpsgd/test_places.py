@@ -1,0 +1,83 @@
+"""What places do to gradients: found where it is planted, and absent from shipped networks."""
+
+from dataclasses import replace
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from dpmed.dpsgd.clipping import FlatClipping
+from dpmed.dpsgd.noise import seeded_key
+from dpmed.dpsgd.places import place_effect, without_zeros
+from dpmed.dpsgd.step import PrivateStep, StepState
+from dpmed.models.layers import Linear
+
+
+def linear_step(outputs=1):
+    weights, static = eqx.partition(Linear(5, outputs, key=jax.random.key(0)), eqx.is_inexact_array)
+    optimizer = optax.sgd(0.1)
+
+    def loss(trainable, rest, record):
+        del rest
+        return jnp.sum(jnp.tanh(eqx.combine(trainable, static)(record["x"])))
+
+    step = PrivateStep(
+        loss, clipping=FlatClipping(0.1), noise_multiplier=1.0, expected_batch_size=4, optimizer=optimizer,
+        key=seeded_key(0), most_records=100,
+    )  # fmt: skip
+    return step, StepState(trainable=weights, rest=None, optimizer=None)
+
+
+def same(records, value=1.0):
+    x = value * np.random.default_rng(0).normal(size=(1, 5)).astype(np.float32)
+    return {"x": np.repeat(x, records, axis=0)}
+
+
+class Planted(PrivateStep):
+    """A step whose sum over the record at one place is longer by a share of its length."""
+
+    def __init__(self, step, place, share):  # the real step does the rest
+        self._step, self._place, self._share = step, place, share
+        self.begin = step.begin
+
+    def accumulate(self, state, total, records, mask):
+        state, found = self._step.accumulate(state, total, records, mask)
+        longer = 1.0 + self._share * bool(mask[self._place])
+        return state, replace(found, gradients=jax.tree.map(lambda leaf: np.asarray(leaf) * longer, found.gradients))
+
+
+@pytest.mark.usefixtures("as_shipped")
+@pytest.mark.parametrize("records", [1, 2, 9, 12])
+def test_a_shipped_layer_gives_all_places_the_same(records):
+    step, state = linear_step()
+    assert place_effect(step, state, same(records)) == 0.0
+
+
+@pytest.mark.parametrize("place", [0, 4, 8])
+def test_what_is_planted_at_the_first_a_middle_or_the_last_place_is_found(place):
+    step, state = linear_step()
+    planted = Planted(step, place, 1e-7)
+    assert place_effect(planted, state, same(9)) == pytest.approx(1e-7, rel=1e-3)
+
+
+def test_what_the_margin_covers_is_not_reported():
+    step, state = linear_step()
+    assert place_effect(Planted(step, 8, 1e-14), state, same(9)) == 0.0
+
+
+@pytest.mark.parametrize("value", [0.0, np.nan])
+def test_a_gradient_that_says_nothing_says_nothing(value):
+    step, state = linear_step()
+    assert place_effect(step, replace(state, trainable=jax.tree.map(lambda x: x * 0, state.trainable)), same(9)) == 0.0
+    assert place_effect(step, state, same(9, value)) == 0.0
+
+
+def test_only_leaves_of_zeros_are_replaced():
+    _, state = linear_step(outputs=3)
+    found = without_zeros(state.trainable)
+    np.testing.assert_array_equal(found.weight, state.trainable.weight)
+    assert np.all(np.asarray(found.bias))
+    assert found.bias.dtype == np.float32
