@@ -5,6 +5,7 @@ secrets, by `build_computation` on another plan, or with another step, by `build
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -30,7 +31,7 @@ from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.evaluate import Evaluator, Predictions
 from dpmed.training.loop import Parts, RunState
-from dpmed.training.objective import NonTrainable, Objective
+from dpmed.training.objective import NonTrainable, Objective, in_all_shapes
 from dpmed.training.stopping import has_stopped
 from dpmed.training.validation_monitor import ValidationMonitor, build_monitor
 
@@ -254,6 +255,7 @@ def build_step(
         optimizer=optimizer,
         key=secrets.noise,
         devices=devices,
+        shapes=partial(in_all_shapes, views=public_views(plan)),
     )
 
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, PyTree, Shaped
 
-from dpmed.data.loader import Loader
+from dpmed.data.loader import Loader, view_bounds
 from dpmed.dpsgd.microbatch import largest_fitting, usable_memory
 from dpmed.dpsgd.step import Step, StepState
 from dpmed.planning.plan import Plan
@@ -29,29 +29,32 @@ def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int |
 
 
 def step_memory(plan: Plan, step: Step, state: StepState, microbatch: int) -> int:
-    """Bytes that a step needs on each device; the step is compiled, and nothing is trained."""
+    """Bytes that a step needs on each device at most; the step is compiled, and nothing is trained."""
     return step.memory(state, *full_microbatch(plan, microbatch))
 
 
 def full_microbatch(
     plan: Plan, microbatch: int
 ) -> tuple[PyTree[Shaped[np.ndarray, "record ..."]], Bool[np.ndarray, " record"]]:
-    """A microbatch that repeats the plan's first record, padded as in training, and its mask.
+    """A microbatch that repeats the plan's first record, padded to the most views in training, and its mask.
 
     It takes the memory of one record. The number of records is rounded up so that all devices get equal shares.
     """
-    loader = Loader(plan.dataset, plan.members, microbatch=1, views=public_views(plan))
+    bounds = public_views(plan)
+    views = None if bounds is None else bounds[-1:]
+    loader = Loader(plan.dataset, plan.members, microbatch=1, views=views)
     one = next(loader.load(np.zeros(1, np.int64)))
     record = device_records(one.inputs, one.targets, one.weights, keys=one.keys, step=0)
     count = -(-microbatch // jax.device_count()) * jax.device_count()
     return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *leaf.shape[1:])), (record, one.mask))
 
 
-def public_views(plan: Plan) -> int | None:
-    """The public number of views to which the plan's records are padded, so that shapes reveal nothing about anyone.
+def public_views(plan: Plan) -> tuple[int, ...] | None:
+    """The public numbers of views to which the plan's records are padded.
 
     None if nothing is private, if a record is one image, or if the config does not limit the images of a unit: all
     records are then padded to the largest one.
     """
+    most = plan.config.data.max_samples_per_unit
     is_grouped = plan.budget is not None and plan.facts.unit != "image"
-    return plan.config.data.max_samples_per_unit if is_grouped else None
+    return view_bounds(most) if is_grouped and most is not None else None

@@ -1,6 +1,7 @@
 """The loop: what it waits for, and that it repeats the same batches in smaller pieces if memory runs out."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from jax._src.array import ArrayImpl
 
 from dpmed.data.base import Info
-from dpmed.data.loader import Loader
+from dpmed.data.loader import Loader, view_bounds
 from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.noise import seeded_key
@@ -18,7 +19,8 @@ from dpmed.dpsgd.sampling import PoissonSampler
 from dpmed.dpsgd.step import PrivateStep, StepState
 from dpmed.errors import RunError
 from dpmed.progress import Silent
-from dpmed.training.loop import Hooks, Parts, RunState, train
+from dpmed.training.loop import Hooks, Parts, RunState, accumulate, train
+from dpmed.training.objective import in_all_shapes
 
 RECORDS, STEPS = 60, 6
 
@@ -297,3 +299,49 @@ def test_memory_that_runs_out_after_the_update_ends_the_run_with_a_remedy(monkey
     with pytest.raises(RunError, match="out of memory") as found:
         watched_run(monkeypatch, RECORDS, LateError)
     assert "Resume" in found.value.remedy
+
+
+def mean_loss(trainable, rest, record):
+    """Of all views of a record, by their weights."""
+    del rest
+    values = jnp.tanh(record["inputs"] @ trainable["w"]).sum(axis=1) - record["targets"].astype(jnp.float32)
+    return jnp.sum(jnp.square(values) * record["weights"])
+
+
+def test_records_of_different_sizes_add_up_to_what_a_loop_over_them_does_with_fewer_views():
+    sizes = np.array([1, 7, 2, 1, 3, 1, 8, 5, 2, 1])
+    ends = np.cumsum(sizes)
+    members = [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    weights = {"w": jnp.asarray(np.random.default_rng(2).normal(size=(3, 2)).astype(np.float32))}
+    data, sums, views_computed = points(), [], []
+    for views in (view_bounds(8), (8,)):
+        step = PrivateStep(
+            mean_loss,
+            clipping=FlatClipping(0.5),
+            noise_multiplier=1.0,
+            expected_batch_size=5,
+            most_records=10,
+            optimizer=optax.with_extra_args_support(optax.sgd(0.1)),
+            key=seeded_key(1),
+            shapes=partial(in_all_shapes, views=views),
+        )
+        state = StepState(trainable=weights, rest=None, optimizer=None)
+        loader = Loader(data, members, microbatch=2, views=views)
+        microbatches = list(loader.load(np.arange(10)))
+        _, total = accumulate(step, state, iter(microbatches), 0)
+        assert int(total.records) == 10
+        sums.append(np.asarray(total.gradients["w"]))
+        views_computed.append(sum(records.weights.size for records in microbatches))
+    by_loop = np.zeros((3, 2))
+    for samples in members:
+        record = {
+            "inputs": data.inputs[samples],
+            "targets": data.targets[samples],
+            "weights": np.full(len(samples), 1 / len(samples), np.float32),
+        }
+        gradient = np.asarray(jax.grad(mean_loss)(weights, None, record)["w"], np.float64)
+        by_loop += gradient * min(1.0, 0.5 / np.linalg.norm(gradient))
+    for found in sums:
+        np.testing.assert_allclose(found, by_loop, rtol=1e-5, atol=1e-6)
+    # Four records of one view, two of two, four of more: in twos, of 1, 2 and 8 views; or all of 8.
+    assert views_computed == [4 * 1 + 2 * 2 + 4 * 8, 10 * 8]
