@@ -107,7 +107,7 @@ def test_every_record_comes_once_whole_in_order_and_padding_is_zero(sizes, steps
     st.integers(1, 4),
     st.integers(30, 40),
 )
-def test_records_stand_among_others_of_like_size_by_a_rule_that_knows_none_of_them(sizes, step, microbatch, most):
+def test_a_records_shape_follows_from_its_own_size_and_public_bounds(sizes, step, microbatch, most):
     groups = [np.arange(size) for size in sizes]
     step = np.array([number for number in step if number < len(sizes)], np.int64)
     bounds = view_bounds(most)
@@ -134,10 +134,23 @@ def test_records_stand_among_others_of_like_size_by_a_rule_that_knows_none_of_th
     assert sum(count < microbatch for count in full) <= len(bounds)
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_microbatch_of_padding_has_the_shapes_of_one_of_records(count):
+    for number in range(count):
+        share = (number, count)
+        loader = Loader(arrays(), members([1, 2, 8]), microbatch=4, workers=1, views=(1, 2, 8), share=share)
+        for empty, full in zip(loader.padding(), loader.load(np.arange(3)), strict=True):
+            for name in ("inputs", "targets", "weights", "mask", "numbers", "keys"):
+                one, other = getattr(empty, name), getattr(full, name)
+                assert (one.shape, one.dtype) == (other.shape, other.dtype)
+            assert not empty.mask.any()
+            assert (empty.numbers == -1).all()
+
+
 @pytest.mark.parametrize(
     ("most", "bounds"), [(1, (1,)), (2, (1, 2)), (3, (1, 3)), (4, (1, 4)), (30, (1, 2, 8, 30)), (64, (1, 4, 16, 64))]
 )
-def test_the_numbers_of_views_follow_from_the_largest(most, bounds):
+def test_numbers_of_views_follow_from_the_largest(most, bounds):
     assert view_bounds(most) == bounds
 
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 
 from dpmed.config.load import load_config
+from dpmed.data.layouts import write_phantom
 from dpmed.planning.computation import build_computation
-from dpmed.planning.microbatch import choose_microbatch, step_memory
+from dpmed.planning.microbatch import choose_microbatch, public_views, step_memory
 from dpmed.planning.plan import make_plan
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Silent
@@ -54,3 +55,28 @@ def test_the_memory_is_that_of_records_as_they_are_padded(computation, unit, mos
     step = Asked()
     step_memory(plan, step, computation.initial, 4)
     assert step.shape[:2] == (4, views)
+
+
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory):
+    """A function from settings to a plan whose records are patients with one to three images."""
+    root = tmp_path_factory.mktemp("patients")
+    write_phantom("folder", root, num=40, seed=1, progress=Silent())
+    base = [
+        f"data.root={root}", 'data.name="folder"', "data.size=[8,8]", "data.channels=1",
+        'data.group_pattern="^(P[0-9]+)_"', "data.cache=false", "model.width=[6]", "privacy.unit=patient",
+        "training.batch_size=12", "training.epochs=2", "privacy.delta=1e-3",
+    ]  # fmt: skip
+    return lambda *chosen: make_plan(load_config("quickstart", [*base, *chosen]).config, Silent())
+
+
+@pytest.mark.parametrize(("chosen", "bounds"), [([], None), (["data.max_samples_per_unit=30"], (1, 2, 8, 30))])
+def test_numbers_of_views_follow_from_the_config_alone(patients, chosen, bounds):
+    assert public_views(patients(*chosen)) == bounds
+
+
+def test_microbatches_of_several_shapes_are_small_beside_the_batch(patients):
+    # With as many records as in a batch, the last microbatch of each shape would be nearly empty.
+    assert patients("data.max_samples_per_unit=30").microbatches == (2, 1)
+    assert patients().microbatches[0] >= 12
+    assert patients("data.max_samples_per_unit=30", "training.microbatch=7").microbatches == (7,)

@@ -15,6 +15,7 @@ from dpmed.planning import computation as computation_room
 from dpmed.planning import plan as plan_room
 from tests.workflows.neighbours import (
     AUGMENTATIONS,
+    NINE,
     ONE_IMAGE,
     SMALL,
     THREE_IMAGES,
@@ -22,6 +23,7 @@ from tests.workflows.neighbours import (
     patients_in,
     pictures_of,
     start,
+    with_many_images,
     without,
 )
 
@@ -94,6 +96,23 @@ def test_the_law_finds_that_a_choice_among_a_patients_images_moves_when_the_unit
     assert "max_samples_per_unit" in " ".join(plan.facts.outside)
     whole = start(chests, [*SMALL, "data.max_samples_per_unit=2"], monkeypatch).plan
     assert "max_samples_per_unit" not in " ".join(whole.facts.outside)
+
+
+class PadsToTheLargest(Loader):
+    """The fault: all records are padded to the number of images that the largest one has."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **{**options, "views": None})
+
+
+def test_the_law_finds_padding_that_follows_from_who_else_takes_part(chests, tmp_path, monkeypatch):
+    root = with_many_images(chests, tmp_path / "chests")
+    chosen = [*SMALL, f"data.max_samples_per_unit={NINE}"]
+    monkeypatch.setattr(computation_room, "Loader", PadsToTheLargest)
+    most = pictures_of(root, THREE_IMAGES)
+    found = differences(root, chosen, 0b1110111, most, tmp_path, monkeypatch)
+    # The others' gradients have all been rounded differently, also in steps in which the target takes no part.
+    assert found.not_drawn > 0.0
 
 
 def each_image_by_itself(dataset, numbers, *, unit, max_samples):

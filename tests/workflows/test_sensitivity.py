@@ -29,6 +29,8 @@ from tests.workflows.conftest import ENVIRONMENT
 from tests.workflows.neighbours import (
     AUGMENTATIONS,
     EVERYTHING,
+    NINE,
+    ONE_IMAGE,
     SMALL,
     TESTED,
     THREE_IMAGES,
@@ -38,6 +40,7 @@ from tests.workflows.neighbours import (
     patients_in,
     pictures_of,
     start,
+    with_many_images,
 )
 
 pytestmark = pytest.mark.usefixtures("as_shipped")
@@ -169,6 +172,20 @@ def test_one_unit_more_moves_the_sum_by_at_most_the_sensitivity_and_by_nothing_w
 def test_the_law_holds_for_a_patient_of_several_images_each_in_several_versions(chests, tmp_path, monkeypatch):
     chosen = [*SMALL, *EVERYTHING, "augmentation.multiplicity=3", "training.microbatch=4"]
     found = differences(chests, chosen, 0b1110111, pictures_of(chests, THREE_IMAGES), tmp_path, monkeypatch)
+    assert found.lawful
+    assert found.drawn > 0.1
+
+
+@pytest.mark.parametrize("removed", [THREE_IMAGES, ONE_IMAGE])
+@pytest.mark.parametrize("microbatch", [1, 4])
+def test_the_law_holds_for_patients_in_microbatches_of_several_shapes(
+    chests, tmp_path, monkeypatch, removed, microbatch
+):
+    root = with_many_images(chests, tmp_path / "chests")
+    # Shapes of 1, 3 and 9 views; nobody else has more than 3.
+    chosen = [*SMALL, *EVERYTHING, f"data.max_samples_per_unit={NINE}", f"training.microbatch={microbatch}"]
+    assert set(start(root, chosen, monkeypatch).loader(microbatch).views) == {1, 3, NINE}
+    found = differences(root, chosen, 0b1110111, pictures_of(root, removed), tmp_path, monkeypatch)
     assert found.lawful
     assert found.drawn > 0.1
 
