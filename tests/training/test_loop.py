@@ -96,7 +96,7 @@ def loss(trainable, rest, record):
     return jnp.square(value)
 
 
-def run(wrap, *, microbatch, sampler=None, **hooked):
+def run(wrap, *, microbatch, sampler=None, views=None, **hooked):
     optimizer = optax.with_extra_args_support(optax.sgd(0.1))
     step = PrivateStep(
         loss,
@@ -113,12 +113,12 @@ def run(wrap, *, microbatch, sampler=None, **hooked):
 
     def smaller(loader):
         sizes.append(loader.microbatch // 2)
-        return Loader(loader.dataset, loader.members, microbatch=sizes[-1])
+        return Loader(loader.dataset, loader.members, microbatch=sizes[-1], views=views)
 
     parts = Parts(
         step=wrap(step),
         sampler=sampler or Remembering(),
-        loader=Loader(points(), [np.array([number]) for number in range(RECORDS)], microbatch=microbatch),
+        loader=Loader(points(), [np.array([number]) for number in range(RECORDS)], microbatch=microbatch, views=views),
         epsilon=None,
         evaluate=lambda state, ema: {"loss": 0.0},
         steps=STEPS,
@@ -151,6 +151,30 @@ def test_out_of_memory_halves_the_microbatch_and_repeats_the_same_batch():
     assert draws == list(range(1, STEPS + 1))
     assert sorted(sampler.calls) == list(range(STEPS))
     assert last.records == roomy.records
+
+
+class CrampedByViews(Cramped):
+    """A device with room for a limited number of views."""
+
+    def accumulate(self, state, total, records, mask):
+        if records["weights"].size > self.room:
+            raise self.error()
+        return self.step.accumulate(state, total, records, mask)
+
+
+def test_every_shape_is_tried_before_the_first_step_whoever_has_been_drawn():
+    # All records have one view, and 32 of them fit. A record with eight views, if there were one, must not be what
+    # makes microbatches smaller: the others' margin for rounding would follow from it.
+    sampler = Remembering()
+    found, sizes, draws, last = run(
+        lambda step: CrampedByViews(step, room=32), microbatch=32, sampler=sampler, views=(1, 2, 8)
+    )
+    assert sizes == [32, 16, 8, 4]
+    wanted, _, _, _ = run(lambda step: step, microbatch=4, views=(1, 2, 8))
+    # What was tried leaves nothing behind.
+    np.testing.assert_array_equal(found, wanted)
+    assert draws == list(range(1, STEPS + 1))
+    assert sorted(sampler.calls) == list(range(STEPS))
 
 
 def test_another_error_is_not_taken_for_want_of_memory():
@@ -308,7 +332,7 @@ def mean_loss(trainable, rest, record):
     return jnp.sum(jnp.square(values) * record["weights"])
 
 
-def test_records_of_different_sizes_add_up_to_what_a_loop_over_them_does_with_fewer_views():
+def test_records_of_several_shapes_add_up_to_what_a_loop_does_with_fewer_views():
     sizes = np.array([1, 7, 2, 1, 3, 1, 8, 5, 2, 1])
     ends = np.cumsum(sizes)
     members = [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
@@ -343,5 +367,5 @@ def test_records_of_different_sizes_add_up_to_what_a_loop_over_them_does_with_fe
         by_loop += gradient * min(1.0, 0.5 / np.linalg.norm(gradient))
     for found in sums:
         np.testing.assert_allclose(found, by_loop, rtol=1e-5, atol=1e-6)
-    # Four records of one view, two of two, four of more: in twos, of 1, 2 and 8 views; or all of 8.
+    # In twos: four records with one view, two with two, and four with more, padded to 1, 2 and 8 views; or all to 8.
     assert views_computed == [4 * 1 + 2 * 2 + 4 * 8, 10 * 8]
