@@ -3,8 +3,9 @@
 A record is what the sampler draws and what is clipped as a whole: one image, or all images of a patient, lesion or scan
 when that is the unit of privacy. Within a record, the images are along the `view` axis, which is padded with views of
 weight zero. Its length follows from the record's own number of images and from public bounds, never from who else is in
-the data set or in the batch: other records would otherwise change how this one's gradient is rounded. Records of equally
-many views share microbatches, so a patient with one image does not cost as much as one with thirty.
+the data set or the batch: a gradient is rounded differently in another shape, so one record would otherwise change the
+gradients of others. Records of the same length share microbatches, so one with one image costs less than one with
+thirty.
 
 Threads suffice: decoding, resizing and copying release Python's global lock. The result depends only on the requested
 numbers, never on timing, so a run resumes at a step by requesting that step's numbers.

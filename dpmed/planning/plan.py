@@ -33,8 +33,8 @@ from dpmed.progress import Progress
 from dpmed.runtime.programs import keep_no_programs
 
 _LARGEST_MICROBATCH = 1024
-# If records are padded to several numbers of views, the last microbatch of each is only partly filled. With microbatches
-# as large as the batch, a step would compute more views than if all records were padded to the most.
+# If records are padded to several numbers of views, the last microbatch of each is only partly filled. If microbatches
+# were as large as the batch, a step would compute more views than with all records padded to the most.
 _PIECES_OF_A_BATCH = 8
 _ROUND_SIZES = (768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 _TRAIN_SIZE_TOLERANCE = 0.02

@@ -166,7 +166,7 @@ def test_every_shape_is_tried_before_the_first_step_whoever_has_been_drawn():
     # All records have one view, and 32 of them fit. A record with eight views, if there were one, must not be what
     # makes microbatches smaller: the others' margin for rounding would follow from it.
     sampler = Remembering()
-    found, sizes, draws, last = run(
+    found, sizes, draws, _ = run(
         lambda step: CrampedByViews(step, room=32), microbatch=32, sampler=sampler, views=(1, 2, 8)
     )
     assert sizes == [32, 16, 8, 4]
