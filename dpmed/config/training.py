@@ -29,7 +29,8 @@ class TrainingConfig(Table):
     microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Records on the device at once. Memory use grows with it; results do not depend on it except for rounding. `auto`
     takes the largest that fits the device's memory by the compiler's analysis, with a margin, and halves it if memory
-    runs out after all."""
+    runs out after all; at most an eighth of the batch if records have up to `data.max_samples_per_unit` images, since
+    each microbatch then holds only records of similar size."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """The type in which layers multiply. With `bfloat16` it is used for the network's products, forward and backward;
     weights, normalisation, losses, gradient norms, their sums and the noise stay float32, so privacy is unaffected.

@@ -1,8 +1,11 @@
 """Turns the numbers of sampled records into padded microbatches, prepared in the background.
 
 A record is what the sampler draws and what is clipped as a whole: one image, or all images of a patient, lesion or scan
-when that is the unit of privacy. Within a record, the images are along the `view` axis; a record with fewer images than
-the largest one is padded with views of weight zero.
+when that is the unit of privacy. Within a record, the images are along the `view` axis, which is padded with views of
+weight zero. Its length follows from the record's own number of images and from public bounds, never from who else is in
+the data set or the batch: a gradient is rounded differently in another shape, so one record would otherwise change the
+gradients of others. Records of the same length share microbatches, so one with one image costs less than one with
+thirty.
 
 Threads suffice: decoding, resizing and copying release Python's global lock. The result depends only on the requested
 numbers, never on timing, so a run resumes at a step by requesting that step's numbers.
@@ -10,7 +13,7 @@ numbers, never on timing, so a run resumes at a step by requesting that step's n
 
 import os
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -24,11 +27,14 @@ from dpmed.data.identity import KEY_WORDS
 _MAX_WORKERS = 8
 # Steps without records take no work; this many may wait besides the microbatches in progress.
 _WAITING_STEPS = 16
+# Each length of the `view` axis is this many times the next smaller one. With two instead, there would be less padding
+# and twice as many programs to compile.
+_LADDER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Records:
-    """A microbatch of fixed shape.
+    """A microbatch of one of a few fixed shapes.
 
     Attributes:
         inputs: as stored; padding is zero.
@@ -59,8 +65,23 @@ class Gathers(Protocol):
         ...
 
 
+def view_bounds(most: int) -> tuple[int, ...]:
+    """The numbers of views to which records are padded, rising from 1 to `most`.
+
+    Args:
+        most: no record has more views; a public number, such as `data.max_samples_per_unit`.
+    """
+    bounds = [most]
+    while bounds[-1] > 1:
+        bounds.append(-(-bounds[-1] // _LADDER))
+    return tuple(bounds[::-1])
+
+
 class Loader:
-    """Loads records in microbatches of one shape.
+    """Loads records in microbatches whose records are padded to the same number of views.
+
+    All microbatches have equally many rows, whatever their number of views. Processes that share them derive the same
+    sequence of microbatches from the record numbers, so they run the same programs in the same order.
 
     Args:
         dataset: where samples come from; read from several threads at once.
@@ -70,7 +91,8 @@ class Loader:
         share: the index of this process and the number of processes that load each microbatch together; each loads only
             its own rows, equally many, padded if necessary.
         keys: for each record, the key of its randomness (`dpmed.data.identity`); None if nothing is random.
-        views: samples along the `view` axis, at least as many as in the largest record; None for exactly as many.
+        views: lengths of the `view` axis, rising, the last at least as large as the largest record. A record is padded
+            to the smallest that holds it. None for the largest record's alone.
     """
 
     def __init__(
@@ -82,7 +104,7 @@ class Loader:
         workers: int | None = None,
         share: tuple[int, int] = (0, 1),
         keys: UInt32[np.ndarray, "record 2"] | None = None,
-        views: int | None = None,
+        views: Sequence[int] | None = None,
     ) -> None:
         if microbatch < 1:
             raise ValueError(f"Expected {microbatch=} >= 1.")
@@ -95,10 +117,12 @@ class Loader:
         self.microbatch = microbatch
         self.share = share
         self.keys = np.zeros((len(members), KEY_WORDS), np.uint32) if keys is None else keys
-        largest = max((len(samples) for samples in members), default=1)
-        self.views = largest if views is None else views
-        if len(self.keys) != len(members) or self.views < largest:
-            raise ValueError(f"Expected {len(self.keys)=} to be {len(members)=}, and {views=} >= {largest=}.")
+        sizes = np.asarray([len(samples) for samples in members], np.int64)
+        largest = int(sizes.max(initial=1))
+        self.views = (largest,) if views is None else tuple(views)
+        if len(self.keys) != len(members) or self.views[-1] < largest or list(self.views) != sorted(set(self.views)):
+            raise ValueError(f"Expected {len(self.keys)=} == {len(members)=}, and {views=} to rise to {largest=}.")
+        self._views_of = np.asarray(self.views)[np.searchsorted(self.views, sizes)]
         self.workers = workers or min(os.cpu_count() or 1, _MAX_WORKERS)
 
     def stream(self, steps: Iterable[Int[np.ndarray, " _"]]) -> Generator[Iterator[Records]]:
@@ -118,25 +142,46 @@ class Loader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def load(self, numbers: Int[np.ndarray, " record"]) -> Iterator[Records]:
-        """The microbatches of one step, prepared on demand: every record once, with the last microbatch padded."""
+        """The microbatches of one step, prepared on demand: every record once, with the last of each shape padded."""
         for part in self.parts(numbers):
             yield self.collect(part)
 
     def parts(self, numbers: Int[np.ndarray, " record"]) -> Iterator[Int[np.ndarray, " _"]]:
-        """The record numbers of each microbatch of a step."""
-        for start in range(0, len(numbers), self.microbatch):
-            yield numbers[start : start + self.microbatch]
+        """The record numbers of each microbatch of a step, beginning with the fewest views."""
+        views_of = self._views_of[numbers]
+        for views in self.views:
+            alike = numbers[views_of == views]
+            for start in range(0, len(alike), self.microbatch):
+                yield alike[start : start + self.microbatch]
+
+    def padding(self) -> Iterator[Records]:
+        """This process's share of a microbatch without any record, for each number of views."""
+        sample_inputs, sample_targets = self._samples(self.members[0][:1])
+        rows = self._rows
+        for views in self.views:
+            yield Records(
+                inputs=np.zeros((rows, views, *sample_inputs.shape[1:]), sample_inputs.dtype),
+                targets=np.zeros((rows, views, *sample_targets.shape[1:]), sample_targets.dtype),
+                weights=np.zeros((rows, views), np.float32),
+                mask=np.zeros(rows, bool),
+                numbers=np.full(rows, -1, np.int64),
+                keys=np.zeros((rows, KEY_WORDS), np.uint32),
+            )
+
+    @property
+    def _rows(self) -> int:
+        return -(-self.microbatch // self.share[1])
 
     def collect(self, numbers: Int[np.ndarray, " record"]) -> Records:
         """This process's share of one microbatch of at least one and at most `microbatch` records."""
-        number, count = self.share
-        rows = -(-self.microbatch // count)
+        number, rows = self.share[0], self._rows
         own = numbers[number * rows : (number + 1) * rows]
         members = [self.members[int(record)] for record in own]
         # If there is none, one sample is read all the same, since the shape of its rows must be known.
         wanted = np.concatenate(members) if members else self.members[int(numbers[0])][:1]
         found_inputs, found_targets = self._samples(wanted)
-        shape = (rows, self.views)
+        # From all rows, so that processes agree: this one may have none. `parts` puts only equals together.
+        shape = (rows, int(self._views_of[numbers].max()))
         inputs = np.zeros((*shape, *found_inputs.shape[1:]), found_inputs.dtype)
         targets = np.zeros((*shape, *found_targets.shape[1:]), found_targets.dtype)
         weights = np.zeros(shape, np.float32)

@@ -13,6 +13,7 @@ Source: Casacuberta et al. (2022), "Widespread underestimation of sensitivity in
 how to fix it"; error bounds: Higham (2002), "Accuracy and stability of numerical algorithms", section 3.1.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from dpmed.dpsgd.bookkeeping import Bookkeeping, Layer
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
-from dpmed.dpsgd.ghost_norms import measure, settle
+from dpmed.dpsgd.ghost_norms import NO_ERRORS, Errors, measure, settle
 from dpmed.runtime.jit import through_branch
 
 # Rounding of the few operations, far fewer than 2¹³, from squares to a factor and from a factor to the sum's weight.
@@ -61,6 +62,7 @@ def sum_clipped(
     *,
     clipping: Clipping,
     most_records: int,
+    elsewhere: Errors = NO_ERRORS,
 ) -> ClippedSum:
     """Clip each record's gradient and sum.
 
@@ -74,6 +76,7 @@ def sum_clipped(
         norm: C of this step, if it varies.
         clipping: the bound.
         most_records: n, which no step's number of records exceeds; a public number.
+        elsewhere: errors of norms and sums in the step's microbatches of other shapes, see `OtherShapes`.
 
     Returns:
         The sum, one leaf for each leaf of the trainable parameters, in their order.
@@ -86,7 +89,7 @@ def sum_clipped(
     books = settle(_volumes_in_memory(books, mask))
     with float64():
         sensitivity = jnp.asarray(clipping.sensitivity(norm), jnp.float64)
-        add = partial(_add, clipping=clipping, most_records=most_records)
+        add = partial(_add, clipping=clipping, most_records=most_records, elsewhere=elsewhere)
         operands = books, mask, norm
         # In a branch that the compiler cannot know to be taken, so that it reads each gradient from memory. Otherwise
         # the compiler may recompute a gradient for each of its uses and round it differently (with and without
@@ -95,6 +98,51 @@ def sum_clipped(
         nothing = partial(_nothing, jax.eval_shape(add, *operands))
         gradients, rejected, clipped = jax.lax.cond(jnp.any(mask), add, nothing, *operands)
     return ClippedSum(gradients=gradients, sensitivity=sensitivity, rejected=rejected, clipped=clipped)
+
+
+class OtherShapes:
+    """Errors of norms and sums in a step's microbatches of other shapes, from tracing each shape once.
+
+    If each shape had a margin of its own, below C, records of a precise shape would leave too little room for the
+    errors of another shape's sums, which their step's total contains. And if the margin were that of the shapes that
+    occur in a step, or in a data set, the only record of a shape would change every other record's contribution. So
+    there is one margin, for the shape with the largest errors of all that are possible.
+
+    Args:
+        books: from a state and a microbatch to the result of a pass over its records.
+        shapes: from a microbatch to the shapes of all that a step may have; None if all are alike.
+    """
+
+    def __init__(
+        self, books: Callable[[Any, Any], Bookkeeping], shapes: Callable[[Any], Sequence[PyTree]] | None
+    ) -> None:
+        self._books = books
+        self._shapes = shapes
+        self._known: dict[Any, Errors] = {}
+
+    def errors(self, state: PyTree[Array], records: PyTree[Array]) -> Errors:
+        """The largest errors of all shapes that go with this microbatch; nothing is computed."""
+        shapes = [] if self._shapes is None else self._shapes(records)
+        found = NO_ERRORS
+        # The errors of a single shape, that of `records`, are found where its sum is computed.
+        for shape in shapes if len(shapes) > 1 else []:
+            key = tuple((leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(shape))
+            if key not in self._known:
+                self._known[key] = self._of(state, shape)
+            found = found.or_larger(self._known[key])
+        return found
+
+    def _of(self, state: PyTree[Array], records: PyTree[jax.ShapeDtypeStruct]) -> Errors:
+        found = []
+
+        def traced(state: PyTree[Array], records: PyTree[Array]) -> Array:
+            measured = measure(settle(self._books(state, records)))
+            found.append(measured.errors)
+            return measured.losses
+
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)  # type: ignore[no-untyped-call] # jax's
+        jax.eval_shape(traced, like, records)
+        return found[0]
 
 
 _Found = tuple[list[Float[Array, "..."]], Int[Array, ""], Int[Array, ""]]
@@ -107,10 +155,12 @@ def _add(
     *,
     clipping: Clipping,
     most_records: int,
+    elsewhere: Errors,
 ) -> _Found:
     """The sum, and how many records were rejected and clipped."""
     measured = measure(books)
-    margin = rounding_margin(most_records, norm_error=measured.norm_error, summation_error=measured.summation_error)
+    errors = measured.errors.or_larger(elsewhere)
+    margin = rounding_margin(most_records, norm_error=errors.norm, summation_error=errors.summation)
     factors, clipped = clipping.factors(measured.squares, norm)
     share = jnp.float64(1.0 / (1.0 + margin))
     gradients = measured.weighted_sum([jnp.where(mask, factor * share, jnp.zeros_like(factor)) for factor in factors])
@@ -170,6 +220,11 @@ def rounding_margin(most_records: int, *, norm_error: float, summation_error: fl
 
         c (1 + norm_error + 2 n (summation_error + n u)) <= C.
 
+    Records may be divided into microbatches in any way, and differently with a record and without it: each part that is
+    not zero has at least one record, so there are at most n. If microbatches have several shapes, the two errors are
+    those of the shape with the largest ones. What must not change with another record is a record's own gradient, so
+    its shape may depend on nothing but the record itself and public constants (`dpmed.data.loader`).
+
     This requires the same c with a record and without it. If m were a function of n itself, adding or removing one
     record would slightly change every other record's contribution, even in steps in which that record takes no part. So
     n is rounded up to a power of two: m then changes only when n passes one, just as the sampling rate changes with the
@@ -177,8 +232,8 @@ def rounding_margin(most_records: int, *, norm_error: float, summation_error: fl
 
     Args:
         most_records: n >= 1.
-        norm_error: error of the norms, see `GradientNorms.norm_error`.
-        summation_error: error of a microbatch's sum, see `GradientNorms.summation_error`.
+        norm_error: error of the norms, see `GradientNorms.norm_error`; the largest of all shapes of microbatches.
+        summation_error: error of a microbatch's sum, see `GradientNorms.summation_error`; likewise the largest.
 
     Returns:
         m with c = C / (1 + m).

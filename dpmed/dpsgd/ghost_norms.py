@@ -41,6 +41,21 @@ LEAST_SHARE = 2.0**-8
 _ADDED_AT_ONCE = 16
 
 
+@dataclass(frozen=True)
+class Errors:
+    """Relative rounding errors of norms and sums, see `GradientNorms`."""
+
+    norm: float
+    summation: float
+
+    def or_larger(self, other: "Errors") -> "Errors":
+        """The larger of each."""
+        return Errors(max(self.norm, other.norm), max(self.summation, other.summation))
+
+
+NO_ERRORS = Errors(0.0, 0.0)
+
+
 @dataclass(frozen=True, eq=False)
 class GradientNorms:
     """Squared norms, and what is needed for sums.
@@ -78,6 +93,11 @@ class GradientNorms:
                 else:
                     total.append(one.arranged(_weighted_sum_of_rows(one.values, weights, self.usable)))
         return total
+
+    @property
+    def errors(self) -> Errors:
+        """`norm_error` and `summation_error`, which follow from shapes alone."""
+        return Errors(self.norm_error, self.summation_error)
 
     @property
     def norm_error(self) -> float:

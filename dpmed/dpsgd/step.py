@@ -6,7 +6,7 @@ thread on the CPU; the accumulator's gradients are donated, so the memory of a s
 batch size.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
@@ -18,8 +18,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 
-from dpmed.dpsgd.bookkeeping import bookkeeping_pass
-from dpmed.dpsgd.clipped_sum import sum_clipped
+from dpmed.dpsgd.bookkeeping import Bookkeeping, bookkeeping_pass
+from dpmed.dpsgd.clipped_sum import OtherShapes, sum_clipped
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.devices import Devices
 from dpmed.dpsgd.float64 import float64, require_float64
@@ -136,6 +136,8 @@ class PrivateStep:
         key: the key of the noise.
         most_records: an upper limit on batch sizes, such as the number N of training records; a public number.
         devices: devices that share the records; None for the default device alone.
+        shapes: from a microbatch, as one device gets it, to the shapes of all that a step may have, which follow from
+            public bounds; None if all are alike. The margin for rounding is that of the shape that errs most.
 
     Raises:
         RunError: the device has no float64 arithmetic.
@@ -154,13 +156,14 @@ class PrivateStep:
         key: NoiseKey,
         most_records: int,
         devices: Devices | None = None,
+        shapes: Callable[[Batch], Sequence[Shapes]] | None = None,
     ) -> None:
         require_float64()
         noise = clipping.gradient_noise(noise_multiplier)
         self._noise = NoiseAhead(key)
         self._devices = devices
         self._begin = Compiled(partial(_begin_private, clipping))
-        of_one = partial(_contribute, loss, clipping, most_records)
+        of_one = partial(_contribute, loss, clipping, most_records, OtherShapes(partial(_books, loss), shapes))
         contribute = of_one if devices is None else devices.summed(of_one)
         self._accumulate = Compiled(partial(_accumulate_private, contribute), donate=1)
         update = partial(_noisy_update, optimizer, clipping, noise, float(expected_batch_size))
@@ -279,19 +282,26 @@ def _begin_private(clipping: Clipping, trainable: Parameters, norm: Float[Array,
         return replace(total, sensitivity=jnp.asarray(clipping.sensitivity(norm), jnp.float64))
 
 
+def _books(loss: PrivateLoss, state: StepState, records: PyTree[Array]) -> Bookkeeping:
+    return bookkeeping_pass(
+        lambda leaves, record, rest: loss(leaves, rest, record), state.trainable, records, state.rest
+    )
+
+
 def _contribute(
     loss: PrivateLoss,
     clipping: Clipping,
     most_records: int,
+    others: OtherShapes,
     state: StepState,
     records: PyTree[Array],
     mask: Bool[Array, " batch"],
 ) -> tuple[_Sums, Float[Array, ""]]:
     """What the records add to the sums of a step, and the sensitivity of these sums."""
-    books = bookkeeping_pass(
-        lambda leaves, record, rest: loss(leaves, rest, record), state.trainable, records, state.rest
+    errors, books = others.errors(state, records), _books(loss, state, records)
+    found = sum_clipped(
+        books, mask, state.clipping_norm, clipping=clipping, most_records=most_records, elsewhere=errors
     )
-    found = sum_clipped(books, mask, state.clipping_norm, clipping=clipping, most_records=most_records)
     losses = jnp.where(mask & jnp.isfinite(books.losses), books.losses, jnp.zeros_like(books.losses))
     sums = _Sums(
         gradients=jax.tree.unflatten(jax.tree.structure(state.trainable), found.gradients),

@@ -5,6 +5,7 @@ secrets, by `build_computation` on another plan, or with another step, by `build
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import equinox as eqx
 import jax
@@ -16,7 +17,7 @@ from jaxtyping import PyTree, UInt32
 from dpmed.data.identity import record_keys
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.devices import Devices, all_devices
-from dpmed.dpsgd.microbatch import usable_memory
+from dpmed.dpsgd.microbatch import is_out_of_memory, usable_memory
 from dpmed.dpsgd.places import place_effect, without_zeros
 from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateLoss, PrivateStep, Step, StepState
@@ -24,14 +25,14 @@ from dpmed.errors import InputError, RunError
 from dpmed.metrics.evaluate import evaluate
 from dpmed.planning.features import on_features
 from dpmed.planning.initial_state import begin_training
-from dpmed.planning.microbatch import choose_microbatch, public_microbatch, public_views, step_memory
+from dpmed.planning.microbatch import choose_microbatch, public_microbatches, public_views, step_memory
 from dpmed.planning.plan import Plan
 from dpmed.planning.secrets import Secrets
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.evaluate import Evaluator, Predictions
 from dpmed.training.loop import Parts, RunState
-from dpmed.training.objective import NonTrainable, Objective
+from dpmed.training.objective import NonTrainable, Objective, in_all_shapes
 from dpmed.training.stopping import has_stopped
 from dpmed.training.validation_monitor import ValidationMonitor, build_monitor
 
@@ -91,7 +92,16 @@ class Computation:
             return 0.0
         state = replace(self.initial, trainable=without_zeros(self.initial.trainable), optimizer=None)
         state = state if self.devices is None else self.devices.copy(state)
-        return place_effect(self.step, state, public_microbatch(self.plan, microbatch))
+        try:
+            return max(
+                place_effect(self.step, state, records) for records in public_microbatches(self.plan, microbatch)
+            )
+        except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            # Training will meet the same, and continue with the next smaller microbatch or say why it cannot.
+            smaller = next((size for size in self.plan.microbatches if 2 * size <= microbatch), None)
+            return 0.0 if smaller is None or self.processes.world_size > 1 else self.place_effect(smaller)
 
     def loader(self, microbatch: int) -> Loader:
         """The training records in microbatches of this size.
@@ -263,6 +273,7 @@ def build_step(
         optimizer=optimizer,
         key=secrets.noise,
         devices=devices,
+        shapes=partial(in_all_shapes, views=public_views(plan)),
     )
 
 

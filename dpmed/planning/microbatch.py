@@ -1,16 +1,16 @@
 """The microbatch of a plan on this machine."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import jax
 import numpy as np
 from jaxtyping import Bool, PyTree, Shaped
 
-from dpmed.data.loader import Loader
+from dpmed.data.loader import Loader, view_bounds
 from dpmed.dpsgd.microbatch import largest_fitting, usable_memory
 from dpmed.dpsgd.step import Step, StepState
 from dpmed.planning.plan import Plan
-from dpmed.training.objective import device_records
+from dpmed.training.objective import device_records, in_all_shapes
 
 
 def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int | None = None) -> int:
@@ -31,50 +31,55 @@ def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int |
 
 
 def step_memory(plan: Plan, step: Step, state: StepState, microbatch: int) -> int:
-    """Bytes that a step needs on each device; the step is compiled, and nothing is trained."""
+    """Bytes that a step needs on each device at most; the step is compiled, and nothing is trained."""
     return step.memory(state, *full_microbatch(plan, microbatch))
 
 
 def full_microbatch(
     plan: Plan, microbatch: int
 ) -> tuple[PyTree[Shaped[np.ndarray, "record ..."]], Bool[np.ndarray, " record"]]:
-    """A microbatch that repeats the plan's first record, padded as in training, and its mask.
+    """A microbatch that repeats the plan's first record, padded to the most views in training, and its mask.
 
     It takes the memory of one record. The number of records is rounded up so that all devices get equal shares.
     """
-    loader = Loader(plan.dataset, plan.members, microbatch=1, views=public_views(plan))
+    bounds = public_views(plan)
+    views = None if bounds is None else bounds[-1:]
+    loader = Loader(plan.dataset, plan.members, microbatch=1, views=views)
     one = next(loader.load(np.zeros(1, np.int64)))
     record = device_records(one.inputs, one.targets, one.weights, keys=one.keys, step=0)
     count = -(-microbatch // jax.device_count()) * jax.device_count()
     return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *leaf.shape[1:])), (record, one.mask))
 
 
-def public_microbatch(plan: Plan, microbatch: int) -> PyTree[Shaped[np.ndarray, "record ..."]]:
-    """A microbatch of the same shapes that repeats a random record, which is nobody's."""
+def public_microbatches(plan: Plan, microbatch: int) -> Iterator[PyTree[Shaped[np.ndarray, "record ..."]]]:
+    """A microbatch of each shape that training may have, which repeats a random record, nobody's."""
     records, mask = full_microbatch(plan, microbatch)
     rng = np.random.default_rng(0)
 
-    def drawn(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Shaped[np.ndarray, "..."]:
-        if np.issubdtype(dtype, np.integer):
-            return rng.integers(0, np.iinfo(np.int8).max, shape, dtype)
-        return rng.standard_normal(shape).astype(dtype)
+    def drawn(like: jax.ShapeDtypeStruct) -> Shaped[np.ndarray, "1 ..."]:
+        shape = (1, *like.shape[1:])
+        if np.issubdtype(like.dtype, np.integer):
+            return rng.integers(0, np.iinfo(np.int8).max, shape, like.dtype)
+        return rng.standard_normal(shape).astype(like.dtype)
 
-    inputs, targets, weights = (records[name] for name in ("inputs", "targets", "weights"))
-    one = device_records(
-        drawn((1, *inputs.shape[1:]), inputs.dtype),
-        np.zeros((1, *targets.shape[1:]), targets.dtype),
-        np.full((1, *weights.shape[1:]), 1 / weights.shape[1], weights.dtype),
-        keys=np.ones((1, *records["key"].shape[1:]), np.uint32),
-        step=0,
-    )
-    return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(mask), *leaf.shape[1:])), one)
+    for shapes in in_all_shapes(records, views=public_views(plan)):
+        targets, weights = shapes["targets"], shapes["weights"]
+        one = device_records(
+            drawn(shapes["inputs"]),
+            np.zeros((1, *targets.shape[1:]), targets.dtype),
+            np.full((1, *weights.shape[1:]), 1 / weights.shape[1], weights.dtype),
+            keys=np.ones((1, *shapes["key"].shape[1:]), np.uint32),
+            step=0,
+        )
+        yield jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(mask), *leaf.shape[1:])), one)
 
 
-def public_views(plan: Plan) -> int | None:
-    """The public number of views to which the plan's records are padded, so that shapes reveal nothing about anyone.
+def public_views(plan: Plan) -> tuple[int, ...] | None:
+    """The public numbers of views to which the plan's records are padded.
 
     None if nothing is private, if a record is one image, or if the config does not limit the images of a unit: all
     records are then padded to the largest one.
     """
+    most = plan.config.data.max_samples_per_unit
     is_grouped = plan.budget is not None and plan.facts.unit != "image"
-    return plan.config.data.max_samples_per_unit if is_grouped else None
+    return view_bounds(most) if is_grouped and most is not None else None

@@ -33,6 +33,9 @@ from dpmed.progress import Progress
 from dpmed.runtime.programs import keep_no_programs
 
 _LARGEST_MICROBATCH = 1024
+# If records are padded to several numbers of views, the last microbatch of each is only partly filled. If microbatches
+# were as large as the batch, a step would compute more views than with all records padded to the most.
+_PIECES_OF_A_BATCH = 8
 _ROUND_SIZES = (768, 512, 384, 256, 192, 128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4, 3, 2, 1)
 _TRAIN_SIZE_TOLERANCE = 0.02
 
@@ -319,6 +322,8 @@ def _microbatches(config: Config, train_size: int) -> tuple[int, ...]:
     if config.training.microbatch != "auto":
         return (min(config.training.microbatch, train_size),)
     wanted = min(poisson_microbatch(batch_size, train_size), _LARGEST_MICROBATCH)
+    if config.privacy.unit != "image" and (config.data.max_samples_per_unit or 1) > 1:
+        wanted = min(wanted, -(-batch_size // _PIECES_OF_A_BATCH))
     return (wanted, *(size for size in _ROUND_SIZES if size < wanted))
 
 

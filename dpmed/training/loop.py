@@ -209,10 +209,11 @@ class _Batches:
         """The sums of step `number`, whose computation may not have finished when this returns."""
         while True:
             try:
+                self._try_all_shapes(state, number)
                 summed = accumulate(self._parts.step, state, next(self._stream), number)
                 if self._proven != self.microbatch and len(self._drawn[number]):
                     # Here rather than in the update, which uses up the state that another attempt needs. Only once,
-                    # since all later steps have the same shapes.
+                    # since all later steps have shapes that have been tried.
                     wait_for(summed)
                     self._proven = self.microbatch
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
@@ -233,6 +234,15 @@ class _Batches:
     def close(self) -> None:
         """End the loader's threads."""
         self._stream.close()
+
+    def _try_all_shapes(self, state: StepState, number: int) -> None:
+        """If microbatches have several shapes: compute one of each, without records, before the first step.
+
+        Otherwise memory might run out in the middle of a run, only because a record with many views was drawn. Smaller
+        microbatches have another margin for rounding, so this record would change the contributions of all others.
+        """
+        if len(self._loader.views) > 1 and self._proven != self.microbatch:
+            wait_for(accumulate(self._parts.step, state, self._loader.padding(), number))
 
     def _open(self, first: int) -> Generator[Iterator[Records]]:
         return self._loader.stream(self._numbers(first))

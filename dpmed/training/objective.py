@@ -5,7 +5,7 @@ loss of a view is the mean over its augmented versions (augmentation multiplicit
 one gradient, which is clipped as a whole.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Shaped
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, PyTree, Shaped
 
 from dpmed.data.base import Scaling
 from dpmed.layer_tags import Precision, computing_in
@@ -192,3 +192,24 @@ def device_records(
         "key": keys,
         "step": np.full(len(keys), step, np.int32),
     }
+
+
+def in_all_shapes(
+    records: PyTree[Shaped[ArrayLike, "record ..."]], *, views: Sequence[int] | None
+) -> list[PyTree[jax.ShapeDtypeStruct]]:
+    """The shapes of all microbatches that a step may have; they have as many records as this one.
+
+    Args:
+        records: a microbatch as `device_records` returns it.
+        views: the loader's numbers of views; None if there is only that of `records`.
+    """
+
+    def shaped(path: Any, leaf: Any, count: int | None) -> jax.ShapeDtypeStruct:
+        has_views = path[0].key in ("inputs", "targets", "weights")
+        shape = leaf.shape if count is None or not has_views else (leaf.shape[0], count, *leaf.shape[2:])
+        return jax.ShapeDtypeStruct(shape, leaf.dtype)  # type: ignore[no-untyped-call] # jax's
+
+    return [
+        jax.tree_util.tree_map_with_path(partial(shaped, count=count), records)
+        for count in ((None,) if views is None else views)
+    ]

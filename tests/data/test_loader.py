@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpmed.data.base import Info, Sample
-from dpmed.data.loader import Loader
+from dpmed.data.loader import Loader, view_bounds
 from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.errors import InputError
 
@@ -98,6 +98,66 @@ def test_every_record_comes_once_whole_in_order_and_padding_is_zero(sizes, steps
                 assert records.targets[row].tolist() == [value % 2 for value in expected]
                 np.testing.assert_allclose(records.weights[row], weights, rtol=1e-6)
                 assert records.mask[row] == (number >= 0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.integers(1, 30), min_size=1, max_size=10),
+    st.lists(st.integers(0, 9), max_size=12, unique=True),
+    st.integers(1, 4),
+    st.integers(30, 40),
+)
+def test_a_records_shape_follows_from_its_own_size_and_public_bounds(sizes, step, microbatch, most):
+    groups = [np.arange(size) for size in sizes]
+    step = np.array([number for number in step if number < len(sizes)], np.int64)
+    bounds = view_bounds(most)
+    loader = Loader(arrays(), groups, microbatch=microbatch, workers=1, views=bounds)
+    found = {}
+    for records in loader.load(step):
+        assert records.inputs.shape[:2] == (microbatch, records.weights.shape[1])
+        for row in np.flatnonzero(records.mask):
+            number = int(records.numbers[row])
+            assert number not in found
+            found[number] = records.weights[row], records.inputs[row, :, 0, 0, 0]
+    assert sorted(found) == sorted(step.tolist())
+    for number, (weights, inputs) in found.items():
+        # Of its own size and of public numbers alone.
+        assert len(weights) == min(bound for bound in bounds if bound >= sizes[number])
+        np.testing.assert_allclose(weights[: sizes[number]], 1 / sizes[number], rtol=1e-6)
+        assert not weights[sizes[number] :].any()
+        assert inputs[: sizes[number]].tolist() == list(range(sizes[number]))
+        # And so it is when it is drawn alone.
+        (alone,) = loader.load(np.array([number]))
+        assert alone.weights.shape[1] == len(weights)
+    # At most one microbatch of each shape is not full.
+    full = [int(records.mask.sum()) for records in loader.load(step)]
+    assert sum(count < microbatch for count in full) <= len(bounds)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_microbatch_of_padding_has_the_shapes_of_one_of_records(count):
+    for number in range(count):
+        share = (number, count)
+        loader = Loader(arrays(), members([1, 2, 8]), microbatch=4, workers=1, views=(1, 2, 8), share=share)
+        for empty, full in zip(loader.padding(), loader.load(np.arange(3)), strict=True):
+            for name in ("inputs", "targets", "weights", "mask", "numbers", "keys"):
+                one, other = getattr(empty, name), getattr(full, name)
+                assert (one.shape, one.dtype) == (other.shape, other.dtype)
+            assert not empty.mask.any()
+            assert (empty.numbers == -1).all()
+
+
+@pytest.mark.parametrize(
+    ("most", "bounds"), [(1, (1,)), (2, (1, 2)), (3, (1, 3)), (4, (1, 4)), (30, (1, 2, 8, 30)), (64, (1, 4, 16, 64))]
+)
+def test_numbers_of_views_follow_from_the_largest(most, bounds):
+    assert view_bounds(most) == bounds
+
+
+@pytest.mark.parametrize("views", [(1, 2), (3, 1), (3, 3)])
+def test_numbers_of_views_that_do_not_rise_to_the_largest_record_are_a_programmers_error(views):
+    with pytest.raises(ValueError, match="views"):
+        Loader(arrays(), members([1, 3]), microbatch=2, views=views)
 
 
 def test_timing_does_not_change_what_comes_out():

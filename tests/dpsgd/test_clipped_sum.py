@@ -7,6 +7,7 @@ from fractions import Fraction
 from functools import cache
 from math import sqrt
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,10 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpmed.dpsgd.clipped_sum import clip_and_sum, rounding_margin
+from dpmed.dpsgd.bookkeeping import bookkeeping_pass
+from dpmed.dpsgd.clipped_sum import OtherShapes, clip_and_sum, rounding_margin
 from dpmed.dpsgd.clipping import AdaptiveClipping, AutomaticClipping, FlatClipping, PerLayerClipping
+from dpmed.dpsgd.ghost_norms import NO_ERRORS, measure, settle
 from dpmed.dpsgd.noise import seeded_key
 from dpmed.dpsgd.step import PrivateStep, StepState
+from dpmed.models.layers import Linear
 from tests.oracles import clipped_sum_by_loop, global_norm
 
 
@@ -251,3 +255,95 @@ def test_one_record_less_leaves_the_room_for_rounding_as_it_is():
     # Otherwise every record's contribution would change when one is removed.
     kept, gone = (rounding_margin(count, norm_error=1e-9, summation_error=1e-11) for count in (1293, 1292))
     assert kept == gone > rounding_margin(1024, norm_error=1e-9, summation_error=1e-11)
+
+
+# With 6 views, the layer's norm is a ghost norm with the largest error; with 40, its gradient is instantiated.
+VIEWS = (1, 6, 40)
+
+
+def viewed_problem():
+    """A layer that sees several views of a record, and records of one real view, padded to the numbers of `VIEWS`."""
+    trainable, static = eqx.partition(Linear(7, 4, key=jax.random.key(0)), eqx.is_inexact_array)
+
+    def loss(trainable, rest, record):
+        del rest
+        outputs = jax.vmap(eqx.combine(trainable, static))(record["x"])
+        return jnp.sum(jnp.square(outputs) * record["weights"][:, None])
+
+    def padded(views):
+        x = np.random.default_rng(1).normal(size=(2, 1, 7)).astype(np.float32)
+        return {
+            "x": jnp.asarray(np.concatenate([x, np.zeros((2, views - 1, 7), np.float32)], axis=1)),
+            "weights": jnp.asarray(np.tile(np.float32(np.arange(views) < 1), (2, 1))),
+        }
+
+    def shapes(records):
+        count = records["weights"].shape[0]
+        return [
+            {
+                "x": jax.ShapeDtypeStruct((count, views, 7), np.float32),
+                "weights": jax.ShapeDtypeStruct((count, views), np.float32),
+            }
+            for views in VIEWS
+        ]
+
+    return trainable, loss, padded, shapes
+
+
+def viewed_step(loss, shapes):
+    return PrivateStep(
+        loss,
+        clipping=FlatClipping(1e-3),
+        noise_multiplier=1.0,
+        expected_batch_size=8,
+        most_records=8,
+        optimizer=optax.with_extra_args_support(optax.sgd(1.0)),
+        key=seeded_key(0),
+        shapes=shapes,
+    )
+
+
+def lengths_in_each_shape(shapes):
+    """The length of one record's share of the sum when it is padded to each number of views."""
+    trainable, loss, padded, _ = viewed_problem()
+    step, state = viewed_step(loss, shapes), StepState(trainable=trainable, rest=None, optimizer=None)
+    found = []
+    for views in VIEWS:
+        _, total = step.accumulate(state, step.begin(state), padded(views), np.array([True, False]))
+        leaves = [np.ravel(leaf) for leaf in jax.tree.leaves(total.gradients)]
+        found.append(float(np.linalg.norm(np.concatenate(leaves))))
+    return found
+
+
+def test_all_shapes_of_microbatches_have_the_same_margin_for_rounding():
+    # Otherwise records of one shape would leave too little room for the errors of another one's sums.
+    trainable, loss, padded, shapes = viewed_problem()
+    own = []
+    for views in VIEWS:
+        measured = measure(
+            settle(bookkeeping_pass(lambda leaves, one: loss(leaves, None, one), trainable, padded(views)))
+        )
+        own.append((measured.norm_error, measured.summation_error))
+    assert own[1][0] > 10 * own[2][0]
+    others = OtherShapes(
+        lambda state, records: bookkeeping_pass(lambda leaves, one: loss(leaves, None, one), state, records), shapes
+    )
+    found = others.errors(trainable, padded(1))
+    assert (found.norm, found.summation) == tuple(max(errors) for errors in zip(*own, strict=True))
+    assert others.errors(trainable, padded(40)) == found
+    lengths = lengths_in_each_shape(shapes)
+    margin = rounding_margin(8, norm_error=found.norm, summation_error=found.summation)
+    np.testing.assert_allclose(lengths, 1e-3 / (1 + margin), rtol=1e-12)
+    # What the test would find: a margin for each shape.
+    apart = lengths_in_each_shape(None)
+    assert max(apart) - min(apart) > 1e-10 * 1e-3
+
+
+def test_the_errors_of_a_single_shape_are_not_traced_twice():
+    trainable, _, padded, shapes = viewed_problem()
+
+    def untraced(state, records):
+        raise AssertionError("traced")
+
+    for alone in (None, lambda records: shapes(records)[:1]):
+        assert OtherShapes(untraced, alone).errors(trainable, padded(1)) is NO_ERRORS

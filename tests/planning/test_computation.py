@@ -11,6 +11,7 @@ from dpmed.config.load import load_config
 from dpmed.dpsgd.sampling import PoissonSampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateStep
 from dpmed.errors import InputError, RunError
+from dpmed.planning import computation as computation_room
 from dpmed.planning.computation import build_computation, build_step
 from dpmed.planning.initial_state import begin_training
 from dpmed.planning.plan import make_plan
@@ -98,6 +99,22 @@ def test_places_of_a_shipped_network_are_alike_and_nothing_is_used_up(computatio
     assert computation.begin(8).step == 0
     plain = plan_of("privacy=")
     assert build_computation(plain, draw_secrets(plain)).place_effect(16) == 0.0
+
+
+def test_places_that_do_not_fit_into_memory_are_measured_with_the_next_smaller_microbatch(monkeypatch):
+    plan = plan_of("training.microbatch=auto")
+    found = build_computation(plan, draw_secrets(plan))
+    asked = []
+
+    def short_of_memory(step, state, records):
+        asked.append(len(records["step"]))
+        if len(asked) == 1:
+            raise MemoryError
+        return 1e-8
+
+    monkeypatch.setattr(computation_room, "place_effect", short_of_memory)
+    assert found.place_effect(16) == 1e-8
+    assert asked[0] == 16 and asked[1] == next(size for size in plan.microbatches if 2 * size <= 16)
 
 
 def test_epsilon_in_the_loop_is_that_of_the_budget(plan, computation):

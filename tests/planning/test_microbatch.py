@@ -7,8 +7,15 @@ import numpy as np
 import pytest
 
 from dpmed.config.load import load_config
+from dpmed.data.layouts import write_phantom
 from dpmed.planning.computation import build_computation
-from dpmed.planning.microbatch import choose_microbatch, full_microbatch, public_microbatch, step_memory
+from dpmed.planning.microbatch import (
+    choose_microbatch,
+    full_microbatch,
+    public_microbatches,
+    public_views,
+    step_memory,
+)
 from dpmed.planning.plan import make_plan
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Silent
@@ -58,16 +65,48 @@ def test_the_memory_is_that_of_records_as_they_are_padded(computation, unit, mos
     assert step.shape[:2] == (4, views)
 
 
-def test_the_public_microbatch_has_the_shapes_of_a_patients_and_nothing_of_their_content(computation):
-    plan = computation.plan
+@pytest.fixture(scope="module")
+def patients(tmp_path_factory):
+    """A function from settings to a plan whose records are patients with one to three images."""
+    root = tmp_path_factory.mktemp("patients")
+    write_phantom("folder", root, num=40, seed=1, progress=Silent())
+    base = [
+        f"data.root={root}", 'data.name="folder"', "data.size=[8,8]", "data.channels=1",
+        'data.group_pattern="^(P[0-9]+)_"', "data.cache=false", "model.width=[6]", "privacy.unit=patient",
+        "training.batch_size=12", "training.epochs=2", "privacy.delta=1e-3",
+    ]  # fmt: skip
+    return lambda *chosen: make_plan(load_config("quickstart", [*base, *chosen]).config, Silent())
+
+
+@pytest.mark.parametrize(("chosen", "bounds"), [([], None), (["data.max_samples_per_unit=30"], (1, 2, 8, 30))])
+def test_numbers_of_views_follow_from_the_config_alone(patients, chosen, bounds):
+    assert public_views(patients(*chosen)) == bounds
+
+
+def test_microbatches_of_several_shapes_are_small_beside_the_batch(patients):
+    # With as many records as in a batch, the last microbatch of each shape would be nearly empty.
+    assert patients("data.max_samples_per_unit=30").microbatches == (2, 1)
+    assert patients().microbatches[0] >= 12
+    assert patients("data.max_samples_per_unit=30", "training.microbatch=7").microbatches == (7,)
+
+
+def test_public_microbatches_have_the_shapes_of_patients_and_nothing_of_their_content(patients):
+    plan = patients("data.max_samples_per_unit=5")
     full, _ = full_microbatch(plan, 4)
-    found = public_microbatch(plan, 4)
-    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), found) == jax.tree.map(
-        lambda leaf: (leaf.shape, leaf.dtype), full
-    )
-    others = public_microbatch(replace(plan, members=plan.members[1:]), 4)
-    for leaf, full_leaf, other in zip(*map(jax.tree.leaves, (found, full, others)), strict=True):
+    all_found = list(public_microbatches(plan, 4))
+    assert [found["inputs"].shape[:2] for found in all_found] == [(4, 1), (4, 2), (4, 5)]
+    found = all_found[-1]
+    assert shapes_of(found) == shapes_of(full)
+    for leaf, other in zip(*map(jax.tree.leaves, (found, _of_others(plan))), strict=True):
         np.testing.assert_array_equal(leaf, other)
         np.testing.assert_array_equal(leaf, np.repeat(leaf[:1], 4, axis=0))
-        assert leaf is not full_leaf
     assert not np.array_equal(found["inputs"], full["inputs"])
+
+
+def shapes_of(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+
+def _of_others(plan):
+    *_, largest = public_microbatches(replace(plan, members=plan.members[1:]), 4)
+    return largest

@@ -1,6 +1,7 @@
 """The loop: what it waits for, and that it repeats the same batches in smaller pieces if memory runs out."""
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from jax._src.array import ArrayImpl
 
 from dpmed.data.base import Info
-from dpmed.data.loader import Loader
+from dpmed.data.loader import Loader, view_bounds
 from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.noise import seeded_key
@@ -18,7 +19,8 @@ from dpmed.dpsgd.sampling import PoissonSampler
 from dpmed.dpsgd.step import PrivateStep, StepState
 from dpmed.errors import RunError
 from dpmed.progress import Silent
-from dpmed.training.loop import Hooks, Parts, RunState, train
+from dpmed.training.loop import Hooks, Parts, RunState, accumulate, train
+from dpmed.training.objective import in_all_shapes
 
 RECORDS, STEPS = 60, 6
 
@@ -94,7 +96,7 @@ def loss(trainable, rest, record):
     return jnp.square(value)
 
 
-def run(wrap, *, microbatch, sampler=None, **hooked):
+def run(wrap, *, microbatch, sampler=None, views=None, **hooked):
     optimizer = optax.with_extra_args_support(optax.sgd(0.1))
     step = PrivateStep(
         loss,
@@ -111,12 +113,12 @@ def run(wrap, *, microbatch, sampler=None, **hooked):
 
     def smaller(loader):
         sizes.append(loader.microbatch // 2)
-        return Loader(loader.dataset, loader.members, microbatch=sizes[-1])
+        return Loader(loader.dataset, loader.members, microbatch=sizes[-1], views=views)
 
     parts = Parts(
         step=wrap(step),
         sampler=sampler or Remembering(),
-        loader=Loader(points(), [np.array([number]) for number in range(RECORDS)], microbatch=microbatch),
+        loader=Loader(points(), [np.array([number]) for number in range(RECORDS)], microbatch=microbatch, views=views),
         epsilon=None,
         evaluate=lambda state, ema: {"loss": 0.0},
         steps=STEPS,
@@ -149,6 +151,30 @@ def test_out_of_memory_halves_the_microbatch_and_repeats_the_same_batch():
     assert draws == list(range(1, STEPS + 1))
     assert sorted(sampler.calls) == list(range(STEPS))
     assert last.records == roomy.records
+
+
+class CrampedByViews(Cramped):
+    """A device with room for a limited number of views."""
+
+    def accumulate(self, state, total, records, mask):
+        if records["weights"].size > self.room:
+            raise self.error()
+        return self.step.accumulate(state, total, records, mask)
+
+
+def test_every_shape_is_tried_before_the_first_step_whoever_has_been_drawn():
+    # All records have one view, and 32 of them fit. A record with eight views, if there were one, must not be what
+    # makes microbatches smaller: the others' margin for rounding would follow from it.
+    sampler = Remembering()
+    found, sizes, draws, _ = run(
+        lambda step: CrampedByViews(step, room=32), microbatch=32, sampler=sampler, views=(1, 2, 8)
+    )
+    assert sizes == [32, 16, 8, 4]
+    wanted, _, _, _ = run(lambda step: step, microbatch=4, views=(1, 2, 8))
+    # What was tried leaves nothing behind.
+    np.testing.assert_array_equal(found, wanted)
+    assert draws == list(range(1, STEPS + 1))
+    assert sorted(sampler.calls) == list(range(STEPS))
 
 
 def test_another_error_is_not_taken_for_want_of_memory():
@@ -297,3 +323,49 @@ def test_memory_that_runs_out_after_the_update_ends_the_run_with_a_remedy(monkey
     with pytest.raises(RunError, match="out of memory") as found:
         watched_run(monkeypatch, RECORDS, LateError)
     assert "Resume" in found.value.remedy
+
+
+def mean_loss(trainable, rest, record):
+    """Of all views of a record, by their weights."""
+    del rest
+    values = jnp.tanh(record["inputs"] @ trainable["w"]).sum(axis=1) - record["targets"].astype(jnp.float32)
+    return jnp.sum(jnp.square(values) * record["weights"])
+
+
+def test_records_of_several_shapes_add_up_to_what_a_loop_does_with_fewer_views():
+    sizes = np.array([1, 7, 2, 1, 3, 1, 8, 5, 2, 1])
+    ends = np.cumsum(sizes)
+    members = [np.arange(end - size, end) for size, end in zip(sizes, ends, strict=True)]
+    weights = {"w": jnp.asarray(np.random.default_rng(2).normal(size=(3, 2)).astype(np.float32))}
+    data, sums, views_computed = points(), [], []
+    for views in (view_bounds(8), (8,)):
+        step = PrivateStep(
+            mean_loss,
+            clipping=FlatClipping(0.5),
+            noise_multiplier=1.0,
+            expected_batch_size=5,
+            most_records=10,
+            optimizer=optax.with_extra_args_support(optax.sgd(0.1)),
+            key=seeded_key(1),
+            shapes=partial(in_all_shapes, views=views),
+        )
+        state = StepState(trainable=weights, rest=None, optimizer=None)
+        loader = Loader(data, members, microbatch=2, views=views)
+        microbatches = list(loader.load(np.arange(10)))
+        _, total = accumulate(step, state, iter(microbatches), 0)
+        assert int(total.records) == 10
+        sums.append(np.asarray(total.gradients["w"]))
+        views_computed.append(sum(records.weights.size for records in microbatches))
+    by_loop = np.zeros((3, 2))
+    for samples in members:
+        record = {
+            "inputs": data.inputs[samples],
+            "targets": data.targets[samples],
+            "weights": np.full(len(samples), 1 / len(samples), np.float32),
+        }
+        gradient = np.asarray(jax.grad(mean_loss)(weights, None, record)["w"], np.float64)
+        by_loop += gradient * min(1.0, 0.5 / np.linalg.norm(gradient))
+    for found in sums:
+        np.testing.assert_allclose(found, by_loop, rtol=1e-5, atol=1e-6)
+    # In twos: four records with one view, two with two, and four with more, padded to 1, 2 and 8 views; or all to 8.
+    assert views_computed == [4 * 1 + 2 * 2 + 4 * 8, 10 * 8]

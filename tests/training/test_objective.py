@@ -14,7 +14,7 @@ from dpmed.models.build import build_model
 from dpmed.training.augment import build_augmentation
 from dpmed.training.build import unfreezing
 from dpmed.training.losses import build_loss
-from dpmed.training.objective import NonTrainable, Objective, device_records
+from dpmed.training.objective import NonTrainable, Objective, device_records, in_all_shapes
 
 SHAPE, CLASSES = (6, 5, 2), 3
 KEYS = np.random.default_rng(3).integers(1 << 32, size=(8, 2), dtype=np.uint32)
@@ -217,3 +217,15 @@ def test_denoising_has_a_clean_target_in_the_normalised_unit():
     np.testing.assert_array_equal(target, normalised)
     assert np.std(changed - normalised) == pytest.approx(0.5, rel=0.5)
     assert np.isfinite(float(jax.jit(objective.record_loss)(trained, rest, record)))
+
+
+def test_shapes_of_other_microbatches_differ_in_their_views_alone():
+    records = draw(views=2)
+    assert jax.tree.map(lambda leaf: leaf.shape, in_all_shapes(records, views=None)) == [
+        jax.tree.map(lambda leaf: leaf.shape, records)
+    ]
+    for views, shapes in zip((1, 5), in_all_shapes(records, views=(1, 5)), strict=True):
+        wanted = draw(views=views)
+        assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), shapes) == jax.tree.map(
+            lambda leaf: (leaf.shape, leaf.dtype), wanted
+        )

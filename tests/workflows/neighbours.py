@@ -20,6 +20,7 @@ SECRET = bytes(range(256))
 SPLIT = ["data.split_seed=2", "data.test_fraction=0.15", "data.validation_fraction=0.15"]
 TRAINED = 15
 THREE_IMAGES, ONE_IMAGE, TESTED = "P00004", "P00006", "P00008"
+NINE = 9
 
 AUGMENTATIONS = {
     "augmentation.flip": "[0.5, 0.5]",
@@ -37,6 +38,16 @@ EVERYTHING = [f"{key}={value}" for key, value in AUGMENTATIONS.items()]
 def make_chests(folder):
     """Pictures of patients, one to three of each."""
     write_phantom("folder", folder, num=40, seed=1, progress=Silent())
+    return folder
+
+
+def with_many_images(root, folder):
+    """The same, in which the patient of three images has nine, more than anyone else."""
+    shutil.copytree(root, folder)
+    others = [path for path in sorted(root.glob("*/*")) if patient_of(path) not in (THREE_IMAGES, "phanto")]
+    own = [folder / name for name in pictures_of(root, THREE_IMAGES)]
+    for number, other in enumerate(others[: NINE - len(own)], start=len(own)):
+        shutil.copy(other, own[0].with_name(f"{THREE_IMAGES}_{number}{other.suffix}"))
     return folder
 
 

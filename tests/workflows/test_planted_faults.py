@@ -15,6 +15,8 @@ from dpmed.planning import computation as computation_room
 from dpmed.planning import plan as plan_room
 from tests.workflows.neighbours import (
     AUGMENTATIONS,
+    EVERYTHING,
+    NINE,
     ONE_IMAGE,
     SMALL,
     THREE_IMAGES,
@@ -22,6 +24,7 @@ from tests.workflows.neighbours import (
     patients_in,
     pictures_of,
     start,
+    with_many_images,
     without,
 )
 
@@ -96,6 +99,43 @@ def test_the_law_finds_that_a_choice_among_a_patients_images_moves_when_the_unit
     assert "max_samples_per_unit" not in " ".join(whole.facts.outside)
 
 
+class PadsToTheLargest(Loader):
+    """The fault: all records are padded to the number of images that the largest one has."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **{**options, "views": None})
+
+
+def test_the_law_finds_padding_that_follows_from_who_else_takes_part(chests, tmp_path, monkeypatch):
+    root = with_many_images(chests, tmp_path / "chests")
+    chosen = [*SMALL, f"data.max_samples_per_unit={NINE}"]
+    monkeypatch.setattr(computation_room, "Loader", PadsToTheLargest)
+    most = pictures_of(root, THREE_IMAGES)
+    found = differences(root, chosen, 0b1110111, most, tmp_path, monkeypatch)
+    # The others' gradients have all been rounded differently, also in steps in which the target takes no part.
+    assert found.not_drawn > 0.0
+
+
+class PadsToItsNeighbours(Loader):
+    """The fault: records share microbatches as they come, padded to the largest among them."""
+
+    def parts(self, numbers):
+        for first in range(0, len(numbers), self.microbatch):
+            yield numbers[first : first + self.microbatch]
+
+
+def test_the_law_finds_padding_that_follows_from_who_shares_a_microbatch(chests, tmp_path, monkeypatch):
+    root = with_many_images(chests, tmp_path / "chests")
+    chosen = [*SMALL, *EVERYTHING, f"data.max_samples_per_unit={NINE}", "training.microbatch=4"]
+    monkeypatch.setattr(computation_room, "Loader", PadsToItsNeighbours)
+    # Of two neighbours, since it is by chance that the others' rounding adds to what the target itself contributes.
+    found = [
+        differences(root, chosen, drawn, pictures_of(root, removed), tmp_path / removed, monkeypatch).drawn
+        for removed, drawn in (("P00002", 0b111100011110010), (THREE_IMAGES, 0b101110011111100))
+    ]
+    assert max(found) > 1.0
+
+
 def each_image_by_itself(dataset, numbers, *, unit, max_samples):
     """The fault: the ledger says patient, but images are clipped."""
     del unit
@@ -120,7 +160,7 @@ def whole_norm_for_each_layer(clipping, squares, norm):
     ("place", "name", "fault", "chosen"),
     [
         (plan_room, "members_by_unit", each_image_by_itself, []),
-        (computation_room, "Loader", FillsUp, ["training.microbatch=8"]),
+        (computation_room, "Loader", FillsUp, ["training.microbatch=5"]),
         (PerLayerClipping, "factors", whole_norm_for_each_layer, ["privacy.clipping=per-layer"]),
     ],
 )
@@ -128,7 +168,7 @@ def test_the_law_finds_a_unit_a_padding_and_a_clipping_that_are_not_what_the_led
     chests, tmp_path, monkeypatch, place, name, fault, chosen
 ):
     three = pictures_of(chests, THREE_IMAGES)
-    # Eight others fill a microbatch.
+    # Of eight others, the five that are padded to three views fill a microbatch.
     assert differences(chests, [*SMALL, *chosen], 0xFF, three, tmp_path / "as-it-is", monkeypatch).lawful
     monkeypatch.setattr(place, name, fault)
     found = differences(chests, [*SMALL, *chosen], 0xFF, three, tmp_path / "faulty", monkeypatch)

@@ -21,7 +21,7 @@ from dpmed.progress import Silent
 from dpmed.runtime.distributed import join, launch_of
 from dpmed.workflows.train.run import run
 from tests.forked import Forked, command
-from tests.workflows.conftest import SEEDED, SMALL, steps_saved, with_devices
+from tests.workflows.conftest import SEEDED, SMALL, call, steps_saved, with_devices
 
 ROWS = ["step", "epsilon", "records", "rejected", "clipped"]
 
@@ -105,6 +105,24 @@ def test_two_processes_train_what_one_trains(tmp_path, seeded_run, launcher, dev
     assert ours[ROWS].equals(theirs[ROWS])
     np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=2e-4)
     assert ledger(folder) == ledger(seeded_run)
+
+
+def test_two_processes_run_the_same_microbatches_of_several_shapes(tmp_path, chests):
+    # Of one and of three views. Each process has one row of a microbatch; without a record for it, it takes part too.
+    chosen = [
+        f"data.root={chests}", 'data.name="folder"', "data.size=[8,8]", "data.channels=1", "model.width=[6]",
+        'data.group_pattern="^(P[0-9]+)_"', "data.cache=false", "data.max_samples_per_unit=3", "training.batch_size=3",
+        "training.epochs=2", "training.microbatch=2", "evaluation.bootstrap=20", "privacy.unit=patient",
+        "privacy.delta=1e-3", "privacy.noise_source=seeded",
+    ]  # fmt: skip
+    line = ("train", "quickstart", *(word for key in chosen for word in ("--set", key)), "--out")
+    alone = call(*line, tmp_path / "alone")
+    assert alone.returncode == 0, alone.stderr
+    codes, _, errors = end(start([(*line, tmp_path / "shared")] * 2))
+    assert codes == [0, 0], errors
+    ours, theirs = columns(tmp_path / "shared"), columns(tmp_path / "alone")
+    assert ours[ROWS].equals(theirs[ROWS])
+    np.testing.assert_allclose(ours["loss"], theirs["loss"], rtol=2e-4)
 
 
 def test_when_one_process_is_killed_all_end_and_two_others_go_on(tmp_path, seeded_run):

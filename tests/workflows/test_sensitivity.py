@@ -29,6 +29,8 @@ from tests.workflows.conftest import ENVIRONMENT
 from tests.workflows.neighbours import (
     AUGMENTATIONS,
     EVERYTHING,
+    NINE,
+    ONE_IMAGE,
     SMALL,
     TESTED,
     THREE_IMAGES,
@@ -38,6 +40,7 @@ from tests.workflows.neighbours import (
     patients_in,
     pictures_of,
     start,
+    with_many_images,
 )
 
 pytestmark = pytest.mark.usefixtures("as_shipped")
@@ -173,6 +176,20 @@ def test_the_law_holds_for_a_patient_of_several_images_each_in_several_versions(
     assert found.drawn > 0.1
 
 
+@pytest.mark.parametrize("removed", [THREE_IMAGES, ONE_IMAGE])
+@pytest.mark.parametrize("microbatch", [1, 4])
+def test_the_law_holds_for_patients_in_microbatches_of_several_shapes(
+    chests, tmp_path, monkeypatch, removed, microbatch
+):
+    root = with_many_images(chests, tmp_path / "chests")
+    # Shapes of 1, 3 and 9 views; nobody else has more than 3.
+    chosen = [*SMALL, *EVERYTHING, f"data.max_samples_per_unit={NINE}", f"training.microbatch={microbatch}"]
+    assert set(start(root, chosen, monkeypatch).loader(microbatch).views) == {1, 3, NINE}
+    found = differences(root, chosen, 0b1110111, pictures_of(root, removed), tmp_path, monkeypatch)
+    assert found.lawful
+    assert found.drawn > 0.1
+
+
 FINDINGS = ("mass", "edema", "hernia")
 
 
@@ -256,7 +273,6 @@ def test_randomness_of_a_release_run_is_its_own_and_of_a_seeded_run_the_seeds(ch
         with monkeypatch.context() as patch:
             patch.setattr(neighbours, "SECRET", secret)
             run = start(chests, [*chosen, f"privacy.noise_source={source}"], patch)
-        (records,) = run.loader(8).load(np.arange(3))
-        keys[name] = records.keys.tolist()
+        keys[name] = [records.keys.tolist() for records in run.loader(8).load(np.arange(3))]
     assert keys["one"] != keys["two"]
     assert keys["seeded"] == keys["again"] not in (keys["one"], keys["two"])

@@ -29,7 +29,8 @@ class StepTime:
     Attributes:
         microbatch: records at once, as many as fit.
         record_seconds: time per record in a microbatch, including padding; smaller microbatches are assumed to cost as
-            much per record, though they cost somewhat more.
+            much per record, though they cost somewhat more. A record with fewer views than the config allows takes
+            less: how many there are is private.
         update_seconds: time for noise and update, once per step.
         memory_bytes: memory that a step with this microbatch needs.
     """
