@@ -86,23 +86,6 @@ class Computation:
         """Bytes that a step with this microbatch needs on a device, according to XLA; nothing is trained."""
         return step_memory(self.plan, self.step, self.initial, microbatch)
 
-    def place_effect(self, microbatch: int) -> float:
-        """By how much of its length a record's gradient depends on its place; see `dpmed.dpsgd.places`."""
-        if not isinstance(self.step, PrivateStep):
-            return 0.0
-        state = replace(self.initial, trainable=without_zeros(self.initial.trainable), optimizer=None)
-        state = state if self.devices is None else self.devices.copy(state)
-        try:
-            return max(
-                place_effect(self.step, state, records) for records in public_microbatches(self.plan, microbatch)
-            )
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not is_out_of_memory(error):
-                raise
-            # Training will meet the same, and continue with the next smaller microbatch or say why it cannot.
-            smaller = next((size for size in self.plan.microbatches if 2 * size <= microbatch), None)
-            return 0.0 if smaller is None or self.processes.world_size > 1 else self.place_effect(smaller)
-
     def loader(self, microbatch: int) -> Loader:
         """The training records in microbatches of this size.
 
@@ -193,6 +176,24 @@ class Computation:
         numbers = self.plan.split.test
         with progress.task("testing", total=len(numbers), unit="samples") as task:
             return self.evaluator(*self.final_weights(run), numbers, advance=task.advance)
+
+
+def effect_of_places(computation: Computation, microbatch: int) -> float:
+    """By how much of its length a record's gradient depends on its place; see `dpmed.dpsgd.places`."""
+    step, plan, initial, devices = computation.step, computation.plan, computation.initial, computation.devices
+    if not isinstance(step, PrivateStep):
+        return 0.0
+    state = replace(initial, trainable=without_zeros(initial.trainable), optimizer=None)
+    state = state if devices is None else devices.copy(state)
+    try:
+        return max(place_effect(step, state, records) for records in public_microbatches(plan, microbatch))
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        # Training will meet the same, and continue with the next smaller microbatch or say why it cannot.
+        smaller = next((size for size in plan.microbatches if 2 * size <= microbatch), None)
+        alone = computation.processes.world_size == 1
+        return effect_of_places(computation, smaller) if alone and smaller is not None else 0.0
 
 
 @jax.jit

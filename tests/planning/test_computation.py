@@ -12,7 +12,7 @@ from dpmed.dpsgd.sampling import PoissonSampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateStep
 from dpmed.errors import InputError, RunError
 from dpmed.planning import computation as computation_room
-from dpmed.planning.computation import build_computation, build_step
+from dpmed.planning.computation import build_computation, build_step, effect_of_places
 from dpmed.planning.initial_state import begin_training
 from dpmed.planning.plan import make_plan
 from dpmed.planning.secrets import draw_secrets
@@ -95,10 +95,10 @@ def test_a_step_may_take_another_loss_and_clips_it_alike(plan, computation):
 
 
 def test_places_of_a_shipped_network_are_alike_and_nothing_is_used_up(computation):
-    assert computation.place_effect(8) == 0.0
+    assert effect_of_places(computation, 8) == 0.0
     assert computation.begin(8).step == 0
     plain = plan_of("privacy=")
-    assert build_computation(plain, draw_secrets(plain)).place_effect(16) == 0.0
+    assert effect_of_places(build_computation(plain, draw_secrets(plain)), 16) == 0.0
 
 
 def test_places_that_do_not_fit_into_memory_are_measured_with_the_next_smaller_microbatch(monkeypatch):
@@ -113,7 +113,7 @@ def test_places_that_do_not_fit_into_memory_are_measured_with_the_next_smaller_m
         return 1e-8
 
     monkeypatch.setattr(computation_room, "place_effect", short_of_memory)
-    assert found.place_effect(16) == 1e-8
+    assert effect_of_places(found, 16) == 1e-8
     assert asked[0] == 16 and asked[1] == next(size for size in plan.microbatches if 2 * size <= 16)
 
 

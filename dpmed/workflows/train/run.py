@@ -12,7 +12,7 @@ from typing import Any
 from dpmed.config.load import config_to_toml
 from dpmed.errors import RunError
 from dpmed.files import exclusive_lock, make_folder, to_json, write_json
-from dpmed.planning.computation import build_computation
+from dpmed.planning.computation import build_computation, effect_of_places
 from dpmed.planning.enrolment import enrol, settle
 from dpmed.planning.plan import Plan
 from dpmed.planning.run_ledger import place_notes, with_selection, with_siblings
@@ -117,7 +117,7 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
         state = replace(state, draws=max(state.draws, processes.first(folder.draws)))
         outcome = Outcome(run=state, finished=True)
         is_over = computation.is_over(state)
-        effect = 0.0 if is_over else computation.place_effect(state.microbatch)
+        effect = 0.0 if is_over else effect_of_places(computation, state.microbatch)
         folder = folder.with_notes(place_notes(effect, notes_of(path)))
         if not is_over:
             folder.open(state)
