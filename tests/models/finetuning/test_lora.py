@@ -62,7 +62,8 @@ def test_at_first_the_network_is_as_it_was_bit_for_bit(name):
         return jax.tree.map(lambda leaf: leaf + 0.1 if id(leaf) in fixed else leaf, module)
 
     modules = [heads_moved(one.module) for one in (plain, adapted)]
-    before, after = (jax.jit(lambda x, module=one: module(x, None)[0])(x) for one in modules)
+    # One operation after the other: in a program of its own, each network may be laid out and rounded differently.
+    before, after = (one(x, None)[0] for one in modules)
     assert np.any(before)
     np.testing.assert_array_equal(before, after)
 
