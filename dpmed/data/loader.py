@@ -156,21 +156,9 @@ class Loader:
 
     def padding(self) -> Iterator[Records]:
         """This process's share of a microbatch without any record, for each number of views."""
-        sample_inputs, sample_targets = self._samples(self.members[0][:1])
-        rows = self._rows
+        like = self._samples(self.members[0][:1])
         for views in self.views:
-            yield Records(
-                inputs=np.zeros((rows, views, *sample_inputs.shape[1:]), sample_inputs.dtype),
-                targets=np.zeros((rows, views, *sample_targets.shape[1:]), sample_targets.dtype),
-                weights=np.zeros((rows, views), np.float32),
-                mask=np.zeros(rows, bool),
-                numbers=np.full(rows, -1, np.int64),
-                keys=np.zeros((rows, KEY_WORDS), np.uint32),
-            )
-
-    @property
-    def _rows(self) -> int:
-        return -(-self.microbatch // self.share[1])
+            yield self._empty(views, *like)
 
     def collect(self, numbers: Int[np.ndarray, " record"]) -> Records:
         """This process's share of one microbatch of at least one and at most `microbatch` records."""
@@ -181,20 +169,31 @@ class Loader:
         wanted = np.concatenate(members) if members else self.members[int(numbers[0])][:1]
         found_inputs, found_targets = self._samples(wanted)
         # From all rows, so that processes agree: this one may have none. `parts` puts only equals together.
-        shape = (rows, int(self._views_of[numbers].max()))
-        inputs = np.zeros((*shape, *found_inputs.shape[1:]), found_inputs.dtype)
-        targets = np.zeros((*shape, *found_targets.shape[1:]), found_targets.dtype)
-        weights = np.zeros(shape, np.float32)
+        records = self._empty(int(self._views_of[numbers].max()), found_inputs, found_targets)
         if members:
             counts = np.array([len(samples) for samples in members])
             places = np.repeat(np.arange(len(members)), counts), np.concatenate([np.arange(count) for count in counts])
-            inputs[places], targets[places] = found_inputs, found_targets
-            weights[places] = (1.0 / counts)[places[0]]
-        padded = np.full(rows, -1, np.int64)
-        padded[: len(own)] = own
-        keys = np.zeros((rows, KEY_WORDS), np.uint32)
-        keys[: len(own)] = self.keys[own]
-        return Records(inputs=inputs, targets=targets, weights=weights, mask=padded >= 0, numbers=padded, keys=keys)
+            records.inputs[places], records.targets[places] = found_inputs, found_targets
+            records.weights[places] = (1.0 / counts)[places[0]]
+        taken = slice(len(own))
+        records.mask[taken], records.numbers[taken], records.keys[taken] = True, own, self.keys[own]
+        return records
+
+    @property
+    def _rows(self) -> int:
+        return -(-self.microbatch // self.share[1])
+
+    def _empty(self, views: int, inputs: Shaped[np.ndarray, "_ ..."], targets: Shaped[np.ndarray, "_ ..."]) -> Records:
+        """This process's share of a microbatch of padding alone, for samples like these."""
+        rows = self._rows
+        return Records(
+            inputs=np.zeros((rows, views, *inputs.shape[1:]), inputs.dtype),
+            targets=np.zeros((rows, views, *targets.shape[1:]), targets.dtype),
+            weights=np.zeros((rows, views), np.float32),
+            mask=np.zeros(rows, bool),
+            numbers=np.full(rows, -1, np.int64),
+            keys=np.zeros((rows, KEY_WORDS), np.uint32),
+        )
 
     def _samples(
         self, numbers: Int[np.ndarray, " sample"]

@@ -6,6 +6,8 @@ moves others to other places. Shipped layers avoid that (`dpmed.models.kernels.r
 for another compiler, it is measured.
 """
 
+import math
+from collections.abc import Iterable
 from dataclasses import replace
 
 import jax
@@ -49,12 +51,15 @@ def place_effect(step: PrivateStep, state: StepState, records: Batch) -> float:
     count = len(jax.tree.leaves(records)[0])
     first, *others = sorted({0, (count - 1) // 2, count - 1})
     wanted = _alone(step, state, records, first, count)
-    length = np.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in wanted))
-    found = 0.0
+    length, found = _length(wanted), 0.0
     for place in others:
-        pairs = zip(_alone(step, state, records, place, count), wanted, strict=True)
-        found = max(found, np.sqrt(sum(float(np.sum(np.square(one - other))) for one, other in pairs)))
-    return float(found / length) if found > _COVERED * length else 0.0
+        alone = _alone(step, state, records, place, count)
+        found = max(found, _length(one - other for one, other in zip(alone, wanted, strict=True)))
+    return found / length if found > _COVERED * length else 0.0
+
+
+def _length(leaves: Iterable[Float[np.ndarray, "..."]]) -> float:
+    return math.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in leaves))
 
 
 def _alone(

@@ -118,7 +118,7 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
         outcome = Outcome(run=state, finished=True)
         is_over = computation.is_over(state)
         effect = 0.0 if is_over else effect_of_places(computation, state.microbatch)
-        folder = folder.with_notes(place_notes(effect, notes_of(path)))
+        folder = replace(folder, notes=(*folder.notes, *place_notes(effect, notes_of(path))))
         if not is_over:
             folder.open(state)
             hooks = Hooks(

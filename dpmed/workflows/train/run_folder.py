@@ -114,10 +114,6 @@ class RunFolder:
             watched=position.watched,
         )
 
-    def with_notes(self, notes: tuple[str, ...]) -> "RunFolder":
-        """The same folder, whose ledger has further notes."""
-        return replace(self, notes=(*self.notes, *notes))
-
     def open(self, run: RunState) -> None:
         """Write, before the first draw, what only insiders may know, and the ledger up to the first checkpoint."""
         if self.is_writer:
@@ -249,14 +245,12 @@ def check_split(path: Path, plan: Plan) -> None:
 
 def siblings_of(path: Path) -> tuple[str, ...]:
     """The siblings that the ledger of a run names; none if the ledger cannot be read."""
-    siblings = _ledger_in(path).get("siblings")
-    return tuple(map(str, siblings)) if isinstance(siblings, list) else ()
+    return _listed(path, "siblings")
 
 
 def notes_of(path: Path) -> tuple[str, ...]:
     """The notes of a run's ledger; none if it cannot be read."""
-    notes = _ledger_in(path).get("notes")
-    return tuple(map(str, notes)) if isinstance(notes, list) else ()
+    return _listed(path, "notes")
 
 
 def selection_of(path: Path) -> Selected | None:
@@ -277,6 +271,11 @@ def selection_of(path: Path) -> Selected | None:
                 raise InputError("does not say what the selection costs", where=str(place / LEDGER_FILE)) from error
             return Selected(**read.model_dump())
     return None
+
+
+def _listed(path: Path, key: str) -> tuple[str, ...]:
+    found = _ledger_in(path).get(key)
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _ledger_in(path: Path) -> dict[str, Any]:
