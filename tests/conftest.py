@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.compiled import AS_SHIPPED, SHORTEST
+
 # The same examples in every run, so that a change is refused for what it does and not for the day's luck;
 # `DPMED_EXPLORE=1 make test` draws new ones.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -27,8 +29,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # time. The command, where a test starts it as a user does, compiles at its own.
 os.environ.setdefault(
     "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true "
-    "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1",
+    f"{SHORTEST} --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1",
 )
 
 # A run writes 55,000 files and syncs thousands of them to the disk: in memory, where there is room, it waits for none.
@@ -53,7 +54,6 @@ NOT_HOOKED = {"cli", "config", "fields", "__init__", "__main__"}
 checked.install([f"dpmed.{room}" for room in ROOMS if room not in NOT_HOOKED])
 
 
-from tests.compiled import AS_SHIPPED  # noqa: E402 with the others that must come after the hook
 from tests.trained import digits_run, scans, scans_run, seeded_run, small_run  # noqa: E402 imports the package
 
 __all__ = ["digits_run", "scans", "scans_run", "seeded_run", "small_run"]

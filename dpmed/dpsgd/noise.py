@@ -6,7 +6,7 @@ key can subtract the noise. A seeded run derives the key from the seed, so that 
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt32
 
-from dpmed.dpsgd.cipher import BLOCK_WORDS, KEY_WORDS, Keystream, keystream_blocks
+from dpmed.dpsgd.cipher import BLOCK_WORDS, KEY_WORDS, MOST_WORDS, Keystream, keystream_blocks
 from dpmed.runtime.jit import Compiled, wait_for
 
 # Sums of several Gaussians hide the pattern of representable numbers that a single floating-point Gaussian leaves
@@ -25,8 +25,11 @@ DRAWS_PER_VALUE = 4
 # While the host generates the words of one piece, 8 MB, the device turns those of the previous piece into numbers. The
 # bits of seeded runs depend on this size.
 _PAIRS_PER_PIECE = 1 << 18
+_WORDS_PER_PAIR = 2 * DRAWS_PER_VALUE
 # How many pieces of words may wait to be turned into numbers on a device that is busy with gradients.
 _WAITING_PIECES = 2
+# How many pieces a device that generates its own words makes in one program, with half a gigabyte of memory.
+_PIECES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,19 +85,11 @@ def standard_normal(
     Source: Box & Muller (1958).
     """
     nonce = (draw, stream, 0)
-    on_host = is_made_by_host() if on_host is None else on_host
-    words_of = Keystream(key.words, nonce).words if on_host else _words_of_device(key, nonce)
-    pieces: list[Float[Array, " _"]] = []
     pairs = -(-count // 2)
-    while pairs > 0:
-        taken = min(pairs, _PAIRS_PER_PIECE)
-        pairs -= taken
-        words = words_of(2 * DRAWS_PER_VALUE * taken)
-        pieces.extend(_COMPILED_BOX_MULLER(words.reshape(DRAWS_PER_VALUE, 2, taken)))
-        if on_host:
-            # Each piece yields two results.
-            wait_for(pieces[: -2 * _WAITING_PIECES][-1:])
-    return pieces
+    if _WORDS_PER_PAIR * pairs > MOST_WORDS:
+        raise ValueError(f"Expected {count=} <= {2 * MOST_WORDS // _WORDS_PER_PAIR}, for which the stream has words.")
+    on_host = is_made_by_host() if on_host is None else on_host
+    return (_made_by_host if on_host else _made_by_device)(key, nonce, pairs)
 
 
 def is_made_by_host() -> bool:
@@ -102,26 +97,46 @@ def is_made_by_host() -> bool:
     return jax.default_backend() == "cpu"
 
 
-def _words_of_device(key: NoiseKey, nonce: tuple[int, int, int]) -> Callable[[int], UInt32[Array, " _"]]:
-    """Like `Keystream.words`, but computed by XLA on the default device; only the last call may end within a block."""
-    at = 0
+def _made_by_host(key: NoiseKey, nonce: tuple[int, int, int], pairs: int) -> list[Float[Array, " _"]]:
+    """Pieces of numbers whose words OpenSSL generates."""
+    stream = Keystream(key.words, nonce)
+    pieces: list[Float[Array, " _"]] = []
+    while pairs > 0:
+        taken = min(pairs, _PAIRS_PER_PIECE)
+        pairs -= taken
+        words = stream.words(_WORDS_PER_PAIR * taken)
+        pieces.extend(_COMPILED_BOX_MULLER(words.reshape(DRAWS_PER_VALUE, 2, taken)))
+        # Each piece yields two results.
+        wait_for(pieces[: -2 * _WAITING_PIECES][-1:])
+    return pieces
 
-    def words(count: int) -> UInt32[Array, " _"]:
-        nonlocal at
-        blocks = -(-count // BLOCK_WORDS)
-        if at + blocks > 1 << 32:
-            raise ValueError(f"Expected {blocks=} within what is left of the stream, {(1 << 32) - at}.")
-        first, at = np.uint32(at), at + blocks
-        found: UInt32[Array, " _"] = _compiled_blocks(blocks)(key.words, np.asarray(nonce, np.uint32), first)
-        return found[:count]
 
-    return words
+def _made_by_device(key: NoiseKey, nonce: tuple[int, int, int], pairs: int) -> list[Float[Array, " _"]]:
+    """The same numbers in the same order, in larger pieces: a GPU makes one sooner than the host asks for it."""
+    whole, rest = divmod(pairs, _PAIRS_PER_PIECE)
+    sizes = [(min(_PIECES_AT_ONCE, whole - at), _PAIRS_PER_PIECE) for at in range(0, whole, _PIECES_AT_ONCE)]
+    found, at = [], 0
+    for pieces, pairs_per_piece in [*sizes, (1, rest)] if rest else sizes:
+        make = _compiled_pieces(pieces, pairs_per_piece)
+        found.append(make(key.words, np.asarray(nonce, np.uint32), np.uint32(at)))
+        at += pieces * pairs_per_piece * _WORDS_PER_PAIR // BLOCK_WORDS
+    return found
 
 
 @cache
-def _compiled_blocks(blocks: int) -> Compiled:
-    # For a whole piece and for the last one: two sizes for each size of model.
-    return Compiled(partial(keystream_blocks, blocks=blocks))
+def _compiled_pieces(pieces: int, pairs: int) -> Compiled:
+    # Two or three sizes for each size of model.
+    return Compiled(partial(_pieces, pieces=pieces, pairs=pairs))
+
+
+def _pieces(
+    key: UInt32[Array, " 8"], nonce: UInt32[Array, " 3"], first: UInt32[Array, ""], *, pieces: int, pairs: int
+) -> Float[Array, " _"]:
+    """The numbers of so many pieces of the stream, from block number `first` on."""
+    count = _WORDS_PER_PAIR * pieces * pairs
+    words = keystream_blocks(key, nonce, first, blocks=-(-count // BLOCK_WORDS))[:count]
+    x, y = jax.vmap(_box_muller)(words.reshape(pieces, DRAWS_PER_VALUE, 2, pairs))
+    return jnp.stack([x, y], axis=1).reshape(-1)
 
 
 def shaped_like(

@@ -36,6 +36,9 @@ from dpmed.training.objective import NonTrainable, Objective, in_all_shapes
 from dpmed.training.stopping import has_stopped
 from dpmed.training.validation_monitor import ValidationMonitor, build_monitor
 
+# What places in microbatches may move in a step's sum, as a share of the clipping norm.
+_MOST_MOVED = 1e-4
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Computation:
@@ -194,6 +197,19 @@ def effect_of_places(computation: Computation, microbatch: int) -> float:
         smaller = next((size for size in plan.microbatches if 2 * size <= microbatch), None)
         alone = computation.processes.world_size == 1
         return effect_of_places(computation, smaller) if alone and smaller is not None else 0.0
+
+
+def settle_places(computation: Computation, microbatch: int) -> tuple[int, float]:
+    """The microbatch to train with, and by how much of its length a record's gradient then depends on its place.
+
+    That is the given one, unless the plan may choose a smaller one and all records of a step together could be moved by
+    more than a ten-thousandth of the clipping norm: then each record is computed without others beside it.
+    """
+    effect, smallest = effect_of_places(computation, microbatch), computation.plan.microbatches[-1]
+    matters = effect * computation.plan.config.training.batch_size > _MOST_MOVED
+    if not computation.processes.any(matters and smallest < microbatch):
+        return microbatch, effect
+    return smallest, effect_of_places(computation, smallest)
 
 
 @jax.jit

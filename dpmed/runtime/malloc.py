@@ -58,9 +58,12 @@ def limit_kept_memory() -> None:
     library = _glibc()
     if library is None:
         return
+    resident, most = _resident_memory(), machine_memory() // _KEPT_SHARE
+    # Asking what is in use goes through all free blocks, which takes longer than a small network's step.
+    if resident <= most:
+        return
     # Memory returned earlier still counts as free there, but is not resident.
-    kept = _resident_memory() - library.mallinfo2().uordblks
-    if kept > machine_memory() // _KEPT_SHARE:
+    if resident - library.mallinfo2().uordblks > most:
         library.malloc_trim(ctypes.c_size_t(0))
 
 

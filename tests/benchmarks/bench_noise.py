@@ -7,14 +7,14 @@ it depends on what else runs, but for caches.
 import os
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
+import numpy as np
 
-from dpmed.dpsgd import noise
-from dpmed.dpsgd.cipher import Keystream
-from dpmed.dpsgd.noise import DRAWS_PER_VALUE, seeded_key, standard_normal
+from dpmed.dpsgd.cipher import BLOCK_WORDS, NONCE_WORDS, Keystream, keystream_blocks
+from dpmed.dpsgd.noise import DRAWS_PER_VALUE, NoiseKey, seeded_key, standard_normal
 from tests.benchmarks.record import measurement
 
 # ResNet-9, a larger convolutional network, ViT-B.
@@ -32,7 +32,7 @@ def run() -> list[dict[str, Any]]:
         words = WORDS_PER_VALUE * count
         calls: dict[str, Callable[[], object]] = {
             "words, OpenSSL": partial(_taken, Keystream(key.words, (0, 0, 0)).words, words),
-            "words, XLA": partial(_taken, noise._words_of_device(key, (0, 0, 0)), words),
+            "words, XLA": partial(_taken, partial(words_by_xla, key), words),
             "numbers": partial(standard_normal, key, 0, count=count),
         }
         print(
@@ -45,6 +45,17 @@ def run() -> list[dict[str, Any]]:
                 )
             )
     return results
+
+
+def words_by_xla(key: NoiseKey, count: int) -> Any:
+    """The first words of a stream, from the device's cipher."""
+    make = _compiled_blocks(-(-count // BLOCK_WORDS))
+    return make(key.words, np.zeros(NONCE_WORDS, np.uint32), np.uint32(0))[:count]
+
+
+@cache
+def _compiled_blocks(blocks: int) -> Any:
+    return jax.jit(partial(keystream_blocks, blocks=blocks))
 
 
 def _rounds() -> int:

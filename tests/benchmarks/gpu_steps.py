@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from dpmed.dpsgd import noise as made
 from dpmed.dpsgd.cipher import Keystream
 from dpmed.dpsgd.noise import seeded_key, standard_normal
+from tests.benchmarks.bench_noise import words_by_xla
 from tests.benchmarks.gpu_lines import Lines, with_programs_in
 from tests.benchmarks.record import interleaved, measurement
 from tests.benchmarks.step_cases import trainings
@@ -112,7 +112,7 @@ def _peak(lines: Lines, case: str, variant: str, peak: int | None) -> None:
 def noise(lines: Lines, *counts: str) -> None:
     """Milliseconds of a step's noise by the clock, with words of the device and of the host, and their agreement."""
     key = seeded_key(0)
-    by_device = np.asarray(made._words_of_device(key, (0, 0, 0))(_COMPARED_WORDS))
+    by_device = np.asarray(words_by_xla(key, _COMPARED_WORDS))
     apart = int(np.sum(by_device != np.asarray(Keystream(key.words, (0, 0, 0)).words(_COMPARED_WORDS))))
     unit = f"words of {_COMPARED_WORDS} that differ"
     lines.add(measurement("noise", "device / host", unit, [apart], more_is_better=False))

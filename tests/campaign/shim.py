@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tests import forked
+from tests.compiled import SHORTEST
 from tests.forked import Forked
 
 SOURCE = Path(__file__).with_name("fault.c")
 BUILD = Path(__file__).resolve().parents[2] / "build" / "campaign"
-# As in `tests/conftest.py`: compiled the shortest way.
-_SHORTEST = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 MORE_ROOMS = (
     "dpmed.workflows.attack.run",
     "dpmed.workflows.audit",
@@ -122,7 +121,7 @@ def environment() -> Mapping[str, str]:
         if name not in forked.PRELOADED:
             forked.PRELOADED.append(name)
     preload = {} if library() is None else {"LD_PRELOAD": str(library())}
-    fixed = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": _SHORTEST, "JAX_COMPILATION_CACHE_DIR": str(compiled)}
+    fixed = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": SHORTEST, "JAX_COMPILATION_CACHE_DIR": str(compiled)}
     return {**ENVIRONMENT, **preload, **fixed, "COLUMNS": "160", "MPLBACKEND": "agg"}
 
 

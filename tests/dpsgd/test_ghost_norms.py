@@ -16,6 +16,7 @@ from dpmed.dpsgd.clipped_sum import rounding_margin, sum_clipped
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.float64 import float64
 from dpmed.dpsgd.ghost_norms import GradientNorms, is_ghost_cheaper, measure, settle
+from dpmed.layer_tags import RecordGradients
 from dpmed.models.convolution import Convolution, ConvolutionProduct, UpConvolution
 from dpmed.models.equinox_layers import ChannelsFirstFilters, LookupProduct
 from dpmed.models.kernels import winograd
@@ -109,6 +110,26 @@ def test_norms_and_weighted_sums_are_those_of_single_gradients(name, views, monk
             np.testing.assert_allclose(square, size, rtol=2e-4, atol=1e-9)
             by_loop = np.tensordot(np.asarray(factors), gradients, axes=1)
             np.testing.assert_allclose(total, by_loop, rtol=1e-4, atol=1e-6 + 1e-5 * np.abs(by_loop).max())
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("size", [7, ghost_norms._SHORT_ROW, ghost_norms._SHORT_ROW + 1])
+def test_weighted_sums_of_rows_are_exact_in_float64_however_they_are_added(size, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(35, size)).astype(np.float32)
+    rows[3], rows[4] = np.nan, np.inf
+    usable = np.isfinite(rows).all(axis=1)
+    excess = rng.normal(size=(35, 1)).astype(np.float32)
+    with float64():
+        weights = jnp.asarray(rng.random(35))
+        values = RecordGradients(jnp.asarray(rows), jnp.asarray(excess))
+        found = jax.jit(ghost_norms._weighted_sum_of_rows)(values, weights, jnp.asarray(usable))
+    wanted = np.longdouble(0)
+    for row, less, weight in zip(rows[usable], excess[usable], np.asarray(weights)[usable], strict=True):
+        wanted = wanted + (row.astype(np.longdouble) - less) * weight
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, wanted.astype(np.float64), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("price", [0, 10**9], ids=["instantiated", "ghost"])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from dpmed.dpsgd import noise
 from dpmed.dpsgd.cipher import Keystream
 from dpmed.dpsgd.float64 import float64
 from dpmed.dpsgd.noise import (
@@ -83,12 +84,20 @@ def test_numbers_are_those_of_box_and_muller_from_the_stream():
         np.testing.assert_allclose([pieces[2][pair], pieces[3][pair]], [x, y], atol=2e-6)
 
 
-@pytest.mark.parametrize("count", [0, 1, 5, 1000, 2 * (1 << 18) + 7])
-def test_words_made_by_the_device_give_the_same_numbers_to_the_bit(count):
+@pytest.mark.parametrize("count", [0, 1, 5, 1000, 2 * (1 << 18) + 7, 6 * (1 << 18), 8 * (1 << 18) + 2])
+def test_words_made_by_the_device_give_the_same_numbers_to_the_bit(monkeypatch, count):
+    # Several whole pieces in one program, and more than one such program.
+    monkeypatch.setattr(noise, "_PIECES_AT_ONCE", 3)
     made = [standard_normal(seeded_key(4), 6, count=count, stream=1, on_host=on_host) for on_host in (True, False)]
-    assert [len(piece) for piece in made[0]] == [len(piece) for piece in made[1]]
-    for host, device in zip(*made, strict=True):
-        np.testing.assert_array_equal(host, device)
+    host, device = (np.concatenate([np.zeros(0, np.float32), *pieces]) for pieces in made)
+    np.testing.assert_array_equal(host, device)
+    assert count <= len(host) < count + 2
+
+
+def test_a_stream_that_is_too_short_is_refused_by_host_and_device():
+    for on_host in (True, False):
+        with pytest.raises(ValueError, match="Expected"):
+            standard_normal(seeded_key(4), 6, count=2**34 + 1, on_host=on_host)
 
 
 def test_the_host_makes_noise_on_a_cpu_and_the_device_elsewhere(monkeypatch):

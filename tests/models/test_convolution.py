@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dpmed.models.convolution import Convolution, UpConvolution, centre, convolve, standardise
+from dpmed.models.convolution import Convolution, ConvolutionProduct, UpConvolution, centre, convolve, standardise
 
 
 def plainly(x, weight, stride):
@@ -71,6 +71,24 @@ def test_per_sample_gradients_add_up_to_that_of_the_batch_also_over_views():
     np.testing.assert_allclose(each, one_by_one, rtol=2e-4, atol=2e-4)
     whole = jax.grad(lambda weight: loss(weight, x.reshape(6, 6, 5, 2)))(layer.weight)
     np.testing.assert_allclose(each.sum(0), whole, rtol=2e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("space", [(64, 66), (16, 17, 16)])
+def test_on_a_gpu_large_maps_have_the_same_gradients_by_one_operation_for_all_records(monkeypatch, space):
+    product = ConvolutionProduct((3,) * len(space), 1, "centred")
+    rng = np.random.default_rng(0)
+    drawn = (rng.normal(size=(3, 2, *space, channels)).astype(np.float32) for channels in (2, 4))
+    x, gradient = map(jnp.asarray, drawn)
+    weight = jnp.asarray(rng.normal(size=(*[3] * len(space), 2, 4)).astype(np.float32))
+
+    def gradients(x, gradient):
+        return product.gradients(x, gradient, weight).all(jnp.float32)
+
+    here = jax.jit(gradients)(x, gradient)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    np.testing.assert_allclose(gradients(x, gradient), here, rtol=1e-4, atol=1e-3)
+    operations = [str(jax.make_jaxpr(gradients)(x[:n], gradient[:n])).count("conv_general_dilated") for n in (1, 3)]
+    assert operations[0] == operations[1] > 0
 
 
 @pytest.mark.parametrize("dimensions", [2, 3])

@@ -12,7 +12,7 @@ from dpmed.dpsgd.sampling import PoissonSampler, ShuffledSampler
 from dpmed.dpsgd.step import PlainStep, PrivateStep
 from dpmed.errors import InputError, RunError
 from dpmed.planning import computation as computation_room
-from dpmed.planning.computation import build_computation, build_step, effect_of_places
+from dpmed.planning.computation import build_computation, build_step, effect_of_places, settle_places
 from dpmed.planning.initial_state import begin_training
 from dpmed.planning.plan import make_plan
 from dpmed.planning.secrets import draw_secrets
@@ -115,6 +115,18 @@ def test_places_that_do_not_fit_into_memory_are_measured_with_the_next_smaller_m
     monkeypatch.setattr(computation_room, "place_effect", short_of_memory)
     assert effect_of_places(found, 16) == 1e-8
     assert asked[0] == 16 and asked[1] == next(size for size in plan.microbatches if 2 * size <= 16)
+
+
+@pytest.mark.parametrize(("effect", "wanted"), [(1e-3, (1, 0.0)), (1e-8, (16, 1e-8)), (0.0, (16, 0.0))])
+def test_records_are_computed_one_at_a_time_where_places_matter(monkeypatch, effect, wanted):
+    monkeypatch.setattr(
+        computation_room, "place_effect", lambda step, state, records: effect * (len(records["step"]) > 1)
+    )
+    plan = plan_of("training.microbatch=auto")
+    assert settle_places(build_computation(plan, draw_secrets(plan)), 16) == wanted
+    # What the user has chosen stays, and so does what was found.
+    plan = plan_of("training.microbatch=16")
+    assert settle_places(build_computation(plan, draw_secrets(plan)), 16) == (16, effect)
 
 
 def test_epsilon_in_the_loop_is_that_of_the_budget(plan, computation):

@@ -43,10 +43,14 @@ def test_the_programs_memory_can_be_asked_for():
 def test_options_are_left_out_where_the_compiler_does_not_know_them(monkeypatch):
     compiler_options.cache_clear()
     try:
-        monkeypatch.setattr(jit, "_CPU_OPTIONS", {"xla_no_such_option": "X"})
+        monkeypatch.setattr(jit, "_OPTIONS", {"cpu": {"xla_no_such_option": "X"}, "gpu": jit._OPTIONS["gpu"]})
         assert compiler_options() == {}
         compiler_options.cache_clear()
+        # Any compiler knows the other devices' options: a misspelt one would be left out.
         monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+        assert compiler_options() == {"xla_gpu_exclude_nondeterministic_ops": True}
+        compiler_options.cache_clear()
+        monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
         assert compiler_options() == {}
     finally:
         compiler_options.cache_clear()

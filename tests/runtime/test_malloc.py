@@ -51,3 +51,15 @@ print(many, allocation._resident_memory() >> 20)
     many, resident = run(ending)
     assert many > 100  # 100 MiB are 25,600 pages, or 50 huge ones
     assert resident < 90
+
+
+def test_below_the_limit_free_blocks_are_not_looked_through():
+    # A tenth of a millisecond per round, where going through all blocks takes one or more.
+    ending = """
+allocation.keep_freed_memory()
+asked = []
+allocation._glibc().mallinfo2 = lambda: asked.append(1)
+allocation.limit_kept_memory()
+print(len(asked))
+"""
+    assert run(ending) == [0]

@@ -12,7 +12,7 @@ from typing import Any
 from dpmed.config.load import config_to_toml
 from dpmed.errors import RunError
 from dpmed.files import exclusive_lock, make_folder, to_json, write_json
-from dpmed.planning.computation import build_computation, effect_of_places
+from dpmed.planning.computation import build_computation, settle_places
 from dpmed.planning.enrolment import enrol, settle
 from dpmed.planning.plan import Plan
 from dpmed.planning.run_ledger import place_notes, with_selection, with_siblings
@@ -117,7 +117,13 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
         state = replace(state, draws=max(state.draws, processes.first(folder.draws)))
         outcome = Outcome(run=state, finished=True)
         is_over = computation.is_over(state)
-        effect = 0.0 if is_over else effect_of_places(computation, state.microbatch)
+        microbatch, effect = (state.microbatch, 0.0) if is_over else settle_places(computation, state.microbatch)
+        if microbatch < state.microbatch:
+            progress.say(
+                "On this machine, a record's gradient depends on its place in a microbatch. So records are computed "
+                "one at a time, which is slower."
+            )
+            state = replace(state, microbatch=microbatch)
         folder = replace(folder, notes=(*folder.notes, *place_notes(effect, notes_of(path))))
         if not is_over:
             folder.open(state)

@@ -143,6 +143,19 @@ def test_the_way_is_chosen_when_the_size_of_the_batch_is_known():
         assert "stablehlo.convolution" in lowered(many, 6, 16, 16, WIDE)
 
 
+def test_gradients_of_filters_are_the_convolutions_own_on_other_devices(monkeypatch):
+    (weight,) = drawn(0, (3, 3, WIDE, WIDE))
+    x = jnp.zeros((4, 32, 32, WIDE))
+
+    def convolutions():
+        back = jax.grad(lambda weight: jnp.sum(jax.vmap(lambda image: convolve(image, weight))(x)))
+        return str(jax.make_jaxpr(back)(weight)).count("conv_general_dilated")
+
+    here = convolutions()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert (here, convolutions()) == (0, 1)
+
+
 @pytest.mark.usefixtures("always")
 def test_what_is_not_finite_stays_in_its_record():
     x, weight = drawn(3, (3, 6, 6, 2), (3, 3, 2, 2))
