@@ -39,9 +39,6 @@ LEAST_SHARE = 2.0**-8
 
 # Number of rows that one fused loop adds.
 _ADDED_AT_ONCE = 16
-# Rows of at most so many numbers are summed by a single reduction: that takes no time worth saving, but compiling
-# loops for each of a transformer's hundred biases does.
-_SHORT_ROW = 2048
 
 
 @dataclass(frozen=True)
@@ -253,16 +250,16 @@ def _weighted_sum_of_rows(
 ) -> Float[Array, "..."]:
     """The sum over the records.
 
-    On CPUs, long rows are added as a tree: XLA reduces over the first axis against the memory order, which is six times
-    as slow. They are weighted where they are added, since together their terms would be written to memory, in twice the
-    size of `rows`. On a GPU, such a tree takes longer than a reduction, to run and to compile.
+    On CPUs, it is a tree of additions of whole rows: XLA reduces over the first axis against the memory order, which is
+    six times as slow. Rows are weighted where they are added, since together their terms would be written to memory, in
+    twice the size of `rows`. On a GPU, such a tree takes longer than a reduction, to run and to compile.
     """
 
     def terms(records: slice) -> Float[Array, "records ..."]:
         part = rows.of(records, weights.dtype)
         return _zeroed(part, usable[records]) * _column(weights[records], part)
 
-    if jax.default_backend() != "cpu" or rows.values[0].size <= _SHORT_ROW:
+    if jax.default_backend() != "cpu":
         return jnp.sum(terms(slice(None)), axis=0)
     return _sum_of_rows(terms, len(weights))
 

@@ -113,11 +113,10 @@ def test_norms_and_weighted_sums_are_those_of_single_gradients(name, views, monk
 
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-@pytest.mark.parametrize("size", [7, ghost_norms._SHORT_ROW, ghost_norms._SHORT_ROW + 1])
-def test_weighted_sums_of_rows_are_exact_in_float64_however_they_are_added(size, backend, monkeypatch):
+def test_weighted_sums_of_rows_are_exact_in_float64_however_they_are_added(backend, monkeypatch):
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     rng = np.random.default_rng(0)
-    rows = rng.normal(size=(35, size)).astype(np.float32)
+    rows = rng.normal(size=(35, 7)).astype(np.float32)
     rows[3], rows[4] = np.nan, np.inf
     usable = np.isfinite(rows).all(axis=1)
     excess = rng.normal(size=(35, 1)).astype(np.float32)
