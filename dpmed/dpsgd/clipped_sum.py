@@ -163,7 +163,9 @@ def _add(
     margin = rounding_margin(most_records, norm_error=errors.norm, summation_error=errors.summation)
     factors, clipped = clipping.factors(measured.squares, norm)
     share = jnp.float64(1.0 / (1.0 + margin))
-    gradients = measured.weighted_sum([jnp.where(mask, factor * share, jnp.zeros_like(factor)) for factor in factors])
+    # Leaves with the same factors keep the same ones, by which they are known to be summed alike.
+    kept = {id(factor): jnp.where(mask, factor * share, jnp.zeros_like(factor)) for factor in factors}
+    gradients = measured.weighted_sum([kept[id(factor)] for factor in factors])
     rejected = jnp.sum(mask & ~measured.usable, dtype=jnp.int32)
     return gradients, rejected, jnp.sum(mask & measured.usable & clipped, dtype=jnp.int32)
 

@@ -16,9 +16,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from dpmed.dpsgd.bookkeeping import Bookkeeping, Instantiated, Layer
@@ -39,6 +41,9 @@ LEAST_SHARE = 2.0**-8
 
 # Number of rows that one fused loop adds.
 _ADDED_AT_ONCE = 16
+# Leaves of at most so many numbers are summed together: a transformer has a hundred biases and scales, and the loops of
+# each take as long to compile as those of all.
+_SHORT_ROW = 4096
 
 
 @dataclass(frozen=True)
@@ -84,15 +89,30 @@ class GradientNorms:
             float64. In any order of summation, the L2 norm of the sum's error is at most `summation_error` times the
             sum over the records of length times factor, with lengths according to `squares`.
         """
-        total = []
+        total: dict[int, Array] = {}
         with float64():
-            for number, (factor, one) in enumerate(zip(factors, self.instantiated, strict=True)):
-                weights = jnp.where(self.usable, factor, jnp.zeros_like(factor))
-                if one is None:
-                    total.append(_weight_gradient(self.layers[number], weights, self.usable))
-                else:
-                    total.append(one.arranged(_weighted_sum_of_rows(one.values, weights, self.usable)))
-        return total
+            for number, layer in self.layers.items():
+                total[number] = _weight_gradient(layer, self._weights(factors[number]), self.usable)
+            for numbers in self._summed_together(factors):
+                rows = {number: self.instantiated[number] for number in numbers}
+                values = [one.values for one in rows.values() if one is not None]
+                found = _weighted_sums(values, self._weights(factors[numbers[0]]), self.usable)
+                for (number, one), summed in zip(rows.items(), found, strict=True):
+                    total[number] = summed if one is None else one.arranged(summed)
+        return [total[number] for number in range(len(self.instantiated))]
+
+    def _weights(self, factors: Float[Array, " batch"]) -> Float[Array, " batch"]:
+        return jnp.where(self.usable, factors, jnp.zeros_like(factors))
+
+    def _summed_together(self, factors: Sequence[Float[Array, " batch"]]) -> list[list[int]]:
+        """The instantiated leaves, those of short rows with the same factors in one group."""
+        groups: dict[Any, list[int]] = {}
+        for number, one in enumerate(self.instantiated):
+            if one is not None:
+                values = one.values.values
+                is_short = one.values.excess is None and values[0].size <= _SHORT_ROW
+                groups.setdefault((id(factors[number]), values.dtype) if is_short else number, []).append(number)
+        return list(groups.values())
 
     @property
     def errors(self) -> Errors:
@@ -243,6 +263,20 @@ def _weight_gradient(
     together = x.reshape(1, views, *x.shape[2:]), gradient.reshape(1, views, *gradient.shape[2:])
     found = layer.product.gradients(*together, layer.weight.astype(weights.dtype))
     return layer.product.arranged(found.all(weights.dtype)[0])
+
+
+def _weighted_sums(
+    rows: Sequence[RecordGradients], weights: Float[Array, " batch"], usable: Bool[Array, " batch"]
+) -> list[Float[Array, "..."]]:
+    """The sum over the records for each leaf; several leaves, which subtract nothing, are joined to one row."""
+    if len(rows) == 1:
+        return [_weighted_sum_of_rows(rows[0], weights, usable)]
+    leaves = [one.values for one in rows]
+    joined = jnp.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+    ends = np.cumsum([leaf[0].size for leaf in leaves]).tolist()
+    summed = _weighted_sum_of_rows(RecordGradients(joined), weights, usable)
+    parts = zip(leaves, ends, strict=True)
+    return [summed[end - leaf[0].size : end].reshape(leaf.shape[1:]) for leaf, end in parts]
 
 
 def _weighted_sum_of_rows(

@@ -131,6 +131,27 @@ def test_weighted_sums_of_rows_are_exact_in_float64_however_they_are_added(backe
     np.testing.assert_allclose(found, wanted.astype(np.float64), rtol=0, atol=1e-13)
 
 
+def test_leaves_summed_together_have_the_bits_of_each_alone_and_only_those_with_the_same_factors_are():
+    rng = np.random.default_rng(0)
+    shapes = [(4,), (2, 3), (), (ghost_norms._SHORT_ROW + 1,), (5,)]
+    leaves = [jnp.asarray(rng.normal(size=(9, *shape)), jnp.float32) for shape in shapes]
+    books = Bookkeeping(jnp.zeros(9), {}, dict(enumerate(leaves)))
+    with float64():
+        one, other = (jnp.asarray(rng.random(9)) for _ in range(2))
+    factors = [one, one, one, one, other]
+
+    def sums(factors):
+        measured = measure(books)
+        assert measured._summed_together(factors) == [[0, 1, 2], [3], [4]]
+        return measured.weighted_sum(factors)
+
+    for shape, leaf, factor, found in zip(shapes, leaves, factors, sums(factors), strict=True):
+        with float64():
+            alone = ghost_norms._weighted_sum_of_rows(RecordGradients(leaf), factor, jnp.ones(9, bool))
+        assert found.shape == shape
+        np.testing.assert_array_equal(found, alone)
+
+
 @pytest.mark.parametrize("price", [0, 10**9], ids=["instantiated", "ghost"])
 @pytest.mark.parametrize("name", ["centred 2D stride 1 size 3", "linear"])
 def test_norms_are_exact_where_a_gradient_is_zero_tiny_or_huge(name, price, monkeypatch):
