@@ -22,12 +22,13 @@ def main() -> None:
 
     kinds = {
         "step": gpu_steps.step,
+        "places": gpu_steps.places,
         "first": gpu_steps.first,
         "noise": gpu_steps.noise,
         "quickstart": gpu_trainings.quickstart,
         "twin": gpu_trainings.twin,
     }
-    if kind in ("step", "noise"):
+    if kind in ("step", "places", "noise"):
         # Others only start processes, which need all of the device.
         require_backend()
     kinds[kind](Lines(path, "-".join([kind, *words])), *words)

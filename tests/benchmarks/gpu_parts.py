@@ -2,6 +2,7 @@
 
 A part is the words that `gpu_part.py` is called with:
 
+    places CASE           whether a record's gradient depends on its place in a microbatch, or on the call
     step CASE float32     private and plain steps, beside those of peers
     step CASE bfloat16    the same two in bfloat16, beside the private one in float32
     first CASE            from a process' start to its first step, cold and warm, and the device's peak
@@ -35,8 +36,9 @@ def parts(*, small: bool) -> list[tuple[str, ...]]:
     # ResNet-9, a larger convolutional network, ViT-B; as in the benchmark of noise.
     noise = ("100000", "2400000") if small else ("2400000", "12000000", "86000000")
     return [
-        ("step", case["small"], "float32"),
         ("step", case["resnet9"], "float32"),
+        *(("places", case[name]) for name in ("unet", "small", "vit")),
+        ("step", case["small"], "float32"),
         ("noise", *noise),
         ("quickstart",),
         ("first", case["resnet9"]),

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from dpmed.dpsgd.cipher import Keystream
 from dpmed.dpsgd.noise import seeded_key, standard_normal
+from dpmed.dpsgd.places import place_effect, without_zeros
 from tests.benchmarks.bench_noise import words_by_xla
 from tests.benchmarks.gpu_lines import Lines, with_programs_in
 from tests.benchmarks.record import interleaved, measurement
@@ -81,6 +83,25 @@ def _started(lines: Lines, case: str, calls: Calls) -> Calls:
         except jax.errors.JaxRuntimeError as error:  # out of memory, for one
             lines.note(f"{name} is left out: {str(error).splitlines()[0][:200]}")
     return found
+
+
+def places(lines: Lines, case: str) -> None:
+    """By how much of its length a record's gradient differs between places, and a sum between two calls alike."""
+    training = trainings(case)["private"]
+    state = replace(training.state, trainable=without_zeros(training.state.trainable), optimizer=None)
+    repeated = jax.tree.map(lambda leaf: np.repeat(leaf[:1], len(leaf), axis=0), training.records)
+    effect = place_effect(training.step, state, repeated)
+
+    def summed() -> Any:
+        _, total = training.step.accumulate(state, training.step.begin(state), training.records, training.mask)
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(total.gradients)])
+
+    wanted = summed()
+    apart = max(float(np.linalg.norm(summed() - wanted)) for _ in range(3)) / float(np.linalg.norm(wanted))
+    lines.add(
+        measurement(case, "between places", "share of the gradient", [effect], more_is_better=False),
+        measurement(case, "between calls", "share of the sum", [apart], more_is_better=False),
+    )
 
 
 def first(lines: Lines, case: str) -> None:
