@@ -13,7 +13,7 @@ from dataclasses import replace
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from dpmed.dpsgd.step import Batch, Parameters, PrivateStep, StepState
 
@@ -35,10 +35,10 @@ def without_zeros(trainable: Parameters) -> Parameters:
 
 
 def place_effect(step: PrivateStep, state: StepState, records: Batch) -> float:
-    """By how much of its length a record's clipped gradient differs between places.
+    """By how much a microbatch's sum depends on the places of its records, in lengths of one clipped gradient.
 
-    The first place is compared with the last, where rows are left over, and with one in the middle, where two threads
-    part.
+    The sum over all places is compared with as many times the first place's gradient, so two microbatches' time tells
+    of every place: rows that are left over differ alike, and do not cancel.
 
     Args:
         step: the step.
@@ -46,25 +46,26 @@ def place_effect(step: PrivateStep, state: StepState, records: Batch) -> float:
         records: a full microbatch that repeats one record; not a patient's, since what is found is public.
 
     Returns:
-        0.0 if there is no difference beyond what the margin below C covers, or if the gradient is zero or not finite.
+        The length of the difference; 0.0 if it is none beyond what the margin below C covers, or if the gradient is
+        zero or not finite.
     """
     count = len(jax.tree.leaves(records)[0])
-    first, *others = sorted({0, (count - 1) // 2, count - 1})
-    wanted = _alone(step, state, records, first, count)
-    length, found = _length(wanted), 0.0
-    for place in others:
-        alone = _alone(step, state, records, place, count)
-        found = max(found, _length(one - other for one, other in zip(alone, wanted, strict=True)))
-    return found / length if found > _COVERED * length else 0.0
+    if count == 1:
+        return 0.0
+    one = _sum(step, state, records, np.arange(count) == 0)
+    together = _sum(step, state, records, np.ones(count, bool))
+    length = _length(one)
+    found = _length(summed - count * leaf for summed, leaf in zip(together, one, strict=True))
+    return found / length if found > _COVERED * count * length else 0.0
 
 
 def _length(leaves: Iterable[Float[np.ndarray, "..."]]) -> float:
     return math.sqrt(sum(float(np.sum(np.square(leaf))) for leaf in leaves))
 
 
-def _alone(
-    step: PrivateStep, state: StepState, records: Batch, place: int, count: int
+def _sum(
+    step: PrivateStep, state: StepState, records: Batch, mask: Bool[np.ndarray, " record"]
 ) -> list[Float[np.ndarray, "..."]]:
-    """The sum over the record at one place alone."""
-    _, total = step.accumulate(replace(state, optimizer=None), step.begin(state), records, np.arange(count) == place)
+    """The sum over some of the records."""
+    _, total = step.accumulate(replace(state, optimizer=None), step.begin(state), records, mask)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(total.gradients)]

@@ -4,6 +4,7 @@
 secrets, by `build_computation` on another plan, or with another step, by `build_step` and `dataclasses.replace`.
 """
 
+import math
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -182,7 +183,7 @@ class Computation:
 
 
 def effect_of_places(computation: Computation, microbatch: int) -> float:
-    """By how much of its length a record's gradient depends on its place; see `dpmed.dpsgd.places`."""
+    """By how much a microbatch's sum depends on its records' places; see `dpmed.dpsgd.places.place_effect`."""
     step, plan, initial, devices = computation.step, computation.plan, computation.initial, computation.devices
     if not isinstance(step, PrivateStep):
         return 0.0
@@ -200,13 +201,14 @@ def effect_of_places(computation: Computation, microbatch: int) -> float:
 
 
 def settle_places(computation: Computation, microbatch: int) -> tuple[int, float]:
-    """The microbatch to train with, and by how much of its length a record's gradient then depends on its place.
+    """The microbatch to train with, and its `effect_of_places`.
 
-    That is the given one, unless the plan may choose a smaller one and all records of a step together could be moved by
+    That is the given one, unless the plan may choose a smaller one and the sum of an expected batch could be moved by
     more than a ten-thousandth of the clipping norm: then each record is computed without others beside it.
     """
     effect, smallest = effect_of_places(computation, microbatch), computation.plan.microbatches[-1]
-    matters = effect * computation.plan.config.training.batch_size > _MOST_MOVED
+    batches = math.ceil(computation.plan.config.training.batch_size / microbatch)
+    matters = effect * batches > _MOST_MOVED
     if not computation.processes.any(matters and smallest < microbatch):
         return microbatch, effect
     return smallest, effect_of_places(computation, smallest)

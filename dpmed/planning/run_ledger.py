@@ -54,9 +54,9 @@ def place_notes(effect: float, known: Sequence[str] = ()) -> tuple[str, ...]:
     if not effect:
         return earlier
     found = (
-        f"{_PLACES}, by {effect:.1g} of its length, through rounding in float32 on the machine that trained: adding or "
-        "removing one record moves the others' gradients by about as much, which ε does not count. With "
-        "training.microbatch = 1, no record has others beside it."
+        f"{_PLACES}, all places of one together by {effect:.1g} of its length, through rounding in float32 on the "
+        "machine that trained: adding or removing one record moves the others' gradients by about as much, which ε "
+        "does not count. With training.microbatch = 1, no record has others beside it."
     )
     return (*(note for note in earlier if note != found), found)
 

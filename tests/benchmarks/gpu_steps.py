@@ -86,7 +86,7 @@ def _started(lines: Lines, case: str, calls: Calls) -> Calls:
 
 
 def places(lines: Lines, case: str) -> None:
-    """By how much of its length a record's gradient differs between places, and a sum between two calls alike."""
+    """By how much a sum depends on the places of its records, in gradients, and how it differs between calls."""
     training = trainings(case)["private"]
     state = replace(training.state, trainable=without_zeros(training.state.trainable), optimizer=None)
     repeated = jax.tree.map(lambda leaf: np.repeat(leaf[:1], len(leaf), axis=0), training.records)
@@ -99,7 +99,7 @@ def places(lines: Lines, case: str) -> None:
     wanted = summed()
     apart = max(float(np.linalg.norm(summed() - wanted)) for _ in range(3)) / float(np.linalg.norm(wanted))
     lines.add(
-        measurement(case, "between places", "share of the gradient", [effect], more_is_better=False),
+        measurement(case, "all places", "gradients", [effect], more_is_better=False),
         measurement(case, "between calls", "share of the sum", [apart], more_is_better=False),
     )
 
