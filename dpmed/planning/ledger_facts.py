@@ -20,6 +20,12 @@ _COHORT_NOTE = (
     "ε is for this run alone. A cohort file counts it together with all other runs on the same units: `dpmed budget` "
     "shows what each unit has spent."
 )
+# Units of which a record may consist of several images.
+_OF_SEVERAL_IMAGES = ("patient", "lesion")
+_PADDED = (
+    "Every {unit} is padded to the one with the most images, since data.max_samples_per_unit is not set: how all "
+    "gradients are rounded, and what is kept below the clipping norm for that, follow from that one."
+)
 
 
 def ledger_facts(
@@ -52,6 +58,8 @@ def ledger_facts(
         root = getattr(config.data, "root", None)
         phantom = None if root is None else phantom_in(root)
         return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, phantom=phantom, version=installed)
+    if config.data.max_samples_per_unit is None and unit in _OF_SEVERAL_IMAGES:
+        outside = (*outside, _PADDED.format(unit=unit))
     notes = [*_unit_notes(info.name, info.unit, unit, budget), *_risk_notes(privacy, budget)]
     if privacy.cohort is not None:
         notes.append(_COHORT_NOTE)

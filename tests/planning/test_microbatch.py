@@ -78,6 +78,12 @@ def patients(tmp_path_factory):
     return lambda *chosen: make_plan(load_config("quickstart", [*base, *chosen]).config, Silent())
 
 
+def test_the_ledger_says_that_patients_are_padded_to_the_largest_unless_a_limit_is_set(patients):
+    assert any("padded" in sentence and "patient" in sentence for sentence in patients().facts.outside)
+    assert not any("padded" in sentence for sentence in patients("data.max_samples_per_unit=30").facts.outside)
+    assert not any("padded" in sentence for sentence in patients("privacy.unit=image").facts.outside)
+
+
 @pytest.mark.parametrize(("chosen", "bounds"), [([], None), (["data.max_samples_per_unit=30"], (1, 2, 8, 30))])
 def test_numbers_of_views_follow_from_the_config_alone(patients, chosen, bounds):
     assert public_views(patients(*chosen)) == bounds
