@@ -42,6 +42,7 @@ class CardFacts:
         metrics: final test metrics; empty to leave them out.
         intervals: their 95 % intervals.
         files: names of the bundle's files.
+        together: (ε, δ) of the run and all its siblings; None without any, or if it is not known.
     """
 
     description: ModelDescription
@@ -51,6 +52,7 @@ class CardFacts:
     metrics: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     files: Sequence[str] = ()
+    together: tuple[float, float] | None = None
 
 
 def write_card(facts: CardFacts) -> str:
@@ -61,7 +63,7 @@ def write_card(facts: CardFacts) -> str:
         _use(facts),
         _data(facts),
         _metrics(facts),
-        _privacy(facts.ledger),
+        _privacy(facts),
         _outside(facts),
         _recipients(facts.ledger),
     ]
@@ -181,7 +183,8 @@ def _metrics(facts: CardFacts) -> list[str]:
     return lines
 
 
-def _privacy(ledger: ReadLedger) -> list[str]:
+def _privacy(facts: CardFacts) -> list[str]:
+    ledger = facts.ledger
     lines = ["## Privacy", ""]
     if not ledger.promises or ledger.epsilon is None or ledger.delta is None:
         return [*lines, "- None: nothing bounds what this model reveals about any training sample. There is no ε."]
@@ -189,6 +192,7 @@ def _privacy(ledger: ReadLedger) -> list[str]:
         lines += ["- **The noise came from a seed: to anyone who knows it, nothing below holds.**"]
     unit = plain(ledger.unit_of_privacy)
     lines += [
+        *_together(facts),
         f"- (ε, δ) = ({rounded_up(ledger.epsilon)}, {ledger.delta:g}) by {(ledger.accountant or '').upper()}, for "
         f"adding or removing one {unit}.",
         f"- In plain words: {_in_words(ledger.epsilon, ledger.delta, unit)}",
@@ -196,6 +200,19 @@ def _privacy(ledger: ReadLedger) -> list[str]:
         f"{ledger.steps} steps{'' if ledger.selection is None else ', in this training alone'}.",
     ]
     return [*lines, *_risks(ledger), *(f"- {plain(note)}" for note in ledger.notes)]
+
+
+def _together(facts: CardFacts) -> list[str]:
+    """What a model costs that was chosen among its siblings."""
+    count = len(facts.ledger.siblings) + 1
+    if count == 1:
+        return []
+    beginning = f"- If it was chosen among the {count} runs by how they score, or if several of them are published: "
+    ending = " Otherwise, and for it alone:"
+    if facts.together is None:
+        return [f"{beginning}more than what follows; how much was not known where it was exported.{ending}"]
+    epsilon, delta = facts.together
+    return [f"{beginning}(ε, δ) = ({rounded_up(epsilon)}, {delta:g}), that of all of them together.{ending}"]
 
 
 def _in_words(epsilon: float, delta: float, unit: str) -> str:

@@ -13,6 +13,7 @@ from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, write_card
 from dpmed.inference.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
 from dpmed.inference.run_folder import SUMMARY_FILE, read_config, read_run
 from dpmed.progress import Progress
+from dpmed.workflows.train.composed_ledger import composed_with
 
 Format = Literal["safetensors", "onnx", "stablehlo"]
 FORMATS: tuple[Format, ...] = ("safetensors", "onnx", "stablehlo")
@@ -28,6 +29,8 @@ class ExportSummary:
         files: its files.
         epsilon: the ε that the model promises; None if it promises none.
         delta: δ.
+        siblings: how many runs were made together with it.
+        together: ε of all of them, which choosing the best spends; None without siblings, or if they are not beside it.
         warning: why the bundle must stay inside; None if it need not.
     """
 
@@ -35,12 +38,18 @@ class ExportSummary:
     files: tuple[str, ...]
     epsilon: float | None
     delta: float | None
+    siblings: int
+    together: float | None
     warning: str | None
 
     def describe(self) -> dict[str, str]:
         """The summary as names and values, for the user."""
         promise = "none" if self.epsilon is None else f"ε = {self.epsilon:.4g} at δ = {self.delta:g}"
-        return {"files": ", ".join(self.files), "privacy": promise}
+        found = {"files": ", ".join(self.files), "privacy": promise}
+        if self.epsilon is not None and self.siblings:
+            known = "more; its siblings are not beside it" if self.together is None else f"ε = {self.together:.4g}"
+            found[f"if the best of {self.siblings + 1} runs"] = known
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """The summary as JSON types."""
@@ -49,6 +58,7 @@ class ExportSummary:
             "files": list(self.files),
             "epsilon": self.epsilon,
             "delta": self.delta,
+            "epsilon_if_chosen": self.together,
             "private": self.warning is None,
             "warning": self.warning,
         }
@@ -119,6 +129,8 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
     files = (*sorted((*NEEDED, *more)), CHECKSUMS_FILE)
     config = read_config(settings.run)
     metrics, intervals = _metrics(settings, config)
+    promises, siblings = stored.ledger.promises, stored.ledger.siblings
+    together = composed_with(settings.run, siblings) if promises and siblings else None
     facts = CardFacts(
         description=stored.description,
         ledger=stored.ledger,
@@ -127,6 +139,7 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
         metrics=metrics,
         intervals=intervals,
         files=files,
+        together=None if together is None else together.promise,
     )
     write_bundle(
         folder,
@@ -136,12 +149,13 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
         card=write_card(facts),
         more=more,
     )
-    promises = stored.ledger.promises
     return ExportSummary(
         folder=folder,
         files=files,
         epsilon=stored.ledger.epsilon if promises else None,
         delta=stored.ledger.delta if promises else None,
+        siblings=len(siblings),
+        together=None if together is None else together.epsilon,
         warning=stored.ledger.reason_against_release,
     )
 

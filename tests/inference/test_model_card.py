@@ -24,7 +24,7 @@ HEADINGS = (
 )
 
 
-def card(*, data_name="folder", metrics=None, intervals=None, description=None, **ledger):
+def card(*, data_name="folder", metrics=None, intervals=None, description=None, together=None, **ledger):
     return write_card(
         CardFacts(
             description=description or make_description(MlpModel(name="mlp", width=(5,)), (4, 5, 1)),
@@ -34,6 +34,7 @@ def card(*, data_name="folder", metrics=None, intervals=None, description=None, 
             metrics=metrics or {},
             intervals=intervals or {},
             files=("model.json",),
+            together=together,
         )
     )
 
@@ -94,6 +95,15 @@ def test_sentences_of_the_ledger_choices_and_siblings_are_named():
     text = card(outside_accounting=["A secret use."], notes=["A note."], siblings=["seed=11"], description=chosen)
     for words in ("A secret use.", "A note.", "Early stopping chose.", "one of 2 runs", "seed=11"):
         assert words in text
+
+
+def test_a_run_with_siblings_states_first_what_choosing_the_best_of_them_costs():
+    text = card(siblings=["seed=11"], together=(7.4321, 1e-5))
+    assert (
+        text.index("among the 2 runs by how they score") < text.index("(ε, δ) = (7.433, 1e-05)") < text.index("by PLD")
+    )
+    assert "was not known where it was exported" in card(siblings=["seed=11"])
+    assert "by how they score" not in card()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,8 @@ from dpmed.errors import InputError
 from dpmed.inference.predictor import load_model
 from dpmed.inference.run_folder import read_config
 from dpmed.planning.plan import make_plan
+from dpmed.privacy.accountant import epsilon
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rero import assess_epsilon
 from dpmed.progress import Silent
 from dpmed.workflows import export
@@ -43,6 +45,26 @@ def test_a_bundle_predicts_the_same_bit_for_bit(digits_run, tmp_path):
     assert summary.warning is None
     assert summary.to_json()["private"] is True
     assert str(digits_run) not in "".join(path.read_text() for path in (tmp_path / "bundle").glob("*.[jm]*s*n"))
+
+
+def test_a_run_with_siblings_says_what_all_of_them_spend_if_they_are_beside_it(digits_run, tmp_path):
+    ledger = json.loads((digits_run / "privacy.json").read_text())
+    for name, others in (("seed=1", ["seed=2"]), ("seed=2", ["seed=1"])):
+        shutil.copytree(digits_run, tmp_path / "runs" / name)
+        (tmp_path / "runs" / name / "privacy.json").write_text(json.dumps({**ledger, "siblings": others}))
+    summary = go(tmp_path / "runs" / "seed=1", tmp_path / "bundle")
+    # Two runs of the same mechanism are one of twice the steps.
+    twice = SampledGaussian(
+        noise_multiplier=ledger["noise_multiplier"], sampling_rate=ledger["sampling_rate"], steps=2 * ledger["steps"]
+    )
+    assert summary.together == pytest.approx(epsilon(twice, ledger["delta"]), rel=1e-3)
+    assert summary.describe()["if the best of 2 runs"] == f"ε = {summary.together:.4g}"
+    assert summary.to_json()["epsilon_if_chosen"] == summary.together
+    assert "that of all of them together" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    # Alone, the others' part is not known.
+    shutil.move(tmp_path / "runs" / "seed=1", tmp_path / "alone")
+    summary = go(tmp_path / "alone", tmp_path / "another")
+    assert summary.together is None and "not beside it" in summary.describe()["if the best of 2 runs"]
 
 
 TINY = ["data.limit=100", "training.batch_size=20", "training.epochs=1", "model.width=[4]", "evaluation.bootstrap=0"]

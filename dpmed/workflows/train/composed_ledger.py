@@ -22,6 +22,8 @@ from dpmed.privacy.several import composed_epsilon
 
 NON_PRIVATE, LEVEL_FOLDER, SEED_FOLDER = "non-private", "epsilon=", "seed="
 _PLACES = tuple(f"{level}{SEED_FOLDER}*/{LEDGER_FILE}" for level in ("", f"{LEVEL_FOLDER}*/", f"{NON_PRIVATE}/"))
+# How many folders there are between the outermost one and a run, itself included.
+_DEEPEST = 2
 _SEEDED = (
     "Noise and batches of some of these runs come from a seed: anyone who knows the seed can remove the noise, and "
     "then ε is void. For research only; release none of them."
@@ -84,6 +86,11 @@ class ComposedLedger:
     def epsilon(self) -> float | None:
         """ε by the accountant."""
         return self.epsilon_pld if self.accountant == "pld" else self.epsilon_rdp
+
+    @property
+    def promise(self) -> tuple[float, float] | None:
+        """(ε, δ) of all private runs; None where none is private."""
+        return None if self.epsilon is None or self.delta is None else (self.epsilon, self.delta)
 
     def to_json(self) -> dict[str, Any]:
         """The ledger as JSON types."""
@@ -166,6 +173,27 @@ def read_spendings(folder: Path) -> dict[str, Spending]:
         name = path.parent.relative_to(folder).as_posix()
         found[name] = spending(name, read_json(path), where=str(path))
     return found
+
+
+def composed_with(run: Path, siblings: Sequence[str]) -> ComposedLedger | None:
+    """The ledger of a run together with its siblings.
+
+    Args:
+        run: the run's folder, in the one that holds them all or in a folder of it.
+        siblings: the names of the others in that folder.
+
+    Returns:
+        None if they are not all beside it.
+
+    Raises:
+        InputError: a ledger is damaged.
+    """
+    place = run.resolve()
+    for folder in list(place.parents)[:_DEEPEST]:
+        wanted = {*siblings, place.relative_to(folder).as_posix()}
+        if all((folder / name / LEDGER_FILE).is_file() for name in wanted):
+            return compose(run for name, run in read_spendings(folder).items() if name in wanted)
+    return None
 
 
 def spending(name: str, ledger: Any, *, where: str) -> Spending:
