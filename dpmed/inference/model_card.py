@@ -31,6 +31,23 @@ _LONGEST = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
+class Together:
+    """What several private runs on the same data spend together.
+
+    Attributes:
+        epsilon: ε of publishing them all, or the best of them.
+        delta: δ.
+        runs: how many of them are private.
+        others: how many were made without privacy, which no ε covers.
+    """
+
+    epsilon: float
+    delta: float
+    runs: int
+    others: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class CardFacts:
     """The facts on a card.
 
@@ -42,7 +59,7 @@ class CardFacts:
         metrics: final test metrics; empty to leave them out.
         intervals: their 95 % intervals.
         files: names of the bundle's files.
-        together: (ε, δ) of the run and all its siblings; None without any, or if it is not known.
+        together: what the run and its siblings spend; None without any, or if it is not known.
     """
 
     description: ModelDescription
@@ -52,7 +69,7 @@ class CardFacts:
     metrics: Mapping[str, float] = field(default_factory=dict)
     intervals: Mapping[str, Sequence[float]] = field(default_factory=dict)
     files: Sequence[str] = ()
-    together: tuple[float, float] | None = None
+    together: Together | None = None
 
 
 def write_card(facts: CardFacts) -> str:
@@ -204,15 +221,20 @@ def _privacy(facts: CardFacts) -> list[str]:
 
 def _together(facts: CardFacts) -> list[str]:
     """What a model costs that was chosen among its siblings."""
-    count = len(facts.ledger.siblings) + 1
-    if count == 1:
+    if not facts.ledger.siblings:
         return []
-    beginning = f"- If it was chosen among the {count} runs by how they score, or if several of them are published: "
-    ending = " Otherwise, and for it alone:"
-    if facts.together is None:
-        return [f"{beginning}more than what follows; how much was not known where it was exported.{ending}"]
-    epsilon, delta = facts.together
-    return [f"{beginning}(ε, δ) = ({rounded_up(epsilon)}, {delta:g}), that of all of them together.{ending}"]
+    known = facts.together
+    if known is None:
+        return [
+            "- If it was chosen by its scores among its siblings, or if several of them are published: more than what "
+            "follows; how much is unknown, since their ledgers were not beside it. Otherwise, for this model alone:"
+        ]
+    of_all = (
+        f"- If it was chosen by its scores among {known.runs} private runs, or if several of them are published: "
+        f"(ε, δ) = ({rounded_up(known.epsilon)}, {known.delta:g}), that of all {known.runs} together."
+    )
+    exposed = f" {known.others} more made without privacy: no ε covers publishing one, or a choice that includes one."
+    return [f"{of_all}{exposed if known.others else ''} Otherwise, for this model alone:"]
 
 
 def _in_words(epsilon: float, delta: float, unit: str) -> str:

@@ -23,8 +23,9 @@ _COHORT_NOTE = (
 # Units of which a record may consist of several images.
 _OF_SEVERAL_IMAGES = ("patient", "lesion")
 _PADDED = (
-    "Every {unit} is padded to the one with the most images, since data.max_samples_per_unit is not set: how all "
-    "gradients are rounded, and what is kept below the clipping norm for that, follow from that one."
+    "data.max_samples_per_unit is not set, so every {unit} is padded to the largest number of images that any {unit} "
+    "has. That number affects rounding and the margin below the clipping norm; ε does not cover this, and setting the "
+    "key avoids it."
 )
 
 

@@ -54,9 +54,9 @@ def place_notes(effect: float, known: Sequence[str] = ()) -> tuple[str, ...]:
     if not effect:
         return earlier
     found = (
-        f"{_PLACES}, all places of one together by {effect:.1g} of its length, through rounding in float32 on the "
-        "machine that trained: adding or removing one record moves the others' gradients by about as much, which ε "
-        "does not count. With training.microbatch = 1, no record has others beside it."
+        f"{_PLACES}, through rounding in float32 on the machine that trained. Over one microbatch this adds up to "
+        f"{effect:.1g} of a clipped gradient; adding or removing one record may move the sum by as much for each "
+        "microbatch of a step. ε does not count this; training.microbatch = 1 avoids it."
     )
     return (*(note for note in earlier if note != found), found)
 

@@ -8,8 +8,8 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.files import read_json
 from dpmed.inference.bundle import CHECKSUMS_FILE, NEEDED, StoredModel, is_bundle, write_bundle
-from dpmed.inference.ledger import LEDGER_FILE, check_epsilon, check_finished
-from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, write_card
+from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_epsilon, check_finished
+from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, Together, write_card
 from dpmed.inference.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
 from dpmed.inference.run_folder import SUMMARY_FILE, read_config, read_run
 from dpmed.progress import Progress
@@ -29,8 +29,8 @@ class ExportSummary:
         files: its files.
         epsilon: the ε that the model promises; None if it promises none.
         delta: δ.
-        siblings: how many runs were made together with it.
-        together: ε of all of them, which choosing the best spends; None without siblings, or if they are not beside it.
+        has_siblings: whether other runs were made together with it.
+        together: what all of them spend; None without siblings, or if they are not beside it.
         warning: why the bundle must stay inside; None if it need not.
     """
 
@@ -38,17 +38,21 @@ class ExportSummary:
     files: tuple[str, ...]
     epsilon: float | None
     delta: float | None
-    siblings: int
-    together: float | None
+    has_siblings: bool
+    together: Together | None
     warning: str | None
 
     def describe(self) -> dict[str, str]:
         """The summary as names and values, for the user."""
         promise = "none" if self.epsilon is None else f"ε = {self.epsilon:.4g} at δ = {self.delta:g}"
         found = {"files": ", ".join(self.files), "privacy": promise}
-        if self.epsilon is not None and self.siblings:
-            known = "more; its siblings are not beside it" if self.together is None else f"ε = {self.together:.4g}"
-            found[f"if the best of {self.siblings + 1} runs"] = known
+        if self.epsilon is not None and self.has_siblings:
+            known = self.together
+            found["if chosen as the best"] = (
+                "larger, but unknown: the other runs' ledgers are not beside it"
+                if known is None
+                else f"ε = {known.epsilon:.4g} at δ = {known.delta:g}, {known.runs} runs together"
+            )
         return found
 
     def to_json(self) -> dict[str, Any]:
@@ -58,7 +62,7 @@ class ExportSummary:
             "files": list(self.files),
             "epsilon": self.epsilon,
             "delta": self.delta,
-            "epsilon_if_chosen": self.together,
+            "epsilon_if_chosen": None if self.together is None else self.together.epsilon,
             "private": self.warning is None,
             "warning": self.warning,
         }
@@ -129,8 +133,8 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
     files = (*sorted((*NEEDED, *more)), CHECKSUMS_FILE)
     config = read_config(settings.run)
     metrics, intervals = _metrics(settings, config)
-    promises, siblings = stored.ledger.promises, stored.ledger.siblings
-    together = composed_with(settings.run, siblings) if promises and siblings else None
+    promises = stored.ledger.promises
+    together = _together(settings.run, stored.ledger)
     facts = CardFacts(
         description=stored.description,
         ledger=stored.ledger,
@@ -139,7 +143,7 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
         metrics=metrics,
         intervals=intervals,
         files=files,
-        together=None if together is None else together.promise,
+        together=together,
     )
     write_bundle(
         folder,
@@ -154,10 +158,18 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
         files=files,
         epsilon=stored.ledger.epsilon if promises else None,
         delta=stored.ledger.delta if promises else None,
-        siblings=len(siblings),
-        together=None if together is None else together.epsilon,
+        has_siblings=bool(stored.ledger.siblings),
+        together=together,
         warning=stored.ledger.reason_against_release,
     )
+
+
+def _together(run: Path, ledger: ReadLedger) -> Together | None:
+    found = composed_with(run, ledger.siblings) if ledger.promises and ledger.siblings else None
+    if found is None or found.epsilon is None or found.delta is None:
+        return None
+    private = sum(one.is_private for one in found.runs)
+    return Together(epsilon=found.epsilon, delta=found.delta, runs=private, others=len(found.runs) - private)
 
 
 def _training(config: Config) -> dict[str, str]:

@@ -1,12 +1,13 @@
 """What a card says of ε and the bounds, against the rooms that compute them; and what it leaves out."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from dpmed.config.model import MlpModel
 from dpmed.inference.ledger import parse_ledger
-from dpmed.inference.model_card import CardFacts, plain, write_card
+from dpmed.inference.model_card import CardFacts, Together, plain, write_card
 from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.rero import assess, assess_epsilon
 from dpmed.privacy.tradeoff import Composition
@@ -98,12 +99,14 @@ def test_sentences_of_the_ledger_choices_and_siblings_are_named():
 
 
 def test_a_run_with_siblings_states_first_what_choosing_the_best_of_them_costs():
-    text = card(siblings=["seed=11"], together=(7.4321, 1e-5))
-    assert (
-        text.index("among the 2 runs by how they score") < text.index("(ε, δ) = (7.433, 1e-05)") < text.index("by PLD")
-    )
-    assert "was not known where it was exported" in card(siblings=["seed=11"])
-    assert "by how they score" not in card()
+    both = Together(epsilon=7.4321, delta=1e-5, runs=2, others=0)
+    text = card(siblings=["seed=11"], together=both)
+    places = [text.index(words) for words in ("by its scores among 2 private runs", "(7.433, 1e-05)", "by PLD")]
+    assert places == sorted(places) and "without privacy: no ε covers" not in text
+    text = card(siblings=["eps=1/seed=10", "non_private/seed=10"], together=replace(both, others=1))
+    assert "among 2 private runs" in text and "1 more made without privacy: no ε covers" in text
+    assert "how much is unknown" in card(siblings=["seed=11"])
+    assert "by its scores" not in card()
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,6 @@ def test_a_trial_states_what_its_selection_costs_from_its_first_step_on(plans, d
 def test_what_places_do_is_noted_with_its_size_and_stays_noted():
     assert place_notes(0.0) == place_notes(0.0, ("Another.",)) == ()
     (found,) = place_notes(3e-8)
-    assert "together by 3e-08 of its length" in found and "ε does not count" in found
+    assert "adds up to 3e-08 of a clipped gradient" in found and "ε does not count" in found
     assert place_notes(0.0, (found, "Another.")) == place_notes(3e-8, (found,)) == (found,)
     assert len(place_notes(5e-8, (found,))) == 2

@@ -57,14 +57,15 @@ def test_a_run_with_siblings_says_what_all_of_them_spend_if_they_are_beside_it(d
     twice = SampledGaussian(
         noise_multiplier=ledger["noise_multiplier"], sampling_rate=ledger["sampling_rate"], steps=2 * ledger["steps"]
     )
-    assert summary.together == pytest.approx(epsilon(twice, ledger["delta"]), rel=1e-3)
-    assert summary.describe()["if the best of 2 runs"] == f"ε = {summary.together:.4g}"
-    assert summary.to_json()["epsilon_if_chosen"] == summary.together
-    assert "that of all of them together" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    found = summary.together.epsilon
+    assert found == pytest.approx(epsilon(twice, ledger["delta"]), rel=1e-3)
+    assert f"ε = {found:.4g} at δ = 1e-05, 2 runs together" == summary.describe()["if chosen as the best"]
+    assert summary.to_json()["epsilon_if_chosen"] == found
+    assert "that of all 2 together" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
     # Alone, the others' part is not known.
     shutil.move(tmp_path / "runs" / "seed=1", tmp_path / "alone")
     summary = go(tmp_path / "alone", tmp_path / "another")
-    assert summary.together is None and "not beside it" in summary.describe()["if the best of 2 runs"]
+    assert summary.together is None and "unknown" in summary.describe()["if chosen as the best"]
 
 
 TINY = ["data.limit=100", "training.batch_size=20", "training.epochs=1", "model.width=[4]", "evaluation.bootstrap=0"]

@@ -87,11 +87,6 @@ class ComposedLedger:
         """ε by the accountant."""
         return self.epsilon_pld if self.accountant == "pld" else self.epsilon_rdp
 
-    @property
-    def promise(self) -> tuple[float, float] | None:
-        """(ε, δ) of all private runs; None where none is private."""
-        return None if self.epsilon is None or self.delta is None else (self.epsilon, self.delta)
-
     def to_json(self) -> dict[str, Any]:
         """The ledger as JSON types."""
         private = [run for run in self.runs if run.is_private]

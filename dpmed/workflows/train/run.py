@@ -120,8 +120,8 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
         microbatch, effect = (state.microbatch, 0.0) if is_over else settle_places(computation, state.microbatch)
         if microbatch < state.microbatch:
             progress.say(
-                "On this machine, a record's gradient depends on its place in a microbatch. So records are computed "
-                "one at a time, which is slower."
+                "On this machine, a record's gradient depends on its place in a microbatch by more than is allowed. "
+                "Records are therefore computed one at a time, which is slower."
             )
             state = replace(state, microbatch=microbatch)
         folder = replace(folder, notes=(*folder.notes, *place_notes(effect, notes_of(path))))
