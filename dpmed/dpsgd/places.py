@@ -38,7 +38,8 @@ def place_effect(step: PrivateStep, state: StepState, records: Batch) -> float:
     """By how much a microbatch's sum depends on the places of its records, in lengths of one clipped gradient.
 
     The sum over all places is compared with as many times the first place's gradient, so two microbatches' time tells
-    of every place: rows that are left over differ alike, and do not cancel.
+    of every place: rows that are left over differ alike, and do not cancel. Two differences that are opposite to the
+    last bit would.
 
     Args:
         step: the step.
@@ -46,8 +47,8 @@ def place_effect(step: PrivateStep, state: StepState, records: Batch) -> float:
         records: a full microbatch that repeats one record; not a patient's, since what is found is public.
 
     Returns:
-        The length of the difference; 0.0 if it is none beyond what the margin below C covers, or if the gradient is
-        zero or not finite.
+        The length of the difference; 0.0 if it is none beyond 1e-12 of each record, which the margin below C covers, or
+        if no gradient is finite or differs from zero; infinite if only the first one is zero or not finite.
     """
     count = len(jax.tree.leaves(records)[0])
     if count == 1:
@@ -56,7 +57,9 @@ def place_effect(step: PrivateStep, state: StepState, records: Batch) -> float:
     together = _sum(step, state, records, np.ones(count, bool))
     length = _length(one)
     found = _length(summed - count * leaf for summed, leaf in zip(together, one, strict=True))
-    return found / length if found > _COVERED * count * length else 0.0
+    if found <= _COVERED * count * length:
+        return 0.0
+    return found / length if length else math.inf
 
 
 def _length(leaves: Iterable[Float[np.ndarray, "..."]]) -> float:

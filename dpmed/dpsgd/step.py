@@ -25,7 +25,8 @@ from dpmed.dpsgd.devices import Devices
 from dpmed.dpsgd.float64 import float64, require_float64
 from dpmed.dpsgd.noise import NoiseKey, shaped_like, size_of
 from dpmed.dpsgd.noise_ahead import NoiseAhead
-from dpmed.runtime.jit import Compiled
+from dpmed.errors import RunError
+from dpmed.runtime.jit import Compiled, is_repeatable
 
 Parameters = PyTree[Float[Array, "..."]]
 # Microbatches come from the host as NumPy arrays; they reach the device with the call.
@@ -140,7 +141,7 @@ class PrivateStep:
             public bounds; None if all are alike. The margin for rounding is that of the shape that errs most.
 
     Raises:
-        RunError: the device has no float64 arithmetic.
+        RunError: the device has no float64 arithmetic, or its compiler cannot be kept from operations without order.
 
     Source: Abadi et al. (2016), Algorithm 1.
     """
@@ -159,6 +160,11 @@ class PrivateStep:
         shapes: Callable[[Batch], Sequence[Shapes]] | None = None,
     ) -> None:
         require_float64()
+        if not is_repeatable():
+            raise RunError(
+                "XLA cannot be restricted to deterministic operations here, on which private training relies",
+                remedy="Install the jaxlib that dpmed was tested with (constraints.txt).",
+            )
         noise = clipping.gradient_noise(noise_multiplier)
         self._noise = NoiseAhead(key)
         self._devices = devices

@@ -38,7 +38,7 @@ class Together:
         epsilon: ε of publishing them all, or the best of them.
         delta: δ.
         runs: how many of them are private.
-        others: how many were made without privacy, which no ε covers.
+        others: how many promise no ε: made without privacy, or with noise from a seed.
     """
 
     epsilon: float
@@ -233,7 +233,7 @@ def _together(facts: CardFacts) -> list[str]:
         f"- If it was chosen by its scores among {known.runs} private runs, or if several of them are published: "
         f"(ε, δ) = ({rounded_up(known.epsilon)}, {known.delta:g}), that of all {known.runs} together."
     )
-    exposed = f" {known.others} more made without privacy: no ε covers publishing one, or a choice that includes one."
+    exposed = f" {known.others} more promise no ε: none covers publishing one, or a choice that includes one."
     return [f"{of_all}{exposed if known.others else ''} Otherwise, for this model alone:"]
 
 

@@ -184,20 +184,26 @@ class Computation:
 
 def effect_of_places(computation: Computation, microbatch: int) -> float:
     """By how much a microbatch's sum depends on its records' places; see `dpmed.dpsgd.places.place_effect`."""
+    return _measured_places(computation, microbatch)[0]
+
+
+def _measured_places(computation: Computation, microbatch: int) -> tuple[float, int]:
+    """The effect of places, and the microbatch for which memory was enough to measure it."""
     step, plan, initial, devices = computation.step, computation.plan, computation.initial, computation.devices
     if not isinstance(step, PrivateStep):
-        return 0.0
+        return 0.0, microbatch
     state = replace(initial, trainable=without_zeros(initial.trainable), optimizer=None)
     state = state if devices is None else devices.copy(state)
     try:
-        return max(place_effect(step, state, records) for records in public_microbatches(plan, microbatch))
+        found = max(place_effect(step, state, records) for records in public_microbatches(plan, microbatch))
+        return found, microbatch
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         # Training will meet the same, and continue with the next smaller microbatch or say why it cannot.
         smaller = next((size for size in plan.microbatches if 2 * size <= microbatch), None)
         alone = computation.processes.world_size == 1
-        return effect_of_places(computation, smaller) if alone and smaller is not None else 0.0
+        return _measured_places(computation, smaller) if alone and smaller is not None else (0.0, microbatch)
 
 
 def settle_places(computation: Computation, microbatch: int) -> tuple[int, float]:
@@ -206,9 +212,9 @@ def settle_places(computation: Computation, microbatch: int) -> tuple[int, float
     That is the given one, unless the plan may choose a smaller one and the sum of an expected batch could be moved by
     more than a ten-thousandth of the clipping norm: then each record is computed without others beside it.
     """
-    effect, smallest = effect_of_places(computation, microbatch), computation.plan.microbatches[-1]
-    batches = math.ceil(computation.plan.config.training.batch_size / microbatch)
-    matters = effect * batches > _MOST_MOVED
+    plan, smallest = computation.plan, computation.plan.microbatches[-1]
+    effect, measured = _measured_places(computation, microbatch)
+    matters = effect * math.ceil(plan.config.training.batch_size / measured) > _MOST_MOVED
     if not computation.processes.any(matters and smallest < microbatch):
         return microbatch, effect
     return smallest, effect_of_places(computation, smallest)

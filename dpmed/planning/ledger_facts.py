@@ -20,12 +20,12 @@ _COHORT_NOTE = (
     "ε is for this run alone. A cohort file counts it together with all other runs on the same units: `dpmed budget` "
     "shows what each unit has spent."
 )
-# Units of which a record may consist of several images.
-_OF_SEVERAL_IMAGES = ("patient", "lesion")
+# Data sets whose scans are one image each.
+_ONE_IMAGE_PER_SCAN = ("msd", "nnunet")
 _PADDED = (
     "data.max_samples_per_unit is not set, so every {unit} is padded to the largest number of images that any {unit} "
-    "has. That number affects rounding and the margin below the clipping norm; ε does not cover this, and setting the "
-    "key avoids it."
+    "has. That number affects the microbatch, rounding and the margin below the clipping norm; ε does not cover this, "
+    "and setting the key avoids it."
 )
 
 
@@ -59,7 +59,8 @@ def ledger_facts(
         root = getattr(config.data, "root", None)
         phantom = None if root is None else phantom_in(root)
         return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, phantom=phantom, version=installed)
-    if config.data.max_samples_per_unit is None and unit in _OF_SEVERAL_IMAGES:
+    is_one_image = unit == "image" or (unit == "scan" and config.data.name in _ONE_IMAGE_PER_SCAN)
+    if config.data.max_samples_per_unit is None and not is_one_image:
         outside = (*outside, _PADDED.format(unit=unit))
     notes = [*_unit_notes(info.name, info.unit, unit, budget), *_risk_notes(privacy, budget)]
     if privacy.cohort is not None:

@@ -62,6 +62,11 @@ def through_branch(taken: Any, values: Any) -> Any:
     return jax.lax.cond(taken, lambda tree: tree, lambda tree: jax.tree.map(jnp.zeros_like, tree), values)
 
 
+def is_repeatable() -> bool:
+    """Whether a program of the default device gives the same bits at every call, as far as its compiler can be told."""
+    return jax.default_backend() != "gpu" or bool(compiler_options())
+
+
 @cache
 def compiler_options() -> dict[str, str | bool]:
     """XLA's options for the default device; none if its compiler does not support them."""

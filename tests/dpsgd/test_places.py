@@ -66,6 +66,16 @@ def test_what_is_planted_at_any_place_is_found_and_adds_up(places, wanted):
     assert place_effect(Planted(step, places, 1e-7), state, same(9)) == pytest.approx(wanted, rel=1e-3)
 
 
+def test_a_record_that_counts_at_some_places_only_has_no_smaller_effect_than_any():
+    step, state = linear_step()
+
+    class Hidden(Planted):
+        def accumulate(self, state, total, records, mask):
+            return self._step.accumulate(state, total, records, mask & (np.arange(9) != 0))
+
+    assert place_effect(Hidden(step, [], 0.0), state, same(9)) == np.inf
+
+
 def test_what_the_margin_covers_is_not_reported():
     step, state = linear_step()
     assert place_effect(Planted(step, [8], 1e-14), state, same(9)) == 0.0

@@ -117,6 +117,19 @@ def test_places_that_do_not_fit_into_memory_are_measured_with_the_next_smaller_m
     assert asked[0] == 16 and asked[1] == next(size for size in plan.microbatches if 2 * size <= 16)
 
 
+def test_what_was_measured_with_a_smaller_microbatch_counts_for_as_many_more_of_them(monkeypatch):
+    plan = plan_of("training.microbatch=auto", "training.batch_size=64")
+
+    def for_eight(step, state, records):
+        if len(records["step"]) > 8:
+            raise MemoryError
+        return 3e-5 * (len(records["step"]) > 1)
+
+    monkeypatch.setattr(computation_room, "place_effect", for_eight)
+    # Eight microbatches move the sum by 2.4e-4.
+    assert settle_places(build_computation(plan, draw_secrets(plan)), 96) == (1, 0.0)
+
+
 @pytest.mark.parametrize(("effect", "wanted"), [(1e-3, (1, 0.0)), (1e-8, (16, 1e-8)), (0.0, (16, 0.0))])
 def test_records_are_computed_one_at_a_time_where_places_matter(monkeypatch, effect, wanted):
     monkeypatch.setattr(

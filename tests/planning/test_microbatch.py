@@ -82,6 +82,8 @@ def test_the_ledger_says_that_patients_are_padded_to_the_largest_unless_a_limit_
     assert any("padded" in sentence and "patient" in sentence for sentence in patients().facts.outside)
     assert not any("padded" in sentence for sentence in patients("data.max_samples_per_unit=30").facts.outside)
     assert not any("padded" in sentence for sentence in patients("privacy.unit=image").facts.outside)
+    scans = patients("data.unit=scan", "privacy.unit=scan").facts.outside
+    assert any("every scan is padded" in sentence for sentence in scans)
 
 
 @pytest.mark.parametrize(("chosen", "bounds"), [([], None), (["data.max_samples_per_unit=30"], (1, 2, 8, 30))])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dpmed.runtime import jit
-from dpmed.runtime.jit import Compiled, compiler_options, through_branch
+from dpmed.runtime.jit import Compiled, compiler_options, is_repeatable, through_branch
 
 
 def test_results_are_the_functions_and_it_is_traced_once_per_shape():
@@ -54,6 +54,14 @@ def test_options_are_left_out_where_the_compiler_does_not_know_them(monkeypatch)
         assert compiler_options() == {}
     finally:
         compiler_options.cache_clear()
+
+
+def test_programs_of_a_gpu_are_repeatable_only_if_its_compiler_knows_how(monkeypatch):
+    assert is_repeatable()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    for known in (True, False):
+        monkeypatch.setattr(jit, "compiler_options", lambda known=known: {"some": known} if known else {})
+        assert is_repeatable() == known
 
 
 def test_a_branch_that_is_taken_gives_the_same_tree_and_the_other_zeros():

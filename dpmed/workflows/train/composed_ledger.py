@@ -5,8 +5,8 @@ computed from the ledgers in the folder, so runs of earlier calls count too. An 
 planned draws, however many of them it has made: the folder's ledger never claims less than was spent.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +22,7 @@ from dpmed.privacy.several import composed_epsilon
 
 NON_PRIVATE, LEVEL_FOLDER, SEED_FOLDER = "non-private", "epsilon=", "seed="
 _PLACES = tuple(f"{level}{SEED_FOLDER}*/{LEDGER_FILE}" for level in ("", f"{LEVEL_FOLDER}*/", f"{NON_PRIVATE}/"))
+_LONGEST_NAME = 200
 # How many folders there are between the outermost one and a run, itself included.
 _DEEPEST = 2
 _SEEDED = (
@@ -57,6 +58,13 @@ class Spending:
             sampling_rate=self.ledger["sampling_rate"],
             steps=self.steps,
         )
+
+    def known_as_private(self, noise_source: Any) -> "Spending":
+        """The same run, which is not private if its noise comes from a seed and `noise_source` is another."""
+        own = self.ledger.get("noise_source")
+        if not self.is_private or own in ("os-entropy", noise_source):
+            return self
+        return replace(self, ledger={**self.ledger, "private": False})
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `runs`."""
@@ -173,22 +181,45 @@ def read_spendings(folder: Path) -> dict[str, Spending]:
 def composed_with(run: Path, siblings: Sequence[str]) -> ComposedLedger | None:
     """The ledger of a run together with its siblings.
 
+    Runs whose noise comes from a seed count as not private beside one whose noise does not.
+
     Args:
         run: the run's folder, in the one that holds them all or in a folder of it.
         siblings: the names of the others in that folder.
 
     Returns:
-        None if they are not all beside it.
-
-    Raises:
-        InputError: a ledger is damaged.
+        None if they are not all beside it, or if their ledgers do not name the same runs: what was copied, moved or
+        removed is not counted.
     """
     place = run.resolve()
     for folder in list(place.parents)[:_DEEPEST]:
-        wanted = {*siblings, place.relative_to(folder).as_posix()}
-        if all((folder / name / LEDGER_FILE).is_file() for name in wanted):
-            return compose(run for name, run in read_spendings(folder).items() if name in wanted)
+        own = place.relative_to(folder).as_posix()
+        found = _naming_each_other(folder, {*siblings, own})
+        if found is not None:
+            source = found[own].ledger.get("noise_source")
+            known = (one.known_as_private(source) for one in found.values())
+            try:
+                return compose(known)
+            except InputError:  # of different units, say
+                return None
     return None
+
+
+def _naming_each_other(folder: Path, names: Set[str]) -> dict[str, Spending] | None:
+    """The runs of these names in a folder, if each names all the others; None otherwise."""
+    found = {}
+    for name in sorted(names):
+        if len(name) > _LONGEST_NAME or name.startswith("/") or ".." in name.split("/"):
+            return None
+        path = folder / name / LEDGER_FILE
+        try:
+            found[name] = spending(name, read_json(path), where=str(path))
+        except (InputError, OSError):
+            return None
+        others = found[name].ledger.get("siblings")
+        if not isinstance(others, list) or sorted([name, *map(str, others)]) != sorted(names):
+            return None
+    return found
 
 
 def spending(name: str, ledger: Any, *, where: str) -> Spending:

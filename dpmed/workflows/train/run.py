@@ -94,7 +94,7 @@ def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:
     """
     found = inspection.run(plan.dataset, plan.split, seed=plan.config.training.seed, folder=folder)
     computation = build_computation(plan, draw_secrets(plan))
-    microbatch = computation.fitting_microbatch()
+    microbatch, _ = settle_places(computation, computation.fitting_microbatch())
     memory = computation.step_memory(microbatch)
     content = {**plan.to_json(), "microbatch": microbatch, "step_memory_bytes": memory, "data": found.to_json()}
     write_json(folder / "plan.json", content)

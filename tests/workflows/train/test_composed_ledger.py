@@ -13,6 +13,7 @@ from dpmed.errors import InputError
 from dpmed.planning.run_ledger import SIBLINGS_NOTE
 from dpmed.workflows.train.composed_ledger import (
     compose,
+    composed_with,
     name_siblings,
     read_spendings,
     require_outermost,
@@ -175,3 +176,54 @@ def test_no_run_is_added_to_a_part_of_a_sweep_behind_its_ledgers_back(tmp_path):
     require_outermost(tmp_path)
     (tmp_path / "privacy.json").write_text(json.dumps(LEDGER))
     require_outermost(level)
+
+
+@pytest.fixture
+def series(tmp_path):
+    """A folder, and a function that writes the ledgers of runs in it that name each other."""
+
+    def write(*names, folder=tmp_path / "series", **changed):
+        for name in names:
+            (folder / name).mkdir(parents=True)
+            others = [other for other in names if other != name]
+            content = {**LEDGER, "siblings": others, **changed.get(name, {})}
+            (folder / name / "privacy.json").write_text(json.dumps(content))
+        return folder
+
+    return write
+
+
+def test_a_run_is_composed_with_all_its_siblings_wherever_they_are_nested(series):
+    folder = series("seed=1", "seed=2", "epsilon=1/seed=1")
+    found = composed_with(folder / "epsilon=1" / "seed=1", ["seed=1", "seed=2"])
+    assert found.epsilon_pld == pytest.approx(gaussian_epsilon([(4.0, 30)], 1e-5), rel=2e-3)
+    assert found.epsilon_pld == composed_with(folder / "seed=2", ["seed=1", "epsilon=1/seed=1"]).epsilon_pld
+
+
+def test_runs_without_privacy_or_with_seeded_noise_are_named_but_not_counted(series):
+    changed = {"non-private/seed=1": NOT_PRIVATE, "seed=2": {"noise_source": "seeded"}}
+    names = ["non-private/seed=1", "seed=2"]
+    for name in names:
+        changed[name] = {**changed[name], "siblings": ["seed=1", *(other for other in names if other != name)]}
+    found = composed_with(series("seed=1", *names, **changed) / "seed=1", names)
+    assert [run.is_private for run in found.runs] == [False, True, False]
+    assert found.epsilon_pld == pytest.approx(gaussian_epsilon([(4.0, 10)], 1e-5), rel=2e-3)
+
+
+def test_what_was_copied_renamed_removed_or_mixed_up_is_not_counted_as_if_it_were_all(series, tmp_path):
+    folder = series("seed=1", "seed=2", "seed=3")
+    (folder / "seed=1").rename(folder / "best")
+    assert composed_with(folder / "best", ["seed=2", "seed=3"]) is None
+    # Beside a run of the same name from elsewhere.
+    other = series("seed=1", "seed=2", folder=tmp_path / "other", **{"seed=2": {"siblings": []}})
+    assert composed_with(other / "seed=1", ["seed=2"]) is None
+    # A folder up, outside, or with a name that no file system knows.
+    for names in (["../seed=2"], ["/etc"], ["x" * 400], ["missing"]):
+        assert composed_with(folder / "seed=3", names) is None
+    (folder / "seed=2" / "privacy.json").write_text("{")
+    assert composed_with(folder / "seed=3", ["best", "seed=2"]) is None
+
+
+def test_runs_of_different_units_have_no_common_epsilon(series):
+    folder = series("seed=1", "seed=2", **{"seed=2": {"unit_of_privacy": "image"}})
+    assert composed_with(folder / "seed=1", ["seed=2"]) is None
