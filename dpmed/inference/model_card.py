@@ -233,7 +233,7 @@ def _together(facts: CardFacts) -> list[str]:
         f"- If it was chosen by its scores among {known.runs} private runs, or if several of them are published: "
         f"(ε, δ) = ({rounded_up(known.epsilon)}, {known.delta:g}), that of all {known.runs} together."
     )
-    exposed = f" {known.others} more promise no ε: none covers publishing one, or a choice that includes one."
+    exposed = f" Runs without an ε beside them: {known.others}; nothing covers publishing or choosing among those."
     return [f"{of_all}{exposed if known.others else ''} Otherwise, for this model alone:"]
 
 

@@ -102,9 +102,9 @@ def test_a_run_with_siblings_states_first_what_choosing_the_best_of_them_costs()
     both = Together(epsilon=7.4321, delta=1e-5, runs=2, others=0)
     text = card(siblings=["seed=11"], together=both)
     places = [text.index(words) for words in ("by its scores among 2 private runs", "(7.433, 1e-05)", "by PLD")]
-    assert places == sorted(places) and "promise no ε" not in text
+    assert places == sorted(places) and "without an ε" not in text
     text = card(siblings=["eps=1/seed=10", "non_private/seed=10"], together=replace(both, others=1))
-    assert "among 2 private runs" in text and "1 more promise no ε" in text
+    assert "among 2 private runs" in text and "without an ε beside them: 1; nothing covers" in text
     assert "how much is unknown" in card(siblings=["seed=11"])
     assert "by its scores" not in card()
 

@@ -329,3 +329,15 @@ def test_a_gradient_that_depends_on_its_place_is_in_the_ledger_even_if_another_m
     assert call_here("train", "--resume", run).returncode == 0
     assert found in ledger_of(run)["notes"]
     assert found in json.loads((run / "summary.json").read_text())["notes"]
+
+
+def test_records_are_computed_one_at_a_time_where_places_would_move_a_step_too_much(tmp_path, monkeypatch):
+    from dpmed.planning import computation
+
+    monkeypatch.setattr(computation, "place_effect", lambda step, state, records: 1e-3 * (len(records["step"]) > 1))
+    alone, chosen = tmp_path / "alone", tmp_path / "chosen"
+    done = call_here("train", "quickstart", *SMALL, "--out", alone)
+    assert done.returncode == 0 and "computed one at a time" in " ".join(done.stderr.split())
+    assert not any("its place in a microbatch" in note for note in ledger_of(alone)["notes"])
+    assert call_here("train", "quickstart", *SMALL, "--set", "training.microbatch=8", "--out", chosen).returncode == 0
+    assert any("adds up to 0.001" in note for note in ledger_of(chosen)["notes"])
