@@ -216,8 +216,7 @@ def _naming_each_other(folder: Path, names: Set[str]) -> dict[str, Spending] | N
             found[name] = spending(name, read_json(path), where=str(path))
         except (InputError, OSError):
             return None
-        others = found[name].ledger.get("siblings")
-        if not isinstance(others, list) or sorted([name, *map(str, others)]) != sorted(names):
+        if {name, *_named(found[name].ledger)} != names:
             return None
     return found
 
@@ -245,6 +244,8 @@ def spending(name: str, ledger: Any, *, where: str) -> Spending:
 def name_siblings(folder: Path, names: Iterable[str]) -> None:
     """Name, in the ledger of each run in a folder, all other runs.
 
+    Runs that a ledger names already stay named: deleting a run does not take back what it has spent.
+
     Args:
         folder: the folder that holds them.
         names: the names of runs still to be made.
@@ -253,12 +254,19 @@ def name_siblings(folder: Path, names: Iterable[str]) -> None:
         InputError: a ledger is damaged.
     """
     found = read_spendings(folder)
-    every = sorted({*found, *names})
+    known = {other for run in found.values() for other in _named(run.ledger)}
+    every = sorted({*found, *names, *known})
     for name, run in found.items():
         siblings = [other for other in every if other != name]
         if run.ledger.get("siblings") != siblings:
             notes = list(with_siblings_note(run.ledger["notes"], siblings))
             write_json(folder / name / LEDGER_FILE, {**run.ledger, "notes": notes, "siblings": siblings})
+
+
+def _named(ledger: Mapping[str, Any]) -> list[str]:
+    """The siblings that a ledger names."""
+    siblings = ledger.get("siblings")
+    return [one for one in siblings if isinstance(one, str)] if isinstance(siblings, list) else []
 
 
 def require_outermost(folder: Path) -> None:

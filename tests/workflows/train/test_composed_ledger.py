@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 from hypothesis import given, settings
@@ -161,6 +162,11 @@ def test_each_run_names_all_others_and_says_once_what_choosing_costs(tmp_path):
         name_siblings(folder, ["seed=3"])
         content = json.loads((folder / "seed=1" / "privacy.json").read_text())
         assert content == {**LEDGER, "siblings": ["seed=2", "seed=3"], "notes": ["A note.", SIBLINGS_NOTE]}
+    # A run that was deleted has been spent all the same.
+    shutil.rmtree(folder / "seed=2")
+    name_siblings(folder, ["seed=3"])
+    assert json.loads((folder / "seed=1" / "privacy.json").read_text())["siblings"] == ["seed=2", "seed=3"]
+    assert composed_with(folder / "seed=1", ["seed=2", "seed=3"]) is None
     alone = written(tmp_path / "alone", seed_1=LEDGER)
     name_siblings(alone, [])
     assert json.loads((alone / "seed=1" / "privacy.json").read_text()) == LEDGER
