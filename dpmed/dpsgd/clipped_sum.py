@@ -140,8 +140,7 @@ class OtherShapes:
             found.append(measured.errors)
             return measured.losses
 
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)  # type: ignore[no-untyped-call] # jax gives it no types
-        jax.eval_shape(traced, like, records)
+        jax.eval_shape(traced, state, records)
         return found[0]
 
 

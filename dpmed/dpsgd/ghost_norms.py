@@ -93,25 +93,25 @@ class GradientNorms:
         with float64():
             for number, layer in self.layers.items():
                 total[number] = _weight_gradient(layer, self._weights(factors[number]), self.usable)
-            for numbers in self._summed_together(factors):
-                rows = {number: self.instantiated[number] for number in numbers}
-                values = [one.values for one in rows.values() if one is not None]
-                found = _weighted_sums(values, self._weights(factors[numbers[0]]), self.usable)
-                for (number, one), summed in zip(rows.items(), found, strict=True):
-                    total[number] = summed if one is None else one.arranged(summed)
+            for group in self._summed_together(factors):
+                weights = self._weights(factors[next(iter(group))])
+                found = _weighted_sums([one.values for one in group.values()], weights, self.usable)
+                for (number, one), summed in zip(group.items(), found, strict=True):
+                    total[number] = one.arranged(summed)
         return [total[number] for number in range(len(self.instantiated))]
 
     def _weights(self, factors: Float[Array, " batch"]) -> Float[Array, " batch"]:
         return jnp.where(self.usable, factors, jnp.zeros_like(factors))
 
-    def _summed_together(self, factors: Sequence[Float[Array, " batch"]]) -> list[list[int]]:
-        """The instantiated leaves, those of short rows with the same factors in one group."""
-        groups: dict[Any, list[int]] = {}
+    def _summed_together(self, factors: Sequence[Float[Array, " batch"]]) -> list[dict[int, Instantiated]]:
+        """The instantiated leaves by number, those of short rows with the same factors in one group."""
+        groups: dict[Any, dict[int, Instantiated]] = {}
         for number, one in enumerate(self.instantiated):
             if one is not None:
                 values = one.values.values
                 is_short = one.values.excess is None and values[0].size <= _SHORT_ROW
-                groups.setdefault((id(factors[number]), values.dtype) if is_short else number, []).append(number)
+                key = (id(factors[number]), values.dtype) if is_short else number
+                groups.setdefault(key, {})[number] = one
         return list(groups.values())
 
     @property

@@ -71,6 +71,8 @@ def is_repeatable() -> bool:
 def compiler_options() -> dict[str, str | bool]:
     """XLA's options for the default device; none if its compiler does not support them."""
     options = _OPTIONS.get(jax.default_backend(), {})
+    if not options:
+        return {}
     try:
         jax.jit(lambda x: x + 1, compiler_options=options).lower(0).compile()
     except jax.errors.JaxRuntimeError:

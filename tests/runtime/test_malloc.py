@@ -54,7 +54,7 @@ print(many, allocation._resident_memory() >> 20)
 
 
 def test_below_the_limit_free_blocks_are_not_looked_through():
-    # A tenth of a millisecond per round, where going through all blocks takes one or more.
+    # After a large compilation, going through all blocks takes a millisecond or more each round.
     ending = """
 allocation.keep_freed_memory()
 asked = []

@@ -216,7 +216,7 @@ def _naming_each_other(folder: Path, names: Set[str]) -> dict[str, Spending] | N
             found[name] = spending(name, read_json(path), where=str(path))
         except (InputError, OSError):
             return None
-        if {name, *_named(found[name].ledger)} != names:
+        if {name, *listed(found[name].ledger, "siblings")} != names:
             return None
     return found
 
@@ -254,7 +254,7 @@ def name_siblings(folder: Path, names: Iterable[str]) -> None:
         InputError: a ledger is damaged.
     """
     found = read_spendings(folder)
-    known = {other for run in found.values() for other in _named(run.ledger)}
+    known = {other for run in found.values() for other in listed(run.ledger, "siblings")}
     every = sorted({*found, *names, *known})
     for name, run in found.items():
         siblings = [other for other in every if other != name]
@@ -263,10 +263,10 @@ def name_siblings(folder: Path, names: Iterable[str]) -> None:
             write_json(folder / name / LEDGER_FILE, {**run.ledger, "notes": notes, "siblings": siblings})
 
 
-def _named(ledger: Mapping[str, Any]) -> list[str]:
-    """The siblings that a ledger names."""
-    siblings = ledger.get("siblings")
-    return [one for one in siblings if isinstance(one, str)] if isinstance(siblings, list) else []
+def listed(ledger: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    """The texts that a ledger lists under a key; none if it lists nothing there."""
+    found = ledger.get(key)
+    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def require_outermost(folder: Path) -> None:

@@ -39,6 +39,7 @@ from dpmed.training.checkpoint import (
 from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import Outcome, RunState
 from dpmed.training.tracking import Tracker, open_tracker
+from dpmed.workflows.train.composed_ledger import listed
 from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import interval_notes, write_test
 from dpmed.workflows.train.own_code import write_code
@@ -245,12 +246,12 @@ def check_split(path: Path, plan: Plan) -> None:
 
 def siblings_of(path: Path) -> tuple[str, ...]:
     """The siblings that the ledger of a run names; none if the ledger cannot be read."""
-    return _listed(path, "siblings")
+    return listed(_ledger_in(path), "siblings")
 
 
 def notes_of(path: Path) -> tuple[str, ...]:
     """The notes of a run's ledger; none if it cannot be read."""
-    return _listed(path, "notes")
+    return listed(_ledger_in(path), "notes")
 
 
 def selection_of(path: Path) -> Selected | None:
@@ -271,11 +272,6 @@ def selection_of(path: Path) -> Selected | None:
                 raise InputError("does not say what the selection costs", where=str(place / LEDGER_FILE)) from error
             return Selected(**read.model_dump())
     return None
-
-
-def _listed(path: Path, key: str) -> tuple[str, ...]:
-    found = _ledger_in(path).get(key)
-    return tuple(map(str, found)) if isinstance(found, list) else ()
 
 
 def _ledger_in(path: Path) -> dict[str, Any]:
