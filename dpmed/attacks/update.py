@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, Int, PyTree
 from dpmed.attacks.blocks import Activations, Images
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.float64 import float64
-from dpmed.runtime.jit import Compiled
+from dpmed.runtime.jit import Compiled, on_device
 
 # Weights behind the block, its output for one sample (as an image), the sample's target -> loss.
 ImageLoss = Callable[[PyTree[Float[Array, "..."]], Float[Array, "*space channel"], Array], Float[Array, ""]]
@@ -155,7 +155,8 @@ class Client:
             part = np.arange(first, min(first + self._microbatch, len(images)))
             # Padded with its first sample, so that one compiled shape serves all.
             padded = np.concatenate([part, np.full(self._microbatch - len(part), first)])
-            slopes, norms = self._respond(trainable, images[padded].reshape(-1, *shape), targets[padded])
+            samples = on_device((images[padded].reshape(-1, *shape), targets[padded]))
+            slopes, norms = self._respond(trainable, *samples)
             found.append(np.stack([slopes, norms], axis=1)[: len(part)].astype(np.float64))
             advance(len(part))
         table = np.concatenate(found)

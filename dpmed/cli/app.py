@@ -133,7 +133,7 @@ _register()
 
 def main() -> None:
     """Run the command line."""
-    keep_freed_memory()
+    keep_freed_memory(os.environ)
     collect_rarely()
     if len(sys.argv) > 1 and not _HELP & set(sys.argv):
         keep_programs(os.environ, user_cache())

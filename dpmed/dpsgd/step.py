@@ -26,7 +26,7 @@ from dpmed.dpsgd.float64 import float64, require_float64
 from dpmed.dpsgd.noise import NoiseKey, shaped_like, size_of
 from dpmed.dpsgd.noise_ahead import NoiseAhead
 from dpmed.errors import RunError
-from dpmed.runtime.jit import Compiled, is_repeatable
+from dpmed.runtime.jit import Compiled, is_repeatable, on_device
 
 Parameters = PyTree[Float[Array, "..."]]
 # Microbatches come from the host as NumPy arrays; they reach the device with the call.
@@ -187,8 +187,8 @@ class PrivateStep:
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the clipped gradients of a microbatch."""
-        if self._devices is not None:
-            records, mask = self._devices.split((records, mask))
+        split = on_device if self._devices is None else self._devices.split
+        records, mask = split((records, mask))
         return state, self._accumulate(_without_optimizer(state), *_split(total), records, mask)
 
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
@@ -239,6 +239,8 @@ class PlainStep:
         if self._devices is not None and (self._devices.has_others or len(mask) % self._devices.count == 0):
             # The compiler divides the work, so batch norm still sees all records.
             records, mask = self._devices.split((records, mask))
+        else:
+            records, mask = on_device((records, mask))
         rest, total = self._accumulate(state.trainable, state.rest, *_split(total), records, mask)
         return replace(state, rest=rest), total
 

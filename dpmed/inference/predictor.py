@@ -24,7 +24,7 @@ from dpmed.inference.network import Network
 from dpmed.inference.run_folder import is_run, read_run
 from dpmed.layer_tags import computing_in
 from dpmed.progress import Progress
-from dpmed.runtime.jit import Compiled
+from dpmed.runtime.jit import Compiled, on_device
 
 # Default number of stored values processed at once, and the most images.
 _REMEDY = "Give the folder that `dpmed train` or `dpmed export` reported when it finished."
@@ -148,7 +148,7 @@ class Predictor:
             size = self.batch_size if full or len(images) > self.batch_size else _bucket(len(part), self.batch_size)
             padded = np.zeros((size, *part.shape[1:]), part.dtype)
             padded[: len(part)] = part
-            parts.append(np.asarray(self._forward(self._arrays, padded))[: len(part)])
+            parts.append(np.asarray(self._forward(self._arrays, on_device(padded)))[: len(part)])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _check(self, images: Shaped[np.ndarray, "..."]) -> None:

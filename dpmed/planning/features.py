@@ -31,7 +31,7 @@ from dpmed.models.finetuning.trunk import features_of, head_of
 from dpmed.planning.initial_state import InitialState
 from dpmed.planning.plan import Plan
 from dpmed.progress import Progress
-from dpmed.runtime.jit import Compiled
+from dpmed.runtime.jit import Compiled, on_device
 from dpmed.training.objective import NonTrainable, Objective
 
 _VERSION = 1  # of the layout, and of how features are computed
@@ -119,7 +119,7 @@ class _Trunk:
 
     def __call__(self, stored: Shaped[np.ndarray, "sample ..."]) -> Float[np.ndarray, "sample ..."]:
         """Features of several samples."""
-        return np.asarray(self._all(*self._weights, stored))
+        return np.asarray(self._all(*self._weights, on_device(stored)))
 
 
 def _batches(plan: Plan, numbers: Int[np.ndarray, " sample"], name: str, progress: Progress) -> Any:

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 from dpmed.errors import InputError, RunError
+from dpmed.runtime.malloc import share_one_heap
 
 if TYPE_CHECKING:
     import numpy as np
@@ -172,6 +173,7 @@ def join(launch: Launch | None) -> Processes:
     global _joined  # noqa: PLW0603 a process joins once, and its end must know
     if launch is None:
         return ALONE
+    share_one_heap()
     import jax
 
     try:

@@ -7,6 +7,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from dpmed.runtime.malloc import keeps_freed_memory
+
+if keeps_freed_memory():
+    # JAX reads this when it first looks for devices. Programs then run on the thread that calls them, and allocate
+    # there; nothing is lost on a CPU, whose cores are busy in any case.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)  # type: ignore[no-untyped-call] # jax gives it no types
+
 _OPTIONS: dict[str, dict[str, str | bool]] = {
     # XLA's CPU compiler delegates parts of a program to a library that uses only one core for convolutions of large
     # maps. It is only allowed to handle reductions.
@@ -42,6 +49,18 @@ class Compiled:
     def _jitted(self) -> Any:
         # Made on the first call, since querying the device initialises it.
         return jax.jit(self._function, donate_argnums=self._donate, compiler_options=compiler_options())
+
+
+def on_device(tree: Any) -> Any:
+    """Arrays of the host on the default device.
+
+    JAX copies larger ones to a CPU in the background, and a program whose arguments are not ready runs on a thread of
+    JAX's own, whose heap keeps no large blocks (`dpmed.runtime.malloc`). So they are waited for.
+    """
+    placed = jax.device_put(tree)
+    if jax.default_backend() == "cpu":
+        wait_for(placed)
+    return placed
 
 
 def wait_for(tree: Any) -> None:

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import sys
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -13,6 +14,9 @@ _NEVER, _GROWTH = -1, 64 << 20
 _KEPT_SHARE = 4
 _NEW_OBJECTS, _ROUNDS = 50_000, 100
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_SEVERAL_DEVICES = "xla_force_host_platform_device_count"
+
+_kept = False
 
 
 class _MallocInfo(ctypes.Structure):
@@ -22,22 +26,48 @@ class _MallocInfo(ctypes.Structure):
     )
 
 
-@cache
-def keep_freed_memory() -> bool:
-    """Let this process keep freed memory for its next use, and take all of it from one heap.
+def keep_freed_memory(environment: Mapping[str, str]) -> bool:
+    """Let this process keep freed memory for its next use.
 
     A training step frees some hundred megabytes and allocates them again in the next step. By default, each time they
     are returned to the kernel, which then provides zeroed pages one by one: a third of a private step's time on the
-    CPU. Must be called before any thread is started; `limit_kept_memory` bounds what is kept.
+    CPU. `limit_kept_memory` bounds what is kept.
+
+    Only the main thread's heap keeps blocks of more than 64 MiB, so that thread should ask for them: where this process
+    keeps memory, `dpmed.runtime.jit` has JAX compute on the thread that calls it. Several devices compute on threads of
+    JAX's own, whatever is set, and share one heap.
+
+    Args:
+        environment: that of this process, from which JAX will know its devices.
 
     Returns:
         Whether the C library is glibc and accepted the settings; otherwise nothing changes.
     """
+    global _kept  # noqa: PLW0603 a setting of the process
     library = _glibc()
     if library is None:
         return False
-    settings = ((_ARENA_MAX, 1), (_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _GROWTH))
-    return all(library.mallopt(name, value) == 1 for name, value in settings)
+    if _SEVERAL_DEVICES in environment.get("XLA_FLAGS", "") or "JAX_NUM_CPU_DEVICES" in environment:
+        share_one_heap()
+    settings = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, _NEVER), (_TOP_PAD, _GROWTH))
+    _kept = all(library.mallopt(name, value) == 1 for name, value in settings)
+    return _kept
+
+
+def keeps_freed_memory() -> bool:
+    """Whether this process keeps freed memory."""
+    return _kept
+
+
+def share_one_heap() -> None:
+    """Let all threads allocate from the main thread's heap; must be called before any is started.
+
+    They wait for each other there: a quarter of a large program's compilation, and a tenth of a private step. But
+    without it, other threads would map each block of more than 64 MiB anew.
+    """
+    library = _glibc()
+    if library is not None:
+        library.mallopt(_ARENA_MAX, 1)
 
 
 def collect_rarely() -> None:

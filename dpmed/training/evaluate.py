@@ -12,7 +12,7 @@ from dpmed.data.base import Dataset
 from dpmed.data.loader import Loader
 from dpmed.dpsgd.devices import Devices
 from dpmed.runtime.distributed import ALONE, Processes
-from dpmed.runtime.jit import Compiled
+from dpmed.runtime.jit import Compiled, on_device
 from dpmed.training.objective import NonTrainable, Objective, Parameters
 
 _FACTOR = 2
@@ -90,13 +90,12 @@ class Evaluator:
         parts = []
         batch_size, share = self._batch_for(len(indices)), (self._processes.index, self._processes.world_size)
         loader = Loader(self._dataset, list(indices[:, None]), microbatch=batch_size, share=share)
+        split = on_device if self._devices is None else self._devices.split
         # One step of the loader: its microbatches are prepared ahead.
         for microbatches in loader.stream([np.arange(len(indices))]):
             for records in microbatches:
                 batch = records.inputs[:, 0], records.targets[:, 0], records.mask
-                result = self._evaluate(
-                    trainable, rest, *(batch if self._devices is None else self._devices.split(batch))
-                )
+                result = self._evaluate(trainable, rest, *split(batch))
                 *columns, mask = map(np.asarray, result)
                 parts.append([column[mask] for column in columns])
                 advance(int(mask.sum()))

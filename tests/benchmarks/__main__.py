@@ -15,7 +15,7 @@ from tests.benchmarks.record import BUILD, left_out, table, write
 
 def main() -> None:
     """Run the parts asked for, or all."""
-    keep_freed_memory()  # as the command line does
+    keep_freed_memory(os.environ)  # as the command line does
     # As much as is needed: other processes that some parts start need memory of the same GPU, and a peak would be all.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     available = sorted(path.stem.removeprefix("bench_") for path in Path(__file__).parent.glob("bench_*.py"))

@@ -26,7 +26,7 @@ import os, sys
 from dpmed.files import user_cache
 from dpmed.runtime.malloc import collect_rarely, keep_freed_memory
 from dpmed.runtime.programs import keep_programs
-keep_freed_memory(), collect_rarely(), keep_programs(os.environ, user_cache())
+keep_freed_memory(os.environ), collect_rarely(), keep_programs(os.environ, user_cache())
 from dpmed.training import loop
 assert callable(loop._describe)
 loop._describe = lambda *arguments, **named: os._exit(0)

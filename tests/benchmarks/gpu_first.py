@@ -17,7 +17,7 @@ from tests.benchmarks.gpu_lines import require_backend
 
 def main() -> None:
     """Take the step as the command line would: with the same settings, and kept programs."""
-    keep_freed_memory()
+    keep_freed_memory(os.environ)
     collect_rarely()
     keep_programs(os.environ, user_cache())
     import jax

@@ -14,7 +14,7 @@ from tests.benchmarks.gpu_lines import Lines, require_backend
 
 def main() -> None:
     """Run the part."""
-    keep_freed_memory()
+    keep_freed_memory(os.environ)
     path, (kind, *words) = Path(sys.argv[1]), sys.argv[2:]
     # Before JAX is imported. Programs of a run are kept for its later parts only: the first call of each is cold.
     keep_programs(os.environ, path.parent / "steps")

@@ -11,7 +11,7 @@ from tests.benchmarks.gpu_lines import require_backend
 
 def main() -> None:
     """What the command does before JAX is imported, then the check, then the command."""
-    keep_freed_memory()
+    keep_freed_memory(os.environ)
     collect_rarely()
     keep_programs(os.environ, user_cache())
     require_backend()

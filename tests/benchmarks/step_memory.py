@@ -4,6 +4,7 @@ Prints one JSON object: megabytes resident at most in this process, and XLA's an
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ _MICROBATCHES = 640
 
 def main() -> None:
     """Run the steps and print."""
-    keep_freed_memory()
+    keep_freed_memory(os.environ)
     microbatches = int(sys.argv[1])
     training = trainings(CASE, microbatches=microbatches)["private"]
     for _ in range(_MICROBATCHES // microbatches):

@@ -1,5 +1,8 @@
 """A compiled function computes what the function says, compiles once per shape, and gives memory away when told to."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 
 from dpmed.runtime import jit
 from dpmed.runtime.jit import Compiled, compiler_options, is_repeatable, through_branch
+from dpmed.runtime.malloc import _glibc
 
 
 def test_results_are_the_functions_and_it_is_traced_once_per_shape():
@@ -72,3 +76,41 @@ def test_a_branch_that_is_taken_gives_the_same_tree_and_the_other_zeros():
         assert ours.dtype == theirs.dtype
         np.testing.assert_array_equal(ours, theirs)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(jax.jit(through_branch)(False, tree)))
+
+
+COMPUTES = """
+import os, resource, sys
+from dpmed.runtime.malloc import keep_freed_memory
+if "{kept}" == "kept":
+    keep_freed_memory(os.environ)
+import numpy as np
+from dpmed.runtime.jit import Compiled, on_device, wait_for
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+
+# 160 MB of temporary memory, since a product's operands and results are stored.
+program = Compiled(lambda x: jnp.sum(jnp.tile(x, (40, 1)) @ x[:64]))
+image = np.random.default_rng(0).random((1 << 14, 64), np.float32)
+def call():
+    wait_for(program(on_device(image)))
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3):
+    call()
+before = faults()
+for _ in range(3):
+    call()
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(_glibc() is None, reason="settings of glibc")
+def test_a_program_with_much_memory_takes_new_pages_only_once():
+    def faults(kept):
+        done = subprocess.run([sys.executable, "-c", COMPUTES.format(kept=kept)], capture_output=True, check=True)
+        return int(done.stdout)
+
+    assert 10 * faults("kept") < faults("by default")

@@ -36,15 +36,33 @@ def run(ending):
 
 
 def test_kept_memory_comes_without_new_pages_and_is_new_each_time_by_default():
-    (kept,) = run("assert allocation.keep_freed_memory(); print(faults())")
+    (kept,) = run("assert allocation.keep_freed_memory({}); print(faults())")
     (by_default,) = run("print(faults())")
     assert 10 * kept < by_default
+
+
+IN_A_THREAD = """
+import threading
+found = []
+thread = threading.Thread(target=lambda: found.append(faults()))
+thread.start(); thread.join()
+print(*found)
+"""
+
+
+@pytest.mark.parametrize(
+    "environment", [{"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}, {"JAX_NUM_CPU_DEVICES": "8"}]
+)
+def test_threads_of_several_devices_keep_large_blocks_in_the_shared_heap(environment):
+    (shared,) = run(f"allocation.keep_freed_memory({environment})" + IN_A_THREAD)
+    (own,) = run("allocation.keep_freed_memory({})" + IN_A_THREAD)
+    assert 10 * shared < own
 
 
 def test_what_is_kept_beyond_the_limit_is_returned():
     ending = """
 allocation.machine_memory = lambda: 40 << 20
-allocation.keep_freed_memory()
+allocation.keep_freed_memory({})
 many = faults()
 print(many, allocation._resident_memory() >> 20)
 """
@@ -56,7 +74,7 @@ print(many, allocation._resident_memory() >> 20)
 def test_below_the_limit_free_blocks_are_not_looked_through():
     # After a large compilation, going through all blocks takes a millisecond or more each round.
     ending = """
-allocation.keep_freed_memory()
+allocation.keep_freed_memory({})
 asked = []
 allocation._glibc().mallinfo2 = lambda: asked.append(1)
 allocation.limit_kept_memory()
