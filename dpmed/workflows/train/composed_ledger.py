@@ -22,6 +22,12 @@ from dpmed.privacy.several import composed_epsilon
 
 NON_PRIVATE, LEVEL_FOLDER, SEED_FOLDER = "non-private", "epsilon=", "seed="
 _PLACES = tuple(f"{level}{SEED_FOLDER}*/{LEDGER_FILE}" for level in ("", f"{LEVEL_FOLDER}*/", f"{NON_PRIVATE}/"))
+# What an entry of `runs` states besides its folder and steps: enough to count the run when its folder is gone.
+_STATED = (
+    *("private", "status", "epsilon", "delta", "noise_multiplier", "sampling_rate", "train_size"),
+    *("accountant", "unit_of_privacy", "noise_source"),
+)
+_DELETED, _FINISHED = "deleted", "finished"
 _LONGEST_NAME = 200
 # How many folders there are between the outermost one and a run, itself included.
 _DEEPEST = 2
@@ -68,8 +74,7 @@ class Spending:
 
     def to_json(self) -> dict[str, Any]:
         """An entry of `runs`."""
-        names = ("private", "status", "epsilon", "delta", "noise_multiplier", "sampling_rate", "train_size")
-        return {"folder": self.name, **{name: self.ledger.get(name) for name in names}, "steps_counted": self.steps}
+        return {"folder": self.name, **{name: self.ledger.get(name) for name in _STATED}, "steps_counted": self.steps}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +100,11 @@ class ComposedLedger:
         """ε by the accountant."""
         return self.epsilon_pld if self.accountant == "pld" else self.epsilon_rdp
 
+    @property
+    def deleted(self) -> int:
+        """How many of the private runs were deleted."""
+        return sum(run.is_private and run.ledger["status"] == _DELETED for run in self.runs)
+
     def to_json(self) -> dict[str, Any]:
         """The ledger as JSON types."""
         private = [run for run in self.runs if run.is_private]
@@ -104,7 +114,7 @@ class ComposedLedger:
         ]
         for run in private:
             outside += [sentence for sentence in run.ledger["outside_accounting"] if sentence not in outside]
-        finished = all(run.ledger["status"] == "finished" for run in self.runs)
+        finished = all(run.ledger["status"] in (_FINISHED, _DELETED) for run in self.runs)
         return {
             "private": not exposed,
             "status": "finished" if finished else "running",
@@ -136,8 +146,11 @@ class ComposedLedger:
             )
         if private and exposed:
             notes.append("ε leaves out the runs without privacy: keep them within your institution.")
-        if any(run.ledger["status"] != "finished" for run in self.runs):
+        if any(run.ledger["status"] not in (_FINISHED, _DELETED) for run in self.runs):
             notes.append("Runs that have not finished are counted with all their planned steps.")
+        deleted = ", ".join(run.name for run in self.runs if run.ledger["status"] == _DELETED)
+        if deleted:
+            notes.append(f"Deleted runs are counted too, since nobody can know that they had not been seen: {deleted}.")
         return notes
 
 
@@ -176,6 +189,29 @@ def read_spendings(folder: Path) -> dict[str, Spending]:
         name = path.parent.relative_to(folder).as_posix()
         found[name] = spending(name, read_json(path), where=str(path))
     return found
+
+
+def read_deleted(folder: Path) -> tuple[Spending, ...]:
+    """Runs that the ledger of a folder counts and whose own folders are gone.
+
+    Raises:
+        InputError: the folder's ledger is damaged.
+    """
+    path = folder / LEDGER_FILE
+    content = read_json(path) if path.is_file() else {}
+    found = []
+    try:
+        for entry in content.get("runs", []):
+            name, count = str(entry["folder"]), entry["steps_counted"]
+            if entry["status"] == _DELETED or not (folder / name).is_dir():
+                # Earlier versions stated some facts only once, for all runs.
+                ledger = {key: content.get(key) for key in _STATED} | entry | {"status": _DELETED}
+                ledger |= {"steps": count, "steps_planned": count, "notes": [], "outside_accounting": []}
+                found.append(spending(name, ledger, where=str(path)))
+    except (AttributeError, KeyError, TypeError) as error:
+        remedy = "Restore it, or use another folder: what deleted runs have spent is unknown."
+        raise InputError(f"is not the ledger of several runs ({error})", where=str(path), remedy=remedy) from error
+    return tuple(found)
 
 
 def composed_with(run: Path, siblings: Sequence[str]) -> ComposedLedger | None:
@@ -238,7 +274,7 @@ def spending(name: str, ledger: Any, *, where: str) -> Spending:
         remedy = "Restore it: without it, what the run has spent is unknown."
         raise InputError(f"is not the ledger of a run ({error})", where=where, remedy=remedy) from error
     made, planned = ledger["steps"], ledger["steps_planned"]
-    return Spending(name=name, ledger=ledger, steps=made if ledger["status"] == "finished" else max(made, planned))
+    return Spending(name=name, ledger=ledger, steps=made if ledger["status"] == _FINISHED else max(made, planned))
 
 
 def name_siblings(folder: Path, names: Iterable[str]) -> None:

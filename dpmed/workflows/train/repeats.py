@@ -29,6 +29,7 @@ from dpmed.workflows.train.composed_ledger import (
     ComposedLedger,
     compose,
     name_siblings,
+    read_deleted,
     read_spendings,
     require_outermost,
     spending,
@@ -153,9 +154,11 @@ class RepeatsSummary:
         spent = f"ε = {composed.epsilon:.4g} at δ = {composed.delta:g}"
         if count == 1:
             return f"The one private run in this folder spends {spent}."
+        gone = composed.deleted
+        them = f"private runs in this folder, {gone} of which {'was' if gone == 1 else 'were'} deleted," if gone else ""
         return (
-            f"Together the {count} private runs in this folder spend {spent}. That is the cost of choosing the best of "
-            "them, or of releasing several."
+            f"Together the {count} {them or 'private runs in this folder'} spend {spent}. That is the cost of choosing "
+            "the best of them, or of releasing several."
         )
 
 
@@ -237,14 +240,14 @@ def _counted(plan: Plan, repeat: Repeat, folder: Path, names: Sequence[str]) -> 
 
 
 def _write_composed(folder: Path, begun: tuple[str, Plan] | None = None) -> ComposedLedger:
-    """Write the folder's ledger, including a run that is about to begin."""
+    """Write the folder's ledger, including a run that is about to begin, and those that were deleted."""
     spendings = read_spendings(folder)
     if begun is not None:
         name, plan = begun
         planned = run_ledger(plan, draws=plan.steps, status="planned").to_json()
         known = spendings.get(name) or spending(name, planned, where=name)
         spendings[name] = replace(known, steps=max(known.steps, plan.steps))
-    composed = compose(spendings.values())
+    composed = compose([*spendings.values(), *read_deleted(folder)])
     write_json(folder / LEDGER_FILE, composed.to_json())
     return composed
 

@@ -16,6 +16,7 @@ from dpmed.workflows.train.composed_ledger import (
     compose,
     composed_with,
     name_siblings,
+    read_deleted,
     read_spendings,
     require_outermost,
     spending,
@@ -170,6 +171,53 @@ def test_each_run_names_all_others_and_says_once_what_choosing_costs(tmp_path):
     alone = written(tmp_path / "alone", seed_1=LEDGER)
     name_siblings(alone, [])
     assert json.loads((alone / "seed=1" / "privacy.json").read_text()) == LEDGER
+
+
+def test_deleted_runs_stay_counted_and_a_new_one_of_the_same_name_counts_besides(tmp_path):
+    def write(name, **changed):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "privacy.json").write_text(json.dumps({**LEDGER, **changed}))
+
+    def composed():
+        found = compose([*read_spendings(tmp_path).values(), *read_deleted(tmp_path)])
+        (tmp_path / "privacy.json").write_text(json.dumps(found.to_json()))
+        return found
+
+    write("seed=1", accountant="rdp")
+    write("seed=2", accountant="rdp", status="running")
+    assert read_deleted(tmp_path) == () and composed().deleted == 0
+    shutil.rmtree(tmp_path / "seed=2")
+    for again in range(1, 3):
+        for _ in range(2):  # what has been noted stays as it is
+            found = composed()
+            assert found.deleted == again
+            assert found.accountant == "rdp"  # also of the deleted ones
+            assert found.epsilon_pld == pytest.approx(gaussian_epsilon([(4.0, 10), (4.0, 20 * again)], 1e-5), rel=1e-3)
+            assert found.to_json()["status"] == "finished"
+            assert "Deleted runs are counted too" in found.to_json()["notes"][-1]
+        write("seed=2", accountant="rdp", status="stopped")
+        assert len(composed().runs) == 2 + again
+        shutil.rmtree(tmp_path / "seed=2")
+
+
+def test_deleted_runs_are_counted_from_ledgers_of_earlier_versions(tmp_path):
+    old = compose([of(), of("seed=2")]).to_json()
+    for run in old["runs"]:
+        for key in ("accountant", "unit_of_privacy", "noise_source"):
+            del run[key]
+    (tmp_path / "privacy.json").write_text(json.dumps(old))
+    assert compose(read_deleted(tmp_path)).epsilon == compose([of(), of("seed=2")]).epsilon
+
+
+@pytest.mark.parametrize(
+    "content",
+    [[], {"runs": 3}, {"runs": ["seed=1"]}, {"runs": [{"folder": "seed=1", "status": "finished"}]},
+     {"runs": [{"folder": "seed=1", "status": "finished", "steps_counted": -1}]}],
+)  # fmt: skip
+def test_a_damaged_ledger_of_a_folder_is_no_reason_to_forget_what_was_deleted(content, tmp_path):
+    (tmp_path / "privacy.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is not the ledger"):
+        read_deleted(tmp_path)
 
 
 def test_no_run_is_added_to_a_part_of_a_sweep_behind_its_ledgers_back(tmp_path):
