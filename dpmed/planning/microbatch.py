@@ -1,5 +1,6 @@
 """The microbatch of a plan on this machine."""
 
+import math
 from collections.abc import Iterator
 
 import jax
@@ -12,9 +13,14 @@ from dpmed.dpsgd.step import Step, StepState
 from dpmed.planning.plan import Plan
 from dpmed.training.objective import device_records, in_all_shapes
 
+# A CPU computes about as fast with so many values of images at once as with more (docs/performance.md), but fills less
+# of the last microbatch with padding, needs less memory, and measures the effect of places sooner. Single volumes are
+# slower than two.
+_CPU_VALUES, _CPU_RECORDS = 1 << 18, 2
+
 
 def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int | None = None) -> int:
-    """The largest of the plan's microbatches whose step fits into `memory`, by XLA's own analysis.
+    """The largest useful one of the plan's microbatches whose step fits into `memory`, by XLA's own analysis.
 
     Args:
         plan: provides the candidates.
@@ -22,12 +28,22 @@ def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int |
         state: the step's state.
         memory: bytes on each device; None for what is available on the first device of this process.
     """
-    if len(plan.microbatches) == 1:
-        return plan.microbatches[0]
+    candidates = _useful(plan)
+    if len(candidates) == 1:
+        return candidates[0]
     limit = usable_memory() if memory is None else memory
-    return largest_fitting(
-        lambda microbatch: step_memory(plan, step, state, microbatch), list(plan.microbatches), limit
-    )
+    return largest_fitting(lambda microbatch: step_memory(plan, step, state, microbatch), candidates, limit)
+
+
+def _useful(plan: Plan) -> list[int]:
+    """The plan's microbatches, on a CPU without those from which it would gain nothing."""
+    if jax.default_backend() != "cpu":
+        return list(plan.microbatches)
+    bounds = public_views(plan)
+    views = bounds[-1] if bounds is not None else max(map(len, plan.members))
+    values = math.prod(plan.dataset.info.input_shape) * views * plan.config.augmentation.multiplicity
+    most = max(_CPU_RECORDS, _CPU_VALUES // values) * jax.device_count()
+    return [size for size in plan.microbatches if size <= most] or [plan.microbatches[-1]]
 
 
 def step_memory(plan: Plan, step: Step, state: StepState, microbatch: int) -> int:

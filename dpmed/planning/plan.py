@@ -128,7 +128,7 @@ class Plan:
 
     def _microbatch(self) -> str:
         largest, *others = self.microbatches
-        return f"{largest}, or as many as fit" if others else str(largest)
+        return f"of at most {largest}" if others else str(largest)
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON's types, for `--dry-run --json`."""

@@ -8,6 +8,7 @@ import pytest
 
 from dpmed.config.load import load_config
 from dpmed.data.layouts import write_phantom
+from dpmed.planning import microbatch
 from dpmed.planning.computation import build_computation
 from dpmed.planning.microbatch import (
     choose_microbatch,
@@ -40,6 +41,40 @@ def test_the_choice_needs_at_most_the_memory_and_the_next_larger_one_more(comput
 
 def test_if_nothing_fits_the_smallest_is_taken(computation):
     assert choose_microbatch(computation.plan, computation.step, computation.initial, memory=1) == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "values", "multiplicity", "chosen"),
+    [
+        ("cpu", 1 << 18, 1, 32),  # all of the plan: 32 records of 64 values
+        ("cpu", 16 * 64, 1, 16),
+        ("cpu", 16 * 64 - 1, 1, 12),
+        ("cpu", 16 * 64, 2, 8),
+        ("cpu", 1, 1, 2),
+        ("gpu", 1, 1, 32),
+    ],
+)
+def test_a_cpu_takes_no_more_values_at_once_than_it_gains_from(
+    computation, monkeypatch, backend, values, multiplicity, chosen
+):
+    plan = computation.plan
+    augmentation = plan.config.augmentation.model_copy(update={"multiplicity": multiplicity})
+    plan = replace(plan, config=plan.config.model_copy(update={"augmentation": augmentation}))
+    assert plan.microbatches[0] == 32
+    monkeypatch.setattr(microbatch, "_CPU_VALUES", values)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    assert choose_microbatch(plan, Asked(), computation.initial, memory=1 << 40) == chosen
+
+
+def test_the_most_views_of_a_patient_count_as_values(computation, patients, monkeypatch):
+    monkeypatch.setattr(microbatch, "_CPU_VALUES", 8 * 64)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    grouped = patients()
+    largest = max(map(len, grouped.members))
+    for plan, views in ((grouped, largest), (patients("data.max_samples_per_unit=4"), 4)):
+        expected = next(size for size in plan.microbatches if size <= max(8 // views, 2))
+        assert choose_microbatch(plan, Asked(), computation.initial, memory=1 << 40) == expected
 
 
 class Asked:
