@@ -29,10 +29,10 @@ class TrainingConfig(Table):
     microbatch: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     """Records on the device at once. Memory use grows with it; results do not depend on it except for rounding. `auto`
     takes the largest that fits the device's memory by the compiler's analysis, with a margin, and halves it if memory
-    runs out after all; on a CPU, which gains nothing from more, at most as many as have 262,144 values (85 images of
-    32 x 32 x 3), or two larger ones; one record at a time where a record's gradient would depend too much on its place
-    among others; at most an eighth of the batch if records have up to `data.max_samples_per_unit` images, since each
-    microbatch then holds only records of similar size."""
+    runs out after all; on a CPU, which gains little from more, private training takes at most as many as have 262,144
+    values (85 images of 32 x 32 x 3), or two larger ones; one record at a time where a record's gradient would depend
+    too much on its place among others; at most an eighth of the batch if records have up to
+    `data.max_samples_per_unit` images, since each microbatch then holds only records of similar size."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
     """The type in which layers multiply. With `bfloat16` it is used for the network's products, forward and backward;
     weights, normalisation and losses stay float32, norms and sums of gradients float64, so privacy is unaffected.

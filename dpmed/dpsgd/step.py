@@ -29,7 +29,7 @@ from dpmed.errors import RunError
 from dpmed.runtime.jit import Compiled, is_repeatable, on_device
 
 Parameters = PyTree[Float[Array, "..."]]
-# Microbatches come from the host as NumPy arrays; they reach the device with the call.
+# Microbatches come from the host as NumPy arrays; `accumulate` brings them to the device.
 Batch = PyTree[Shaped[ArrayLike, "batch ..."]]
 Shapes = PyTree[jax.ShapeDtypeStruct]
 Mask = Bool[Array, " batch"] | Bool[np.ndarray, " batch"]

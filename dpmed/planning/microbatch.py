@@ -1,6 +1,5 @@
 """The microbatch of a plan on this machine."""
 
-import math
 from collections.abc import Iterator
 
 import jax
@@ -13,9 +12,9 @@ from dpmed.dpsgd.step import Step, StepState
 from dpmed.planning.plan import Plan
 from dpmed.training.objective import device_records, in_all_shapes
 
-# A CPU computes about as fast with so many values of images at once as with more (docs/performance.md), but fills less
-# of the last microbatch with padding, needs less memory, and measures the effect of places sooner. Single volumes are
-# slower than two.
+# A CPU computes about as fast with so many values at once as with more (docs/performance.md), but fills less of the
+# last microbatch with padding, needs less memory, and measures the effect of places sooner. Single volumes are slower
+# than two.
 _CPU_VALUES, _CPU_RECORDS = 1 << 18, 2
 
 
@@ -36,12 +35,11 @@ def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int |
 
 
 def _useful(plan: Plan) -> list[int]:
-    """The plan's microbatches, on a CPU without those from which it would gain nothing."""
-    if jax.default_backend() != "cpu":
+    """The plan's microbatches, on a CPU without those from which private training would gain little."""
+    if plan.budget is None or jax.default_backend() != "cpu":
         return list(plan.microbatches)
-    bounds = public_views(plan)
-    views = bounds[-1] if bounds is not None else max(map(len, plan.members))
-    values = math.prod(plan.dataset.info.input_shape) * views * plan.config.augmentation.multiplicity
+    records, _ = full_microbatch(plan, 1)
+    values = records["inputs"][0].size * plan.config.augmentation.multiplicity
     most = max(_CPU_RECORDS, _CPU_VALUES // values) * jax.device_count()
     return [size for size in plan.microbatches if size <= most] or [plan.microbatches[-1]]
 

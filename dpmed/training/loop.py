@@ -4,7 +4,8 @@ The loop does not know whether it is private: the step, the sampler and the func
 the order that makes a crash harmless: a draw is on record before it is made, and the ledger is on disk before anything
 that it covers.
 
-The device never waits for the loop: a step's sums are read while the next step is running.
+A GPU never waits for the loop: a step's sums are read while the next step is running. A single CPU computes each
+microbatch where it is called; its cores are busy in any case.
 """
 
 import time
@@ -29,7 +30,7 @@ from dpmed.runtime.jit import wait_for
 from dpmed.runtime.malloc import limit_kept_memory
 from dpmed.training.objective import device_records
 
-# One microbatch is computed while the next one waits; more would only occupy memory.
+# On a GPU, one microbatch is computed while the next one waits; more would only occupy memory.
 _IN_FLIGHT = 2
 
 

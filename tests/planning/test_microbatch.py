@@ -8,6 +8,7 @@ import pytest
 
 from dpmed.config.load import load_config
 from dpmed.data.layouts import write_phantom
+from dpmed.data.storage.features import FeatureDataset
 from dpmed.planning import microbatch
 from dpmed.planning.computation import build_computation
 from dpmed.planning.microbatch import (
@@ -65,6 +66,23 @@ def test_a_cpu_takes_no_more_values_at_once_than_it_gains_from(
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     assert choose_microbatch(plan, Asked(), computation.initial, memory=1 << 40) == chosen
+
+
+def test_stored_features_count_with_their_own_size_not_with_that_of_the_images(computation, monkeypatch):
+    plan = computation.plan
+    samples = len(plan.dataset)
+    features, targets = np.zeros((samples, 4), np.float32), np.zeros(samples, np.int64)
+    small = replace(plan, dataset=FeatureDataset(plan.dataset, np.arange(samples), features, targets))
+    monkeypatch.setattr(microbatch, "_CPU_VALUES", 16 * 4)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    for one, chosen in ((small, 16), (plan, 2)):
+        assert choose_microbatch(one, Asked(), computation.initial, memory=1 << 40) == chosen
+
+
+def test_without_privacy_microbatches_divide_the_batch_and_are_as_large_as_fit(computation, monkeypatch):
+    monkeypatch.setattr(microbatch, "_CPU_VALUES", 85 * 64)
+    plan = replace(computation.plan, budget=None, microbatches=(97, 1))
+    assert choose_microbatch(plan, Asked(), computation.initial, memory=1 << 40) == 97
 
 
 def test_the_most_views_of_a_patient_count_as_values(computation, patients, monkeypatch):

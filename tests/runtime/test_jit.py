@@ -79,16 +79,12 @@ def test_a_branch_that_is_taken_gives_the_same_tree_and_the_other_zeros():
 
 
 COMPUTES = """
-import os, resource, sys
+import os, resource
 from dpmed.runtime.malloc import keep_freed_memory
 if "{kept}" == "kept":
     keep_freed_memory(os.environ)
 import numpy as np
 from dpmed.runtime.jit import Compiled, on_device, wait_for
-import subprocess
-import sys
-
-import jax
 import jax.numpy as jnp
 
 # 160 MB of temporary memory, since a product's operands and results are stored.

@@ -25,9 +25,9 @@ _PLACES = tuple(f"{level}{SEED_FOLDER}*/{LEDGER_FILE}" for level in ("", f"{LEVE
 # What an entry of `runs` states besides its folder and steps: enough to count the run when its folder is gone.
 _STATED = (
     *("private", "status", "epsilon", "delta", "noise_multiplier", "sampling_rate", "train_size"),
-    *("accountant", "unit_of_privacy", "noise_source"),
+    *("accountant", "unit_of_privacy", "noise_source", "model_sha256"),
 )
-_DELETED, _FINISHED = "deleted", "finished"
+_DELETED, _FINISHED, _PLANNED = "deleted", "finished", "planned"
 _LONGEST_NAME = 200
 # How many folders there are between the outermost one and a run, itself included.
 _DEEPEST = 2
@@ -55,6 +55,16 @@ class Spending:
     def is_private(self) -> bool:
         """Whether ε bounds what it reveals."""
         return self.ledger["private"] is True
+
+    @property
+    def is_deleted(self) -> bool:
+        """Whether its folder is gone, or holds another run by now."""
+        return self.ledger["status"] == _DELETED
+
+    @property
+    def label(self) -> str:
+        """What to call it in a sentence."""
+        return f"{self.name} (deleted)" if self.is_deleted else self.name
 
     @property
     def mechanism(self) -> SampledGaussian:
@@ -103,18 +113,18 @@ class ComposedLedger:
     @property
     def deleted(self) -> int:
         """How many of the private runs were deleted."""
-        return sum(run.is_private and run.ledger["status"] == _DELETED for run in self.runs)
+        return sum(run.is_private and run.is_deleted for run in self.runs)
 
     def to_json(self) -> dict[str, Any]:
         """The ledger as JSON types."""
         private = [run for run in self.runs if run.is_private]
-        exposed = [run.name for run in self.runs if not run.is_private]
+        exposed = [run.label for run in self.runs if not run.is_private]
         outside = [
             f"Everything in {name}: that run is not private, and no ε bounds what it reveals." for name in exposed
         ]
         for run in private:
             outside += [sentence for sentence in run.ledger["outside_accounting"] if sentence not in outside]
-        finished = all(run.ledger["status"] in (_FINISHED, _DELETED) for run in self.runs)
+        finished = all(run.is_deleted or run.ledger["status"] == _FINISHED for run in self.runs)
         return {
             "private": not exposed,
             "status": "finished" if finished else "running",
@@ -146,11 +156,11 @@ class ComposedLedger:
             )
         if private and exposed:
             notes.append("ε leaves out the runs without privacy: keep them within your institution.")
-        if any(run.ledger["status"] not in (_FINISHED, _DELETED) for run in self.runs):
+        if any(not run.is_deleted and run.ledger["status"] != _FINISHED for run in self.runs):
             notes.append("Runs that have not finished are counted with all their planned steps.")
-        deleted = ", ".join(run.name for run in self.runs if run.ledger["status"] == _DELETED)
+        deleted = ", ".join(run.name for run in self.runs if run.is_deleted)
         if deleted:
-            notes.append(f"Deleted runs are counted too, since nobody can know that they had not been seen: {deleted}.")
+            notes.append(f"Deleted runs are counted too, since somebody may have seen them: {deleted}.")
         return notes
 
 
@@ -191,8 +201,12 @@ def read_spendings(folder: Path) -> dict[str, Spending]:
     return found
 
 
-def read_deleted(folder: Path) -> tuple[Spending, ...]:
-    """Runs that the ledger of a folder counts and whose own folders are gone.
+def read_deleted(folder: Path, present: Mapping[str, Spending]) -> tuple[Spending, ...]:
+    """Runs that the ledger of a folder counts and that are no longer there, or were replaced by others of their names.
+
+    Args:
+        folder: the folder.
+        present: all runs that are there, as `read_spendings` finds them.
 
     Raises:
         InputError: the folder's ledger is damaged.
@@ -202,20 +216,39 @@ def read_deleted(folder: Path) -> tuple[Spending, ...]:
     found = []
     try:
         for entry in content.get("runs", []):
-            name, count = str(entry["folder"]), entry["steps_counted"]
-            if entry["status"] == _DELETED or not (folder / name).is_dir():
+            name, count = entry["folder"], entry["steps_counted"]
+            if not _is_name(name):
+                raise ValueError(f"{name!r:.50} is not the name of a run")
+            if _is_gone(entry, present.get(name), folder / name):
                 # Earlier versions stated some facts only once, for all runs.
                 ledger = {key: content.get(key) for key in _STATED} | entry | {"status": _DELETED}
                 ledger |= {"steps": count, "steps_planned": count, "notes": [], "outside_accounting": []}
                 found.append(spending(name, ledger, where=str(path)))
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         remedy = "Restore it, or use another folder: what deleted runs have spent is unknown."
         raise InputError(f"is not the ledger of several runs ({error})", where=str(path), remedy=remedy) from error
     return tuple(found)
 
 
+def _is_gone(entry: Mapping[str, Any], present: Spending | None, place: Path) -> bool:
+    """Whether the run of an entry is not the one that is now present under its name."""
+    model = entry.get("model_sha256")
+    if present is not None:
+        # Only a finished run has a digest, and keeps it. One that was deleted may have been put back.
+        same = present.ledger.get("model_sha256") == model
+        return not same if model is not None else entry["status"] == _DELETED
+    # A run writes its own ledger before its first draw; without one, what was only planned has not begun.
+    return entry["status"] != _PLANNED or not place.is_dir()
+
+
+def _is_name(name: Any) -> bool:
+    """Whether this may be the name of a run in a folder."""
+    sound = isinstance(name, str) and 0 < len(name) <= _LONGEST_NAME and not name.startswith("/")
+    return sound and ".." not in name.split("/")
+
+
 def composed_with(run: Path, siblings: Sequence[str]) -> ComposedLedger | None:
-    """The ledger of a run together with its siblings.
+    """The ledger of a run together with its siblings, and with what was deleted beside it.
 
     Runs whose noise comes from a seed count as not private beside one whose noise does not.
 
@@ -233,9 +266,9 @@ def composed_with(run: Path, siblings: Sequence[str]) -> ComposedLedger | None:
         found = _naming_each_other(folder, {*siblings, own})
         if found is not None:
             source = found[own].ledger.get("noise_source")
-            known = (one.known_as_private(source) for one in found.values())
             try:
-                return compose(known)
+                every = [*found.values(), *read_deleted(folder, read_spendings(folder))]
+                return compose(one.known_as_private(source) for one in every)
             except InputError:  # of different units, say
                 return None
     return None
@@ -245,7 +278,7 @@ def _naming_each_other(folder: Path, names: Set[str]) -> dict[str, Spending] | N
     """The runs of these names in a folder, if each names all the others; None otherwise."""
     found = {}
     for name in sorted(names):
-        if len(name) > _LONGEST_NAME or name.startswith("/") or ".." in name.split("/"):
+        if not _is_name(name):
             return None
         path = folder / name / LEDGER_FILE
         try:

@@ -152,9 +152,9 @@ class RepeatsSummary:
         if composed.epsilon is None:
             return "None of these runs is private: keep all of them within your institution."
         spent = f"ε = {composed.epsilon:.4g} at δ = {composed.delta:g}"
-        if count == 1:
-            return f"The one private run in this folder spends {spent}."
         gone = composed.deleted
+        if count == 1:
+            return f"The one private run in this folder{' (deleted)' if gone else ''} spends {spent}."
         them = f"private runs in this folder, {gone} of which {'was' if gone == 1 else 'were'} deleted," if gone else ""
         return (
             f"Together the {count} {them or 'private runs in this folder'} spend {spent}. That is the cost of choosing "
@@ -204,11 +204,18 @@ def run(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> RepeatsS
     require_outermost(folder)
     names = [repeat.name for repeat in repeats]
     with exclusive_lock(folder / LOCK_FILE):
+        # Which runs were deleted, before others take their places.
+        _note_changes(folder)
         enrol_missing([(repeat.config, folder / repeat.name) for repeat in repeats], progress)
         for repeat in repeats:
             progress.say(f"{repeat.name}:")
             counted = partial(_counted, repeat=repeat, folder=folder, names=names)
-            finish(repeat.config, folder / repeat.name, progress, prepare=counted)
+            try:
+                finish(repeat.config, folder / repeat.name, progress, prepare=counted)
+            except BaseException:
+                # The run has begun, and is no longer only planned.
+                _note_changes(folder)
+                raise
         name_siblings(folder, names)
         composed = _write_composed(folder)
     summary = _sum_up(repeats, folder, composed)
@@ -242,14 +249,22 @@ def _counted(plan: Plan, repeat: Repeat, folder: Path, names: Sequence[str]) -> 
 def _write_composed(folder: Path, begun: tuple[str, Plan] | None = None) -> ComposedLedger:
     """Write the folder's ledger, including a run that is about to begin, and those that were deleted."""
     spendings = read_spendings(folder)
+    deleted = read_deleted(folder, spendings)
     if begun is not None:
         name, plan = begun
         planned = run_ledger(plan, draws=plan.steps, status="planned").to_json()
         known = spendings.get(name) or spending(name, planned, where=name)
         spendings[name] = replace(known, steps=max(known.steps, plan.steps))
-    composed = compose([*spendings.values(), *read_deleted(folder)])
+    composed = compose([*spendings.values(), *deleted])
     write_json(folder / LEDGER_FILE, composed.to_json())
     return composed
+
+
+def _note_changes(folder: Path) -> None:
+    """Bring the folder's ledger up to date, if there is one and anything to count."""
+    spendings = read_spendings(folder)
+    if (folder / LEDGER_FILE).is_file() and (spendings or read_deleted(folder, spendings)):
+        _write_composed(folder)
 
 
 def _sum_up(repeats: Sequence[Repeat], folder: Path, composed: ComposedLedger) -> RepeatsSummary:

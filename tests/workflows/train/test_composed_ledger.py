@@ -173,20 +173,29 @@ def test_each_run_names_all_others_and_says_once_what_choosing_costs(tmp_path):
     assert json.loads((alone / "seed=1" / "privacy.json").read_text()) == LEDGER
 
 
-def test_deleted_runs_stay_counted_and_a_new_one_of_the_same_name_counts_besides(tmp_path):
+@pytest.fixture
+def folder_of_runs(tmp_path):
+    """A folder, a function that writes a run's ledger there, and one that brings the folder's up to date."""
+
     def write(name, **changed):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "privacy.json").write_text(json.dumps({**LEDGER, **changed}))
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "privacy.json").write_text(json.dumps({**LEDGER, "accountant": "rdp", **changed}))
 
     def composed():
-        found = compose([*read_spendings(tmp_path).values(), *read_deleted(tmp_path)])
+        present = read_spendings(tmp_path)
+        found = compose([*present.values(), *read_deleted(tmp_path, present)])
         (tmp_path / "privacy.json").write_text(json.dumps(found.to_json()))
         return found
 
-    write("seed=1", accountant="rdp")
-    write("seed=2", accountant="rdp", status="running")
-    assert read_deleted(tmp_path) == () and composed().deleted == 0
-    shutil.rmtree(tmp_path / "seed=2")
+    return tmp_path, write, composed
+
+
+def test_deleted_runs_stay_counted_and_a_new_one_of_the_same_name_counts_besides(folder_of_runs):
+    folder, write, composed = folder_of_runs
+    write("seed=1")
+    write("seed=2", status="running")
+    assert composed().deleted == 0
+    shutil.rmtree(folder / "seed=2")
     for again in range(1, 3):
         for _ in range(2):  # what has been noted stays as it is
             found = composed()
@@ -195,29 +204,90 @@ def test_deleted_runs_stay_counted_and_a_new_one_of_the_same_name_counts_besides
             assert found.epsilon_pld == pytest.approx(gaussian_epsilon([(4.0, 10), (4.0, 20 * again)], 1e-5), rel=1e-3)
             assert found.to_json()["status"] == "finished"
             assert "Deleted runs are counted too" in found.to_json()["notes"][-1]
-        write("seed=2", accountant="rdp", status="stopped")
+        write("seed=2", status="stopped")
         assert len(composed().runs) == 2 + again
-        shutil.rmtree(tmp_path / "seed=2")
+        shutil.rmtree(folder / "seed=2")
+
+
+def test_a_finished_run_is_known_by_its_model(folder_of_runs):
+    folder, write, composed = folder_of_runs
+    write("seed=1", model_sha256="a")
+    assert composed().deleted == 0
+    write("seed=1", model_sha256="b")  # replaced, by a single run or behind our back
+    assert composed().deleted == 1 and len(composed().runs) == 2
+    shutil.rmtree(folder / "seed=1")
+    assert composed().deleted == 2
+    write("seed=1", model_sha256="a")  # put back
+    assert composed().deleted == 1 and len(composed().runs) == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "folder_left", "counted"),
+    [("planned", True, 0), ("planned", False, 1), ("running", True, 1), ("finished", True, 1)],
+)
+def test_a_run_counts_without_its_ledger_unless_it_was_never_begun(folder_of_runs, status, folder_left, counted):
+    folder, write, composed = folder_of_runs
+    write("seed=1")
+    write("seed=2", status=status)
+    composed()
+    (folder / "seed=2" / "privacy.json").unlink()
+    if not folder_left:
+        (folder / "seed=2").rmdir()
+    assert composed().deleted == counted
+
+
+def test_deleted_runs_without_privacy_are_told_from_those_that_took_their_names(folder_of_runs):
+    folder, write, composed = folder_of_runs
+    write("seed=1", **NOT_PRIVATE)
+    composed()
+    shutil.rmtree(folder / "seed=1")
+    composed()
+    write("seed=1")
+    assert composed().to_json()["outside_accounting"][0].startswith("Everything in seed=1 (deleted): that run")
 
 
 def test_deleted_runs_are_counted_from_ledgers_of_earlier_versions(tmp_path):
     old = compose([of(), of("seed=2")]).to_json()
     for run in old["runs"]:
-        for key in ("accountant", "unit_of_privacy", "noise_source"):
+        for key in ("accountant", "unit_of_privacy", "noise_source", "model_sha256"):
             del run[key]
     (tmp_path / "privacy.json").write_text(json.dumps(old))
-    assert compose(read_deleted(tmp_path)).epsilon == compose([of(), of("seed=2")]).epsilon
+    assert compose(read_deleted(tmp_path, {})).epsilon == compose([of(), of("seed=2")]).epsilon
 
 
-@pytest.mark.parametrize(
-    "content",
-    [[], {"runs": 3}, {"runs": ["seed=1"]}, {"runs": [{"folder": "seed=1", "status": "finished"}]},
-     {"runs": [{"folder": "seed=1", "status": "finished", "steps_counted": -1}]}],
-)  # fmt: skip
+def test_a_run_is_composed_with_what_was_deleted_beside_it(folder_of_runs):
+    folder, write, composed = folder_of_runs
+    for again in (False, True):
+        for name, other in (("seed=1", "seed=2"), ("seed=2", "seed=1")):
+            write(name, siblings=[other], model_sha256=f"{name} {again}" if name == "seed=2" else name)
+        composed()
+    found = composed_with(folder / "seed=1", ["seed=2"])
+    assert found.epsilon == composed().epsilon and len(found.runs) == 3
+    (folder / "privacy.json").write_text('{"runs": 3}')
+    assert composed_with(folder / "seed=1", ["seed=2"]) is None
+
+
+@pytest.mark.parametrize("content", [[], {"runs": 3}, {"runs": ["seed=1"]}, {"runs": [{"folder": "seed=1"}]}])
 def test_a_damaged_ledger_of_a_folder_is_no_reason_to_forget_what_was_deleted(content, tmp_path):
     (tmp_path / "privacy.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="is not the ledger"):
-        read_deleted(tmp_path)
+        read_deleted(tmp_path, {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("steps_counted", -1), ("steps_counted", "many"), ("noise_multiplier", None), ("private", 1), ("delta", 2)]
+    + [("folder", name) for name in ("x" * 5000, "", "../seed=1", "/etc", None, ["seed=1"])],
+)
+def test_an_entry_that_does_not_say_what_was_spent_is_refused(key, value, tmp_path):
+    content = compose([of()]).to_json()
+    assert len(read_deleted(tmp_path, {})) == 0
+    (tmp_path / "privacy.json").write_text(json.dumps(content))
+    assert len(read_deleted(tmp_path, {})) == 1
+    content["runs"][0][key] = value
+    (tmp_path / "privacy.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is not the ledger"):
+        read_deleted(tmp_path, {})
 
 
 def test_no_run_is_added_to_a_part_of_a_sweep_behind_its_ledgers_back(tmp_path):

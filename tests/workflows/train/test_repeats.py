@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import statistics
 
 import pytest
@@ -125,6 +126,24 @@ def test_a_run_is_counted_before_it_begins_and_when_it_breaks_off(tmp_path, monk
     assert [one["steps_counted"] for one in left["runs"]] == [6, 6]
     assert left["epsilon"] == seen[1]["epsilon"] > seen[0]["epsilon"]
     assert holds_repeats(tmp_path) and not holds_repeats(tmp_path / "nowhere")
+
+
+@pytest.mark.slow
+def test_a_deleted_run_counts_besides_the_one_that_takes_its_place(tmp_path):
+    folder, cohort = tmp_path / "runs", tmp_path / "cohort.sqlite"
+    call = ("train", "quickstart", *TINY, "--set", f"privacy.cohort={cohort}", "--seeds", "10,11", "--out", folder)
+    first = call_here(*call)
+    assert first.returncode == 0, first.stderr
+    before = ledger_of(folder)
+    shutil.rmtree(folder / "seed=11")
+    again = call_here(*call)
+    assert again.returncode == 0, again.stderr
+    assert "Together the 3 private runs in this folder, 1 of which was deleted, spend" in again.stdout
+    after = ledger_of(folder)
+    assert [run["status"] for run in after["runs"] if run["folder"] == "seed=11"] == ["finished", "deleted"]
+    assert after["epsilon"] > before["epsilon"]
+    exported = call_here("export", folder / "seed=10", "--out", tmp_path / "bundle", "--json")
+    assert json.loads(exported.stdout)["epsilon_if_chosen"] == after["epsilon"]
 
 
 def test_the_runs_of_a_sweep_follow_from_one_config():
