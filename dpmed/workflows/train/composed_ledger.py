@@ -257,34 +257,37 @@ def composed_with(run: Path, siblings: Sequence[str]) -> ComposedLedger | None:
         siblings: the names of the others in that folder.
 
     Returns:
-        None if they are not all beside it, or if their ledgers do not name the same runs: what was copied, moved or
-        removed is not counted.
+        None if they are not all beside it or, if deleted, in the ledger of the folder, or if their ledgers do not name
+        the same runs: what was copied or moved is not counted.
     """
     place = run.resolve()
     for folder in list(place.parents)[:_DEEPEST]:
         own = place.relative_to(folder).as_posix()
-        found = _naming_each_other(folder, {*siblings, own})
-        if found is not None:
-            source = found[own].ledger.get("noise_source")
-            try:
-                every = [*found.values(), *read_deleted(folder, read_spendings(folder))]
-                return compose(one.known_as_private(source) for one in every)
-            except InputError:  # of different units, say
-                return None
+        try:
+            deleted = read_deleted(folder, read_spendings(folder))
+            found = _naming_each_other(folder, {*siblings, own}, {one.name for one in deleted})
+            if found is not None:
+                source = found[own].ledger.get("noise_source")
+                return compose(one.known_as_private(source) for one in (*found.values(), *deleted))
+        except (InputError, OSError):  # a damaged ledger, or runs of different units
+            continue
     return None
 
 
-def _naming_each_other(folder: Path, names: Set[str]) -> dict[str, Spending] | None:
-    """The runs of these names in a folder, if each names all the others; None otherwise."""
+def _naming_each_other(folder: Path, names: Set[str], deleted: Set[str]) -> dict[str, Spending] | None:
+    """The runs of these names in a folder, without deleted ones, if each names all the others; None otherwise.
+
+    Raises:
+        InputError: a ledger is missing or damaged.
+    """
     found = {}
     for name in sorted(names):
         if not _is_name(name):
             return None
         path = folder / name / LEDGER_FILE
-        try:
-            found[name] = spending(name, read_json(path), where=str(path))
-        except (InputError, OSError):
-            return None
+        if name in deleted and not path.is_file():
+            continue
+        found[name] = spending(name, read_json(path), where=str(path))
         if {name, *listed(found[name].ledger, "siblings")} != names:
             return None
     return found

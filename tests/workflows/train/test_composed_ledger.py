@@ -263,6 +263,10 @@ def test_a_run_is_composed_with_what_was_deleted_beside_it(folder_of_runs):
         composed()
     found = composed_with(folder / "seed=1", ["seed=2"])
     assert found.epsilon == composed().epsilon and len(found.runs) == 3
+    shutil.rmtree(folder / "seed=2")
+    composed()
+    found = composed_with(folder / "seed=1", ["seed=2"])
+    assert [run.is_deleted for run in found.runs] == [False, True, True]
     (folder / "privacy.json").write_text('{"runs": 3}')
     assert composed_with(folder / "seed=1", ["seed=2"]) is None
 
