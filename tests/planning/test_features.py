@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dpmed.config.load import load_config
+from dpmed.data.base import Derived
 from dpmed.data.storage.features import FeatureDataset
 from dpmed.planning import features as room
 from dpmed.planning.computation import build_computation
@@ -104,25 +105,15 @@ def test_features_are_computed_once(plan, monkeypatch):
     assert isinstance(found.dataset, FeatureDataset)
 
 
-class Nudged:
+class Nudged(Derived):
     """A data set in which one value of one sample is different."""
 
     def __init__(self, dataset, number):
-        self._dataset, self._number = dataset, number
-
-    def __getattr__(self, name):
-        if name == "gather":
-            raise AttributeError(name)
-        return getattr(self._dataset, name)
-
-    def columns(self):
-        return self._dataset.columns()
-
-    def __len__(self):
-        return len(self._dataset)
+        super().__init__(dataset)
+        self._number = number
 
     def __getitem__(self, index):
-        sample = self._dataset[index]
+        sample = self.dataset[index]
         if index != self._number:
             return sample
         changed = sample.input.copy()
