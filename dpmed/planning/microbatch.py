@@ -36,7 +36,7 @@ def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int |
 
 def _useful(plan: Plan) -> list[int]:
     """The plan's microbatches, on a CPU without those from which private training would gain little."""
-    if plan.budget is None or jax.default_backend() != "cpu":
+    if len(plan.microbatches) == 1 or plan.budget is None or jax.default_backend() != "cpu":
         return list(plan.microbatches)
     records, _ = full_microbatch(plan, 1)
     values = records["inputs"][0].size * plan.config.augmentation.multiplicity

@@ -43,7 +43,7 @@ def keep_freed_memory(environment: Mapping[str, str]) -> bool:
     Returns:
         Whether the C library is glibc and accepted the settings; otherwise nothing changes.
     """
-    global _kept  # noqa: PLW0603 a setting of the process
+    global _kept  # noqa: PLW0603 a setting of the process, which the C library cannot be asked for
     library = _glibc()
     if library is None:
         return False

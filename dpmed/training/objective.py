@@ -207,8 +207,7 @@ def in_all_shapes(
     def shaped(path: Any, leaf: Any, count: int | None) -> jax.ShapeDtypeStruct:
         has_views = path[0].key in ("inputs", "targets", "weights")
         shape = leaf.shape if count is None or not has_views else (leaf.shape[0], count, *leaf.shape[2:])
-        # mypy is told to let it pass since jax does not annotate this constructor.
-        return jax.ShapeDtypeStruct(shape, leaf.dtype)  # type: ignore[no-untyped-call]
+        return jax.ShapeDtypeStruct(shape, leaf.dtype)  # type: ignore[no-untyped-call] # jax gives it no types
 
     return [
         jax.tree_util.tree_map_with_path(partial(shaped, count=count), records)

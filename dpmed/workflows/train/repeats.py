@@ -213,7 +213,7 @@ def run(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> RepeatsS
             try:
                 finish(repeat.config, folder / repeat.name, progress, prepare=counted)
             except BaseException:
-                # The run has begun, and is no longer only planned.
+                # Whatever ended it, Ctrl-C included: what has begun is no longer only planned. The error goes on.
                 _note_changes(folder)
                 raise
         name_siblings(folder, names)
