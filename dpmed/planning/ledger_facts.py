@@ -1,5 +1,6 @@
 """What the ledger says about a plan; it follows from the config, the kind of data set and N, never from patients."""
 
+import os
 from importlib.metadata import version
 
 from dpmed.config.privacy import PrivacyConfig
@@ -58,7 +59,15 @@ def ledger_facts(
         # Not if ε is promised, which does not cover whether a patient's file is among those of a phantom.
         root = getattr(config.data, "root", None)
         phantom = None if root is None else phantom_in(root)
-        return LedgerFacts(unit=unit, source="seeded", outside=outside, data=data, phantom=phantom, version=installed)
+        return LedgerFacts(
+            unit=unit,
+            source="seeded",
+            outside=outside,
+            data=data,
+            phantom=phantom,
+            version=installed,
+            run_id=_new_id(),
+        )
     is_one_image = unit == "image" or (unit == "scan" and config.data.name in _ONE_IMAGE_PER_SCAN)
     if config.data.max_samples_per_unit is None and not is_one_image:
         outside = (*outside, _PADDED.format(unit=unit))
@@ -74,6 +83,7 @@ def ledger_facts(
         notes=(*notes, *clipping_notes(clipping, budget), *noise_notes(budget)),
         data=data,
         version=installed,
+        run_id=_new_id(),
     )
 
 
@@ -140,3 +150,8 @@ def _risk_notes(privacy: PrivacyConfig, budget: Budget) -> tuple[str, ...]:
     )
     prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
     return assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)
+
+
+def _new_id() -> str:
+    """The random name of a run that is about to be planned."""
+    return os.urandom(16).hex()

@@ -78,6 +78,7 @@ class Ledger:
         sampling_source: likewise.
         outside_accounting: every use of private data that ε does not cover.
         notes: what else must be known to interpret ε correctly.
+        run_id: a random name, drawn when the run begins, that tells it from another run in the same folder.
         siblings: other runs of the same call on the same patients, by folder name; their composed ε is in the
             `privacy.json` of the parent folder.
         selection: the selection that the run is a trial of; None for all others.
@@ -113,6 +114,7 @@ class Ledger:
     sampling_source: str
     outside_accounting: tuple[str, ...]
     notes: tuple[str, ...]
+    run_id: str | None = None
     siblings: tuple[str, ...] = ()
     selection: Selected | None = None
     model_sha256: str | None = None
@@ -138,6 +140,7 @@ class LedgerFacts:
         notes: sentences for `notes`.
         data: the data set in public terms.
         phantom: which phantom the data are, for runs without privacy; None for all other data.
+        run_id: the random name of the run; None for a plan that is not a run's.
         siblings: folder names of the other runs of the same call.
         selection: the selection that the run is a trial of; None for all others.
         version: of dpmed.
@@ -151,6 +154,7 @@ class LedgerFacts:
     clipping_count_noise: float | None = None
     outside: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    run_id: str | None = None
     siblings: tuple[str, ...] = ()
     selection: Selected | None = None
     phantom: str | None = None
@@ -214,6 +218,7 @@ def private_ledger(
         outside_accounting=(*OUTSIDE_EVERY_RUN, *facts.outside),
         notes=tuple(notes),
         data=facts.data,
+        run_id=facts.run_id,
         siblings=facts.siblings,
         selection=facts.selection,
         model_sha256=digests.model,
@@ -251,6 +256,7 @@ def plain_ledger(
         notes=facts.notes,
         data=facts.data,
         phantom=facts.phantom,
+        run_id=facts.run_id,
         siblings=facts.siblings,
         model_sha256=digests.model,
         config_sha256=digests.config,

@@ -25,7 +25,7 @@ _PLACES = tuple(f"{level}{SEED_FOLDER}*/{LEDGER_FILE}" for level in ("", f"{LEVE
 # What an entry of `runs` states besides its folder and steps: enough to count the run when its folder is gone.
 _STATED = (
     *("private", "status", "epsilon", "delta", "noise_multiplier", "sampling_rate", "train_size"),
-    *("accountant", "unit_of_privacy", "noise_source", "model_sha256"),
+    *("accountant", "unit_of_privacy", "noise_source", "run_id", "model_sha256"),
 )
 _DELETED, _FINISHED, _PLANNED = "deleted", "finished", "planned"
 _LONGEST_NAME = 200
@@ -232,11 +232,11 @@ def read_deleted(folder: Path, present: Mapping[str, Spending]) -> tuple[Spendin
 
 def _is_gone(entry: Mapping[str, Any], present: Spending | None, place: Path) -> bool:
     """Whether the run of an entry is not the one that is now present under its name."""
-    model = entry.get("model_sha256")
     if present is not None:
-        # Only a finished run has a digest, and keeps it. One that was deleted may have been put back.
-        same = present.ledger.get("model_sha256") == model
-        return not same if model is not None else entry["status"] == _DELETED
+        # A run that was deleted may have been put back. Of equal models, both seeded, the second reveals nothing more.
+        known = [key for key in ("run_id", "model_sha256") if entry.get(key) is not None]
+        same = any(present.ledger.get(key) == entry[key] for key in known)
+        return not same if known else entry["status"] == _DELETED
     # A run writes its own ledger before its first draw; without one, what was only planned has not begun.
     return entry["status"] != _PLANNED or not place.is_dir()
 

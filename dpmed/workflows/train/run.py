@@ -30,6 +30,7 @@ from dpmed.workflows.train.run_folder import (
     create_run_folder,
     notes_of,
     open_run_folder,
+    run_id_of,
     selection_of,
     siblings_of,
 )
@@ -75,7 +76,8 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
         make_folder(folder / CHECKPOINTS)
     check_code(folder, plan.config)
     check_split(folder, plan)
-    plan = replace(plan, facts=with_siblings(plan.facts, siblings_of(folder)))
+    facts = replace(plan.facts, run_id=run_id_of(folder) or plan.facts.run_id)
+    plan = replace(plan, facts=with_siblings(facts, siblings_of(folder)))
     selection = selection_of(folder)
     if selection is not None and plan.facts.selection is None:
         # A trial that is resumed by itself is still a trial.

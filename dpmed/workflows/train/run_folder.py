@@ -249,6 +249,12 @@ def siblings_of(path: Path) -> tuple[str, ...]:
     return listed(_ledger_in(path), "siblings")
 
 
+def run_id_of(path: Path) -> str | None:
+    """The random name of a run, by its ledger; None if that cannot be read, or is of an earlier version."""
+    found = _ledger_in(path).get("run_id")
+    return found if isinstance(found, str) else None
+
+
 def notes_of(path: Path) -> tuple[str, ...]:
     """The notes of a run's ledger; none if it cannot be read."""
     return listed(_ledger_in(path), "notes")

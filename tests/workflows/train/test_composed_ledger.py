@@ -221,6 +221,20 @@ def test_a_finished_run_is_known_by_its_model(folder_of_runs):
     assert composed().deleted == 1 and len(composed().runs) == 2
 
 
+def test_an_unfinished_run_is_known_by_its_random_name(folder_of_runs):
+    folder, write, composed = folder_of_runs
+    write("seed=1", run_id="a", status="running")
+    assert composed().deleted == 0
+    write("seed=1", run_id="a", model_sha256="a")  # finished
+    assert composed().deleted == 0
+    write("seed=1", run_id="b", status="running")  # replaced by a single run
+    assert composed().deleted == 1
+    (folder / "seed=1").rename(folder / "elsewhere")
+    assert composed().deleted == 2
+    (folder / "elsewhere").rename(folder / "seed=1")
+    assert composed().deleted == 1 and len(composed().runs) == 2
+
+
 @pytest.mark.parametrize(
     ("status", "folder_left", "counted"),
     [("planned", True, 0), ("planned", False, 1), ("running", True, 1), ("finished", True, 1)],

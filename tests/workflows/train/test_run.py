@@ -160,11 +160,13 @@ def test_a_killed_release_run_counts_redone_steps_and_never_passes_the_budget(tm
     arguments = ["train", "quickstart", *SMALL, "--set", "training.checkpoint_steps=7", "--out", folder]
     kill_at(folder, 7, *arguments)
     begun = DrawJournal(folder / "checkpoints" / "draws").draws
-    assert ledger_of(folder)["steps"] >= begun
+    before = ledger_of(folder)
+    assert before["steps"] >= begun
     done = call_here("train", "--resume", folder)
     assert done.returncode == 0, done.stderr
     ledger, summary = ledger_of(folder), json.loads((folder / "summary.json").read_text())
     assert ledger["steps"] == ledger["steps_planned"]
+    assert ledger["run_id"] == before["run_id"]
     assert ledger["epsilon"] <= 8
     assert summary["steps"] <= ledger["steps"]
     saved = [path.name for path in (folder / "checkpoints").iterdir()]

@@ -22,6 +22,7 @@ from dpmed.workflows.train.run_folder import (
     check_split,
     create_run_folder,
     open_run_folder,
+    run_id_of,
     siblings_of,
 )
 
@@ -124,6 +125,15 @@ def test_siblings_are_remembered_by_the_ledger(path, plan, computation):
     assert siblings_of(path) == ("seed=1", "seed=2")
     (path / "privacy.json").write_text("[")
     assert siblings_of(path) == ()
+
+
+def test_a_run_keeps_its_random_name(path, plan, computation):
+    assert run_id_of(path) is None
+    folder = open_run_folder(path, plan, Silent())
+    folder.open(folder.restore(computation))
+    assert run_id_of(path) == plan.facts.run_id and len(run_id_of(path)) == 32
+    (path / "privacy.json").write_text('{"run_id": 3}')
+    assert run_id_of(path) is None
 
 
 def test_a_data_set_that_has_changed_is_noticed(path, plan):
