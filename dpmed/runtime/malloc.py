@@ -38,7 +38,8 @@ def keep_freed_memory(environment: Mapping[str, str]) -> bool:
     JAX's own, whatever is set, and share one heap.
 
     Args:
-        environment: that of this process, from which JAX will know its devices.
+        environment: that of this process, from which JAX will know its devices. To be called before
+            `dpmed.runtime.jit` is imported.
 
     Returns:
         Whether the C library is glibc and accepted the settings; otherwise nothing changes.

@@ -8,20 +8,22 @@ import os
 import resource
 import statistics
 import sys
+from collections.abc import Callable
 
 from dpmed.runtime.malloc import keep_freed_memory
-from tests.benchmarks.step_cases import Training, trainings
 
 WARMUP, STEPS = 6, 8
 
 
 def main() -> None:
     """Run the steps and print."""
-    keep_freed_memory(os.environ)
+    keep_freed_memory(os.environ)  # before anything that compiles is imported
+    from tests.benchmarks.step_cases import trainings
+
     print(json.dumps({name: _work(training) for name, training in trainings(sys.argv[1]).items()}))
 
 
-def _work(training: Training) -> float:
+def _work(training: Callable[[], object]) -> float:
     for _ in range(WARMUP):
         training()
     found = []

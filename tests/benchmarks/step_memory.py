@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from dpmed.runtime.malloc import keep_freed_memory
-from tests.benchmarks.step_cases import trainings
 
 CASE = "small_cnn-32x32x3-b32"
 # The same number for every batch size, so that the allocator has settled alike.
@@ -18,7 +17,9 @@ _MICROBATCHES = 640
 
 def main() -> None:
     """Run the steps and print."""
-    keep_freed_memory(os.environ)
+    keep_freed_memory(os.environ)  # before anything that compiles is imported
+    from tests.benchmarks.step_cases import trainings
+
     microbatches = int(sys.argv[1])
     training = trainings(CASE, microbatches=microbatches)["private"]
     for _ in range(_MICROBATCHES // microbatches):
