@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Literal
 
 from dpmed.privacy.budget import Budget
@@ -325,12 +325,27 @@ def group_privacy(epsilon: float, delta: float, *, size: int) -> tuple[float, fl
 
 
 def rounded_up(value: float, digits: int = 4) -> str:
-    """The smallest number of so many digits that is not below the value: what is promised is never rounded down."""
+    """The smallest number of so many digits that is not below the value: for "at most", which must never promise more.
+
+    The smallest noise that meets a limit is rounded up too.
+    """
+    return _rounded(value, digits, ROUND_CEILING)
+
+
+def rounded_down(value: float, digits: int = 4) -> str:
+    """The largest number of so many digits that is not above the value: for "at least", which must never claim more.
+
+    The largest ε that meets a limit is rounded down too.
+    """
+    return _rounded(value, digits, ROUND_FLOOR)
+
+
+def _rounded(value: float, digits: int, rounding: str) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     written = Decimal(repr(value))
     step = Decimal(1).scaleb(written.adjusted() + 1 - digits)
-    return f"{float(written.quantize(step, rounding=ROUND_CEILING)):.{digits}g}"
+    return f"{float(written.quantize(step, rounding=rounding)):.{digits}g}"
 
 
 def _now() -> str:

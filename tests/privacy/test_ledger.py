@@ -15,6 +15,7 @@ from dpmed.privacy.ledger import (
     group_privacy,
     plain_ledger,
     private_ledger,
+    rounded_down,
     rounded_up,
     several_images_note,
 )
@@ -73,11 +74,13 @@ def test_the_note_on_several_images_follows_from_epsilon_alone_and_promises_no_m
 
 
 @given(st.floats(1e-300, 1e300), st.integers(2, 6))
-def test_a_number_is_rounded_up_by_less_than_its_last_digit(value, digits):
-    stated = float(rounded_up(value, digits))
-    assert value <= stated <= value * (1 + 1.001 * 10.0 ** (1 - digits))
+def test_a_limit_is_rounded_to_the_safe_side_by_less_than_its_last_digit(value, digits):
+    last = 1.001 * 10.0 ** (1 - digits) * value
+    up, down = float(rounded_up(value, digits)), float(rounded_down(value, digits))
+    assert value - last <= down <= value <= up <= value + last
     # What has so few digits is stated as it is.
-    assert float(rounded_up(stated, digits)) == stated
+    assert float(rounded_up(up, digits)) == up and float(rounded_down(down, digits)) == down
+    assert (rounded_up(0.0), rounded_down(math.inf)) == ("0", "inf")
 
 
 # No subnormal δ: of such numbers a float keeps a few bits only.
