@@ -1,5 +1,6 @@
 """`dpmed export`: from a run folder to a bundle that may leave the institution, or a refusal."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,11 +13,14 @@ from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_epsilon, check
 from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, Together, write_card
 from dpmed.inference.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
 from dpmed.inference.run_folder import SUMMARY_FILE, read_config, read_run
+from dpmed.planning.batch_size import solve
 from dpmed.progress import Progress
 from dpmed.workflows.train.composed_ledger import composed_with
 
 Format = Literal["safetensors", "onnx", "stablehlo"]
 FORMATS: tuple[Format, ...] = ("safetensors", "onnx", "stablehlo")
+# Versions of dpmed may calibrate to slightly different noise.
+_SAME_PLAN = 0.01
 _CONVERT = {"onnx": (ONNX_FILE, to_onnx), "stablehlo": (STABLEHLO_FILE, to_stablehlo)}
 
 
@@ -89,17 +93,18 @@ def check(settings: ExportSettings, progress: Progress) -> StoredModel:
     """The model of a run that may be exported; nothing is written.
 
     Raises:
-        InputError: the run has not finished, its ledger belongs to other files or states a smaller ε than was spent, or
-            it is not private and the settings do not say so.
+        InputError: the run has not finished, its ledger belongs to other files, states another ε than its steps cost or
+            another noise than its config plans, or it is not private and the settings do not say so.
     """
     folder = settings.run
     if is_bundle(folder):
         remedy = "Copy the folder, or export its run."
         raise InputError("is a bundle already", where=str(folder), remedy=remedy)
-    read_config(folder)
+    config = read_config(folder)
     stored = read_run(folder, progress=progress)
     check_finished(stored.ledger, folder=folder)
     check_epsilon(stored.ledger, where=str(folder / LEDGER_FILE))
+    _check_plan(config, stored.ledger, where=str(folder / LEDGER_FILE))
     reason = stored.ledger.reason_against_release
     if reason is not None and not settings.not_private:
         raise InputError(
@@ -108,6 +113,27 @@ def check(settings: ExportSettings, progress: Progress) -> StoredModel:
             remedy="If the bundle stays inside, declare it not private; its card then says so at the top.",
         )
     return stored
+
+
+def _check_plan(config: Config, ledger: ReadLedger, *, where: str) -> None:
+    """Refuse the ledger of a training that the config beside it does not plan.
+
+    Raises:
+        InputError: noise or sampling rate differ; the message states both.
+    """
+    budget = solve(config, ledger.train_size) if ledger.promises else None
+    if budget is None:
+        return
+    planned = {"sampling_rate": budget.sampling_rate, "noise_multiplier": budget.noise_multiplier}
+    for name, value in planned.items():
+        stated = getattr(ledger, name)
+        if not math.isclose(stated, value, rel_tol=_SAME_PLAN):
+            raise InputError(
+                f"states {name} = {stated:.6g}, but for {ledger.train_size:,} training records config.toml plans "
+                f"{value:.6g}",
+                where=where,
+                remedy="One of the two was changed after the run; take both from the finished run.",
+            )
 
 
 def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: Progress) -> ExportSummary:

@@ -180,6 +180,8 @@ def changed_ledger(run, folder, **changes):
         ({"noise_source": "seeded"}, "came from a seed"),
         ({"status": "running"}, "not finished"),
         ({"epsilon": 0.001}, r"states ε = 0\.001"),
+        ({"noise_multiplier": 9.0}, r"states ε = \S+, but its noise multiplier \(9\)"),
+        ({"train_size": 2000}, "states sampling_rate = .* for 2,000 training records config.toml plans"),
         ({"model_sha256": "0" * 64}, r"belongs to another model\.eqx"),
         ({"config_sha256": "0" * 64}, r"belongs to another config\.toml"),
     ],
@@ -187,6 +189,15 @@ def changed_ledger(run, folder, **changes):
 def test_what_must_not_leave_is_refused(digits_run, tmp_path, changes, words):
     run = changed_ledger(digits_run, tmp_path / "run", **changes)
     with pytest.raises(InputError, match=words):
+        go(run, tmp_path / "bundle")
+
+
+def test_noise_that_the_config_does_not_plan_is_refused_though_the_ledger_agrees_with_itself(digits_run, tmp_path):
+    facts = json.loads((digits_run / "privacy.json").read_text())
+    more = SampledGaussian(noise_multiplier=9.0, sampling_rate=facts["sampling_rate"], steps=facts["steps"])
+    found = epsilon(more, facts["delta"])
+    run = changed_ledger(digits_run, tmp_path / "run", noise_multiplier=9.0, epsilon=found, epsilon_pld=found)
+    with pytest.raises(InputError, match=r"states noise_multiplier = 9, but for .* config\.toml plans"):
         go(run, tmp_path / "bundle")
 
 
