@@ -14,6 +14,8 @@ from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, Together, write_c
 from dpmed.inference.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
 from dpmed.inference.run_folder import SUMMARY_FILE, read_config, read_run
 from dpmed.planning.batch_size import solve
+from dpmed.privacy.ledger import rounded_up
+from dpmed.privacy.mechanism import counted
 from dpmed.progress import Progress
 from dpmed.workflows.train.composed_ledger import composed_with
 
@@ -48,14 +50,14 @@ class ExportSummary:
 
     def describe(self) -> dict[str, str]:
         """The summary as names and values, for the user."""
-        promise = "none" if self.epsilon is None else f"ε = {self.epsilon:.4g} at δ = {self.delta:g}"
+        promise = "none" if self.epsilon is None else f"ε = {rounded_up(self.epsilon)} at δ = {self.delta:g}"
         found = {"files": ", ".join(self.files), "privacy": promise}
         if self.epsilon is not None and self.has_siblings:
             known = self.together
             found["if chosen as the best"] = (
                 "larger, but unknown: the other runs' ledgers are not beside it"
                 if known is None
-                else f"ε = {known.epsilon:.4g} at δ = {known.delta:g}, {known.runs} runs together"
+                else f"ε = {rounded_up(known.epsilon)} at δ = {known.delta:g}, {known.runs} runs together"
             )
         return found
 
@@ -194,8 +196,14 @@ def _together(run: Path, ledger: ReadLedger) -> Together | None:
     found = composed_with(run, ledger.siblings) if ledger.promises and ledger.siblings else None
     if found is None or found.epsilon is None or found.delta is None:
         return None
-    private = sum(one.is_private for one in found.runs)
-    return Together(epsilon=found.epsilon, delta=found.delta, runs=private, others=len(found.runs) - private)
+    private = [one for one in found.runs if one.is_private]
+    return Together(
+        epsilon=found.epsilon,
+        delta=found.delta,
+        runs=len(private),
+        others=len(found.runs) - len(private),
+        mechanisms=counted(one.mechanism for one in private),
+    )
 
 
 def _training(config: Config) -> dict[str, str]:
