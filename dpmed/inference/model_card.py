@@ -311,8 +311,8 @@ def _limits(worst: Risk, ledger: ReadLedger, *relaxed: str, no_limit: str) -> li
     chance = no_limit
     if _is_useful(worst.upper):
         chance = (
-            f"succeeds with probability at most {rounded_up(worst.upper)}. For whoever would guess right more often, the "
-            "limit is higher (`dpmed bounds --prior`)"
+            f"succeeds with probability at most {rounded_up(worst.upper)}. For whoever would guess right more often, "
+            "the limit is higher (`dpmed bounds --prior`)"
         )
     inference = (
         f"advantage (TPR - FPR) {_at_most(worst.advantage)}; at an FPR of {REPORTED_FPR:g} a TPR of "
