@@ -8,12 +8,15 @@ that a run knows about its patients is in `internal.json`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Literal
 
 from dpmed.privacy.budget import Budget
+from dpmed.privacy.constant_sign import constant_sign_upper
+from dpmed.privacy.rero import reconstruction
+from dpmed.privacy.tradeoff import Composition
 
 OUTSIDE_EVERY_RUN = (
     "Validation and test metrics are computed exactly; ε says nothing about validation and test samples.",
@@ -299,6 +302,26 @@ def several_images_note(unit: str, *, epsilon: float, delta: float) -> str:
         f"The unit of privacy is the image. A {unit} with several images in the training set is protected less than "
         f'the stated ε; group privacy guarantees for {"; ".join(bounds)}. Set privacy.unit = "{unit}" to protect '
         f"{unit}s. internal.json says how many {unit}s have several images."
+    )
+
+
+def assumption_notes(composition: Composition, *, prior: float, max_risk: float) -> tuple[str, ...]:
+    """What a ledger must say about a run whose noise was calibrated to a reconstruction risk."""
+    bound = reconstruction(replace(composition, adversary="worst-case"), prior).upper
+    first = (
+        f"The noise was calibrated to a reconstruction risk of at most {max_risk:g} at prior κ = {prior:.4g} for the "
+        f"{composition.adversary} adversary."
+    )
+    if composition.adversary == "worst-case":
+        return (first,)
+    constant = constant_sign_upper(composition, prior)
+    return (
+        first,
+        "This relies on an assumption about the attacker, namely not knowing the direction of the patient's "
+        "gradient (a χ² test in each step): it is not a differential-privacy guarantee. The stated ε holds without it.",
+        "The direction is assumed to be unknown afresh in each step. An attacker who only knows that it stays the "
+        f"same throughout training can do more: at most {rounded_up(constant)} at the same κ.",
+        f"Without the assumption, the bound for the worst-case adversary at the same κ is {rounded_up(bound)}.",
     )
 
 

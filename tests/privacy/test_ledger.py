@@ -8,9 +8,11 @@ from hypothesis import strategies as st
 
 from dpmed.privacy.accountant import SampledGaussian, epsilon
 from dpmed.privacy.budget import BudgetRequest, solve_budget
+from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.ledger import (
     Digests,
     LedgerFacts,
+    assumption_notes,
     describe_release,
     group_privacy,
     plain_ledger,
@@ -19,6 +21,8 @@ from dpmed.privacy.ledger import (
     rounded_up,
     several_images_note,
 )
+from dpmed.privacy.rero import reconstruction
+from dpmed.privacy.tradeoff import Composition
 
 BUDGET = solve_budget(
     BudgetRequest(train_size=500, expected_batch_size=50, delta=1e-4, clipping_norm=2.0, epsilon=3.0, epochs=4)
@@ -112,3 +116,19 @@ def test_randomised_response_shows_that_the_bound_is_not_too_small():
 def test_a_size_below_one_is_a_programmers_error():
     with pytest.raises(ValueError, match="size=0"):
         group_privacy(1.0, 0.0, size=0)
+
+
+def test_a_ledger_says_that_the_relaxed_adversary_is_an_assumption():
+    relaxed = Composition(adversary="relaxed", noise_multiplier=1.5, sampling_rate=0.4, steps=150)
+    text = " ".join(assumption_notes(relaxed, prior=0.001, max_risk=0.05))
+    worst = Composition(adversary="worst-case", noise_multiplier=1.5, sampling_rate=0.4, steps=150)
+    for word in (
+        "assumption",
+        "not a differential-privacy guarantee",
+        "0.001",
+        rounded_up(reconstruction(worst, 0.001).upper),
+        rounded_up(constant_sign_upper(relaxed, 0.001)),
+        "stays the same",
+    ):
+        assert word in text
+    assert "assumption" not in " ".join(assumption_notes(worst, prior=0.001, max_risk=0.05))

@@ -104,6 +104,9 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
         progress.say(f"No config given: {source} (train size 8012, batch 2048, 300 steps, δ = 8e-7).")
     elif (Path(config_name) / LEDGER_FILE).is_file():
         base, source = from_ledger(Path(config_name), progress)
+    elif Path(config_name).is_dir():
+        remedy = "Give the folder of a run, or the one that holds all runs of a command."
+        raise InputError(f"holds no {LEDGER_FILE}, so nothing is known of a training", where=config_name, remedy=remedy)
     else:
         loaded = load_config(config_name)
         with loaded.locating():

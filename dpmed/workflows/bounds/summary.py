@@ -9,7 +9,7 @@ from dpmed.privacy.tradeoff import Composition
 from dpmed.workflows.bounds.settings import BoundsSettings, Row
 
 _SHOWN = 12
-_CONSTANT = "… if constant, at most"
+_CONSTANT = "… constant sign"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,9 +82,9 @@ class BoundsSummary:
             chance = f"1/{settings.train_size:,} = {chance}"
         notes = [f"κ = {chance}: the chance of guessing without the model; for a better-informed attacker: --prior."]
         if "relaxed" in settings.adversaries:
-            known = f"; “{_CONSTANT}” is for one who knows that it does" if self.rows else ""
+            known = f"; “{_CONSTANT}” is the limit for one who knows that it does" if self.rows else ""
             notes.append(
-                "The relaxed attacker does not know the direction of the gradient, nor that it stays the same from "
+                "The relaxed attacker does not know the sign of the gradient, nor that it stays the same from "
                 f"step to step{known}. That is assumed, not guaranteed."
             )
         notes += [_with_constant_sign(settings, row) for row in self.max_risk if row["adversary"] == "relaxed"]
@@ -94,6 +94,6 @@ class BoundsSummary:
 def _with_constant_sign(settings: BoundsSettings, row: Row) -> str:
     found = constant_sign_upper(Composition.of(settings.all_steps(row["noise_multiplier"]), "relaxed"), settings.prior)
     return (
-        f"At the relaxed attacker's σ, one who knows that the direction stays the same has a chance of up to "
+        f"At the relaxed attacker's σ, one who knows that the sign stays the same has a chance of up to "
         f"{rounded_up(found)}."
     )

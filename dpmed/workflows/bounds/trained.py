@@ -58,10 +58,11 @@ def _several(folder: Path, progress: Progress) -> dict[str, Any]:
         )
         raise InputError(problem, where=str(folder))
     steps = sum(one.steps for one in mechanisms)
-    progress.say(f"From the ledgers of {len(private)} private runs: {steps} steps.")
+    number = f"{len(private)} private run" + "s" * (len(private) > 1)
+    progress.say(f"From the ledgers of {number}: {steps} steps.")
     notes = [
-        f"These are the bounds of {len(private)} private runs together: they hold for whoever sees all of them, or the "
-        "best one chosen among them."
+        f"These are bounds of the steps of {number} together: they hold for whoever sees all of them, or the best one "
+        "chosen among them."
     ]
     exposed = [run.label for run in composed.runs if not run.is_private]
     if exposed:
@@ -79,7 +80,7 @@ def _several(folder: Path, progress: Progress) -> dict[str, Any]:
         "accountant": composed.accountant,
         "notes": tuple(notes),
     }
-    if len(mechanisms) == 1 and train_size and batch_size == first.sampling_rate * train_size:
+    if len(mechanisms) == 1 and train_size and batch_size / train_size == first.sampling_rate:
         # Runs of equal noise and rate are one run of all their steps.
         return {**found, "noise_multipliers": (first.noise_multiplier,)}
     return {**found, "mechanisms": mechanisms}
