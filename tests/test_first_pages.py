@@ -61,6 +61,10 @@ def test_the_risks_of_the_quickstart_are_as_printed(followed):
         row = rows[float(given)]
         for text, name in zip(said, ("worst_case", "relaxed_constant_sign", "relaxed"), strict=True):
             check_limit(text, row[f"{name}_upper"])
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.search(r"at most (\S+ %) at ε = 1 and (\S+ %) at ε = 8", readme)
+    for given, text in zip((1, 8), found.groups(), strict=True):
+        check_limit(text, rows[given]["worst_case_upper"])
     inverse = json.loads((followed / "tolerable" / "bounds.json").read_text())["max_risk"]
     # What the page permits is no more than what keeps the risk.
     assert [math.floor(10 * one["epsilon_pld"]) / 10 for one in inverse] == [7.3, 20.8]
