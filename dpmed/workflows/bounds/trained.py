@@ -25,8 +25,9 @@ def from_ledger(folder: Path, progress: Progress) -> tuple[dict[str, Any], str]:
     if isinstance(content, dict) and "runs" in content:
         return _several(folder, progress), f"the runs in {folder} together"
     if isinstance(content, dict) and content.get("selection") is not None:
+        what = "is a trial of" if "model_sha256" in content else "holds the trials of"
         raise InputError(
-            "is a selection or a trial of one: the bounds of one training are not those of the best of several",
+            f"{what} a selection: the bounds of one training are not those of the best of several",
             where=str(folder),
             remedy="The model card of `dpmed export` states those that hold; or name the config.",
         )

@@ -95,7 +95,7 @@ def test_a_run_with_siblings_says_that_choosing_among_them_risks_more(tmp_path, 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"selection": {"distribution": "fixed", "mean_trials": 2}}, "is a selection or a trial of one"),
+        ({"selection": {"distribution": "fixed", "mean_trials": 2}}, "holds the trials of a selection"),
         ({"runs": [{"folder": "seed=1"}]}, "is not the ledger of several runs"),
         ({"runs": []}, "none of these runs has made a step with"),
         ({}, "is not a privacy ledger"),
