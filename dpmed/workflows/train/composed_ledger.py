@@ -213,32 +213,66 @@ def read_deleted(folder: Path, present: Mapping[str, Spending]) -> tuple[Spendin
     """
     path = folder / LEDGER_FILE
     content = read_json(path) if path.is_file() else {}
-    found = []
     try:
-        for entry in content.get("runs", []):
-            name, count = entry["folder"], entry["steps_counted"]
-            if not _is_name(name):
-                raise ValueError(f"{name!r:.50} is not the name of a run")
-            if _is_gone(entry, present.get(name), folder / name):
-                # Earlier versions stated some facts only once, for all runs.
-                ledger = {key: content.get(key) for key in _STATED} | entry | {"status": _DELETED}
-                ledger |= {"steps": count, "steps_planned": count, "notes": [], "outside_accounting": []}
-                found.append(spending(name, ledger, where=str(path)))
+        # Earlier versions stated some facts only once, for all runs.
+        common = {key: content.get(key) for key in _STATED}
+        return gone_from(folder, content.get("runs", []), present, where=str(path), common=common)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         remedy = "Restore it, or use another folder: what deleted runs have spent is unknown."
         raise InputError(f"is not the ledger of several runs ({error})", where=str(path), remedy=remedy) from error
+
+
+def gone_from(
+    folder: Path,
+    entries: Iterable[Mapping[str, Any]],
+    present: Mapping[str, Spending],
+    *,
+    where: str,
+    common: Mapping[str, Any] | None = None,
+) -> tuple[Spending, ...]:
+    """Runs that a file lists, as `Spending.to_json` writes them, and that are gone or replaced; see `read_deleted`.
+
+    Args:
+        folder: the folder of the runs.
+        entries: what the file lists.
+        present: all runs that are there, by name.
+        where: the file, for a message.
+        common: what an entry need not state itself.
+
+    Raises:
+        InputError: an entry does not state what its run spent.
+        AttributeError, KeyError, TypeError, ValueError: an entry is none.
+    """
+    found = []
+    for entry in entries:
+        name, count = entry["folder"], entry["steps_counted"]
+        if not _is_name(name):
+            raise ValueError(f"{name!r:.50} is not the name of a run")
+        if _is_gone(entry, present.get(name), folder / name):
+            ledger = {**(common or {}), **entry, "status": _DELETED}
+            ledger |= {"steps": count, "steps_planned": count, "notes": [], "outside_accounting": []}
+            found.append(spending(name, ledger, where=where))
     return tuple(found)
+
+
+def is_entry_of(entry: Mapping[str, Any], run: Spending) -> bool:
+    """Whether an entry is that of a run, and not of another under its name."""
+    return bool(entry["folder"] == run.name and _is_same(entry, run))
 
 
 def _is_gone(entry: Mapping[str, Any], present: Spending | None, place: Path) -> bool:
     """Whether the run of an entry is not the one that is now present under its name."""
     if present is not None:
-        # A run that was deleted may have been put back. Of equal models, both seeded, the second reveals nothing more.
-        known = [key for key in ("run_id", "model_sha256") if entry.get(key) is not None]
-        same = any(present.ledger.get(key) == entry[key] for key in known)
-        return not same if known else entry["status"] == _DELETED
+        return not _is_same(entry, present)
     # A run writes its own ledger before its first draw; without one, what was only planned has not begun.
     return entry["status"] != _PLANNED or not place.is_dir()
+
+
+def _is_same(entry: Mapping[str, Any], run: Spending) -> bool:
+    """Whether an entry of the run's name is its own."""
+    # A run that was deleted may have been put back. Of equal models, both seeded, the second reveals nothing more.
+    known = [key for key in ("run_id", "model_sha256") if entry.get(key) is not None]
+    return any(run.ledger.get(key) == entry[key] for key in known) if known else entry["status"] != _DELETED
 
 
 def _is_name(name: Any) -> bool:
