@@ -23,6 +23,10 @@ _COHORT_NOTE = (
 )
 # Data sets whose scans are one image each.
 _ONE_IMAGE_PER_SCAN = ("msd", "nnunet")
+_STOPPED_EARLY = (
+    "Early stopping may have ended training before its last planned step. When it does depends on the data, so ε "
+    "counts all planned steps."
+)
 _PADDED = (
     "data.max_samples_per_unit is not set, so every {unit} is padded to the largest number of images that any {unit} "
     "has. That number affects the microbatch, rounding and the margin below the clipping norm; ε does not cover this, "
@@ -74,6 +78,8 @@ def ledger_facts(
     notes = [*_unit_notes(info.name, info.unit, unit, budget), *_risk_notes(privacy, budget)]
     if privacy.cohort is not None:
         notes.append(_COHORT_NOTE)
+    if config.training.early_stopping is not None:
+        notes.append(_STOPPED_EARLY)
     return LedgerFacts(
         unit=unit,
         source=privacy.noise_source,
@@ -101,10 +107,7 @@ def uses_of_data(config: Config, changed: tuple[str, ...] = ()) -> list[str]:
             "would differ if a sample were added or removed."
         )
     if config.training.early_stopping is not None:
-        found.append(
-            "Validation scores, computed exactly, determined when to stop and which weights to keep; the number of "
-            "steps depends on them too."
-        )
+        found.append("Validation scores, computed exactly, determined when to stop and which weights to keep.")
     if config.schedule.name == "plateau":
         found.append("Validation scores, computed exactly, determined when to reduce the learning rate.")
     if getattr(config.loss, "class_weights", None) == "balanced":

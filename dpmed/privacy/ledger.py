@@ -66,7 +66,8 @@ class Ledger:
         sampling: `poisson`, or `shuffled` without privacy.
         sampling_rate: q.
         expected_batch_size: q·N.
-        steps: draws of batch and noise counted; repeated steps count again in a release run.
+        steps: draws of batch and noise counted; repeated steps count again in a release run, and all planned ones once
+            it has finished, also if early stopping ended it before.
         steps_planned: draws that the budget was computed for.
         train_size: N, in records.
         adjacency: the neighbouring relation.
@@ -187,6 +188,11 @@ def private_ledger(
             0,
             "Noise and batches come from a seed: anyone who knows the seed can remove the noise, and then "
             "ε is void. For research only; do not release anything trained this way.",
+        )
+    if status == "stopped":
+        notes.append(
+            "The run was stopped by hand: ε is that of the steps made, if what the run had shown was no reason to "
+            f"stop. Otherwise it is that of all {budget.steps} planned steps, {rounded_up(budget.epsilon)}."
         )
     epsilon, accountant = spent.epsilon, budget.accountant
     if facts.selection is not None:

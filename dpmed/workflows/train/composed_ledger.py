@@ -1,8 +1,8 @@
 """What several runs on the same patients spend together: `privacy.json` of the folder that holds them.
 
 Anyone who sees all of them, or the best one chosen among them, learns no more than their composed ε allows. It is
-computed from the ledgers in the folder, so runs of earlier calls count too. An unfinished run counts with all its
-planned draws, however many of them it has made: the folder's ledger never claims less than was spent.
+computed from the ledgers in the folder, so runs of earlier calls count too. Each counts with all its planned draws,
+however many of them it has made: it may go on, and when it was stopped may depend on the data.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -328,7 +328,7 @@ def _naming_each_other(folder: Path, names: Set[str], deleted: Set[str]) -> dict
 
 
 def spending(name: str, ledger: Any, *, where: str) -> Spending:
-    """What a run spends by its ledger: the draws that a finished run made, all planned draws of any other.
+    """What a run spends by its ledger: all planned draws, whether it has finished, was stopped, or stopped early.
 
     Args:
         name: the name of the run.
@@ -343,8 +343,7 @@ def spending(name: str, ledger: Any, *, where: str) -> Spending:
     except (KeyError, TypeError, ValueError) as error:
         remedy = "Restore it: without it, what the run has spent is unknown."
         raise InputError(f"is not the ledger of a run ({error})", where=where, remedy=remedy) from error
-    made, planned = ledger["steps"], ledger["steps_planned"]
-    return Spending(name=name, ledger=ledger, steps=made if ledger["status"] == _FINISHED else max(made, planned))
+    return Spending(name=name, ledger=ledger, steps=max(ledger["steps"], ledger["steps_planned"]))
 
 
 def name_siblings(folder: Path, names: Iterable[str]) -> None:

@@ -154,8 +154,11 @@ class RunFolder:
             save_checkpoint(self.path / CHECKPOINTS, position, (run.state, run.ema, run.best))
 
     def settle(self, outcome: Outcome) -> None:
-        """Write, after the last draw, the ledger of exactly what was spent."""
-        self._write_ledger(outcome.run.draws, "running" if outcome.finished else "stopped")
+        """Write, after the last draw, the ledger of what was spent."""
+        if outcome.finished:
+            self._write_ledger(self._counted(outcome.run), "running")
+        else:
+            self._write_ledger(outcome.run.draws, "stopped")
 
     def finish(self, run: RunState, predictions: Predictions, model: tuple[PyTree, PyTree]) -> TrainSummary:
         """Score the test split, then write scores, ledger, model, metrics, curves and summary.
@@ -171,10 +174,10 @@ class RunFolder:
         plan = self.plan
         scores, intervals = write_test(plan, predictions, self.path)
         # On disk before the model that it covers, and again once it can be bound to the model's bytes.
-        self._write_ledger(run.draws, "finished")
+        self._write_ledger(self._counted(run), "finished")
         write_description(self.path, plan.config, plan.dataset)
         save_weights(self.path / EQX_FILE, model)
-        ledger = self._write_ledger(run.draws, "finished", model=digest_of(self.path / EQX_FILE))
+        ledger = self._write_ledger(self._counted(run), "finished", model=digest_of(self.path / EQX_FILE))
         test = {"epoch": run.step / plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
         rows = (*run.rows, {**test, "split": "test", **scores})
         self._write_rows(rows)
@@ -208,6 +211,15 @@ class RunFolder:
         if self.is_writer:
             write_csv(self.path / "metrics.csv", rows, [*first, *others])
             self.tracker.write(rows)
+
+    def _counted(self, run: RunState) -> int:
+        """The draws that a finished run has spent.
+
+        All planned ones, also if early stopping made fewer: when it stops depends on the training records, and ε of the
+        steps until such a time is no bound (Rogers et al., 2016). ε of all planned steps is: whoever stops only leaves
+        out what could have been learned.
+        """
+        return run.draws if self.plan.budget is None else self.plan.steps
 
     def _write_ledger_ahead(self, run: RunState) -> Ledger:
         return self._write_ledger(min(run.draws + self.plan.steps_per_checkpoint, self.plan.steps), "running")

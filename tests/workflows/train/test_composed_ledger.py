@@ -80,9 +80,12 @@ def test_full_batches_of_different_noise_compose_as_the_closed_form_says(mechani
     assert found.delta == delta
 
 
+def test_a_run_that_stopped_early_counts_with_all_its_planned_steps():
+    assert of(status="finished").steps == 20
+
+
 @pytest.mark.parametrize("status", ["planned", "running", "stopped"])
 def test_a_run_that_has_not_finished_counts_with_all_its_planned_steps(status):
-    assert of(status="finished").steps == 10
     assert of(status=status).steps == 20
     content = compose([of(status=status)]).to_json()
     assert content["status"] == "running"
@@ -201,7 +204,7 @@ def test_deleted_runs_stay_counted_and_a_new_one_of_the_same_name_counts_besides
             found = composed()
             assert found.deleted == again
             assert found.accountant == "rdp"  # also of the deleted ones
-            assert found.epsilon_pld == pytest.approx(gaussian_epsilon([(4.0, 10), (4.0, 20 * again)], 1e-5), rel=1e-3)
+            assert found.epsilon_pld == pytest.approx(gaussian_epsilon([(4.0, 20), (4.0, 20 * again)], 1e-5), rel=1e-3)
             assert found.to_json()["status"] == "finished"
             assert "Deleted runs are counted too" in found.to_json()["notes"][-1]
         write("seed=2", status="stopped")
@@ -338,7 +341,7 @@ def series(tmp_path):
 def test_a_run_is_composed_with_all_its_siblings_wherever_they_are_nested(series):
     folder = series("seed=1", "seed=2", "epsilon=1/seed=1")
     found = composed_with(folder / "epsilon=1" / "seed=1", ["seed=1", "seed=2"])
-    assert found.epsilon_pld == pytest.approx(gaussian_epsilon([(4.0, 30)], 1e-5), rel=2e-3)
+    assert found.epsilon_pld == pytest.approx(gaussian_epsilon([(4.0, 60)], 1e-5), rel=2e-3)
     assert found.epsilon_pld == composed_with(folder / "seed=2", ["seed=1", "epsilon=1/seed=1"]).epsilon_pld
 
 
@@ -349,7 +352,7 @@ def test_runs_without_privacy_or_with_seeded_noise_are_named_but_not_counted(ser
         changed[name] = {**changed[name], "siblings": ["seed=1", *(other for other in names if other != name)]}
     found = composed_with(series("seed=1", *names, **changed) / "seed=1", names)
     assert [run.is_private for run in found.runs] == [False, True, False]
-    assert found.epsilon_pld == pytest.approx(gaussian_epsilon([(4.0, 10)], 1e-5), rel=2e-3)
+    assert found.epsilon_pld == pytest.approx(gaussian_epsilon([(4.0, 20)], 1e-5), rel=2e-3)
 
 
 def test_what_was_copied_renamed_removed_or_mixed_up_is_not_counted_as_if_it_were_all(series, tmp_path):
