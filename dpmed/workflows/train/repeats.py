@@ -16,25 +16,24 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.spread import plot_seeds, plot_sweep
 from dpmed.files import exclusive_lock, read_json, write_csv, write_json
+from dpmed.inference.composed_ledger import (
+    LEVEL_FOLDER,
+    NON_PRIVATE,
+    SEED_FOLDER,
+    ComposedLedger,
+    compose,
+    read_deleted,
+    read_spendings,
+    spending,
+)
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.inference.run_folder import SUMMARY_FILE
 from dpmed.planning.plan import Plan
 from dpmed.planning.precision import with_settled_precision
 from dpmed.planning.run_ledger import run_ledger, with_siblings
 from dpmed.progress import Progress
-from dpmed.workflows.train.composed_ledger import (
-    LEVEL_FOLDER,
-    NON_PRIVATE,
-    SEED_FOLDER,
-    ComposedLedger,
-    compose,
-    name_siblings,
-    read_deleted,
-    read_spendings,
-    require_outermost,
-    spending,
-)
 from dpmed.workflows.train.member import enrol_missing, finish, with_training
+from dpmed.workflows.train.siblings import name_siblings, require_outermost
 
 LOCK_FILE = "lock"
 

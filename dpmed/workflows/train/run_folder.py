@@ -19,6 +19,7 @@ from dpmed.config.load import config_to_toml
 from dpmed.data.identity import names_of
 from dpmed.errors import InputError
 from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
+from dpmed.inference.composed_ledger import listed
 from dpmed.inference.ledger import LEDGER_FILE, ReadSelection
 from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, SPLIT_FILE, SUMMARY_FILE, write_description
 from dpmed.models.weights import save_weights
@@ -39,7 +40,6 @@ from dpmed.training.checkpoint import (
 from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import Outcome, RunState
 from dpmed.training.tracking import Tracker, open_tracker
-from dpmed.workflows.train.composed_ledger import listed
 from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import interval_notes, write_test
 from dpmed.workflows.train.own_code import write_code

@@ -26,6 +26,7 @@ from dpmed.config.load import config_to_toml
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.files import exclusive_lock, read_json, write_json
+from dpmed.inference.composed_ledger import SEED_FOLDER, Spending, spending
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.inference.run_folder import SUMMARY_FILE
 from dpmed.planning.advice.suggestion import Setting
@@ -38,7 +39,6 @@ from dpmed.privacy.mechanism import Mechanisms
 from dpmed.privacy.selection import SelectionCost, tuning_cost
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
-from dpmed.workflows.train.composed_ledger import SEED_FOLDER, Spending, spending
 from dpmed.workflows.train.drawn_trials import DrawnTrials, drawn_trials
 from dpmed.workflows.train.member import enrol_missing, finish, is_finished, with_training
 from dpmed.workflows.train.repeats import LOCK_FILE

@@ -13,9 +13,9 @@ from typing import Any
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.files import read_json, write_csv, write_json
+from dpmed.inference.composed_ledger import SEED_FOLDER, Spending, gone_from, is_entry_of, spending
 from dpmed.planning.advice.suggestion import Setting
 from dpmed.training.stopping import is_lower_better
-from dpmed.workflows.train.composed_ledger import SEED_FOLDER, Spending, gone_from, is_entry_of, spending
 
 SELECTION_FILE, TRIALS_FILE, TRIAL_FOLDER = "selection.json", "trials.csv", "trial="
 _BEGUN = "begun"

@@ -8,8 +8,8 @@ import pytest
 
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
+from dpmed.inference.composed_ledger import spending
 from dpmed.planning.advice.suggestion import Setting
-from dpmed.workflows.train.composed_ledger import spending
 from dpmed.workflows.train.trials import (
     best_of,
     deleted_trials,

@@ -11,14 +11,11 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from dpmed.errors import InputError
-from dpmed.planning.run_ledger import SIBLINGS_NOTE
-from dpmed.workflows.train.composed_ledger import (
+from dpmed.inference.composed_ledger import (
     compose,
     composed_with,
-    name_siblings,
     read_deleted,
     read_spendings,
-    require_outermost,
     spending,
 )
 
@@ -160,22 +157,6 @@ def test_all_runs_below_a_folder_are_found_and_nothing_else(tmp_path):
         read_spendings(folder)
 
 
-def test_each_run_names_all_others_and_says_once_what_choosing_costs(tmp_path):
-    folder = written(tmp_path, seed_1=LEDGER, seed_2=LEDGER)
-    for _ in range(2):
-        name_siblings(folder, ["seed=3"])
-        content = json.loads((folder / "seed=1" / "privacy.json").read_text())
-        assert content == {**LEDGER, "siblings": ["seed=2", "seed=3"], "notes": ["A note.", SIBLINGS_NOTE]}
-    # A run that was deleted has been spent all the same.
-    shutil.rmtree(folder / "seed=2")
-    name_siblings(folder, ["seed=3"])
-    assert json.loads((folder / "seed=1" / "privacy.json").read_text())["siblings"] == ["seed=2", "seed=3"]
-    assert composed_with(folder / "seed=1", ["seed=2", "seed=3"]) is None
-    alone = written(tmp_path / "alone", seed_1=LEDGER)
-    name_siblings(alone, [])
-    assert json.loads((alone / "seed=1" / "privacy.json").read_text()) == LEDGER
-
-
 @pytest.fixture
 def folder_of_runs(tmp_path):
     """A folder, a function that writes a run's ledger there, and one that brings the folder's up to date."""
@@ -309,18 +290,6 @@ def test_an_entry_that_does_not_say_what_was_spent_is_refused(key, value, tmp_pa
     (tmp_path / "privacy.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="is not the ledger"):
         read_deleted(tmp_path, {})
-
-
-def test_no_run_is_added_to_a_part_of_a_sweep_behind_its_ledgers_back(tmp_path):
-    level = tmp_path / "epsilon=8"
-    level.mkdir()
-    require_outermost(level)
-    (tmp_path / "privacy.json").write_text(json.dumps({"runs": [{"folder": "epsilon=8/seed=1"}]}))
-    with pytest.raises(InputError, match="part of a sweep"):
-        require_outermost(level)
-    require_outermost(tmp_path)
-    (tmp_path / "privacy.json").write_text(json.dumps(LEDGER))
-    require_outermost(level)
 
 
 @pytest.fixture
