@@ -149,9 +149,12 @@ class ComposedLedger:
         if private:
             deltas = {run.ledger["delta"] for run in private}
             chosen = "" if len(deltas) == 1 else ", the smallest of theirs"
+            at = f"at δ = {self.delta:g}{chosen}"
             notes.append(
-                f"ε is that of all {len(private)} private runs together at δ = {self.delta:g}{chosen}: it bounds what "
-                "can be learned from all of them, and from the best one chosen among them."
+                f"ε is that of the one private run, {at}."
+                if len(private) == 1
+                else f"ε is that of the {len(private)} private runs together, {at}: it bounds what can be learned from "
+                "all of them, and from the best one chosen among them."
             )
         if private and exposed:
             notes.append("ε leaves out the runs without privacy: keep them within your institution.")

@@ -101,6 +101,12 @@ def test_a_run_without_privacy_leaves_the_folder_without_a_bound_and_the_others_
     assert (alone["private"], alone["epsilon"], alone["delta"], alone["accountant"]) == (False, None, None, None)
 
 
+def test_the_number_of_runs_is_said_in_plain_english():
+    one, two = (compose([of(f"seed={n}") for n in range(count)]).to_json()["notes"][0] for count in (1, 2))
+    assert one == "ε is that of the one private run, at δ = 1e-05."
+    assert two.startswith("ε is that of the 2 private runs together, at δ = 1e-05: it bounds")
+
+
 def test_the_smallest_delta_is_that_of_all():
     found = compose([of("seed=1", delta=1e-3), of("seed=2", delta=1e-6)])
     assert found.delta == 1e-6

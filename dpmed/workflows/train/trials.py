@@ -96,6 +96,16 @@ def holds_selection(folder: Path) -> bool:
     return (folder / SELECTION_FILE).is_file() or any(folder.glob(f"{TRIAL_FOLDER}*/{SEED_FOLDER}*"))
 
 
+def chosen_trial(folder: Path) -> Path | None:
+    """The trial that a selection chose; None as long as it has not, or if that trial is not there."""
+    path = folder / SELECTION_FILE
+    content = read_json(path) if path.is_file() else {}
+    best = content.get("best") if isinstance(content, dict) else None
+    # The folder may have been moved since: only the last two parts are those of the trial.
+    trial = folder.joinpath(*Path(best).parts[-2:]) if isinstance(best, str) else folder
+    return trial if trial != folder and trial.is_dir() else None
+
+
 def selection_folder(run: Path) -> Path | None:
     """The folder of the selection that a run is a trial of, by where the run is; None for all other runs."""
     place = run.absolute().parent
