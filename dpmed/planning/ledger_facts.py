@@ -1,6 +1,5 @@
 """What the ledger says about a plan; it follows from the config, the kind of data set and N, never from patients."""
 
-import os
 from importlib.metadata import version
 
 from dpmed.config.privacy import PrivacyConfig
@@ -70,7 +69,6 @@ def ledger_facts(
             data=data,
             phantom=phantom,
             version=installed,
-            run_id=_new_id(),
         )
     is_one_image = unit == "image" or (unit == "scan" and config.data.name in _ONE_IMAGE_PER_SCAN)
     if config.data.max_samples_per_unit is None and not is_one_image:
@@ -89,7 +87,6 @@ def ledger_facts(
         notes=(*notes, *clipping_notes(clipping, budget), *noise_notes(budget)),
         data=data,
         version=installed,
-        run_id=_new_id(),
     )
 
 
@@ -153,8 +150,3 @@ def _risk_notes(privacy: PrivacyConfig, budget: Budget) -> tuple[str, ...]:
     )
     prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
     return assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)
-
-
-def _new_id() -> str:
-    """The random name of a run that is about to be planned."""
-    return os.urandom(16).hex()

@@ -1,5 +1,6 @@
 """The ledger of a plan's run, with or without privacy."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -60,6 +61,11 @@ def place_notes(effect: float, known: Sequence[str] = ()) -> tuple[str, ...]:
         "microbatch of a step. ε does not count this; training.microbatch = 1 avoids it."
     )
     return (*(note for note in earlier if note != found), found)
+
+
+def with_run_id(facts: LedgerFacts, known: str | None = None) -> LedgerFacts:
+    """The facts of a run with its random name: the one that its ledger states, its own, or a new one."""
+    return replace(facts, run_id=known or facts.run_id or os.urandom(16).hex())
 
 
 def with_siblings(facts: LedgerFacts, siblings: Sequence[str]) -> LedgerFacts:

@@ -141,7 +141,7 @@ class LedgerFacts:
         notes: sentences for `notes`.
         data: the data set in public terms.
         phantom: which phantom the data are, for runs without privacy; None for all other data.
-        run_id: the random name of the run; None for a plan that is not a run's.
+        run_id: the random name of the run; None for what is only planned.
         siblings: folder names of the other runs of the same call.
         selection: the selection that the run is a trial of; None for all others.
         version: of dpmed.

@@ -12,7 +12,7 @@ from dpmed.config.load import load_config
 from dpmed.errors import InputError
 from dpmed.planning.computation import build_computation
 from dpmed.planning.plan import make_plan
-from dpmed.planning.run_ledger import with_siblings
+from dpmed.planning.run_ledger import with_run_id, with_siblings
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Silent
 from dpmed.runtime.distributed import Processes
@@ -129,9 +129,9 @@ def test_siblings_are_remembered_by_the_ledger(path, plan, computation):
 
 def test_a_run_keeps_its_random_name(path, plan, computation):
     assert run_id_of(path) is None
-    folder = open_run_folder(path, plan, Silent())
+    folder = open_run_folder(path, replace(plan, facts=with_run_id(plan.facts)), Silent())
     folder.open(folder.restore(computation))
-    assert run_id_of(path) == plan.facts.run_id and len(run_id_of(path)) == 32
+    assert run_id_of(path) == folder.plan.facts.run_id and len(run_id_of(path)) == 32
     (path / "privacy.json").write_text('{"run_id": 3}')
     assert run_id_of(path) is None
 
