@@ -235,6 +235,7 @@ def test_of_a_selection_only_the_chosen_trial_is_named(chosen_of_two, tmp_path):
     best = moved / summary.best.relative_to(summary.folder)
     assert str(best) in refused.value.remedy and other.name not in refused.value.remedy
     content = json.loads((moved / "selection.json").read_text())
+    assert {entry["folder"] for entry in content["begun"]} == set(content["validation"])
     (moved / "selection.json").write_text(json.dumps({**content, "best": None}))
     with pytest.raises(InputError, match="a selection among several") as refused:
         go(moved, tmp_path / "refused")

@@ -24,6 +24,7 @@ from dpmed.workflows.train import selection as room
 from dpmed.workflows.train.run_folder import create_run_folder, run_id_of
 from dpmed.workflows.train.selection import run
 from dpmed.workflows.train.trials import note_begun
+from tests.workflows.conftest import call_here
 
 SETTINGS = ["data.limit=100", "training.batch_size=20", "training.epochs=2", "model.width=[4]"]
 
@@ -348,3 +349,17 @@ def test_a_selection_of_an_earlier_version_keeps_what_it_finds(tmp_path, trainin
     select(tmp_path, FIXED)
     delete(only_trial(tmp_path, 1))
     assert select(tmp_path, FIXED).deleted == 1
+
+
+def test_a_user_who_deletes_a_trial_is_told_that_it_stays_counted(tmp_path, trainings):
+    folder = tmp_path / "selection"
+    words = ["train", "quickstart", "--select", 2, "--out", folder]
+    words += [word for setting in (*SETTINGS, FIXED) for word in ("--set", setting)]
+    assert call_here(*words).returncode == 0
+    delete(only_trial(folder, 1))
+    again = call_here(*words)
+    assert again.returncode == 0 and "still counted: trial=1/seed=" in again.stderr
+    assert "exactly 2 trials and 1 more, now deleted. ε covers all of them." in again.stdout
+    (folder / "selection.json").unlink()
+    lost = call_here(*words)
+    assert lost.returncode == 2 and "although trials were made here" in lost.stderr
