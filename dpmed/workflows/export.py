@@ -183,11 +183,11 @@ def _require_run(folder: Path) -> None:
             if chosen is None
             else f"Export the one that it chose: {chosen}"
         )
-        raise InputError("is no run, but a selection among several", where=str(folder), remedy=remedy)
+        raise InputError("is a selection, not a run", where=str(folder), remedy=remedy)
     found = sorted(path.parent for depth in _DEPTHS for path in folder.glob(depth))
     if found:
         names = ", ".join(map(str, found[:_MOST_NAMED])) + (", …" if len(found) > _MOST_NAMED else "")
-        raise InputError("is no run, but holds runs", where=str(folder), remedy=f"Export one of them: {names}")
+        raise InputError("is a folder of runs, not a run", where=str(folder), remedy=f"Export one of them: {names}")
     read_config(folder)
 
 

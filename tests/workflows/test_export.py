@@ -221,7 +221,7 @@ def test_of_a_folder_of_several_runs_those_inside_are_named(tmp_path):
         (tmp_path / "several", ["epsilon=8/seed=1", "seed=1", "seed=2"]),
         (tmp_path / "several" / "epsilon=8", ["seed=1"]),
     ):
-        with pytest.raises(InputError, match="is no run, but holds runs") as refused:
+        with pytest.raises(InputError, match="is a folder of runs") as refused:
             go(folder, tmp_path / "refused")
         assert refused.value.remedy.endswith(": " + ", ".join(str(folder / name) for name in names))
 
@@ -230,13 +230,13 @@ def test_of_a_selection_only_the_chosen_trial_is_named(chosen_of_two, tmp_path):
     summary, other = chosen_of_two
     moved = tmp_path / "moved"
     shutil.copytree(summary.folder, moved)
-    with pytest.raises(InputError, match="a selection among several") as refused:
+    with pytest.raises(InputError, match="is a selection") as refused:
         go(moved, tmp_path / "refused")
     best = moved / summary.best.relative_to(summary.folder)
     assert str(best) in refused.value.remedy and other.name not in refused.value.remedy
     content = json.loads((moved / "selection.json").read_text())
     assert {entry["folder"] for entry in content["begun"]} == set(content["validation"])
     (moved / "selection.json").write_text(json.dumps({**content, "best": None}))
-    with pytest.raises(InputError, match="a selection among several") as refused:
+    with pytest.raises(InputError, match="is a selection") as refused:
         go(moved, tmp_path / "refused")
     assert "Continue it" in refused.value.remedy
