@@ -97,10 +97,11 @@ def check(settings: ExportSettings, progress: Progress) -> StoredModel:
             it is not private and the settings do not say so.
     """
     folder = settings.run
+    _refuse_several(folder)
     if is_bundle(folder):
         remedy = "Copy the folder, or export its run."
         raise InputError("is a bundle already", where=str(folder), remedy=remedy)
-    _require_run(folder)
+    read_config(folder)
     stored = read_run(folder, progress=progress)
     check_finished(stored.ledger, folder=folder)
     check_epsilon(stored.ledger, where=str(folder / LEDGER_FILE))
@@ -168,11 +169,11 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
     )
 
 
-def _require_run(folder: Path) -> None:
+def _refuse_several(folder: Path) -> None:
     """Refuse a folder that holds several runs, and name them; of a selection only the one that it chose.
 
     Raises:
-        InputError: the folder holds no run, or a damaged one.
+        InputError: the folder holds several runs.
     """
     if is_run(folder):
         return
@@ -188,7 +189,6 @@ def _require_run(folder: Path) -> None:
     if found:
         names = ", ".join(map(str, found[:_MOST_NAMED])) + (", …" if len(found) > _MOST_NAMED else "")
         raise InputError("is a folder of runs, not a run", where=str(folder), remedy=f"Export one of them: {names}")
-    read_config(folder)
 
 
 def _together(run: Path, ledger: ReadLedger) -> Together | None:
