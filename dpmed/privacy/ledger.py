@@ -33,7 +33,7 @@ class Selected:
     Attributes:
         distribution: `geometric`, if the number of trials was drawn: then only the best may be released; `fixed`, if
             there were exactly `mean_trials` and ε covers all of them.
-        mean_trials: N.
+        mean_trials: N; of a fixed number, those that were deleted are counted too.
         epsilon: ε of releasing the best, at the run's δ.
         chosen: whether the selection has ended with this run as the best.
     """
