@@ -59,7 +59,7 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
 
 
 def settle(plan: Plan, folder: Path, *, steps: int, status: Status) -> None:
-    """Enter what a run has spent, if its config names a cohort.
+    """Enter how a run has ended, if its config names a cohort; all its planned steps stay counted.
 
     Args:
         plan: the run's plan.

@@ -1,8 +1,8 @@
 """The cohort file: which units took part in which runs, to account for all runs on the same patients together.
 
 An SQLite file that only its owner can read. It holds units as keyed hashes of their names; the key is created with the
-file and never leaves it. A run is entered, with all its planned steps, before its first step; the steps it made are
-recorded when it ends. A crash therefore leaves the planned cost, never less than was spent. Every change is one
+file and never leaves it. A run is entered before its first step, and counts with all its planned steps, however many it
+makes: when it stops may depend on the data, and ε at such a time would be no bound. Every change is one
 transaction that is on the disk before the call returns, and two runs entering at the same time are admitted one after
 the other.
 """
@@ -81,8 +81,8 @@ class EnteredRun:
         entered: time of entry, UTC.
         folder: the run folder.
         data: the data set in public terms.
-        mechanism: σ, q and the steps that count: all planned ones until the run has ended.
-        planned: steps planned.
+        mechanism: σ, q and all planned steps.
+        made: steps made, as stated at its end; before, all planned ones.
         status: `running` (or interrupted), `stopped` or `finished`.
         members: for each unit in the file, whether the run trains on it.
     """
@@ -93,7 +93,7 @@ class EnteredRun:
     folder: str
     data: str
     mechanism: SampledGaussian
-    planned: int
+    made: int
     status: Status
     members: Bool[np.ndarray, " unit"]
 
@@ -215,14 +215,14 @@ class Cohort:
                 check(self._snapshot(), frozenset(entry.token for entry in entries))
 
     def settle(self, token: str, *, steps: int, status: Status) -> None:
-        """Record the steps that a run has made; with status `running`, all planned steps count again."""
+        """Record how a run has ended, and the steps that it has made; all planned ones stay counted."""
         with self._transaction("IMMEDIATE"):
             found = self._connection.execute("SELECT planned FROM runs WHERE token = ?", (token,)).fetchone()
             if found is None:
                 remedy = "Was it replaced, or the run's folder copied and the copy resumed? Resume the run to enter it."
                 raise InputError("does not know this run", where=str(self.path), remedy=remedy)
-            counted = found[0] if status == "running" else steps
-            self._connection.execute("UPDATE runs SET steps = ?, status = ? WHERE token = ?", (counted, status, token))
+            made = found[0] if status == "running" else steps
+            self._connection.execute("UPDATE runs SET steps = ?, status = ? WHERE token = ?", (made, status, token))
 
     def _put(self, entry: Entry) -> None:
         if not is_countable(entry.mechanism):
@@ -322,8 +322,8 @@ def equal_histories(snapshot: Snapshot) -> Iterator[tuple[Int[np.ndarray, " run"
 
 def _run(row: Sequence[Any], units: int) -> EnteredRun:
     number, token, entered, folder, data, noise, rate, planned, steps, status, members = row
-    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
-    if status not in ("running", "stopped", "finished") or not is_countable(mechanism):
+    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=planned)
+    if status not in ("running", "stopped", "finished") or not is_countable(mechanism) or not 0 <= steps <= planned:
         raise ValueError(f"run {number}")
     return EnteredRun(
         number=number,
@@ -332,7 +332,7 @@ def _run(row: Sequence[Any], units: int) -> EnteredRun:
         folder=folder,
         data=data,
         mechanism=mechanism,
-        planned=planned,
+        made=steps,
         status=status,
         members=_unpacked(members, units),
     )

@@ -122,7 +122,7 @@ class BudgetSummary:
                 str(int(run.members.sum())),
                 f"{run.mechanism.noise_multiplier:.4g}",
                 f"{run.mechanism.sampling_rate:.4g}",
-                f"{run.mechanism.steps} of {run.planned}",
+                f"{run.made} of {run.mechanism.steps}",
                 run.folder,
             ]
             for run in self.snapshot.runs
@@ -201,8 +201,8 @@ def _described(run: EnteredRun) -> dict[str, Any]:
         "units": int(run.members.sum()),
         "noise_multiplier": run.mechanism.noise_multiplier,
         "sampling_rate": run.mechanism.sampling_rate,
-        "steps": run.mechanism.steps,
-        "steps_planned": run.planned,
+        "steps": run.made,
+        "steps_planned": run.mechanism.steps,
         "data": run.data,
         "folder": run.folder,
     }

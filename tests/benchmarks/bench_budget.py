@@ -42,5 +42,5 @@ def _snapshot() -> Snapshot:
         mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
         members = (generator.random(GROUPS) < 0.05)[group]
         entered = {"token": str(number), "entered": "", "folder": "", "data": "", "status": "finished"}
-        runs.append(EnteredRun(number=number + 1, mechanism=mechanism, planned=steps, members=members, **entered))
+        runs.append(EnteredRun(number=number + 1, mechanism=mechanism, made=steps, members=members, **entered))
     return Snapshot(unit="patient", delta=1e-6, limit=None, units=UNITS, runs=tuple(runs))

@@ -160,7 +160,7 @@ def _read_ledger(path: Path) -> object:
 
 
 def _compose(path: Path) -> object:
-    from dpmed.workflows.train.composed_ledger import compose, read_spendings
+    from dpmed.inference.composed_ledger import compose, read_spendings
 
     return compose(read_spendings(path.parent.parent).values()).epsilon
 

@@ -30,7 +30,7 @@ def test_a_run_enters_once_and_settles_what_it_made(tmp_path):
     settle(planned, folder, steps=2, status="stopped")
     with Cohort(path) as cohort:
         (run,) = cohort.snapshot().runs
-    assert (run.mechanism.steps, run.planned, run.status) == (2, planned.steps, "stopped")
+    assert (run.mechanism.steps, run.made, run.status) == (planned.steps, 2, "stopped")
     token = json.loads((folder / "cohort.json").read_text())["token"]
     assert run.token == token
     for private in (path.parent, path, folder.parent, folder, folder / "cohort.json"):
@@ -51,7 +51,7 @@ def test_each_copy_of_a_run_that_goes_on_is_counted(tmp_path):
         enrol([(planned, place)])
         settle(planned, place, steps=planned.steps, status="finished")
     with Cohort(path) as cohort:
-        assert [run.mechanism.steps for run in cohort.snapshot().runs] == [planned.steps, planned.steps]
+        assert [run.made for run in cohort.snapshot().runs] == [planned.steps, planned.steps]
     # What the copy would spend is refused where only one of them fits the limit.
     shutil.copytree(copy, tmp_path / "third")
     enrol([(planned, copy)])
@@ -83,7 +83,7 @@ def test_a_run_that_was_killed_while_it_was_entered_again_keeps_its_entry(tmp_pa
     enrol([(planned, folder)])
     settle(planned, folder, steps=1, status="stopped")
     with Cohort(path) as cohort:
-        assert [run.mechanism.steps for run in cohort.snapshot().runs] == [1]
+        assert [run.made for run in cohort.snapshot().runs] == [1]
 
 
 def test_a_run_that_goes_on_with_other_units_counts_for_them_too(tmp_path):

@@ -44,16 +44,17 @@ def test_units_stand_in_it_as_keyed_hashes_and_only_the_owner_can_read_it(path):
         assert cohort.places_of(["Berta", "Clara"]) == [1, None]
 
 
-def test_a_run_counts_with_all_planned_steps_until_it_has_ended(path):
+def test_a_run_counts_with_all_planned_steps_however_it_ends(path):
     with made(path) as cohort:
         cohort.enter([entry("a", ["x", "y"])])
-        assert [run.mechanism.steps for run in cohort.snapshot().runs] == [50]
-        cohort.settle("a", steps=20, status="stopped")
-        assert [run.mechanism.steps for run in cohort.snapshot().runs] == [20]
+        assert [(run.mechanism.steps, run.made) for run in cohort.snapshot().runs] == [(50, 50)]
+        for status in ("stopped", "finished"):
+            cohort.settle("a", steps=20, status=status)
+            assert [(run.mechanism.steps, run.made) for run in cohort.snapshot().runs] == [(50, 20)]
         # Resumed: planned again, and the same entry.
         cohort.enter([entry("a", ["x", "y"])])
         (run,) = cohort.snapshot().runs
-        assert (run.mechanism.steps, run.status) == (50, "running")
+        assert (run.mechanism.steps, run.made, run.status) == (50, 50, "running")
         with pytest.raises(InputError, match="does not know"):
             cohort.settle("b", steps=1, status="finished")
 
@@ -86,7 +87,7 @@ def _entered(number, members):
     from dpmed.privacy.cohort import EnteredRun
 
     return EnteredRun(
-        number=number, token=str(number), entered="", folder="", data="", planned=5, status="finished",
+        number=number, token=str(number), entered="", folder="", data="", made=5, status="finished",
         mechanism=SampledGaussian(noise_multiplier=1.0, sampling_rate=0.1, steps=5), members=members,
     )  # fmt: skip
 
@@ -165,8 +166,10 @@ def test_a_missing_file_and_a_foreign_database_are_refused(path):
         Cohort(path)
 
 
-@pytest.mark.parametrize("change", ["noise_multiplier = -1", "noise_multiplier = 1e300", "noise_multiplier = 5e-324",
-                                    "sampling_rate = 5e-324", "steps = -1", f"steps = {2**62}"])  # fmt: skip
+@pytest.mark.parametrize("change", [
+    "noise_multiplier = -1", "noise_multiplier = 1e300", "noise_multiplier = 5e-324", "sampling_rate = 5e-324",
+    "planned = -1", f"planned = {2**62}", "steps = -1",
+])  # fmt: skip
 def test_a_damaged_row_is_not_taken_for_nothing_spent(path, change):
     with made(path) as cohort:
         cohort.enter([entry("a", ["x"])])

@@ -20,7 +20,7 @@ SECOND = SampledGaussian(noise_multiplier=1.0, sampling_rate=0.05, steps=40)
 def snapshot(members, mechanisms, *, limit=None):
     runs = tuple(
         EnteredRun(
-            number=number, token=str(number), entered="", folder="", data="", planned=one.steps, status="running",
+            number=number, token=str(number), entered="", folder="", data="", made=one.steps, status="running",
             mechanism=one, members=np.asarray(part, bool),
         )
         for number, (part, one) in enumerate(zip(members, mechanisms, strict=True))
