@@ -9,11 +9,11 @@ from pathlib import Path
 
 from dpmed.config.load import config_to_toml
 from dpmed.config.privacy import PrivacyConfig
-from dpmed.data.identity import sample_identities
+from dpmed.data.identity import image_names
 from dpmed.errors import DpmedError, InputError
 from dpmed.files import make_folder, read_json, remove_if_possible, write_json
 from dpmed.planning.plan import Plan
-from dpmed.privacy.cohort import Cohort, Entry, Snapshot, Status
+from dpmed.privacy.cohort import Cohort, Entry, Names, Snapshot, Status
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.spending import require_within
 
@@ -79,12 +79,15 @@ def _with_cohort(plan: Plan) -> tuple[Path, PrivacyConfig] | None:
     return None if privacy is None or privacy.cohort is None else (privacy.cohort, privacy)
 
 
-def unit_names(plan: Plan) -> list[str]:
-    """A name for the unit of each record: its name in the data set, or a digest of its content."""
-    dataset = plan.dataset
+def unit_names(plan: Plan) -> list[Names]:
+    """All names of the unit of each record, the same whatever the run learns from it.
+
+    A patient, lesion or scan has one, as in the data set. An image is named by each of its files, or by its content.
+    """
+    dataset, numbers = plan.dataset, [int(samples[0]) for samples in plan.members]
     if plan.facts.unit != "image":
-        return [dataset.groups[int(samples[0])] for samples in plan.members]
-    return [identity.hex() for identity in sample_identities(dataset, [int(samples[0]) for samples in plan.members])]
+        return [(dataset.groups[number],) for number in numbers]
+    return image_names(dataset, numbers)
 
 
 def planned_mechanism(plan: Plan) -> SampledGaussian:

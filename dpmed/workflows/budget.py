@@ -119,7 +119,7 @@ class BudgetSummary:
                 str(run.number),
                 run.entered,
                 run.status,
-                str(int(run.members.sum())),
+                "all" if run.for_all else str(int(run.members.sum())),
                 f"{run.mechanism.noise_multiplier:.4g}",
                 f"{run.mechanism.sampling_rate:.4g}",
                 f"{run.made} of {run.mechanism.steps}",
@@ -161,7 +161,7 @@ def run(
             planned = _price(cohort, snapshot, check, progress)
             summary = replace(summary, planned=planned, planned_limit=min(limits, default=None))
         if who is not None:
-            found = cohort.runs_of(who)
+            found = cohort.runs_of((who,))
             if found is None:
                 raise InputError(f"no run has trained on a {snapshot.unit} with this name", where=str(path))
             summary = replace(summary, who=found)
@@ -189,8 +189,8 @@ def _price(cohort: Cohort, snapshot: Snapshot, config: Config, progress: Progres
         raise InputError(f"is {plan.facts.unit}, but the file counts {snapshot.unit}s", where="privacy.unit")
     known = cohort.places_of(unit_names(plan))
     members = np.zeros(snapshot.units, bool)
-    members[[place for place in known if place is not None]] = True
-    return cost_of(snapshot, planned_mechanism(plan), members, new=sum(place is None for place in known))
+    members[list(set().union(*known))] = True
+    return cost_of(snapshot, planned_mechanism(plan), members, new=sum(not places for places in known))
 
 
 def _described(run: EnteredRun) -> dict[str, Any]:

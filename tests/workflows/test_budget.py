@@ -6,7 +6,8 @@ from dpmed.workflows.budget import run
 
 def entry(token, units):
     mechanism = SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=50)
-    return Entry(token=token, folder="runs/x", config_sha256="", data="digits", mechanism=mechanism, units=units)
+    named = [(unit,) for unit in units]
+    return Entry(token=token, folder="runs/x", config_sha256="", data="digits", mechanism=mechanism, units=named)
 
 
 def test_it_says_who_was_in_which_run_and_what_the_worst_off_can_expect(tmp_path):
