@@ -90,7 +90,9 @@ def image_names(dataset: Dataset, numbers: Sequence[int]) -> list[ImageNames]:
         names = () if given is None else tuple(given[number])
         if own is None:
             names = (*names, _digest_of(dataset[number].input).hex())
-        found.append(names or (own[number],))
+        elif not names:
+            names = (own[number],)
+        found.append(names)
     return found
 
 

@@ -73,6 +73,7 @@ class Entry:
         data: the data set in public terms.
         mechanism: σ, q and all planned steps.
         units: all names of each unit that it trains on; only their keyed hashes are kept.
+        is_over: whether the run has made all its draws.
         former: tokens under which the run may be in the file already; `token` then takes their place.
     """
 
@@ -82,6 +83,7 @@ class Entry:
     data: str
     mechanism: SampledGaussian
     units: Sequence[Names] = field(repr=False)
+    is_over: bool = False
     former: tuple[str, ...] = ()
 
 
@@ -214,6 +216,8 @@ class Cohort:
     def enter(self, entries: Sequence[Entry], check: Check | None = None) -> None:
         """Enter runs, all or none; a run that is already in the file, by a token, is reset to its planned steps.
 
+        An entry that is finished stays that of the run that finished; another with its token is entered anew.
+
         Args:
             entries: the runs.
             check: called within the transaction with the prospective content, before anything is written; raises to
@@ -242,8 +246,9 @@ class Cohort:
         connection, one, members = self._connection, entry.mechanism, self._members(entry.units)
         plan = (one.noise_multiplier, one.sampling_rate, one.steps, one.steps)
         for token in (entry.token, *entry.former):
-            known = connection.execute("SELECT number, members FROM runs WHERE token = ?", (token,)).fetchone()
-            if known is not None:
+            known = connection.execute("SELECT number, members, status FROM runs WHERE token = ?", (token,)).fetchone()
+            # A finished run makes no more draws. Whoever still has some to make is a copy of its folder from before.
+            if known is not None and (entry.is_over or known[2] != "finished"):
                 # Whatever changed since it was entered, each unit counts with no less than either plan costs.
                 both = np.packbits(members | _unpacked(known[1], len(members))).tobytes()
                 bits = known[1] if known[0] <= self._last_for_all else both

@@ -10,7 +10,7 @@ from PIL import Image
 from dpmed.config.load import load_config
 from dpmed.data.identity import image_names
 from dpmed.errors import InputError
-from dpmed.planning.enrolment import enrol, planned_mechanism, settle, unit_names
+from dpmed.planning.enrolment import enrol, mark_over, planned_mechanism, settle, unit_names
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.cohort import Cohort
 from dpmed.progress import Silent
@@ -50,6 +50,7 @@ def test_each_copy_of_a_run_that_goes_on_is_counted(tmp_path):
     # Whichever is resumed first is the run; the other makes draws of its own from then on.
     for place in (tmp_path / "moved", copy):
         enrol([(planned, place)])
+        mark_over(planned, place)
         settle(planned, place, steps=planned.steps, status="finished")
         enrol([(planned, place)])
         settle(planned, place, steps=planned.steps, status="finished")
@@ -65,6 +66,25 @@ def test_each_copy_of_a_run_that_goes_on_is_counted(tmp_path):
         settle(planned, tmp_path / "third", steps=planned.steps, status="finished")
     with Cohort(path) as cohort:
         assert len(cohort.snapshot().runs) == 2
+
+
+def test_a_copy_from_before_the_end_is_counted_beside_the_finished_run(tmp_path):
+    path, folder, copy = tmp_path / "cohort.db", tmp_path / "run", tmp_path / "copy"
+    planned = plan(path)
+    enrol([(planned, folder)])
+    shutil.copytree(folder, copy)
+    mark_over(planned, folder)
+    settle(planned, folder, steps=planned.steps, status="finished")
+    with pytest.raises(InputError, match="would exceed it"):
+        enrol([(plan(path, "privacy.cohort_epsilon=2.1"), copy)])
+    enrol([(planned, copy)])
+    settle(planned, copy, steps=planned.steps, status="finished")
+    # Killed while it tested its model, the run itself has nothing to draw any more.
+    enrol([(planned, folder)])
+    with Cohort(path) as cohort:
+        assert [(run.mechanism.steps, run.status) for run in cohort.snapshot().runs] == [
+            (planned.steps, "running"), (planned.steps, "finished"),
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -57,6 +57,16 @@ def test_a_run_counts_with_all_planned_steps_however_it_ends(path):
             cohort.settle("b", steps=1, status="finished")
 
 
+def test_a_finished_run_keeps_its_entry_whoever_has_its_token(path):
+    with made(path) as cohort:
+        cohort.enter([entry("a", ["x"])])
+        cohort.settle("a", steps=50, status="finished")
+        cohort.enter([replace(entry("b", ["x"]), former=("a",))])
+        assert [(run.token, run.status) for run in cohort.snapshot().runs] == [("a", "finished"), ("b", "running")]
+        cohort.enter([replace(entry("c", ["x"]), former=("a",), is_over=True)])
+        assert [run.token for run in cohort.snapshot().runs] == ["c", "b"]
+
+
 def test_a_refused_run_leaves_nothing(path):
     def refuse(snapshot, tokens):
         assert [run.token for run in snapshot.runs] == ["a"] and tokens == {"a"}
