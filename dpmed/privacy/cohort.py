@@ -216,7 +216,7 @@ class Cohort:
     def enter(self, entries: Sequence[Entry], check: Check | None = None) -> None:
         """Enter runs, all or none; a run that is already in the file, by a token, is reset to its planned steps.
 
-        An entry that is finished stays that of the run that finished; another with its token is entered anew.
+        An entry that is finished stays that of the run that finished; a copy with its former token is entered anew.
 
         Args:
             entries: the runs.
@@ -248,7 +248,7 @@ class Cohort:
         for token in (entry.token, *entry.former):
             known = connection.execute("SELECT number, members, status FROM runs WHERE token = ?", (token,)).fetchone()
             # A finished run makes no more draws. Whoever still has some to make is a copy of its folder from before.
-            if known is not None and (entry.is_over or known[2] != "finished"):
+            if known is not None and (entry.is_over or known[2] != "finished" or token == entry.token):
                 # Whatever changed since it was entered, each unit counts with no less than either plan costs.
                 both = np.packbits(members | _unpacked(known[1], len(members))).tobytes()
                 bits = known[1] if known[0] <= self._last_for_all else both
