@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int, UInt64
 from dpmed.errors import InputError
 from dpmed.privacy.accountant import calibrate_noise, calibrate_steps
 from dpmed.privacy.cohort import EnteredRun, Snapshot
+from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, merged
 from dpmed.privacy.rdp import rdp_epsilons
 from dpmed.privacy.several import composed_epsilon
@@ -229,11 +230,12 @@ def require_within(limit: float, snapshot: Snapshot, tokens: frozenset[str]) -> 
         return
     (before, entering), most = max(beyond.items(), key=lambda item: item[1])
     able = sum(gathered[key] for key in costs if key not in beyond)
+    earlier = rounded_up(_largest([before], snapshot.delta))
     rough = "; with so many different histories, some of these are upper bounds" if effort.is_spent else ""
     raise InputError(
         f"its limit is ε = {limit:g} per {snapshot.unit} at δ = {snapshot.delta:g}; of {sum(gathered.values())} "
         f"{snapshot.unit}s in this training {sum(gathered[key] for key in beyond)} would exceed it, with up to "
-        f"ε = {most:.4g}, of which {_largest([before], snapshot.delta):.4g} was spent before; {able} could still take "
+        f"ε = {rounded_up(most)}, of which {earlier} was spent before; {able} could still take "
         f"part{rough}",
         where="privacy.cohort",
         remedy=_what_fits(before, entering, limit=limit, delta=snapshot.delta),
@@ -282,7 +284,7 @@ def _what_fits(before: Mechanisms, entering: Mechanisms, *, limit: float, delta:
         noise = calibrate_noise(
             epsilon=limit, delta=delta, sampling_rate=one.sampling_rate, steps=one.steps, others=before
         )
-        fits.append(f"privacy.noise_multiplier = {noise:.4g} instead of {one.noise_multiplier:.4g}")
+        fits.append(f"privacy.noise_multiplier = {rounded_up(noise)} instead of {one.noise_multiplier:.4g}")
         steps = calibrate_steps(
             epsilon=limit,
             delta=delta,
