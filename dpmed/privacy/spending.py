@@ -232,6 +232,8 @@ def require_within(limit: float, snapshot: Snapshot, tokens: frozenset[str]) -> 
     able = sum(gathered[key] for key in costs if key not in beyond)
     earlier = rounded_up(_largest([before], snapshot.delta))
     rough = "; with so many different histories, some of these are upper bounds" if effort.is_spent else ""
+    if any(run.for_all for run in snapshot.runs):
+        rough += f"; runs that an earlier version entered count for every {snapshot.unit}"
     raise InputError(
         f"its limit is ε = {limit:g} per {snapshot.unit} at δ = {snapshot.delta:g}; of {sum(gathered.values())} "
         f"{snapshot.unit}s in this training {sum(gathered[key] for key in beyond)} would exceed it, with up to "

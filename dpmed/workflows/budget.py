@@ -75,6 +75,7 @@ class BudgetSummary:
             "unit": self.snapshot.unit,
             "units": self.snapshot.units,
             "runs": len(self.snapshot.runs),
+            "runs_counted_for_all": self.for_all,
             "delta": self.snapshot.delta,
             "epsilon_largest": self.largest,
             "epsilon_largest_rdp": max((history.epsilon_rdp for history in self.histories), default=0.0),
@@ -233,7 +234,8 @@ def _unknown(summary: BudgetSummary) -> InputError:
             "An image is named by its file below data.root. Images that have no files of their own are counted by "
             "their content and cannot be looked up"
         )
-        remedy += f"; nor can those of the runs {_listed(summary.for_all)}." if summary.for_all else "."
+        former = f"; nor can those of runs that an earlier version entered: {_listed(summary.for_all)}"
+        remedy += f"{former if summary.for_all else ''}."
     if unit == "patient":
         remedy = (
             "A patient is named as in the data set; one that headers of DICOM files name, by the patient ID, or by "

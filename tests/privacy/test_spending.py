@@ -67,6 +67,8 @@ def test_a_run_that_counts_for_all_counts_for_units_that_come_later():
     nobody = np.zeros(2, bool)
     assert cost_of(runs, SECOND, nobody, new=1) == pytest.approx(composed_epsilon((SECOND,), DELTA))
     assert cost_of(former, SECOND, nobody, new=1) == pytest.approx(composed_epsilon((FIRST, SECOND), DELTA))
+    with pytest.raises(InputError, match="an earlier version entered count for every patient"):
+        require_within(0.1, former, frozenset("1"))
 
 
 def test_two_equal_runs_cost_one_of_twice_the_steps():
