@@ -13,7 +13,7 @@ from dpmed.errors import InputError
 from dpmed.planning.enrolment import planned_mechanism, unit_names
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.cohort import Cohort, EnteredRun, Snapshot
-from dpmed.privacy.ledger import rounded_up
+from dpmed.privacy.ledger import rounded_down, rounded_up
 from dpmed.privacy.rero import Risk, assess
 from dpmed.privacy.spending import History, cost_of, median, spent
 from dpmed.privacy.tradeoff import Composition
@@ -135,8 +135,7 @@ class BudgetSummary:
         if limit is None or left is None:
             return "none in this file"
         if not self.beyond:
-            # Rounded down: the negative of what is left is rounded up.
-            return f"{limit:g}, of which {-float(rounded_up(-left)):g} is left"
+            return f"{limit:g}, of which {rounded_down(left)} is left"
         excess = rounded_up(self.largest - limit, 3)
         return (
             f"{limit:g}, already exceeded by up to {excess}, for {self.beyond} of {self.snapshot.units} "
