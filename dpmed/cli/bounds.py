@@ -10,7 +10,7 @@ from dpmed.cli.shared.options import Json, Out, complete_config, console_of, tim
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
-    from dpmed.workflows.bounds.run import BoundsSummary
+    from dpmed.workflows.bounds.summary import BoundsSummary
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +24,8 @@ def bounds(
         str | None,
         typer.Argument(
             metavar="CONFIG",
-            help="A config or finished run that gives the settings; default: HAM10000 as in the paper.",
+            help="A config, a run or a folder of several runs that gives the settings; default: HAM10000 as in the "
+            "paper.",
             autocompletion=complete_config,
         ),
     ] = None,
@@ -60,7 +61,7 @@ def bounds(
     from dpmed.files import new_run_folder
     from dpmed.workflows.bounds import run as workflow
     from dpmed.workflows.bounds.attack_results import adopt
-    from dpmed.workflows.bounds.settings import Facts, gather
+    from dpmed.workflows.bounds.settings import BoundsSettings, Facts, gather
 
     given = Facts(
         train_size=train_size, batch_size=batch_size, steps=steps, delta=delta, prior=prior, accountant=accountant
@@ -70,7 +71,7 @@ def bounds(
     own, ends = facts.pop("noise_multipliers", ()), eps_min is not None or eps_max is not None
     if not (epsilons or noise_multipliers or max_risk is not None or ends):
         noise_multipliers = list(own)
-    swept = not (epsilons or noise_multipliers or max_risk is not None) or ends
+    swept = not (epsilons or noise_multipliers or max_risk is not None or "mechanisms" in facts) or ends
     if swept and (epsilons or noise_multipliers):
         raise InputError("a sweep cannot be combined with single values", where="--eps-min, --eps-max")
     if spacing not in ("log", "linear"):
@@ -79,7 +80,7 @@ def bounds(
         raise InputError(f"{adversary!r} is not worst-case, relaxed or both", where="--adversary")
     low, high = 1.0 if eps_min is None else eps_min, 1e6 if eps_max is None else eps_max
     kind: Any = spacing
-    settings = workflow.BoundsSettings(
+    settings = BoundsSettings(
         **facts,
         adversaries=("worst-case", "relaxed") if adversary == "both" else (adversary,),  # type: ignore[arg-type]
         epsilons=workflow.spaced(low, high, count=num, spacing=kind) if swept else tuple(epsilons or ()),
@@ -102,3 +103,5 @@ def _show(console: Console, summary: "BoundsSummary") -> None:
         console.table("Bounds on the chance of reconstruction", *summary.table())
     if summary.max_risk:
         console.table("What keeps the risk at or below its limit", *summary.inverse_table())
+    for note in summary.notes():
+        console.text(note)

@@ -1,12 +1,17 @@
 """The figures of `dpmed bounds`: risk against ε, trade-off curves, and the success of attacks compared with the bounds.
 
-Their data are in bounds.csv, tradeoff.csv and prior_aware.csv.
+Their data are in bounds.csv, tradeoff.csv and prior_aware.csv. A bound is proven at the points that were computed.
+Between few of them nothing is drawn, since a line would lie below the bound; between many, a curve that does not.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy import special
 
 from dpmed.figures.style import PALETTE, new_figure, save_figure
 
@@ -16,8 +21,18 @@ _ADVERSARIES = {
     "worst_case": ("worst-case adversary", PALETTE[1], "-"),
     "relaxed": ("relaxed adversary", PALETTE[0], "--"),
 }
-_MARKERS = {"worst_case": "o", "relaxed": "s"}
+_CONSTANT = ("relaxed_constant_sign", "relaxed, sign constant", PALETTE[5], "-.")
+_MARKERS = {"worst_case": "o", "relaxed": "s", "relaxed_constant_sign": "D"}
+# Points at one place are seen through one another.
+_SIZES = {"worst_case": 10, "relaxed": 4, "relaxed_constant_sign": 6}
 _WIDE_RANGE = 30.0
+# From so many points on, a curve is drawn through them.
+_CURVE = 10
+_DENSE = 20
+# Probabilities that are 0 or 1 in double precision.
+_LEAST, _MOST = 1e-300, 1 - 1e-15
+
+Vector = Float[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,24 +66,36 @@ def plot_risks(
         title: where the settings come from.
         measured: the success of an attack at the same settings.
     """
-    figure, axes = new_figure(width=6.2, height=3.8)
+    figure, axes = new_figure(width=6.2, height=4.3)
     axis = axes[0]
     ordered = sorted(rows, key=lambda row: row["epsilon"])
     places = [row["epsilon"] for row in ordered]
-    for name, (label, colour, line) in _ADVERSARIES.items():
+    for name, label, colour, line in (*((name, *style) for name, style in _ADVERSARIES.items()), _CONSTANT):
         if f"{name}_upper" not in ordered[0]:
             continue
         upper = [row[f"{name}_upper"] for row in ordered]
-        lower = [row[f"{name}_lower"] for row in ordered]
-        axis.fill_between(places, lower, upper, color=colour, alpha=0.25, linewidth=0)
-        axis.plot(places, upper, line, color=colour, label=f"{label}: at most", marker="o" if len(places) < 4 else None)  # noqa: PLR2004
+        if len(places) < _CURVE:
+            axis.plot(
+                places,
+                upper,
+                _MARKERS[name],
+                color=colour,
+                markersize=_SIZES[name],
+                fillstyle="none",
+                label=f"{label}: at most",
+            )
+            continue
+        between, curve = _curve(places, upper)
+        axis.plot(between, curve, line, color=colour, label=f"{label}: at most")
+        if f"{name}_lower" in ordered[0]:
+            _, lower = _curve(places, [row[f"{name}_lower"] for row in ordered])
+            axis.fill_between(between, np.minimum(lower, curve), curve, color=colour, alpha=0.25, linewidth=0)
     _draw_measured(axis, measured)
     _finish_risks(axis, prior=ordered[0]["prior"], title=title)
     places += [point.epsilon for point in measured]
     if log_axis and max(places) > _WIDE_RANGE * min(places) * 0.1:
         axis.set_xscale("log")
-    # Over a wide range, the right-hand side below the bound is empty; with points there, wherever there is room.
-    axis.legend(frameon=False, loc="best" if measured else "center right")
+    _legend_below(figure)
     return save_figure(figure, folder, "bounds")
 
 
@@ -80,23 +107,44 @@ def plot_attack(rows: Rows, folder: Path, *, title: str) -> list[Path]:
         folder: where to write.
         title: what was attacked.
     """
-    figure, axes = new_figure(width=6.2, height=3.8)
+    figure, axes = new_figure(width=6.2, height=4.3)
     axis = axes[0]
     ordered = sorted(rows, key=lambda row: row["epsilon"])
-    for name, (label, colour, line) in _ADVERSARIES.items():
+    for name, (label, colour, _) in _ADVERSARIES.items():
         own = [row for row in ordered if row["adversary"].replace("-", "_") == name]
         if own:
-            bound = [row["bound_upper"] for row in own]
-            axis.plot([row["epsilon"] for row in own], bound, line, color=colour, label=f"{label}: bound")
+            places, bound = [row["epsilon"] for row in own], [row["bound_upper"] for row in own]
+            axis.plot(places, bound, "_", color=colour, markersize=16, markeredgewidth=1.8, label=f"{label}: at most")
             ideal = [row["ideal_rate"] for row in own]
-            axis.plot(
-                [row["epsilon"] for row in own], ideal, "x", color=colour, markersize=4, label="with ideal gradients"
-            )
+            axis.plot(places, ideal, "x", color=colour, markersize=4, label=f"{label}: ideal gradients")
     _draw_measured(axis, [measured_point(row, epsilon=row["epsilon"]) for row in ordered])
     _finish_risks(axis, prior=ordered[0]["prior"], title=title)
     axis.set_xscale("log")
-    axis.legend(frameon=False, loc="best")
+    _legend_below(figure)
     return save_figure(figure, folder, "prior_aware")
+
+
+def _curve(places: Sequence[float], bounds: Sequence[float]) -> tuple[Vector, Vector]:
+    """Points between the computed ones, for a curve that is not below the bound.
+
+    Args:
+        places: ε in increasing order.
+        bounds: bounds there.
+
+    Returns:
+        ε and bounds, interpolated linearly in Φ⁻¹ of the bound against log ε. Of Gaussian steps, the bound is Φ(z + μ)
+        where μ grows like ε for small ε and like √ε for large ones: convex in log ε, so that its chords lie above it.
+    """
+    points = np.log(np.asarray(places, np.float64))
+    dense = np.interp(np.linspace(0, len(points) - 1, _DENSE * (len(points) - 1) + 1), np.arange(len(points)), points)
+    values = np.asarray(bounds, np.float64)
+    scores = np.interp(dense, points, special.ndtri(np.clip(values, _LEAST, _MOST)))
+    return np.exp(dense), special.ndtr(scores)
+
+
+def _legend_below(figure: Any) -> None:
+    """The legend where it hides no point."""
+    figure.legend(frameon=False, loc="outside lower center", ncols=2)
 
 
 def measured_point(row: Mapping[str, Any], *, epsilon: float) -> MeasuredPoint:

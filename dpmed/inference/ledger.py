@@ -15,6 +15,8 @@ LEDGER_FILE = "privacy.json"
 _MAX_BYTES = 1 << 22
 # ε in a ledger is accurate to this fraction, by the accountants' own tolerance.
 _TOLERANCE = 1e-3
+# A tight ε below this may be several times too high (`privacy.several`).
+_VAGUE = 0.01
 
 Positive = Annotated[float, Field(gt=0)]
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -153,10 +155,12 @@ def check_finished(ledger: ReadLedger, *, folder: Path) -> None:
 
 
 def check_epsilon(ledger: ReadLedger, *, where: str) -> None:
-    """Refuse a ledger whose ε is below what its own noise, rate and steps cost, or what its selection does.
+    """Refuse a ledger whose ε is not what its own noise, rate and steps cost; of a selection, whose ε is too low.
+
+    ε and the bounds of a model card are computed from different entries, so neither may contradict the other.
 
     Raises:
-        InputError: ε is too low; the message says what they cost.
+        InputError: the message says what they cost.
     """
     if not ledger.promises or ledger.noise_multiplier is None or ledger.delta is None or ledger.epsilon is None:
         return
@@ -169,12 +173,24 @@ def check_epsilon(ledger: ReadLedger, *, where: str) -> None:
             f"{ledger.sampling_rate:g}, which no training can have",
             where=where,
         )
-    cost = epsilon(mechanism, ledger.delta, accountant=ledger.accountant or "pld")
+    cost, tight = (epsilon(mechanism, ledger.delta, accountant=name) for name in (ledger.accountant or "pld", "pld"))
+    is_own = ledger.selection is None
     if ledger.selection is not None:
         cost = max(cost, ledger.selection.epsilon)
-    if not ledger.epsilon >= cost * (1 - _TOLERANCE) or not math.isfinite(ledger.epsilon):
-        raise InputError(
-            f"states ε = {ledger.epsilon:g}, but its noise multiplier, sampling rate and steps cost {cost:.6g}",
-            where=where,
-            remedy="The ledger was changed, or made by a version of dpmed with an error: nothing can be promised.",
-        )
+    stated = [("ε", ledger.epsilon, cost, is_own), ("epsilon_pld", ledger.epsilon_pld, tight, True)]
+    for name, value, known, is_exact in stated:
+        if value is None or not _is_enough(value, known) or (is_exact and not _is_as_low(value, known)):
+            raise InputError(
+                f"states {name} = {'nothing' if value is None else f'{value:g}'}, but its noise multiplier "
+                f"({ledger.noise_multiplier:g}), sampling rate and steps cost {known:.6g}",
+                where=where,
+                remedy="The ledger was changed, or made by a version of dpmed with an error: nothing can be promised.",
+            )
+
+
+def _is_enough(stated: float, cost: float) -> bool:
+    return math.isfinite(stated) and stated >= cost * (1 - _TOLERANCE)
+
+
+def _is_as_low(stated: float, cost: float) -> bool:
+    return stated <= max(cost * (1 + _TOLERANCE), _VAGUE)

@@ -11,8 +11,10 @@ from dataclasses import dataclass, field
 
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.ledger import ReadLedger
+from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.ledger import rounded_up
-from dpmed.privacy.rero import REPORTED_FPR, Risk, assess, assess_epsilon
+from dpmed.privacy.mechanism import Mechanisms, SampledGaussian
+from dpmed.privacy.rero import REPORTED_FPR, Risk, assess, assess_epsilon, reconstruction
 from dpmed.privacy.tradeoff import Composition
 
 # Data sets that come with installed packages, which everybody has already.
@@ -25,6 +27,8 @@ _TASKS = {
     "reconstruction": "image to image",
 }
 _LARGEST_SAID = 20.0
+# A limit on a chance that is as high as this rules nothing out.
+_VACUOUS = 0.99
 # An underscore within a word is not markup.
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f<>|`*\[\]#\\]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _LONGEST = 2000
@@ -39,12 +43,14 @@ class Together:
         delta: δ.
         runs: how many of them are private.
         others: how many promise no ε: made without privacy, or with noise from a seed.
+        mechanisms: all steps of the private ones.
     """
 
     epsilon: float
     delta: float
     runs: int
     others: int
+    mechanisms: Mechanisms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +143,17 @@ def _selected(ledger: ReadLedger) -> tuple[str, ...]:
     selection = ledger.selection
     if selection is None:
         return ()
+    is_random = selection.distribution == "geometric"
     number = f"{selection.mean_trials} trainings"
-    if selection.distribution == "geometric":
+    if is_random:
         number = f"a random number of trainings, {selection.mean_trials} on average"
-    return (f"They are those of the best of {number}, by the validation score; ε covers this choice.",)
+    if selection.chosen:
+        return (f"They are those of the best of {number}, by the validation score; ε covers this choice.",)
+    covered = "ε holds only for the one that is chosen" if is_random else "ε covers all of these trainings"
+    return (
+        f"They are those of one of {number}, of which another was chosen by the validation score, or none has been "
+        f"chosen yet; {covered}.",
+    )
 
 
 def _use(facts: CardFacts) -> list[str]:
@@ -229,12 +242,17 @@ def _together(facts: CardFacts) -> list[str]:
             "- If it was chosen by its scores among its siblings, or if several of them are published: more than what "
             "follows; how much is unknown, since their ledgers were not beside it. Otherwise, for this model alone:"
         ]
-    of_all = (
-        f"- If it was chosen by its scores among {known.runs} private runs, or if several of them are published: "
-        f"(ε, δ) = ({rounded_up(known.epsilon)}, {known.delta:g}), that of all {known.runs} together."
-    )
-    exposed = f" Runs without an ε beside them: {known.others}; nothing covers publishing or choosing among those."
-    return [f"{of_all}{exposed if known.others else ''} Otherwise, for this model alone:"]
+    exposed = f"Runs without an ε beside it: {known.others}; nothing covers publishing or choosing among those."
+    lines = [f"- {exposed}"] if known.others else []
+    if known.runs > 1:
+        all_of_them = "both" if known.runs == 2 else f"all {known.runs}"  # noqa: PLR2004 "all 2" is no English
+        risks = _risks_of_steps(known.mechanisms, facts.ledger)
+        lines += [
+            f"- If it was chosen by its scores among {known.runs} private runs, or if several of them are published: "
+            f"(ε, δ) = ({rounded_up(known.epsilon)}, {known.delta:g}), that of {all_of_them} together, and",
+            *(f"  {line}" for line in risks),
+        ]
+    return [*lines, "- Otherwise, for this model alone:"]
 
 
 def _in_words(epsilon: float, delta: float, unit: str) -> str:
@@ -244,49 +262,83 @@ def _in_words(epsilon: float, delta: float, unit: str) -> str:
     )
     if epsilon > _LARGEST_SAID:
         return (
-            f"{start}would have concluded it with a probability that may be smaller by a factor of e^{epsilon:.4g}: "
-            "by itself this ε promises next to nothing; the protection is that of the bounds below."
+            f"{start}would have concluded it with a probability that may be smaller by a factor of "
+            f"e^{rounded_up(epsilon)}: by itself this ε promises next to nothing; the protection is that of the bounds "
+            "below."
         )
+    factor = rounded_up(math.exp(epsilon))
+    if "e" in factor:
+        factor = f"{float(factor):,.0f}"
     return (
-        f"{start}would have concluded it with a probability at most {rounded_up(math.exp(epsilon))} times smaller or "
-        f"larger, and a further {delta:g} at most. At ε = 0.1 that factor is 1.1, at 1 it is 2.7, at 8 it is 2981."
+        f"{start}would have concluded it with a probability at most {factor} times smaller or larger, and a further "
+        f"{delta:g} at most. At ε = 0.1 that factor is 1.106, at 1 it is 2.719, at 8 it is 2981."
     )
 
 
 def _risks(ledger: ReadLedger) -> list[str]:
     if ledger.noise_multiplier is None or ledger.steps == 0:
         return []
-    prior = 1 / max(2, ledger.train_size)
-    unit = plain(ledger.unit_of_privacy)
-    relaxed = []
     if ledger.selection is not None and ledger.epsilon is not None and ledger.delta is not None:
         # The trade-off curve of one training is not that of the best of several: only (ε, δ) is known of it.
-        worst = assess_epsilon(ledger.epsilon, ledger.delta, prior=prior)
-    else:
-        worst = _risk(ledger, "worst-case", prior)
-        relaxed = [
-            f"- Reconstruction, relaxed adversary (who does not know the direction of that {unit}'s gradient): at most "
-            f"{rounded_up(_risk(ledger, 'relaxed', prior).upper)} at the same κ. This relies on an assumption about "
-            "the attacker and is not a differential privacy guarantee (Ziller et al., 2024).",
-        ]
+        worst = assess_epsilon(ledger.epsilon, ledger.delta, prior=_prior(ledger))
+        return _limits(worst, ledger, no_limit="(ε, δ) alone gives no useful limit here")
+    own = SampledGaussian(
+        noise_multiplier=ledger.noise_multiplier, sampling_rate=ledger.sampling_rate, steps=ledger.steps
+    )
+    return _risks_of_steps((own,), ledger)
+
+
+def _risks_of_steps(mechanisms: Mechanisms, ledger: ReadLedger) -> list[str]:
+    prior = _prior(ledger)
+    worst_case, afresh = (Composition.of(mechanisms, name) for name in ("worst-case", "relaxed"))
+    worst = assess(worst_case, prior=prior)
+    # Who knows less is never above who knows more, not even in the last digit.
+    constant_sign = min(constant_sign_upper(worst_case, prior), worst.upper)
+    relaxed = min(reconstruction(afresh, prior).upper, constant_sign)
+    return _limits(
+        worst,
+        ledger,
+        f"- Reconstruction, relaxed adversary (who does not know the direction of that "
+        f"{plain(ledger.unit_of_privacy)}'s gradient), at the same κ: who does not even know that the direction stays "
+        f"the same from step to step, {_at_most(relaxed)}; who knows that it does, {_at_most(constant_sign)}. Both "
+        "rely on an assumption about the attacker and are no differential privacy guarantee (Ziller et al., 2024).",
+        no_limit="no useful limit is proven",
+    )
+
+
+def _limits(worst: Risk, ledger: ReadLedger, *relaxed: str, no_limit: str) -> list[str]:
+    prior = _prior(ledger)
+    chance = no_limit
+    if _is_useful(worst.upper):
+        chance = (
+            f"succeeds with probability at most {rounded_up(worst.upper)}. For whoever would guess right more often, "
+            "the limit is higher (`dpmed bounds --prior`)"
+        )
+    inference = (
+        f"advantage (TPR - FPR) {_at_most(worst.advantage)}; at an FPR of {REPORTED_FPR:g} a TPR of "
+        f"{_at_most(worst.tpr)}"
+    )
+    if not _is_useful(min(worst.advantage, worst.tpr)):
+        inference = no_limit
     return [
-        f"- Reconstruction, worst-case adversary (who knows everything but one {unit}): succeeds with probability at "
-        f"most {rounded_up(worst.upper)}, where guessing without the model succeeds with κ = 1/N = {prior:.4g}.",
+        f"- Reconstruction, worst-case adversary (who knows everything but one {plain(ledger.unit_of_privacy)}, and "
+        f"without the model would guess right once in {max(2, ledger.train_size):,} times, κ = 1/N = {prior:.4g}): "
+        f"{chance}.",
         *relaxed,
-        f"- Membership inference, worst-case adversary: advantage (TPR - FPR) at most {rounded_up(worst.advantage)}; "
-        f"at an FPR of {REPORTED_FPR:g} a TPR of at most {rounded_up(worst.tpr)}.",
+        f"- Membership inference, worst-case adversary: {inference}.",
     ]
 
 
-def _risk(ledger: ReadLedger, adversary: str, prior: float) -> Risk:
-    assert ledger.noise_multiplier is not None  # noqa: S101 checked by the caller
-    composition = Composition(
-        adversary=adversary,  # type: ignore[arg-type] # one of two literals
-        noise_multiplier=ledger.noise_multiplier,
-        sampling_rate=ledger.sampling_rate,
-        steps=ledger.steps,
-    )
-    return assess(composition, prior=prior)
+def _prior(ledger: ReadLedger) -> float:
+    return 1 / max(2, ledger.train_size)
+
+
+def _is_useful(limit: float) -> bool:
+    return limit < _VACUOUS
+
+
+def _at_most(limit: float) -> str:
+    return f"at most {rounded_up(limit)}" if _is_useful(limit) else "no useful limit"
 
 
 def _outside(facts: CardFacts) -> list[str]:

@@ -12,8 +12,7 @@ from dpmed.factories import load_factory
 from dpmed.planning.clipping import clipping_notes, count_noise, noise_notes
 from dpmed.planning.prior import start_sentence
 from dpmed.privacy.budget import Budget
-from dpmed.privacy.ledger import LedgerFacts, several_images_note
-from dpmed.privacy.rero import assumption_notes
+from dpmed.privacy.ledger import LedgerFacts, assumption_notes, several_images_note
 from dpmed.privacy.tradeoff import Composition
 
 _COHORT_NOTE = (

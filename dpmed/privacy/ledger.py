@@ -8,12 +8,15 @@ that a run knows about its patients is in `internal.json`.
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Literal
 
 from dpmed.privacy.budget import Budget
+from dpmed.privacy.constant_sign import constant_sign_upper
+from dpmed.privacy.rero import reconstruction
+from dpmed.privacy.tradeoff import Composition
 
 OUTSIDE_EVERY_RUN = (
     "Validation and test metrics are computed exactly; ε says nothing about validation and test samples.",
@@ -33,7 +36,7 @@ class Selected:
     Attributes:
         distribution: `geometric`, if the number of trials was drawn: then only the best may be released; `fixed`, if
             there were exactly `mean_trials` and ε covers all of them.
-        mean_trials: N.
+        mean_trials: N; of a fixed number, those that were deleted are counted too.
         epsilon: ε of releasing the best, at the run's δ.
         chosen: whether the selection has ended with this run as the best.
     """
@@ -308,6 +311,26 @@ def several_images_note(unit: str, *, epsilon: float, delta: float) -> str:
     )
 
 
+def assumption_notes(composition: Composition, *, prior: float, max_risk: float) -> tuple[str, ...]:
+    """What a ledger must say about a run whose noise was calibrated to a reconstruction risk."""
+    bound = reconstruction(replace(composition, adversary="worst-case"), prior).upper
+    first = (
+        f"The noise was calibrated to a reconstruction risk of at most {max_risk:g} at prior κ = {prior:.4g} for the "
+        f"{composition.adversary} adversary."
+    )
+    if composition.adversary == "worst-case":
+        return (first,)
+    constant = constant_sign_upper(composition, prior)
+    return (
+        first,
+        "This relies on an assumption about the attacker, namely not knowing the direction of the patient's "
+        "gradient (a χ² test in each step): it is not a differential-privacy guarantee. The stated ε holds without it.",
+        "The direction is assumed to be unknown afresh in each step. An attacker who only knows that it stays the "
+        f"same throughout training can do more: at most {rounded_up(constant)} at the same κ.",
+        f"Without the assumption, the bound for the worst-case adversary at the same κ is {rounded_up(bound)}.",
+    )
+
+
 def group_privacy(epsilon: float, delta: float, *, size: int) -> tuple[float, float]:
     """What an (ε, δ) for one record guarantees for `size` records together.
 
@@ -331,12 +354,27 @@ def group_privacy(epsilon: float, delta: float, *, size: int) -> tuple[float, fl
 
 
 def rounded_up(value: float, digits: int = 4) -> str:
-    """The smallest number of so many digits that is not below the value: what is promised is never rounded down."""
+    """The smallest number of so many digits that is not below the value: for "at most", which must never promise more.
+
+    The smallest noise that meets a limit is rounded up too.
+    """
+    return _rounded(value, digits, ROUND_CEILING)
+
+
+def rounded_down(value: float, digits: int = 4) -> str:
+    """The largest number of so many digits that is not above the value: for "at least", which must never claim more.
+
+    The largest ε that meets a limit is rounded down too.
+    """
+    return _rounded(value, digits, ROUND_FLOOR)
+
+
+def _rounded(value: float, digits: int, rounding: str) -> str:
     if value == 0 or not math.isfinite(value):
         return f"{value:g}"
     written = Decimal(repr(value))
     step = Decimal(1).scaleb(written.adjusted() + 1 - digits)
-    return f"{float(written.quantize(step, rounding=ROUND_CEILING)):.{digits}g}"
+    return f"{float(written.quantize(step, rounding=rounding)):.{digits}g}"
 
 
 def _now() -> str:

@@ -8,13 +8,12 @@ and 1 - f(κ) of Kaissis et al. (2023); the relaxed adversary is that of Ziller 
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from scipy import optimize
 
 from dpmed.errors import InputError
-from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.loss.losses import Adversary
 from dpmed.privacy.tradeoff import Composition, Power
 
@@ -131,23 +130,3 @@ def _smallest_noise(risk: Callable[[float], float], target: float) -> float:
     while risk(found) > target:
         found *= 1 + 2e-7
     return found
-
-
-def assumption_notes(composition: Composition, *, prior: float, max_risk: float) -> tuple[str, ...]:
-    """What a ledger must say about a run whose noise was calibrated to a reconstruction risk."""
-    bound = reconstruction(replace(composition, adversary="worst-case"), prior).upper
-    first = (
-        f"The noise was calibrated to a reconstruction risk of at most {max_risk:g} at prior κ = {prior:.4g} for the "
-        f"{composition.adversary} adversary."
-    )
-    if composition.adversary == "worst-case":
-        return (first,)
-    constant = constant_sign_upper(composition, prior)
-    return (
-        first,
-        "This relies on an assumption about the attacker, namely not knowing the direction of the patient's "
-        "gradient (a χ² test in each step): it is not a differential-privacy guarantee. The stated ε holds without it.",
-        "The direction is assumed to be unknown afresh in each step. An attacker who only knows that it stays the "
-        f"same throughout training can do more: at most {constant:.4g} at the same κ.",
-        f"Without the assumption, the bound for the worst-case adversary at the same κ is {bound:.4g}.",
-    )

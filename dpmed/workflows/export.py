@@ -1,5 +1,6 @@
 """`dpmed export`: from a run folder to a bundle that may leave the institution, or a refusal."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -8,16 +9,25 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.files import read_json
 from dpmed.inference.bundle import CHECKSUMS_FILE, NEEDED, StoredModel, is_bundle, write_bundle
+from dpmed.inference.composed_ledger import composed_with
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_epsilon, check_finished
 from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, Together, write_card
 from dpmed.inference.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
-from dpmed.inference.run_folder import SUMMARY_FILE, read_config, read_run
+from dpmed.inference.run_folder import CONFIG_FILE, SUMMARY_FILE, is_run, read_config, read_run
+from dpmed.planning.batch_size import solve
+from dpmed.privacy.ledger import rounded_up
+from dpmed.privacy.mechanism import counted
 from dpmed.progress import Progress
-from dpmed.workflows.train.composed_ledger import composed_with
+from dpmed.workflows.train.trials import chosen_trial, holds_selection
 
 Format = Literal["safetensors", "onnx", "stablehlo"]
 FORMATS: tuple[Format, ...] = ("safetensors", "onnx", "stablehlo")
+# Versions of dpmed may calibrate to slightly different noise.
+_SAME_PLAN = 0.01
 _CONVERT = {"onnx": (ONNX_FILE, to_onnx), "stablehlo": (STABLEHLO_FILE, to_stablehlo)}
+# Where the runs of a folder of several lie.
+_DEPTHS = (f"*/{CONFIG_FILE}", f"*/*/{CONFIG_FILE}")
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,14 +54,14 @@ class ExportSummary:
 
     def describe(self) -> dict[str, str]:
         """The summary as names and values, for the user."""
-        promise = "none" if self.epsilon is None else f"ε = {self.epsilon:.4g} at δ = {self.delta:g}"
+        promise = "none" if self.epsilon is None else f"ε = {rounded_up(self.epsilon)} at δ = {self.delta:g}"
         found = {"files": ", ".join(self.files), "privacy": promise}
         if self.epsilon is not None and self.has_siblings:
             known = self.together
             found["if chosen as the best"] = (
                 "larger, but unknown: the other runs' ledgers are not beside it"
                 if known is None
-                else f"ε = {known.epsilon:.4g} at δ = {known.delta:g}, {known.runs} runs together"
+                else f"ε = {rounded_up(known.epsilon)} at δ = {known.delta:g}, {known.runs} runs together"
             )
         return found
 
@@ -89,17 +99,19 @@ def check(settings: ExportSettings, progress: Progress) -> StoredModel:
     """The model of a run that may be exported; nothing is written.
 
     Raises:
-        InputError: the run has not finished, its ledger belongs to other files or states a smaller ε than was spent, or
-            it is not private and the settings do not say so.
+        InputError: the run has not finished, its ledger belongs to other files, states another ε than its steps cost or
+            another noise than its config plans, or it is not private and the settings do not say so.
     """
     folder = settings.run
+    _refuse_several(folder)
     if is_bundle(folder):
         remedy = "Copy the folder, or export its run."
         raise InputError("is a bundle already", where=str(folder), remedy=remedy)
-    read_config(folder)
+    config = read_config(folder)
     stored = read_run(folder, progress=progress)
     check_finished(stored.ledger, folder=folder)
     check_epsilon(stored.ledger, where=str(folder / LEDGER_FILE))
+    _check_plan(config, stored.ledger, where=str(folder / LEDGER_FILE))
     reason = stored.ledger.reason_against_release
     if reason is not None and not settings.not_private:
         raise InputError(
@@ -108,6 +120,27 @@ def check(settings: ExportSettings, progress: Progress) -> StoredModel:
             remedy="If the bundle stays inside, declare it not private; its card then says so at the top.",
         )
     return stored
+
+
+def _check_plan(config: Config, ledger: ReadLedger, *, where: str) -> None:
+    """Refuse the ledger of a training that the config beside it does not plan.
+
+    Raises:
+        InputError: noise or sampling rate differ; the message states both.
+    """
+    budget = solve(config, ledger.train_size) if ledger.promises else None
+    if budget is None:
+        return
+    planned = {"sampling_rate": budget.sampling_rate, "noise_multiplier": budget.noise_multiplier}
+    for name, value in planned.items():
+        stated = getattr(ledger, name)
+        if not math.isclose(stated, value, rel_tol=_SAME_PLAN):
+            raise InputError(
+                f"states {name} = {stated:.6g}, but for {ledger.train_size:,} training records config.toml plans "
+                f"{value:.6g}",
+                where=where,
+                remedy="One of the two was changed after the run; take both from the finished run.",
+            )
 
 
 def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: Progress) -> ExportSummary:
@@ -164,12 +197,40 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
     )
 
 
+def _refuse_several(folder: Path) -> None:
+    """Refuse a folder that holds several runs, and name them; of a selection only the one that it chose.
+
+    Raises:
+        InputError: the folder holds several runs.
+    """
+    if is_run(folder):
+        return
+    if holds_selection(folder):
+        chosen = chosen_trial(folder)
+        remedy = (
+            "Continue it with the command that began it."
+            if chosen is None
+            else f"Export the one that it chose: {chosen}"
+        )
+        raise InputError("is a selection, not a run", where=str(folder), remedy=remedy)
+    found = sorted(path.parent for depth in _DEPTHS for path in folder.glob(depth))
+    if found:
+        names = ", ".join(map(str, found[:_MOST_NAMED])) + (", …" if len(found) > _MOST_NAMED else "")
+        raise InputError("is a folder of runs, not a run", where=str(folder), remedy=f"Export one of them: {names}")
+
+
 def _together(run: Path, ledger: ReadLedger) -> Together | None:
     found = composed_with(run, ledger.siblings) if ledger.promises and ledger.siblings else None
     if found is None or found.epsilon is None or found.delta is None:
         return None
-    private = sum(one.is_private for one in found.runs)
-    return Together(epsilon=found.epsilon, delta=found.delta, runs=private, others=len(found.runs) - private)
+    private = [one for one in found.runs if one.is_private]
+    return Together(
+        epsilon=found.epsilon,
+        delta=found.delta,
+        runs=len(private),
+        others=len(found.runs) - len(private),
+        mechanisms=counted(one.mechanism for one in private),
+    )
 
 
 def _training(config: Config) -> dict[str, str]:

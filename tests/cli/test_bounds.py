@@ -7,6 +7,7 @@ import pytest
 
 from tests.cli.test_train import refused
 from tests.reader import ROOT
+from tests.workflows.bounds.test_trained import several
 
 COLUMNS = (
     "epsilon,delta,noise_multiplier,sampling_rate,steps,train_size,prior,epsilon_pld,epsilon_rdp,worst_case_upper,"
@@ -157,6 +158,23 @@ def test_wrong_input_is_one_message_and_writes_nothing(dpmed, tmp_path, argument
     done = dpmed("--quiet", "bounds", *arguments, "--out", tmp_path / "b")
     refused(done, word)
     assert not (tmp_path / "b").exists() or not any((tmp_path / "b").iterdir())
+
+
+def test_a_folder_of_runs_of_different_noise_has_one_row_of_all_together(dpmed, tmp_path, monkeypatch):
+    for name in ("plot_risks", "plot_tradeoffs"):
+        monkeypatch.setattr(f"dpmed.workflows.bounds.run.{name}", lambda *_, **__: None)
+    folder = several(tmp_path / "mine", seed1={}, seed2={"noise_multiplier": 3.0})
+    done = dpmed("bounds", folder, "--out", tmp_path / "b")
+    assert done.returncode == 0, done.stderr
+    (row,) = csv.DictReader((tmp_path / "b" / "bounds.csv").read_text().splitlines())
+    assert (row["noise_multiplier"], row["sampling_rate"], row["steps"]) == ("", "", "200")
+    for words in ("several", "κ = 1/100 = 0.01: the chance of guessing without the model", "2 private runs together"):
+        assert words in done.stdout
+    refused(dpmed("--quiet", "bounds", folder, "--eps", 8, "--out", tmp_path / "no"), "--eps")
+    refused(dpmed("--quiet", "bounds", folder, "--noise-multiplier", 8, "--out", tmp_path / "no"), "different noise")
+    # Of one of them, it is said that there are others.
+    done = dpmed("bounds", folder / "seed=1", "--out", tmp_path / "one")
+    assert "one of 2 runs" in done.stdout and "`dpmed bounds mine`" in done.stdout
 
 
 def test_a_config_elsewhere_names_the_folder_by_its_name_alone(dpmed, tmp_path, monkeypatch):

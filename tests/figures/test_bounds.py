@@ -1,8 +1,12 @@
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
 from dpmed.figures import bounds
-from dpmed.figures.bounds import measured_point, plot_attack, plot_risks
+from dpmed.figures.bounds import _curve, measured_point, plot_attack, plot_risks
+from dpmed.privacy.accountant import epsilon
+from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.tradeoff import Composition
 
 ROWS = [
     {
@@ -60,3 +64,49 @@ def test_measured_points_stand_at_the_epsilon_of_the_axis(tmp_path, drawn, measu
     if measured:
         places = [place for container in drawn[0].containers for place in container[0].get_xdata()]
         assert places == [3.0, 24.0, 3.0, 24.0]
+
+
+@pytest.fixture
+def sketched(monkeypatch):
+    """The axes of the last figure, which is not saved, since that takes a second."""
+    kept: list[Axes] = []
+    monkeypatch.setattr(bounds, "save_figure", lambda figure, *_: kept.__setitem__(slice(None), figure.axes) or [])
+    return kept
+
+
+def uppers(axis):
+    """The drawn bounds, by the beginning of their labels."""
+    return {line.get_label().partition(":")[0]: line for line in axis.lines if "at most" in line.get_label()}
+
+
+def test_between_few_points_nothing_is_sketched_since_a_line_would_lie_below_the_bound(tmp_path, sketched):
+    more = {"relaxed_upper": 0.1, "relaxed_lower": 0.1, "relaxed_constant_sign_upper": 0.15}
+    plot_risks([{**row, **more} for row in BOUNDS], tmp_path, log_axis=True, title="t")
+    found = uppers(sketched[0])
+    assert set(found) == {"worst-case adversary", "relaxed adversary", "relaxed, sign constant"}
+    assert {line.get_linestyle() for line in found.values()} == {"None"}
+    plot_attack(ROWS, tmp_path, title="t")
+    assert {line.get_linestyle() for line in uppers(sketched[0]).values()} == {"None"}
+    # The legend covers no point.
+    assert sketched[0].get_legend() is None and len(sketched[0].figure.legends) == 1
+
+
+def test_a_curve_through_many_points_is_never_below_the_bound_between_them(tmp_path, sketched):
+    # Steps of full batches, whose bound is known exactly; and sampled ones.
+    for rate, steps in ((1.0, 1), (0.4, 20)):
+        noises = np.geomspace(20, 0.2, 23).tolist()
+        mechanisms = [SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps) for noise in noises]
+        places = [epsilon(one, 1e-5) for one in mechanisms]
+        values = np.array([Composition.of([one], "worst-case").upper_power(1e-3) for one in mechanisms])
+        between, curve = _curve(places[::2], list(values[::2]))
+        found = np.interp(np.log(places), np.log(between), curve)
+        assert (found >= values - 2e-3).all() and (found[::2] == pytest.approx(values[::2], abs=1e-9))
+        # A straight line would be.
+        straight = np.interp(np.log(places), np.log(places[::2]), values[::2])
+        assert (straight < values - 0.02).any()
+    rows = [
+        {"epsilon": place, "prior": 1e-3, "worst_case_upper": value, "worst_case_lower": value}
+        for place, value in zip(places, values, strict=True)
+    ]
+    plot_risks(rows, tmp_path, log_axis=True, title="t")
+    assert uppers(sketched[0])["worst-case adversary"].get_linestyle() == "-"

@@ -78,6 +78,7 @@ def ledger_bytes(**changes):
         "epsilon": 2.5,
         "delta": 1e-5,
         "accountant": "pld",
+        "epsilon_pld": 2.3377,
         "noise_multiplier": 2.0,
         "clipping_norm": 1.0,
         "sampling_rate": 0.1,

@@ -64,12 +64,38 @@ def test_of_a_random_number_of_trials_only_the_chosen_may_leave_and_at_no_less_t
         ledger(selection={"distribution": "any"})
 
 
+COST = epsilon(SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100), 1e-5)
+
+
 def test_a_ledger_that_states_less_than_its_noise_costs_is_refused():
-    cost = epsilon(SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100), 1e-5)
-    check_epsilon(ledger(epsilon=cost), where="made")
-    check_epsilon(ledger(epsilon=cost + 1), where="made")
+    check_epsilon(ledger(epsilon=COST), where="made")
     with pytest.raises(InputError, match=r"states ε = .* cost 2\.33"):
-        check_epsilon(ledger(epsilon=cost * 0.99), where="made")
+        check_epsilon(ledger(epsilon=COST * 0.99), where="made")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"noise_multiplier": 6.0},
+        {"noise_multiplier": 6.0, "epsilon_pld": COST / 4},
+        {"steps": 10},
+        {"sampling_rate": 0.01},
+        {"epsilon_pld": COST / 4},
+        {"epsilon_pld": None},
+        # What choosing the best costs is not computed from one training's steps, but these have their own ε.
+        {"noise_multiplier": 6.0, "selection": TRIAL, "epsilon": 5.0},
+    ],
+)
+def test_a_ledger_whose_noise_contradicts_its_epsilon_is_refused(changes):
+    with pytest.raises(InputError, match=r"states (ε|epsilon_pld) = .* cost"):
+        check_epsilon(ledger(**{"epsilon": COST, **changes}), where="made")
+
+
+def test_an_epsilon_too_small_to_be_tight_may_be_stated_several_times_too_high():
+    tiny = {"noise_multiplier": 1e4, "steps": 1}
+    cost = epsilon(SampledGaussian(noise_multiplier=1e4, sampling_rate=0.1, steps=1), 1e-5)
+    check_epsilon(ledger(epsilon=0.004, epsilon_pld=0.004, **tiny), where="made")
+    assert cost < 0.001
 
 
 @pytest.mark.parametrize("changes", [{"noise_multiplier": 1e308}, {"steps": 10**20}, {"sampling_rate": 1e-300}])

@@ -4,11 +4,15 @@ import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dpmed.config.model import MlpModel
 from dpmed.inference.ledger import parse_ledger
-from dpmed.inference.model_card import CardFacts, Together, plain, write_card
+from dpmed.inference.model_card import CardFacts, Together, _in_words, plain, write_card
+from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.ledger import rounded_up
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rero import assess, assess_epsilon
 from dpmed.privacy.tradeoff import Composition
 from tests.inference.made import ledger_bytes, make_description
@@ -57,7 +61,7 @@ def test_epsilon_and_both_bounds_are_those_of_the_accountant_and_never_rounded_d
         )
         shown = float(rounded_up(risk.upper))
         assert risk.upper <= shown < risk.upper * 1.001
-        assert f"{shown:.4g}" in text
+        assert f"at most {shown:.4g}" in text
     worst = assess(
         Composition(adversary="worst-case", noise_multiplier=2.0, sampling_rate=0.1, steps=100), prior=1 / 400
     )
@@ -99,12 +103,19 @@ def test_sentences_of_the_ledger_choices_and_siblings_are_named():
 
 
 def test_a_run_with_siblings_states_first_what_choosing_the_best_of_them_costs():
-    both = Together(epsilon=7.4321, delta=1e-5, runs=2, others=0)
+    mechanisms = tuple(SampledGaussian(noise_multiplier=sigma, sampling_rate=0.1, steps=100) for sigma in (2.0, 3.0))
+    both = Together(epsilon=7.4321, delta=1e-5, runs=2, others=0, mechanisms=mechanisms)
     text = card(siblings=["seed=11"], together=both)
     places = [text.index(words) for words in ("by its scores among 2 private runs", "(7.433, 1e-05)", "by PLD")]
     assert places == sorted(places) and "without an ε" not in text
+    # The risk of the best of both stands under the first of them.
+    risk = assess(Composition.of(mechanisms, "worst-case"), prior=1 / 100)
+    for name, value in (("probability", risk.upper), ("TPR - FPR)", risk.advantage), ("a TPR of", risk.tpr)):
+        assert places[1] < text.index(f"{name} at most {rounded_up(value)}") < places[2]
     text = card(siblings=["eps=1/seed=10", "non_private/seed=10"], together=replace(both, others=1))
-    assert "among 2 private runs" in text and "without an ε beside them: 1; nothing covers" in text
+    assert "among 2 private runs" in text and "without an ε beside it: 1; nothing covers" in text
+    text = card(siblings=["non_private/seed=10"], together=replace(both, others=1, runs=1))
+    assert "private runs" not in text and "without an ε beside it: 1; nothing covers" in text
     assert "how much is unknown" in card(siblings=["seed=11"])
     assert "by its scores" not in card()
 
@@ -119,6 +130,44 @@ def test_a_chosen_trial_is_bounded_by_the_epsilon_of_choosing_it(distribution, w
     risk = assess_epsilon(4.0, 1e-5, prior=1 / 100)
     for value in (risk.upper, risk.advantage, risk.tpr):
         assert f"{float(rounded_up(value)):.4g}" in text
+
+
+@pytest.mark.parametrize(("distribution", "covered"), [("geometric", "holds only for the one"), ("fixed", "all of")])
+def test_a_trial_that_was_not_chosen_is_not_called_the_best(distribution, covered):
+    selection = {"distribution": distribution, "mean_trials": 2, "epsilon": 4.0, "chosen": False}
+    text = card(epsilon=4.0, selection=selection)
+    assert "best of" not in text and "another was chosen" in text and covered in text
+
+
+def test_a_limit_that_rules_nothing_out_is_not_stated_as_if_it_did():
+    selection = {"distribution": "fixed", "mean_trials": 2, "epsilon": 13.0, "chosen": True}
+    text = card(epsilon=13.0, selection=selection)
+    assert text.count("(ε, δ) alone gives no useful limit here") == 2
+    loud = card(epsilon=1e4, noise_multiplier=0.05)
+    assert loud.count("no useful limit is proven") == 2
+    for said in (text, loud):
+        assert "at most 1" not in said and "of at most 1" not in said
+
+
+def test_a_relaxed_adversary_who_knows_that_the_sign_stays_the_same_stands_beside_the_other():
+    text = card(sampling_rate=0.4, noise_multiplier=3.0, train_size=1294, steps=150)
+    steps = Composition(adversary="relaxed", noise_multiplier=3.0, sampling_rate=0.4, steps=150)
+    afresh, constant = assess(steps, prior=1 / 1294).upper, constant_sign_upper(steps, 1 / 1294)
+    assert 10 * afresh < constant
+    assert (
+        f"from step to step, at most {rounded_up(afresh)}; who knows that it does, at most {rounded_up(constant)}"
+        in text
+    )
+
+
+def test_a_limit_on_reconstruction_is_that_of_an_attacker_who_guesses_right_once_in_so_many_times():
+    assert "would guess right once in 1,294 times, κ = 1/N = 0.0007728)" in card(train_size=1294)
+
+
+@given(st.floats(0, 20))
+def test_the_factor_in_plain_words_is_written_out_and_never_too_small(spent):
+    factor = _in_words(spent, 1e-5, "image").partition("at most ")[2].partition(" times")[0]
+    assert "e" not in factor and math.exp(spent) <= float(factor.replace(",", "")) <= 1.001 * math.exp(spent)
 
 
 def test_names_from_elsewhere_cannot_write_markdown():

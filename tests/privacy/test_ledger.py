@@ -8,16 +8,21 @@ from hypothesis import strategies as st
 
 from dpmed.privacy.accountant import SampledGaussian, epsilon
 from dpmed.privacy.budget import BudgetRequest, solve_budget
+from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.ledger import (
     Digests,
     LedgerFacts,
+    assumption_notes,
     describe_release,
     group_privacy,
     plain_ledger,
     private_ledger,
+    rounded_down,
     rounded_up,
     several_images_note,
 )
+from dpmed.privacy.rero import reconstruction
+from dpmed.privacy.tradeoff import Composition
 
 BUDGET = solve_budget(
     BudgetRequest(train_size=500, expected_batch_size=50, delta=1e-4, clipping_norm=2.0, epsilon=3.0, epochs=4)
@@ -73,11 +78,13 @@ def test_the_note_on_several_images_follows_from_epsilon_alone_and_promises_no_m
 
 
 @given(st.floats(1e-300, 1e300), st.integers(2, 6))
-def test_a_number_is_rounded_up_by_less_than_its_last_digit(value, digits):
-    stated = float(rounded_up(value, digits))
-    assert value <= stated <= value * (1 + 1.001 * 10.0 ** (1 - digits))
+def test_a_limit_is_rounded_to_the_safe_side_by_less_than_its_last_digit(value, digits):
+    last = 1.001 * 10.0 ** (1 - digits) * value
+    up, down = float(rounded_up(value, digits)), float(rounded_down(value, digits))
+    assert value - last <= down <= value <= up <= value + last
     # What has so few digits is stated as it is.
-    assert float(rounded_up(stated, digits)) == stated
+    assert float(rounded_up(up, digits)) == up and float(rounded_down(down, digits)) == down
+    assert (rounded_up(0.0), rounded_down(math.inf)) == ("0", "inf")
 
 
 # No subnormal δ: of such numbers a float keeps a few bits only.
@@ -109,3 +116,19 @@ def test_randomised_response_shows_that_the_bound_is_not_too_small():
 def test_a_size_below_one_is_a_programmers_error():
     with pytest.raises(ValueError, match="size=0"):
         group_privacy(1.0, 0.0, size=0)
+
+
+def test_a_ledger_says_that_the_relaxed_adversary_is_an_assumption():
+    relaxed = Composition(adversary="relaxed", noise_multiplier=1.5, sampling_rate=0.4, steps=150)
+    text = " ".join(assumption_notes(relaxed, prior=0.001, max_risk=0.05))
+    worst = Composition(adversary="worst-case", noise_multiplier=1.5, sampling_rate=0.4, steps=150)
+    for word in (
+        "assumption",
+        "not a differential-privacy guarantee",
+        "0.001",
+        rounded_up(reconstruction(worst, 0.001).upper),
+        rounded_up(constant_sign_upper(relaxed, 0.001)),
+        "stays the same",
+    ):
+        assert word in text
+    assert "assumption" not in " ".join(assumption_notes(worst, prior=0.001, max_risk=0.05))

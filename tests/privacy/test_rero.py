@@ -5,9 +5,8 @@ import math
 import pytest
 
 from dpmed.errors import InputError
-from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.mechanism import SampledGaussian
-from dpmed.privacy.rero import REPORTED_FPR, assess, assess_epsilon, assumption_notes, noise_for_risk, reconstruction
+from dpmed.privacy.rero import REPORTED_FPR, assess, assess_epsilon, noise_for_risk, reconstruction
 from dpmed.privacy.several import composed_epsilon
 from dpmed.privacy.tradeoff import Composition
 from tests.privacy.reference import IDS, ROWS
@@ -57,22 +56,6 @@ def test_an_assessment_holds_all_risks():
     assert risk.tpr == composition.upper_power(1e-3)
     assert 0 <= risk.advantage <= 1
     assert risk.advantage >= risk.lower - 0.01
-
-
-def test_a_ledger_says_that_the_relaxed_adversary_is_an_assumption():
-    relaxed = Composition(adversary="relaxed", noise_multiplier=1.5, sampling_rate=0.4, steps=150)
-    text = " ".join(assumption_notes(relaxed, prior=0.001, max_risk=0.05))
-    worst = Composition(adversary="worst-case", noise_multiplier=1.5, sampling_rate=0.4, steps=150)
-    for word in (
-        "assumption",
-        "not a differential-privacy guarantee",
-        "0.001",
-        f"{reconstruction(worst, 0.001).upper:.4g}",
-        f"{constant_sign_upper(relaxed, 0.001):.4g}",
-        "stays the same",
-    ):
-        assert word in text
-    assert "assumption" not in " ".join(assumption_notes(worst, prior=0.001, max_risk=0.05))
 
 
 def test_different_runs_on_one_patient_are_assessed_together():

@@ -4,14 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from dpmed.attacks.results_table import read_results
 from dpmed.errors import InputError
 from dpmed.progress import Progress
-from dpmed.workflows.bounds.settings import Facts
-
-Row = dict[str, Any]
+from dpmed.workflows.bounds.settings import Facts, Row
 
 _SAME = 1e-5
 

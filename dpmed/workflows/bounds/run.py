@@ -3,23 +3,26 @@
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from dpmed.errors import InputError, renaming
 from dpmed.figures.bounds import measured_point, plot_risks, plot_tradeoffs
 from dpmed.files import write_csv, write_json
-from dpmed.privacy.accountant import AccountantName
 from dpmed.privacy.calibrated import assess_noise, calibrate
 from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.loss.losses import Adversary
+from dpmed.privacy.mechanism import Mechanisms
 from dpmed.privacy.rero import Risk, assess, noise_for_risk
+from dpmed.privacy.several import composed_epsilon
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
 from dpmed.workflows.bounds.attack_results import check_same_training
+from dpmed.workflows.bounds.settings import BoundsSettings, Row
+from dpmed.workflows.bounds.summary import BoundsSummary
 
 COLUMNS = (
     "epsilon",
@@ -45,96 +48,6 @@ TRADEOFF_COLUMNS = ("epsilon", "noise_multiplier", "adversary", "fpr", "tpr_uppe
 _FPRS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.3, 0.6)
 _CURVES = 3
 _WORKERS = 2
-_SHOWN = 12
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoundsSettings:
-    """What to bound.
-
-    Attributes:
-        train_size: N >= 2 records.
-        batch_size: expected batch size, 1 to N.
-        steps: T >= 1.
-        delta: δ in (0, 1).
-        prior: κ in (0, 1).
-        accountant: the accountant that `epsilons` refer to.
-        adversaries: whose risk is bounded.
-        epsilons: budgets, or
-        noise_multipliers: noise multipliers; with neither, only the inverse is computed.
-        max_risk: R for the inverse; None for no inverse.
-        log_axis: whether ε is drawn on a logarithmic axis.
-        source: where the settings come from, for titles.
-        attack_results: what an attack measured at the same settings, rows of prior_aware.csv.
-    """
-
-    train_size: int
-    batch_size: int
-    steps: int
-    delta: float
-    prior: float
-    accountant: AccountantName
-    adversaries: tuple[Adversary, ...]
-    epsilons: tuple[float, ...] = ()
-    noise_multipliers: tuple[float, ...] = ()
-    max_risk: float | None = None
-    log_axis: bool = True
-    source: str = ""
-    attack_results: tuple[Row, ...] = ()
-
-    @property
-    def sampling_rate(self) -> float:
-        """The sampling rate q."""
-        return self.batch_size / self.train_size
-
-
-@dataclass(frozen=True, kw_only=True)
-class BoundsSummary:
-    """What was found.
-
-    Attributes:
-        settings: as given.
-        rows: a row per budget, as in bounds.csv.
-        max_risk: a row per adversary for the inverse.
-    """
-
-    settings: BoundsSettings
-    rows: tuple[Row, ...]
-    max_risk: tuple[Row, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """The content of `bounds.json`."""
-        settings = asdict(self.settings)
-        measured = settings.pop("attack_results")
-        found: dict[str, Any] = {"rows": list(self.rows), "settings": settings}
-        if measured:
-            found["attack_results"] = list(measured)
-        if self.settings.max_risk is not None:
-            found["max_risk"] = list(self.max_risk)
-        return found
-
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Columns and rows for the terminal; from a long sweep, a selection of rows."""
-        columns = ["ε", "σ", "ε tight", "ε RDP"]
-        for adversary in self.settings.adversaries:
-            columns += [f"{adversary} at most", "… at least", "… TPR @ FPR 0.001"]
-        every = max(1, len(self.rows) // _SHOWN)
-        rows = []
-        for row in self.rows[::every]:
-            cells = [f"{row[name]:.4g}" for name in ("epsilon", "noise_multiplier", "epsilon_pld", "epsilon_rdp")]
-            for adversary in self.settings.adversaries:
-                name = adversary.replace("-", "_")
-                cells += [f"{row[f'{name}_{column}']:.4g}" for column in ("upper", "lower", "tpr_at_fpr_0.001")]
-            rows.append(cells)
-        return columns, rows
-
-    def inverse_table(self) -> tuple[list[str], list[list[str]]]:
-        """Columns and rows of the inverse for the terminal."""
-        columns = ["adversary", "risk at most", "σ at least", "ε at most, tight", "ε at most, RDP"]
-        numbers = ("max_risk", "noise_multiplier", "epsilon_pld", "epsilon_rdp")
-        return columns, [[str(row["adversary"]), *(f"{row[name]:.4g}" for name in numbers)] for row in self.max_risk]
 
 
 def check(settings: BoundsSettings) -> None:
@@ -159,6 +72,10 @@ def check(settings: BoundsSettings) -> None:
     rules += [
         (0 < value < math.inf, "noise_multipliers", f"{value:g} is not above 0") for value in settings.noise_multipliers
     ]
+    if settings.mechanisms:
+        given = (settings.epsilons, settings.noise_multipliers, settings.max_risk is not None, settings.attack_results)
+        problem = "the runs have different noise or rates, so only the steps that they made can be bounded"
+        rules.append((not any(given), "epsilons", problem))
     for holds, where, problem in rules:
         if not holds:
             raise InputError(problem, where=where)
@@ -218,6 +135,8 @@ def run(settings: BoundsSettings, out: Path, progress: Progress) -> BoundsSummar
 
 def _rows(settings: BoundsSettings, progress: Progress) -> tuple[Row, ...]:
     asked = [(value, None) for value in settings.epsilons] + [(None, value) for value in settings.noise_multipliers]
+    if settings.mechanisms:
+        return (_row_of_several(settings),)
     if not asked:
         # Only the inverse is wanted.
         return ()
@@ -250,10 +169,30 @@ def _row(settings: BoundsSettings, asked_epsilon: float | None, asked_noise: flo
         "epsilon_pld": found.epsilon_pld,
         "epsilon_rdp": found.epsilon_rdp,
     }
+    return row | _risks(settings, settings.all_steps(found.noise_multiplier))
+
+
+def _row_of_several(settings: BoundsSettings) -> Row:
+    """The row of several runs together, which have no noise or rate in common."""
+    tight, renyi = (composed_epsilon(settings.mechanisms, settings.delta, accountant=name) for name in ("pld", "rdp"))
+    row: Row = {
+        "epsilon": tight if settings.accountant == "pld" else renyi,
+        "delta": settings.delta,
+        "noise_multiplier": None,
+        "sampling_rate": None,
+        "steps": sum(one.steps for one in settings.mechanisms),
+        "train_size": settings.train_size,
+        "prior": settings.prior,
+        "epsilon_pld": tight,
+        "epsilon_rdp": renyi,
+    }
+    return _monotone([row | _risks(settings, settings.mechanisms)])[0]
+
+
+def _risks(settings: BoundsSettings, mechanisms: Mechanisms) -> Row:
+    row: Row = {}
     for adversary in settings.adversaries:
-        composition = Composition(
-            adversary=adversary, noise_multiplier=found.noise_multiplier, sampling_rate=rate, steps=steps
-        )
+        composition = Composition.of(mechanisms, adversary)
         row |= _risk_columns(adversary, assess(composition, prior=settings.prior))
         if adversary == "relaxed":
             row["relaxed_constant_sign_upper"] = constant_sign_upper(composition, settings.prior)
@@ -316,14 +255,11 @@ def _tradeoffs(settings: BoundsSettings, rows: Sequence[Row], progress: Progress
     asked = [
         (candidates[place], adversary, fpr) for place in places for adversary in settings.adversaries for fpr in _FPRS
     ]
-    base = Composition(
-        adversary="worst-case", noise_multiplier=1.0, sampling_rate=settings.sampling_rate, steps=settings.steps
-    )
     with progress.task("trade-off curves", total=len(asked)) as task, ThreadPoolExecutor(_WORKERS) as pool:
 
         def one(point: tuple[Row, Adversary, float]) -> Row:
             row, adversary, fpr = point
-            composition = replace(base, adversary=adversary, noise_multiplier=row["noise_multiplier"])
+            composition = Composition.of(settings.all_steps(row["noise_multiplier"]), adversary)
             tpr = composition.upper_power(fpr)
             task.advance()
             return {

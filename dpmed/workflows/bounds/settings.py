@@ -1,4 +1,4 @@
-"""The training that `dpmed bounds` is about: options take precedence over a config or the paper's HAM10000 settings."""
+"""What `dpmed bounds` is about: options take precedence over a config, a run or the paper's HAM10000 settings."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,12 +7,70 @@ from typing import Any
 from dpmed.config.load import load_config
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
-from dpmed.inference.ledger import LEDGER_FILE, read_ledger
+from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.privacy.accountant import AccountantName
 from dpmed.privacy.budget import steps_per_epoch
+from dpmed.privacy.loss.losses import Adversary
+from dpmed.privacy.mechanism import Mechanisms, SampledGaussian
 from dpmed.progress import Progress
+from dpmed.workflows.bounds.trained import from_ledger
+
+Row = dict[str, Any]
 
 # Ziller et al. (2024): HAM10000 with differential privacy.
 PAPER = {"train_size": 8012, "batch_size": 2048, "steps": 300, "delta": 8e-7, "accountant": "pld"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoundsSettings:
+    """What to bound.
+
+    Attributes:
+        train_size: N >= 2 records.
+        batch_size: expected batch size, 1 to N.
+        steps: T >= 1.
+        delta: δ in (0, 1).
+        prior: κ in (0, 1).
+        accountant: the accountant that `epsilons` refer to.
+        adversaries: whose risk is bounded.
+        epsilons: budgets, or
+        noise_multipliers: noise multipliers; with neither, only the inverse is computed.
+        max_risk: R for the inverse; None for no inverse.
+        log_axis: whether ε is drawn on a logarithmic axis.
+        source: where the settings come from, for titles.
+        attack_results: what an attack measured at the same settings, rows of prior_aware.csv.
+        mechanisms: the steps of several runs of different noise or rates together; they take the place of batch size,
+            steps and budgets.
+        notes: what else must be known to read the bounds.
+    """
+
+    train_size: int
+    batch_size: int
+    steps: int
+    delta: float
+    prior: float
+    accountant: AccountantName
+    adversaries: tuple[Adversary, ...]
+    epsilons: tuple[float, ...] = ()
+    noise_multipliers: tuple[float, ...] = ()
+    max_risk: float | None = None
+    log_axis: bool = True
+    source: str = ""
+    attack_results: tuple[Row, ...] = ()
+    mechanisms: Mechanisms = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def sampling_rate(self) -> float:
+        """The sampling rate q."""
+        return self.batch_size / self.train_size
+
+    def all_steps(self, noise_multiplier: float | None) -> Mechanisms:
+        """The steps that are bounded, at this noise; None for those of several runs."""
+        if noise_multiplier is None:
+            return self.mechanisms
+        own = SampledGaussian(noise_multiplier=noise_multiplier, sampling_rate=self.sampling_rate, steps=self.steps)
+        return (own,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,19 +89,24 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
     """Settings for `BoundsSettings`, and where they come from.
 
     Args:
-        config_name: a config, or a run folder, whose ledger is then used, σ included; None for the paper's settings.
+        config_name: a config, or the folder of a run or of several, whose ledgers are then used, σ included; None for
+            the paper's settings.
         given: the options, which take precedence.
         progress: reports where the settings come from.
 
     Raises:
-        InputError: the config is wrong, or a setting is given by neither config nor options.
+        InputError: the config is wrong, a setting is given by neither config nor options, or options contradict several
+            runs of different noise.
     """
     options = {name: value for name, value in vars(given).items() if value is not None}
     if config_name is None:
         base, source = dict(PAPER), "the paper's settings for HAM10000"
         progress.say(f"No config given: {source} (train size 8012, batch 2048, 300 steps, δ = 8e-7).")
     elif (Path(config_name) / LEDGER_FILE).is_file():
-        base, source = _from_ledger(Path(config_name), progress), f"the run in {config_name}"
+        base, source = from_ledger(Path(config_name), progress)
+    elif Path(config_name).is_dir():
+        remedy = "Give the folder of a run, or the one that holds all runs of a command."
+        raise InputError(f"holds no {LEDGER_FILE}, so nothing is known of a training", where=config_name, remedy=remedy)
     else:
         loaded = load_config(config_name)
         with loaded.locating():
@@ -51,6 +114,9 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
     facts = {**base, **options}
     if any(name in options for name in ("train_size", "batch_size", "steps", "delta")):
         source += ", changed by options"
+    changed = [name for name in ("train_size", "batch_size", "steps") if name in options]
+    if changed and "mechanisms" in base:
+        raise InputError("cannot be changed for runs of different noise or rates", where=", ".join(changed))
     missing = [name for name in ("train_size", "batch_size", "steps", "delta") if facts.get(name) is None]
     if missing:
         remedy = "Give these options along with the config."
@@ -60,28 +126,6 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
     if "prior" not in facts:
         facts["prior"] = 1 / max(facts["train_size"], 1)
     return facts, source
-
-
-def _from_ledger(folder: Path, progress: Progress) -> dict[str, Any]:
-    ledger = read_ledger(folder / LEDGER_FILE)
-    if not ledger.promises or ledger.steps < 1:
-        why = "no step has been made yet" if ledger.private else "it was trained without differential privacy"
-        raise InputError(f"{why}, so there is no noise that bounds anything", where=str(folder))
-    if ledger.selection is not None:
-        raise InputError(
-            "is a trial of a selection: the bounds of one training are not those of the best of several",
-            where=str(folder),
-            remedy="The model card of `dpmed export` states those that hold; or name the config.",
-        )
-    progress.say(f"From the run's ledger: σ = {ledger.noise_multiplier:.4g}, {ledger.steps} steps.")
-    return {
-        "train_size": ledger.train_size,
-        "batch_size": max(1, round(ledger.sampling_rate * ledger.train_size)),
-        "steps": ledger.steps,
-        "delta": ledger.delta,
-        "accountant": ledger.accountant,
-        "noise_multipliers": (ledger.noise_multiplier,),
-    }
 
 
 def _from_config(config: Config, options: dict[str, Any], progress: Progress) -> dict[str, Any]:

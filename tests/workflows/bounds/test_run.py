@@ -4,7 +4,6 @@ import csv
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,7 +11,8 @@ from hypothesis import strategies as st
 from dpmed.errors import InputError
 from dpmed.privacy.accountant import SampledGaussian, epsilon
 from dpmed.progress import Silent
-from dpmed.workflows.bounds.run import COLUMNS, BoundsSettings, BoundsSummary, _monotone, check, run, spaced
+from dpmed.workflows.bounds.run import COLUMNS, _monotone, check, run, spaced
+from dpmed.workflows.bounds.settings import BoundsSettings
 
 GOOD = BoundsSettings(
     train_size=100,
@@ -103,11 +103,3 @@ def test_a_run_writes_rows_whose_epsilon_is_the_accountants(tmp_path, monkeypatc
     with (tmp_path / "tradeoff.csv").open(newline="") as file:
         curves = list(csv.DictReader(file))
     assert all(float(point["tpr_upper"]) >= float(point["fpr"]) - 1e-9 for point in curves)
-
-
-def test_of_a_long_sweep_the_terminal_shows_every_few_rows():
-    row = dict.fromkeys(COLUMNS, 1.0)
-    for count in (1, 12, 30):
-        columns, shown = BoundsSummary(settings=GOOD, rows=(row,) * count, max_risk=()).table()
-        assert len(columns) == len(shown[0]) == 4 + 2 * 3
-        assert len(shown) == len(np.arange(0, count, max(1, count // 12)))

@@ -172,3 +172,27 @@ def test_everyone_can_look_up_who_took_part(path, plan):
     for part, numbers in plan.split.parts().items():
         assert {int(row["number"]) for row in rows if row["part"] == part} == set(numbers.tolist())
     assert all(row["unit"] == plan.dataset.groups[int(row["number"])] for row in rows)
+
+
+def test_a_trial_is_kept_as_begun_once_its_ledger_is_on_the_disk(tmp_path, plan, computation):
+    (tmp_path / "selection.json").write_text("{}")
+    trial = tmp_path / "trial=1" / "seed=1"
+    trial.mkdir(parents=True)
+    create_run_folder(trial, plan)
+    folder = open_run_folder(trial, plan, Silent())
+    run = folder.restore(computation)
+    assert json.loads((tmp_path / "selection.json").read_text()) == {}
+    folder.open(run)
+    (begun,) = json.loads((tmp_path / "selection.json").read_text())["begun"]
+    assert (begun["folder"], begun["run_id"]) == ("trial=1/seed=1", ledger_of(trial)["run_id"])
+    assert begun["steps_counted"] == plan.steps
+
+
+def test_a_trial_is_not_resumed_by_itself_if_nothing_says_what_its_selection_costs(tmp_path, plan):
+    (tmp_path / "selection.json").write_text("{}")
+    trial = tmp_path / "trial=1" / "seed=1"
+    trial.mkdir(parents=True)
+    with pytest.raises(InputError, match="of which this run is a trial") as refused:
+        room.selection_of(trial)
+    assert "command that began it" in refused.value.remedy
+    assert room.selection_of(tmp_path / "seed=1") is None

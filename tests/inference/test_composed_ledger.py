@@ -11,14 +11,11 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from dpmed.errors import InputError
-from dpmed.planning.run_ledger import SIBLINGS_NOTE
-from dpmed.workflows.train.composed_ledger import (
+from dpmed.inference.composed_ledger import (
     compose,
     composed_with,
-    name_siblings,
     read_deleted,
     read_spendings,
-    require_outermost,
     spending,
 )
 
@@ -104,6 +101,12 @@ def test_a_run_without_privacy_leaves_the_folder_without_a_bound_and_the_others_
     assert (alone["private"], alone["epsilon"], alone["delta"], alone["accountant"]) == (False, None, None, None)
 
 
+def test_the_number_of_runs_is_said_in_plain_english():
+    one, two = (compose([of(f"seed={n}") for n in range(count)]).to_json()["notes"][0] for count in (1, 2))
+    assert one == "ε is that of the one private run, at δ = 1e-05."
+    assert two.startswith("ε is that of the 2 private runs together, at δ = 1e-05: it bounds")
+
+
 def test_the_smallest_delta_is_that_of_all():
     found = compose([of("seed=1", delta=1e-3), of("seed=2", delta=1e-6)])
     assert found.delta == 1e-6
@@ -158,22 +161,6 @@ def test_all_runs_below_a_folder_are_found_and_nothing_else(tmp_path):
     (folder / "seed=1" / "privacy.json").write_text("{")
     with pytest.raises(InputError, match=r"seed=1/privacy\.json"):
         read_spendings(folder)
-
-
-def test_each_run_names_all_others_and_says_once_what_choosing_costs(tmp_path):
-    folder = written(tmp_path, seed_1=LEDGER, seed_2=LEDGER)
-    for _ in range(2):
-        name_siblings(folder, ["seed=3"])
-        content = json.loads((folder / "seed=1" / "privacy.json").read_text())
-        assert content == {**LEDGER, "siblings": ["seed=2", "seed=3"], "notes": ["A note.", SIBLINGS_NOTE]}
-    # A run that was deleted has been spent all the same.
-    shutil.rmtree(folder / "seed=2")
-    name_siblings(folder, ["seed=3"])
-    assert json.loads((folder / "seed=1" / "privacy.json").read_text())["siblings"] == ["seed=2", "seed=3"]
-    assert composed_with(folder / "seed=1", ["seed=2", "seed=3"]) is None
-    alone = written(tmp_path / "alone", seed_1=LEDGER)
-    name_siblings(alone, [])
-    assert json.loads((alone / "seed=1" / "privacy.json").read_text()) == LEDGER
 
 
 @pytest.fixture
@@ -309,18 +296,6 @@ def test_an_entry_that_does_not_say_what_was_spent_is_refused(key, value, tmp_pa
     (tmp_path / "privacy.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match="is not the ledger"):
         read_deleted(tmp_path, {})
-
-
-def test_no_run_is_added_to_a_part_of_a_sweep_behind_its_ledgers_back(tmp_path):
-    level = tmp_path / "epsilon=8"
-    level.mkdir()
-    require_outermost(level)
-    (tmp_path / "privacy.json").write_text(json.dumps({"runs": [{"folder": "epsilon=8/seed=1"}]}))
-    with pytest.raises(InputError, match="part of a sweep"):
-        require_outermost(level)
-    require_outermost(tmp_path)
-    (tmp_path / "privacy.json").write_text(json.dumps(LEDGER))
-    require_outermost(level)
 
 
 @pytest.fixture

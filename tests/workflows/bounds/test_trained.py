@@ -1,0 +1,112 @@
+"""Bounds of what was trained: one run, several together, and those of which nothing can be said."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from dpmed.errors import InputError
+from dpmed.inference.composed_ledger import compose, read_spendings
+from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.several import composed_epsilon
+from dpmed.privacy.tradeoff import Composition
+from dpmed.progress import Silent
+from dpmed.workflows.bounds.run import check, run
+from dpmed.workflows.bounds.settings import BoundsSettings, Facts, gather
+from dpmed.workflows.bounds.trained import from_ledger
+from tests.inference.made import ledger_bytes
+
+OWN = SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100)
+
+
+def several(folder, **runs):
+    """A folder of runs with these changes to their ledgers, as a command leaves it."""
+    for name, changes in runs.items():
+        place = folder / name.replace("seed", "seed=")
+        place.mkdir(parents=True)
+        others = [other.replace("seed", "seed=") for other in runs if other != name]
+        facts = {"steps_planned": 100, "siblings": others, **changes}
+        (place / "privacy.json").write_bytes(ledger_bytes(**facts))
+    (folder / "privacy.json").write_text(json.dumps(compose(read_spendings(folder).values()).to_json()))
+    return folder
+
+
+def bounded(folder, out, monkeypatch, **changes):
+    """The only row of the bounds of a folder."""
+    for name in ("plot_risks", "plot_tradeoffs"):
+        monkeypatch.setattr(f"dpmed.workflows.bounds.run.{name}", lambda *_, **__: None)
+    facts, source = gather(str(folder), Facts(), Silent())
+    settings = BoundsSettings(**facts, adversaries=("worst-case", "relaxed"), source=source)
+    (row,) = run(replace(settings, **changes), out, Silent()).rows
+    return row
+
+
+def test_runs_of_equal_noise_are_one_run_of_all_their_steps(tmp_path, monkeypatch):
+    folder = several(tmp_path / "runs", seed1={}, seed2={}, seed3={})
+    row = bounded(folder, tmp_path, monkeypatch)
+    together = replace(OWN, steps=300)
+    assert (row["noise_multiplier"], row["steps"], row["train_size"]) == (2.0, 300, 100)
+    assert row["epsilon"] == composed_epsilon([together], 1e-5)
+    assert row["worst_case_upper"] == Composition.of([together], "worst-case").upper_power(0.01)
+
+
+def test_runs_of_different_noise_are_composed(tmp_path, monkeypatch):
+    folder = several(tmp_path / "runs", seed1={}, seed2={"noise_multiplier": 3.0, "train_size": 90})
+    row = bounded(folder, tmp_path, monkeypatch)
+    together = [OWN, replace(OWN, noise_multiplier=3.0)]
+    assert (row["noise_multiplier"], row["sampling_rate"], row["steps"]) == (None, None, 200)
+    # Of the smallest training set, which is the easiest to guess from.
+    assert row["prior"] == 1 / 90
+    assert row["epsilon"] == row["epsilon_pld"] == composed_epsilon(together, 1e-5) < row["epsilon_rdp"]
+    assert row["worst_case_upper"] == Composition.of(together, "worst-case").upper_power(1 / 90)
+    assert row["relaxed_upper"] < row["relaxed_constant_sign_upper"] < row["worst_case_upper"]
+    for changes in ({"epsilons": (1.0,)}, {"noise_multipliers": (1.0,)}, {"max_risk": 0.5}):
+        facts, source = gather(str(folder), Facts(), Silent())
+        with pytest.raises(InputError, match="different noise or rates"):
+            check(BoundsSettings(**{**facts, **changes}, adversaries=("worst-case",), source=source))
+    with pytest.raises(InputError, match="different noise or rates") as refused:
+        gather(str(folder), Facts(steps=3), Silent())
+    assert refused.value.where == "steps"
+
+
+def test_runs_that_were_deleted_count_and_those_without_an_epsilon_are_named(tmp_path):
+    exposed = {"private": False, "epsilon": None, "delta": None, "noise_multiplier": None, "noise_source": None}
+    folder = several(tmp_path / "runs", seed1={}, seed2={"run_id": "gone"}, seed3=exposed)
+    (folder / "seed=2" / "privacy.json").unlink()
+    (folder / "seed=2").rmdir()
+    facts, source = from_ledger(folder, Silent())
+    assert facts["steps"] == 200 and "together" in source
+    assert "2 private runs together" in facts["notes"][0] and "seed=3" in facts["notes"][1]
+    # Noise that a seed determines bounds nothing beside a release run.
+    seeded = several(tmp_path / "seeded", seed1={}, seed2={"noise_source": "seeded"})
+    facts, _ = from_ledger(seeded, Silent())
+    assert facts["steps"] == 100 and "seed=2" in facts["notes"][1]
+
+
+def test_a_run_with_siblings_says_that_choosing_among_them_risks_more(tmp_path, monkeypatch):
+    folder = several(tmp_path / "runs", seed1={}, seed2={})
+    monkeypatch.chdir(tmp_path)
+    (note,) = from_ledger(folder / "seed=1", Silent())[0]["notes"]
+    assert "one of 2 runs" in note and "`dpmed bounds runs`" in note
+    (folder / "privacy.json").unlink()
+    assert "unknown" in from_ledger(folder / "seed=1", Silent())[0]["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ({"selection": {"distribution": "fixed", "mean_trials": 2}}, "holds the trials of a selection"),
+        ({"runs": [{"folder": "seed=1"}]}, "is not the ledger of several runs"),
+        ({"runs": []}, "none of these runs has made a step with"),
+        ({}, "is not a privacy ledger"),
+    ],
+)
+def test_a_folder_of_which_nothing_can_be_said_is_refused(tmp_path, content, words):
+    (tmp_path / "privacy.json").write_text(json.dumps(content))
+    with pytest.raises(InputError, match=words):
+        from_ledger(tmp_path, Silent())
+
+
+def test_a_folder_that_holds_no_ledger_names_what_does(tmp_path):
+    with pytest.raises(InputError, match=r"holds no privacy\.json.*the one that holds all runs"):
+        gather(str(tmp_path), Facts(), Silent())
