@@ -169,9 +169,11 @@ class RadImageNetData(NamedUnitsTable):
     regions: tuple[str, ...] = ()
     """Use only pictures of these anatomical regions (folder names on the second level); if left out, all."""
     labels: tuple[str, ...] = ()
-    """Use only pictures with these labels; if left out, all."""
+    """Use only pictures with these labels, which are then the classes; if left out, all, and the classes are read from
+    the lists."""
     normalisation: Literal["overall", "modality"] = "overall"
-    """Whether mean and std are those of all pictures or of each picture's modality."""
+    """Whether mean and std are those of all pictures or of each picture's modality. For several `modalities` the latter
+    are applied before pictures are stored, as float16."""
     size: Size2D = (224, 224)
     """Height and width after resizing, pixels; one number for a square."""
 

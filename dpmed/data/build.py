@@ -6,6 +6,7 @@ from dpmed.config.data import DataConfig, FilesTable
 from dpmed.data.base import Dataset
 from dpmed.data.layouts import layout_of
 from dpmed.data.self_target import SelfTarget
+from dpmed.data.sources import check_distinct
 from dpmed.data.storage.cache import cache_folder, cached
 from dpmed.data.storage.stored import FileDataset
 from dpmed.progress import Progress
@@ -19,7 +20,7 @@ def build_dataset(config: DataConfig, *, progress: Progress) -> Dataset:
         progress: reports downloads and the building of the cache.
 
     Raises:
-        InputError: files are missing or damaged, or do not fit the config.
+        InputError: files are missing or damaged, do not fit the config, or belong to two samples.
         RunError: a download or the building of the cache failed.
     """
     dataset = _stored(config, progress)
@@ -31,6 +32,10 @@ def _stored(config: DataConfig, progress: Progress) -> Dataset:
     if config.limit is not None and config.limit < len(dataset):
         numbers = np.linspace(0, len(dataset) - 1, config.limit).round().astype(np.int64)
         dataset = dataset.select(numbers)
+    if isinstance(dataset, FileDataset):
+        # Label maps come last. Two may be one file, such as an empty one that a store of data keeps once.
+        is_masked = dataset.info.task == "segmentation"
+        check_distinct([files[:-1] for files in dataset.sources] if is_masked else dataset.sources)
     folder = cache_folder(config) if isinstance(config, FilesTable) else None
     if isinstance(dataset, FileDataset) and folder is not None:
         return cached(dataset, folder, progress=progress)

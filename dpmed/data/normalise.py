@@ -1,6 +1,7 @@
 """What the ledger must say about a data set: its normalisation constants, and patients that it does not identify."""
 
 from dpmed.config.data import NormalisedTable
+from dpmed.data.base import UnitName
 from dpmed.errors import InputError
 
 CODE_CONSTANTS = (
@@ -16,13 +17,14 @@ TARGET_CONSTANTS = (
     "data, ε does not cover that."
 )
 CLASSES_READ = "The names and the number of classes were read from the data set."
+CHANNELS_READ = "The number of channels was read from the data set."
 
 
-def unnamed_patients(source: str) -> str:
-    """The ledger's sentence for data that do not say which samples come from the same patient."""
+def unnamed_patients(source: str, unit: UnitName = "image") -> str:
+    """The ledger's sentence for data that do not say which of their units come from the same patient."""
     return (
-        f"{source} no patients: it is unknown which images share a patient. The unit is the image, and a patient with "
-        "several images is protected less than ε says; by how much cannot be told from the data."
+        f"{source} no patients: it is unknown which {unit}s share a patient. The unit is the {unit}, and a patient "
+        f"with several {unit}s is protected less than ε says; by how much cannot be told from the data."
     )
 
 

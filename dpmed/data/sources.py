@@ -126,6 +126,72 @@ class TextTable:
         return f"{self.path} line {self.lines[row]}"
 
 
+def check_distinct(samples: Sequence[Sequence[Path]]) -> None:
+    """Check that no file belongs to two samples, whatever names or links lead to it.
+
+    Such a file would put one patient into two records, and ε would not protect the patient as a whole.
+
+    Args:
+        samples: the files of each sample; a folder stands for the files in it.
+
+    Raises:
+        InputError: a file belongs to two samples.
+    """
+    places: dict[str, _Place] = {}
+
+    def listed() -> Iterator[tuple[int, Path, str]]:
+        for number, paths in enumerate(samples):
+            for path in paths:
+                folder, _, name = str(path).rpartition("/")
+                place = places.get(folder)
+                if place is None:
+                    place = places[folder] = _Place(folder or "/")
+                yield number, path, place.real(name)
+
+    # Numbers first, since a million names take much memory; nearly always these settle it.
+    hashes = np.fromiter((hash(real) for _, _, real in listed()), np.int64)
+    values, counts = np.unique(hashes, return_counts=True)
+    series = np.intersect1d(values, [hash(place.folder) for place in places.values()])
+    suspects = {*values[counts > 1].tolist(), *series.tolist()}
+    if not suspects:
+        return
+    owners: dict[str, tuple[int, Path]] = {}
+    for number, path, real in listed():
+        if hash(real) in suspects:
+            _compare(number, path, owners.setdefault(real, (number, path)))
+    for number, path, real in listed():
+        owner = owners.get(os.path.dirname(real))
+        if owner is not None and path.is_file():
+            _compare(number, path, owner)
+
+
+class _Place:
+    """A folder without links in its own path, listed once: asking about each file takes as long as locating it."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = os.path.realpath(folder)
+        self._links: set[str] | None = None
+        try:
+            with os.scandir(folder) as entries:
+                self._links = {entry.name for entry in entries if entry.is_symlink()}
+        except OSError:
+            # It may be entered but not listed, or there is none: whoever reads its files says so.
+            pass
+
+    def real(self, name: str) -> str:
+        path = f"{self.folder}/{name}"
+        return os.path.realpath(path) if self._links is None or name in self._links else path
+
+
+def _compare(number: int, path: Path, owner: tuple[int, Path]) -> None:
+    if owner[0] != number:
+        raise InputError(
+            f"is the same file as {owner[1]}, or one of its files, but belongs to another sample",
+            where=str(path),
+            remedy="Remove one of the two: ε would not protect a patient whose image is in two records.",
+        )
+
+
 def read_table(path: Path, columns: Sequence[str]) -> TextTable:
     """Read a comma-separated table with a header, by pandas, as text.
 

@@ -106,8 +106,14 @@ def uses_of_data(config: Config, changed: tuple[str, ...] = ()) -> list[str]:
         found.append("Validation scores, computed exactly, determined when to stop and which weights to keep.")
     if config.schedule.name == "plateau":
         found.append("Validation scores, computed exactly, determined when to reduce the learning rate.")
-    if getattr(config.loss, "class_weights", None) == "balanced":
+    weights = getattr(config.loss, "class_weights", None)
+    if weights == "balanced":
         found.append("The loss weights classes by their counts in the training set, computed exactly.")
+    elif weights is not None:
+        found.append(
+            "The loss weights classes by class_weights as given in the config. If they were computed from the training "
+            "data, ε does not cover that."
+        )
     for table, what in ((config.model, "network"), (config.loss, "loss")):
         if table.name == "custom":
             loaded = load_factory(table.factory, where="model.factory" if what == "network" else "loss.factory")
@@ -131,11 +137,15 @@ def _choices(config: Config, known: str, unit: str) -> list[str]:
 
 
 def _unit_notes(data: str, known: str, unit: str, budget: Budget) -> list[str]:
+    notes = []
     if unit == "image" and known != "image":
-        return [several_images_note(known, epsilon=budget.epsilon, delta=budget.delta)]
-    if unit == "lesion" and data == "ham10000":
-        return ["The unit of privacy is the lesion: a patient with several lesions is protected less than ε says."]
-    return []
+        notes.append(several_images_note(known, epsilon=budget.epsilon, delta=budget.delta))
+    if known == "lesion" and data == "ham10000":
+        notes.append(
+            f"The unit of privacy is the {unit}: a patient with several lesions is protected less than ε says. By how "
+            "much is unknown, since HAM10000 does not name patients."
+        )
+    return notes
 
 
 def _risk_notes(privacy: PrivacyConfig, budget: Budget) -> tuple[str, ...]:

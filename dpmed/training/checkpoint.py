@@ -2,7 +2,7 @@
 
 A checkpoint is one file: a line that names the format, a line of JSON, then the raw bytes of every array in the order
 of the tree. Reading never executes anything and allocates only what the run's own model needs: shapes and types come
-from that model, and the file must match them to the byte.
+from that model, and the file must match them to the byte. Every field of the JSON is checked.
 
 A release run stores neither keys nor batches. A seeded run only needs to store its step: noise and batches are
 functions of seed and step.
@@ -15,20 +15,46 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Annotated, Any, BinaryIO, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from dpmed.errors import InputError
+from dpmed.fields import explain
 from dpmed.files import FILE_MODE, remove_if_possible, write_at, write_atomically, writing_to
 
 _MAGIC = b"dpmed checkpoint 1\n"
 _MAX_HEADER_BYTES = 64 << 20
 _KEPT = 2
 _SLOT_BYTES = 32
+_STRICT = ConfigDict(strict=True)
+_MOST = 1 << 63
+
+
+_NUMBER: tuple[type, ...] = (int, float)
+_IN_ROWS: Mapping[str, tuple[type, ...]] = {"epoch": _NUMBER, "step": (int,), "split": (str,)}
+_SPLITS = ("train", "validation")
+
+
+def _checked_row(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    missing = {*_IN_ROWS, "epsilon"} - row.keys()
+    if missing:
+        raise ValueError(f"lacks {', '.join(sorted(missing))}")
+    for name, value in row.items():
+        is_known = isinstance(value, _IN_ROWS.get(name, (*_NUMBER, type(None)))) and not isinstance(value, bool)
+        if not is_known or (isinstance(value, int) and abs(value) >= _MOST):
+            raise ValueError(f"has no valid {name!r:.40}")
+    if row["split"] not in _SPLITS:
+        raise ValueError("has no valid 'split'")
+    return row
+
+
+Count = Annotated[int, Field(ge=0, lt=_MOST)]
+Row = Annotated[Mapping[str, Any], AfterValidator(_checked_row)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,16 +74,37 @@ class Position:
         watched: what early stopping and plateau schedules remember, as plain numbers.
     """
 
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
     config_digest: str
-    step: int
-    draws: int
-    microbatch: int
+    step: Count
+    draws: Count
+    microbatch: Annotated[Count, Field(ge=1)]
     method: str
-    seconds: float
-    records: int
-    rows: tuple[Mapping[str, Any], ...]
-    losses: tuple[float, int, int, int]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    records: Count
+    rows: tuple[Row, ...]
+    # The loss is NaN or infinite where the training's was.
+    losses: tuple[float, Count, Count, Count]
     watched: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if self.draws < self.step:
+            raise ValueError(f"has {self.step} steps of {self.draws} draws")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """The line of JSON: the position, and length and SHA-256 of all arrays together."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _STRICT
+
+    position: Position
+    sha256: str
+    bytes: Count
+
+
+_HEADER = TypeAdapter(_Header)
 
 
 def save_checkpoint(folder: Path, position: Position, tree: PyTree) -> Path:
@@ -106,7 +153,7 @@ def read_position(path: Path, *, config_digest: str) -> Position:
         InputError: the file is truncated, is not a checkpoint, or belongs to a run with another config.
     """
     with _open(path) as file:
-        return _read_header(file, path, config_digest)[0]
+        return _read_header(file, path, config_digest).position
 
 
 def load_checkpoint(path: Path, like: PyTree, *, config_digest: str) -> tuple[Position, PyTree]:
@@ -123,12 +170,12 @@ def load_checkpoint(path: Path, like: PyTree, *, config_digest: str) -> tuple[Po
     leaves, structure = jax.tree.flatten(like)
     expected = sum(np.dtype(leaf.dtype).itemsize * leaf.size for leaf in leaves)
     with _open(path) as file:
-        position, header = _read_header(file, path, config_digest)
+        header = _read_header(file, path, config_digest)
         remaining = os.fstat(file.fileno()).st_size - file.tell()
-        if remaining != expected or header["bytes"] != expected:
+        if remaining != expected or header.bytes != expected:
             raise _damaged(path, f"it holds {remaining} bytes of arrays, but the model needs {expected}")
         content = file.read(expected)
-    if hashlib.sha256(content).hexdigest() != header["sha256"]:
+    if hashlib.sha256(content).hexdigest() != header.sha256:
         raise _damaged(path, "its checksum does not match")
     arrays, start = [], 0
     for leaf in leaves:
@@ -136,7 +183,7 @@ def load_checkpoint(path: Path, like: PyTree, *, config_digest: str) -> tuple[Po
         start += array.nbytes
         # Copied: a step donates its buffers, and these bytes must not be given away.
         arrays.append(jnp.array(array))
-    return position, jax.tree.unflatten(structure, arrays)
+    return header.position, jax.tree.unflatten(structure, arrays)
 
 
 class DrawJournal:
@@ -208,34 +255,18 @@ def _open(path: Path) -> BinaryIO:
         raise InputError(f"cannot be read ({error.strerror})", where=str(path)) from error
 
 
-def _read_header(file: BinaryIO, path: Path, config_digest: str) -> tuple[Position, dict[str, Any]]:
+def _read_header(file: BinaryIO, path: Path, config_digest: str) -> _Header:
     if file.read(len(_MAGIC)) != _MAGIC:
         raise _damaged(path, "it does not start like a checkpoint")
-    line = file.readline(_MAX_HEADER_BYTES)
     try:
-        header = json.loads(line)
-        position = header["position"]
-        listed = {"rows", "losses"}
-        values: dict[str, Any] = {
-            field.name: tuple(position[field.name]) if field.name in listed else position[field.name]
-            for field in fields(Position)
-        }
-        found = Position(**values)
-        _check_types(found, header)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _damaged(path, "its header cannot be read") from error
-    if found.config_digest != config_digest:
+        found = _HEADER.validate_json(file.readline(_MAX_HEADER_BYTES))
+    except ValidationError as error:
+        field, problem = explain(error)
+        raise _damaged(path, f"in its header, {field} {problem}" if field else "its header cannot be read") from error
+    if found.position.config_digest != config_digest:
         remedy = "Restore that run's config.toml, or remove the checkpoint."
         raise InputError("belongs to a run with another config", where=str(path), remedy=remedy)
-    return found, header
-
-
-def _check_types(position: Position, header: Mapping[str, Any]) -> None:
-    whole = (position.step, position.draws, position.microbatch, position.records, header["bytes"])
-    if not all(isinstance(value, int) and value >= 0 for value in whole) or position.draws < position.step:
-        raise ValueError("counts are not counts")
-    if not isinstance(header["sha256"], str) or not all(isinstance(row, dict) for row in position.rows):
-        raise TypeError("wrong types")
+    return found
 
 
 def _damaged(path: Path, reason: str) -> InputError:

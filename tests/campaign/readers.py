@@ -168,8 +168,9 @@ def _compose(path: Path) -> object:
 def _checkpoint(folder: Path) -> Path:
     from dpmed.training.checkpoint import Position, save_checkpoint
 
+    row = {"epoch": 0.5, "step": 3, "epsilon": 0.5, "split": "train", "loss": 1.0}
     position = Position(config_digest="d", step=3, draws=4, microbatch=8, method="m", seconds=1.5, records=9,
-                        rows=({"step": 3},), losses=(1.0, 2, 0, 1), watched={"best": 0.5})  # fmt: skip
+                        rows=(row,), losses=(1.0, 2, 0, 1), watched={"best": 0.5})  # fmt: skip
     return save_checkpoint(folder, position, _tree())
 
 

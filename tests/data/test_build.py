@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,27 @@ def test_every_layout_builds_splits_and_reads(phantom, data_config, tmp_path, la
         plain = build_dataset(config.model_copy(update={"cache": False}), progress=Silent())
         assert isinstance(plain, FileDataset)
         assert np.array_equal(plain[3].input, dataset[3].input) and np.array_equal(plain[3].target, dataset[3].target)
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if not name.startswith(("medmnist", "cifar10"))])
+def test_two_samples_that_are_one_file_by_a_link_are_refused(phantom, data_config, tmp_path, layout):
+    shutil.copytree(phantom(layout), tmp_path / "data")
+    config = data_config(**table_of(layout, tmp_path / "data"), cache=False)
+    dataset = build_dataset(config, progress=Silent())
+    (first, *_), (second, *_) = dataset.sources[0], dataset.sources[1]
+    second.unlink()
+    second.symlink_to(first)
+    with pytest.raises(InputError, match=r"is the same file as .*belongs to another sample"):
+        build_dataset(config, progress=Silent())
+
+
+def test_two_label_maps_may_be_one_file(phantom, data_config, tmp_path):
+    shutil.copytree(phantom("msd-liver"), tmp_path / "data")
+    config = data_config(**table_of("msd-liver", tmp_path / "data"), cache=False)
+    (_, first), (_, second) = build_dataset(config, progress=Silent()).sources[:2]
+    second.unlink()
+    second.symlink_to(first)
+    assert len(build_dataset(config, progress=Silent())) == 12
 
 
 @pytest.mark.parametrize("layout", ["digits", "folder", "radimagenet"])

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpmed.data.sources import Root, read_table
+from dpmed.data.sources import Root, check_distinct, read_table
 from dpmed.errors import InputError
 
 
@@ -30,6 +30,21 @@ def test_links_out_of_the_root_are_refused_and_links_within_are_not(tmp_path):
         with pytest.raises(InputError, match="link that leads out"):
             root.locate(name, source="here")
     assert root.locate("fine.png", source="here").read_bytes() == b"x"
+
+
+def test_a_file_in_two_samples_is_refused_whatever_it_is_called(tmp_path):
+    for name in ("a.png", "b.png", "deep/c.png", "series/1.dcm", "series/deep/2.dcm"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "link.png").symlink_to(tmp_path / "deep" / "c.png")
+    (tmp_path / "folder").symlink_to(tmp_path / "deep")
+    samples = [("a.png", "b.png"), ("deep/c.png",), ("series",), ("series/deep",)]
+    check_distinct([[tmp_path / name for name in names] for names in samples])
+    check_distinct([[tmp_path / "a.png", tmp_path / "a.png"], [tmp_path / "gone" / "d.png"]])
+    for name in ("b.png", "link.png", "folder/c.png", "series/1.dcm", "series/deep/2.dcm"):
+        again = [*samples, (name,)]
+        with pytest.raises(InputError, match=rf"{name}: is the same file as .*belongs to another sample"):
+            check_distinct([[tmp_path / one for one in names] for names in again])
 
 
 def test_a_linked_root_is_fine(tmp_path):

@@ -70,6 +70,20 @@ def test_each_use_of_data_has_its_sentence(folders):
         assert said in text
 
 
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (["loss.class_weights=[0.5, 2.0]"], True),
+        (["loss.name=binary_cross_entropy", "loss.class_weights=[0.5, 2.0]"], True),
+        ([], False),
+    ],
+)
+def test_weights_in_the_config_may_have_been_computed_from_patients(folders, loss, said):
+    plan, text = ledger_of(folders[0], *loss)
+    sentence = "by class_weights as given in the config. If they were computed from the training data"
+    assert (sentence in text) == any(sentence in fact for fact in plan.facts.outside) == said
+
+
 def test_a_keyed_hash_needs_no_sentence_on_the_split(folders):
     _, text = ledger_of(folders[0], 'data.group_pattern="^(P[0-9]+)_"', 'data.split_by="keyed-hash"')
     assert "conditionally on the split" not in text
@@ -85,8 +99,10 @@ def test_the_plan_too_says_that_nobody_knows_who_shares_a_patient(folders):
 
 def test_a_lesion_is_not_a_patient(tmp_path):
     write_phantom("ham10000", tmp_path, num=40, seed=1, progress=Silent())
-    settings = ['data.name="ham10000"', "privacy.unit=lesion", "data.channels=", 'data.split_by="stratified"']
+    settings = ['data.name="ham10000"', "data.channels=", 'data.split_by="stratified"']
     settings += ["data.test_fraction=0.25", "data.validation_fraction=0.25"]
-    plan, text = ledger_of(tmp_path, *settings)
-    assert "a patient with several lesions is protected less than ε says" in text
-    assert any("several lesions" in note for note in plan.facts.notes)
+    for unit in ("lesion", "image"):
+        plan, text = ledger_of(tmp_path, *settings, f"privacy.unit={unit}")
+        said = f"The unit of privacy is the {unit}: a patient with several lesions is protected less than ε says"
+        assert said in text and any(said in note for note in plan.facts.notes)
+        assert any("unknown which samples of ham10000 share a patient" in warning for warning in plan.warnings)

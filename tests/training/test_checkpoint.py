@@ -18,6 +18,7 @@ from dpmed.training.checkpoint import (
     save_checkpoint,
 )
 
+ROW = {"epoch": 0.5, "step": 3, "epsilon": 0.25, "split": "train", "loss": 0.5, "records": 9}
 TREE = {"a": jnp.arange(6, dtype=jnp.float32).reshape(2, 3), "b": (jnp.int32(7), None)}
 
 
@@ -30,9 +31,9 @@ def position(**changes):
         "method": "vmap",
         "seconds": 1.5,
         "records": 9,
-        "rows": ({"step": 3, "loss": 0.5},),
-        "losses": (1.0, 2, 0, 1),
-        "watched": {"best": 0.5},
+        "rows": (ROW, {**ROW, "split": "validation", "loss": None, "accuracy": float("inf")}),
+        "losses": (float("-inf"), 2, 0, 1),
+        "watched": {"best": 0.5, "waited": 1.0},
     }
     return Position(**{**values, **changes})
 
@@ -41,6 +42,8 @@ def test_arrays_and_position_round_trip_to_the_bit(tmp_path):
     path = save_checkpoint(tmp_path, position(), TREE)
     found, tree = load_checkpoint(path, TREE, config_digest="d")
     assert found == position()
+    assert [list(row.items()) for row in found.rows] == [list(row.items()) for row in position().rows]
+    assert [type(value) for value in found.rows[0].values()] == [float, int, float, str, float, int]
     np.testing.assert_array_equal(tree["a"], TREE["a"])
     assert tree["b"][0].dtype == jnp.int32
     assert int(tree["b"][0]) == 7
@@ -75,15 +78,45 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
         load_checkpoint(path, TREE, config_digest="e")
 
 
-def test_a_header_that_lies_about_counts_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("step", -1, r"position.step must be at least 0 \(got -1\)"),
+        ("step", "x", "position.step must be a whole number"),
+        ("step", 1 << 63, "position.step must be below"),
+        ("draws", 2, "position has 3 steps of 2 draws"),
+        ("microbatch", 1.5, "position.microbatch must be a whole number"),
+        ("microbatch", 0, "position.microbatch must be at least 1"),
+        ("microbatch", True, "position.microbatch must be a whole number"),
+        ("watched", 5, "position.watched must be an object"),
+        ("watched", {"stopped": "yes"}, "position.watched.stopped must be a number"),
+        ("losses", [], r"position.losses\[0\] is missing"),
+        ("losses", [0.5, 1, 2, -3], r"position.losses\[3\] must be at least 0"),
+        ("losses", [0.5, 1, 2, 3, 4], "position.losses must have at most 4 entries"),
+        ("seconds", "x", "position.seconds must be a number"),
+        ("seconds", float("nan"), "position.seconds must be a finite number"),
+        ("rows", [1], r"position.rows\[0\] must be an object"),
+        ("rows", [{}], r"position.rows\[0\] lacks epoch, epsilon, split, step"),
+        ("rows", [{**ROW, "step": "3"}], r"position.rows\[0\] has no valid 'step'"),
+        ("rows", [{**ROW, "step": 3.5}], r"position.rows\[0\] has no valid 'step'"),
+        ("rows", [{**ROW, "split": "test"}], r"position.rows\[0\] has no valid 'split'"),
+        ("rows", [{**ROW, "records": True}], r"position.rows\[0\] has no valid 'records'"),
+        ("rows", [{**ROW, "epoch": None}], r"position.rows\[0\] has no valid 'epoch'"),
+        ("rows", [{**ROW, "loss": "low"}], r"position.rows\[0\] has no valid 'loss'"),
+        ("rows", [{**ROW, "loss": [0.5]}], r"position.rows\[0\] has no valid 'loss'"),
+        ("rows", [{**ROW, "loss": 1 << 2000}], r"position.rows\[0\] has no valid 'loss'"),
+        ("rows", [{**ROW, "split": 7}], r"position.rows\[0\] has no valid 'split'"),
+        ("method", None, "position.method must be text"),
+    ],
+)
+def test_a_header_that_lies_is_refused_by_the_field(tmp_path, key, value, problem):
     path = save_checkpoint(tmp_path, position(), TREE)
     magic, header, rest = path.read_bytes().split(b"\n", 2)
-    for key, value in [("step", -1), ("draws", 2), ("step", "x"), ("rows", [1]), ("microbatch", 1.5)]:
-        lie = json.loads(header)
-        lie["position"][key] = value
-        path.write_bytes(b"\n".join([magic, json.dumps(lie).encode(), rest]))
-        with pytest.raises(InputError, match="damaged"):
-            load_checkpoint(path, TREE, config_digest="d")
+    lie = json.loads(header)
+    lie["position"][key] = value
+    path.write_bytes(b"\n".join([magic, json.dumps(lie).encode(), rest]))
+    with pytest.raises(InputError, match=rf"step-.*damaged: in its header, {problem}"):
+        load_checkpoint(path, TREE, config_digest="d")
 
 
 def test_arrays_of_another_model_are_refused(tmp_path):

@@ -12,7 +12,7 @@ from jaxtyping import UInt8
 from dpmed.config.data import Cifar10Data
 from dpmed.data.base import Info, Split
 from dpmed.data.normalise import CODE_CONSTANTS
-from dpmed.data.sources import Root
+from dpmed.data.sources import Root, check_distinct
 from dpmed.data.storage.download import OpenUrl, download, extract_named, open_url
 from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.errors import InputError
@@ -47,7 +47,9 @@ def read_cifar10(config: Cifar10Data, *, progress: Progress, open_url: OpenUrl =
     """
     folder = _locate(config, progress, open_url)
     root = Root(folder)
-    parts = [_read_file(root.locate(name, source=str(folder))) for name in (*TRAIN_FILES, TEST_FILE)]
+    paths = [root.locate(name, source=str(folder)) for name in (*TRAIN_FILES, TEST_FILE)]
+    check_distinct([(path,) for path in paths])
+    parts = [_read_file(path) for path in paths]
     records = np.concatenate(parts)
     labels = records[:, 0].astype(np.int32)
     pixels = np.ascontiguousarray(records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))

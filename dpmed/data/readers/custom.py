@@ -38,7 +38,8 @@ def outside_sentence(loaded: Loaded) -> str:
     """What the ledger says about data from the user's own code."""
     return (
         f"The data come from custom code, {loaded.describe()}. ε holds if each sample depends on nothing but its own "
-        "record; constants that this code computed, such as mean and std, are unchecked."
+        "record. What this code says is unchecked: constants, such as mean, std and the names of classes, and which "
+        "samples share a patient."
     )
 
 

@@ -53,6 +53,8 @@ def read_ham10000(config: Ham10000Data) -> FileDataset:
         unit="lesion",
         outside_accounting=outside,
         preprocessing=preprocessing,
+        # The metadata name lesions, of which a patient may have several.
+        patients_unknown=True,
     )
     columns = {name: rows.column(name) for name in _FACTS if name in rows.names}
 

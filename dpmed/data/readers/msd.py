@@ -6,6 +6,7 @@ and names modalities and labels. The scans without labels (`imagesTs`) are not u
 """
 
 import json
+import posixpath
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from dpmed.data.decode.files import decode_volumes, grid_of
 from dpmed.data.decode.nifti import read_nifti
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.volume import check_pair, read_labels
-from dpmed.data.normalise import CODE_CONSTANTS, normalisation
+from dpmed.data.normalise import CHANNELS_READ, CLASSES_READ, CODE_CONSTANTS, normalisation, unnamed_patients
 from dpmed.data.sources import Root
 from dpmed.data.storage.stored import FileDataset, Listing, Sources, files_below
 from dpmed.errors import InputError
@@ -113,6 +114,9 @@ def _info(
     mean, std, outside = normalisation(
         config, mean=(centre,) * channels, std=(spread,) * channels, channels=channels, note=note
     )
+    outside = (*outside, unnamed_patients("The decathlon's files name", unit="scan"), CHANNELS_READ)
+    if config.class_names is None:
+        outside = (*outside, CLASSES_READ)
     return Info(
         name="msd",
         task="segmentation",
@@ -125,6 +129,7 @@ def _info(
         outside_accounting=outside,
         value_range=preprocessing.value_range,
         preprocessing=preprocessing,
+        patients_unknown=True,
     )
 
 
@@ -166,9 +171,9 @@ def _check_description(content: Any) -> _Description:
         raise ValueError(f"labels {sorted(labels)} are not 0, 1, …")
     if not content["modality"]:
         raise ValueError("no modality")
-    images = [image for image, _ in pairs]
-    if len(set(images)) != len(images):
-        raise ValueError("a training image is listed twice")
+    for what, names in zip(("image", "label map"), zip(*pairs, strict=True), strict=True):
+        if len(set(names)) != len(names):
+            raise ValueError(f"a training {what} is listed twice")
     return _Description(
         pairs=sorted(pairs),
         class_names=tuple(labels[value] for value in sorted(labels)),
@@ -179,4 +184,5 @@ def _check_description(content: Any) -> _Description:
 def _plain(name: Any) -> str:
     if not isinstance(name, str) or not name:
         raise TypeError(f"{name!r} is not a file name")
-    return name.removeprefix("./")
+    # One spelling for each file, so that none is listed twice; a name with `..` is refused where files are located.
+    return name if ".." in name.split("/") else posixpath.normpath(name)

@@ -18,7 +18,7 @@ from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.recognise import NIFTI_ENDINGS
 from dpmed.data.decode.volume import check_pair, read_labels
 from dpmed.data.decode.window import HU_WINDOW, Window
-from dpmed.data.normalise import normalisation, unnamed_patients
+from dpmed.data.normalise import CHANNELS_READ, CLASSES_READ, normalisation, unnamed_patients
 from dpmed.data.readers.folder import groups_by_pattern
 from dpmed.data.sources import Root
 from dpmed.data.storage.stored import FileDataset, Listing, Sources, files_below
@@ -104,7 +104,7 @@ def _info(config: NnunetData, described: _Description, preprocessing: Preprocess
     channels = preprocessing.channels
     mean, std, outside = normalisation(config, mean=default_mean, std=default_std, channels=channels, note=None)
     if config.group_pattern is None:
-        outside = (*outside, unnamed_patients("Without data.group_pattern nnU-Net's files name"))
+        outside = (*outside, unnamed_patients("Without data.group_pattern nnU-Net's files name", unit="scan"))
     return Info(
         name="nnunet",
         task="segmentation",
@@ -114,7 +114,7 @@ def _info(config: NnunetData, described: _Description, preprocessing: Preprocess
         mean=mean,
         std=std,
         unit="scan" if config.group_pattern is None else "patient",
-        outside_accounting=outside,
+        outside_accounting=(*outside, CLASSES_READ, CHANNELS_READ),
         value_range=preprocessing.value_range,
         preprocessing=preprocessing,
         patients_unknown=config.group_pattern is None,

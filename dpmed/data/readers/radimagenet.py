@@ -11,7 +11,7 @@ from dpmed.config.data import RadImageNetData
 from dpmed.data.base import Info, Sample, Split
 from dpmed.data.decode.files import decode_file
 from dpmed.data.decode.preprocessing import Preprocessing
-from dpmed.data.normalise import CODE_CONSTANTS, normalisation, unnamed_patients
+from dpmed.data.normalise import CLASSES_READ, CODE_CONSTANTS, normalisation, unnamed_patients
 from dpmed.data.sources import Root, read_table
 from dpmed.data.storage.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
@@ -33,14 +33,16 @@ def read_radimagenet(config: RadImageNetData) -> FileDataset:
     """
     root = Root(config.root)
     rows = _read_lists(root, config)
-    names = tuple(sorted({label for _, label, _ in rows}))
+    names = tuple(sorted(set(config.labels) or {label for _, label, _ in rows}))
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers[label] for _, label, _ in rows], np.int32)
     parts = np.array([part for _, _, part in rows])
     modalities = [name.split("/")[0] for name, _, _ in rows]
-    mixed = config.normalisation == "modality" and config.mean is None and len(set(modalities)) > 1
+    # By what the config asks for, not by what the lists hold: one picture of another modality must not change how all
+    # others are stored.
+    mixed = config.normalisation == "modality" and config.mean is None and len(set(config.modalities)) > 1
     preprocessing = Preprocessing(size=config.size)
-    info = _info(config, names, modalities, mixed=mixed)
+    info = _info(config, names, mixed=mixed)
 
     def decode(files: Sources, number: int) -> Sample:
         pixels = decode_file(files[0], preprocessing).values
@@ -101,11 +103,13 @@ def _check_name(name: str, *, where: str) -> str:
     return plain
 
 
-def _info(config: RadImageNetData, names: tuple[str, ...], modalities: list[str], *, mixed: bool) -> Info:
+def _info(config: RadImageNetData, names: tuple[str, ...], *, mixed: bool) -> Info:
     # For a single modality, its own constants; for several, samples are stored normalised if these are requested.
     single = config.normalisation == "modality" and not mixed
-    public_mean, public_std = BY_MODALITY[modalities[0]] if single else OVERALL
+    public_mean, public_std = BY_MODALITY[config.modalities[0]] if single else OVERALL
     mean, std, outside = normalisation(config, mean=(public_mean,), std=(public_std,), channels=1, note=CODE_CONSTANTS)
+    if not config.labels:
+        outside = (*outside, CLASSES_READ)
     return Info(
         name="radimagenet",
         task="classification",

@@ -91,7 +91,7 @@ class RunFolder:
         if self.checkpoint is None:
             return computation.begin(computation.fitting_microbatch())
         # The checkpoint's microbatch determined the rounding, whatever this machine would choose today.
-        fresh = computation.begin(read_position(self.checkpoint, config_digest=self.config_digest).microbatch)
+        fresh = computation.begin(_position(self.checkpoint, self.plan, self.config_digest).microbatch)
         like = (fresh.state, fresh.ema, fresh.best)
         position, tree = load_checkpoint(self.checkpoint, like, config_digest=self.config_digest)
         if position.method != METHOD:
@@ -331,7 +331,7 @@ def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Pr
     config = path / CONFIG_FILE
     digest = processes.first(hashlib.sha256(config.read_bytes()).hexdigest() if processes.is_first else None)
     checkpoint = next(iter(list_checkpoints(path / CHECKPOINTS)), None)
-    position = None if checkpoint is None else read_position(checkpoint, config_digest=digest)
+    position = None if checkpoint is None else _position(checkpoint, plan, digest)
     journal: DrawJournal | None = None
     notes: tuple[str, ...] = ()
     # A seeded run repeats the very draws that it lost, which reveals nothing new; a release run cannot.
@@ -350,3 +350,24 @@ def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Pr
         tracker=open_tracker(track, path, rows=() if position is None else position.rows),
         notes=notes,
     )
+
+
+def _position(checkpoint: Path, plan: Plan, config_digest: str) -> Position:
+    """The position in a checkpoint.
+
+    Raises:
+        InputError: the checkpoint is damaged, belongs to another config, or holds what no run of this plan does.
+    """
+    found = read_position(checkpoint, config_digest=config_digest)
+    largest, is_private = plan.microbatches[0], plan.budget is not None
+    problem = None
+    if found.draws > plan.steps:
+        problem = f"{found.draws} draws, but the plan has {plan.steps} steps"
+    elif found.microbatch > largest:
+        problem = f"{found.microbatch} records at once, but the plan's largest microbatch has {largest}"
+    elif any((row["epsilon"] is not None) != is_private for row in found.rows):
+        problem = "rows of metrics without ε, which the run has" if is_private else "an ε, which the run has not"
+    if problem is not None:
+        remedy = "Remove this file to resume from the previous checkpoint."
+        raise InputError(f"does not fit its run: it holds {problem}", where=str(checkpoint), remedy=remedy)
+    return found

@@ -51,6 +51,15 @@ def test_damaged_files_are_refused_by_name(phantom, data_config, tmp_path, conte
         read_cifar10(data_config("cifar10", root=tmp_path), progress=Silent(), open_url=never)
 
 
+def test_a_batch_that_is_a_link_to_another_is_refused(phantom, data_config, tmp_path):
+    for name in (*TRAIN_FILES, TEST_FILE):
+        (tmp_path / name).write_bytes((phantom("cifar10") / FOLDER / name).read_bytes())
+    (tmp_path / TRAIN_FILES[2]).unlink()
+    (tmp_path / TRAIN_FILES[2]).symlink_to(tmp_path / TRAIN_FILES[1])
+    with pytest.raises(InputError, match=rf"{TRAIN_FILES[2]}: is the same file as .*{TRAIN_FILES[1]}"):
+        read_cifar10(data_config("cifar10", root=tmp_path), progress=Silent(), open_url=never)
+
+
 def test_without_download_it_says_what_to_put_where(data_config, tmp_path):
     config = data_config("cifar10", root=tmp_path, download=False)
     with pytest.raises(InputError, match=r"Put cifar-10-binary\.tar\.gz from https://www.*phantom cifar10"):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dpmed.config.data import MsdTask
+from dpmed.data.normalise import CHANNELS_READ, CLASSES_READ, CODE_CONSTANTS
 from dpmed.data.readers.msd import TASKS, read_msd
 from dpmed.errors import InputError
 
@@ -62,9 +63,24 @@ def test_the_papers_constants_hold_for_the_papers_window_only(phantom, data_conf
     assert (paper.info.mean, paper.info.std, paper.info.input_shape) == ((-81.91,), (8.736,), (128, 128, 50, 1))
     assert paper.info.outside_accounting
     other = read_msd(data_config("msd", root=root, window=[-100, 300]))
-    assert (other.info.mean, other.info.std, other.info.outside_accounting) == ((100.0,), (100.0,), ())
+    assert (other.info.mean, other.info.std) == ((100.0,), (100.0,))
+    assert CODE_CONSTANTS not in other.info.outside_accounting
     own = read_msd(data_config("msd", root=root, mean=[1.0], std=[2.0]))
     assert own.info.mean == (1.0,) and "given in the config" in own.info.outside_accounting[0]
+
+
+def test_that_no_patients_are_known_is_said(phantom, data_config):
+    info = read_msd(data_config("msd", root=phantom("msd-liver"))).info
+    assert info.patients_unknown
+    assert any("unknown which scans share a patient" in sentence for sentence in info.outside_accounting)
+
+
+def test_what_is_read_from_the_description_is_declared(phantom, data_config):
+    root = phantom("msd-liver")
+    found = read_msd(data_config("msd", root=root)).info.outside_accounting
+    assert CLASSES_READ in found and CHANNELS_READ in found
+    named = read_msd(data_config("msd", root=root, class_names=["a", "b", "c"])).info.outside_accounting
+    assert CLASSES_READ not in named and CHANNELS_READ in named
 
 
 def test_organs_lie_on_the_same_side_in_all_scans(phantom, data_config):
@@ -88,7 +104,11 @@ def change(folder, **entries):
         ({"training": [{"image": "./imagesTr/x.nii.gz"}]}, "KeyError"),
         ({"training": [{"image": 5, "label": "x"}]}, "not a file name"),
         ({"training": "all"}, "not a description"),
-        ({"training": [{"image": "a", "label": "b"}, {"image": "./a", "label": "c"}]}, "listed twice"),
+        ({"training": [{"image": "a", "label": "b"}, {"image": "./a", "label": "c"}]}, "image is listed twice"),
+        ({"training": [{"image": "x/a", "label": "b"}, {"image": "x//a", "label": "c"}]}, "image is listed twice"),
+        ({"training": [{"image": "x/a", "label": "b"}, {"image": "x/./a", "label": "c"}]}, "image is listed twice"),
+        ({"training": [{"image": "a", "label": "c"}, {"image": "b", "label": "./c"}]}, "label map is listed twice"),
+        ({"training": [{"image": "x/../a", "label": "b"}]}, "leads out"),
         ({"labels": {"0": "background", "2": "spleen"}}, "are not 0, 1"),
         ({"labels": {"zero": "background", "1": "spleen"}}, "not a description"),
         ({"training": [{"image": "../../etc/passwd", "label": "b"}]}, "leads out"),

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dpmed.data.normalise import CHANNELS_READ, CLASSES_READ
 from dpmed.data.readers.nnunet import read_nnunet
 from dpmed.errors import InputError
 from dpmed.progress import Silent
@@ -66,6 +67,12 @@ def test_channels_named_ct_are_clipped_in_hounsfield_units(folder, data_config):
     assert info.mean == ((-1024 + 3071) / 2, 0.5) and info.value_range == (-1024.0, 3071.0)
     windowed = read(data_config("nnunet", root=folder, window=[0, 100])).info
     assert windowed.mean == (50.0, 50.0) and windowed.value_range == (0.0, 100.0)
+
+
+def test_what_the_description_says_and_what_nobody_knows_is_declared(phantom, data_config):
+    info = read(data_config("nnunet", root=phantom("nnunet"))).info
+    assert {CLASSES_READ, CHANNELS_READ} <= set(info.outside_accounting) and info.patients_unknown
+    assert any("unknown which scans share a patient" in sentence for sentence in info.outside_accounting)
 
 
 def test_patients_are_found_in_the_names_of_cases(phantom, data_config):

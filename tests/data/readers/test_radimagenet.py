@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpmed.data.normalise import CLASSES_READ
 from dpmed.data.readers.radimagenet import BY_MODALITY, LISTS, read_radimagenet
 from dpmed.data.sources import read_table
 from dpmed.errors import InputError
@@ -58,8 +59,29 @@ def test_normalisation_by_modality_uses_each_ones_constants(phantom, data_config
         np.testing.assert_allclose(mixed[number].input, expected, atol=3e-3)
     single = read_radimagenet(data_config("radimagenet", root=root, normalisation="modality", modalities=["US"]))
     assert (single.info.scale, single.info.mean, single.info.std) == (255.0, (0.1469,), (0.1802,))
-    by_label = read_radimagenet(data_config("radimagenet", root=root, normalisation="modality", labels=["knee-fluid"]))
-    assert (by_label.info.mean, by_label.info.std) == ((0.2153,), (0.2264,))
+
+
+def test_whether_pictures_are_stored_normalised_follows_from_the_config(phantom, data_config):
+    # All pictures are of one modality; one more of another must not change how these are rounded.
+    settings = {"root": phantom("radimagenet"), "normalisation": "modality", "labels": ["knee-fluid"]}
+    by_label = read_radimagenet(data_config("radimagenet", **settings))
+    assert set(by_label.columns()["modality"]) == {"MR"}
+    assert by_label.info.scale == 1.0 and by_label[0].input.dtype == np.float16
+    named = read_radimagenet(data_config("radimagenet", **settings, modalities=["MR"]))
+    assert (named.info.mean, named.info.std) == ((0.2153,), (0.2264,)) and named[0].input.dtype == np.uint8
+
+
+def test_classes_read_from_the_lists_are_declared_and_those_of_the_config_are_fixed(folder, data_config):
+    new = folder / "CT" / "lung" / "new"
+    new.mkdir()
+    shutil.copy(next(folder.glob("CT/lung/*/*.png")), new / "1.png")
+    with (folder / LISTS["train"]).open("a") as file:
+        file.write("CT/lung/new/1.png,finding of patient 17\n")
+    found = read_radimagenet(data_config("radimagenet", root=folder)).info
+    assert "finding of patient 17" in found.class_names and CLASSES_READ in found.outside_accounting
+    labels = ["lung-nodule", "lung-normal", "never seen"]
+    fixed = read_radimagenet(data_config("radimagenet", root=folder, labels=labels)).info
+    assert fixed.class_names == tuple(labels) and CLASSES_READ not in fixed.outside_accounting
 
 
 def test_that_no_patients_are_known_is_said(phantom, data_config):

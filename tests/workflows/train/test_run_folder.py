@@ -105,6 +105,29 @@ def test_a_checkpoint_of_another_gradient_method_is_refused(path, plan, computat
         open_run_folder(path, plan, Silent()).restore(computation)
 
 
+ROW = {"epoch": 0.5, "step": 1, "epsilon": 0.5, "split": "train", "loss": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        ("microbatch", 3_000_000, "3000000 records at once, but the plan's largest microbatch has 8"),
+        ("draws", 10**9, "1000000000 draws, but the plan has"),
+        ("rows", [{**ROW, "epsilon": None}], "rows of metrics without ε"),
+    ],
+)
+def test_a_checkpoint_that_no_run_of_the_plan_writes_is_refused(path, plan, computation, key, value, problem):
+    folder = open_run_folder(path, plan, Silent())
+    folder.save(folder.restore(computation))
+    checkpoint = next((path / "checkpoints").glob("*.ckpt"))
+    magic, header, rest = checkpoint.read_bytes().split(b"\n", 2)
+    lie = json.loads(header)
+    lie["position"][key] = value
+    checkpoint.write_bytes(b"\n".join([magic, json.dumps(lie).encode(), rest]))
+    with pytest.raises(InputError, match=rf"{checkpoint.name}: does not fit its run: it holds {problem}"):
+        open_run_folder(path, plan, Silent())
+
+
 def test_only_the_first_process_writes(path, plan, computation, monkeypatch):
     digest = open_run_folder(path, plan, Silent()).config_digest
     monkeypatch.setattr(Processes, "first", lambda self, value: digest)
