@@ -185,10 +185,6 @@ class ConvolutionProduct:
         by_position = gradient.reshape(batch, -1, channels)
         return jnp.einsum("npk,npc->nkc", columns, by_position).reshape(batch, *weight.shape)
 
-    def arranged(self, gradient: Array) -> Array:
-        """As it is."""
-        return gradient
-
     def _by_images(self, weight: Array, one: tuple[Array, Array]) -> Array:
         """One record's gradient, from its inputs and its output gradients, by XLA's convolution."""
         x, gradient = one
