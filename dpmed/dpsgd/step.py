@@ -67,7 +67,8 @@ class Accumulated(eqx.Module):
         records: how many records took part; not private.
         rejected: how many of them had a non-finite gradient; not private.
         clipped: how many of them were scaled down; not private.
-        sensitivity: adding or removing one record moves `gradients` by at most this in L2 norm; None without privacy.
+        sensitivity: adding or removing one record moves `gradients` by at most this in L2 norm; None without privacy,
+            and in what a single microbatch adds.
     """
 
     gradients: Parameters
@@ -112,16 +113,6 @@ class Step(Protocol):
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
         """Bytes that `accumulate` needs on the device for such a microbatch, by XLA's own analysis; nothing runs."""
         ...
-
-
-class _Sums(eqx.Module):
-    """What a microbatch adds: those fields of `Accumulated` that are sums."""
-
-    gradients: Parameters
-    loss: Float[Array, ""]
-    records: Int[Array, ""]
-    rejected: Int[Array, ""]
-    clipped: Int[Array, ""]
 
 
 class PrivateStep:
@@ -304,14 +295,14 @@ def _contribute(
     state: StepState,
     records: PyTree[Array],
     mask: Bool[Array, " batch"],
-) -> tuple[_Sums, Float[Array, ""]]:
+) -> tuple[Accumulated, Float[Array, ""]]:
     """What the records add to the sums of a step, and the sensitivity of these sums."""
     errors, books = others.errors(state, records), _books(loss, state, records)
     found = sum_clipped(
         books, mask, state.clipping_norm, clipping=clipping, most_records=most_records, elsewhere=errors
     )
     losses = jnp.where(mask & jnp.isfinite(books.losses), books.losses, jnp.zeros_like(books.losses))
-    sums = _Sums(
+    sums = Accumulated(
         gradients=jax.tree.unflatten(jax.tree.structure(state.trainable), found.gradients),
         loss=jnp.sum(losses),
         records=jnp.sum(mask, dtype=jnp.int32),
@@ -322,7 +313,7 @@ def _contribute(
 
 
 def _accumulate_private(
-    contribute: Callable[..., tuple[_Sums, Float[Array, ""]]],
+    contribute: Callable[..., tuple[Accumulated, Float[Array, ""]]],
     state: StepState,
     gradients: Parameters,
     counts: Accumulated,
@@ -333,16 +324,10 @@ def _accumulate_private(
     return _plus(replace(counts, gradients=gradients), added, sensitivity=sensitivity)
 
 
-def _plus(total: Accumulated, added: _Sums, *, sensitivity: Float[Array, ""] | None) -> Accumulated:
+def _plus(total: Accumulated, added: Accumulated, *, sensitivity: Float[Array, ""] | None) -> Accumulated:
     with float64():
-        return Accumulated(
-            gradients=jax.tree.map(jnp.add, total.gradients, added.gradients),
-            loss=total.loss + added.loss,
-            records=total.records + added.records,
-            rejected=total.rejected + added.rejected,
-            clipped=total.clipped + added.clipped,
-            sensitivity=sensitivity,
-        )
+        summed = jax.tree.map(jnp.add, replace(total, sensitivity=None), added)
+    return replace(summed, sensitivity=sensitivity)
 
 
 def _noisy_update(
@@ -378,7 +363,7 @@ def _accumulate_plain(
     (summed, rest), found = jax.value_and_grad(loss, has_aux=True)(trainable, rest, records, mask)
     none = jnp.zeros((), jnp.int32)
     count = jnp.sum(mask, dtype=jnp.int32)
-    added = _Sums(gradients=found, loss=summed, records=count, rejected=none, clipped=none)
+    added = Accumulated(gradients=found, loss=summed, records=count, rejected=none, clipped=none)
     return rest, _plus(replace(counts, gradients=gradients), added, sensitivity=None)
 
 
