@@ -154,10 +154,9 @@ class Computation:
         """Whether training is over, because all draws are used up or early stopping has ended the run."""
         return run.draws >= self.plan.steps or has_stopped(run.watched)
 
-    def validate(self, state: StepState, ema: PyTree | None) -> dict[str, float]:
+    def validate(self, run: RunState) -> dict[str, float]:
         """Scores on the validation split, the same in all processes."""
-        trainable = state.trainable if ema is None else ema
-        result = self.evaluator(trainable, state.rest, self.plan.split.validation)
+        result = self.evaluator(run.weights, run.state.rest, self.plan.split.validation)
         info, names = self.plan.dataset.info, self.plan.config.evaluation.metrics
         scores = evaluate(names, result.predictions, result.targets, task=info.task, class_names=info.output_names)
         # Those of the first process: what happens next depends on them, and other machines may round differently.
@@ -166,9 +165,7 @@ class Computation:
 
     def final_weights(self, run: RunState) -> tuple[PyTree, NonTrainable]:
         """The trained leaves (the best, the averaged or the last) and all others at the end of a run."""
-        if run.best is not None:
-            return run.best
-        return (run.state.trainable if run.ema is None else run.ema), run.state.rest
+        return (run.weights, run.state.rest) if run.best is None else run.best
 
     def final_model(self, run: RunState) -> tuple[PyTree, PyTree]:
         """The model with its final weights, and its running statistics: the content of `model.eqx`."""

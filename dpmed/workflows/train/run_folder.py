@@ -37,7 +37,7 @@ from dpmed.training.checkpoint import (
     save_checkpoint,
 )
 from dpmed.training.evaluate import Predictions
-from dpmed.training.loop import Outcome, RunState
+from dpmed.training.loop import Counts, Outcome, RunState
 from dpmed.training.tracking import Tracker, open_tracker
 from dpmed.workflows.train.composed_ledger import listed
 from dpmed.workflows.train.draws import count_draws
@@ -111,7 +111,7 @@ class RunFolder:
             seconds=position.seconds,
             records=position.records,
             rows=position.rows,
-            losses=position.losses,
+            counts=Counts(*position.losses),
             watched=position.watched,
         )
 
@@ -139,7 +139,7 @@ class RunFolder:
             seconds=run.seconds,
             records=run.records,
             rows=run.rows,
-            losses=run.losses,
+            losses=run.counts,
             watched=run.watched,
         )
         if self.is_writer:
