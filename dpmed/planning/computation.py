@@ -125,7 +125,7 @@ class Computation:
                 f"out of memory in one process, with {loader.microbatch} records at once in all of them",
                 remedy="Start again with a smaller training.microbatch.",
             )
-        smaller = next((size for size in self.plan.microbatches if 2 * size <= loader.microbatch), None)
+        smaller = self.plan.smaller_microbatch(loader.microbatch)
         if smaller is None:
             raise RunError(
                 f"out of memory with {loader.microbatch} records at once, and the plan has no smaller microbatch",
@@ -198,7 +198,7 @@ def _measured_places(computation: Computation, microbatch: int) -> tuple[float, 
         if not is_out_of_memory(error):
             raise
         # Training will meet the same, and continue with the next smaller microbatch or say why it cannot.
-        smaller = next((size for size in plan.microbatches if 2 * size <= microbatch), None)
+        smaller = plan.smaller_microbatch(microbatch)
         alone = computation.processes.world_size == 1
         return _measured_places(computation, smaller) if alone and smaller is not None else (0.0, microbatch)
 

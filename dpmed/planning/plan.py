@@ -100,6 +100,10 @@ class Plan:
             return None
         return np.bincount(labels[self.split.train], minlength=classes)
 
+    def smaller_microbatch(self, than: int) -> int | None:
+        """The largest microbatch of at most half as many records, for when memory runs out; None if there is none."""
+        return next((size for size in self.microbatches if 2 * size <= than), None)
+
     def describe(self) -> dict[str, str]:
         """The plan as names and values, for the user."""
         config, split, info = self.config, self.split, self.dataset.info
