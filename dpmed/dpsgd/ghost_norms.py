@@ -26,6 +26,7 @@ from jaxtyping import Array, Bool, Float
 from dpmed.dpsgd.bookkeeping import Bookkeeping, Layer
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
 from dpmed.layer_tags import KnowsGram, Product, RecordGradients
+from dpmed.runtime.jit import is_cpu
 
 # What the ways of a layer cost, in units of one multiplication of an instantiated gradient: writing and reading one of
 # its numbers; a multiplication of a ghost norm; one of the sum that follows. The last two are float64. Estimates that
@@ -287,7 +288,7 @@ def _weighted_sum_of_rows(
         part = rows.of(records, weights.dtype)
         return _zeroed(part, usable[records]) * _column(weights[records], part)
 
-    if jax.default_backend() != "cpu":
+    if not is_cpu():
         return jnp.sum(terms(slice(None)), axis=0)
     return _sum_of_rows(terms, len(weights))
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt32
 
 from dpmed.dpsgd.cipher import BLOCK_WORDS, KEY_WORDS, MOST_WORDS, Keystream, keystream_blocks
-from dpmed.runtime.jit import Compiled, wait_for
+from dpmed.runtime.jit import Compiled, is_cpu, wait_for
 
 # Sums of several Gaussians hide the pattern of representable numbers that a single floating-point Gaussian leaves
 # behind, from which its seed bits could be inferred. Source: Holohan & Braghin (2021), "Secure random sampling in
@@ -94,7 +94,7 @@ def standard_normal(
 
 def is_made_by_host() -> bool:
     """Whether the host generates and transfers the words of noise faster than the default device generates them."""
-    return jax.default_backend() == "cpu"
+    return is_cpu()
 
 
 def _made_by_host(key: NoiseKey, nonce: tuple[int, int, int], pairs: int) -> list[Float[Array, " _"]]:
