@@ -5,7 +5,6 @@ key can subtract the noise. A seeded run derives the key from the seed, so that 
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt32
 
-from dpmed.dpsgd.cipher import BLOCK_WORDS, KEY_WORDS, MOST_WORDS, Keystream, keystream_blocks
+from dpmed.dpsgd.cipher import BLOCK_WORDS, MOST_WORDS, Keystream, keystream_blocks
 from dpmed.runtime.jit import Compiled, is_cpu, wait_for
 
 # Sums of several Gaussians hide the pattern of representable numbers that a single floating-point Gaussian leaves
@@ -49,11 +48,6 @@ class NoiseKey:
 def key_of(secret: bytes) -> NoiseKey:
     """The key that consists of these 32 bytes."""
     return NoiseKey(np.frombuffer(secret, dtype=np.uint32).copy())
-
-
-def entropy_key() -> NoiseKey:
-    """A fresh key from the operating system's entropy."""
-    return key_of(os.urandom(4 * KEY_WORDS))
 
 
 def seeded_key(seed: int) -> NoiseKey:
