@@ -21,7 +21,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 from dpmed.dpsgd.bookkeeping import Bookkeeping, bookkeeping_pass
 from dpmed.dpsgd.clipped_sum import OtherShapes, sum_clipped
 from dpmed.dpsgd.clipping import Clipping
-from dpmed.dpsgd.devices import Devices
+from dpmed.dpsgd.devices import ONE_DEVICE, Devices
 from dpmed.dpsgd.float64 import float64, require_float64
 from dpmed.dpsgd.noise import NoiseKey, shaped_like, size_of
 from dpmed.dpsgd.noise_ahead import NoiseAhead
@@ -127,7 +127,7 @@ class PrivateStep:
         optimizer: optax's transformation.
         key: the key of the noise.
         most_records: an upper limit on batch sizes, such as the number N of training records; a public number.
-        devices: devices that share the records; None for the default device alone.
+        devices: devices that share the records.
         shapes: from a microbatch, as one device gets it, to the shapes of all that a step may have, which follow from
             public bounds; None if all are alike. The margin for rounding is that of the shape that errs most.
 
@@ -147,7 +147,7 @@ class PrivateStep:
         optimizer: optax.GradientTransformationExtraArgs,
         key: NoiseKey,
         most_records: int,
-        devices: Devices | None = None,
+        devices: Devices = ONE_DEVICE,
         shapes: Callable[[Batch], Sequence[Shapes]] | None = None,
     ) -> None:
         require_float64()
@@ -161,8 +161,7 @@ class PrivateStep:
         self._devices = devices
         self._begin = Compiled(partial(_begin_private, clipping))
         of_one = partial(_contribute, loss, clipping, most_records, OtherShapes(partial(_books, loss), shapes))
-        contribute = of_one if devices is None else devices.summed(of_one)
-        self._accumulate = Compiled(partial(_accumulate_private, contribute), donate=1)
+        self._accumulate = Compiled(partial(_accumulate_private, devices.summed(of_one)), donate=1)
         update = partial(_noisy_update, optimizer, clipping, noise, float(expected_batch_size))
         self._update = Compiled(update, donate=0)
 
@@ -178,8 +177,7 @@ class PrivateStep:
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the clipped gradients of a microbatch."""
-        split = on_device if self._devices is None else self._devices.split
-        records, mask = split((records, mask))
+        records, mask = self._devices.split((records, mask))
         return state, self._accumulate(_without_optimizer(state), *_split(total), records, mask)
 
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
@@ -202,13 +200,13 @@ class PlainStep:
     Args:
         loss: the summed loss of a microbatch; the model's running statistics may change.
         optimizer: optax's transformation.
-        devices: devices that share the records; None for the default device alone. If their number does not divide a
-            microbatch, devices of one process leave it to the first of them, and those of several processes pad it:
-            batch norm would see the padding, so the caller must prevent it.
+        devices: devices that share the records. If their number does not divide a microbatch, devices of one process
+            leave it to the first of them, and those of several processes pad it: batch norm would see the padding, so
+            the caller must prevent it.
     """
 
     def __init__(
-        self, loss: BatchLoss, *, optimizer: optax.GradientTransformationExtraArgs, devices: Devices | None = None
+        self, loss: BatchLoss, *, optimizer: optax.GradientTransformationExtraArgs, devices: Devices = ONE_DEVICE
     ) -> None:
         self._devices = devices
         self._begin = Compiled(_begin)
@@ -227,7 +225,7 @@ class PlainStep:
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the gradient of a microbatch."""
-        if self._devices is not None and (self._devices.has_others or len(mask) % self._devices.count == 0):
+        if self._devices.has_others or len(mask) % self._devices.count == 0:
             # The compiler divides the work, so batch norm still sees all records.
             records, mask = self._devices.split((records, mask))
         else:

@@ -100,7 +100,7 @@ class RunFolder:
                 where=str(self.checkpoint),
                 remedy="Resume with the version of dpmed that began the run, or start a new run.",
             )
-        state, ema, best = tree if computation.devices is None else computation.devices.copy(tree)
+        state, ema, best = computation.devices.placed(tree)
         return replace(
             fresh,
             state=state,
