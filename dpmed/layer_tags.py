@@ -22,7 +22,7 @@ from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["values", "excess"], meta_fields=[])
+@partial(jax.tree_util.register_dataclass, data_fields=["values", "excess"], meta_fields=["outputs_first"])
 @dataclass(frozen=True, eq=False)
 class RecordGradients:
     """Per-record gradients by a weight, as a difference that need not be in memory.
@@ -30,10 +30,12 @@ class RecordGradients:
     Attributes:
         values: what `excess` is subtracted from.
         excess: one number for many of `values`, with axes of length one; None for zero.
+        outputs_first: whether the weight's axes begin with outputs and inputs; here they end with inputs and outputs.
     """
 
     values: Float[Array, "batch ..."]
     excess: Float[Array, "batch ..."] | None = None
+    outputs_first: bool = False
 
     def of(self, records: slice, dtype: Any) -> Float[Array, "records ..."]:
         """The gradients of some records, subtracted in `dtype`."""
@@ -43,6 +45,13 @@ class RecordGradients:
     def all(self, dtype: Any) -> Float[Array, "batch ..."]:
         """The gradients of all records, subtracted in `dtype`."""
         return self.of(slice(None), dtype)
+
+    def arranged(self, gradient: Float[Array, "..."]) -> Float[Array, "..."]:
+        """One record's gradient, or a sum of several, with the weight's order of axes.
+
+        Only axes are moved: a sum over records is arranged once, where each of its terms would cost a copy.
+        """
+        return jnp.moveaxis(gradient, (-1, -2), (0, 1)) if self.outputs_first else gradient
 
 
 @runtime_checkable
@@ -78,17 +87,7 @@ class Product(Protocol):
     def gradients(
         self, x: Float[Array, "batch view ..."], gradient: Float[Array, "batch view ..."], weight: Float[Array, "..."]
     ) -> RecordGradients:
-        """For each record, the gradient by the weight, summed over its views; computed in the type of its arguments.
-
-        Axes may be in another order than the weight's: see `arranged`.
-        """
-        ...
-
-    def arranged(self, gradient: Float[Array, "..."]) -> Float[Array, "..."]:
-        """One record's gradient as `gradients` returns it, or a sum of several, with the weight's order of axes.
-
-        Only axes are moved: a sum over records is arranged once, where each of its terms would cost a copy.
-        """
+        """For each record, the gradient by the weight, summed over its views; computed in the type of its arguments."""
         ...
 
 

@@ -13,7 +13,7 @@ from dpmed.attacks.blocks import FUNCTIONALS, AttackName
 _ALIKE, _C2, _WINDOW = 0.95, 0.03**2, 7
 
 
-def predicted_share(attack: AttackName, *, rows: int, batch_size: int, seed: int = 0) -> float:
+def predicted_share(attack: AttackName, *, rows: int, batch_size: int) -> float:
     """The fraction of a batch that a noiseless update reveals if images fall into rows at random.
 
     Trap weights: some row fires only for this image, where each row fires for it with probability 1 / batch. Imprint:
@@ -26,7 +26,7 @@ def predicted_share(attack: AttackName, *, rows: int, batch_size: int, seed: int
     if attack == "trap-weights":
         single = (1 - 1 / batch_size) ** (batch_size - 1) / batch_size
         return 1 - (1 - single) ** rows
-    generator = np.random.default_rng([seed, 4])
+    generator = np.random.default_rng([0, 4])
     return float(np.mean([_peel_once(rows // FUNCTIONALS, batch_size, generator) for _ in range(5)]))
 
 

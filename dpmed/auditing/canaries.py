@@ -175,7 +175,7 @@ class _WithCanaries:
 
 def steps(computation: Computation, progress: Progress) -> Iterator[StepState]:
     """The states after each of the plan's steps, by the code that `dpmed train` runs; nothing is written."""
-    plan, state = computation.plan, computation.copy(computation.initial)
+    plan, state = computation.plan, computation.devices.copy(computation.initial)
     microbatch, _ = settle_places(computation, computation.fitting_microbatch())
     loader = computation.loader(microbatch)
     batches = (computation.sampler.draw(number) for number in range(plan.steps))

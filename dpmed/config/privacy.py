@@ -7,6 +7,9 @@ from pydantic import BeforeValidator, Field
 
 from dpmed.config.base import Table
 
+# What is sampled, clipped and protected as a whole.
+Unit = Literal["image", "lesion", "patient", "scan"]
+
 
 class FlatClippingConfig(Table):
     """Gradients longer than C are scaled down to C."""
@@ -80,7 +83,7 @@ class PrivacyConfig(Table):
     noise_source: Literal["os-entropy", "seeded"] = "os-entropy"
     """Source of the randomness of noise and sampling. `seeded` is reproducible and for research only: anyone who knows
     the seed can remove the noise."""
-    unit: Literal["image", "lesion", "patient", "scan"] = "image"
+    unit: Unit = "image"
     """What makes up one record, which is sampled, clipped and protected as a whole."""
     cohort: Path | None = None
     """A cohort file, created if missing: the run is entered before its first step, and `dpmed budget` says what each

@@ -10,7 +10,7 @@ from dpmed.config.data import DataConfig
 from dpmed.config.loss import LossConfig
 from dpmed.config.model import ModelConfig
 from dpmed.config.optimizer import OptimizerConfig
-from dpmed.config.privacy import PrivacyConfig
+from dpmed.config.privacy import PrivacyConfig, Unit
 from dpmed.config.schedule import ConstantSchedule, ScheduleConfig
 from dpmed.config.training import EvaluationConfig, TrainingConfig
 
@@ -39,6 +39,11 @@ class Config(Table):
     """`[privacy]`: the budget; if left out, training is not private."""
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     """`[evaluation]`: what is measured."""
+
+    @property
+    def unit(self) -> Unit:
+        """What makes up one record: an image if training is not private."""
+        return "image" if self.privacy is None else self.privacy.unit
 
     @model_validator(mode="after")
     def _check_frozen_norms(self) -> Self:

@@ -122,6 +122,16 @@ class Info:
         """Names of the classes, labels or targets; empty for reconstruction."""
         return self.target_names if self.task == "regression" else self.class_names
 
+    def outputs(self, loss: str) -> int:
+        """The number of values that a network predicts, for each pixel if it predicts masks or images.
+
+        Args:
+            loss: name of the loss; for binary cross-entropy, two classes have one logit.
+        """
+        if self.task == "classification" and loss == "binary_cross_entropy":
+            return 1
+        return len(self.output_names) or self.input_shape[-1]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Split:

@@ -11,7 +11,7 @@ optimization on large model at small cost" (book-keeping).
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -44,24 +44,6 @@ class Layer:
     gradient: Float[Array, "batch view ..."]
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=["values"], meta_fields=["product"])
-@dataclass(frozen=True, eq=False)
-class Instantiated:
-    """The per-record gradients with respect to a leaf.
-
-    Attributes:
-        product: the layer whose weight it is, in whose order the axes are; None if it is not a tagged layer's.
-        values: the gradients.
-    """
-
-    product: Product | None
-    values: RecordGradients
-
-    def arranged(self, gradient: Float[Array, "..."]) -> Float[Array, "..."]:
-        """One record's gradient, or a sum of several, with the leaf's order of axes."""
-        return gradient if self.product is None else self.product.arranged(gradient)
-
-
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class Bookkeeping:
@@ -71,13 +53,11 @@ class Bookkeeping:
         losses: the loss of each record.
         layers: the tagged layers, by leaf number.
         gradients: per-record gradients with respect to all other leaves, by leaf number.
-        instantiated: per-record gradients of layers that are not in `layers`, by leaf number.
     """
 
     losses: Float[Array, " batch"]
     layers: dict[int, Layer]
-    gradients: dict[int, Float[Array, "batch ..."]]
-    instantiated: dict[int, Instantiated] = field(default_factory=dict)
+    gradients: dict[int, RecordGradients]
 
 
 def bookkeeping_pass(
@@ -115,7 +95,7 @@ def bookkeeping_pass(
         params = _tag(program.jaxpr.eqns[place]).params
         after, before = params["axes"]
         layers[number] = Layer(params["product"], leaves[number], _views(x, before), _views(gradient, after))
-    return Bookkeeping(losses, layers, dict(zip(rest, free, strict=True)))
+    return Bookkeeping(losses, layers, dict(zip(rest, map(RecordGradients, free), strict=True)))
 
 
 def tagged_leaves(loss: Callable[..., Any], trainable: PyTree[Any], *others: Any) -> set[int]:

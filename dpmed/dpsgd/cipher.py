@@ -18,7 +18,6 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from jaxtyping import Array, UInt32
 
-KEY_WORDS = 8
 NONCE_WORDS = 3
 
 # The block counter has 32 bits; a block has 16 words.

@@ -27,6 +27,7 @@ from dpmed.dpsgd.bookkeeping import Bookkeeping, Layer
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
 from dpmed.dpsgd.ghost_norms import NO_ERRORS, Errors, measure, settle
+from dpmed.layer_tags import RecordGradients
 from dpmed.runtime.jit import through_branch
 
 # Rounding of the few operations, far fewer than 2¹³, from squares to a factor and from a factor to the sum's weight.
@@ -205,7 +206,7 @@ def clip_and_sum(
         The sum, with the gradients' structure.
     """
     leaves, structure = jax.tree.flatten(gradients)
-    books = Bookkeeping(jnp.zeros(mask.shape, jnp.float32), {}, dict(enumerate(leaves)))
+    books = Bookkeeping(jnp.zeros(mask.shape, jnp.float32), {}, dict(enumerate(map(RecordGradients, leaves))))
     found = sum_clipped(books, mask, norm, clipping=clipping, most_records=len(mask))
     return eqx.tree_at(lambda one: one.gradients, found, jax.tree.unflatten(structure, found.gradients))
 

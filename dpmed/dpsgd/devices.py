@@ -17,13 +17,41 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from dpmed.dpsgd.float64 import float64
+from dpmed.runtime.jit import on_device
 
 _AXIS = "data"
 _EVERYWHERE, _DEALT = PartitionSpec(), PartitionSpec(_AXIS)  # type: ignore[no-untyped-call] # jax's
 
 
+class OneDevice:
+    """The default device alone, with what `SeveralDevices` does where there is nothing to share."""
+
+    count = 1
+    has_others = False
+
+    def copy(self, tree: PyTree) -> PyTree:
+        """A copy of the tree."""
+        return _copied(tree)
+
+    def placed(self, tree: PyTree) -> PyTree:
+        """The tree itself."""
+        return tree
+
+    def split(self, tree: PyTree) -> PyTree:
+        """All rows, on the device."""
+        return on_device(tree)
+
+    def whole(self, tree: PyTree) -> PyTree:
+        """The tree itself."""
+        return tree
+
+    def summed(self, contribute: Callable[..., tuple[PyTree, PyTree]]) -> Callable[..., tuple[PyTree, PyTree]]:
+        """`contribute` itself."""
+        return contribute
+
+
 @dataclass(frozen=True)
-class Devices:
+class SeveralDevices:
     """The devices that share a step's records.
 
     Attributes:
@@ -51,6 +79,10 @@ class Devices:
         """A copy of the tree on every device."""
         # From a copy: the first device would otherwise share the tree's own memory, which a step uses up.
         return jax.device_put(jax.tree.map(jnp.array, tree), NamedSharding(self.mesh, _EVERYWHERE))
+
+    def placed(self, tree: PyTree) -> PyTree:
+        """The tree on every device, for which it is copied; one device takes it as it is."""
+        return self.copy(tree)
 
     def split(self, tree: PyTree) -> PyTree:
         """This process's rows, distributed over its devices in order.
@@ -99,7 +131,17 @@ class Devices:
         return np.concatenate([host, np.zeros((missing, *host.shape[1:]), host.dtype)])
 
 
-def all_devices() -> Devices | None:
-    """All devices of the default backend; None if there is only one."""
+Devices = OneDevice | SeveralDevices
+ONE_DEVICE = OneDevice()
+
+
+def all_devices() -> Devices:
+    """All devices of the default backend."""
     found = jax.devices()
-    return Devices(Mesh(np.asarray(found), (_AXIS,))) if len(found) > 1 else None
+    return SeveralDevices(Mesh(np.asarray(found), (_AXIS,))) if len(found) > 1 else ONE_DEVICE
+
+
+@jax.jit
+def _copied(tree: PyTree) -> PyTree:
+    """In one program: copying each array separately would compile one for each shape."""
+    return jax.tree.map(jnp.copy, tree)

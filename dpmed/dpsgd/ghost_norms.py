@@ -23,9 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from dpmed.dpsgd.bookkeeping import Bookkeeping, Instantiated, Layer
+from dpmed.dpsgd.bookkeeping import Bookkeeping, Layer
 from dpmed.dpsgd.float64 import UNIT_ROUNDOFF, float64
 from dpmed.layer_tags import KnowsGram, Product, RecordGradients
+from dpmed.runtime.jit import is_cpu
 
 # What the ways of a layer cost, in units of one multiplication of an instantiated gradient: writing and reading one of
 # its numbers; a multiplication of a ghost norm; one of the sum that follows. The last two are float64. Estimates that
@@ -76,7 +77,7 @@ class GradientNorms:
     losses: Float[Array, " batch"]
     squares: list[Float[Array, " batch"]]
     usable: Bool[Array, " batch"]
-    instantiated: list[Instantiated | None]
+    instantiated: list[RecordGradients | None]
     layers: dict[int, Layer]
 
     def weighted_sum(self, factors: Sequence[Float[Array, " batch"]]) -> list[Float[Array, "..."]]:
@@ -95,7 +96,7 @@ class GradientNorms:
                 total[number] = _weight_gradient(layer, self._weights(factors[number]), self.usable)
             for group in self._summed_together(factors):
                 weights = self._weights(factors[next(iter(group))])
-                found = _weighted_sums([one.values for one in group.values()], weights, self.usable)
+                found = _weighted_sums(list(group.values()), weights, self.usable)
                 for (number, one), summed in zip(group.items(), found, strict=True):
                     total[number] = one.arranged(summed)
         return [total[number] for number in range(len(self.instantiated))]
@@ -103,14 +104,13 @@ class GradientNorms:
     def _weights(self, factors: Float[Array, " batch"]) -> Float[Array, " batch"]:
         return jnp.where(self.usable, factors, jnp.zeros_like(factors))
 
-    def _summed_together(self, factors: Sequence[Float[Array, " batch"]]) -> list[dict[int, Instantiated]]:
+    def _summed_together(self, factors: Sequence[Float[Array, " batch"]]) -> list[dict[int, RecordGradients]]:
         """The instantiated leaves by number, those of short rows with the same factors in one group."""
-        groups: dict[Any, dict[int, Instantiated]] = {}
+        groups: dict[Any, dict[int, RecordGradients]] = {}
         for number, one in enumerate(self.instantiated):
             if one is not None:
-                values = one.values.values
-                is_short = one.values.excess is None and values[0].size <= _SHORT_ROW
-                key = (id(factors[number]), values.dtype) if is_short else number
+                is_short = one.excess is None and one.values[0].size <= _SHORT_ROW
+                key = (id(factors[number]), one.values.dtype) if is_short else number
                 groups.setdefault(key, {})[number] = one
         return list(groups.values())
 
@@ -135,7 +135,7 @@ class GradientNorms:
                 terms = positions**2 + 4 * inputs + channels + 32
                 errors.append(0.5 * terms * UNIT_ROUNDOFF / LEAST_SHARE**2)
             else:
-                errors.append(0.5 * (one.values.values[0].size + 4) * UNIT_ROUNDOFF)
+                errors.append(0.5 * (one.values[0].size + 4) * UNIT_ROUNDOFF)
         return max(errors)
 
     @property
@@ -158,45 +158,40 @@ class GradientNorms:
 
 def settle(books: Bookkeeping) -> Bookkeeping:
     """The same books, with gradients instead of the layers whose ghost norms would cost more."""
-    instantiated, kept = dict(books.instantiated), {}
+    gradients, kept = dict(books.gradients), {}
     for number, layer in books.layers.items():
         if is_ghost_cheaper(layer):
             kept[number] = layer
         else:
-            instantiated[number] = _instantiated(layer)
-    return Bookkeeping(books.losses, kept, books.gradients, instantiated)
+            gradients[number] = _instantiated(layer)
+    return Bookkeeping(books.losses, kept, gradients)
 
 
 def measure(books: Bookkeeping) -> GradientNorms:
     """The squared norm of each record's gradient, leaf by leaf: ghost norms where `books` holds a layer."""
     squares: list[Array] = []
-    gradients: list[Instantiated | None] = []
     usable = jnp.ones(books.losses.shape, bool)
-    known = {number: Instantiated(None, RecordGradients(values)) for number, values in books.gradients.items()}
-    known |= books.instantiated
-    for number in range(len(books.layers) + len(known)):
+    leaves = range(len(books.layers) + len(books.gradients))
+    for number in leaves:
         if number in books.layers:
             square = _ghost(books.layers[number])
         else:
             with float64():
-                square = _square(known[number].values.all(jnp.float64))
-        gradients.append(known.get(number))
+                square = _square(books.gradients[number].all(jnp.float64))
         squares.append(square)
         usable &= jnp.isfinite(square)
-    return GradientNorms(books.losses, squares, usable, gradients, books.layers)
+    instantiated = [books.gradients.get(number) for number in leaves]
+    return GradientNorms(books.losses, squares, usable, instantiated, books.layers)
 
 
 def instantiate(books: Bookkeeping) -> list[Float[Array, "batch ..."]]:
     """Per-record gradients with respect to every leaf, float32."""
-    found = dict(books.gradients)
-    layers = {number: _instantiated(layer) for number, layer in books.layers.items()}
-    for number, one in (books.instantiated | layers).items():
-        found[number] = jax.vmap(one.arranged)(one.values.all(jnp.float32))
-    return [found[number] for number in range(len(found))]
+    known = books.gradients | {number: _instantiated(layer) for number, layer in books.layers.items()}
+    return [jax.vmap(one.arranged)(one.all(jnp.float32)) for _, one in sorted(known.items())]
 
 
-def _instantiated(layer: Layer) -> Instantiated:
-    return Instantiated(layer.product, layer.product.gradients(layer.x, layer.gradient, layer.weight))
+def _instantiated(layer: Layer) -> RecordGradients:
+    return layer.product.gradients(layer.x, layer.gradient, layer.weight)
 
 
 def is_ghost_cheaper(layer: Layer) -> bool:
@@ -262,7 +257,7 @@ def _weight_gradient(
     views = math.prod(x.shape[:2])
     together = x.reshape(1, views, *x.shape[2:]), gradient.reshape(1, views, *gradient.shape[2:])
     found = layer.product.gradients(*together, layer.weight.astype(weights.dtype))
-    return layer.product.arranged(found.all(weights.dtype)[0])
+    return found.arranged(found.all(weights.dtype)[0])
 
 
 def _weighted_sums(
@@ -293,7 +288,7 @@ def _weighted_sum_of_rows(
         part = rows.of(records, weights.dtype)
         return _zeroed(part, usable[records]) * _column(weights[records], part)
 
-    if jax.default_backend() != "cpu":
+    if not is_cpu():
         return jnp.sum(terms(slice(None)), axis=0)
     return _sum_of_rows(terms, len(weights))
 

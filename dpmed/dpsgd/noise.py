@@ -5,7 +5,6 @@ key can subtract the noise. A seeded run derives the key from the seed, so that 
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -15,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree, UInt32
 
-from dpmed.dpsgd.cipher import BLOCK_WORDS, KEY_WORDS, MOST_WORDS, Keystream, keystream_blocks
-from dpmed.runtime.jit import Compiled, wait_for
+from dpmed.dpsgd.cipher import BLOCK_WORDS, MOST_WORDS, Keystream, keystream_blocks
+from dpmed.runtime.jit import Compiled, is_cpu, wait_for
 
 # Sums of several Gaussians hide the pattern of representable numbers that a single floating-point Gaussian leaves
 # behind, from which its seed bits could be inferred. Source: Holohan & Braghin (2021), "Secure random sampling in
@@ -49,11 +48,6 @@ class NoiseKey:
 def key_of(secret: bytes) -> NoiseKey:
     """The key that consists of these 32 bytes."""
     return NoiseKey(np.frombuffer(secret, dtype=np.uint32).copy())
-
-
-def entropy_key() -> NoiseKey:
-    """A fresh key from the operating system's entropy."""
-    return key_of(os.urandom(4 * KEY_WORDS))
 
 
 def seeded_key(seed: int) -> NoiseKey:
@@ -94,7 +88,7 @@ def standard_normal(
 
 def is_made_by_host() -> bool:
     """Whether the host generates and transfers the words of noise faster than the default device generates them."""
-    return jax.default_backend() == "cpu"
+    return is_cpu()
 
 
 def _made_by_host(key: NoiseKey, nonce: tuple[int, int, int], pairs: int) -> list[Float[Array, " _"]]:

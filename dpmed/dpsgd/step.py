@@ -21,7 +21,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PyTree, Shaped
 from dpmed.dpsgd.bookkeeping import Bookkeeping, bookkeeping_pass
 from dpmed.dpsgd.clipped_sum import OtherShapes, sum_clipped
 from dpmed.dpsgd.clipping import Clipping
-from dpmed.dpsgd.devices import Devices
+from dpmed.dpsgd.devices import ONE_DEVICE, Devices
 from dpmed.dpsgd.float64 import float64, require_float64
 from dpmed.dpsgd.noise import NoiseKey, shaped_like, size_of
 from dpmed.dpsgd.noise_ahead import NoiseAhead
@@ -67,7 +67,8 @@ class Accumulated(eqx.Module):
         records: how many records took part; not private.
         rejected: how many of them had a non-finite gradient; not private.
         clipped: how many of them were scaled down; not private.
-        sensitivity: adding or removing one record moves `gradients` by at most this in L2 norm; None without privacy.
+        sensitivity: adding or removing one record moves `gradients` by at most this in L2 norm; None without privacy,
+            and in what a single microbatch adds.
     """
 
     gradients: Parameters
@@ -114,16 +115,6 @@ class Step(Protocol):
         ...
 
 
-class _Sums(eqx.Module):
-    """What a microbatch adds: those fields of `Accumulated` that are sums."""
-
-    gradients: Parameters
-    loss: Float[Array, ""]
-    records: Int[Array, ""]
-    rejected: Int[Array, ""]
-    clipped: Int[Array, ""]
-
-
 class PrivateStep:
     """DP-SGD with Poisson batches: clipped sum, Gaussian noise once, division by the expected batch size.
 
@@ -136,7 +127,7 @@ class PrivateStep:
         optimizer: optax's transformation.
         key: the key of the noise.
         most_records: an upper limit on batch sizes, such as the number N of training records; a public number.
-        devices: devices that share the records; None for the default device alone.
+        devices: devices that share the records.
         shapes: from a microbatch, as one device gets it, to the shapes of all that a step may have, which follow from
             public bounds; None if all are alike. The margin for rounding is that of the shape that errs most.
 
@@ -156,7 +147,7 @@ class PrivateStep:
         optimizer: optax.GradientTransformationExtraArgs,
         key: NoiseKey,
         most_records: int,
-        devices: Devices | None = None,
+        devices: Devices = ONE_DEVICE,
         shapes: Callable[[Batch], Sequence[Shapes]] | None = None,
     ) -> None:
         require_float64()
@@ -170,8 +161,7 @@ class PrivateStep:
         self._devices = devices
         self._begin = Compiled(partial(_begin_private, clipping))
         of_one = partial(_contribute, loss, clipping, most_records, OtherShapes(partial(_books, loss), shapes))
-        contribute = of_one if devices is None else devices.summed(of_one)
-        self._accumulate = Compiled(partial(_accumulate_private, contribute), donate=1)
+        self._accumulate = Compiled(partial(_accumulate_private, devices.summed(of_one)), donate=1)
         update = partial(_noisy_update, optimizer, clipping, noise, float(expected_batch_size))
         self._update = Compiled(update, donate=0)
 
@@ -187,8 +177,7 @@ class PrivateStep:
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the clipped gradients of a microbatch."""
-        split = on_device if self._devices is None else self._devices.split
-        records, mask = split((records, mask))
+        records, mask = self._devices.split((records, mask))
         return state, self._accumulate(_without_optimizer(state), *_split(total), records, mask)
 
     def memory(self, state: StepState, records: Batch | Shapes, mask: Mask | Shapes) -> int:
@@ -211,13 +200,13 @@ class PlainStep:
     Args:
         loss: the summed loss of a microbatch; the model's running statistics may change.
         optimizer: optax's transformation.
-        devices: devices that share the records; None for the default device alone. If their number does not divide a
-            microbatch, devices of one process leave it to the first of them, and those of several processes pad it:
-            batch norm would see the padding, so the caller must prevent it.
+        devices: devices that share the records. If their number does not divide a microbatch, devices of one process
+            leave it to the first of them, and those of several processes pad it: batch norm would see the padding, so
+            the caller must prevent it.
     """
 
     def __init__(
-        self, loss: BatchLoss, *, optimizer: optax.GradientTransformationExtraArgs, devices: Devices | None = None
+        self, loss: BatchLoss, *, optimizer: optax.GradientTransformationExtraArgs, devices: Devices = ONE_DEVICE
     ) -> None:
         self._devices = devices
         self._begin = Compiled(_begin)
@@ -236,7 +225,7 @@ class PlainStep:
         self, state: StepState, total: Accumulated, records: Batch, mask: Mask
     ) -> tuple[StepState, Accumulated]:
         """Add the gradient of a microbatch."""
-        if self._devices is not None and (self._devices.has_others or len(mask) % self._devices.count == 0):
+        if self._devices.has_others or len(mask) % self._devices.count == 0:
             # The compiler divides the work, so batch norm still sees all records.
             records, mask = self._devices.split((records, mask))
         else:
@@ -304,14 +293,14 @@ def _contribute(
     state: StepState,
     records: PyTree[Array],
     mask: Bool[Array, " batch"],
-) -> tuple[_Sums, Float[Array, ""]]:
+) -> tuple[Accumulated, Float[Array, ""]]:
     """What the records add to the sums of a step, and the sensitivity of these sums."""
     errors, books = others.errors(state, records), _books(loss, state, records)
     found = sum_clipped(
         books, mask, state.clipping_norm, clipping=clipping, most_records=most_records, elsewhere=errors
     )
     losses = jnp.where(mask & jnp.isfinite(books.losses), books.losses, jnp.zeros_like(books.losses))
-    sums = _Sums(
+    sums = Accumulated(
         gradients=jax.tree.unflatten(jax.tree.structure(state.trainable), found.gradients),
         loss=jnp.sum(losses),
         records=jnp.sum(mask, dtype=jnp.int32),
@@ -322,7 +311,7 @@ def _contribute(
 
 
 def _accumulate_private(
-    contribute: Callable[..., tuple[_Sums, Float[Array, ""]]],
+    contribute: Callable[..., tuple[Accumulated, Float[Array, ""]]],
     state: StepState,
     gradients: Parameters,
     counts: Accumulated,
@@ -333,16 +322,10 @@ def _accumulate_private(
     return _plus(replace(counts, gradients=gradients), added, sensitivity=sensitivity)
 
 
-def _plus(total: Accumulated, added: _Sums, *, sensitivity: Float[Array, ""] | None) -> Accumulated:
+def _plus(total: Accumulated, added: Accumulated, *, sensitivity: Float[Array, ""] | None) -> Accumulated:
     with float64():
-        return Accumulated(
-            gradients=jax.tree.map(jnp.add, total.gradients, added.gradients),
-            loss=total.loss + added.loss,
-            records=total.records + added.records,
-            rejected=total.rejected + added.rejected,
-            clipped=total.clipped + added.clipped,
-            sensitivity=sensitivity,
-        )
+        summed = jax.tree.map(jnp.add, replace(total, sensitivity=None), added)
+    return replace(summed, sensitivity=sensitivity)
 
 
 def _noisy_update(
@@ -378,7 +361,7 @@ def _accumulate_plain(
     (summed, rest), found = jax.value_and_grad(loss, has_aux=True)(trainable, rest, records, mask)
     none = jnp.zeros((), jnp.int32)
     count = jnp.sum(mask, dtype=jnp.int32)
-    added = _Sums(gradients=found, loss=summed, records=count, rejected=none, clipped=none)
+    added = Accumulated(gradients=found, loss=summed, records=count, rejected=none, clipped=none)
     return rest, _plus(replace(counts, gradients=gradients), added, sensitivity=None)
 
 

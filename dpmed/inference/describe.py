@@ -32,13 +32,12 @@ def describe_model(config: Config, dataset: Dataset) -> ModelDescription:
         InputError: the first sample cannot be read.
     """
     info = dataset.info
-    outputs = _outputs(config, info)
     targets = zip(info.target_names, info.target_mean, info.target_std, strict=True)
     description = ModelDescription(
         version=version("dpmed"),
         task=info.task,
         architecture=_architecture(config),
-        outputs=outputs,
+        outputs=info.outputs(config.loss.name),
         precision="bfloat16" if config.training.precision == "bfloat16" else "float32",
         classes=info.class_names if info.task != "reconstruction" else (),
         targets=tuple(Target(name=name, mean=mean, std=std) for name, mean, std in targets),
@@ -57,12 +56,6 @@ def _architecture(config: Config) -> ModelConfig:
     return config.model.model_copy(
         update={"pretrained": None, "train_only": kept, "lora": adapters, "unfreeze_epochs": 0.0}
     )
-
-
-def _outputs(config: Config, info: Info) -> int:
-    if info.task == "classification" and config.loss.name == "binary_cross_entropy":
-        return 1
-    return len(info.output_names) or info.input_shape[-1]
 
 
 def _preprocessing(config: Config, dataset: Dataset) -> Preprocessing:

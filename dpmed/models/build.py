@@ -95,7 +95,7 @@ def build_model(
     if config.adapters is not None:
         module = _adapted(module, config.adapters, key)
     stages = stages_from_head(module)
-    chosen = chosen_weights(module, stages, config.train_only, where="model.train_only")
+    chosen = chosen_weights(module, stages, config.train_only)
     trained = jax.tree.map(lambda chosen, fixed: chosen and not fixed, chosen, constants(module))
     sizes = jax.tree.map(lambda leaf: leaf.size, eqx.filter(module, eqx.is_inexact_array))
     return BuiltModel(
@@ -112,9 +112,7 @@ def build_model(
 def _adapted(module: eqx.Module, table: LoraTable, key: PRNGKeyArray) -> PyTree:
     # A derived key, so that the weights are those of the network without adapters.
     own = jax.random.fold_in(key, 1)
-    return add_adapters(
-        module, rank=table.rank, scale=table.scale, layers=table.layers, key=own, where="model.lora.layers"
-    )
+    return add_adapters(module, rank=table.rank, scale=table.scale, layers=table.layers, key=own)
 
 
 def _make_custom(

@@ -20,6 +20,7 @@ from dpmed.models.initial import filled, normal
 from dpmed.models.kernels import volumes, winograd
 from dpmed.models.kernels.direct import by_xla, patches, summed_over_places
 from dpmed.models.kernels.rows import is_narrow, multiply_rows
+from dpmed.runtime.jit import is_cpu
 
 Kind = Literal["plain", "standardised", "centred"]
 
@@ -44,7 +45,7 @@ def convolve(
     Returns:
         An image of side `ceil(side / stride)` in each dimension, as with torch's `padding = side // 2` for odd filters.
     """
-    if x.ndim == volumes.AXES and (is_plain() or jax.default_backend() == "cpu"):
+    if x.ndim == volumes.AXES and (is_plain() or is_cpu()):
         return volumes.convolve(x, weight, stride)
     if is_narrow(weight.shape, stride):
         return multiply_rows(x, weight)
@@ -143,7 +144,7 @@ class ConvolutionProduct:
         return self._is_fast() and x[0] == 1 and winograd.sums_pay(x[1:], channels)
 
     def _is_fast(self) -> bool:
-        return _is_known(self.kernel, self.stride) and jax.default_backend() == "cpu"
+        return _is_known(self.kernel, self.stride) and is_cpu()
 
     def gradients(self, x: Array, gradient: Array, weight: Array) -> RecordGradients:
         """For each record, the patches times the gradient of the output, both over all views."""
@@ -174,7 +175,7 @@ class ConvolutionProduct:
         if batch * views <= _MOST_UNROLLED and math.prod(out) >= _MANY_POSITIONS:
             # Patches of large images do not fit into the cache, and one such image keeps all cores busy.
             by_images = partial(replace(self, kind="plain")._by_images, weight)
-            if jax.default_backend() != "cpu":
+            if not is_cpu():
                 # One operation for all records: XLA may choose another algorithm, and other bits, for each that it
                 # sees. That alone does not make places alike: a 3D U-Net's still differ on an H100.
                 found: Array = jax.lax.map(by_images, (x, gradient))
@@ -184,10 +185,6 @@ class ConvolutionProduct:
         columns = patches(images, self.kernel, self.stride, tuple(out)).reshape(batch, views * math.prod(out), -1)
         by_position = gradient.reshape(batch, -1, channels)
         return jnp.einsum("npk,npc->nkc", columns, by_position).reshape(batch, *weight.shape)
-
-    def arranged(self, gradient: Array) -> Array:
-        """As it is."""
-        return gradient
 
     def _by_images(self, weight: Array, one: tuple[Array, Array]) -> Array:
         """One record's gradient, from its inputs and its output gradients, by XLA's convolution."""

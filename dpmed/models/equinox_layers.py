@@ -17,7 +17,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import equinox as eqx
@@ -106,18 +106,14 @@ class ChannelsFirstFilters:
         """For each record, the patches times the gradient of the output, both over all views, channels last."""
         shipped = self._shipped()
         if shipped is not None:
-            return shipped.gradients(x, gradient, jnp.moveaxis(weight, (0, 1), (-1, -2)))
+            return replace(shipped.gradients(x, gradient, jnp.moveaxis(weight, (0, 1), (-1, -2))), outputs_first=True)
         batch, *_, channels = gradient.shape
         patches = self._patches(x.reshape(-1, *x.shape[2:]))
         places, inputs = patches.shape[-2:]
         grouped = patches.reshape(batch, -1, places, self.groups, inputs // self.groups)
         by_position = gradient.reshape(batch, -1, self.groups, channels // self.groups)
         found = jnp.einsum("npkgi,npgo->nkigo", grouped, by_position)
-        return RecordGradients(found.reshape(batch, *self.kernel, inputs // self.groups, channels))
-
-    def arranged(self, gradient: Array) -> Array:
-        """`(out, in, *kernel)`."""
-        return jnp.moveaxis(gradient, (-1, -2), (0, 1))
+        return RecordGradients(found.reshape(batch, *self.kernel, inputs // self.groups, channels), outputs_first=True)
 
     def _shipped(self) -> ConvolutionProduct | None:
         """The same product as used in shipped networks, if they use it."""
@@ -174,10 +170,6 @@ class LookupProduct:
         """For each record, the gradients of the output, each at its index, over all views."""
         del weight
         return RecordGradients(jnp.einsum("bvn,bve->bne", x, gradient))
-
-    def arranged(self, gradient: Array) -> Array:
-        """As it is."""
-        return gradient
 
 
 class _Linear(eqx.nn.Linear):

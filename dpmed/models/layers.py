@@ -78,10 +78,6 @@ class LinearProduct:
         by_view = gradient.reshape(records, -1, outputs), x.reshape(records, -1, inputs)
         return RecordGradients(jnp.einsum("bvo,bvi->boi", *by_view))
 
-    def arranged(self, gradient: Array) -> Array:
-        """As it is."""
-        return gradient
-
 
 class Linear(eqx.Module):
     """An affine map of a vector, or of the vector at each position.

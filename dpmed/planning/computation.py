@@ -10,14 +10,13 @@ from functools import partial
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import PyTree, UInt32
 
 from dpmed.data.identity import record_keys
 from dpmed.data.loader import Loader
-from dpmed.dpsgd.devices import Devices, all_devices
+from dpmed.dpsgd.devices import ONE_DEVICE, Devices, all_devices
 from dpmed.dpsgd.microbatch import is_out_of_memory, usable_memory
 from dpmed.dpsgd.places import place_effect, without_zeros
 from dpmed.dpsgd.sampling import PoissonSampler, Sampler, ShuffledSampler
@@ -54,7 +53,7 @@ class Computation:
         record_keys: for each record, the key of its augmentation and dropout.
         evaluator: evaluates the objective on samples of the plan's data set.
         monitor: draws conclusions from validation scores.
-        devices: devices that share the work; None for one.
+        devices: devices that share the work.
         processes: processes that train together.
     """
 
@@ -66,20 +65,17 @@ class Computation:
     record_keys: UInt32[np.ndarray, "record 2"]
     evaluator: Evaluator
     monitor: ValidationMonitor
-    devices: Devices | None
+    devices: Devices
     processes: Processes
 
     def begin(self, microbatch: int) -> RunState:
         """A run before its first step, in its own memory, since steps use up the state that they are given."""
-        state = self.copy(self.initial)
-        ema = None if self.plan.config.training.ema_decay is None else self.copy(state.trainable)
+        copy = self.devices.copy
+        state = copy(self.initial)
+        ema = None if self.plan.config.training.ema_decay is None else copy(state.trainable)
         # Always present if it may be needed, so that all checkpoints of a run have the same structure.
-        best = self.copy((state.trainable, state.rest)) if self.monitor.keeps_best else None
+        best = copy((state.trainable, state.rest)) if self.monitor.keeps_best else None
         return RunState(state=state, ema=ema, best=best, step=0, draws=0, microbatch=microbatch)
-
-    def copy(self, tree: PyTree) -> PyTree:
-        """The tree in its own memory, on all participating devices."""
-        return _copied(tree) if self.devices is None else self.devices.copy(tree)
 
     def fitting_microbatch(self) -> int:
         """The largest of the plan's microbatches that fits into every process's memory; compiles programs."""
@@ -125,7 +121,7 @@ class Computation:
                 f"out of memory in one process, with {loader.microbatch} records at once in all of them",
                 remedy="Start again with a smaller training.microbatch.",
             )
-        smaller = next((size for size in self.plan.microbatches if 2 * size <= loader.microbatch), None)
+        smaller = self.plan.smaller_microbatch(loader.microbatch)
         if smaller is None:
             raise RunError(
                 f"out of memory with {loader.microbatch} records at once, and the plan has no smaller microbatch",
@@ -154,10 +150,9 @@ class Computation:
         """Whether training is over, because all draws are used up or early stopping has ended the run."""
         return run.draws >= self.plan.steps or has_stopped(run.watched)
 
-    def validate(self, state: StepState, ema: PyTree | None) -> dict[str, float]:
+    def validate(self, run: RunState) -> dict[str, float]:
         """Scores on the validation split, the same in all processes."""
-        trainable = state.trainable if ema is None else ema
-        result = self.evaluator(trainable, state.rest, self.plan.split.validation)
+        result = self.evaluator(run.weights, run.state.rest, self.plan.split.validation)
         info, names = self.plan.dataset.info, self.plan.config.evaluation.metrics
         scores = evaluate(names, result.predictions, result.targets, task=info.task, class_names=info.output_names)
         # Those of the first process: what happens next depends on them, and other machines may round differently.
@@ -166,9 +161,7 @@ class Computation:
 
     def final_weights(self, run: RunState) -> tuple[PyTree, NonTrainable]:
         """The trained leaves (the best, the averaged or the last) and all others at the end of a run."""
-        if run.best is not None:
-            return run.best
-        return (run.state.trainable if run.ema is None else run.ema), run.state.rest
+        return (run.weights, run.state.rest) if run.best is None else run.best
 
     def final_model(self, run: RunState) -> tuple[PyTree, PyTree]:
         """The model with its final weights, and its running statistics: the content of `model.eqx`."""
@@ -189,11 +182,11 @@ def effect_of_places(computation: Computation, microbatch: int) -> float:
 
 def _measured_places(computation: Computation, microbatch: int) -> tuple[float, int]:
     """The effect of places, and the microbatch for which memory was enough to measure it."""
-    step, plan, initial, devices = computation.step, computation.plan, computation.initial, computation.devices
+    step, plan, initial = computation.step, computation.plan, computation.initial
     if not isinstance(step, PrivateStep):
         return 0.0, microbatch
     state = replace(initial, trainable=without_zeros(initial.trainable), optimizer=None)
-    state = state if devices is None else devices.copy(state)
+    state = computation.devices.placed(state)
     try:
         found = max(place_effect(step, state, records) for records in public_microbatches(plan, microbatch))
         return found, microbatch
@@ -201,7 +194,7 @@ def _measured_places(computation: Computation, microbatch: int) -> tuple[float, 
         if not is_out_of_memory(error):
             raise
         # Training will meet the same, and continue with the next smaller microbatch or say why it cannot.
-        smaller = next((size for size in plan.microbatches if 2 * size <= microbatch), None)
+        smaller = plan.smaller_microbatch(microbatch)
         alone = computation.processes.world_size == 1
         return _measured_places(computation, smaller) if alone and smaller is not None else (0.0, microbatch)
 
@@ -218,12 +211,6 @@ def settle_places(computation: Computation, microbatch: int) -> tuple[int, float
     if not computation.processes.any(matters and smallest < microbatch):
         return microbatch, effect
     return smallest, effect_of_places(computation, smallest)
-
-
-@jax.jit
-def _copied(tree: PyTree) -> PyTree:
-    """In one program: copying each array separately would compile one for each shape."""
-    return jax.tree.map(jnp.copy, tree)
 
 
 def build_computation(
@@ -272,7 +259,7 @@ def build_step(
     optimizer: optax.GradientTransformationExtraArgs,
     *,
     secrets: Secrets,
-    devices: Devices | None = None,
+    devices: Devices = ONE_DEVICE,
     record_loss: PrivateLoss | None = None,
 ) -> Step:
     """The step of a plan, with its σ and clipping.
@@ -282,7 +269,7 @@ def build_step(
         objective: the plan's objective.
         optimizer: the plan's optimizer.
         secrets: secrets of the run.
-        devices: devices that share the records; None for the default device alone.
+        devices: devices that share the records.
         record_loss: the loss whose per-record gradients a private step computes, instead of the objective's own; an
             audit adds its canaries here. Its gradients are clipped like any others.
     """

@@ -35,7 +35,6 @@ _PADDED = (
 def ledger_facts(
     config: Config,
     dataset: Dataset,
-    unit: str,
     *,
     budget: Budget | None,
     clipping: Clipping | None,
@@ -46,12 +45,11 @@ def ledger_facts(
     Args:
         config: the run's config.
         dataset: only its constants and the rule of its split are used, never its samples.
-        unit: the unit of privacy.
         budget: the solved budget; None without privacy.
         clipping: how gradients are clipped; None without privacy.
         changed: what was changed in the initial weights.
     """
-    privacy, info = config.privacy, dataset.info
+    privacy, info, unit = config.privacy, dataset.info, config.unit
     split = split_note(dataset, config.data)
     outside = (*info.outside_accounting, *uses_of_data(config, changed), *_choices(config, info.unit, unit))
     outside = outside if split is None else (*outside, split)

@@ -10,6 +10,7 @@ from dpmed.data.loader import Loader, view_bounds
 from dpmed.dpsgd.microbatch import largest_fitting, usable_memory
 from dpmed.dpsgd.step import Step, StepState
 from dpmed.planning.plan import Plan
+from dpmed.runtime.jit import is_cpu
 from dpmed.training.objective import device_records, in_all_shapes
 
 # A CPU computes about as fast with so many values at once as with more (docs/performance.md), but fills less of the
@@ -36,7 +37,7 @@ def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int |
 
 def _useful(plan: Plan) -> list[int]:
     """The plan's microbatches, on a CPU without those from which private training would gain little."""
-    if len(plan.microbatches) == 1 or plan.budget is None or jax.default_backend() != "cpu":
+    if len(plan.microbatches) == 1 or plan.budget is None or not is_cpu():
         return list(plan.microbatches)
     records, _ = full_microbatch(plan, 1)
     values = records["inputs"][0].size * plan.config.augmentation.multiplicity

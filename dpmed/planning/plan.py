@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from dpmed.config.model import CustomModel
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset, Info, Split, UnitName
+from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
 from dpmed.data.units import UnitSummary, members_by_unit, summarise_units, unit_remedy
@@ -100,6 +100,10 @@ class Plan:
             return None
         return np.bincount(labels[self.split.train], minlength=classes)
 
+    def smaller_microbatch(self, than: int) -> int | None:
+        """The largest microbatch of at most half as many records, for when memory runs out; None if there is none."""
+        return next((size for size in self.microbatches if 2 * size <= than), None)
+
     def describe(self) -> dict[str, str]:
         """The plan as names and values, for the user."""
         config, split, info = self.config, self.split, self.dataset.info
@@ -173,11 +177,6 @@ class Gathered:
     members: list[Int[np.ndarray, " _"]]
     model: BuiltModel
 
-    @property
-    def unit(self) -> UnitName:
-        """The unit of which a record holds all samples."""
-        return self.config.privacy.unit if self.config.privacy is not None else "image"
-
 
 def make_plan(config: Config, progress: Progress) -> Plan:
     """Read the data set, build the model and solve the budget.
@@ -199,8 +198,7 @@ def gather(config: Config, progress: Progress) -> Gathered:
         keep_no_programs()
     dataset = build_dataset(config.data, progress=progress)
     split = split_dataset(dataset, config.data, seed=config.training.seed)
-    unit = config.privacy.unit if config.privacy is not None else "image"
-    members = members_by_unit(dataset, split.train, unit=unit, max_samples=config.data.max_samples_per_unit)
+    members = members_by_unit(dataset, split.train, unit=config.unit, max_samples=config.data.max_samples_per_unit)
     check_metrics(config.evaluation.metrics, config.evaluation.main_metric, task=dataset.info.task)
     _check_column(config.evaluation.break_down_by, dataset)
     _check_known_size(config, len(members))
@@ -231,9 +229,7 @@ def plan_of(gathered: Gathered) -> Plan:
         model=model,
         budget=budget,
         clipping=clipping,
-        facts=ledger_facts(
-            config, dataset, gathered.unit, budget=budget, clipping=clipping, changed=model.pretrained_notes
-        ),
+        facts=ledger_facts(config, dataset, budget=budget, clipping=clipping, changed=model.pretrained_notes),
         units=summarise_units(dataset, split.train),
         steps=epoch * (config.training.epochs or 0) if budget is None else budget.steps,
         steps_per_epoch=epoch,
@@ -301,9 +297,7 @@ def _size_tolerance(config: Config, train_size: int) -> float:
 def _build(config: Config, dataset: Dataset) -> BuiltModel:
     info = dataset.info
     key = jax.random.key(config.training.seed)
-    outputs = len(info.output_names) or info.input_shape[-1]
-    if info.task == "classification" and config.loss.name == "binary_cross_entropy":
-        outputs = 1
+    outputs = info.outputs(config.loss.name)
     model = build_model(with_weights_file(config.model), info.input_shape, outputs=outputs, task=info.task, key=key)
     if config.privacy is not None and model.mixes_samples:
         raise InputError(

@@ -51,6 +51,11 @@ class Compiled:
         return jax.jit(self._function, donate_argnums=self._donate, compiler_options=compiler_options())
 
 
+def is_cpu() -> bool:
+    """Whether the default device is a CPU."""
+    return jax.default_backend() == "cpu"
+
+
 def on_device(tree: Any) -> Any:
     """Arrays of the host on the default device.
 
@@ -58,7 +63,7 @@ def on_device(tree: Any) -> Any:
     JAX's own, whose heap keeps no large blocks (`dpmed.runtime.malloc`). So they are waited for.
     """
     placed = jax.device_put(tree)
-    if jax.default_backend() == "cpu":
+    if is_cpu():
         wait_for(placed)
     return placed
 

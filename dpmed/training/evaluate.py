@@ -10,9 +10,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from dpmed.data.base import Dataset
 from dpmed.data.loader import Loader
-from dpmed.dpsgd.devices import Devices
+from dpmed.dpsgd.devices import ONE_DEVICE, Devices
 from dpmed.runtime.distributed import ALONE, Processes
-from dpmed.runtime.jit import Compiled, on_device
+from dpmed.runtime.jit import Compiled
 from dpmed.training.objective import NonTrainable, Objective, Parameters
 
 _FACTOR = 2
@@ -49,7 +49,7 @@ class Evaluator:
         batch_size: samples per batch at most.
         usual: how many samples are evaluated most often; the same batches serve others, if these are not far fewer or
             could not be done in far fewer batches.
-        devices: devices that share a batch and hold the weights; None for the default device alone.
+        devices: devices that share a batch and hold the weights.
         processes: processes to which the devices belong; each loads what its devices evaluate, and all get all
             predictions.
     """
@@ -61,7 +61,7 @@ class Evaluator:
         *,
         batch_size: int,
         usual: int | None = None,
-        devices: Devices | None = None,
+        devices: Devices = ONE_DEVICE,
         processes: Processes = ALONE,
     ) -> None:
         self._devices = devices
@@ -79,8 +79,7 @@ class Evaluator:
                 # Logits of whole scans would fill the memory; only their class is needed.
                 small = jnp.uint8 if predictions.shape[-1] <= 256 else jnp.int32  # noqa: PLR2004 what a byte holds
                 predictions, wanted = jnp.argmax(predictions, axis=-1).astype(small), wanted.astype(small)
-            result = predictions, wanted, losses, mask
-            return result if devices is None else devices.whole(result)
+            return devices.whole((predictions, wanted, losses, mask))
 
         self._evaluate = Compiled(evaluate)
 
@@ -96,12 +95,11 @@ class Evaluator:
         parts = []
         batch_size, share = self._batch_for(len(indices)), (self._processes.index, self._processes.world_size)
         loader = Loader(self._dataset, list(indices[:, None]), microbatch=batch_size, share=share)
-        split = on_device if self._devices is None else self._devices.split
         # One step of the loader: its microbatches are prepared ahead.
         for microbatches in loader.stream([np.arange(len(indices))]):
             for records in microbatches:
                 batch = records.inputs[:, 0], records.targets[:, 0], records.mask
-                result = self._evaluate(trainable, rest, *split(batch))
+                result = self._evaluate(trainable, rest, *self._devices.split(batch))
                 *columns, mask = map(np.asarray, result)
                 parts.append([column[mask] for column in columns])
                 advance(int(mask.sum()))

@@ -8,12 +8,13 @@ A GPU never waits for the loop: a step's sums are read while the next step is ru
 microbatch where it is called; its cores are busy in any case.
 """
 
+import operator
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -43,7 +44,7 @@ class Parts:
         sampler: draws each step's records.
         loader: provides their microbatches.
         epsilon: ε after a given number of draws; None without privacy.
-        evaluate: computes the weights' scores on the validation split.
+        evaluate: computes the scores of a run's weights on the validation split.
         steps: draws planned.
         steps_per_epoch: steps per epoch.
         evaluate_every: steps between evaluations.
@@ -55,12 +56,21 @@ class Parts:
     sampler: Sampler
     loader: Loader
     epsilon: Callable[[int], float] | None
-    evaluate: Callable[[StepState, PyTree], dict[str, float]]
+    evaluate: Callable[["RunState"], dict[str, float]]
     steps: int
     steps_per_epoch: int
     evaluate_every: int
     save_every: int
     ema_decay: float | None
+
+
+class Counts(NamedTuple):
+    """Sums over some steps, see `Accumulated`; not private."""
+
+    loss: float = 0.0
+    records: int = 0
+    rejected: int = 0
+    clipped: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -78,9 +88,9 @@ class RunState:
         seconds: time spent before this process began.
         records: records processed.
         rows: rows of metrics.csv.
-        losses: sums since the last evaluation of loss, records, rejected and clipped.
+        counts: sums since the last evaluation.
 
-    `records`, `losses` and `seconds` include only steps whose counts have been read; whenever a run is saved, evaluated
+    `records`, `counts` and `seconds` include only steps whose counts have been read; whenever a run is saved, evaluated
     or returned, all have been.
     """
 
@@ -94,7 +104,12 @@ class RunState:
     seconds: float = 0.0
     records: int = 0
     rows: tuple[Mapping[str, Any], ...] = ()
-    losses: tuple[float, int, int, int] = (0.0, 0, 0, 0)
+    counts: Counts = field(default_factory=Counts)
+
+    @property
+    def weights(self) -> PyTree:
+        """The trained leaves that are evaluated: the averaged ones, if averages are kept."""
+        return self.state.trainable if self.ema is None else self.ema
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -132,14 +147,6 @@ class Outcome:
     finished: bool
 
 
-@dataclass(kw_only=True)
-class _Clock:
-    begun: float = field(default_factory=time.monotonic)
-
-    def seconds(self) -> float:
-        return time.monotonic() - self.begun
-
-
 def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
     """Train until the planned draws are used up, early stopping ends the run, or the user stops it.
 
@@ -154,13 +161,13 @@ def train(parts: Parts, run: RunState, hooks: Hooks) -> Outcome:
     Returns:
         The last state and whether the run is finished.
     """
-    clock = _Clock()
+    begun = time.monotonic() - run.seconds
     average = jax.jit(_average, donate_argnums=0)
     with (
         hooks.progress.task("training", total=parts.steps, unit="steps", done=run.draws) as task,
         closing(_Batches(parts, run, hooks)) as batches,
     ):
-        unread = _Unread(task, parts, clock, before=run.seconds)
+        unread = _Unread(task, parts, begun=begun)
         while run.draws < parts.steps:
             hooks.before_draw(run.draws + 1)
             parts.step.prepare(run.state, draw=run.draws)
@@ -274,11 +281,10 @@ def accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number
 class _Unread:
     """The counts of steps, on their way from the device; the steps' gradients are released."""
 
-    def __init__(self, task: Task, parts: Parts, clock: _Clock, *, before: float) -> None:
+    def __init__(self, task: Task, parts: Parts, *, begun: float) -> None:
         self._task = task
         self._parts = parts
-        self._clock = clock
-        self._before = before
+        self._begun = begun
         self._steps: deque[tuple[Array, Array, Array, Array]] = deque()
 
     def add(self, total: Accumulated) -> None:
@@ -296,15 +302,14 @@ class _Unread:
         """
         while len(self._steps) > leaving:
             with _lost_when_out_of_memory():
-                loss, *counts = (array.item() for array in self._steps.popleft())
-            sums = run.losses
+                step = Counts(*(array.item() for array in self._steps.popleft()))
             run = replace(
                 run,
-                seconds=self._before + self._clock.seconds(),
-                records=run.records + counts[0],
-                losses=(sums[0] + loss, sums[1] + counts[0], sums[2] + counts[1], sums[3] + counts[2]),
+                seconds=time.monotonic() - self._begun,
+                records=run.records + step.records,
+                counts=jax.tree.map(operator.add, run.counts, step),
             )
-            self._task.advance(note=_describe(self._parts, run, records=counts[0], loss=loss))
+            self._task.advance(note=_describe(self._parts, run, step))
         return run
 
 
@@ -325,7 +330,7 @@ def _average(ema: PyTree[Array], trainable: PyTree[Array], decay: Array) -> PyTr
 
 
 def _evaluate(parts: Parts, run: RunState, hooks: Hooks) -> tuple[RunState, bool]:
-    loss, records, rejected, clipped = run.losses
+    loss, records, rejected, clipped = run.counts
     common = {
         "epoch": run.step / parts.steps_per_epoch,
         "step": run.step,
@@ -340,15 +345,15 @@ def _evaluate(parts: Parts, run: RunState, hooks: Hooks) -> tuple[RunState, bool
         "clipped": clipped,
         **({} if run.state.clipping_norm is None else {"clipping_norm": float(run.state.clipping_norm)}),
     }
-    scores = parts.evaluate(run.state, run.ema)
-    run = replace(run, rows=(*run.rows, training, {**common, "split": "validation", **scores}), losses=(0.0, 0, 0, 0))
+    scores = parts.evaluate(run)
+    run = replace(run, rows=(*run.rows, training, {**common, "split": "validation", **scores}), counts=Counts())
     if rejected:
         hooks.progress.say(f"{rejected} gradients up to step {run.step} were not finite and counted as zero.")
     return hooks.after_evaluation(run, scores)
 
 
-def _describe(parts: Parts, run: RunState, *, records: int, loss: float) -> str:
-    notes = [f"loss {loss / records:.3f}"] if records else ["empty batch"]
+def _describe(parts: Parts, run: RunState, step: Counts) -> str:
+    notes = [f"loss {step.loss / step.records:.3f}"] if step.records else ["empty batch"]
     # ε takes a moment to compute; the value of the last evaluation is close enough.
     if parts.epsilon is not None and run.rows:
         notes.append(f"ε {run.rows[-1]['epsilon']:.2f}")

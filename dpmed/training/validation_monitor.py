@@ -113,9 +113,8 @@ def follow_up(
     """
     finding = monitor.observe(run.watched, scores)
     if finding.improved and monitor.keeps_best:
-        current = (run.state.trainable if run.ema is None else run.ema, run.state.rest)
         # Copied: the next step uses up its state's buffers.
-        run = replace(run, best=jax.tree.map(jnp.array, current))
+        run = replace(run, best=jax.tree.map(jnp.array, (run.weights, run.state.rest)))
     if finding.reduce_rate is not None:
         optimizer = reduce_rate(run.state.optimizer, finding.reduce_rate, smallest=monitor.smallest_rate)
         progress.say(f"Learning rate reduced to {rate_factor(optimizer):.3g} of its initial value at step {run.step}.")

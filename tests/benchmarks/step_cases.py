@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from dpmed.config.augmentation import AugmentationConfig
@@ -110,8 +109,7 @@ class Training:
 
     def __init__(self, step: Step, state: StepState, records: Any, *, microbatches: int = 1) -> None:
         self.step = step
-        devices = all_devices()
-        self.state = jax.tree.map(jnp.array, state) if devices is None else devices.copy(state)
+        self.state = all_devices().copy(state)
         self.records = records
         self.mask = np.ones(len(records["step"]), bool)
         self._microbatches = microbatches

@@ -39,7 +39,7 @@ def test_books_are_kept_of_tagged_layers_with_each_records_input(name):
     # Other leaves, here a bias, have per-record gradients.
     (bias,) = books.gradients.values()
     for number, record in enumerate(records):
-        np.testing.assert_allclose(bias[number], jax.grad(loss)(trainable, record).bias, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(bias.values[number], jax.grad(loss)(trainable, record).bias, rtol=1e-4, atol=1e-5)
 
 
 class Doubled(eqx.Module):
@@ -55,4 +55,4 @@ def test_no_books_are_kept_of_a_weight_that_is_used_twice():
     for number, record in enumerate(records):
         wanted = jax.tree.leaves(jax.grad(loss)(trainable, record))
         for leaf, gradient in enumerate(wanted):
-            np.testing.assert_allclose(books.gradients[leaf][number], gradient, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(books.gradients[leaf].values[number], gradient, rtol=1e-4, atol=1e-5)

@@ -5,14 +5,18 @@ import os
 import subprocess
 import sys
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
+
+from dpmed.dpsgd.devices import ONE_DEVICE
 
 SCRIPT = """
 import json
 import jax, jax.numpy as jnp, numpy as np, optax
 from jax.sharding import Mesh
 from dpmed.dpsgd.clipping import FlatClipping
-from dpmed.dpsgd.devices import Devices, all_devices
+from dpmed.dpsgd.devices import ONE_DEVICE, SeveralDevices, all_devices
 from dpmed.dpsgd.noise import seeded_key
 from dpmed.dpsgd.step import PlainStep, PrivateStep, StepState
 from dpmed.models.convolution import Convolution
@@ -35,14 +39,14 @@ random = np.random.default_rng(0)
 batches = [random.normal(size=(size, 5, 4, 2)).astype(np.float32) for size in (16, 13, 1, 24)]
 
 def run(private, count):
-    devices = Devices(Mesh(np.asarray(jax.devices()[:count]), ("data",))) if count > 1 else None
+    devices = SeveralDevices(Mesh(np.asarray(jax.devices()[:count]), ("data",))) if count > 1 else ONE_DEVICE
     common = {"optimizer": optimizer, "devices": devices}
     step = PlainStep(batch_loss, **common)
     if private:
         step = PrivateStep(record_loss, clipping=FlatClipping(0.5), noise_multiplier=0.3, expected_batch_size=13,
                            most_records=24, key=seeded_key(2), **common)
     state = StepState(trainable=trainable, rest=jnp.float32(0.7), optimizer=optimizer.init(trainable))
-    state = jax.tree.map(jnp.array, state) if devices is None else devices.copy(state)
+    state = devices.copy(state)
     records = []
     for draw, batch in enumerate(batches):
         total = step.begin(state)
@@ -83,3 +87,11 @@ def test_weights_and_counts_are_those_of_one_device(runs, private, count):
     for one, other in zip(records, other_records, strict=True):
         assert other[:2] == one[:2]
         assert other[2] == pytest.approx(one[2], rel=1e-5)
+
+
+def test_one_device_copies_only_when_asked_to():
+    tree = {"weight": jnp.ones(3)}
+    assert ONE_DEVICE.placed(tree) is tree
+    copy = ONE_DEVICE.copy(tree)["weight"]
+    np.testing.assert_array_equal(copy, tree["weight"])
+    assert copy.unsafe_buffer_pointer() != tree["weight"].unsafe_buffer_pointer()

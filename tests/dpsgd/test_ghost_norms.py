@@ -135,7 +135,7 @@ def test_leaves_summed_together_have_the_bits_of_each_alone_and_only_those_with_
     rng = np.random.default_rng(0)
     shapes = [(4,), (2, 3), (), (ghost_norms._SHORT_ROW + 1,), (5,)]
     leaves = [jnp.asarray(rng.normal(size=(9, *shape)), jnp.float32) for shape in shapes]
-    books = Bookkeeping(jnp.zeros(9), {}, dict(enumerate(leaves)))
+    books = Bookkeeping(jnp.zeros(9), {}, dict(enumerate(map(RecordGradients, leaves))))
     with float64():
         one, other = (jnp.asarray(rng.random(9)) for _ in range(2))
     factors = [one, one, one, one, other]

@@ -120,7 +120,7 @@ def run(wrap, *, microbatch, sampler=None, views=None, **hooked):
         sampler=sampler or Remembering(),
         loader=Loader(points(), [np.array([number]) for number in range(RECORDS)], microbatch=microbatch, views=views),
         epsilon=None,
-        evaluate=lambda state, ema: {"loss": 0.0},
+        evaluate=lambda run: {"loss": 0.0},
         steps=STEPS,
         steps_per_epoch=3,
         evaluate_every=3,
@@ -251,7 +251,7 @@ def watched_run(patch, microbatch, kind=Watching):
         lambda step: kind(step, patch, events),
         microbatch=microbatch,
         before_draw=lambda draws: events.append(f"journal {draws - 1}"),
-        save=lambda one: events.append(f"save {one.step} {one.records} {one.losses[1]}"),
+        save=lambda one: events.append(f"save {one.step} {one.records} {one.counts.records}"),
     )
     return events, weights, last
 

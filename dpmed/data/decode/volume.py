@@ -87,7 +87,8 @@ def read_intensities(
         if window is None:
             low, high = np.percentile(values, PERCENTILES).astype(np.float32)
             values = (np.clip(values, low, high) - low) / max(high - low, np.float32(1e-6))
-        out[..., channel] = _fit(values, grid.shape, fill=float(values.min()) if window is None else window[0])
+        fill = float(values.min()) if window is None else window[0]
+        out[..., channel] = fit_about_centre(values, grid.shape, fill=fill)
     return out
 
 
@@ -115,7 +116,23 @@ def read_labels(volume: Volume, grid: Grid, *, classes: int) -> UInt8[np.ndarray
         # A comparison with a margin: if two classes tie, the lower one wins, not rounding.
         better = part > share + np.float32(1e-5)
         best[better], share[better] = value, part[better]
-    return _fit(best, grid.shape, fill=0.0)
+    return fit_about_centre(best, grid.shape, fill=0.0)
+
+
+def fit_about_centre(
+    values: Shaped[np.ndarray, "x y z"], shape: tuple[int, ...], *, fill: float
+) -> Shaped[np.ndarray, "a b c"]:
+    """The values cropped, or padded with `fill`, about the centre; with the shape from before, back in their places."""
+    if values.shape == shape:
+        return values
+    out = np.full(shape, fill, values.dtype)
+    source, target = [], []
+    for have, want in zip(values.shape, shape, strict=True):
+        size = min(have, want)
+        source.append(slice((have - size) // 2, (have - size) // 2 + size))
+        target.append(slice((want - size) // 2, (want - size) // 2 + size))
+    out[tuple(target)] = values[tuple(source)]
+    return out
 
 
 def check_pair(image: Volume, label: Volume) -> None:
@@ -204,17 +221,3 @@ def _resample(
         flat = Image.fromarray(slices.reshape(voxels.shape[2], -1))
         slices = np.asarray(flat.resize((flat.width, third), Image.Resampling.BILINEAR)).reshape(third, second, first)
     return np.ascontiguousarray(apply_orientation(slices.transpose(2, 1, 0), orientation_of(volume)))
-
-
-def _fit(values: Shaped[np.ndarray, "x y z"], shape: Shape3, *, fill: float) -> Shaped[np.ndarray, "a b c"]:
-    """Crop or pad about the centre."""
-    if values.shape == shape:
-        return values
-    out = np.full(shape, fill, values.dtype)
-    source, target = [], []
-    for have, want in zip(values.shape, shape, strict=True):
-        size = min(have, want)
-        source.append(slice((have - size) // 2, (have - size) // 2 + size))
-        target.append(slice((want - size) // 2, (want - size) // 2 + size))
-    out[tuple(target)] = values[tuple(source)]
-    return out

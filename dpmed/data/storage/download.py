@@ -19,7 +19,7 @@ from dpmed.progress import Progress
 
 _CHUNK_BYTES = 1 << 18
 _SECONDS = 30.0
-_PARTIAL, _OUT_OF_RANGE = 206, 416
+_PARTIAL = 206
 
 OpenUrl = Callable[[str, Mapping[str, str]], Any]
 

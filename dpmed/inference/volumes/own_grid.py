@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from PIL import Image
 
+from dpmed.data.decode.volume import fit_about_centre
 from dpmed.files import write_bytes
 
 _BYTE_CLASSES = 256
@@ -36,7 +37,7 @@ class OwnGrid:
         from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
 
         orientation = io_orientation(self.affine)
-        whole = _unfit(mask, self.resampled or mask.shape)
+        whole = fit_about_centre(mask, self.resampled or mask.shape, fill=0.0)
         canonical = [0, 0, 0]
         for axis, (place, _) in enumerate(orientation.astype(int)):
             canonical[place] = self.shape[axis]
@@ -110,17 +111,3 @@ def _nearest(mask: Shaped[np.ndarray, "*space"], shape: tuple[int, ...]) -> Shap
         places = ((2 * np.arange(want) + 1) * have) // (2 * want)
         mask = np.take(mask, places, axis=axis)
     return mask
-
-
-def _unfit(mask: Shaped[np.ndarray, "x y z"], shape: tuple[int, ...]) -> Shaped[np.ndarray, "a b c"]:
-    """The inverse of cropping and padding about the centre."""
-    if mask.shape == shape:
-        return mask
-    out = np.zeros(shape, mask.dtype)
-    source, target = [], []
-    for have, want in zip(mask.shape, shape, strict=True):
-        size = min(have, want)
-        source.append(slice((have - size) // 2, (have - size) // 2 + size))
-        target.append(slice((want - size) // 2, (want - size) // 2 + size))
-    out[tuple(target)] = mask[tuple(source)]
-    return out

@@ -26,14 +26,13 @@ _WORDS = {
 }
 
 
-def chosen_weights(module: Any, stages: PyTree[int], train_only: TrainOnly, *, where: str) -> PyTree[bool]:
+def chosen_weights(module: Any, stages: PyTree[int], train_only: TrainOnly) -> PyTree[bool]:
     """For each weight, whether it is trained.
 
     Args:
         module: the network.
         stages: stages of its weights, 0 for the head.
         train_only: what is trained; the head always is.
-        where: the key of the config, for messages.
 
     Raises:
         InputError: only the head would be trained although more was requested.
@@ -52,9 +51,10 @@ def chosen_weights(module: Any, stages: PyTree[int], train_only: TrainOnly, *, w
     if train_only in _WORDS and not any(
         stage > 0 and on for stage, on in zip(*map(jax.tree.leaves, (stages, chosen)), strict=True)
     ):
-        remedy = 'Use train_only = "head".'
         raise InputError(
-            f"{train_only!r} would train nothing but the head: {_WORDS[train_only]}", where=where, remedy=remedy
+            f"{train_only!r} would train nothing but the head: {_WORDS[train_only]}",
+            where="model.train_only",
+            remedy='Use train_only = "head".',
         )
     return chosen
 

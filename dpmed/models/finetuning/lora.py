@@ -90,9 +90,7 @@ def _products(layer: Layer, dimensions: int) -> tuple[Product, Product]:
     return ones, ones
 
 
-def add_adapters(
-    module: Any, *, rank: int, scale: float, layers: Sequence[str], key: PRNGKeyArray, where: str
-) -> PyTree:
+def add_adapters(module: Any, *, rank: int, scale: float, layers: Sequence[str], key: PRNGKeyArray) -> PyTree:
     """The network with adapters at its layers, except the head.
 
     Args:
@@ -101,7 +99,6 @@ def add_adapters(
         scale: the adapter's output is multiplied by scale / rank.
         layers: names of layers such as `stages.0.convolution`, or patterns with `*`.
         key: determines the random factors.
-        where: the key of the config that `layers` come from, for messages.
 
     Raises:
         InputError: a pattern matches no layer.
@@ -113,7 +110,7 @@ def add_adapters(
         if not any(fnmatchcase(name, pattern) for name in names):
             raise InputError(
                 f"{pattern!r} matches no linear or convolutional layer before the head",
-                where=where,
+                where="model.lora.layers",
                 remedy=f"There are {_some(list(names))}." if names else "Train the head alone: this network has none.",
             )
     keys = iter(jax.random.split(key, max(len(places), 1)))

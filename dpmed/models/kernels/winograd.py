@@ -21,6 +21,7 @@ from jaxtyping import Array, Float
 
 from dpmed.models.kernels.bilinear import channels_out, convolution_primitive, reflected
 from dpmed.models.kernels.direct import by_xla
+from dpmed.runtime.jit import is_cpu
 
 SIDE = 3
 # Below these, the transforms take longer than they save, on two cores (`python -m tests.benchmarks convolve`).
@@ -240,7 +241,7 @@ def _faster(images: Array, weight: Array, *, mirrored: bool) -> Array:
 
 
 def _gradient_if_it_pays(images: Array, gradient: Array) -> Array | None:
-    if jax.default_backend() != "cpu" or not gradients_pay((1, *images.shape), gradient.shape[-1]):
+    if not is_cpu() or not gradients_pay((1, *images.shape), gradient.shape[-1]):
         return None
     found: Array = filter_gradients(images[None], gradient[None])[0]
     return found

@@ -113,7 +113,7 @@ def advise(gathered: Gathered, progress: Progress) -> Advice:
     step = measure_step(plan_of(replace(gathered, config=found.setting.applied(config))))
     timed = {key: replace(row, seconds=_seconds(step, row)) for key, row in rows.items()}
     return Advice(
-        unit=gathered.unit,
+        unit=gathered.config.unit,
         parameters=parameters,
         advised=timed[key_of(found.sizes)],
         own=None if own is None else timed.get(key_of(own)),

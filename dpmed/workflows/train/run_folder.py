@@ -38,7 +38,7 @@ from dpmed.training.checkpoint import (
     save_checkpoint,
 )
 from dpmed.training.evaluate import Predictions
-from dpmed.training.loop import Outcome, RunState
+from dpmed.training.loop import Counts, Outcome, RunState
 from dpmed.training.tracking import Tracker, open_tracker
 from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import interval_notes, write_test
@@ -100,7 +100,7 @@ class RunFolder:
                 where=str(self.checkpoint),
                 remedy="Resume with the version of dpmed that began the run, or start a new run.",
             )
-        state, ema, best = tree if computation.devices is None else computation.devices.copy(tree)
+        state, ema, best = computation.devices.placed(tree)
         return replace(
             fresh,
             state=state,
@@ -111,7 +111,7 @@ class RunFolder:
             seconds=position.seconds,
             records=position.records,
             rows=position.rows,
-            losses=position.losses,
+            counts=Counts(*position.losses),
             watched=position.watched,
         )
 
@@ -147,7 +147,7 @@ class RunFolder:
             seconds=run.seconds,
             records=run.records,
             rows=run.rows,
-            losses=run.losses,
+            losses=run.counts,
             watched=run.watched,
         )
         if self.is_writer:

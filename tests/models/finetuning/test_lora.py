@@ -222,7 +222,7 @@ def test_tagged_leaves_are_the_factors_and_the_head():
 def test_adapters_depend_on_the_key_alone():
     config, shape, _ = NETWORKS["small_cnn"]
     module = build(config, shape).module
-    add = partial(add_adapters, module, rank=2, scale=1.0, layers=("*",), where="here")
+    add = partial(add_adapters, module, rank=2, scale=1.0, layers=("*",))
     one, same, other = add(key=KEY), add(key=KEY), add(key=jax.random.key(9))
     np.testing.assert_array_equal(one.convolutions[0].down, same.convolutions[0].down)
     assert not np.array_equal(one.convolutions[0].down, other.convolutions[0].down)
