@@ -11,11 +11,9 @@ from dpmed.data.base import Info
 from dpmed.errors import InputError
 from dpmed.figures.evaluation import Question
 from dpmed.metrics import operating, probability
-from dpmed.metrics.evaluate import FEWEST_UNITS, draw, draw_table, evaluate, intervals_of, metric_names, unit_weights
+from dpmed.metrics.evaluate import FEWEST_UNITS, draw, draw_table, draw_units, evaluate, intervals_of, metric_names
 
 _MOST_QUESTIONS = 30
-# Numbers processed at once.
-_BLOCK = 1 << 22
 Joined = Literal["mean", "max"]
 
 
@@ -103,13 +101,7 @@ class Scored:
         """The metrics of each resampling of units; for two models on the same samples the same units are drawn."""
         if self.resamples == 0 or self.units < FEWEST_UNITS:
             return {}
-        generator = np.random.default_rng(0)
-        size = max(1, _BLOCK // len(self.names))
-        parts = []
-        for first in range(0, self.resamples, size):
-            count = min(size, self.resamples - first)
-            parts.append(self._draw(unit_weights(self.groups, resamples=count, generator=generator)))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return draw_units(self.groups, self._draw, resamples=self.resamples)
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
         """The metrics, with 95 % intervals by unit."""

@@ -44,7 +44,6 @@ def write_test(
         result.targets,
         **common,
         resamples=config.evaluation.bootstrap,
-        seed=config.training.seed,
         groups=_units(plan).tolist(),
     )
     if info.task == "classification":
@@ -118,7 +117,6 @@ def _write_breakdown(plan: Plan, result: Predictions, column: str, folder: Path)
             *answers,
             **common,
             resamples=config.evaluation.bootstrap,
-            seed=config.training.seed,
             groups=units[here].tolist(),
         )
         counts = {"samples": int(here.sum()), "units": len(np.unique(units[here]))}

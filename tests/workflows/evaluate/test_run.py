@@ -114,11 +114,15 @@ def test_a_second_model_that_was_trained_on_the_samples_is_said_to_be(bundles, c
     split = Split(train=numbers[:40], validation=numbers[40:50], test=numbers[50:])
     (tmp_path / "config.toml").write_text(config_to_toml(config))
     (tmp_path / "split.json").write_text(json.dumps(split.to_json()))
-    (note,) = workflow.seen_by(tmp_path, dataset, config.data, numbers[35:])
+
+    def seen(data, samples):
+        return workflow.seen_by(tmp_path, dataset, data, samples, trained_on="digits: classification, 8x8x1")
+
+    (note,) = seen(config.data, numbers[35:])
     assert "5 of these samples" in note
-    assert workflow.seen_by(tmp_path, dataset, config.data, split.test) == ()
+    assert seen(config.data, split.test) == ()
     other = load_config("quickstart", ["data.limit=61"]).config
-    assert workflow.seen_by(tmp_path, dataset, other.data, numbers) == ()
+    assert seen(other.data, numbers) == ()
 
 
 def test_masks_of_scans_are_measured_in_mm(tmp_path):
