@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from dpmed.data.base import Info
 from dpmed.errors import InputError
-from dpmed.figures.evaluation import Question
+from dpmed.figures.evaluation import Bin, Question
 from dpmed.metrics import operating, probability
+from dpmed.metrics.classification import weighted_auroc
 from dpmed.metrics.evaluate import FEWEST_UNITS, draw, draw_table, draw_units, evaluate, intervals_of, metric_names
 
 _MOST_QUESTIONS = 30
@@ -153,10 +154,13 @@ def questions_of(scored: Scored) -> list[Question]:
     found = []
     for place in places_of(scored.info):
         chances, positive, _ = answers_of(scored, place)
-        bins = operating.calibration(chances, positive)
-        points = [(one.mean_probability, one.share_positive, one.interval) for one in bins]
+        bins = [
+            Bin(predicted=one.mean_probability, seen=one.share_positive, interval=one.interval, samples=one.samples)
+            for one in operating.calibration(chances, positive)
+        ]
+        area = float(weighted_auroc(chances, positive, np.ones((1, len(positive)), np.int64))[0])
         name = scored.info.output_names[place]
-        found.append(Question(name=name, probability=chances, positive=positive, bins=points))
+        found.append(Question(name=name, probability=chances, positive=positive, bins=bins, auroc=area))
     return found
 
 
