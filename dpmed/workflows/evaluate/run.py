@@ -22,7 +22,7 @@ from dpmed.metrics.evaluate import FEWEST_UNITS, constant_note, unit_weights
 from dpmed.progress import Progress
 from dpmed.workflows.evaluate.comparison import compare_scored
 from dpmed.workflows.evaluate.predict import Temperature, fit, score
-from dpmed.workflows.evaluate.scored import Scored, join_units, subgroups_of
+from dpmed.workflows.evaluate.scored import Scored, join_units, places_of, subgroups_of
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, EvaluateSummary, Part
 from dpmed.workflows.evaluate.write import write_evaluation
 
@@ -247,6 +247,11 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
         notes.append(f"Only {units} {unit}s: the intervals say little.")
     if is_own and part in ("train", "all"):
         notes.append("The model was trained on these samples: the numbers say how well it remembers them.")
+    drawn, named = len(places_of(scored.info)), len(scored.info.output_names)
+    if 1 < drawn < named:
+        notes.append(
+            f"Curves, operating points and calibration are those of the first {drawn} of {named} answers only."
+        )
     if temperature is not None:
         notes.append(temperature.use)
         if is_own and part in ("validation", "all"):

@@ -22,6 +22,7 @@ from tests.inference.made import make_network
 from tests.inference.test_bundle import write
 from tests.metrics.test_surfaces import in_loops
 from tests.trained import SCANS
+from tests.workflows.evaluate.scores import make_scored
 
 DIGITS = tuple(str(number) for number in range(10))
 
@@ -123,6 +124,12 @@ def test_a_second_model_that_was_trained_on_the_samples_is_said_to_be(bundles, c
     assert seen(config.data, split.test) == ()
     other = load_config("quickstart", ["data.limit=61"]).config
     assert seen(other.data, numbers) == ()
+
+
+@pytest.mark.parametrize(("classes", "notes"), [(2, 0), (30, 0), (31, 1)])
+def test_that_curves_of_some_classes_are_missing_is_said(classes, notes):
+    told = workflow._notes(make_scored(classes=classes), "all", is_own=False, temperature=None)
+    assert len([note for note in told if "of the first 30 of 31 answers only" in note]) == notes
 
 
 def test_masks_of_scans_are_measured_in_mm(tmp_path):
