@@ -29,7 +29,13 @@ def budget(
     ] = None,
     overrides: Overrides = None,
     who: Annotated[
-        str | None, typer.Option("--id", metavar="NAME", help="Show which runs trained on the unit with this name.")
+        str | None,
+        typer.Option(
+            "--id",
+            metavar="NAME",
+            help="Show which runs trained on this unit: its name in the data set, a patient ID of DICOM headers, or an "
+            "image's file below data.root.",
+        ),
     ] = None,
     json: Json = False,
 ) -> None:

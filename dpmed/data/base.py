@@ -17,6 +17,8 @@ from dpmed.errors import InputError
 
 TaskName = Literal["classification", "multi-label", "segmentation", "regression", "reconstruction"]
 UnitName = Literal["image", "lesion", "patient", "scan"]
+# Every name under which an image is known, whatever is learnt from it.
+ImageNames = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +235,12 @@ class Derived:
     def names(self) -> Sequence[str] | None:
         """The samples' own names, if the other has any."""
         found: Sequence[str] | None = getattr(self.dataset, "names", None)
+        return found
+
+    @property
+    def image_names(self) -> Sequence[ImageNames] | None:
+        """Names of each sample's image, if the other has any."""
+        found: Sequence[ImageNames] | None = getattr(self.dataset, "image_names", None)
         return found
 
     @property

@@ -39,11 +39,22 @@ def patients_by_header(samples: Sequence[Sequence[Path]], *, others: str) -> lis
     return groups
 
 
+def digest_of_patient(number: str, issuer: str = "") -> str:
+    """The digest that stands for a patient.
+
+    Args:
+        number: the patient ID of the header.
+        issuer: the institution that issued it, if the header names it.
+    """
+    return hashlib.sha256(f"{issuer}\n{number}".encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
 def _patient(file: Path, others: str) -> str:
     if recognise(file) != "dicom":
         remedy = f"Only DICOM files do; name patients by {others}."
         raise InputError("has no patient ID in its header", where=str(file), remedy=remedy)
-    return hashlib.sha256(read_patient_id(file).encode()).hexdigest()[:32]
+    issuer, number = read_patient_id(file)
+    return digest_of_patient(number, issuer)
 
 
 def _one_of(path: Path) -> Path:

@@ -1,9 +1,14 @@
-"""The identity of a record, independent of all other records, which keys augmentation and drop-out.
+"""The identity of a record, which keys augmentation and drop-out, and of an image, by which a cohort file counts.
+
+Both are independent of all other records.
 
 Differential privacy compares a data set with the same data set without one record. If the randomness of a record
 depended on its position, removing one record would change the augmented views of all others, and no clipping would
 bound that. So each record's randomness is a function of the run's secret (or seed), the step and the record's own
 identity: the names of its samples, or their content if a data set has no names for them.
+
+An image is the same image whatever is learnt from it, so its names contain neither target nor mask. Several names are
+given where another config could name it otherwise, such as one that uses only one of its files.
 """
 
 import hashlib
@@ -11,10 +16,10 @@ from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Int, UInt32
+from jaxtyping import Int, Shaped, UInt32
 
 from dpmed.config.data import DataTable
-from dpmed.data.base import Dataset, Sample
+from dpmed.data.base import Dataset, ImageNames, Sample
 
 KEY_WORDS = 2
 _DIGEST_BYTES = 16
@@ -73,9 +78,31 @@ def sample_identities(dataset: Dataset, numbers: Sequence[int]) -> list[bytes]:
     return [hashlib.blake2b(name, digest_size=_DIGEST_BYTES).digest() for name in named]
 
 
+def image_names(dataset: Dataset, numbers: Sequence[int]) -> list[ImageNames]:
+    """Names of the image of each of these samples, all of which mean this image; targets and masks are no part of them.
+
+    They are those that the data set gives (`dataset.image_names`), else the sample's own name. Where samples have no
+    names of their own, a digest of the image's content is one of them.
+    """
+    own, given = names_of(dataset), getattr(dataset, "image_names", None)
+    found: list[ImageNames] = []
+    for number in numbers:
+        names = () if given is None else tuple(given[number])
+        if own is None:
+            names = (*names, _digest_of(dataset[number].input).hex())
+        elif not names:
+            names = (own[number],)
+        found.append(names)
+    return found
+
+
 def _identity_by_content(sample: Sample) -> bytes:
+    return _digest_of(sample.input, sample.target)
+
+
+def _digest_of(*parts: Shaped[np.ndarray, "..."]) -> bytes:
     digest = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-    for part in (sample.input, sample.target):
+    for part in parts:
         digest.update(np.ascontiguousarray(part).tobytes())
     return digest.digest()
 

@@ -50,6 +50,7 @@ class ReadLedger(BaseModel):
     clipping_norm: Positive | None = None
     sampling_rate: Annotated[float, Field(gt=0, le=1)]
     steps: Annotated[int, Field(ge=0)]
+    steps_planned: Annotated[int, Field(ge=0)] | None = None
     train_size: Annotated[int, Field(ge=1)]
     adjacency: str | None = None
     unit_of_privacy: str
@@ -135,6 +136,13 @@ def check_finished(ledger: ReadLedger, *, folder: Path) -> None:
     if ledger.status != "finished":
         remedy = f"Continue it with `dpmed train --resume {folder}`."
         raise InputError(f"says that the run is {ledger.status}, not finished", where=where, remedy=remedy)
+    if ledger.private and ledger.steps < (ledger.steps_planned or 0):
+        raise InputError(
+            f"counts only {ledger.steps} of {ledger.steps_planned} planned steps: when early stopping ended the run "
+            "depended on its data, so its ε is no bound",
+            where=where,
+            remedy="It was made by an earlier version; train again, which counts all planned steps.",
+        )
     for name, stated in (("model.eqx", ledger.model_sha256), ("config.toml", ledger.config_sha256)):
         if stated is None:
             raise InputError(f"names no SHA-256 of {name}, so its ε cannot be tied to a file", where=where)

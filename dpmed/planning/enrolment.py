@@ -9,11 +9,11 @@ from pathlib import Path
 
 from dpmed.config.load import config_to_toml
 from dpmed.config.privacy import PrivacyConfig
-from dpmed.data.identity import sample_identities
+from dpmed.data.identity import image_names
 from dpmed.errors import DpmedError, InputError
 from dpmed.files import make_folder, read_json, remove_if_possible, write_json
 from dpmed.planning.plan import Plan
-from dpmed.privacy.cohort import Cohort, Entry, Snapshot, Status
+from dpmed.privacy.cohort import Cohort, Entry, Names, Snapshot, Status
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.spending import require_within
 
@@ -25,7 +25,8 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
     """Enter runs, all or none, in their cohort file; those that are already in it count as planned again.
 
     Each time a run gets a new token. Of several copies of its folder, the one that is resumed first therefore goes on
-    with the run's entry; the others are entered anew, since each of them makes draws of its own.
+    with the run's entry; the others are entered anew, since each of them makes draws of its own. Once a run has
+    finished, its entry stays its own.
 
     Args:
         plans: each run's plan and the folder in which it keeps what a resume needs. Runs whose config names no cohort
@@ -55,11 +56,23 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
                 folder.rmdir()
         raise
     for entry, (_, folder, _) in zip(entries, entered, strict=True):
-        write_json(folder / ENTRY_FILE, {"token": entry.token})
+        write_json(folder / ENTRY_FILE, {"token": entry.token, "is_over": entry.is_over})
+
+
+def mark_over(plan: Plan, folder: Path) -> None:
+    """Note beside a run's token that it has made all its draws, which tells it from older copies of its folder.
+
+    Args:
+        plan: the run's plan.
+        folder: as for `enrol`.
+    """
+    if _with_cohort(plan) is not None:
+        token, *others = _tokens(folder / ENTRY_FILE)
+        write_json(folder / ENTRY_FILE, {"token": token, "others": others, "is_over": True})
 
 
 def settle(plan: Plan, folder: Path, *, steps: int, status: Status) -> None:
-    """Enter what a run has spent, if its config names a cohort.
+    """Enter how a run has ended, if its config names a cohort; all its planned steps stay counted.
 
     Args:
         plan: the run's plan.
@@ -79,12 +92,15 @@ def _with_cohort(plan: Plan) -> tuple[Path, PrivacyConfig] | None:
     return None if privacy is None or privacy.cohort is None else (privacy.cohort, privacy)
 
 
-def unit_names(plan: Plan) -> list[str]:
-    """A name for the unit of each record: its name in the data set, or a digest of its content."""
-    dataset = plan.dataset
+def unit_names(plan: Plan) -> list[Names]:
+    """All names of the unit of each record, the same whatever the run learns from it.
+
+    A patient, lesion or scan has one, as in the data set. An image is named by each of its files, or by its content.
+    """
+    dataset, numbers = plan.dataset, [int(samples[0]) for samples in plan.members]
     if plan.facts.unit != "image":
-        return [dataset.groups[int(samples[0])] for samples in plan.members]
-    return [identity.hex() for identity in sample_identities(dataset, [int(samples[0]) for samples in plan.members])]
+        return [(dataset.groups[number],) for number in numbers]
+    return image_names(dataset, numbers)
 
 
 def planned_mechanism(plan: Plan) -> SampledGaussian:
@@ -99,13 +115,14 @@ def planned_mechanism(plan: Plan) -> SampledGaussian:
 
 def _entry(plan: Plan, folder: Path) -> Entry:
     token, path = os.urandom(16).hex(), folder / ENTRY_FILE
-    former = _tokens(path) if path.is_file() else ()
+    former, is_over = (_tokens(path), _is_over(path)) if path.is_file() else ((), False)
     make_folder(folder)
     # All of them, until the new one is in the cohort file: a crash in between leaves one that is.
     first, *others = (*former, token)
-    write_json(path, {"token": first, "others": others})
+    write_json(path, {"token": first, "others": others, "is_over": is_over})
     return Entry(
         token=token,
+        is_over=is_over,
         former=former,
         folder=str(folder.parent),
         config_sha256=hashlib.sha256(config_to_toml(plan.config).encode()).hexdigest(),
@@ -123,6 +140,11 @@ def _tokens(path: Path) -> tuple[str, ...]:
     if not all(isinstance(token, str) for token in found):
         raise InputError("does not name the run's entry in its cohort file", where=str(path))
     return tuple(found)
+
+
+def _is_over(path: Path) -> bool:
+    content = read_json(path)
+    return isinstance(content, dict) and content.get("is_over") is True
 
 
 def _require_same_cohort(cohort: Cohort, plan: Plan, privacy: PrivacyConfig) -> None:

@@ -1,6 +1,5 @@
 """What the ledger says about a plan; it follows from the config, the kind of data set and N, never from patients."""
 
-import os
 from importlib.metadata import version
 
 from dpmed.config.privacy import PrivacyConfig
@@ -22,6 +21,10 @@ _COHORT_NOTE = (
 )
 # Data sets whose scans are one image each.
 _ONE_IMAGE_PER_SCAN = ("msd", "nnunet")
+_STOPPED_EARLY = (
+    "Early stopping may have ended training before its last planned step. When it does depends on the data, so ε "
+    "counts all planned steps."
+)
 _PADDED = (
     "data.max_samples_per_unit is not set, so every {unit} is padded to the largest number of images that any {unit} "
     "has. That number affects the microbatch, rounding and the margin below the clipping norm; ε does not cover this, "
@@ -65,7 +68,6 @@ def ledger_facts(
             data=data,
             phantom=phantom,
             version=installed,
-            run_id=_new_id(),
         )
     is_one_image = unit == "image" or (unit == "scan" and config.data.name in _ONE_IMAGE_PER_SCAN)
     if config.data.max_samples_per_unit is None and not is_one_image:
@@ -73,6 +75,8 @@ def ledger_facts(
     notes = [*_unit_notes(info.name, info.unit, unit, budget), *_risk_notes(privacy, budget)]
     if privacy.cohort is not None:
         notes.append(_COHORT_NOTE)
+    if config.training.early_stopping is not None:
+        notes.append(_STOPPED_EARLY)
     return LedgerFacts(
         unit=unit,
         source=privacy.noise_source,
@@ -82,7 +86,6 @@ def ledger_facts(
         notes=(*notes, *clipping_notes(clipping, budget), *noise_notes(budget)),
         data=data,
         version=installed,
-        run_id=_new_id(),
     )
 
 
@@ -100,10 +103,7 @@ def uses_of_data(config: Config, changed: tuple[str, ...] = ()) -> list[str]:
             "would differ if a sample were added or removed."
         )
     if config.training.early_stopping is not None:
-        found.append(
-            "Validation scores, computed exactly, determined when to stop and which weights to keep; the number of "
-            "steps depends on them too."
-        )
+        found.append("Validation scores, computed exactly, determined when to stop and which weights to keep.")
     if config.schedule.name == "plateau":
         found.append("Validation scores, computed exactly, determined when to reduce the learning rate.")
     if getattr(config.loss, "class_weights", None) == "balanced":
@@ -149,8 +149,3 @@ def _risk_notes(privacy: PrivacyConfig, budget: Budget) -> tuple[str, ...]:
     )
     prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
     return assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)
-
-
-def _new_id() -> str:
-    """The random name of a run that is about to be planned."""
-    return os.urandom(16).hex()

@@ -8,10 +8,11 @@ from dpmed.config.schema import Config
 from dpmed.config.shipped import shipped_names
 from dpmed.errors import InputError
 from dpmed.files import digest_of
+from dpmed.inference.composed_ledger import composed_with
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_finished, read_ledger
 from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, read_config
 from dpmed.pages import page
-from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN
+from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN, rounded_up
 
 _BEGAN = "Training began with the "
 # Keys of a model's table that say how it is trained, not what it is.
@@ -100,6 +101,7 @@ def start_sentence(config: Config, changed: Sequence[str] = ()) -> str | None:
     ledger = _ledger_of(path)
     run, data = path.resolve().name, _plain(ledger.data)
     sentence = f"{_BEGAN}model of the run {run}, trained {_how(ledger)} on {data}. {_whose(ledger)}"
+    more = [*_among(path, ledger), *more]
     earlier = [f"Of that run: {_plain(one)}" for one in _passed_on(ledger)]
     return " ".join([sentence, *more, *earlier])
 
@@ -140,10 +142,30 @@ def _ledger_of(folder: Path) -> ReadLedger:
 
 
 def _how(ledger: ReadLedger) -> str:
-    if not ledger.promises:
+    if not ledger.promises or ledger.epsilon is None:
         return "without privacy"
     seeded = " (void for anyone who knows the seed of its noise)" if ledger.noise_source == "seeded" else ""
-    return f"with ε = {ledger.epsilon:.4g} at δ = {ledger.delta:g} per {_plain(ledger.unit_of_privacy)}{seeded}"
+    return f"with ε = {rounded_up(ledger.epsilon)} at δ = {ledger.delta:g} per {_plain(ledger.unit_of_privacy)}{seeded}"
+
+
+def _among(folder: Path, ledger: ReadLedger) -> list[str]:
+    """What a run costs that was chosen among its siblings; nothing is covered anyway if it promises nothing."""
+    if not ledger.promises or not ledger.siblings:
+        return []
+    others = _plain(", ".join(ledger.siblings))
+    found = [f"That run is one of several made together on the same data (the others: {others})."]
+    composed = composed_with(folder, ledger.siblings)
+    if composed is None or composed.epsilon is None:
+        larger = "a larger ε counts; how much larger is unknown, since their ledgers are not beside it"
+        return [*found, f"If it was chosen by its scores among them, {larger}."]
+    private = sum(run.is_private for run in composed.runs)
+    exposed = len(composed.runs) - private
+    if private > 1:
+        joint = f"ε = {rounded_up(composed.epsilon)} at δ = {composed.delta:g}"
+        found.append(f"If it was chosen by its scores, {joint} counts: that of {private} private runs together.")
+    if exposed:
+        found.append(f"Nothing covers a choice among those that promise no ε: {exposed}.")
+    return found
 
 
 def _whose(ledger: ReadLedger) -> str:

@@ -1,5 +1,6 @@
 """The ledger of a plan's run, with or without privacy."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ CHOSEN_BY_VALIDATION = (
     "Validation scores, computed exactly, chose the best of several trials; ε says nothing about validation samples."
 )
 BEST_ALONE = "The number of trials, and all trials but the best, must stay secret: ε holds for the best one alone."
+_NOT_ALONE = "not that of this training alone."
 _PLACES = "A record's gradient was found to depend on its place in a microbatch"
 
 
@@ -61,6 +63,11 @@ def place_notes(effect: float, known: Sequence[str] = ()) -> tuple[str, ...]:
     return (*(note for note in earlier if note != found), found)
 
 
+def with_run_id(facts: LedgerFacts, known: str | None = None) -> LedgerFacts:
+    """The facts of a run with its random name: the one that its ledger states, its own, or a new one."""
+    return replace(facts, run_id=known or facts.run_id or os.urandom(16).hex())
+
+
 def with_siblings(facts: LedgerFacts, siblings: Sequence[str]) -> LedgerFacts:
     """The facts of a run with siblings: its ledger names them and states what choosing among them costs."""
     return replace(facts, siblings=tuple(siblings), notes=with_siblings_note(facts.notes, siblings))
@@ -74,13 +81,17 @@ def with_siblings_note(notes: Sequence[str], siblings: Sequence[str]) -> tuple[s
 
 def with_selection(facts: LedgerFacts, selection: Selected) -> LedgerFacts:
     """The facts of a trial of a selection: its ledger states what releasing the best costs, and how it is chosen."""
-    note = (
-        f"ε is that of releasing the best of a random number of trials, {selection.mean_trials} on average, not that "
-        f"of this training alone. {BEST_ALONE}"
-        if selection.distribution == "geometric"
-        else f"ε is that of all {selection.mean_trials} trials together, from which the best is chosen, not that of "
-        "this training alone."
-    )
-    notes = facts.notes if note in facts.notes else (*facts.notes, note)
     outside = facts.outside if CHOSEN_BY_VALIDATION in facts.outside else (*facts.outside, CHOSEN_BY_VALIDATION)
-    return replace(facts, selection=selection, notes=notes, outside=outside)
+    return replace(facts, selection=selection, notes=with_selection_note(facts.notes, selection), outside=outside)
+
+
+def with_selection_note(notes: Sequence[str], selection: Selected) -> tuple[str, ...]:
+    """A trial's notes, with one on what its ε is; that takes the place of an earlier one."""
+    note = (
+        f"ε is that of releasing the best of a random number of trials, {selection.mean_trials} on average, "
+        f"{_NOT_ALONE} {BEST_ALONE}"
+        if selection.distribution == "geometric"
+        else f"ε is that of the {selection.mean_trials} trials together, from which the best is chosen, {_NOT_ALONE}"
+    )
+    others = tuple(one for one in notes if _NOT_ALONE not in one)
+    return (*others, note)

@@ -1,51 +1,65 @@
 """The cohort file: which units took part in which runs, to account for all runs on the same patients together.
 
 An SQLite file that only its owner can read. It holds units as keyed hashes of their names; the key is created with the
-file and never leaves it. A run is entered, with all its planned steps, before its first step; the steps it made are
-recorded when it ends. A crash therefore leaves the planned cost, never less than was spent. Every change is one
-transaction that is on the disk before the call returns, and two runs entering at the same time are admitted one after
-the other.
+file and never leaves it. A unit may have several names, any of which means it. A run is entered before its first step,
+and counts with all its planned steps, however many it makes: when it stops may depend on the data, and ε at such a time
+would be no bound. Every change is one transaction that is on the disk before the call returns, and two runs entering at
+the same time are admitted one after the other.
 """
 
 import hmac
 import os
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt64
+from jaxtyping import Bool
 
-from dpmed.errors import InputError, RunError
-from dpmed.files import make_folder, remove_if_possible
+from dpmed.databases import explained, make_database, open_database
+from dpmed.errors import InputError
 from dpmed.privacy.mechanism import SampledGaussian, is_countable
 
 Status = Literal["running", "stopped", "finished"]
 
-_FORMAT = "dpmed cohort 1"
+# Before, an image was named by its target, mask or further channels too, so one could count as several.
+_FORMER_FORMAT, _FORMAT = "dpmed cohort 1", "dpmed cohort 2"
 _HASH_BYTES, _KEY_BYTES = 16, 32
-_OWNER_ONLY = 0o600
-_SECONDS_TO_WAIT = 60.0
-_GROUPS_AT_ONCE = 256
-_TABLES = """
-CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE units (number INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE);
+_WHAT = "cohort file"
+_UNITS = "CREATE TABLE units (number INTEGER NOT NULL, hash BLOB NOT NULL UNIQUE)"
+_TABLES = (
+    "CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+    _UNITS,
+    """
 CREATE TABLE runs (
     number INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, entered TEXT NOT NULL, folder TEXT NOT NULL,
     config_sha256 TEXT NOT NULL, data TEXT NOT NULL, noise_multiplier REAL NOT NULL, sampling_rate REAL NOT NULL,
     planned INTEGER NOT NULL, steps INTEGER NOT NULL, status TEXT NOT NULL, members BLOB NOT NULL
-);
-"""
+)""",
+)
+_SET_ASIDE = (
+    "ALTER TABLE units RENAME TO former_units",
+    _UNITS,
+    "INSERT INTO facts SELECT 'last_for_all', COALESCE(MAX(number), 0) FROM runs",
+    f"UPDATE facts SET value = '{_FORMAT}' WHERE name = 'format'",  # noqa: S608 our own constant
+)
 _COLUMNS = "number, token, entered, folder, data, noise_multiplier, sampling_rate, planned, steps, status, members"
 _AGAIN = """
 UPDATE runs SET token = ?, members = ?, noise_multiplier = MIN(noise_multiplier, ?),
 sampling_rate = MAX(sampling_rate, ?), steps = MAX(planned, ?), planned = MAX(planned, ?), status = 'running'
 WHERE number = ?
 """
+
+
+# Every name of one unit.
+Names = tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +72,8 @@ class Entry:
         config_sha256: digest of its config.
         data: the data set in public terms.
         mechanism: σ, q and all planned steps.
-        units: names of the units that it trains on; only their keyed hashes are kept.
+        units: all names of each unit that it trains on; only their keyed hashes are kept.
+        is_over: whether the run has made all its draws.
         former: tokens under which the run may be in the file already; `token` then takes their place.
     """
 
@@ -67,7 +82,8 @@ class Entry:
     config_sha256: str
     data: str
     mechanism: SampledGaussian
-    units: Sequence[str] = field(repr=False)
+    units: Sequence[Names] = field(repr=False)
+    is_over: bool = False
     former: tuple[str, ...] = ()
 
 
@@ -81,10 +97,12 @@ class EnteredRun:
         entered: time of entry, UTC.
         folder: the run folder.
         data: the data set in public terms.
-        mechanism: σ, q and the steps that count: all planned ones until the run has ended.
-        planned: steps planned.
+        mechanism: σ, q and all planned steps.
+        made: steps made, as stated at its end; before, all planned ones.
         status: `running` (or interrupted), `stopped` or `finished`.
-        members: for each unit in the file, whether the run trains on it.
+        members: for each unit in the file, whether the run counts for it.
+        for_all: whether it counts for every unit, those not in the file yet included, since nobody can tell on which it
+            trained.
     """
 
     number: int
@@ -93,9 +111,10 @@ class EnteredRun:
     folder: str
     data: str
     mechanism: SampledGaussian
-    planned: int
+    made: int
     status: Status
     members: Bool[np.ndarray, " unit"]
+    for_all: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -141,10 +160,9 @@ class Cohort:
                 where=str(path),
                 remedy="A run whose config has privacy.cohort creates it before its first step.",
             )
-        with _explained(path):
-            if create is not None and not path.exists():
-                _make(path, *create)
-            self._connection = _open(path)
+        if create is not None and not path.exists():
+            make_database(path, partial(_fill, *create), what=_WHAT)
+        self._connection = open_database(path, what=_WHAT)
         self._facts = self._read_facts()
 
     def __enter__(self) -> "Cohort":
@@ -176,20 +194,17 @@ class Cohort:
         with self._transaction("DEFERRED"):
             return self._snapshot()
 
-    def runs_of(self, name: str) -> tuple[EnteredRun, ...] | None:
-        """The runs that train on the unit of this name; None if it never took part."""
+    def runs_of(self, names: Names) -> tuple[EnteredRun, ...] | None:
+        """The runs that count for the unit with any of these names; None if none of them is known."""
         with self._transaction("DEFERRED"):
-            found = self._connection.execute("SELECT number FROM units WHERE hash = ?", (self.hash_of(name),))
-            row = found.fetchone()
-            if row is None:
-                return None
-            return tuple(run for run in self._snapshot().runs if run.members[row[0]])
+            places = list(_meant(self._known(), self._hashes(names)))
+            return tuple(run for run in self._snapshot().runs if run.members[places].any()) if places else None
 
-    def places_of(self, names: Sequence[str]) -> list[int | None]:
-        """The numbers of units by name; None for those that never took part."""
+    def places_of(self, units: Sequence[Names]) -> list[set[int]]:
+        """The numbers in the file of what each unit's names mean: one, none if it never took part, rarely several."""
         with self._transaction("DEFERRED"):
-            known = {bytes(code): number for number, code in self._connection.execute("SELECT number, hash FROM units")}
-        return [known.get(self.hash_of(name)) for name in names]
+            known = self._known()
+        return [_meant(known, self._hashes(names)) for names in units]
 
     def set_limit(self, limit: float | None) -> None:
         """Set the most that any unit may spend; None removes the limit."""
@@ -197,10 +212,11 @@ class Cohort:
             self._connection.execute("DELETE FROM facts WHERE name = 'limit'")
             if limit is not None:
                 self._connection.execute("INSERT INTO facts VALUES ('limit', ?)", (repr(limit),))
-        self._facts = self._read_facts()
 
     def enter(self, entries: Sequence[Entry], check: Check | None = None) -> None:
         """Enter runs, all or none; a run that is already in the file, by a token, is reset to its planned steps.
+
+        An entry that is finished stays that of the run that finished; a copy with its former token is entered anew.
 
         Args:
             entries: the runs.
@@ -208,21 +224,21 @@ class Cohort:
                 refuse.
         """
         with self._transaction("IMMEDIATE"):
-            self._facts = self._read_facts()
+            self._set_former_names_aside()
             for entry in entries:
                 self._put(entry)
             if check is not None:
                 check(self._snapshot(), frozenset(entry.token for entry in entries))
 
     def settle(self, token: str, *, steps: int, status: Status) -> None:
-        """Record the steps that a run has made; with status `running`, all planned steps count again."""
+        """Record how a run has ended, and the steps that it has made; all planned ones stay counted."""
         with self._transaction("IMMEDIATE"):
             found = self._connection.execute("SELECT planned FROM runs WHERE token = ?", (token,)).fetchone()
             if found is None:
                 remedy = "Was it replaced, or the run's folder copied and the copy resumed? Resume the run to enter it."
                 raise InputError("does not know this run", where=str(self.path), remedy=remedy)
-            counted = found[0] if status == "running" else steps
-            self._connection.execute("UPDATE runs SET steps = ?, status = ? WHERE token = ?", (counted, status, token))
+            made = found[0] if status == "running" else steps
+            self._connection.execute("UPDATE runs SET steps = ?, status = ? WHERE token = ?", (made, status, token))
 
     def _put(self, entry: Entry) -> None:
         if not is_countable(entry.mechanism):
@@ -230,34 +246,64 @@ class Cohort:
         connection, one, members = self._connection, entry.mechanism, self._members(entry.units)
         plan = (one.noise_multiplier, one.sampling_rate, one.steps, one.steps)
         for token in (entry.token, *entry.former):
-            known = connection.execute("SELECT number, members FROM runs WHERE token = ?", (token,)).fetchone()
-            if known is not None:
+            known = connection.execute("SELECT number, members, status FROM runs WHERE token = ?", (token,)).fetchone()
+            # A finished run makes no more draws. Whoever still has some to make is a copy of its folder from before.
+            if known is not None and (entry.is_over or known[2] != "finished" or token == entry.token):
                 # Whatever changed since it was entered, each unit counts with no less than either plan costs.
-                both = members | _unpacked(known[1], len(members))
-                connection.execute(_AGAIN, (entry.token, np.packbits(both).tobytes(), *plan, known[0]))
+                both = np.packbits(members | _unpacked(known[1], len(members))).tobytes()
+                bits = known[1] if known[0] <= self._last_for_all else both
+                connection.execute(_AGAIN, (entry.token, bits, *plan, known[0]))
                 return
         now, bits = datetime.now(UTC).isoformat(timespec="seconds"), np.packbits(members).tobytes()
         values = (entry.token, now, entry.folder, entry.data, *plan, "running", bits, entry.config_sha256)
         names, marks = f"{_COLUMNS}, config_sha256".removeprefix("number, "), ", ".join("?" * len(values))
         connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", values)  # noqa: S608 our own constants
 
-    def _members(self, names: Sequence[str]) -> Bool[np.ndarray, " unit"]:
-        """For each unit in the file, whether it is one of these; new units are appended."""
-        known = {bytes(code): number for number, code in self._connection.execute("SELECT number, hash FROM units")}
-        hashes = [self.hash_of(name) for name in names]
-        new = [code for code in dict.fromkeys(hashes) if code not in known]
-        known.update({code: len(known) + place for place, code in enumerate(new)})
-        self._connection.executemany("INSERT INTO units VALUES (?, ?)", [(known[code], code) for code in new])
-        members = np.zeros(len(known), bool)
-        members[[known[code] for code in hashes]] = True
+    def _members(self, units: Sequence[Names]) -> Bool[np.ndarray, " unit"]:
+        """For each unit in the file, whether it is one of these; new units and new names are appended.
+
+        Whatever a name took part in, the unit that it means here did too: all that any of its names means is marked.
+        """
+        known = self._known()
+        size, before, marked = len(set(known.values())), len(known), set[int]()
+        for hashes in map(self._hashes, units):
+            places = _meant(known, hashes) or {size}
+            size = max(size, *(place + 1 for place in places))
+            marked |= places
+            for code in hashes:
+                known.setdefault(code, min(places))
+        new = [(number, code) for code, number in islice(known.items(), before, None)]
+        self._connection.executemany("INSERT INTO units VALUES (?, ?)", new)
+        members = np.zeros(size, bool)
+        members[list(marked)] = True
         return members
 
+    def _known(self) -> dict[bytes, int]:
+        """The number of the unit that each hash means."""
+        return {bytes(code): number for number, code in self._connection.execute("SELECT number, hash FROM units")}
+
+    def _hashes(self, names: Names) -> list[bytes]:
+        return [self.hash_of(name) for name in names]
+
+    @property
+    def _last_for_all(self) -> int:
+        """The last run whose units have names that cannot be compared with today's; 0 if there is none."""
+        is_former = self._facts["format"] == _FORMER_FORMAT and self.unit == "image"
+        return sys.maxsize if is_former else int(self._facts.get("last_for_all", 0))
+
+    def _set_former_names_aside(self) -> None:
+        """In a file with images as an earlier version named them, count all its runs for every image from now on."""
+        if self._facts["format"] == _FORMER_FORMAT and self.unit == "image":
+            for change in _SET_ASIDE:
+                self._connection.execute(change)
+            self._facts = self._read_facts()
+
     def _snapshot(self) -> Snapshot:
-        (units,) = self._connection.execute("SELECT COUNT(*) FROM units").fetchone()
+        (units,) = self._connection.execute("SELECT COUNT(DISTINCT number) FROM units").fetchone()
         rows = self._connection.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number")  # noqa: S608 our own names
         limit = self._facts.get("limit")
         try:
-            runs = tuple(_run(row, units) for row in rows)
+            runs = tuple(_run(row, units, for_all=row[0] <= self._last_for_all) for row in rows)
             return Snapshot(
                 unit=self.unit,
                 delta=float(self._facts["delta"]),
@@ -269,17 +315,18 @@ class Cohort:
             raise InputError(f"is damaged ({error})", where=str(self.path)) from error
 
     def _read_facts(self) -> Mapping[str, str]:
-        with _explained(self.path):
+        with explained(self.path, what=_WHAT):
             facts = dict(self._connection.execute("SELECT name, value FROM facts"))
-        if facts.get("format") != _FORMAT or not {"key", "unit", "delta"} <= set(facts):
+        if facts.get("format") not in (_FORMER_FORMAT, _FORMAT) or not {"key", "unit", "delta"} <= set(facts):
             raise InputError("is not a cohort file of this version of dpmed", where=str(self.path))
         return facts
 
     @contextmanager
     def _transaction(self, kind: Literal["DEFERRED", "IMMEDIATE"]) -> Iterator[None]:
-        with _explained(self.path):
+        with explained(self.path, what=_WHAT):
             self._connection.execute(f"BEGIN {kind}")
             try:
+                self._facts = self._read_facts()
                 yield
                 self._connection.execute("COMMIT")
             except BaseException:
@@ -288,42 +335,10 @@ class Cohort:
                 raise
 
 
-def equal_histories(snapshot: Snapshot) -> Iterator[tuple[Int[np.ndarray, " run"], int]]:
-    """Groups of units that took part in exactly the same runs.
-
-    Yields:
-        For each group, the positions of its runs in `snapshot.runs` and its number of units. A million units in a
-        thousand runs take seconds: each unit gets a signature of 128 random bits per run, combined by exclusive or.
-    """
-    signatures: UInt64[np.ndarray, "unit 2"] = np.zeros((snapshot.units, 2), np.uint64)
-    generator = np.random.default_rng(int.from_bytes(os.urandom(16), "big"))
-    # Eight runs at a time: a byte says in which of them a unit took part, and its signature is looked up.
-    for first_run in range(0, len(snapshot.runs), 8):
-        some = snapshot.runs[first_run : first_run + 8]
-        byte = np.packbits(np.stack([run.members for run in some]), axis=0, bitorder="little")[0]
-        bits = generator.integers(0, 2**64, size=(len(some), 2), dtype=np.uint64)
-        signature_of = np.zeros((1, 2), np.uint64)
-        for bit in bits:
-            signature_of = np.concatenate([signature_of, signature_of ^ bit])
-        signatures ^= signature_of[byte]
-    # By size, and within a size in the order of the file, so that equal ones are adjacent.
-    order = np.lexsort((signatures[:, 1], signatures[:, 0]))
-    signatures = signatures[order]
-    begins = np.flatnonzero(np.any(signatures[1:] != signatures[:-1], axis=1)) + 1
-    starts = np.concatenate([[0], begins]) if len(order) else np.zeros(0, np.int64)
-    first, counts = order[starts], np.diff(np.append(starts, len(order)))
-    # Some at a time: all of them together are units times runs, which in a large cohort is more than memory holds.
-    for start in range(0, len(first), _GROUPS_AT_ONCE):
-        some = first[start : start + _GROUPS_AT_ONCE]
-        table = [run.members[some] for run in snapshot.runs] or [np.zeros((0, len(some)), bool)]
-        for row, count in zip(np.vstack(table).T, counts[start:].tolist(), strict=False):
-            yield np.flatnonzero(row), count
-
-
-def _run(row: Sequence[Any], units: int) -> EnteredRun:
+def _run(row: Sequence[Any], units: int, *, for_all: bool) -> EnteredRun:
     number, token, entered, folder, data, noise, rate, planned, steps, status, members = row
-    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
-    if status not in ("running", "stopped", "finished") or not is_countable(mechanism):
+    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=planned)
+    if status not in ("running", "stopped", "finished") or not is_countable(mechanism) or not 0 <= steps <= planned:
         raise ValueError(f"run {number}")
     return EnteredRun(
         number=number,
@@ -332,67 +347,24 @@ def _run(row: Sequence[Any], units: int) -> EnteredRun:
         folder=folder,
         data=data,
         mechanism=mechanism,
-        planned=planned,
+        made=steps,
         status=status,
-        members=_unpacked(members, units),
+        members=np.ones(units, bool) if for_all else _unpacked(members, units),
+        for_all=for_all,
     )
+
+
+def _fill(unit: str, delta: float, connection: sqlite3.Connection) -> None:
+    for table in _TABLES:
+        connection.execute(table)
+    facts = {"format": _FORMAT, "key": os.urandom(_KEY_BYTES).hex(), "unit": unit, "delta": repr(delta)}
+    connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+
+
+def _meant(known: Mapping[bytes, int], hashes: Sequence[bytes]) -> set[int]:
+    return {known[code] for code in hashes if code in known}
 
 
 def _unpacked(members: bytes, units: int) -> Bool[np.ndarray, " unit"]:
     bits = np.unpackbits(np.frombuffer(members, np.uint8)).astype(bool)[:units]
     return np.pad(bits, (0, units - len(bits)))
-
-
-def _make(path: Path, unit: str, delta: float) -> None:
-    """Make the file whole or not at all: beside its place, then by a link, which fails if another was faster."""
-    make_folder(path.parent)
-    beside = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
-    os.close(os.open(beside, os.O_CREAT | os.O_EXCL | os.O_RDWR, _OWNER_ONLY))
-    try:
-        connection = sqlite3.connect(beside, isolation_level=None)
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.executescript("BEGIN;" + _TABLES + "COMMIT;")
-        facts = {"format": _FORMAT, "key": os.urandom(_KEY_BYTES).hex(), "unit": unit, "delta": repr(delta)}
-        connection.execute("BEGIN")
-        connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-        connection.execute("COMMIT")
-        connection.close()
-        try:
-            os.link(beside, path)
-        except FileExistsError:
-            return
-    finally:
-        remove_if_possible(beside)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    # The rollback journal, not the write-ahead log, because its locks also work on shared file systems.
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=_SECONDS_TO_WAIT)
-    connection.isolation_level = None
-    connection.execute("PRAGMA trusted_schema = OFF")
-    connection.execute("PRAGMA synchronous = FULL")
-    return connection
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    """SQLite's errors as messages for the user."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        # What SQLite says of a file without our tables, and of a header that it does not know.
-        if any(words in str(error) for words in ("no such", "unsupported file format")):
-            raise InputError("is not a cohort file", where=str(path)) from error
-        if "Could not decode" in str(error):
-            raise _damaged(path, error) from error
-        raise RunError(f"cannot be used now ({error})", where=str(path)) from error
-    # SQLite quotes a damaged schema in its message, which Python then cannot decode.
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
-        raise _damaged(path, error) from error
-    except OSError as error:
-        raise RunError(f"cannot be written ({error.strerror})", where=str(path)) from error
-
-
-def _damaged(path: Path, error: Exception) -> InputError:
-    problem = f"is not a cohort file, or is damaged ({error})"
-    return InputError(problem, where=str(path), remedy="Restore a copy, or choose another.")

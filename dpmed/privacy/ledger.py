@@ -36,7 +36,7 @@ class Selected:
     Attributes:
         distribution: `geometric`, if the number of trials was drawn: then only the best may be released; `fixed`, if
             there were exactly `mean_trials` and ε covers all of them.
-        mean_trials: N.
+        mean_trials: N; of a fixed number, those that were deleted are counted too.
         epsilon: ε of releasing the best, at the run's δ.
         chosen: whether the selection has ended with this run as the best.
     """
@@ -69,7 +69,8 @@ class Ledger:
         sampling: `poisson`, or `shuffled` without privacy.
         sampling_rate: q.
         expected_batch_size: q·N.
-        steps: draws of batch and noise counted; repeated steps count again in a release run.
+        steps: draws of batch and noise counted; repeated steps count again in a release run, and all planned ones once
+            it has finished, also if early stopping ended it before.
         steps_planned: draws that the budget was computed for.
         train_size: N, in records.
         adjacency: the neighbouring relation.
@@ -143,7 +144,7 @@ class LedgerFacts:
         notes: sentences for `notes`.
         data: the data set in public terms.
         phantom: which phantom the data are, for runs without privacy; None for all other data.
-        run_id: the random name of the run; None for a plan that is not a run's.
+        run_id: the random name of the run; None for what is only planned.
         siblings: folder names of the other runs of the same call.
         selection: the selection that the run is a trial of; None for all others.
         version: of dpmed.
@@ -190,6 +191,11 @@ def private_ledger(
             0,
             "Noise and batches come from a seed: anyone who knows the seed can remove the noise, and then "
             "ε is void. For research only; do not release anything trained this way.",
+        )
+    if status == "stopped":
+        notes.append(
+            "The run was stopped by hand: ε is that of the steps made, if what the run had shown was no reason to "
+            f"stop. Otherwise it is that of all {budget.steps} planned steps, {rounded_up(budget.epsilon)}."
         )
     epsilon, accountant = spent.epsilon, budget.accountant
     if facts.selection is not None:

@@ -1,6 +1,7 @@
 """ε of several mechanisms applied to the same unit in sequence, with different σ, q and T.
 
-A single mechanism is a special case. Composition is adaptive: each run may depend on the outputs of earlier ones.
+A single mechanism is a special case. Composition is adaptive: each run may depend on the outputs of earlier ones, but
+its σ, sampling rate and number of steps may not.
 """
 
 import math

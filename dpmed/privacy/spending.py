@@ -9,20 +9,24 @@ less than it has.
 """
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+import os
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt64
 
 from dpmed.errors import InputError
 from dpmed.privacy.accountant import calibrate_noise, calibrate_steps
-from dpmed.privacy.cohort import EnteredRun, Snapshot, equal_histories
+from dpmed.privacy.cohort import EnteredRun, Snapshot
+from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, merged
 from dpmed.privacy.rdp import rdp_epsilons
 from dpmed.privacy.several import composed_epsilon
 
+# Histories whose runs are told at once.
+_GROUPS_AT_ONCE = 256
 # Number of histories that are composed tightly to describe a cohort.
 _MOST_COMPOSED = 100
 # Kinds of steps in all compositions that answer one question; each takes about a hundredth of a second, and each
@@ -135,6 +139,38 @@ def spent(snapshot: Snapshot) -> tuple[History, ...]:
     return _histories(gathered, snapshot.delta)
 
 
+def equal_histories(snapshot: Snapshot) -> Iterator[tuple[Int[np.ndarray, " run"], int]]:
+    """Groups of units that took part in exactly the same runs.
+
+    Yields:
+        For each group, the positions of its runs in `snapshot.runs` and its number of units. A million units in a
+        thousand runs take seconds: each unit gets a signature of 128 random bits per run, combined by exclusive or.
+    """
+    signatures: UInt64[np.ndarray, "unit 2"] = np.zeros((snapshot.units, 2), np.uint64)
+    generator = np.random.default_rng(int.from_bytes(os.urandom(16), "big"))
+    # Eight runs at a time: a byte says in which of them a unit took part, and its signature is looked up.
+    for first_run in range(0, len(snapshot.runs), 8):
+        some = snapshot.runs[first_run : first_run + 8]
+        byte = np.packbits(np.stack([run.members for run in some]), axis=0, bitorder="little")[0]
+        bits = generator.integers(0, 2**64, size=(len(some), 2), dtype=np.uint64)
+        signature_of = np.zeros((1, 2), np.uint64)
+        for bit in bits:
+            signature_of = np.concatenate([signature_of, signature_of ^ bit])
+        signatures ^= signature_of[byte]
+    # By size, and within a size in the order of the file, so that equal ones are adjacent.
+    order = np.lexsort((signatures[:, 1], signatures[:, 0]))
+    signatures = signatures[order]
+    begins = np.flatnonzero(np.any(signatures[1:] != signatures[:-1], axis=1)) + 1
+    starts = np.concatenate([[0], begins]) if len(order) else np.zeros(0, np.int64)
+    first, counts = order[starts], np.diff(np.append(starts, len(order)))
+    # Some at a time: all of them together are units times runs, which in a large cohort is more than memory holds.
+    for start in range(0, len(first), _GROUPS_AT_ONCE):
+        some = first[start : start + _GROUPS_AT_ONCE]
+        table = [run.members[some] for run in snapshot.runs] or [np.zeros((0, len(some)), bool)]
+        for row, count in zip(np.vstack(table).T, counts[start:].tolist(), strict=False):
+            yield np.flatnonzero(row), count
+
+
 def _histories(gathered: dict[Mechanisms, int], delta: float) -> tuple[History, ...]:
     mechanisms = list(gathered)
     renyi = rdp_epsilons(mechanisms, delta)
@@ -194,11 +230,14 @@ def require_within(limit: float, snapshot: Snapshot, tokens: frozenset[str]) -> 
         return
     (before, entering), most = max(beyond.items(), key=lambda item: item[1])
     able = sum(gathered[key] for key in costs if key not in beyond)
+    earlier = rounded_up(_largest([before], snapshot.delta))
     rough = "; with so many different histories, some of these are upper bounds" if effort.is_spent else ""
+    if any(run.for_all for run in snapshot.runs):
+        rough += f"; runs that an earlier version entered count for every {snapshot.unit}"
     raise InputError(
         f"its limit is ε = {limit:g} per {snapshot.unit} at δ = {snapshot.delta:g}; of {sum(gathered.values())} "
         f"{snapshot.unit}s in this training {sum(gathered[key] for key in beyond)} would exceed it, with up to "
-        f"ε = {most:.4g}, of which {_largest([before], snapshot.delta):.4g} was spent before; {able} could still take "
+        f"ε = {rounded_up(most)}, of which {earlier} was spent before; {able} could still take "
         f"part{rough}",
         where="privacy.cohort",
         remedy=_what_fits(before, entering, limit=limit, delta=snapshot.delta),
@@ -247,7 +286,7 @@ def _what_fits(before: Mechanisms, entering: Mechanisms, *, limit: float, delta:
         noise = calibrate_noise(
             epsilon=limit, delta=delta, sampling_rate=one.sampling_rate, steps=one.steps, others=before
         )
-        fits.append(f"privacy.noise_multiplier = {noise:.4g} instead of {one.noise_multiplier:.4g}")
+        fits.append(f"privacy.noise_multiplier = {rounded_up(noise)} instead of {one.noise_multiplier:.4g}")
         steps = calibrate_steps(
             epsilon=limit,
             delta=delta,
@@ -271,8 +310,9 @@ def cost_of(snapshot: Snapshot, planned: SampledGaussian, members: Bool[np.ndarr
         members: for each unit in the file, whether the run trains on it.
         new: number of the run's units that are not in the file yet.
     """
-    histories = [counted((planned,))] if new else []
     kinds = _Kinds(snapshot.runs)
+    for_all = np.flatnonzero([run.for_all for run in snapshot.runs])
+    histories = [counted((*kinds.counted(for_all), planned))] if new else []
     for places, _ in equal_histories(_only(snapshot, members)):
         histories.append(counted((*kinds.counted(places), planned)))
     return _largest(histories, snapshot.delta)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, PyTree, Shaped
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from dpmed.data.base import Dataset
 from dpmed.data.loader import Loader
@@ -32,6 +32,12 @@ class Predictions:
     predictions: Shaped[np.ndarray, "sample ..."]
     targets: Shaped[np.ndarray, "sample ..."]
     losses: Float[np.ndarray, " sample"]
+
+    def of(self, chosen: Bool[np.ndarray, " sample"]) -> "Predictions":
+        """The predictions for some of the samples."""
+        return Predictions(
+            predictions=self.predictions[chosen], targets=self.targets[chosen], losses=self.losses[chosen]
+        )
 
 
 class Evaluator:

@@ -1,5 +1,6 @@
 """`dpmed budget`: what the units of a cohort have spent over all their runs, and what a further run would cost."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,12 @@ from typing import Any
 import numpy as np
 
 from dpmed.config.schema import Config
+from dpmed.data.header_patients import digest_of_patient
 from dpmed.errors import InputError
 from dpmed.planning.enrolment import planned_mechanism, unit_names
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.cohort import Cohort, EnteredRun, Snapshot
+from dpmed.privacy.ledger import rounded_down, rounded_up
 from dpmed.privacy.rero import Risk, assess
 from dpmed.privacy.spending import History, cost_of, median, spent
 from dpmed.privacy.tradeoff import Composition
@@ -31,7 +34,7 @@ class BudgetSummary:
         prior: κ of these bounds, 1 / units.
         planned: the largest ε among the units of a further run, with that run; None unless asked for.
         planned_limit: the smaller of the file's limit and that run's own; None if there is neither.
-        who: the runs of the unit that was asked for; None unless asked for.
+        who: the runs that count for the unit that was asked for; None unless asked for.
     """
 
     path: Path
@@ -54,6 +57,17 @@ class BudgetSummary:
         """What the unit that has spent most may still spend; None without a limit."""
         return None if self.snapshot.limit is None else max(self.snapshot.limit - self.largest, 0.0)
 
+    @property
+    def beyond(self) -> int:
+        """Number of units that have spent more than the limit."""
+        limit = self.snapshot.limit
+        return 0 if limit is None else sum(one.units for one in self.histories if one.epsilon > limit)
+
+    @property
+    def for_all(self) -> list[int]:
+        """Runs of which nobody can tell whom they trained on, and which count for all."""
+        return [run.number for run in self.snapshot.runs if run.for_all]
+
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""
         content: dict[str, Any] = {
@@ -61,12 +75,14 @@ class BudgetSummary:
             "unit": self.snapshot.unit,
             "units": self.snapshot.units,
             "runs": len(self.snapshot.runs),
+            "runs_counted_for_all": self.for_all,
             "delta": self.snapshot.delta,
             "epsilon_largest": self.largest,
             "epsilon_largest_rdp": max((history.epsilon_rdp for history in self.histories), default=0.0),
             "epsilon_median": median(self.histories),
             "limit": self.snapshot.limit,
             "epsilon_left": self.left,
+            "units_beyond_limit": self.beyond,
             "prior": self.prior,
             "worst_case_upper": None if self.worst_case is None else self.worst_case.upper,
             "worst_case_advantage": None if self.worst_case is None else self.worst_case.advantage,
@@ -76,7 +92,8 @@ class BudgetSummary:
         if self.planned is not None:
             content["check"] = {"epsilon_largest": self.planned, "limit": self.planned_limit, "fits": self.fits}
         if self.who is not None:
-            content["unit_runs"] = [run.number for run in self.who]
+            content["unit_runs"] = [run.number for run in self.who if not run.for_all]
+            content["unit_runs_unknown"] = self.for_all
         return content
 
     @property
@@ -90,26 +107,40 @@ class BudgetSummary:
         facts = {
             f"{snapshot.unit}s": f"{snapshot.units:,}",
             "runs": str(len(snapshot.runs)),
-            "largest ε spent": f"{self.largest:.4g} at δ = {snapshot.delta:g}",
-            "median ε spent": f"{median(self.histories):.4g}",
-            # A config's own limit, `cohort_epsilon`, holds for its runs alone.
-            "limit": "none in this file"
-            if snapshot.limit is None
-            else f"{snapshot.limit:g}, of which {self.left:.4g} is left",
+            "largest ε spent": f"{rounded_up(self.largest)} at δ = {snapshot.delta:g}",
+            "median ε spent": rounded_up(median(self.histories)),
+            "limit": self._limit(),
         }
+        if self.for_all:
+            facts["runs counted for all"] = (
+                f"{_listed(self.for_all)}: an earlier version named images by their targets too, so it is unknown "
+                "which of them it trained on"
+            )
         if self.worst_case is not None and self.relaxed is not None and self.prior is not None:
             facts["reconstruction"] = (
-                f"at most {self.worst_case.upper:.3g} (worst case), {self.relaxed.upper:.3g} (relaxed adversary), for "
-                f"the {snapshot.unit} with the largest ε spent; by guessing {self.prior:.2g}"
+                f"at most {rounded_up(self.worst_case.upper, 3)} (worst case), {rounded_up(self.relaxed.upper, 3)} "
+                f"(relaxed adversary), for the {snapshot.unit} with the largest ε spent; by guessing {self.prior:.2g}"
             )
         if self.planned is not None:
             verdict = "within" if self.fits else "so it would be refused: above"
             limit = "" if self.planned_limit is None else f", {verdict} the limit of {self.planned_limit:g}"
-            facts["after this run"] = f"up to ε = {self.planned:.4g}{limit}"
+            facts["after this run"] = f"up to ε = {rounded_up(self.planned)}{limit}"
         if self.who is not None:
-            numbers = ", ".join(str(run.number) for run in self.who) or "none"
-            facts[f"runs of this {snapshot.unit}"] = numbers
+            facts[f"runs of this {snapshot.unit}"] = _listed([run.number for run in self.who if not run.for_all])
         return facts
+
+    def _limit(self) -> str:
+        # A config's own limit, `cohort_epsilon`, holds for its runs alone.
+        limit, left = self.snapshot.limit, self.left
+        if limit is None or left is None:
+            return "none in this file"
+        if not self.beyond:
+            return f"{limit:g}, of which {rounded_down(left)} is left"
+        excess = rounded_up(self.largest - limit, 3)
+        return (
+            f"{limit:g}, already exceeded by up to {excess}, for {self.beyond} of {self.snapshot.units} "
+            f"{self.snapshot.unit}s"
+        )
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """The runs, for the terminal."""
@@ -119,10 +150,10 @@ class BudgetSummary:
                 str(run.number),
                 run.entered,
                 run.status,
-                str(int(run.members.sum())),
+                "all" if run.for_all else str(int(run.members.sum())),
                 f"{run.mechanism.noise_multiplier:.4g}",
                 f"{run.mechanism.sampling_rate:.4g}",
-                f"{run.mechanism.steps} of {run.planned}",
+                f"{run.made} of {run.mechanism.steps}",
                 run.folder,
             ]
             for run in self.snapshot.runs
@@ -145,10 +176,11 @@ def run(
         progress: shows the progress of planning the run that is checked.
         limit: the largest ε that any unit may spend from now on; None leaves the limit unchanged.
         check: a run whose cost is computed; nothing is entered.
-        who: the name of a unit, as in its data set.
+        who: the name of a unit: as in its data set; of an image, one of its files; or a patient ID of DICOM headers,
+            with `^^^` and the issuer behind it if they name one.
 
     Raises:
-        InputError: the file is missing or damaged, or the run that is checked has another unit.
+        InputError: the file is missing or damaged, the run that is checked has another unit, or the name is unknown.
     """
     with Cohort(path) as cohort:
         if limit is not None:
@@ -161,9 +193,10 @@ def run(
             planned = _price(cohort, snapshot, check, progress)
             summary = replace(summary, planned=planned, planned_limit=min(limits, default=None))
         if who is not None:
-            found = cohort.runs_of(who)
+            number, _, issuer = who.partition("^^^")
+            found = cohort.runs_of((who, digest_of_patient(number, issuer)))
             if found is None:
-                raise InputError(f"no run has trained on a {snapshot.unit} with this name", where=str(path))
+                raise _unknown(summary)
             summary = replace(summary, who=found)
     return summary
 
@@ -189,8 +222,29 @@ def _price(cohort: Cohort, snapshot: Snapshot, config: Config, progress: Progres
         raise InputError(f"is {plan.facts.unit}, but the file counts {snapshot.unit}s", where="privacy.unit")
     known = cohort.places_of(unit_names(plan))
     members = np.zeros(snapshot.units, bool)
-    members[[place for place in known if place is not None]] = True
-    return cost_of(snapshot, planned_mechanism(plan), members, new=sum(place is None for place in known))
+    members[list(set().union(*known))] = True
+    return cost_of(snapshot, planned_mechanism(plan), members, new=sum(not places for places in known))
+
+
+def _unknown(summary: BudgetSummary) -> InputError:
+    unit, remedy = summary.snapshot.unit, ""
+    if unit == "image":
+        remedy = (
+            "An image is named by its file below data.root. Images that have no files of their own are counted by "
+            "their content and cannot be looked up"
+        )
+        former = f"; nor can those of runs that an earlier version entered: {_listed(summary.for_all)}"
+        remedy += f"{former if summary.for_all else ''}."
+    if unit == "patient":
+        remedy = (
+            "A patient is named as in the data set; one that headers of DICOM files name, by the patient ID, or by "
+            "ID^^^ISSUER if they name its issuer."
+        )
+    return InputError(f"knows no {unit} with this name", where=str(summary.path), remedy=remedy)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers)) or "none"
 
 
 def _described(run: EnteredRun) -> dict[str, Any]:
@@ -201,8 +255,8 @@ def _described(run: EnteredRun) -> dict[str, Any]:
         "units": int(run.members.sum()),
         "noise_multiplier": run.mechanism.noise_multiplier,
         "sampling_rate": run.mechanism.sampling_rate,
-        "steps": run.mechanism.steps,
-        "steps_planned": run.planned,
+        "steps": run.made,
+        "steps_planned": run.mechanism.steps,
         "data": run.data,
         "folder": run.folder,
     }

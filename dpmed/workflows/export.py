@@ -9,21 +9,25 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.files import read_json
 from dpmed.inference.bundle import CHECKSUMS_FILE, NEEDED, StoredModel, is_bundle, write_bundle
+from dpmed.inference.composed_ledger import composed_with
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_epsilon, check_finished
 from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, Together, write_card
 from dpmed.inference.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
-from dpmed.inference.run_folder import SUMMARY_FILE, read_config, read_run
+from dpmed.inference.run_folder import CONFIG_FILE, SUMMARY_FILE, is_run, read_config, read_run
 from dpmed.planning.batch_size import solve
 from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import counted
 from dpmed.progress import Progress
-from dpmed.workflows.train.composed_ledger import composed_with
+from dpmed.workflows.train.trials import chosen_trial, holds_selection
 
 Format = Literal["safetensors", "onnx", "stablehlo"]
 FORMATS: tuple[Format, ...] = ("safetensors", "onnx", "stablehlo")
 # Versions of dpmed may calibrate to slightly different noise.
 _SAME_PLAN = 0.01
 _CONVERT = {"onnx": (ONNX_FILE, to_onnx), "stablehlo": (STABLEHLO_FILE, to_stablehlo)}
+# Where the runs of a folder of several lie.
+_DEPTHS = (f"*/{CONFIG_FILE}", f"*/*/{CONFIG_FILE}")
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +103,7 @@ def check(settings: ExportSettings, progress: Progress) -> StoredModel:
             another noise than its config plans, or it is not private and the settings do not say so.
     """
     folder = settings.run
+    _refuse_several(folder)
     if is_bundle(folder):
         remedy = "Copy the folder, or export its run."
         raise InputError("is a bundle already", where=str(folder), remedy=remedy)
@@ -190,6 +195,28 @@ def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: P
         together=together,
         warning=stored.ledger.reason_against_release,
     )
+
+
+def _refuse_several(folder: Path) -> None:
+    """Refuse a folder that holds several runs, and name them; of a selection only the one that it chose.
+
+    Raises:
+        InputError: the folder holds several runs.
+    """
+    if is_run(folder):
+        return
+    if holds_selection(folder):
+        chosen = chosen_trial(folder)
+        remedy = (
+            "Continue it with the command that began it."
+            if chosen is None
+            else f"Export the one that it chose: {chosen}"
+        )
+        raise InputError("is a selection, not a run", where=str(folder), remedy=remedy)
+    found = sorted(path.parent for depth in _DEPTHS for path in folder.glob(depth))
+    if found:
+        names = ", ".join(map(str, found[:_MOST_NAMED])) + (", …" if len(found) > _MOST_NAMED else "")
+        raise InputError("is a folder of runs, not a run", where=str(folder), remedy=f"Export one of them: {names}")
 
 
 def _together(run: Path, ledger: ReadLedger) -> Together | None:

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from dpmed.privacy.cohort import EnteredRun, Snapshot, equal_histories
+from dpmed.privacy.cohort import EnteredRun, Snapshot
 from dpmed.privacy.mechanism import SampledGaussian
-from dpmed.privacy.spending import spent
+from dpmed.privacy.spending import equal_histories, spent
 from tests.benchmarks.record import measurement
 
 UNITS, RUNS, GROUPS = 1_000_000, 1000, 400
@@ -42,5 +42,5 @@ def _snapshot() -> Snapshot:
         mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
         members = (generator.random(GROUPS) < 0.05)[group]
         entered = {"token": str(number), "entered": "", "folder": "", "data": "", "status": "finished"}
-        runs.append(EnteredRun(number=number + 1, mechanism=mechanism, planned=steps, members=members, **entered))
+        runs.append(EnteredRun(number=number + 1, mechanism=mechanism, made=steps, members=members, **entered))
     return Snapshot(unit="patient", delta=1e-6, limit=None, units=UNITS, runs=tuple(runs))

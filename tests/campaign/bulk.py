@@ -101,7 +101,7 @@ def write_cohort(folder: Path, runs: int, *, kinds: int) -> None:
         noise = 4 + (number % kinds) / kinds
         entry = Entry(token=f"{number:032x}", folder=f"runs/{number}", config_sha256="0" * 64, data="made",
                       mechanism=SampledGaussian(noise_multiplier=noise, sampling_rate=0.05, steps=100),
-                      units=[f"P{patient:07d}" for patient in some.tolist()])  # fmt: skip
+                      units=[(f"P{patient:07d}",) for patient in some.tolist()])  # fmt: skip
         entries.append(entry)
     with Cohort(folder / "cohort.db", create=("patient", 1e-7)) as cohort:
         cohort.enter(entries)

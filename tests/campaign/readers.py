@@ -160,7 +160,7 @@ def _read_ledger(path: Path) -> object:
 
 
 def _compose(path: Path) -> object:
-    from dpmed.workflows.train.composed_ledger import compose, read_spendings
+    from dpmed.inference.composed_ledger import compose, read_spendings
 
     return compose(read_spendings(path.parent.parent).values()).epsilon
 
@@ -209,7 +209,7 @@ def _cohort(folder: Path) -> Path:
     mechanism = SampledGaussian(noise_multiplier=1.0, sampling_rate=0.1, steps=10)
     with Cohort(folder / "c.db", create=("image", 1e-5)) as cohort:
         cohort.enter([Entry(token="t", folder="f", config_sha256="0" * 64, data="d", mechanism=mechanism,
-                            units=["a", "b"])])  # fmt: skip
+                            units=[("a",), ("b",)])])  # fmt: skip
     return folder / "c.db"
 
 

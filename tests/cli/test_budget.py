@@ -32,6 +32,8 @@ def test_what_two_runs_have_spent_is_their_composition_and_a_third_is_refused(dp
     assert train("one").returncode == 0
     assert train("two", "privacy.epsilon=1").returncode == 0
     path = tmp_path / "cohort.db"
+    # What tells a run that has ended from a copy of its folder made before.
+    assert json.loads((tmp_path / "one" / "checkpoints" / "cohort.json").read_text())["is_over"]
     largest = json.loads(dpmed("budget", path, "--json").stdout)["epsilon_largest"]
     found = json.loads(dpmed("budget", path, "--limit", round(largest + 0.05, 3), "--json").stdout)
     mechanisms = [

@@ -3,11 +3,14 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dpmed.config.load import load_config
+from dpmed.data.identity import image_names
 from dpmed.errors import InputError
-from dpmed.planning.enrolment import enrol, planned_mechanism, settle, unit_names
+from dpmed.planning.enrolment import enrol, mark_over, planned_mechanism, settle, unit_names
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.cohort import Cohort
 from dpmed.progress import Silent
@@ -30,7 +33,7 @@ def test_a_run_enters_once_and_settles_what_it_made(tmp_path):
     settle(planned, folder, steps=2, status="stopped")
     with Cohort(path) as cohort:
         (run,) = cohort.snapshot().runs
-    assert (run.mechanism.steps, run.planned, run.status) == (2, planned.steps, "stopped")
+    assert (run.mechanism.steps, run.made, run.status) == (planned.steps, 2, "stopped")
     token = json.loads((folder / "cohort.json").read_text())["token"]
     assert run.token == token
     for private in (path.parent, path, folder.parent, folder, folder / "cohort.json"):
@@ -47,11 +50,12 @@ def test_each_copy_of_a_run_that_goes_on_is_counted(tmp_path):
     # Whichever is resumed first is the run; the other makes draws of its own from then on.
     for place in (tmp_path / "moved", copy):
         enrol([(planned, place)])
+        mark_over(planned, place)
         settle(planned, place, steps=planned.steps, status="finished")
         enrol([(planned, place)])
         settle(planned, place, steps=planned.steps, status="finished")
     with Cohort(path) as cohort:
-        assert [run.mechanism.steps for run in cohort.snapshot().runs] == [planned.steps, planned.steps]
+        assert [run.made for run in cohort.snapshot().runs] == [planned.steps, planned.steps]
     # What the copy would spend is refused where only one of them fits the limit.
     shutil.copytree(copy, tmp_path / "third")
     enrol([(planned, copy)])
@@ -62,6 +66,25 @@ def test_each_copy_of_a_run_that_goes_on_is_counted(tmp_path):
         settle(planned, tmp_path / "third", steps=planned.steps, status="finished")
     with Cohort(path) as cohort:
         assert len(cohort.snapshot().runs) == 2
+
+
+def test_a_copy_from_before_the_end_is_counted_beside_the_finished_run(tmp_path):
+    path, folder, copy = tmp_path / "cohort.db", tmp_path / "run", tmp_path / "copy"
+    planned = plan(path)
+    enrol([(planned, folder)])
+    shutil.copytree(folder, copy)
+    mark_over(planned, folder)
+    settle(planned, folder, steps=planned.steps, status="finished")
+    with pytest.raises(InputError, match="would exceed it"):
+        enrol([(plan(path, "privacy.cohort_epsilon=2.1"), copy)])
+    enrol([(planned, copy)])
+    settle(planned, copy, steps=planned.steps, status="finished")
+    # Killed while it tested its model, the run itself has nothing to draw any more.
+    enrol([(planned, folder)])
+    with Cohort(path) as cohort:
+        assert [(run.mechanism.steps, run.status) for run in cohort.snapshot().runs] == [
+            (planned.steps, "running"), (planned.steps, "finished"),
+        ]  # fmt: skip
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -83,7 +106,7 @@ def test_a_run_that_was_killed_while_it_was_entered_again_keeps_its_entry(tmp_pa
     enrol([(planned, folder)])
     settle(planned, folder, steps=1, status="stopped")
     with Cohort(path) as cohort:
-        assert [run.mechanism.steps for run in cohort.snapshot().runs] == [1]
+        assert [run.made for run in cohort.snapshot().runs] == [1]
 
 
 def test_a_run_that_goes_on_with_other_units_counts_for_them_too(tmp_path):
@@ -106,18 +129,62 @@ def test_a_run_that_goes_on_with_other_units_counts_for_them_too(tmp_path):
 
 def test_units_without_names_are_known_by_their_content(tmp_path):
     smaller, larger = plan(tmp_path / "c", "data.limit=150"), plan(tmp_path / "c", "data.limit=1797")
-    everyone = set(unit_names(larger)) | {
-        identity.hex()
-        for part in (larger.split.validation, larger.split.test)
-        for identity in _identities(larger.dataset, part.tolist())
-    }
-    assert set(unit_names(smaller)) <= everyone
+    assert set(unit_names(smaller)) <= set(image_names(larger.dataset, range(1797)))
 
 
-def _identities(dataset, numbers):
-    from dpmed.data.identity import sample_identities
+CONFIG = """
+data = {DATA}
+model = {MODEL}
+loss = {name = "LOSS"}
+optimizer = {name = "sgd", learning_rate = 0.1}
+training = {epochs = 1, batch_size = 4}
+privacy = {epsilon = 2.0, delta = 1e-5, clipping_norm = 0.5, cohort = "ROOT/cohort.db"}
+"""
+MLP, UNET = '{name = "mlp", width = [4]}', '{name = "unet", channels = [4, 8]}'
 
-    return sample_identities(dataset, numbers)
+
+def of_data(folder, data, *, model=MLP, loss="cross_entropy", settings=()):
+    text = CONFIG.replace("{DATA}", data).replace("{MODEL}", model).replace("LOSS", loss).replace("ROOT", str(folder))
+    (folder / "config.toml").write_text(text)
+    return make_plan(load_config(str(folder / "config.toml"), settings).config, Silent())
+
+
+def test_an_image_is_the_same_unit_whatever_is_learnt_from_it(tmp_path):
+    classes = of_data(tmp_path, '{name = "digits", split_seed = 1, limit = 300}')
+    reconstructing = '{name = "digits", split_seed = 1, limit = 300, reconstruct = true}'
+    settings = ["privacy.cohort_epsilon=2.01"]
+    images = of_data(tmp_path, reconstructing, model=UNET, loss="mse", settings=settings)
+    assert set(unit_names(classes)) == set(unit_names(images))
+    enrol([(classes, tmp_path / "a")])
+    with pytest.raises(InputError, match="would exceed it"):
+        enrol([(images, tmp_path / "b")])
+
+
+def test_masks_and_further_channels_do_not_make_an_image_another_unit(tmp_path):
+    rows = ["image,further,mask,y,part"]
+    for number in range(20):
+        for kind in "abm":
+            pixels = np.full((16, 16), number % 2 if kind == "m" else number, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / f"{kind}{number}.png")
+        part = "train" if number < 16 else "val" if number < 18 else "test"
+        rows.append(f"a{number}.png,b{number}.png,m{number}.png,{number % 2},{part}")
+    (tmp_path / "table.csv").write_text("\n".join(rows))
+    data = '{name = "table", root = "ROOT", table = "table.csv", size = [16, 16], cache = false, split = "part", REST}'
+    labels, both, further = (
+        of_data(tmp_path, data.replace("REST", f'labels = "y", image = {columns}'))
+        for columns in ('"image"', '["image", "further"]', '"further"')
+    )
+    learnt = 'mask = "mask", class_names = ["no", "yes"], image = "image"'
+    masks = of_data(tmp_path, data.replace("REST", learnt), model=UNET, loss="dice")
+    assert unit_names(labels) == unit_names(masks)
+    for number, one in enumerate((labels, masks, both, further)):
+        enrol([(one, tmp_path / str(number))])
+        with Cohort(tmp_path / "cohort.db") as cohort:
+            found = cohort.snapshot()
+        assert found.units == len(labels.members) and all(run.members.all() for run in found.runs)
+    with Cohort(tmp_path / "cohort.db") as cohort:
+        name = both.dataset.image_names[int(both.members[0][0])][1]
+        assert name.startswith("b") and len(cohort.runs_of((name,))) == 4
 
 
 def test_a_run_past_the_limit_is_refused_and_leaves_nothing(tmp_path):

@@ -10,6 +10,7 @@ from dpmed.config.load import load_config
 from dpmed.config.model import Resnet9Model, Resnet18Model, SmallCnnModel
 from dpmed.data.layouts import write_phantom
 from dpmed.errors import InputError
+from dpmed.inference.composed_ledger import composed_with
 from dpmed.planning.plan import make_plan
 from dpmed.planning.prior import with_weights_file
 from dpmed.progress import Silent
@@ -131,6 +132,36 @@ def test_a_trial_that_was_not_chosen_is_said_to_be_one(runs, tmp_path):
         trial = {"distribution": "geometric", "mean_trials": 5, "epsilon": ledger["epsilon"], "chosen": chosen}
         (folder / "privacy.json").write_text(json.dumps({**ledger, "selection": trial}))
         assert ("its selection did not choose" in begun_with(folder)[0]) != chosen
+
+
+@pytest.fixture
+def siblings(runs, tmp_path):
+    """A folder in which two copies of the private run name each other."""
+    for own, other in ((1, 2), (2, 1)):
+        shutil.copytree(runs["private"], tmp_path / f"seed={own}")
+        path = tmp_path / f"seed={own}" / "privacy.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "siblings": [f"seed={other}"]}))
+    return tmp_path
+
+
+def test_a_run_that_may_have_been_chosen_among_several_comes_with_their_joint_epsilon(siblings):
+    composed = composed_with(siblings / "seed=1", ["seed=2"])
+    said, _ = begun_with(siblings / "seed=1")
+    joint = float(said.partition("If it was chosen by its scores, ε = ")[2].partition(" ")[0])
+    alone = float(said.partition("trained with ε = ")[2].partition(" ")[0])
+    assert composed.epsilon <= joint < 1.001 * composed.epsilon and joint > 1.2 * alone
+    assert "(the others: seed=2)" in said and "that of 2 private runs together" in said
+
+
+def test_what_choosing_among_runs_elsewhere_or_without_privacy_costs_is_said_too(siblings, runs):
+    shutil.rmtree(siblings / "seed=2")
+    said, _ = begun_with(siblings / "seed=1")
+    assert "how much larger is unknown" in said and "private runs together" not in said
+    shutil.copytree(runs["real"], siblings / "seed=2")
+    path = siblings / "seed=2" / "privacy.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "siblings": ["seed=1"]}))
+    said, _ = begun_with(siblings / "seed=1")
+    assert "Nothing covers a choice among those that promise no ε: 1." in said and "private runs together" not in said
 
 
 def run_folder(folder, config):

@@ -10,12 +10,13 @@ from dpmed.planning.run_ledger import (
     SIBLINGS_NOTE,
     place_notes,
     run_ledger,
+    with_run_id,
     with_selection,
     with_siblings,
     with_siblings_note,
 )
 from dpmed.privacy.accountant import SampledGaussian, epsilon
-from dpmed.privacy.ledger import Selected, describe_release
+from dpmed.privacy.ledger import Selected, describe_release, rounded_up
 from dpmed.progress import Silent
 
 SMALL = ["data.limit=100", "training.batch_size=20", "training.epochs=2", "model.width=[4]"]
@@ -36,7 +37,10 @@ def test_a_private_run_states_the_epsilon_of_the_draws_that_are_counted(plans):
     )
     assert found.epsilon == epsilon(mechanism, 1e-5)
     assert (found.steps, found.steps_planned, found.private) == (3, plan.steps, True)
-    assert found.notes == (*plan.facts.notes, "Said here.")
+    *notes, last = found.notes
+    assert notes == [*plan.facts.notes, "Said here."]
+    # When a person stopped it may have depended on what was seen: then only ε of the whole plan holds.
+    assert f"all {plan.steps} planned steps, {rounded_up(plan.budget.epsilon)}" in last
 
 
 def test_a_run_without_privacy_promises_nothing(plans):
@@ -78,3 +82,11 @@ def test_what_places_do_is_noted_with_its_size_and_stays_noted():
     assert "adds up to 3e-08 of a clipped gradient" in found and "ε does not count" in found
     assert place_notes(0.0, (found, "Another.")) == place_notes(3e-8, (found,)) == (found,)
     assert len(place_notes(5e-8, (found,))) == 2
+
+
+def test_a_run_has_one_random_name():
+    facts = make_plan(load_config("quickstart").config, Silent()).facts
+    named = with_run_id(facts)
+    assert facts.run_id is None and len(named.run_id) == 32
+    assert with_run_id(named) == named != with_run_id(facts)
+    assert with_run_id(named, "another").run_id == "another"

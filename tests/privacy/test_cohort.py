@@ -8,19 +8,17 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dpmed.errors import InputError, RunError
-from dpmed.privacy.cohort import Cohort, Entry, Snapshot, equal_histories
+from dpmed.privacy.cohort import Cohort, Entry
 from dpmed.privacy.mechanism import SampledGaussian
 
 
 def entry(token, units, *, noise=2.0, rate=0.1, steps=50):
     mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
-    return Entry(token=token, folder="runs/x", config_sha256="0" * 64, data="digits", mechanism=mechanism, units=units)
+    named = [(unit,) if isinstance(unit, str) else unit for unit in units]
+    return Entry(token=token, folder="runs/x", config_sha256="0" * 64, data="digits", mechanism=mechanism, units=named)
 
 
 @pytest.fixture
@@ -39,23 +37,34 @@ def test_units_stand_in_it_as_keyed_hashes_and_only_the_owner_can_read_it(path):
     assert b"Anna" not in path.read_bytes()
     with made(path.with_name("other.db")) as other, Cohort(path) as cohort:
         assert other.hash_of("Berta") != cohort.hash_of("Berta")
-        assert len(cohort.runs_of("Anna Example")) == 1
-        assert cohort.runs_of("Clara") is None
-        assert cohort.places_of(["Berta", "Clara"]) == [1, None]
+        assert len(cohort.runs_of(("Anna Example",))) == 1
+        assert cohort.runs_of(("Clara",)) is None
+        assert cohort.places_of([("Berta",), ("Clara",)]) == [{1}, set()]
 
 
-def test_a_run_counts_with_all_planned_steps_until_it_has_ended(path):
+def test_a_run_counts_with_all_planned_steps_however_it_ends(path):
     with made(path) as cohort:
         cohort.enter([entry("a", ["x", "y"])])
-        assert [run.mechanism.steps for run in cohort.snapshot().runs] == [50]
-        cohort.settle("a", steps=20, status="stopped")
-        assert [run.mechanism.steps for run in cohort.snapshot().runs] == [20]
+        assert [(run.mechanism.steps, run.made) for run in cohort.snapshot().runs] == [(50, 50)]
+        for status in ("stopped", "finished"):
+            cohort.settle("a", steps=20, status=status)
+            assert [(run.mechanism.steps, run.made) for run in cohort.snapshot().runs] == [(50, 20)]
         # Resumed: planned again, and the same entry.
         cohort.enter([entry("a", ["x", "y"])])
         (run,) = cohort.snapshot().runs
-        assert (run.mechanism.steps, run.status) == (50, "running")
+        assert (run.mechanism.steps, run.made, run.status) == (50, 50, "running")
         with pytest.raises(InputError, match="does not know"):
             cohort.settle("b", steps=1, status="finished")
+
+
+def test_a_finished_run_keeps_its_entry_whoever_has_its_token(path):
+    with made(path) as cohort:
+        cohort.enter([entry("a", ["x"])])
+        cohort.settle("a", steps=50, status="finished")
+        cohort.enter([replace(entry("b", ["x"]), former=("a",))])
+        assert [(run.token, run.status) for run in cohort.snapshot().runs] == [("a", "finished"), ("b", "running")]
+        cohort.enter([replace(entry("c", ["x"]), former=("a",), is_over=True)])
+        assert [run.token for run in cohort.snapshot().runs] == ["c", "b"]
 
 
 def test_a_refused_run_leaves_nothing(path):
@@ -69,28 +78,6 @@ def test_a_refused_run_leaves_nothing(path):
         assert cohort.snapshot().units == 0
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.sets(st.integers(0, 30)), min_size=1, max_size=8))
-def test_equal_histories_are_those_of_a_slow_loop(runs):
-    members = [np.array([number in run for number in range(31)]) for run in runs]
-    entered = tuple(_entered(number, one) for number, one in enumerate(members))
-    snapshot = Snapshot(unit="patient", delta=1e-5, limit=None, units=31, runs=entered)
-    expected = {}
-    for unit in range(31):
-        history = tuple(place for place, one in enumerate(members) if one[unit])
-        expected[history] = expected.get(history, 0) + 1
-    assert {tuple(places.tolist()): units for places, units in equal_histories(snapshot)} == expected
-
-
-def _entered(number, members):
-    from dpmed.privacy.cohort import EnteredRun
-
-    return EnteredRun(
-        number=number, token=str(number), entered="", folder="", data="", planned=5, status="finished",
-        mechanism=SampledGaussian(noise_multiplier=1.0, sampling_rate=0.1, steps=5), members=members,
-    )  # fmt: skip
-
-
 def test_later_units_do_not_move_earlier_ones(path):
     with made(path) as cohort:
         cohort.enter([entry("a", ["x", "y"])])
@@ -98,6 +85,67 @@ def test_later_units_do_not_move_earlier_ones(path):
         first, second = cohort.snapshot().runs
     assert first.members.tolist() == [True, True, False]
     assert second.members.tolist() == [False, True, True]
+
+
+def test_a_unit_is_known_by_any_of_its_names(path):
+    with made(path) as cohort:
+        cohort.enter(
+            [entry("a", [("x", "y"), "z"]), entry("b", ["y"]), entry("c", ["w"]), entry("d", [("w", "x", "v")])]
+        )
+        found = cohort.snapshot()
+        # The last run's image was two units until then, and counts for both.
+        assert [run.members.tolist() for run in found.runs] == [
+            [True, True, False], [True, False, False], [False, False, True], [True, False, True],
+        ]  # fmt: skip
+        assert found.units == 3
+        runs = {name: [run.number for run in cohort.runs_of((name,))] for name in "xyzwv"}
+        assert runs == {"x": [1, 2, 4], "y": [1, 2, 4], "z": [1], "w": [3, 4], "v": [1, 2, 4]}
+        assert cohort.places_of([("w", "y"), ("u",), ("u", "z")]) == [{0, 2}, set(), {1}]
+
+
+def former(path, unit):
+    """A file of the former format, in which a run trained on units 0 and 2 of three."""
+    with Cohort(path, create=(unit, 1e-5)) as cohort:
+        cohort.enter([entry("a", ["0", "2", "1"]), entry("b", ["0", "2"])])
+    with sqlite3.connect(path) as connection:
+        connection.execute("ALTER TABLE units RENAME TO later")
+        connection.execute("CREATE TABLE units (number INTEGER PRIMARY KEY, hash BLOB NOT NULL UNIQUE)")
+        connection.execute("INSERT INTO units SELECT * FROM later")
+        connection.execute("DROP TABLE later")
+        connection.execute("UPDATE facts SET value = 'dpmed cohort 1' WHERE name = 'format'")
+    connection.close()
+
+
+def test_in_a_former_file_of_patients_all_stays_as_it_is(path):
+    former(path, "patient")
+    with Cohort(path) as cohort:
+        cohort.enter([entry("c", ["1", "3"])])
+        assert [run.members.tolist() for run in cohort.snapshot().runs] == [
+            [True, True, True, False], [True, True, False, False], [False, False, True, True],
+        ]  # fmt: skip
+        assert [run.number for run in cohort.runs_of(("1",))] == [1, 3]
+
+
+def test_in_a_former_file_of_images_its_runs_count_for_every_image(path):
+    former(path, "image")
+    with Cohort(path) as cohort:
+        # An image may have been named otherwise in each of these runs.
+        assert all(run.for_all and run.members.all() for run in cohort.snapshot().runs)
+        with pytest.raises(InputError, match="no"):
+            cohort.enter([entry("c", ["0", "new"])], refuse_all)
+        assert cohort.snapshot().units == 3 and cohort.places_of([("new",)]) == [set()]
+        cohort.enter([entry("c", ["0", "new"])])
+        cohort.enter([entry("b", ["new"], steps=60), entry("d", ["late"])])
+        found = cohort.snapshot()
+    assert [run.members.tolist() for run in found.runs] == [
+        [True, True, True], [True, True, True], [True, True, False], [False, False, True],
+    ]  # fmt: skip
+    assert [run.for_all for run in found.runs] == [True, True, False, False]
+    assert [run.mechanism.steps for run in found.runs] == [50, 60, 50, 50] and found.units == 3
+
+
+def refuse_all(*_):
+    raise InputError("no")
 
 
 def test_runs_that_enter_at_once_all_stand_in_it(path):
@@ -113,7 +161,7 @@ def test_runs_that_enter_at_once_all_stand_in_it(path):
     for thread in threads:
         thread.join()
     with Cohort(path) as cohort:
-        assert len(cohort.runs_of("shared")) == 12
+        assert len(cohort.runs_of(("shared",))) == 12
         assert cohort.snapshot().units == 13
 
 
@@ -143,7 +191,7 @@ def test_a_killed_writer_loses_nothing_that_it_was_told_is_written(path):
             writer.send_signal(signal.SIGKILL)
             told += len(writer.stdout.read().split())
     with Cohort(path) as cohort:
-        runs = cohort.runs_of("x")
+        runs = cohort.runs_of(("x",))
         # One more than it was told of may be on the disk: killed between the commit and the word of it.
         assert told <= len(runs) <= told + 4
 
@@ -165,8 +213,10 @@ def test_a_missing_file_and_a_foreign_database_are_refused(path):
         Cohort(path)
 
 
-@pytest.mark.parametrize("change", ["noise_multiplier = -1", "noise_multiplier = 1e300", "noise_multiplier = 5e-324",
-                                    "sampling_rate = 5e-324", "steps = -1", f"steps = {2**62}"])  # fmt: skip
+@pytest.mark.parametrize("change", [
+    "noise_multiplier = -1", "noise_multiplier = 1e300", "noise_multiplier = 5e-324", "sampling_rate = 5e-324",
+    "planned = -1", f"planned = {2**62}", "steps = -1",
+])  # fmt: skip
 def test_a_damaged_row_is_not_taken_for_nothing_spent(path, change):
     with made(path) as cohort:
         cohort.enter([entry("a", ["x"])])
@@ -203,7 +253,7 @@ def test_text_that_is_none_is_damage_and_not_just_busy(path):
 
 
 def test_a_file_held_by_another_process_is_waited_for_and_then_named(path, monkeypatch):
-    monkeypatch.setattr("dpmed.privacy.cohort._SECONDS_TO_WAIT", 0.1)
+    monkeypatch.setattr("dpmed.databases._SECONDS_TO_WAIT", 0.1)
     made(path).__exit__()
     holder = sqlite3.connect(path, isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")

@@ -1,16 +1,19 @@
 """What units have spent: composition of exactly their own runs."""
 
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dpmed.errors import InputError
 from dpmed.privacy.cohort import EnteredRun, Snapshot
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rdp import rdp_epsilon, rdp_epsilons
 from dpmed.privacy.several import composed_epsilon
-from dpmed.privacy.spending import cost_of, median, require_within, spent
+from dpmed.privacy.spending import cost_of, equal_histories, median, require_within, spent
 
 DELTA = 1e-5
 FIRST = SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100)
@@ -20,12 +23,32 @@ SECOND = SampledGaussian(noise_multiplier=1.0, sampling_rate=0.05, steps=40)
 def snapshot(members, mechanisms, *, limit=None):
     runs = tuple(
         EnteredRun(
-            number=number, token=str(number), entered="", folder="", data="", planned=one.steps, status="running",
+            number=number, token=str(number), entered="", folder="", data="", made=one.steps, status="running",
             mechanism=one, members=np.asarray(part, bool),
         )
         for number, (part, one) in enumerate(zip(members, mechanisms, strict=True))
     )  # fmt: skip
     return Snapshot(unit="patient", delta=DELTA, limit=limit, units=len(members[0]), runs=runs)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.sets(st.integers(0, 30)), min_size=1, max_size=8))
+def test_equal_histories_are_those_of_a_slow_loop(runs):
+    members = [np.array([number in run for number in range(31)]) for run in runs]
+    entered = tuple(_entered(number, one) for number, one in enumerate(members))
+    snapshot = Snapshot(unit="patient", delta=1e-5, limit=None, units=31, runs=entered)
+    expected = {}
+    for unit in range(31):
+        history = tuple(place for place, one in enumerate(members) if one[unit])
+        expected[history] = expected.get(history, 0) + 1
+    assert {tuple(places.tolist()): units for places, units in equal_histories(snapshot)} == expected
+
+
+def _entered(number, members):
+    return EnteredRun(
+        number=number, token=str(number), entered="", folder="", data="", made=5, status="finished",
+        mechanism=SampledGaussian(noise_multiplier=1.0, sampling_rate=0.1, steps=5), members=members,
+    )  # fmt: skip
 
 
 def test_each_unit_spends_its_own_runs():
@@ -36,6 +59,16 @@ def test_each_unit_spends_its_own_runs():
     assert found[0].epsilon == pytest.approx(expected[0])
     assert found[0].epsilon_rdp >= found[0].epsilon
     assert median(found) == pytest.approx(sorted([*expected, 0.0])[1])
+
+
+def test_a_run_that_counts_for_all_counts_for_units_that_come_later():
+    runs = snapshot([[1, 1], [1, 0]], [FIRST, SECOND])
+    former = replace(runs, runs=(replace(runs.runs[0], for_all=True), runs.runs[1]))
+    nobody = np.zeros(2, bool)
+    assert cost_of(runs, SECOND, nobody, new=1) == pytest.approx(composed_epsilon((SECOND,), DELTA))
+    assert cost_of(former, SECOND, nobody, new=1) == pytest.approx(composed_epsilon((FIRST, SECOND), DELTA))
+    with pytest.raises(InputError, match="an earlier version entered count for every patient"):
+        require_within(0.1, former, frozenset("1"))
 
 
 def test_two_equal_runs_cost_one_of_twice_the_steps():

@@ -96,7 +96,7 @@ def chosen_of_two(tmp_path_factory):
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):
-        patch.setattr(selection, "draw_trials", lambda mean: 2)
+        patch.setattr("dpmed.workflows.train.drawn_trials.draw_trials", lambda mean: 2)
         summary = selection.run(config, folder, Silent(), mean=10)
     (other,) = (folder / name for name in summary.scores if folder / name != summary.best)
     return summary, other
@@ -233,5 +233,35 @@ def test_bundles_and_other_folders_are_not_exported(digits_run, tmp_path):
     go(digits_run, tmp_path / "bundle")
     with pytest.raises(InputError, match="is a bundle already"):
         go(tmp_path / "bundle", tmp_path / "again")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="holds no training run"):
-        go(tmp_path, tmp_path / "again")
+        go(tmp_path / "empty", tmp_path / "again")
+
+
+def test_of_a_folder_of_several_runs_those_inside_are_named(tmp_path):
+    for name in ("seed=1", "seed=2", "epsilon=8/seed=1"):
+        (tmp_path / "several" / name).mkdir(parents=True)
+        (tmp_path / "several" / name / "config.toml").touch()
+    for folder, names in (
+        (tmp_path / "several", ["epsilon=8/seed=1", "seed=1", "seed=2"]),
+        (tmp_path / "several" / "epsilon=8", ["seed=1"]),
+    ):
+        with pytest.raises(InputError, match="is a folder of runs") as refused:
+            go(folder, tmp_path / "refused")
+        assert refused.value.remedy.endswith(": " + ", ".join(str(folder / name) for name in names))
+
+
+def test_of_a_selection_only_the_chosen_trial_is_named(chosen_of_two, tmp_path):
+    summary, other = chosen_of_two
+    moved = tmp_path / "moved"
+    shutil.copytree(summary.folder, moved)
+    with pytest.raises(InputError, match="is a selection") as refused:
+        go(moved, tmp_path / "refused")
+    best = moved / summary.best.relative_to(summary.folder)
+    assert str(best) in refused.value.remedy and other.name not in refused.value.remedy
+    content = json.loads((moved / "selection.json").read_text())
+    assert {entry["folder"] for entry in content["begun"]} == set(content["validation"])
+    (moved / "selection.json").write_text(json.dumps({**content, "best": None}))
+    with pytest.raises(InputError, match="is a selection") as refused:
+        go(moved, tmp_path / "refused")
+    assert "Continue it" in refused.value.remedy

@@ -84,10 +84,10 @@ def columns(folder):
 
 
 def ledger(folder):
-    """What the run states, bound to the model in its folder; compared without the digest and the time."""
+    """What the run states, bound to the model in its folder; compared without digest, time and random name."""
     facts = json.loads((folder / "privacy.json").read_text())
     assert facts.pop("model_sha256") == hashlib.sha256((folder / "model.eqx").read_bytes()).hexdigest()
-    del facts["created"]
+    del facts["created"], facts["run_id"]
     return facts
 
 

@@ -91,12 +91,13 @@ def start_selection(console: Console, config: str, overrides: list[str], out: Pa
     from dpmed.config.load import load_config
     from dpmed.files import make_folder, new_run_folder
     from dpmed.workflows.train import selection as workflow
+    from dpmed.workflows.train.trials import holds_selection
 
     if not _FEWEST_TRIALS <= mean <= _MOST_TRIALS:
         raise InputError(f"must be a whole number from {_FEWEST_TRIALS} to {_MOST_TRIALS}", where=f"--select {mean}")
     loaded = load_config(config, overrides)
     with loaded.locating():
-        if out is not None and workflow.holds_selection(out):
+        if out is not None and holds_selection(out):
             folder = make_folder(out)
         else:
             folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())

@@ -188,8 +188,8 @@ def open_dicom(path: Path) -> DicomFile:
     return guarded(path, lambda: _open(path))
 
 
-def read_patient_id(path: Path) -> str:
-    """The patient ID of a DICOM file, with the institution that issued it if given.
+def read_patient_id(path: Path) -> tuple[str, str]:
+    """The institution that issued the patient ID of a DICOM file, empty if not given, and the ID.
 
     It identifies a person: use it only to group files, and never show it.
 
@@ -197,12 +197,12 @@ def read_patient_id(path: Path) -> str:
         InputError: the file cannot be read, or names no patient.
     """
 
-    def read() -> str:
+    def read() -> tuple[str, str]:
         dataset = _parse(path, ("PatientID", "IssuerOfPatientID"))[0]
         number = str(dataset.get("PatientID", "") or "").strip()
         if not number:
             raise InputError("has no patient ID in its header", where=str(path))
-        return f"{str(dataset.get('IssuerOfPatientID', '') or '').strip()}\n{number}"
+        return str(dataset.get("IssuerOfPatientID", "") or "").strip(), number
 
     return guarded(path, read)
 

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from dpmed.config.data import FolderData
-from dpmed.data.base import Info, Sample, Split, UnitName
+from dpmed.data.base import ImageNames, Info, Sample, Split, UnitName
 from dpmed.data.decode.files import decode_file
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.header_patients import HEADER, patients_by_header
@@ -25,7 +25,7 @@ from dpmed.data.problems import Problems
 from dpmed.data.readers.found import find_files, group_series
 from dpmed.data.sources import Root, read_table
 from dpmed.data.split import PART_NAMES
-from dpmed.data.storage.stored import FileDataset, Listing, Sources
+from dpmed.data.storage.stored import FileDataset, Listing, Sources, files_below
 from dpmed.errors import InputError
 from dpmed.progress import Progress
 
@@ -77,7 +77,7 @@ def read_folder(config: FolderData, *, progress: Progress) -> FileDataset:
 
     return FileDataset(
         _info(config, preprocessing, names, unit=config.unit if has_patients else "image"),
-        Listing(labels=labels, groups=groups, official_split=split, columns=facts),
+        Listing(labels=labels, groups=groups, official_split=split, columns=facts, images=_images(root, files)),
         root=root.path,
         sources=[file.paths for file in files],
         decode=decode,
@@ -226,6 +226,14 @@ def groups_by_pattern(names: Sequence[str], pattern: str) -> list[str]:
             )
         groups.append(match.group(1))
     return groups
+
+
+def _images(root: Root, files: Sequence[_File]) -> list[ImageNames] | None:
+    """Paths with and without the folder of the part; of a series its folder and each file. None for plain files."""
+    if not any(file.part or len(file.paths) > 1 for file in files):
+        return None
+    below = files_below(root.path, [file.paths for file in files])
+    return [(file.place, f"{file.class_name}/{file.name}", *names) for file, names in zip(files, below, strict=True)]
 
 
 def _check_parts(groups: list[str], parts: np.ndarray, *, shown: bool) -> None:

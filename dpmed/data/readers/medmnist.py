@@ -102,6 +102,12 @@ def read_medmnist(config: MedMnistData, *, progress: Progress) -> ArrayDataset:
         groups=[str(number) for number in range(len(labels))],
         official_split=split,
         targets=labels if several else None,
+        # MedMNIST+ keeps each image's place at all sizes, but not its content.
+        images=[
+            (f"{config.dataset} {part} {place}",)
+            for part, numbers in split.parts().items()
+            for place in range(len(numbers))
+        ],
     )
     return ArrayDataset(info, listing, inputs=pixels.reshape(-1, *shape), targets=labels)
 

@@ -18,7 +18,7 @@ from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.volume import check_pair, read_labels
 from dpmed.data.normalise import CODE_CONSTANTS, normalisation
 from dpmed.data.sources import Root
-from dpmed.data.storage.stored import FileDataset, Listing, Sources
+from dpmed.data.storage.stored import FileDataset, Listing, Sources, files_below
 from dpmed.errors import InputError
 
 _MAX_JSON_BYTES = 1 << 24
@@ -90,11 +90,16 @@ def read_msd(config: MsdData) -> FileDataset:
         values = decode_volumes([image], preprocessing).values
         return Sample(input=values, target=read_labels(label, grid, classes=len(classes)))
 
+    sources = [(_find(root, image), _find(root, label)) for image, label in described.pairs]
     return FileDataset(
         _info(config, window, classes, preprocessing),
-        Listing(labels=None, groups=[image for image, _ in described.pairs]),
+        Listing(
+            labels=None,
+            groups=[image for image, _ in described.pairs],
+            images=files_below(root.path, [files[:1] for files in sources]),
+        ),
         root=root.path,
-        sources=[(_find(root, image), _find(root, label)) for image, label in described.pairs],
+        sources=sources,
         decode=decode,
         preprocessing={"reader": "msd", "classes": len(classes), **preprocessing.to_json()},
     )

@@ -21,7 +21,7 @@ from dpmed.data.decode.window import HU_WINDOW, Window
 from dpmed.data.normalise import normalisation, unnamed_patients
 from dpmed.data.readers.folder import groups_by_pattern
 from dpmed.data.sources import Root
-from dpmed.data.storage.stored import FileDataset, Listing, Sources
+from dpmed.data.storage.stored import FileDataset, Listing, Sources, files_below
 from dpmed.errors import InputError
 from dpmed.progress import Progress
 
@@ -77,13 +77,17 @@ def read_nnunet(config: NnunetData, *, progress: Progress) -> FileDataset:
         values = decode_volumes(volumes, preprocessing).values
         return Sample(input=values, target=read_labels(label, grid, classes=len(described.class_names)))
 
-    names = list(cases)
+    names, sources = list(cases), list(cases.values())
     pattern = config.group_pattern
     return FileDataset(
         _info(config, described, preprocessing),
-        Listing(labels=None, groups=names if pattern is None else groups_by_pattern(names, pattern)),
+        Listing(
+            labels=None,
+            groups=names if pattern is None else groups_by_pattern(names, pattern),
+            images=files_below(root.path, [files[:-1] for files in sources]),
+        ),
         root=root.path,
-        sources=list(cases.values()),
+        sources=sources,
         decode=decode,
         preprocessing={"reader": "nnunet", "classes": len(described.class_names), **preprocessing.to_json()},
     )

@@ -26,7 +26,7 @@ from dpmed.data.normalise import CLASSES_READ, TARGET_CONSTANTS, normalisation, 
 from dpmed.data.problems import Problems
 from dpmed.data.sources import Root, TextTable, read_table
 from dpmed.data.split import PART_NAMES
-from dpmed.data.storage.stored import FileDataset, Listing, Sources
+from dpmed.data.storage.stored import FileDataset, Listing, Sources, files_below
 from dpmed.errors import InputError
 
 _LABELS = {"": -1, "-1": -1, "-1.0": -1, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
@@ -73,6 +73,7 @@ def read_table_data(config: TableData) -> FileDataset:
             official_split=split,
             columns={name: table.column(name) for name in config.columns},
             targets=learnt.targets,
+            images=files_below(root.path, [one[: len(images)] for one in sources]) if len(files) > 1 else None,
         ),
         root=root.path,
         sources=sources,

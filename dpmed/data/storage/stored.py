@@ -14,7 +14,7 @@ from typing import Any, SupportsIndex, overload
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from dpmed.data.base import Info, Sample, Split
+from dpmed.data.base import ImageNames, Info, Sample, Split
 
 Sources = tuple[Path, ...]
 
@@ -29,6 +29,7 @@ class Listing:
         official_split: the split that the source prescribes, if it does.
         columns: other facts per sample.
         targets: labels or numbers, if they are known without reading a file but are not a single class; else None.
+        images: names of each sample's image, without what is learnt from it; None if the sample's own name is that.
     """
 
     labels: Int[np.ndarray, " sample"] | None
@@ -36,6 +37,7 @@ class Listing:
     official_split: Split | None = None
     targets: Shaped[np.ndarray, "sample target"] | None = None
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    images: Sequence[ImageNames] | None = None
 
     @property
     def known_targets(self) -> Shaped[np.ndarray, "sample ..."] | None:
@@ -51,6 +53,7 @@ class Listing:
             official_split=None if split is None else split.select(numbers),
             columns={name: [column[number] for number in numbers] for name, column in self.columns.items()},
             targets=None if self.targets is None else self.targets[numbers],
+            images=None if self.images is None else [self.images[number] for number in numbers],
         )
 
 
@@ -85,6 +88,11 @@ class Listed:
     def official_split(self) -> Split | None:
         """The split prescribed by the source, if any."""
         return self._listing.official_split
+
+    @property
+    def image_names(self) -> Sequence[ImageNames] | None:
+        """Names of each sample's image, without what is learnt from it; None if the sample's own name is that."""
+        return self._listing.images
 
     def columns(self) -> dict[str, Sequence[str]]:
         """Other facts per sample."""
@@ -157,14 +165,20 @@ class _Names(Sequence[str]):
     def __getitem__(self, index: SupportsIndex | slice) -> "str | _Names":
         if isinstance(index, slice):
             return _Names(self._root, self._sources[index])
-        return "\n".join(map(self._below, self._sources[operator.index(index)]))
+        return "\n".join(map(self.below, self._sources[operator.index(index)]))
 
-    def _below(self, path: Path) -> str:
+    def below(self, path: Path) -> str:
         """As `os.path.relpath` says it, three times as fast: paths have no superfluous parts."""
         text = str(path)
         if text.startswith(self._prefix) and ".." not in text:
             return text[len(self._prefix) :]
         return os.path.relpath(path, self._root)
+
+
+def files_below(root: Path, sources: Sequence[Sources]) -> list[ImageNames]:
+    """The files of each sample, as paths below the root."""
+    names = _Names(root, sources)
+    return [tuple(map(names.below, files)) for files in sources]
 
 
 class FileDataset(Listed):

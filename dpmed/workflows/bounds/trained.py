@@ -6,10 +6,10 @@ from typing import Any
 
 from dpmed.errors import InputError
 from dpmed.files import read_json
+from dpmed.inference.composed_ledger import ComposedLedger, compose, read_deleted, read_spendings
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, read_ledger
 from dpmed.privacy.mechanism import counted
 from dpmed.progress import Progress
-from dpmed.workflows.train.composed_ledger import ComposedLedger, compose, read_deleted, read_spendings
 
 # How far above a run the folder is that holds it and its siblings.
 _DEEPEST = 2
@@ -22,14 +22,15 @@ def from_ledger(folder: Path, progress: Progress) -> tuple[dict[str, Any], str]:
         InputError: no noise bounds what they reveal, or the bounds of single trainings do not hold for them.
     """
     content = read_json(folder / LEDGER_FILE)
-    if isinstance(content, dict) and "runs" in content:
-        return _several(folder, progress), f"the runs in {folder} together"
     if isinstance(content, dict) and content.get("selection") is not None:
+        what = "is a trial of" if "model_sha256" in content else "holds the trials of"
         raise InputError(
-            "is a selection or a trial of one: the bounds of one training are not those of the best of several",
+            f"{what} a selection: the bounds of one training are not those of the best of several",
             where=str(folder),
             remedy="The model card of `dpmed export` states those that hold; or name the config.",
         )
+    if isinstance(content, dict) and "runs" in content:
+        return _several(folder, progress), f"the runs in {folder} together"
     ledger = read_ledger(folder / LEDGER_FILE)
     if not ledger.promises or ledger.steps < 1:
         why = "no step has been made yet" if ledger.private else "it was trained without differential privacy"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Shaped
 
 from dpmed.files import write_csv
 from dpmed.metrics import classification as class_metrics
@@ -35,17 +35,7 @@ def write_test(
         Metrics with the mean loss, and their 95 % intervals.
     """
     info, config = plan.dataset.info, plan.config
-    names = config.evaluation.metrics
-    common: dict[str, Any] = {"task": info.task, "class_names": info.output_names}
-    scores = evaluate(names, result.predictions, result.targets, **common)
-    intervals = bootstrap(
-        names,
-        result.predictions,
-        result.targets,
-        **common,
-        resamples=config.evaluation.bootstrap,
-        groups=_units(plan).tolist(),
-    )
+    scored = _score(plan, result, _units(plan))
     if info.task == "classification":
         _write_classes(result, info.class_names, folder)
     elif info.task == "multi-label":
@@ -55,10 +45,10 @@ def write_test(
         rows = number_metrics.report(result.predictions, result.targets, info.target_names)
         write_csv(folder / "targets.csv", rows, list(rows[0]))
     else:
-        _write_samples(result, common, plan.split.test, folder)
+        _write_samples(plan, result, folder)
     if config.evaluation.break_down_by is not None:
         _write_breakdown(plan, result, config.evaluation.break_down_by, folder)
-    return {"loss": float(result.losses.mean()), **scores}, intervals
+    return scored
 
 
 def interval_notes(
@@ -73,7 +63,24 @@ def interval_notes(
     return (f"The test split has {units} {unit}{'s' * (units != 1)}: too few for intervals of its metrics.",)
 
 
-def _units(plan: Plan) -> np.ndarray:
+def _score(
+    plan: Plan, result: Predictions, units: Shaped[np.ndarray, " sample"]
+) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
+    """Metrics with the mean loss, and their 95 % intervals, over samples of these units."""
+    info, config = plan.dataset.info, plan.config
+    answers = config.evaluation.metrics, result.predictions, result.targets
+    common: dict[str, Any] = {"task": info.task, "class_names": info.output_names}
+    intervals = bootstrap(
+        *answers,
+        **common,
+        resamples=config.evaluation.bootstrap,
+        groups=units.tolist(),
+    )
+    return {"loss": float(result.losses.mean()), **evaluate(*answers, **common)}, intervals
+
+
+def _units(plan: Plan) -> Shaped[np.ndarray, " sample"]:
+    """The unit of each sample of the test split."""
     return np.asarray([plan.dataset.groups[number] for number in plan.split.test.tolist()])
 
 
@@ -91,36 +98,26 @@ def _write_classes(result: Predictions, class_names: tuple[str, ...], folder: Pa
     plot_confusion(table, class_names, folder)
 
 
-def _write_samples(
-    result: Predictions, common: dict[str, Any], numbers: Int[np.ndarray, " sample"], folder: Path
-) -> None:
-    table = by_sample((), result.predictions, result.targets, **common)
+def _write_samples(plan: Plan, result: Predictions, folder: Path) -> None:
+    info = plan.dataset.info
+    table = by_sample((), result.predictions, result.targets, task=info.task, class_names=info.output_names)
     rows: list[dict[str, Any]] = [
         {"sample": int(number), "loss": float(result.losses[place])}
         # A class that is in neither mask has no Dice, so its cell stays empty.
         | {name: float(column[place]) if np.isfinite(column[place]) else None for name, column in table.items()}
-        for place, number in enumerate(numbers)
+        for place, number in enumerate(plan.split.test)
     ]
     write_csv(folder / "test_samples.csv", rows, ["sample", "loss", *table])
 
 
 def _write_breakdown(plan: Plan, result: Predictions, column: str, folder: Path) -> None:
-    info, config = plan.dataset.info, plan.config
     values, units = np.asarray(plan.dataset.columns()[column])[plan.split.test], _units(plan)
-    common: dict[str, Any] = {"task": info.task, "class_names": info.output_names}
     rows = []
     for value in np.unique(values):
         here = values == value
-        answers = config.evaluation.metrics, result.predictions[here], result.targets[here]
-        scores = evaluate(*answers, **common)
-        intervals = bootstrap(
-            *answers,
-            **common,
-            resamples=config.evaluation.bootstrap,
-            groups=units[here].tolist(),
-        )
+        scores, intervals = _score(plan, result.of(here), units[here])
         counts = {"samples": int(here.sum()), "units": len(np.unique(units[here]))}
-        row: dict[str, Any] = {column: str(value) or "unknown", **counts, "loss": float(result.losses[here].mean())}
+        row: dict[str, Any] = {column: str(value) or "unknown", **counts, "loss": scores.pop("loss")}
         for name, score in scores.items():
             low, high = intervals.get(name, (None, None))
             row |= {name: score, f"{name}_low": low, f"{name}_high": high}

@@ -1,6 +1,7 @@
 """One of several trainings in a folder: enrolled with the others, begun or resumed, and never made twice."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from dpmed.files import make_folder
 from dpmed.inference.run_folder import SUMMARY_FILE, is_run, read_config
 from dpmed.planning.enrolment import enrol
 from dpmed.planning.plan import Plan, make_plan
+from dpmed.planning.run_ledger import with_run_id
 from dpmed.progress import Progress
 from dpmed.workflows.train import run as train
 from dpmed.workflows.train.run_folder import CHECKPOINTS
@@ -61,7 +63,9 @@ def finish(config: Config, path: Path, progress: Progress, *, prepare: Callable[
         raise InputError("holds a run with another config", where=str(path), remedy="Choose another folder.")
     if is_finished(path):
         return
-    plan = prepare(make_plan(config, progress))
+    plan = make_plan(config, progress)
+    # Here already, since the ledger of the folder that holds all runs names this one before it begins.
+    plan = prepare(replace(plan, facts=with_run_id(plan.facts)))
     if begun:
         train.resume(path, progress, plan=plan)
     else:

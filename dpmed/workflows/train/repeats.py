@@ -16,25 +16,25 @@ from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.spread import plot_seeds, plot_sweep
 from dpmed.files import exclusive_lock, read_json, write_csv, write_json
-from dpmed.inference.ledger import LEDGER_FILE
-from dpmed.inference.run_folder import SUMMARY_FILE
-from dpmed.planning.plan import Plan
-from dpmed.planning.precision import with_settled_precision
-from dpmed.planning.run_ledger import run_ledger, with_siblings
-from dpmed.progress import Progress
-from dpmed.workflows.train.composed_ledger import (
+from dpmed.inference.composed_ledger import (
     LEVEL_FOLDER,
     NON_PRIVATE,
     SEED_FOLDER,
     ComposedLedger,
     compose,
-    name_siblings,
     read_deleted,
     read_spendings,
-    require_outermost,
     spending,
 )
+from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.inference.run_folder import SUMMARY_FILE
+from dpmed.planning.plan import Plan
+from dpmed.planning.precision import with_settled_precision
+from dpmed.planning.run_ledger import run_ledger, with_siblings
+from dpmed.privacy.ledger import rounded_up
+from dpmed.progress import Progress
 from dpmed.workflows.train.member import enrol_missing, finish, with_training
+from dpmed.workflows.train.siblings import name_siblings, require_outermost
 
 LOCK_FILE = "lock"
 
@@ -151,7 +151,7 @@ class RepeatsSummary:
         count = sum(run.is_private for run in composed.runs)
         if composed.epsilon is None:
             return "None of these runs is private: keep all of them within your institution."
-        spent = f"ε = {composed.epsilon:.4g} at δ = {composed.delta:g}"
+        spent = f"ε = {rounded_up(composed.epsilon)} at δ = {composed.delta:g}"
         gone = composed.deleted
         if count == 1:
             return f"The one private run in this folder{' (deleted)' if gone else ''} spends {spent}."

@@ -13,9 +13,9 @@ from dpmed.config.load import config_to_toml
 from dpmed.errors import RunError
 from dpmed.files import exclusive_lock, make_folder, to_json, write_json
 from dpmed.planning.computation import build_computation, settle_places
-from dpmed.planning.enrolment import enrol, settle
+from dpmed.planning.enrolment import enrol, mark_over, settle
 from dpmed.planning.plan import Plan
-from dpmed.planning.run_ledger import place_notes, with_selection, with_siblings
+from dpmed.planning.run_ledger import place_notes, with_run_id, with_selection, with_siblings
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
@@ -53,6 +53,7 @@ def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = 
         RunError: the user stopped the run, or the disk is full; the message says how to resume.
     """
     check_trackers(plan.config.training.track)
+    plan = replace(plan, facts=with_run_id(plan.facts))
     with processes.together():
         if processes.is_first:
             # Before anything that a resume would find, so a run that is refused leaves nothing to resume.
@@ -76,7 +77,7 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
         make_folder(folder / CHECKPOINTS)
     check_code(folder, plan.config)
     check_split(folder, plan)
-    facts = replace(plan.facts, run_id=run_id_of(folder) or plan.facts.run_id)
+    facts = with_run_id(plan.facts, run_id_of(folder))
     plan = replace(plan, facts=with_siblings(facts, siblings_of(folder)))
     selection = selection_of(folder)
     if selection is not None and plan.facts.selection is None:
@@ -140,6 +141,8 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
             outcome = train(computation.parts(state.microbatch), state, hooks)
         folder.settle(outcome)
         if processes.is_first:
+            if outcome.finished:
+                mark_over(plan, path / CHECKPOINTS)
             settle(
                 plan, path / CHECKPOINTS, steps=outcome.run.draws, status="finished" if outcome.finished else "stopped"
             )

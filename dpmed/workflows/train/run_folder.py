@@ -19,6 +19,7 @@ from dpmed.config.load import config_to_toml
 from dpmed.data.identity import names_of
 from dpmed.errors import InputError
 from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
+from dpmed.inference.composed_ledger import listed
 from dpmed.inference.ledger import LEDGER_FILE, ReadSelection
 from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, SPLIT_FILE, SUMMARY_FILE, write_description
 from dpmed.models.weights import save_weights
@@ -39,16 +40,15 @@ from dpmed.training.checkpoint import (
 from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import Outcome, RunState
 from dpmed.training.tracking import Tracker, open_tracker
-from dpmed.workflows.train.composed_ledger import listed
 from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import interval_notes, write_test
 from dpmed.workflows.train.own_code import write_code
 from dpmed.workflows.train.summary import TrainSummary
+from dpmed.workflows.train.trials import note_begun, selection_folder
 
 SPLIT_TABLE = "split.csv"
 INTERNAL_FILE = "internal.json"
 CHECKPOINTS = "checkpoints"
-TRIAL_FOLDER = "trial="
 METHOD = "bookkeeping"
 _KEEP_INSIDE = "Exact numbers from private data, not covered by ε: this file must stay within your institution."
 
@@ -116,10 +116,18 @@ class RunFolder:
         )
 
     def open(self, run: RunState) -> None:
-        """Write, before the first draw, what only insiders may know, and the ledger up to the first checkpoint."""
+        """Write, before the first draw, what only insiders may know, and the ledger up to the first checkpoint.
+
+        Only then is a trial kept as one that has begun: without a ledger it has made no draw.
+
+        Raises:
+            InputError: the run is a trial of a selection whose file is damaged.
+        """
         if self.is_writer:
             write_json(self.path / INTERNAL_FILE, {"keep": _KEEP_INSIDE, "units": self.plan.units.to_json()})
-        self._write_ledger_ahead(run)
+        ledger = self._write_ledger_ahead(run)
+        if self.is_writer:
+            note_begun(self.path, ledger.to_json())
 
     def before_draw(self, draws: int) -> None:
         """Record that `draws` draws have been begun."""
@@ -146,8 +154,11 @@ class RunFolder:
             save_checkpoint(self.path / CHECKPOINTS, position, (run.state, run.ema, run.best))
 
     def settle(self, outcome: Outcome) -> None:
-        """Write, after the last draw, the ledger of exactly what was spent."""
-        self._write_ledger(outcome.run.draws, "running" if outcome.finished else "stopped")
+        """Write, after the last draw, the ledger of what was spent."""
+        if outcome.finished:
+            self._write_ledger(self._counted(outcome.run), "running")
+        else:
+            self._write_ledger(outcome.run.draws, "stopped")
 
     def finish(self, run: RunState, predictions: Predictions, model: tuple[PyTree, PyTree]) -> TrainSummary:
         """Score the test split, then write scores, ledger, model, metrics, curves and summary.
@@ -163,10 +174,10 @@ class RunFolder:
         plan = self.plan
         scores, intervals = write_test(plan, predictions, self.path)
         # On disk before the model that it covers, and again once it can be bound to the model's bytes.
-        self._write_ledger(run.draws, "finished")
+        self._write_ledger(self._counted(run), "finished")
         write_description(self.path, plan.config, plan.dataset)
         save_weights(self.path / EQX_FILE, model)
-        ledger = self._write_ledger(run.draws, "finished", model=digest_of(self.path / EQX_FILE))
+        ledger = self._write_ledger(self._counted(run), "finished", model=digest_of(self.path / EQX_FILE))
         test = {"epoch": run.step / plan.steps_per_epoch, "step": run.step, "epsilon": ledger.epsilon}
         rows = (*run.rows, {**test, "split": "test", **scores})
         self._write_rows(rows)
@@ -201,8 +212,17 @@ class RunFolder:
             write_csv(self.path / "metrics.csv", rows, [*first, *others])
             self.tracker.write(rows)
 
-    def _write_ledger_ahead(self, run: RunState) -> None:
-        self._write_ledger(min(run.draws + self.plan.steps_per_checkpoint, self.plan.steps), "running")
+    def _counted(self, run: RunState) -> int:
+        """The draws that a finished run has spent.
+
+        All planned ones, also if early stopping made fewer: when it stops depends on the training records, and ε of the
+        steps until such a time is no bound (Rogers et al., 2016). ε of all planned steps is: whoever stops only leaves
+        out what could have been learned.
+        """
+        return run.draws if self.plan.budget is None else self.plan.steps
+
+    def _write_ledger_ahead(self, run: RunState) -> Ledger:
+        return self._write_ledger(min(run.draws + self.plan.steps_per_checkpoint, self.plan.steps), "running")
 
     def _write_ledger(self, draws: int, status: str, *, model: str | None = None) -> Ledger:
         digests = Digests(config=self.config_digest, model=model)
@@ -264,10 +284,10 @@ def selection_of(path: Path) -> Selected | None:
     """The selection of which a run is a trial, by its own ledger or by that of the folder that holds all trials.
 
     Raises:
-        InputError: a ledger names a selection but not what it costs.
+        InputError: a ledger names a selection but not what it costs, or there is a selection but neither ledger.
     """
-    places = [path, path.parent.parent] if path.parent.name.startswith(TRIAL_FOLDER) else [path]
-    for place in places:
+    folder = selection_folder(path)
+    for place in (path,) if folder is None else (path, folder):
         ledger = _ledger_in(place)
         found = ledger.get("selection")
         if isinstance(found, dict):
@@ -277,6 +297,12 @@ def selection_of(path: Path) -> Selected | None:
             except ValidationError as error:
                 raise InputError("does not say what the selection costs", where=str(place / LEDGER_FILE)) from error
             return Selected(**read.model_dump())
+    if folder is not None:
+        raise InputError(
+            "does not say what the selection costs, of which this run is a trial",
+            where=str(folder / LEDGER_FILE),
+            remedy="Continue the selection with the command that began it, which writes this file again.",
+        )
     return None
 
 

@@ -1,19 +1,19 @@
 """The best of about N trainings: `dpmed train CONFIG --select N`, and of N settings, `--tune N`.
 
-The number of trials is drawn before the first one and kept, so a resume never draws again: drawing until the number
-pleases would spend more than is stated. Each trial draws its own seed for weights and augmentation; the split is the
-same in all. What ε protects, the training set, enters a trial's score only through its model: the score is computed on
-the validation split, about which ε says nothing, as the ledger states.
+The number of trials is drawn before the first one and kept, so a resume never draws again. Each trial draws its own
+seed for weights and augmentation; the split is the same in all. What ε protects, the training set, enters a trial's
+score only through its model: the score is computed on the validation split, about which ε says nothing, as the ledger
+states.
 
 Where settings are tuned, their list follows from public facts and is on disk before any trial; each trial draws its
 setting uniformly and independently, from the operating system's entropy. Where composition costs less, each is tried
 once.
+
+Deleting a trial that has begun takes nothing back. Where their number is random, none can be made twice, since the cost
+holds only for the number that was drawn; where it is fixed, a trial in the place of another counts beside it.
 """
 
-import csv
 import hashlib
-import math
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -25,29 +25,33 @@ from typing import Any
 from dpmed.config.load import config_to_toml
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
-from dpmed.files import exclusive_lock, read_json, write_csv, write_json
+from dpmed.files import exclusive_lock, read_json, write_json
+from dpmed.inference.composed_ledger import SEED_FOLDER, Spending, spending
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.inference.run_folder import SUMMARY_FILE
 from dpmed.planning.advice.suggestion import Setting
 from dpmed.planning.enrolment import planned_mechanism
 from dpmed.planning.plan import Plan, gather, plan_of
 from dpmed.planning.precision import with_settled_precision
-from dpmed.planning.run_ledger import BEST_ALONE, CHOSEN_BY_VALIDATION, with_selection
-from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN, Selected
+from dpmed.planning.run_ledger import BEST_ALONE, CHOSEN_BY_VALIDATION, with_selection, with_selection_note
+from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN, Selected, rounded_up
 from dpmed.privacy.mechanism import Mechanisms
-from dpmed.privacy.selection import SelectionCost, draw_trials, tuning_cost
+from dpmed.privacy.selection import SelectionCost, tuning_cost
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
-from dpmed.training.stopping import is_lower_better
-from dpmed.workflows.train.composed_ledger import SEED_FOLDER, Spending, read_spendings
+from dpmed.workflows.train.drawn_trials import DrawnTrials, drawn_trials
 from dpmed.workflows.train.member import enrol_missing, finish, is_finished, with_training
 from dpmed.workflows.train.repeats import LOCK_FILE
-from dpmed.workflows.train.run_folder import TRIAL_FOLDER
-
-SELECTION_FILE, TRIALS_FILE = "selection.json", "trials.csv"
-_LARGEST_SEED = 2**32
-_MOST_TRIALS = 1 << 20
-_INSIDE = f"{BEST_ALONE} This file must stay within your institution."
+from dpmed.workflows.train.trials import (
+    SELECTION_FILE,
+    TRIAL_FOLDER,
+    best_of,
+    deleted_trials,
+    keep_begun,
+    trials_table,
+    validation_score,
+    write_trials,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +65,7 @@ class SelectionSummary:
         mean: N.
         scores: of all trials, by the names of their folders; None where the metric is undefined.
         cost: the cost of releasing the best, computed both ways.
+        deleted: the number of trials that had begun and are no longer there; their cost is included.
         epsilon_all: ε of all trials together, for anyone who sees all of them.
         delta: δ.
         test: test metrics of the best.
@@ -74,6 +79,7 @@ class SelectionSummary:
     mean: int
     scores: Mapping[str, float | None]
     cost: SelectionCost
+    deleted: int
     epsilon_all: float
     delta: float
     test: Mapping[str, float]
@@ -92,33 +98,30 @@ class SelectionSummary:
             "epsilon_select": self.cost.by_selection,
             "epsilon_plain": self.cost.by_composition,
             "epsilon_all_trials": self.epsilon_all,
+            "trials_deleted": self.deleted,
             "delta": self.delta,
             **({"tuned_on": "training data", "set": list(self.overrides)} if self.settings else {}),
         }
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows for the terminal."""
-        rows = [
-            [
-                name,
-                *(f"{value:g}" for value in (self.settings[name].values() if self.settings else {}).values()),
-                "–" if score is None else f"{score:.4f}",
-                "best" if self.best == self.folder / name else "",
-            ]
-            for name, score in self.scores.items()
-        ]
-        tuned = [name.replace("_", " ") for one in [*self.settings.values()][:1] for name in one.values()]
-        return ["trial", *tuned, f"validation {self.metric}", ""], rows
+        return trials_table(self.settings, self.scores, self.metric, self.best.relative_to(self.folder).as_posix())
 
     def words(self) -> str:
         """What may be released, and what it costs."""
-        other = "cannot be computed" if self.cost.by_selection is None else f"{self.cost.by_selection:.4g}"
-        verdict = BEST_ALONE if self.cost.is_random else f"So {self.mean} trials were made, and ε covers all of them."
+        plain, random_number = rounded_up(self.cost.by_composition), self.cost.by_selection
+        verdict = BEST_ALONE
+        if self.cost.is_random:
+            details = f"for a random number of trials; exactly {self.mean} would cost {plain}."
+        else:
+            details = f"for exactly {self.mean} trials"
+            if self.deleted:
+                details += f" and {self.deleted} more, now deleted"
+            elif random_number is not None:
+                details += f"; a random number of them would cost {rounded_up(random_number)}"
+            details, verdict = f"{details}.", "ε covers all of them."
         tuned = "Settings were tried on the training data itself, which costs ε. " if self.settings else ""
-        return (
-            f"{tuned}The best costs ε = {self.cost.epsilon:.4g} at δ = {self.delta:g}: by a random number of trials "
-            f"{other}, by composition of {self.mean} {self.cost.by_composition:.4g}. {verdict}"
-        )
+        return f"{tuned}The best costs ε = {rounded_up(self.cost.epsilon)} at δ = {self.delta:g} {details} {verdict}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +129,20 @@ class _Trial:
     name: str
     config: Config
     candidate: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Spent:
+    """What the selection costs, trials that were deleted included."""
+
+    cost: SelectionCost
+    deleted: tuple[Spending, ...]
+
+    def selected(self, mean: int, *, chosen: bool = False) -> Selected:
+        """What a trial's ledger says of a selection among `mean` trials, or that many on average."""
+        distribution, made = self.cost.distribution, mean + len(self.deleted)
+        count = mean if distribution == "geometric" else made
+        return Selected(distribution=distribution, mean_trials=count, epsilon=self.cost.epsilon, chosen=chosen)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,11 +167,6 @@ class _Candidates:
         return tuning_cost(self.mechanisms(extra_steps=extra_steps), delta=self.delta)
 
 
-def holds_selection(folder: Path) -> bool:
-    """Whether a selection was begun in a folder."""
-    return (folder / SELECTION_FILE).is_file()
-
-
 def run(
     config: Config, folder: Path, progress: Progress, *, mean: int, settings: Sequence[Setting] = ()
 ) -> SelectionSummary:
@@ -168,7 +180,8 @@ def run(
         settings: N settings to choose among, made from public facts alone; empty to vary only the seed.
 
     Raises:
-        InputError: the config is not private, its noise comes from a seed, or the folder holds another selection.
+        InputError: the config is not private, its noise comes from a seed, the folder holds another selection, or of a
+            random number of trials one has begun and is gone.
         RunError: as for a single run.
     """
     candidates = _candidates(_settled(config), progress, mean=len(settings) or mean, settings=settings)
@@ -180,22 +193,26 @@ def run(
                 config=with_training(candidates.configs[candidate], seed=seed),
                 candidate=candidate,
             )
-            for number, (seed, candidate) in enumerate(zip(drawn["seeds"], drawn["candidates"], strict=True), start=1)
+            for number, (seed, candidate) in enumerate(zip(drawn.seeds, drawn.candidates, strict=True), start=1)
         ]
+        _count_deleted(folder, candidates, trials, progress)
+        keep_begun(folder, _spendings(folder, trials).values())
         enrol_missing([(trial.config, folder / trial.name) for trial in trials], progress)
         for trial in trials:
             if not is_finished(folder / trial.name):
-                _write_ledger(folder, candidates, _cost(folder, candidates, trials), status="running")
+                spent = _spent(folder, candidates, trials)
+                _write_ledger(folder, candidates, spent, status="running")
                 progress.say(f"{trial.name}:")
-                finish(trial.config, folder / trial.name, progress, prepare=partial(_as_trial, candidates))
-        cost = _cost(folder, candidates, trials)
-        summary = _choose(trials, folder, candidates, cost)
-        write_json(folder / SELECTION_FILE, {**drawn, **summary.to_json()})
-        _write_trials(summary)
+                finish(trial.config, folder / trial.name, progress, prepare=partial(_as_trial, candidates, spent))
+        spent = _spent(folder, candidates, trials)
+        summary = _choose(trials, folder, candidates, spent)
+        write_json(folder / SELECTION_FILE, {**read_json(folder / SELECTION_FILE), **summary.to_json()})
+        write_trials(folder, summary.settings, summary.scores, summary.metric)
         for trial in trials:
-            _bind(folder / trial.name, cost, chosen=folder / trial.name == summary.best)
-            if folder / trial.name == summary.best:
-                _write_ledger(folder, candidates, cost, status="finished", best=trial)
+            chosen = folder / trial.name == summary.best
+            _bind(folder / trial.name, spent.selected(candidates.mean, chosen=chosen))
+            if chosen:
+                _write_ledger(folder, candidates, spent, status="finished", best=trial)
     return summary
 
 
@@ -220,9 +237,8 @@ def _settled(config: Config) -> Config:
     return with_settled_precision(config)
 
 
-def _drawn(candidates: _Candidates, folder: Path) -> dict[str, Any]:
-    """The number of trials, their seeds and settings: from the folder, or drawn now and on disk before any trial."""
-    cost, count = candidates.cost(), len(candidates.configs)
+def _drawn(candidates: _Candidates, folder: Path) -> DrawnTrials:
+    cost = candidates.cost()
     text = "\n".join(map(config_to_toml, candidates.configs))
     identity = {
         "mean_trials": candidates.mean,
@@ -230,77 +246,74 @@ def _drawn(candidates: _Candidates, folder: Path) -> dict[str, Any]:
         "config_sha256": hashlib.sha256(text.encode()).hexdigest(),
         "settings": [asdict(setting) for setting in candidates.settings],
     }
-    path = folder / SELECTION_FILE
-    if path.is_file():
-        content = read_json(path)
-        if isinstance(content, dict) and isinstance(content.get("seeds"), list):
-            # As written by versions that tuned no settings.
-            content = {"settings": [], "candidates": [0] * len(content["seeds"]), **content}
-        if not isinstance(content, dict) or {name: content.get(name) for name in identity} != identity:
-            problem = "holds a selection of another config, or with another mean number of trials"
-            raise InputError(problem, where=str(folder), remedy="Choose another folder.")
-        kept = {name: content.get(name) for name in ("seeds", "candidates")}
-        if not _is_draw(kept["seeds"], kept["candidates"], count=count):
-            raise InputError("does not say which trials were drawn", where=str(path))
-        return {**identity, **kept, "stays_inside": _INSIDE}
-    system = random.SystemRandom()
-    trials = draw_trials(candidates.mean) if cost.is_random else candidates.mean
-    # Uniform and independent where their number is random, as the theorem requires; otherwise each once.
-    chosen = [system.randrange(count) if cost.is_random else number % count for number in range(trials)]
-    seeds = [system.randrange(_LARGEST_SEED) for _ in range(trials)]
-    drawn = {**identity, "seeds": seeds, "candidates": chosen, "stays_inside": _INSIDE}
-    write_json(path, drawn)
-    return drawn
+    return drawn_trials(folder, identity, mean=candidates.mean, count=len(candidates.configs), is_random=cost.is_random)
 
 
-def _is_draw(seeds: object, candidates: object, *, count: int) -> bool:
-    """Whether a file's lists are seeds and numbers of candidates."""
-    if not isinstance(seeds, list) or not isinstance(candidates, list):
-        return False
-    if not 0 < len(seeds) <= _MOST_TRIALS or len(candidates) != len(seeds):
-        return False
-    return all(_is_below(_LARGEST_SEED, one) for one in seeds) and all(_is_below(count, one) for one in candidates)
-
-
-def _is_below(end: int, value: object) -> bool:
-    return type(value) is int and 0 <= value < end
-
-
-def _as_trial(candidates: _Candidates, plan: Plan) -> Plan:
+def _as_trial(candidates: _Candidates, spent: _Spent, plan: Plan) -> Plan:
     """The plan, whose ledger then states what releasing the best costs, and not its own training alone."""
-    cost = candidates.cost()
-    selected = Selected(distribution=cost.distribution, mean_trials=candidates.mean, epsilon=cost.epsilon)
-    return replace(plan, facts=with_selection(plan.facts, selected))
+    return replace(plan, facts=with_selection(plan.facts, spent.selected(candidates.mean)))
 
 
-def _bind(path: Path, cost: SelectionCost, *, chosen: bool) -> None:
-    """Write into a finished trial's ledger what the selection cost in the end, and whether it chose this trial."""
+def _bind(path: Path, selected: Selected) -> None:
+    """Write into a finished trial's ledger what the selection costs by now, and whether it chose this trial."""
     ledger = read_json(path / LEDGER_FILE)
-    selection = {**ledger["selection"], "epsilon": cost.epsilon, "chosen": chosen}
-    epsilon = max(ledger["epsilon"], cost.epsilon)
-    write_json(path / LEDGER_FILE, {**ledger, "epsilon": epsilon, "selection": selection})
+    notes = with_selection_note(ledger["notes"], selected)
+    told = {"epsilon": max(ledger["epsilon"], selected.epsilon), "notes": notes, "selection": asdict(selected)}
+    write_json(path / LEDGER_FILE, {**ledger, **told})
 
 
-def _spendings(folder: Path, trial: _Trial) -> list[Spending]:
-    path = (folder / trial.name).parent
-    return list(read_spendings(path).values()) if path.is_dir() else []
+def _spendings(folder: Path, trials: Sequence[_Trial]) -> dict[str, Spending]:
+    """What each trial that is there spends."""
+    paths = {trial.name: folder / trial.name / LEDGER_FILE for trial in trials}
+    return {name: spending(name, read_json(path), where=str(path)) for name, path in paths.items() if path.is_file()}
 
 
-def _cost(folder: Path, candidates: _Candidates, trials: Sequence[_Trial]) -> SelectionCost:
+def _count_deleted(folder: Path, candidates: _Candidates, trials: Sequence[_Trial], progress: Progress) -> None:
+    """Count trials that have begun and are gone, before others take their places.
+
+    Raises:
+        InputError: their number is random.
+    """
+    spent = _spent(folder, candidates, trials)
+    if not spent.deleted:
+        return
+    names = ", ".join(one.name for one in spent.deleted)
+    if spent.cost.is_random:
+        raise InputError(
+            f"these trials have begun, and they or their ledgers are gone: {names}. ε of the best of a random number "
+            "of trials holds only if none of them is made twice",
+            where=str(folder),
+            remedy="Put them back as they were. If they are lost, begin again in another folder; what was spent in "
+            "this one counts in addition.",
+        )
+    progress.say(f"Deleted after they had begun, and still counted: {names}.")
+    for trial in trials:
+        if is_finished(folder / trial.name):
+            _bind(folder / trial.name, spent.selected(candidates.mean))
+
+
+def _spent(folder: Path, candidates: _Candidates, trials: Sequence[_Trial]) -> _Spent:
     """The cost, as if every trial had made as many extra draws as the worst of them: a crash can cause extra draws."""
+    found = _spendings(folder, trials)
     extra = 0
     for trial in trials:
-        planned = planned_mechanism(candidates.plans[trial.candidate]).steps
-        extra = max([extra, *(one.steps - planned for one in _spendings(folder, trial))])
+        if trial.name in found:
+            planned = planned_mechanism(candidates.plans[trial.candidate]).steps
+            extra = max(extra, found[trial.name].steps - planned)
     # The number was drawn, or not, before anything was spent: what costs less by now no longer matters.
-    return replace(candidates.cost(extra_steps=extra), drawn=candidates.cost().is_random)
+    cost = replace(candidates.cost(extra_steps=extra), drawn=candidates.cost().is_random)
+    deleted = deleted_trials(folder, found)
+    if deleted:
+        made = [*candidates.mechanisms(extra_steps=extra), *(one.mechanism for one in deleted)]
+        cost = replace(cost, by_composition=composed_epsilon(made, candidates.delta))
+    return _Spent(cost=cost, deleted=deleted)
 
 
-def _choose(trials: Sequence[_Trial], folder: Path, candidates: _Candidates, cost: SelectionCost) -> SelectionSummary:
+def _choose(trials: Sequence[_Trial], folder: Path, candidates: _Candidates, spent: _Spent) -> SelectionSummary:
     metric = candidates.plans[0].main_metric
     scores = {trial.name: validation_score(folder / trial.name, metric, trial.config) for trial in trials}
     best = best_of(scores, metric)
-    spent = [one.mechanism for trial in trials for one in _spendings(folder, trial)]
+    made = [one.mechanism for one in (*_spendings(folder, trials).values(), *spent.deleted)]
     settings = {trial.name: candidates.settings[trial.candidate] for trial in trials} if candidates.settings else {}
     return SelectionSummary(
         folder=folder,
@@ -308,8 +321,9 @@ def _choose(trials: Sequence[_Trial], folder: Path, candidates: _Candidates, cos
         metric=metric,
         mean=candidates.mean,
         scores=scores,
-        cost=cost,
-        epsilon_all=composed_epsilon(spent, candidates.delta),
+        cost=spent.cost,
+        deleted=len(spent.deleted),
+        epsilon_all=composed_epsilon(made, candidates.delta),
         delta=candidates.delta,
         test=dict(read_json(folder / best / SUMMARY_FILE)["test"]),
         settings=settings,
@@ -317,53 +331,11 @@ def _choose(trials: Sequence[_Trial], folder: Path, candidates: _Candidates, cos
     )
 
 
-def best_of(scores: Mapping[str, float | None], metric: str) -> str:
-    """The name of the best score, or the first of equals: trials are equal in distribution, so order says nothing."""
-    sign = -1.0 if is_lower_better(metric) else 1.0
-    return max(scores, key=lambda name: _rank(scores[name], sign))
-
-
-def _rank(score: float | None, sign: float) -> float:
-    return -math.inf if score is None else sign * score
-
-
-def validation_score(path: Path, metric: str, config: Config) -> float | None:
-    """The validation score of the weights that a trial kept: its last, or its best if early stopping keeps those.
-
-    Args:
-        path: the folder of a finished trial.
-        metric: the metric by which trials are chosen.
-        config: the config of the trial.
-
-    Returns:
-        The score; None where the metric is undefined.
-    """
-    with (path / "metrics.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == "validation"]
-    scores = [float(row[metric]) for row in rows if row.get(metric)]
-    scores = [score for score in scores if math.isfinite(score)]
-    if not scores or (config.training.early_stopping is None and not rows[-1].get(metric)):
-        return None
-    if config.training.early_stopping is None:
-        return scores[-1]
-    return min(scores) if is_lower_better(metric) else max(scores)
-
-
-def _write_trials(summary: SelectionSummary) -> None:
-    """A row per trial; the file must stay inside, like everything that tells how many there were."""
-    if summary.settings:
-        rows = [
-            {"trial": name, **summary.settings[name].values(), f"validation_{summary.metric}": score}
-            for name, score in summary.scores.items()
-        ]
-        write_csv(summary.folder / TRIALS_FILE, rows, list(rows[0]))
-
-
 def _write_ledger(
-    folder: Path, candidates: _Candidates, cost: SelectionCost, *, status: str, best: _Trial | None = None
+    folder: Path, candidates: _Candidates, spent: _Spent, *, status: str, best: _Trial | None = None
 ) -> None:
     """State what releasing the best costs; names the best alone, and does not tell how many trials were drawn."""
-    number = 0 if best is None else best.candidate
+    number, cost = 0 if best is None else best.candidate, spent.cost
     facts, is_tuned = candidates.plans[number].facts, bool(candidates.settings)
     # Which setting was chosen may be told: it is part of what the selection releases.
     told = None if is_tuned and best is None else candidates.mechanisms()[number]
@@ -383,7 +355,7 @@ def _write_ledger(
         "epsilon_plain": cost.by_composition,
         "selection": {
             "distribution": cost.distribution,
-            "mean_trials": candidates.mean,
+            "mean_trials": spent.selected(candidates.mean).mean_trials,
             **(tuned if is_tuned else {}),
         },
         "noise_multiplier": told and told.noise_multiplier,
@@ -393,8 +365,15 @@ def _write_ledger(
         "unit_of_privacy": facts.unit,
         "noise_source": facts.source,
         "outside_accounting": [*OUTSIDE_EVERY_RUN, *facts.outside, CHOSEN_BY_VALIDATION],
-        "notes": [*facts.notes, BEST_ALONE] if cost.is_random else list(facts.notes),
+        "notes": [*facts.notes, *_notes(spent)],
         "version": version("dpmed"),
         "created": created,
     }
     write_json(folder / LEDGER_FILE, content)
+
+
+def _notes(spent: _Spent) -> list[str]:
+    if spent.cost.is_random:
+        return [BEST_ALONE]
+    count = len(spent.deleted)
+    return [f"Trials that were deleted count too, since somebody may have seen them: {count}."] if count else []

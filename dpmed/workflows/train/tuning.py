@@ -18,7 +18,7 @@ from dpmed.config.data import DataTable
 from dpmed.config.load import LoadedConfig, config_to_toml
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
-from dpmed.files import exclusive_lock, read_json, write_csv, write_json
+from dpmed.files import exclusive_lock, read_json, write_json
 from dpmed.metrics.evaluate import main_metric
 from dpmed.planning.advice.candidates import settings_around
 from dpmed.planning.advice.sizes import with_sizes
@@ -29,7 +29,14 @@ from dpmed.progress import Progress
 from dpmed.workflows.train import selection
 from dpmed.workflows.train.member import finish
 from dpmed.workflows.train.repeats import LOCK_FILE
-from dpmed.workflows.train.run_folder import TRIAL_FOLDER
+from dpmed.workflows.train.trials import (
+    TRIAL_FOLDER,
+    best_of,
+    holds_selection,
+    trials_table,
+    validation_score,
+    write_trials,
+)
 
 TUNING_FILE = "tuning.json"
 # A batch of the stand-in holds at most half of it: with all of it in every batch there would be no sampling.
@@ -75,17 +82,7 @@ class TuningSummary:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows for the terminal."""
-        names = [name.replace("_", " ") for name in self.settings[self.best].values()]
-        rows = [
-            [
-                name,
-                *(f"{value:g}" for value in self.settings[name].values().values()),
-                "–" if score is None else f"{score:.4f}",
-                "best" if name == self.best else "",
-            ]
-            for name, score in self.scores.items()
-        ]
-        return ["trial", *names, f"validation {self.metric}", ""], rows
+        return trials_table(self.settings, self.scores, self.metric, self.best)
 
     def words(self) -> str:
         """What was done, and what it cost."""
@@ -161,13 +158,13 @@ def on_public_data(
             finish(trial, folder / name, progress, prepare=_as_trial)
         summary = _sum_up(real, standing, trials, folder, settings=dict(zip(trials, settings, strict=True)))
         write_json(folder / TUNING_FILE, {**identity, **summary.to_json()})
-        _write_trials(summary)
+        write_trials(folder, summary.settings, summary.scores, summary.metric)
     return summary
 
 
 def holds_tuning(folder: Path) -> bool:
     """Whether a tuning of either kind was begun in a folder."""
-    return (folder / TUNING_FILE).is_file() or selection.holds_selection(folder)
+    return (folder / TUNING_FILE).is_file() or holds_selection(folder)
 
 
 def _in_the_place_of(config: Config, public: Config) -> Config:
@@ -262,8 +259,8 @@ def _sum_up(
     real: Gathered, standing: Gathered, trials: Mapping[str, Config], folder: Path, *, settings: Mapping[str, Setting]
 ) -> TuningSummary:
     metric = real.config.evaluation.main_metric or main_metric(standing.dataset.info.task)
-    scores = {name: selection.validation_score(folder / name, metric, trial) for name, trial in trials.items()}
-    best = selection.best_of(scores, metric)
+    scores = {name: validation_score(folder / name, metric, trial) for name, trial in trials.items()}
+    best = best_of(scores, metric)
     return TuningSummary(
         folder=folder,
         data=standing.dataset.info.name,
@@ -273,14 +270,6 @@ def _sum_up(
         best=best,
         overrides=settings[best].overrides(real.config),
     )
-
-
-def _write_trials(summary: TuningSummary) -> None:
-    rows = [
-        {"trial": name, **summary.settings[name].values(), f"validation_{summary.metric}": score}
-        for name, score in summary.scores.items()
-    ]
-    write_csv(summary.folder / selection.TRIALS_FILE, rows, list(rows[0]))
 
 
 def _digest(config: Config) -> str:

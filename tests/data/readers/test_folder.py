@@ -75,6 +75,8 @@ def test_a_prescribed_split_is_honoured(tmp_path, data_config):
     split = dataset.official_split
     assert [dataset.sources[number][0].name for number in split.validation] == ["val.png"] * 2
     assert dataset.info.class_names == ("a", "b")
+    # An image that is moved into another part keeps one of its names.
+    assert {"test/b/test.png", "b/test.png"} == set(dataset.image_names[int(split.test[1])])
 
 
 def test_a_patient_in_two_prescribed_parts_is_refused(tmp_path, data_config):
@@ -239,6 +241,10 @@ def test_a_series_in_a_folder_of_its_own_is_one_volume(tmp_path, data_config):
     dataset = read_folder(data_config("folder", root=tmp_path, size=[6, 6, 5], group_pattern="^([^/.]+)"))
     assert len(dataset) == 4 and [len(files) for files in dataset.sources] == [5, 5, 1, 5]
     assert dataset.groups == ["P1", "P2", "4", "P3"] and dataset.labels.tolist() == [0, 0, 1, 1]
+    # Whoever trains on single slices, or names the folder in a table, names the same image.
+    slices = read_folder(data_config("folder", root=tmp_path / "a", size=[6, 6], window=[0, 99]))
+    named = {f"a/{name}" for name in slices.names}
+    assert set().union(*dataset.image_names[:2]) == {"a/P1", "a/P2", *named} and len(named) == 10
     assert np.array_equal(dataset[0].input[..., 0], body.transpose(2, 1, 0)[::-1, ::-1])
 
 

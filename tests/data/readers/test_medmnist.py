@@ -26,6 +26,15 @@ def test_a_phantom_reads_as_numpy_reads_it(phantom, data_config, layout):
     assert len(dataset.info.class_names) == CLASSES[name]
 
 
+def test_a_picture_has_the_same_name_at_every_size(tmp_path, data_config):
+    names = []
+    for side, suffix in ((28, ""), (64, "_64")):
+        np.savez(tmp_path / f"pneumoniamnist{suffix}.npz", **arrays(side))
+        dataset = read(data_config("medmnist", root=tmp_path, dataset="pneumoniamnist", size=side))
+        names.append(dataset.select(np.array([1, 9])).image_names)
+    assert names == [[("pneumoniamnist train 1",), ("pneumoniamnist test 1",)]] * 2
+
+
 def test_the_file_itself_is_a_root_too(phantom, data_config):
     assert len(read(data_config("medmnist", root=phantom("medmnist") / "pathmnist.npz"))) == 40
 

@@ -32,6 +32,7 @@ def test_a_phantom_reads_as_nibabel_reads_it(phantom, data_config):
     label = nibabel.as_closest_canonical(nibabel.load(label_path))
     dataset = spleen(data_config, root, shape=list(image.shape), window=[-1000, 1000])
     sample = dataset[0]
+    assert dataset.image_names[0] == (dataset.groups[0],)
     expected = np.clip(image.get_fdata(), -1000, 1000)
     np.testing.assert_allclose(sample.input[..., 0], expected, atol=0.5)
     assert np.array_equal(sample.target, label.get_fdata().astype(np.uint8))

@@ -47,7 +47,9 @@ def test_a_phantom_reads_as_nibabel_reads_it(phantom, data_config):
     dataset = read(data_config("nnunet", root=root, shape=list(shape)))
     assert len(dataset) == 40 and dataset.info.class_names == ("background", "organ", "tumour")
     assert dataset.info.input_shape == (*shape, 2) and dataset.info.unit == "scan"
-    sample = dataset[list(dataset.groups).index("organ_0003")]
+    number = list(dataset.groups).index("organ_0003")
+    sample = dataset[number]
+    assert dataset.image_names[number] == ("imagesTr/organ_0003_0000.nii.gz", "imagesTr/organ_0003_0001.nii.gz")
     assert np.array_equal(sample.target, np.asarray(first.dataobj))
     for channel in range(2):
         values = np.asarray(

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from dpmed.errors import InputError
+from dpmed.inference.composed_ledger import compose, read_spendings
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.several import composed_epsilon
 from dpmed.privacy.tradeoff import Composition
@@ -13,7 +14,6 @@ from dpmed.progress import Silent
 from dpmed.workflows.bounds.run import check, run
 from dpmed.workflows.bounds.settings import BoundsSettings, Facts, gather
 from dpmed.workflows.bounds.trained import from_ledger
-from dpmed.workflows.train.composed_ledger import compose, read_spendings
 from tests.inference.made import ledger_bytes
 
 OWN = SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100)
@@ -95,7 +95,7 @@ def test_a_run_with_siblings_says_that_choosing_among_them_risks_more(tmp_path, 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ({"selection": {"distribution": "fixed", "mean_trials": 2}}, "is a selection or a trial of one"),
+        ({"selection": {"distribution": "fixed", "mean_trials": 2}}, "holds the trials of a selection"),
         ({"runs": [{"folder": "seed=1"}]}, "is not the ledger of several runs"),
         ({"runs": []}, "none of these runs has made a step with"),
         ({}, "is not a privacy ledger"),

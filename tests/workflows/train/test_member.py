@@ -42,6 +42,7 @@ def test_the_plan_that_is_carried_out_is_the_one_that_was_prepared(tmp_path, tol
     prepared = []
     finish(config(), tmp_path / "a", Silent(), prepare=lambda plan: prepared.append(plan) or "prepared")
     assert told[0][1] == "prepared" and prepared[0].config == config()
+    assert len(prepared[0].facts.run_id) == 32
 
 
 def test_a_finished_run_is_left_alone_and_another_config_is_refused(tmp_path, told):

@@ -4,17 +4,19 @@ import csv
 import json
 import shutil
 import statistics
+from dataclasses import replace
 
 import pytest
 
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
+from dpmed.inference.composed_ledger import compose, spending
 from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Silent
 from dpmed.workflows.train import run as train
-from dpmed.workflows.train.repeats import holds_repeats, repeats_of, run
+from dpmed.workflows.train.repeats import RepeatsSummary, holds_repeats, repeats_of, run
 from dpmed.workflows.train.run_folder import create_run_folder
 from tests.workflows.conftest import SMALL, call_here
 
@@ -144,6 +146,19 @@ def test_a_deleted_run_counts_besides_the_one_that_takes_its_place(tmp_path):
     assert after["epsilon"] > before["epsilon"]
     exported = call_here("export", folder / "seed=10", "--out", tmp_path / "bundle", "--json")
     assert json.loads(exported.stdout)["epsilon_if_chosen"] == after["epsilon"]
+
+
+def test_the_joint_epsilon_is_never_rounded_down(tmp_path):
+    ledger = {
+        "private": True, "status": "finished", "epsilon": 8.0, "delta": 1e-5, "accountant": "pld",
+        "noise_multiplier": 4.0, "sampling_rate": 1.0, "steps": 10, "steps_planned": 10, "unit_of_privacy": "image",
+        "noise_source": "os-entropy", "outside_accounting": [], "notes": [],
+    }  # fmt: skip
+    composed = compose([spending(name, ledger, where=name) for name in ("seed=1", "seed=2")])
+    summary = RepeatsSummary(
+        folder=tmp_path, levels=(), is_sweep=False, metric="accuracy", composed=replace(composed, epsilon_pld=12.9701)
+    )
+    assert "Together the 2 private runs in this folder spend ε = 12.98 at δ = 1e-05." in summary.cost()
 
 
 def test_the_runs_of_a_sweep_follow_from_one_config():

@@ -180,6 +180,7 @@ def test_ctrl_c_stops_after_the_step_with_a_checkpoint_and_says_how_to_go_on(tmp
     ledger = ledger_of(folder)
     assert ledger["status"] == "stopped"
     assert ledger["steps"] == steps_saved(folder)
+    assert "if what the run had shown was no reason to stop" in " ".join(ledger["notes"])
 
 
 def test_resume_without_a_checkpoint_starts_at_step_0(tmp_path, small_run):
@@ -218,24 +219,31 @@ def test_a_bad_checkpoint_is_named_and_nothing_is_lost(tmp_path, small_run, dama
     assert (folder / "checkpoints" / newest.name).exists()
 
 
-def test_early_stopping_keeps_the_best_weights_and_a_resume_does_not_train_on(tmp_path):
-    folder = tmp_path / "run"
+def test_early_stopping_keeps_the_best_weights_spends_all_that_was_planned_and_a_resume_does_not_train_on(tmp_path):
+    folder, cohort = tmp_path / "run", tmp_path / "cohort.db"
     stopping = [
         "--set",
         "training.early_stopping={patience = 1, min_delta = 0.9}",
         "--set",
         "evaluation.every_epochs=1",
+        "--set",
+        f"privacy.cohort={cohort}",
     ]
     done = call_here("train", "quickstart", *SMALL, *stopping, "--out", folder)
     assert done.returncode == 0, done.stderr
     summary, ledger = json.loads((folder / "summary.json").read_text()), ledger_of(folder)
-    assert summary["steps"] == ledger["steps"] == 8
-    assert ledger["epsilon"] < 8
+    # When it stopped depends on the patients: ε of the steps until then would be no bound.
+    assert (summary["steps"], ledger["steps"], ledger["steps_planned"]) == (8, 40, 40)
+    assert summary["epsilon"] == ledger["epsilon"] == pytest.approx(8, rel=1e-3)
+    spent = json.loads(call_here("budget", cohort, "--json").stdout)
+    assert spent["epsilon_largest"] == pytest.approx(8, rel=1e-3)
+    assert (spent["history"][0]["steps"], spent["history"][0]["steps_planned"]) == (8, 40)
     assert "determined when to stop" in " ".join(ledger["outside_accounting"])
+    assert "ε counts all planned steps" in " ".join(ledger["notes"])
     weights = (folder / "model.eqx").read_bytes()
     assert call_here("train", "--resume", folder).returncode == 0
     assert (folder / "model.eqx").read_bytes() == weights
-    assert ledger_of(folder)["steps"] == 8
+    assert ledger_of(folder)["steps"] == 40
 
 
 @pytest.fixture(scope="module")

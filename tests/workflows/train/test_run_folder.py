@@ -12,7 +12,7 @@ from dpmed.config.load import load_config
 from dpmed.errors import InputError
 from dpmed.planning.computation import build_computation
 from dpmed.planning.plan import make_plan
-from dpmed.planning.run_ledger import with_siblings
+from dpmed.planning.run_ledger import with_run_id, with_siblings
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Silent
 from dpmed.runtime.distributed import Processes
@@ -129,9 +129,9 @@ def test_siblings_are_remembered_by_the_ledger(path, plan, computation):
 
 def test_a_run_keeps_its_random_name(path, plan, computation):
     assert run_id_of(path) is None
-    folder = open_run_folder(path, plan, Silent())
+    folder = open_run_folder(path, replace(plan, facts=with_run_id(plan.facts)), Silent())
     folder.open(folder.restore(computation))
-    assert run_id_of(path) == plan.facts.run_id and len(run_id_of(path)) == 32
+    assert run_id_of(path) == folder.plan.facts.run_id and len(run_id_of(path)) == 32
     (path / "privacy.json").write_text('{"run_id": 3}')
     assert run_id_of(path) is None
 
@@ -149,3 +149,27 @@ def test_everyone_can_look_up_who_took_part(path, plan):
     for part, numbers in plan.split.parts().items():
         assert {int(row["number"]) for row in rows if row["part"] == part} == set(numbers.tolist())
     assert all(row["unit"] == plan.dataset.groups[int(row["number"])] for row in rows)
+
+
+def test_a_trial_is_kept_as_begun_once_its_ledger_is_on_the_disk(tmp_path, plan, computation):
+    (tmp_path / "selection.json").write_text("{}")
+    trial = tmp_path / "trial=1" / "seed=1"
+    trial.mkdir(parents=True)
+    create_run_folder(trial, plan)
+    folder = open_run_folder(trial, plan, Silent())
+    run = folder.restore(computation)
+    assert json.loads((tmp_path / "selection.json").read_text()) == {}
+    folder.open(run)
+    (begun,) = json.loads((tmp_path / "selection.json").read_text())["begun"]
+    assert (begun["folder"], begun["run_id"]) == ("trial=1/seed=1", ledger_of(trial)["run_id"])
+    assert begun["steps_counted"] == plan.steps
+
+
+def test_a_trial_is_not_resumed_by_itself_if_nothing_says_what_its_selection_costs(tmp_path, plan):
+    (tmp_path / "selection.json").write_text("{}")
+    trial = tmp_path / "trial=1" / "seed=1"
+    trial.mkdir(parents=True)
+    with pytest.raises(InputError, match="of which this run is a trial") as refused:
+        room.selection_of(trial)
+    assert "command that began it" in refused.value.remedy
+    assert room.selection_of(tmp_path / "seed=1") is None

@@ -1,6 +1,7 @@
 """A random number of trials: drawn once, each scored through its model, and counted as the theorem says."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -15,12 +16,15 @@ from dpmed.planning.enrolment import enrol
 from dpmed.planning.run_ledger import CHOSEN_BY_VALIDATION, run_ledger
 from dpmed.privacy.cohort import Cohort
 from dpmed.privacy.selection import selection_cost
+from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Silent
+from dpmed.workflows.train import drawn_trials
 from dpmed.workflows.train import run as train
 from dpmed.workflows.train import selection as room
-from dpmed.workflows.train.composed_ledger import spending
-from dpmed.workflows.train.run_folder import create_run_folder
+from dpmed.workflows.train.run_folder import create_run_folder, run_id_of
 from dpmed.workflows.train.selection import run
+from dpmed.workflows.train.trials import note_begun
+from tests.workflows.conftest import call_here
 
 SETTINGS = ["data.limit=100", "training.batch_size=20", "training.epochs=2", "model.width=[4]"]
 
@@ -32,7 +36,7 @@ class Interrupted(Exception):
 @pytest.fixture
 def trainings(monkeypatch):
     """Trainings that only write what a selection reads; the one with number `broken` fails when it begins."""
-    made = {"plans": [], "broken": None}
+    made = {"plans": [], "broken": None, "resumed": 7}
 
     def begin(plan, folder, progress):
         del progress
@@ -41,6 +45,7 @@ def trainings(monkeypatch):
         create_run_folder(folder, plan)
         number = len(made["plans"])
         ledger = run_ledger(plan, draws=plan.steps, status="finished").to_json()
+        note_begun(folder, ledger)
         if number == made["broken"]:
             # As after a crash, with more draws than planned.
             (folder / "privacy.json").write_text(json.dumps({**ledger, "status": "running", "steps": 7}))
@@ -49,7 +54,10 @@ def trainings(monkeypatch):
 
     def go_on(folder, progress, *, plan):
         del progress
-        write_end(folder, {**run_ledger(plan, draws=7, status="finished").to_json()}, score=0.05)
+        plan = replace(plan, facts=replace(plan.facts, run_id=run_id_of(folder) or plan.facts.run_id))
+        ledger = run_ledger(plan, draws=made["resumed"], status="finished").to_json()
+        note_begun(folder, ledger)
+        write_end(folder, ledger, score=0.05)
 
     def write_end(folder, ledger, *, score):
         (folder / "privacy.json").write_text(json.dumps(ledger))
@@ -66,7 +74,7 @@ def test_trials_are_drawn_once_and_the_best_by_validation_is_chosen(tmp_path, tr
     config = load_config("quickstart", [*SETTINGS, f"privacy.cohort={tmp_path / 'cohort.db'}"]).config
     folder = tmp_path / "runs"
     folder.mkdir()
-    monkeypatch.setattr(room, "draw_trials", lambda mean: 4)
+    monkeypatch.setattr(drawn_trials, "draw_trials", lambda mean: 4)
     trainings["broken"] = 3
     with pytest.raises(Interrupted):
         run(config, folder, Silent(), mean=10)
@@ -75,7 +83,7 @@ def test_trials_are_drawn_once_and_the_best_by_validation_is_chosen(tmp_path, tr
         assert len(cohort.snapshot().runs) == 4
     ledger = json.loads((folder / "privacy.json").read_text())
     assert ledger["status"] == "running"
-    monkeypatch.setattr(room, "draw_trials", lambda mean: pytest.fail("the number of trials was drawn again"))
+    monkeypatch.setattr(drawn_trials, "draw_trials", lambda mean: pytest.fail("the number of trials was drawn again"))
     trainings["broken"] = None
     summary = run(config, folder, Silent(), mean=10)
     plans = trainings["plans"]
@@ -97,7 +105,7 @@ def test_trials_are_drawn_once_and_the_best_by_validation_is_chosen(tmp_path, tr
     assert ledger["epsilon"] == ledger["epsilon_select"] == cost.by_selection < ledger["epsilon_plain"]
     # Nothing in the ledger tells how many trials there were.
     again = json.dumps({**ledger, "created": None})
-    monkeypatch.setattr(room, "draw_trials", lambda mean: 2)
+    monkeypatch.setattr(drawn_trials, "draw_trials", lambda mean: 2)
     other = tmp_path / "other"
     other.mkdir()
     run(load_config("quickstart", [*SETTINGS, f"privacy.cohort={tmp_path / 'b.db'}"]).config, other, Silent(), mean=10)
@@ -149,7 +157,7 @@ def test_settings_are_fixed_first_and_the_dearest_counts(tmp_path, trainings, mo
         for size, epochs, rate in ((20, 2, 0.01), (40, 4, 0.03))
     )
     settings = (few, many) * 4 if is_random else (few, many)
-    monkeypatch.setattr(room, "draw_trials", lambda mean: 3)
+    monkeypatch.setattr(drawn_trials, "draw_trials", lambda mean: 3)
     # The number of settings counts, whatever else is given.
     summary = run(config, tmp_path, Silent(), mean=100, settings=settings)
     plans = trainings["plans"]
@@ -174,23 +182,17 @@ def test_settings_are_fixed_first_and_the_dearest_counts(tmp_path, trainings, mo
         run(config, tmp_path, Silent(), mean=len(settings), settings=(few, few, *settings[2:]))
 
 
-def test_the_cost_is_that_of_the_number_that_was_drawn_even_where_the_other_became_cheaper(
-    tmp_path, trainings, monkeypatch
-):
+def test_the_cost_is_that_of_the_number_that_was_drawn_even_where_the_other_became_cheaper(tmp_path, trainings):
     # Five draws more than planned, and a random number of trials would have been cheaper than exactly three.
     config = load_config("quickstart", [*SETTINGS, "privacy.epsilon=3"]).config
     trainings["broken"] = 1
     with pytest.raises(Interrupted):
         run(config, tmp_path, Silent(), mean=3)
     assert json.loads((tmp_path / "selection.json").read_text())["distribution"] == "fixed"
-    monkeypatch.setattr(room, "_spendings", lambda folder, trial: [spent_by(trainings["plans"][0], steps=200)])
+    trainings["resumed"] = 200
     summary = run(config, tmp_path, Silent(), mean=3)
     assert summary.cost.by_selection < summary.cost.by_composition
     assert json.loads((tmp_path / "privacy.json").read_text())["epsilon"] == summary.cost.by_composition
-
-
-def spent_by(plan, *, steps):
-    return spending("made", run_ledger(plan, draws=steps, status="finished").to_json(), where="made")
 
 
 def kept_name(summary):
@@ -202,7 +204,162 @@ def test_settings_are_drawn_uniformly_by_the_system(tmp_path, trainings, monkeyp
     one = Setting(batch_size=20, epochs=2, learning_rate=0.01, clipping_norm=0.5, epsilon=8.0)
     settings = tuple(replace(one, learning_rate=0.01 * k) for k in range(1, 9))
     candidates = room._candidates(config, Silent(), mean=8, settings=settings)
-    monkeypatch.setattr(room, "draw_trials", lambda mean: 4000)
-    drawn = room._drawn(candidates, tmp_path)["candidates"]
+    monkeypatch.setattr(drawn_trials, "draw_trials", lambda mean: 4000)
+    drawn = room._drawn(candidates, tmp_path).candidates
     # Fails by chance in one of a million runs.
     assert stats.chisquare(np.bincount(drawn, minlength=8)).pvalue > 1e-6
+
+
+FIXED, RANDOM = "privacy.epsilon=1", "privacy.epsilon=8"
+
+
+def select(folder, setting, *, mean=2, settings=()):
+    folder.mkdir(exist_ok=True)
+    return run(load_config("quickstart", [*SETTINGS, setting]).config, folder, Silent(), mean=mean, settings=settings)
+
+
+def only_trial(folder, number):
+    (found,) = folder.glob(f"trial={number}/seed=*")
+    return found
+
+
+def delete(trial):
+    shutil.rmtree(trial.parent)
+
+
+def empty(trial):
+    shutil.rmtree(trial)
+    trial.mkdir()
+
+
+def lose_ledger(trial):
+    (trial / "privacy.json").unlink()
+
+
+def stated(folder):
+    ledger = json.loads((folder / "privacy.json").read_text())
+    return ledger["epsilon"], ledger["selection"]["mean_trials"], ledger["selection"]["distribution"]
+
+
+@pytest.mark.parametrize("lose", [delete, empty])
+def test_a_deleted_trial_of_a_fixed_number_counts_beside_the_one_in_its_place(tmp_path, trainings, lose):
+    alone = select(tmp_path, FIXED).cost.epsilon
+    kept = only_trial(tmp_path, 2)
+    for times in (1, 2):
+        lose(only_trial(tmp_path, 1))
+        summary = select(tmp_path, FIXED)
+        mechanisms = [room.planned_mechanism(plan) for plan in trainings["plans"]]
+        assert len(mechanisms) == 2 + times and summary.deleted == times
+        assert stated(tmp_path) == (composed_epsilon(mechanisms, 1e-5), 2 + times, "fixed")
+        assert summary.epsilon_all == summary.cost.epsilon > 1.2 * alone
+        assert f"exactly 2 trials and {times} more, now deleted" in summary.words()
+        # Also of a trial that was there all the time, and may be the one that is released.
+        assert stated(kept)[:2] == stated(tmp_path)[:2] and read_ledger(kept / "privacy.json").promises
+        (note,) = [one for one in json.loads((kept / "privacy.json").read_text())["notes"] if "trials together" in one]
+        assert f"the {2 + times} trials together" in note
+        assert (
+            f"deleted count too, since somebody may have seen them: {times}." in (tmp_path / "privacy.json").read_text()
+        )
+
+
+def test_a_trial_that_was_deleted_before_it_finished_counts_too_and_before_another_is_made(tmp_path, trainings):
+    trainings["broken"] = 2
+    with pytest.raises(Interrupted):
+        select(tmp_path, FIXED)
+    delete(only_trial(tmp_path, 2))
+    trainings["broken"] = 3
+    with pytest.raises(Interrupted):
+        select(tmp_path, FIXED)
+    # The first, finished, could be released now.
+    assert stated(only_trial(tmp_path, 1))[:2] == stated(tmp_path)[:2]
+    assert stated(tmp_path)[1] == 3
+    trainings["broken"] = None
+    assert select(tmp_path, FIXED).deleted == 1
+
+
+@pytest.mark.parametrize("setting", [FIXED, RANDOM])
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_trial_that_was_moved_and_put_back_counts_once(tmp_path, trainings, monkeypatch, setting, is_finished):
+    monkeypatch.setattr(drawn_trials, "draw_trials", lambda mean: 2)
+    folder = tmp_path / "selection"
+    mean = 2 if setting == FIXED else 10
+    trainings["broken"] = None if is_finished else 2
+    if is_finished:
+        select(folder, setting, mean=mean)
+    else:
+        with pytest.raises(Interrupted):
+            select(folder, setting, mean=mean)
+    trial = only_trial(folder, 2).parent
+    shutil.move(trial, tmp_path / "elsewhere")
+    if setting == RANDOM:
+        with pytest.raises(InputError, match="are gone: trial=2"):
+            select(folder, setting, mean=mean)
+    shutil.move(tmp_path / "elsewhere", trial)
+    summary = select(folder, setting, mean=mean)
+    assert summary.deleted == 0 and len(trainings["plans"]) == 2
+
+
+@pytest.mark.parametrize("broken", [None, 3])
+@pytest.mark.parametrize("lose", [delete, empty, lose_ledger])
+@pytest.mark.parametrize("is_tuned", [False, True])
+def test_no_trial_of_a_random_number_is_made_twice(tmp_path, trainings, monkeypatch, broken, lose, is_tuned):
+    monkeypatch.setattr(drawn_trials, "draw_trials", lambda mean: 3)
+    one = Setting(batch_size=20, epochs=2, learning_rate=0.01, clipping_norm=0.5, epsilon=8.0)
+    settings = tuple(replace(one, learning_rate=0.01 * k) for k in range(1, 9)) if is_tuned else ()
+    trainings["broken"] = broken
+    if broken is None:
+        select(tmp_path, RANDOM, mean=8, settings=settings)
+    else:
+        with pytest.raises(Interrupted):
+            select(tmp_path, RANDOM, mean=8, settings=settings)
+    lose(only_trial(tmp_path, 3))
+    with pytest.raises(
+        InputError, match=r"are gone: trial=3/seed=.*holds only if none of them is made twice"
+    ) as refused:
+        select(tmp_path, RANDOM, mean=8, settings=settings)
+    assert "Put them back" in refused.value.remedy and len(trainings["plans"]) == 3
+
+
+def test_a_trial_that_had_made_no_draw_is_made(tmp_path, trainings, monkeypatch):
+    monkeypatch.setattr(drawn_trials, "draw_trials", lambda mean: 2)
+    trainings["broken"] = 2
+    with pytest.raises(Interrupted):
+        select(tmp_path, RANDOM, mean=8)
+    # As if it had been killed, or stopped, before its ledger was on the disk.
+    content = json.loads((tmp_path / "selection.json").read_text())
+    (tmp_path / "selection.json").write_text(json.dumps({**content, "begun": content["begun"][:1]}))
+    lose_ledger(only_trial(tmp_path, 2))
+    assert len(select(tmp_path, RANDOM, mean=8).scores) == 2
+
+
+def test_trials_without_the_file_that_says_which_were_drawn_are_refused(tmp_path, trainings):
+    select(tmp_path, FIXED)
+    (tmp_path / "selection.json").unlink()
+    with pytest.raises(InputError, match="is missing, although trials were made here") as refused:
+        select(tmp_path, FIXED)
+    assert "another folder" in refused.value.remedy and len(trainings["plans"]) == 2
+
+
+def test_a_selection_of_an_earlier_version_keeps_what_it_finds(tmp_path, trainings):
+    select(tmp_path, FIXED)
+    path = tmp_path / "selection.json"
+    content = json.loads(path.read_text())
+    del content["begun"]
+    path.write_text(json.dumps(content))
+    select(tmp_path, FIXED)
+    delete(only_trial(tmp_path, 1))
+    assert select(tmp_path, FIXED).deleted == 1
+
+
+def test_a_user_who_deletes_a_trial_is_told_that_it_stays_counted(tmp_path, trainings):
+    folder = tmp_path / "selection"
+    words = ["train", "quickstart", "--select", 2, "--out", folder]
+    words += [word for setting in (*SETTINGS, FIXED) for word in ("--set", setting)]
+    assert call_here(*words).returncode == 0
+    delete(only_trial(folder, 1))
+    again = call_here(*words)
+    assert again.returncode == 0 and "still counted: trial=1/seed=" in again.stderr
+    assert "exactly 2 trials and 1 more, now deleted. ε covers all of them." in again.stdout
+    (folder / "selection.json").unlink()
+    lost = call_here(*words)
+    assert lost.returncode == 2 and "although trials were made here" in lost.stderr

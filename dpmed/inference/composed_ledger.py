@@ -1,8 +1,8 @@
 """What several runs on the same patients spend together: `privacy.json` of the folder that holds them.
 
 Anyone who sees all of them, or the best one chosen among them, learns no more than their composed ε allows. It is
-computed from the ledgers in the folder, so runs of earlier calls count too. An unfinished run counts with all its
-planned draws, however many of them it has made: the folder's ledger never claims less than was spent.
+computed from the ledgers in the folder, so runs of earlier calls count too. Each counts with all its planned draws,
+however many of them it has made: it may go on, and when it was stopped may depend on the data.
 """
 
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dpmed.errors import InputError
-from dpmed.files import read_json, write_json
+from dpmed.files import read_json
 from dpmed.inference.ledger import LEDGER_FILE
-from dpmed.planning.run_ledger import with_siblings_note
 from dpmed.privacy.accountant import AccountantName
 from dpmed.privacy.mechanism import SampledGaussian, is_countable
 from dpmed.privacy.several import composed_epsilon
@@ -150,9 +149,12 @@ class ComposedLedger:
         if private:
             deltas = {run.ledger["delta"] for run in private}
             chosen = "" if len(deltas) == 1 else ", the smallest of theirs"
+            at = f"at δ = {self.delta:g}{chosen}"
             notes.append(
-                f"ε is that of all {len(private)} private runs together at δ = {self.delta:g}{chosen}: it bounds what "
-                "can be learned from all of them, and from the best one chosen among them."
+                f"ε is that of the one private run, {at}."
+                if len(private) == 1
+                else f"ε is that of the {len(private)} private runs together, {at}: it bounds what can be learned from "
+                "all of them, and from the best one chosen among them."
             )
         if private and exposed:
             notes.append("ε leaves out the runs without privacy: keep them within your institution.")
@@ -213,32 +215,66 @@ def read_deleted(folder: Path, present: Mapping[str, Spending]) -> tuple[Spendin
     """
     path = folder / LEDGER_FILE
     content = read_json(path) if path.is_file() else {}
-    found = []
     try:
-        for entry in content.get("runs", []):
-            name, count = entry["folder"], entry["steps_counted"]
-            if not _is_name(name):
-                raise ValueError(f"{name!r:.50} is not the name of a run")
-            if _is_gone(entry, present.get(name), folder / name):
-                # Earlier versions stated some facts only once, for all runs.
-                ledger = {key: content.get(key) for key in _STATED} | entry | {"status": _DELETED}
-                ledger |= {"steps": count, "steps_planned": count, "notes": [], "outside_accounting": []}
-                found.append(spending(name, ledger, where=str(path)))
+        # Earlier versions stated some facts only once, for all runs.
+        common = {key: content.get(key) for key in _STATED}
+        return gone_from(folder, content.get("runs", []), present, where=str(path), common=common)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         remedy = "Restore it, or use another folder: what deleted runs have spent is unknown."
         raise InputError(f"is not the ledger of several runs ({error})", where=str(path), remedy=remedy) from error
+
+
+def gone_from(
+    folder: Path,
+    entries: Iterable[Mapping[str, Any]],
+    present: Mapping[str, Spending],
+    *,
+    where: str,
+    common: Mapping[str, Any] | None = None,
+) -> tuple[Spending, ...]:
+    """Runs that a file lists, as `Spending.to_json` writes them, and that are gone or replaced; see `read_deleted`.
+
+    Args:
+        folder: the folder of the runs.
+        entries: what the file lists.
+        present: all runs that are there, by name.
+        where: the file, for a message.
+        common: what an entry need not state itself.
+
+    Raises:
+        InputError: an entry does not state what its run spent.
+        AttributeError, KeyError, TypeError, ValueError: an entry is none.
+    """
+    found = []
+    for entry in entries:
+        name, count = entry["folder"], entry["steps_counted"]
+        if not _is_name(name):
+            raise ValueError(f"{name!r:.50} is not the name of a run")
+        if _is_gone(entry, present.get(name), folder / name):
+            ledger = {**(common or {}), **entry, "status": _DELETED}
+            ledger |= {"steps": count, "steps_planned": count, "notes": [], "outside_accounting": []}
+            found.append(spending(name, ledger, where=where))
     return tuple(found)
+
+
+def is_entry_of(entry: Mapping[str, Any], run: Spending) -> bool:
+    """Whether an entry is that of a run, and not of another under its name."""
+    return bool(entry["folder"] == run.name and _is_same(entry, run))
 
 
 def _is_gone(entry: Mapping[str, Any], present: Spending | None, place: Path) -> bool:
     """Whether the run of an entry is not the one that is now present under its name."""
     if present is not None:
-        # A run that was deleted may have been put back. Of equal models, both seeded, the second reveals nothing more.
-        known = [key for key in ("run_id", "model_sha256") if entry.get(key) is not None]
-        same = any(present.ledger.get(key) == entry[key] for key in known)
-        return not same if known else entry["status"] == _DELETED
+        return not _is_same(entry, present)
     # A run writes its own ledger before its first draw; without one, what was only planned has not begun.
     return entry["status"] != _PLANNED or not place.is_dir()
+
+
+def _is_same(entry: Mapping[str, Any], run: Spending) -> bool:
+    """Whether an entry of the run's name is its own."""
+    # A run that was deleted may have been put back. Of equal models, both seeded, the second reveals nothing more.
+    known = [key for key in ("run_id", "model_sha256") if entry.get(key) is not None]
+    return any(run.ledger.get(key) == entry[key] for key in known) if known else entry["status"] != _DELETED
 
 
 def _is_name(name: Any) -> bool:
@@ -294,7 +330,7 @@ def _naming_each_other(folder: Path, names: Set[str], deleted: Set[str]) -> dict
 
 
 def spending(name: str, ledger: Any, *, where: str) -> Spending:
-    """What a run spends by its ledger: the draws that a finished run made, all planned draws of any other.
+    """What a run spends by its ledger: all planned draws, whether it has finished, was stopped, or stopped early.
 
     Args:
         name: the name of the run.
@@ -309,57 +345,13 @@ def spending(name: str, ledger: Any, *, where: str) -> Spending:
     except (KeyError, TypeError, ValueError) as error:
         remedy = "Restore it: without it, what the run has spent is unknown."
         raise InputError(f"is not the ledger of a run ({error})", where=where, remedy=remedy) from error
-    made, planned = ledger["steps"], ledger["steps_planned"]
-    return Spending(name=name, ledger=ledger, steps=made if ledger["status"] == _FINISHED else max(made, planned))
-
-
-def name_siblings(folder: Path, names: Iterable[str]) -> None:
-    """Name, in the ledger of each run in a folder, all other runs.
-
-    Runs that a ledger names already stay named: deleting a run does not take back what it has spent.
-
-    Args:
-        folder: the folder that holds them.
-        names: the names of runs still to be made.
-
-    Raises:
-        InputError: a ledger is damaged.
-    """
-    found = read_spendings(folder)
-    known = {other for run in found.values() for other in listed(run.ledger, "siblings")}
-    every = sorted({*found, *names, *known})
-    for name, run in found.items():
-        siblings = [other for other in every if other != name]
-        if run.ledger.get("siblings") != siblings:
-            notes = list(with_siblings_note(run.ledger["notes"], siblings))
-            write_json(folder / name / LEDGER_FILE, {**run.ledger, "notes": notes, "siblings": siblings})
+    return Spending(name=name, ledger=ledger, steps=max(ledger["steps"], ledger["steps_planned"]))
 
 
 def listed(ledger: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """The texts that a ledger lists under a key; none if it lists nothing there."""
     found = ledger.get(key)
     return tuple(map(str, found)) if isinstance(found, list) else ()
-
-
-def require_outermost(folder: Path) -> None:
-    """Refuse to add runs to a part of a sweep, since the sweep's ledger would not count them.
-
-    Raises:
-        InputError: the parent folder holds the ledger of a selection, or of several runs, some of them in this folder.
-    """
-    above = folder.parent / LEDGER_FILE
-    content = read_json(above) if above.is_file() else {}
-    runs = content.get("runs", []) if isinstance(content, dict) else []
-    if isinstance(content, dict) and "selection" in content:
-        raise InputError(
-            "is one of the trials of a selection, whose cost would not count further runs", where=str(folder)
-        )
-    if any(str(run.get("folder", "")).startswith(f"{folder.name}/") for run in runs if isinstance(run, dict)):
-        raise InputError(
-            "is part of a sweep, whose ledger would not count further runs in this folder",
-            where=str(folder),
-            remedy=f"Add runs to {folder.parent}, or use another folder.",
-        )
 
 
 def _source(private: Sequence[Spending]) -> str | None:
