@@ -203,6 +203,8 @@ class PriorAwareAttack:
         upper = min(bounds[adversary].upper, bounds["worst-case"].upper)
         trials, successes = found["trials"], found["successes"][adversary]
         interval = binomial_interval(successes, trials, confidence=_CONFIDENCE)
+        ideal, tried = found["ideal_rate"][adversary], self._settings.trials
+        ideal_interval = binomial_interval(round(ideal * tried), tried, confidence=_CONFIDENCE)
         return AttackResult(
             adversary=adversary,
             epsilon=level.epsilon,
@@ -220,7 +222,9 @@ class PriorAwareAttack:
             bound_upper=upper,
             bound_lower=min(bounds[adversary].lower, upper),
             gap=upper - successes / trials,
-            ideal_rate=found["ideal_rate"][adversary],
+            ideal_rate=ideal,
+            ideal_low=ideal_interval.low,
+            ideal_high=ideal_interval.high,
         )
 
     def _find_obstacle(self) -> str | None:

@@ -45,6 +45,8 @@ class AttackResult:
         bound_lower: lower bound on the same quantity; the gap to `bound_upper` shows how tight the bound is.
         gap: `bound_upper` - `success_rate`.
         ideal_rate: success rate of the same attack on orthogonal gradients of full length; None if unknown.
+        ideal_low: lower end of its exact 99 % interval; None if unknown, as in tables of earlier versions.
+        ideal_high: upper end of that interval; likewise.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(allow_inf_nan=False)
@@ -66,6 +68,8 @@ class AttackResult:
     bound_lower: Share
     gap: Annotated[float, Field(ge=-1, le=1)]
     ideal_rate: Share | None = None
+    ideal_low: Share | None = None
+    ideal_high: Share | None = None
 
     def __post_init__(self) -> None:
         if not self.ci_low <= self.success_rate <= self.ci_high:

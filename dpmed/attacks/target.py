@@ -8,6 +8,7 @@ from jaxtyping import PyTree
 
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
+from dpmed.inference.bundle import is_bundle
 from dpmed.models.weights import load_weights
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.progress import Progress
@@ -50,8 +51,20 @@ def target_plan(config: Config, progress: Progress, *, weights: Path | None = No
 
 
 def weights_file(path: Path) -> Path:
-    """The weights file of a run folder; a path to a file is returned unchanged."""
-    return path / _WEIGHTS_FILE if path.is_dir() else path
+    """The weights file of a run folder; a path to a file is returned unchanged.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    if not path.is_dir():
+        return path
+    if is_bundle(path):
+        remedy = "Give the run folder that it was exported from."
+        raise InputError("is a bundle, whose weights are stored in another form", where=str(path), remedy=remedy)
+    if not (path / _WEIGHTS_FILE).is_file():
+        remedy = "Give the folder of a run that `dpmed train` has finished."
+        raise InputError(f"holds no {_WEIGHTS_FILE}", where=str(path), remedy=remedy)
+    return path / _WEIGHTS_FILE
 
 
 def with_weights(plan: Plan, path: Path | None) -> Plan:

@@ -46,6 +46,11 @@ class Separation:
         return content
 
 
+def resolves(rate: float, non_members: int) -> bool:
+    """Whether an FPR can be measured by so many non-members: at least one of them is expected above its threshold."""
+    return rate * non_members >= 1
+
+
 def separate(scores: Float[np.ndarray, " unit"], member: Bool[np.ndarray, " unit"]) -> Separation:
     """AUC, and TPR at low FPR.
 

@@ -30,7 +30,9 @@ def audit(
         str,
         typer.Option(metavar="gradient|input|all", help="Canaries: directions of the gradient or mislabelled images."),
     ] = "gradient",
-    confidence: Annotated[float, typer.Option(metavar="C", help="Confidence of each lower limit.")] = 0.95,
+    confidence: Annotated[
+        float, typer.Option(metavar="C", help="Confidence with which all lower limits hold jointly.")
+    ] = 0.95,
     overrides: Overrides = None,
     out: Out = None,
     json: Json = False,
@@ -54,9 +56,11 @@ def audit(
     with loaded.locating():
         folder = new_run_folder(out, command="audit", config_name=loaded.name, time=time_stamp())
         summary = workflow.run(loaded.config, chosen[kind], folder, console, canaries=canaries, confidence=confidence)
-    console.table(f"ε at δ = {summary.delta:g}, with {confidence:.0%} confidence", *summary.table())
+    title = f"ε at δ = {summary.delta:g}, jointly with {100 * confidence:g} % confidence"
+    console.table(title, *summary.table())
     console.table("Membership inference on the training set itself, by the loss", *summary.membership_table())
-    console.text(summary.sentence)
+    for remark in summary.remarks:
+        console.text(remark)
     console.result(summary.to_json(), folder)
     if summary.is_contradicted:
         raise typer.Exit(1)

@@ -67,11 +67,18 @@ def match(
 
 
 def _show(console: Console, summary: "MatchSummary") -> None:
+    from dpmed.reconstructions.manifest import level_title
+
     rows = [
-        [score.level, score.metric, str(score.originals), *map(_number, (score.best, score.median, score.unrelated))]
+        [
+            level_title(score.epsilon),
+            score.metric,
+            str(score.originals),
+            *map(_number, (score.best, score.median, score.unrelated)),
+        ]
         for score in summary.scores
     ]
-    columns = ["level", "metric", "matched", "best distance", "median distance", "median of unrelated images"]
+    columns = ["level", "metric", "matched", "best distance", "median distance", "median to the nearest other original"]
     console.table(f"Distances ({summary.assignment}; smaller is more alike)", columns, rows)
 
 

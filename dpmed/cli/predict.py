@@ -58,6 +58,7 @@ def predict(
         console.say(f"Warning: {note}")
     console.result(summary.to_json(), summary.folder)
     if summary.errors:
-        problem = f"{summary.errors} of {summary.inputs} inputs could not be read"
-        console.error(RunError(problem, remedy=f"The column error of {workflow.PREDICTIONS} says why."))
+        often = "most often: " if summary.errors > 1 else ""
+        problem = f"{summary.errors} of {summary.inputs} inputs could not be read ({often}{summary.reason})"
+        console.error(RunError(problem, remedy=f"The column error of {workflow.PREDICTIONS} has the reason of each."))
         raise typer.Exit(1)

@@ -69,18 +69,20 @@ def _numbers(text: str | None) -> tuple[int, ...]:
 
 
 def _show(console: Console, summary: "VisualizeSummary") -> None:
+    from dpmed.workflows.visualize.findings import NO_SIGN, percent
+
     marked = any(row.proves_nothing for row in summary.rows)
     rows = [
         [
             row.name,
             f"{row.threshold:g}{' *' if row.proves_nothing else ''}",
             f"{row.share.recovered}/{row.share.originals}",
-            f"{row.share.share:.1%}",
-            f"{row.share.low:.1%}–{row.share.high:.1%}",
+            percent(row.share.share),
+            f"{percent(row.share.low)} to {percent(row.share.high)}",
         ]
         for row in summary.rows
     ]
     console.text(summary.findings[0])
     console.table(f"ReRo ({summary.metric})", ["level", "within", "recovered", "share", "95 % interval"], rows)
     if marked:
-        console.text("* No sign of success: half of all unrelated images are within this distance too.")
+        console.text(NO_SIGN)

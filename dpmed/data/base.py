@@ -106,6 +106,11 @@ class Info:
     patients_unknown: bool = False
 
     @property
+    def in_public(self) -> str:
+        """The data set as ledgers name it, by nothing that depends on a sample."""
+        return f"{self.name}: {self.task}, {'x'.join(map(str, self.input_shape))}"
+
+    @property
     def scaling(self) -> Scaling:
         """From stored values to those that a model sees."""
         return Scaling(scale=self.scale, mean=self.mean, std=self.std)

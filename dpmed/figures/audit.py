@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpmed.figures.style import PALETTE, new_figure, save_figure
+from dpmed.privacy.ledger import rounded_down, rounded_up
 
 AUDIT = "audit"
 
@@ -33,7 +34,7 @@ def plot_audit(bars: Sequence[Bar], folder: Path, *, claimed: float, confidence:
         bars: one per kind.
         folder: where to write.
         claimed: ε stated by the accountant.
-        confidence: confidence level of the limits.
+        confidence: the confidence with which all limits hold jointly.
         delta: δ of all of them.
     """
     figure, axes = new_figure(width=6.8, height=1.9 + 0.5 * len(bars))
@@ -47,15 +48,16 @@ def plot_audit(bars: Sequence[Bar], folder: Path, *, claimed: float, confidence:
                 [bar.best], [place], marker="|", markersize=18, markeredgewidth=2, linestyle="none", color=PALETTE[2],
                 label="about what this test finds if all is as claimed" if place == 0 else None,
             )  # fmt: skip
-    axis.axvline(claimed, linestyle="--", color="0.3", label=f"claimed and proven: ε ≤ {claimed:.4g}")
+    stated = rounded_up(claimed)
+    axis.axvline(claimed, linestyle="--", color="0.3", label=f"claimed and proven: ε ≤ {stated}")
     verdict = (
-        f"The claim does not hold: ε is at least {highest:.3g}, not at most {claimed:.4g}"
+        f"The claim does not hold: ε is at least {rounded_down(highest)}, not at most {stated}"
         if highest > claimed
-        else f"Nothing contradicts the claim: measured ε ≥ {highest:.3g}, claimed ε ≤ {claimed:.4g}"
+        else f"Nothing contradicts the claim: measured ε ≥ {rounded_down(highest, 3)}, claimed ε ≤ {stated}"
     )
     axis.set(
-        yticks=range(len(bars)), yticklabels=[f"{bar.name}\nε ≥ {bar.lower:.3g}" for bar in bars],
-        xlabel=f"ε at δ = {delta:g}  (bars: lower limits, each with {confidence:.0%} confidence)",
+        yticks=range(len(bars)), yticklabels=[f"{bar.name}\nε ≥ {rounded_down(bar.lower, 3)}" for bar in bars],
+        xlabel=f"ε at δ = {delta:g}  (bars: lower limits, jointly with {100 * confidence:g} % confidence)",
         xlim=(0, 1.15 * max(claimed, *(max(bar.lower, bar.best or 0.0) for bar in bars))),
         ylim=(len(bars) - 0.4, -0.6),
     )  # fmt: skip

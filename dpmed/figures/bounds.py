@@ -26,6 +26,7 @@ _MARKERS = {"worst_case": "o", "relaxed": "s", "relaxed_constant_sign": "D"}
 # Points at one place are seen through one another.
 _SIZES = {"worst_case": 10, "relaxed": 4, "relaxed_constant_sign": 6}
 _WIDE_RANGE = 30.0
+_ASIDE = 1.06
 # From so many points on, a curve is drawn through them.
 _CURVE = 10
 _DENSE = 20
@@ -100,7 +101,7 @@ def plot_risks(
 
 
 def plot_attack(rows: Rows, folder: Path, *, title: str) -> list[Path]:
-    """Draw `prior_aware.png`, `.pdf` and `.svg`: success rates with intervals, and the bounds.
+    """Draw `prior_aware.png`, `.pdf` and `.svg`: success rates, also with ideal gradients, with intervals, and bounds.
 
     Args:
         rows: rows of prior_aware.csv.
@@ -114,14 +115,37 @@ def plot_attack(rows: Rows, folder: Path, *, title: str) -> list[Path]:
         own = [row for row in ordered if row["adversary"].replace("-", "_") == name]
         if own:
             places, bound = [row["epsilon"] for row in own], [row["bound_upper"] for row in own]
-            axis.plot(places, bound, "_", color=colour, markersize=16, markeredgewidth=1.8, label=f"{label}: at most")
-            ideal = [row["ideal_rate"] for row in own]
-            axis.plot(places, ideal, "x", color=colour, markersize=4, label=f"{label}: ideal gradients")
+            axis.plot(places, bound, "_", color=colour, markersize=20, markeredgewidth=1.8, label=f"{label}: at most")
+            _draw_ideal(axis, own, colour=colour, label=label)
     _draw_measured(axis, [measured_point(row, epsilon=row["epsilon"]) for row in ordered])
     _finish_risks(axis, prior=ordered[0]["prior"], title=title)
     axis.set_xscale("log")
-    _legend_below(figure)
+    by_label = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    # A column for each adversary; guessing, which is neither's, ends the first.
+    order = sorted(by_label, key=lambda label: (label.startswith("relaxed"), label.startswith("prior")))
+    handles = [by_label[label] for label in order]
+    figure.legend(handles, order, frameon=False, loc="outside lower center", ncols=2, fontsize=8)
     return save_figure(figure, folder, "prior_aware")
+
+
+def _draw_ideal(axis: Any, rows: Rows, *, colour: str, label: str) -> None:
+    # Tables of earlier versions have no intervals of it.
+    known = [row for row in rows if row.get("ideal_low") is not None]
+    below = [row["ideal_rate"] - row["ideal_low"] for row in known]
+    above = [row["ideal_high"] - row["ideal_rate"] for row in known]
+    axis.errorbar(
+        # Beside what was measured, so that the intervals do not hide each other.
+        [_ASIDE * row["epsilon"] for row in known],
+        [row["ideal_rate"] for row in known],
+        yerr=[below, above],
+        fmt="x",
+        color=colour,
+        markersize=4,
+        linewidth=1.1,
+        capsize=2,
+        alpha=0.6,
+        label=f"{label}: ideal gradients, 99 %",
+    )
 
 
 def _curve(places: Sequence[float], bounds: Sequence[float]) -> tuple[Vector, Vector]:

@@ -1,18 +1,42 @@
 """Figures of an evaluation: ROC and precision-recall curves, and calibration of probabilities."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from dpmed.figures.style import PALETTE, new_figure, save_figure
 
 _MOST_LINES = 7
+# The share of positives among fewer samples is mostly chance.
+_FEW = 10
 _BARS = 20
-_LEGEND_COLUMNS = 4
+_LEGEND_COLUMNS = 3
+# Characters of a line below a narrow figure, and how many such lines.
+_LINE, _MOST_LINES_OF_NAMES = 64, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """Samples of similar probability.
+
+    Attributes:
+        predicted: mean predicted probability.
+        seen: the share of positives.
+        interval: its 95 % interval.
+        samples: how many there are.
+    """
+
+    predicted: float
+    seen: float
+    interval: tuple[float, float]
+    samples: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,72 +47,70 @@ class Question:
         name: its name.
         probability: predicted probability for each sample.
         positive: the truth.
-        bins: predicted and observed frequencies, with intervals of the observed ones.
+        bins: predicted and observed frequencies.
+        auroc: area under its ROC curve; NaN if all samples have one answer.
     """
 
     name: str
     probability: Float[np.ndarray, " sample"]
     positive: Bool[np.ndarray, " sample"]
-    bins: Sequence[tuple[float, float, tuple[float, float]]]
+    bins: Sequence[Bin]
+    auroc: float
 
 
 def plot_thresholds(questions: Sequence[Question], folder: Path) -> list[Path]:
     """Draw `roc.png`: sensitivity against 1 - specificity, and precision against sensitivity, over all thresholds.
 
-    Dotted lines show random guessing: the diagonal, and for a single question the fraction of positives. If there are
-    more than seven questions, the first seven that have both answers are drawn.
+    Dotted lines show random guessing: the diagonal, and for a single question the fraction of positives. If more than
+    seven questions have both answers, the seven with the smallest AUROC are drawn, and the others named.
     """
     from sklearn.metrics import precision_recall_curve, roc_curve
 
-    both = [one for one in questions if one.positive.any() and not one.positive.all()]
-    figure, (roc, pr) = new_figure(
-        width=7.4, height=3.8 + 0.2 * (min(len(both), _MOST_LINES) > _LEGEND_COLUMNS), columns=2
-    )
-    for question, colour in zip(both[:_MOST_LINES], PALETTE, strict=False):
+    shown, others = _worst([one for one in questions if not np.isnan(one.auroc)])
+    figure, (roc, pr) = new_figure(width=7.4, height=_height(3.8, shown, others), columns=2)
+    for question, colour in zip(shown, PALETTE, strict=False):
         false_alarms, found, _ = roc_curve(question.positive, question.probability)
-        roc.plot(false_alarms, found, color=colour, label=question.name)
+        roc.plot(false_alarms, found, color=colour, label=_labelled(question))
         precision, recall, _ = precision_recall_curve(question.positive, question.probability)
         # The last point, precision 1 at recall 0, is a convention, not a threshold.
         pr.plot(recall[:-1], precision[:-1], color=colour)
     roc.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
-    if len(both) == 1:
-        pr.axhline(float(both[0].positive.mean()), color="0.6", linestyle=":", linewidth=1)
-    more = f", {_MOST_LINES} of {len(both)}" if len(both) > _MOST_LINES else ""
-    roc.set(title=f"ROC{more}", xlabel="1 − specificity", ylabel="sensitivity")
-    pr.set(title=f"precision and recall{more}", xlabel="sensitivity (recall)", ylabel="PPV (precision)")
+    if len(shown) == 1 and not others:
+        pr.axhline(float(shown[0].positive.mean()), color="0.6", linestyle=":", linewidth=1)
+    roc.set(title="ROC", xlabel="1 − specificity", ylabel="sensitivity")
+    pr.set(title="precision and recall", xlabel="sensitivity (recall)", ylabel="PPV (precision)")
     for axis in (roc, pr):
         axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
-    if both:
-        figure.legend(
-            *roc.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=_LEGEND_COLUMNS
-        )
+    if shown:
+        _add_legend(figure, roc, others)
     return save_figure(figure, folder, "roc", formats=("png",))
 
 
 def plot_calibration(questions: Sequence[Question], folder: Path) -> list[Path]:
     """Draw `calibration.png`: observed against predicted frequencies, and below a histogram of the predictions.
 
-    Intervals are drawn for a single question only, since those of several would overlap.
+    Bins of fewer than ten samples are hollow dots, not joined to the others. Intervals are drawn for a single question
+    only, since those of several would overlap. Of more than seven questions, those with the smallest AUROC are drawn.
     """
-    shown = questions[:_MOST_LINES]
-    figure, (axis, counts) = new_figure(width=4.6, height=5.6, rows=2, ratios=(3.0, 1.0))
+    shown, others = _worst(questions)
+    figure, (axis, counts) = new_figure(width=4.6, height=_height(5.4, shown, others), rows=2, ratios=(3.0, 1.0))
     axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
     for question, colour in zip(shown, PALETTE, strict=False):
-        x = [predicted for predicted, _, _ in question.bins]
-        y = [seen for _, seen, _ in question.bins]
+        x, y = np.array([(one.predicted, one.seen) for one in question.bins]).T
+        few = np.array([one.samples < _FEW for one in question.bins])
+        # NaN breaks the line, which would otherwise run across bins that say nothing.
+        axis.plot(x, np.where(few, np.nan, y), color=colour, marker="o", markersize=4, label=_labelled(question))
+        axis.plot(x[few], y[few], "o", color=colour, markersize=3, markerfacecolor="white", markeredgewidth=0.8)
         if len(shown) == 1:
-            low = [max(seen - interval[0], 0.0) for _, seen, interval in question.bins]
-            high = [max(interval[1] - seen, 0.0) for _, seen, interval in question.bins]
-            axis.errorbar(
-                x, y, yerr=[low, high], color=colour, marker="o", markersize=4, capsize=2, label=question.name
-            )
-        else:
-            axis.plot(x, y, color=colour, marker="o", markersize=4, label=question.name)
+            low = [max(one.seen - one.interval[0], 0.0) for one in question.bins]
+            high = [max(one.interval[1] - one.seen, 0.0) for one in question.bins]
+            axis.errorbar(x, y, yerr=[low, high], fmt="none", ecolor=colour, elinewidth=1.1, capsize=2, zorder=1)
         edges = np.linspace(0, 1, _BARS + 1)
         counts.hist(question.probability, bins=edges.tolist(), histtype="step", color=colour)
-    more = f", {len(shown)} of {len(questions)}" if len(questions) > len(shown) else ""
-    title = "calibration, 95 % intervals" if len(shown) == 1 else f"calibration{more}"
-    axis.set(title=title, xlabel="predicted probability", ylabel="share seen", ylim=(-0.02, 1.02))
+    title = "calibration, 95 % intervals" if len(shown) == 1 else "calibration"
+    note = f"\nhollow: bins of fewer than {_FEW} samples"
+    axis.set(xlabel="predicted probability", ylabel="share seen", ylim=(-0.02, 1.02))
+    axis.set_title(f"{title}{note}", fontsize=9)
     counts.set(xlabel="predicted probability", ylabel="samples", yscale="log")
     # Within a decade, the labels of minor ticks would overlap.
     counts.yaxis.set_minor_formatter(NullFormatter())
@@ -96,5 +118,37 @@ def plot_calibration(questions: Sequence[Question], folder: Path) -> list[Path]:
     counts.set_ylim(0.7, None)
     for one in (axis, counts):
         one.set(xlim=(-0.02, 1.02))
-    figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=3)
+    _add_legend(figure, axis, others)
     return save_figure(figure, folder, "calibration", formats=("png",))
+
+
+def _worst(questions: Sequence[Question]) -> tuple[list[Question], list[str]]:
+    """The questions that are drawn, in their own order, and the names of the others: the best of too many."""
+    # Those without an AUROC come last; places tell questions of one name apart.
+    order = sorted(range(len(questions)), key=lambda place: (np.nan_to_num(questions[place].auroc, nan=2.0), place))
+    chosen = sorted(order[:_MOST_LINES])
+    others = [question.name for place, question in enumerate(questions) if place not in chosen]
+    return [questions[place] for place in chosen], others
+
+
+def _labelled(question: Question) -> str:
+    return question.name if np.isnan(question.auroc) else f"{question.name} ({question.auroc:.3f})"
+
+
+def _height(least: float, shown: Sequence[Question], others: Sequence[str]) -> float:
+    """Inches, with room for the legend's lines."""
+    return least + 0.2 * (-(-len(shown) // _LEGEND_COLUMNS) + len(_explained(others)))
+
+
+def _add_legend(figure: Figure, axis: Any, others: Sequence[str]) -> None:
+    """Names with their AUROC below all axes, and below them what is not drawn."""
+    figure.legend(
+        *axis.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=_LEGEND_COLUMNS,
+        title="\n".join(_explained(others)), title_fontsize=8,
+    )  # fmt: skip
+
+
+def _explained(others: Sequence[str]) -> list[str]:
+    """What stands in brackets and what is not drawn, in lines that fit below a narrow figure."""
+    rest = f", of which the {_MOST_LINES} smallest are drawn; not drawn: {', '.join(others)}" if others else ""
+    return textwrap.wrap(f"in brackets: AUROC{rest}", _LINE, max_lines=_MOST_LINES_OF_NAMES, placeholder=" …")

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from matplotlib.ticker import MaxNLocator
+
 from dpmed.figures.style import FORMATS, PALETTE, new_figure, save_figure
 
 _MOST_PANELS = 8
@@ -65,6 +67,8 @@ def plot_forest(
         axis.set_yticks(range(len(panel.labels)), labels=[_short(label) for label in panel.labels])
         axis.set(title=panel.title.replace("_", " "), ylim=(len(panel.labels) - 0.5, -0.5))
         axis.grid(visible=False, axis="y")
+        # At most four numbers: more would write over each other in so narrow a panel.
+        axis.xaxis.set_major_locator(MaxNLocator(nbins=3))
     return save_figure(figure, folder, stem, formats=formats)
 
 

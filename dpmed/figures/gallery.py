@@ -1,6 +1,5 @@
 """Originals next to their reconstructions, and the fraction of originals recovered within each distance."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from dpmed.figures.style import FORMATS, PALETTE, level_colours, new_figure, sav
 GALLERY = "reconstructions_ordered"
 CURVES = "characteristic_rero_curve"
 _PANEL = 1.05
-_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 _LINES = ("-", "--", "-.", ":")
 
 
@@ -61,19 +59,6 @@ class Curve:
     is_private: bool
     distances: Float[np.ndarray, " matched"]
     originals: int
-
-
-def level_title(epsilon: float | None) -> str:
-    """The name of a level in figures, pages and tables: `ε = 8`, or `no privacy` for None and infinity."""
-    return "no privacy" if epsilon is None or math.isinf(epsilon) else f"ε = {as_written(epsilon)}"
-
-
-def as_written(epsilon: float) -> str:
-    """ε in readable form: `8`, `0.903`, `1,000,000`, and above that powers of ten such as `10⁸`."""
-    exponent = math.log10(epsilon) if epsilon > 0 else 0.0
-    if epsilon > 1e6 and abs(exponent - round(exponent)) < 1e-9:  # noqa: PLR2004 a power of ten, up to rounding
-        return "10" + str(round(exponent)).translate(_RAISED)
-    return f"{epsilon:,.0f}" if epsilon >= 1e3 else f"{epsilon:.3g}"  # noqa: PLR2004 from here on digits need a comma
 
 
 def telling_slice(volume: Float[np.ndarray, "*space channel"]) -> int:

@@ -18,16 +18,18 @@ def plot_seeds(columns: Mapping[str, Sequence[float]], folder: Path) -> list[Pat
         columns: the values of each metric, one per seed, as in `seeds.csv`.
         folder: where to write.
     """
-    figure, axes = new_figure(width=1.5 * max(2, len(columns)) + 0.6, height=2.8, columns=max(1, len(columns)))
+    figure, axes = new_figure(width=1.5 * max(2, len(columns)) + 0.6, height=3.1, columns=max(1, len(columns)))
+    mean = "mean ± standard deviation"
     for axis, (name, found) in zip(axes, columns.items(), strict=True):
         values = np.asarray(found, np.float64)
         # Dots are spread sideways in a fixed pattern, so that equal values do not hide each other.
         sideways = np.linspace(-0.12, 0.12, len(values)) if len(values) > 1 else np.zeros(1)
-        axis.plot(sideways, values, "o", color=PALETTE[0], markersize=4, alpha=0.8)
+        axis.plot(sideways, values, "o", color=PALETTE[0], markersize=4, alpha=0.8, label="a run")
         spread = values.std(ddof=1) if len(values) > 1 else 0.0
-        axis.errorbar([0.35], [values.mean()], yerr=[spread], fmt="D", color=PALETTE[1], capsize=4, label="mean ± std")
+        axis.errorbar([0.35], [values.mean()], yerr=[spread], fmt="D", color=PALETTE[1], capsize=4, label=mean)
         axis.set(title=name.replace("_", " "), xticks=[], xlim=(-0.4, 0.7))
-    axes[0].legend(frameon=False, loc="best", fontsize=7)
+    # Below all panels, where it covers no dot.
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=2, fontsize=8)
     return save_figure(figure, folder, "seeds")
 
 

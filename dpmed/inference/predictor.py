@@ -17,11 +17,11 @@ from jaxtyping import Array, Float, PyTree, Shaped
 
 from dpmed.errors import InputError
 from dpmed.inference.answers import class_numbers, mean_scale, settle_threshold
-from dpmed.inference.bundle import StoredModel, is_bundle, read_bundle
+from dpmed.inference.bundle import CHECKSUMS_FILE, WEIGHTS_FILE, StoredModel, is_bundle, read_bundle
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.ledger import ReadLedger
 from dpmed.inference.network import Network
-from dpmed.inference.run_folder import is_run, read_run
+from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, is_run, read_run
 from dpmed.layer_tags import computing_in
 from dpmed.progress import Progress
 from dpmed.runtime.jit import Compiled, on_device
@@ -182,9 +182,21 @@ def load_model(path: str | Path, *, batch_size: int | None = None, progress: Pro
     if not folder.is_dir():
         raise InputError("there is no such folder", where=str(folder), remedy=_REMEDY)
     if not is_bundle(folder) and not is_run(folder):
-        raise InputError("holds neither a training run nor a bundle", where=str(folder), remedy=_REMEDY)
+        raise _not_a_model(folder)
     stored = read_bundle(folder) if is_bundle(folder) else read_run(folder, progress=progress)
     return Predictor(stored, batch_size=batch_size)
+
+
+def _not_a_model(folder: Path) -> InputError:
+    """What is missing in a folder that is neither a run nor a bundle."""
+    where = str(folder)
+    if (folder / WEIGHTS_FILE).is_file():
+        problem = f"is a bundle without its {CHECKSUMS_FILE}, so none of its files can be checked"
+        return InputError(problem, where=where, remedy="Get the bundle again from its maker.")
+    if (folder / EQX_FILE).is_file():
+        problem = f"is a run folder without its {CONFIG_FILE}, so its network is unknown"
+        return InputError(problem, where=where, remedy="Restore the file.")
+    return InputError("holds neither a training run nor a bundle", where=where, remedy=_REMEDY)
 
 
 def _forward_function(network: Network, description: ModelDescription) -> Callable[[PyTree, Array], Array]:

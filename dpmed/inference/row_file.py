@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,10 @@ class RowFile:
         columns: the header.
         first: the first cells of all rows, in order; existing rows must agree.
 
+    Attributes:
+        rows: how many rows it holds.
+        reasons: what the last cell of each of them says, if it says anything: why an input could not be read.
+
     Raises:
         InputError: the file has other columns, or rows for other inputs.
         RunError: it cannot be read or written.
@@ -33,7 +38,8 @@ class RowFile:
     def __init__(self, path: Path, columns: Sequence[str], *, first: Sequence[str]) -> None:
         self._path = path
         self._columns = list(columns)
-        self.rows, self.errors, self._end = self._read(first) if path.exists() else (0, 0, 0)
+        self.reasons: Counter[str] = Counter()
+        self.rows, self._end = self._read(first) if path.exists() else (0, 0)
 
     @contextmanager
     def open(self) -> Iterator["Appender"]:
@@ -65,13 +71,13 @@ class RowFile:
             else:
                 self._path.unlink()
 
-    def _read(self, first: Sequence[str]) -> tuple[int, int, int]:
-        rows = errors = end = 0
+    def _read(self, first: Sequence[str]) -> tuple[int, int]:
+        rows = end = 0
         where = str(self._path)
         with self._path.open("rb") as file:
             header = file.readline()
             if not header.endswith(b"\n"):
-                return 0, 0, 0
+                return 0, 0
             if _cells(header) != [_one_line(name) for name in self._columns]:
                 raise InputError("was begun with other columns", where=where, remedy="Choose another folder.")
             end = len(header)
@@ -82,8 +88,10 @@ class RowFile:
                 if rows >= len(first) or len(cells) != len(self._columns) or cells[0] != _one_line(first[rows]):
                     remedy = "Give the same inputs in the same order, or choose another folder."
                     raise InputError(f"row {rows + 1} is for another input", where=where, remedy=remedy)
-                rows, errors, end = rows + 1, errors + bool(cells[-1]), end + len(line)
-        return rows, errors, end
+                if cells[-1]:
+                    self.reasons[cells[-1]] += 1
+                rows, end = rows + 1, end + len(line)
+        return rows, end
 
 
 class Appender:

@@ -47,7 +47,7 @@ class MatchRow:
 
 @dataclass(frozen=True, kw_only=True)
 class UnrelatedRow:
-    """An original's nearest other original in its batch, which shows how similar two unrelated images are.
+    """An original's nearest other original in its batch, which shows how similar different images can be.
 
     Attributes:
         batch: batch of the original.

@@ -5,7 +5,7 @@ scikit-learn, with which the tests compare, validate their input at each call, w
 training.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,6 @@ NAMES = ("accuracy", "mcc", "balanced_accuracy", "f1", "auroc")
 
 # With more scores than this in one AUROC, a thousand resamples would take minutes; it then has no interval.
 _MOST_SCORES = 1_000_000
-# Number of values processed at once.
-_BLOCK = 1 << 22
 
 
 def evaluate(
@@ -32,43 +30,16 @@ def resample(
     logits: Float[np.ndarray, "sample outputs"],
     targets: Int[np.ndarray, " sample"],
     *,
-    resamples: int,
-    generator: np.random.Generator,
-) -> dict[str, Float[np.ndarray, " resample"]]:
-    """Values of the metrics over samples drawn with replacement."""
-    # All metrics except AUROC depend only on how often each pair of target and choice occurs: drawing those counts is
-    # equivalent to drawing the samples, at a fraction of the work.
-    counts = confusion(logits, targets, classes=max(logits.shape[1], 2))
-    wanted = [name for name in names if name != "auroc"]
-    found: dict[str, list[Float[np.ndarray, " resample"]]] = {name: [] for name in wanted}
-    for size in _blocks(resamples, counts.size):
-        drawn = generator.multinomial(len(targets), counts.ravel() / counts.sum(), size=size)
-        matrices = drawn.reshape(size, *counts.shape).astype(np.float64)
-        for name in wanted:
-            found[name].append(_SCORES[name](matrices))
-    if "auroc" in names and logits.size <= _MOST_SCORES:
-        curves = _curves(logits, targets)
-        found["auroc"] = []
-        for size in _blocks(resamples, len(targets)):
-            weights = generator.multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=size)
-            areas = [weighted_auroc(scores, is_positive, weights) for scores, is_positive in curves]
-            found["auroc"].append(_mean_of_numbers(np.stack(areas, axis=1)))
-    return {name: np.concatenate(parts) for name, parts in found.items() if parts}
-
-
-def resample_weighted(
-    names: Sequence[str],
-    logits: Float[np.ndarray, "sample outputs"],
-    targets: Int[np.ndarray, " sample"],
-    *,
     weights: Int[np.ndarray, "resample sample"],
 ) -> dict[str, Float[np.ndarray, " resample"]]:
     """Values of the metrics with each sample counted as often as `weights` says."""
     classes = max(logits.shape[1], 2)
     cells = np.asarray(targets) * classes + choose(logits)
     matrices = np.zeros((len(weights), classes * classes))
-    for cell in np.unique(cells):
-        matrices[:, cell] = weights[:, cells == cell].sum(axis=1)
+    # Sums over samples sorted by cell: with many classes, a pass over all samples for each cell would take minutes.
+    order = np.argsort(cells, kind="stable")
+    occupied, first = np.unique(cells[order], return_index=True)
+    matrices[:, occupied] = np.add.reduceat(weights[:, order], first, axis=1)
     matrices = matrices.reshape(len(weights), classes, classes)
     found = {name: _SCORES[name](matrices) for name in names if name != "auroc"}
     if "auroc" in names and logits.size <= _MOST_SCORES:
@@ -196,10 +167,3 @@ def _mean_of_numbers(values: Float[np.ndarray, "row column"]) -> Float[np.ndarra
     known = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.where(known, values, 0).sum(axis=1) / known.sum(axis=1)
-
-
-def _blocks(count: int, width: int) -> Iterator[int]:
-    """How many rows of `width` numbers to process at once, until `count` are done."""
-    size = max(1, _BLOCK // width)
-    for first in range(0, count, size):
-        yield min(size, count - first)

@@ -1,6 +1,6 @@
 """Metrics of predictions against targets, with bootstrap confidence intervals, by the module of each task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -14,6 +14,10 @@ from dpmed.metrics import segmentation as mask_metrics
 
 # Of fewer, what comes out of drawing them again is a handful of values, and 95 % of those is no interval of anything.
 FEWEST_UNITS = 10
+# One for all commands, so that the same predictions have the same intervals wherever they are shown.
+_SEED = 0
+# Weights drawn at once: all of a large test split would fill the memory.
+_BLOCK = 1 << 22
 # Values of resamples that differ by no more than this share of them are equal.
 _ROUNDING = 1e-12
 _DEFAULTS = {
@@ -97,8 +101,8 @@ def bootstrap(  # noqa: PLR0913 which metrics, of which predictions, resampled h
     task: str,
     class_names: Sequence[str],
     resamples: int,
-    seed: int,
     groups: Sequence[str] | None = None,
+    seed: int = _SEED,
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of the same metrics over units drawn with replacement (Efron, 1979).
 
@@ -111,31 +115,44 @@ def bootstrap(  # noqa: PLR0913 which metrics, of which predictions, resampled h
         task: likewise.
         class_names: likewise.
         resamples: how many times all units are drawn; 0 for no intervals.
-        seed: seed of the resampling.
         groups: the unit (patient, lesion, scan) of each sample, all of whose samples are drawn together; None if each
             sample is its own unit.
+        seed: seed of the resampling.
     """
     units = len(targets) if groups is None else len(set(groups))
     if resamples == 0 or units < FEWEST_UNITS:
         return {}
     wanted = tuple(names) or metric_names(task)
+    units_of = [str(number) for number in range(len(targets))] if groups is None else groups
+
+    def measure(weights: Int[np.ndarray, "resample sample"]) -> dict[str, Float[np.ndarray, " resample"]]:
+        return draw(wanted, predictions, targets, weights, task=task, class_names=class_names)
+
+    return intervals_of(draw_units(units_of, measure, resamples=resamples, seed=seed))
+
+
+def draw_units(
+    groups: Sequence[str],
+    measure: Callable[[Int[np.ndarray, "resample sample"]], dict[str, Float[np.ndarray, " resample"]]],
+    *,
+    resamples: int,
+    seed: int = _SEED,
+) -> dict[str, Float[np.ndarray, " resample"]]:
+    """Metrics of each of many resamplings of units, in blocks.
+
+    Args:
+        groups: the unit of each sample.
+        measure: values of the metrics with each sample counted as often as the weights say.
+        resamples: how many times all units are drawn; at least 1.
+        seed: seed of the resampling.
+    """
     generator = np.random.default_rng(seed)
-    if groups is not None and units < len(groups):
-        weights = unit_weights(groups, resamples=resamples, generator=generator)
-        draws = draw(wanted, predictions, targets, weights, task=task, class_names=class_names)
-    elif task == "classification":
-        draws = class_metrics.resample(wanted, predictions, targets, resamples=resamples, generator=generator)
-    elif task in ("multi-label", "regression"):
-        weights = generator.multinomial(len(targets), np.full(len(targets), 1 / len(targets)), size=resamples)
-        if task == "multi-label":
-            draws = label_metrics.resample(wanted, predictions, targets, label_names=class_names, weights=weights)
-        else:
-            draws = number_metrics.resample(wanted, predictions, targets, target_names=class_names, weights=weights)
-    else:
-        table = by_sample(wanted, predictions, targets, task=task, class_names=class_names)
-        rows = generator.integers(0, len(targets), (resamples, len(targets)))
-        draws = {name: _means_of_rows(values[rows]) for name, values in table.items()}
-    return intervals_of(draws)
+    size = max(1, _BLOCK // len(groups))
+    parts = []
+    for first in range(0, resamples, size):
+        weights = unit_weights(groups, resamples=min(size, resamples - first), generator=generator)
+        parts.append(measure(weights))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def unit_weights(
@@ -158,7 +175,7 @@ def draw(
 ) -> dict[str, Float[np.ndarray, " resample"]]:
     """Values of the metrics with each sample counted as often as `weights` says; otherwise as `evaluate`."""
     if task == "classification":
-        return class_metrics.resample_weighted(names, predictions, targets, weights=weights)
+        return class_metrics.resample(names, predictions, targets, weights=weights)
     if task == "multi-label":
         return label_metrics.resample(names, predictions, targets, label_names=class_names, weights=weights)
     if task == "regression":

@@ -53,7 +53,7 @@ def ledger_facts(
     split = split_note(dataset, config.data)
     outside = (*info.outside_accounting, *uses_of_data(config, changed), *_choices(config, info.unit, unit))
     outside = outside if split is None else (*outside, split)
-    data = f"{info.name}: {info.task}, {'x'.join(map(str, info.input_shape))}"
+    data = info.in_public
     installed = version("dpmed")
     if privacy is None or budget is None or clipping is None:
         # Not if ε is promised, which does not cover whether a patient's file is among those of a phantom.

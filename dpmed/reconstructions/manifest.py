@@ -34,6 +34,7 @@ Count = Annotated[int, Field(ge=1, le=10**6)]
 NonNegative = Annotated[float, Field(ge=0, le=1e150)]
 Bound = Annotated[float, Field(ge=-1e150, le=1e150)]
 _PICTURE_AXES = 3
+_RAISED = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 Side = Annotated[int, Field(ge=1, lt=1 << 16)]
 
 
@@ -69,6 +70,11 @@ class Level:
     def is_private(self) -> bool:
         """Whether the update was clipped and noised."""
         return self.epsilon is not None
+
+    @property
+    def title(self) -> str:
+        """What figures, pages and tables call it."""
+        return level_title(self.epsilon)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +163,19 @@ def level_name(epsilon: float | None) -> str:
     rounded = f"{epsilon:.6g}"
     # Rounding must not turn a number near 10^6 into 10^6.
     return f"eps={epsilon!r}" if float(rounded) == power else f"eps={rounded}"
+
+
+def level_title(epsilon: float | None) -> str:
+    """The name of a level in figures, pages and tables: `ε = 8`, or `no privacy` for None and infinity."""
+    return "no privacy" if epsilon is None or math.isinf(epsilon) else f"ε = {as_written(epsilon)}"
+
+
+def as_written(epsilon: float) -> str:
+    """ε in readable form: `8`, `0.903`, `1,000,000`, and above that powers of ten such as `10⁸`."""
+    exponent = math.log10(epsilon) if epsilon > 0 else 0.0
+    if epsilon > 1e6 and abs(exponent - round(exponent)) < 1e-9:  # noqa: PLR2004 a power of ten, up to rounding
+        return "10" + str(round(exponent)).translate(_RAISED)
+    return f"{epsilon:,.0f}" if epsilon >= 1e3 else f"{epsilon:.3g}"  # noqa: PLR2004 from here on digits need a comma
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

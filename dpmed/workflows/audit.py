@@ -12,7 +12,7 @@ from dpmed.auditing.canaries import Observed, Predict, log_likelihood_ratio, obs
 from dpmed.auditing.lower_limit import epsilon_by_curve, epsilon_by_guesses
 from dpmed.auditing.measured_noise import MeasuredNoise, measure_noise
 from dpmed.auditing.membership import Group, attack
-from dpmed.auditing.scores import ProvenBounds, proven_bounds, separate
+from dpmed.auditing.scores import FPRS, ProvenBounds, proven_bounds, resolves, separate
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.figures.audit import Bar, plot_audit
@@ -21,15 +21,20 @@ from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.planning.enrolment import planned_mechanism
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.run_ledger import run_ledger
+from dpmed.privacy.ledger import rounded_down, rounded_up
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
+from dpmed.workflows.evaluate.summary import KEEP_INSIDE
 
 Kind = Literal["gradient", "input"]
 
 _REHEARSAL = (
     "A rehearsal for an audit: canaries took part in this training. Nothing from it may be released; its ε is that of "
     "the training that it rehearses."
+)
+_UNRESOLVED = (
+    f"– under TPR: fewer than {round(1 / FPRS[0]):,} did not take part, too few to measure a TPR at so small an FPR."
 )
 # Only the surest canaries are guessed; guessing this share of them gives the highest limits at ε from 1 to 16.
 _GUESSED = 0.3
@@ -55,6 +60,7 @@ class AuditResult:
             for its noise and clipping; None where the auditor sees no noise.
         noise_multiplier_upper: upper confidence limit of the noise multiplier; None likewise, or if it is not finite.
         canaries: m.
+        excluded: how many of them did not take part.
         guesses: r.
         correct: v.
         auc: of the score.
@@ -70,6 +76,7 @@ class AuditResult:
     epsilon_lower: float
     epsilon_lower_by_guesses: float
     canaries: int
+    excluded: int
     guesses: int
     correct: int
     auc: float
@@ -129,13 +136,14 @@ class AuditSummary:
         highest = max(one.highest for one in self.results)
         if self.is_contradicted:
             return (
-                f"The claim does not hold: with {self.confidence:.0%} confidence ε is at least {highest:.3g}, above "
-                f"the claimed {self.epsilon_claimed:.4g}. Release nothing that was trained this way."
+                f"The claim does not hold: with {100 * self.confidence:g} % confidence ε is at least "
+                f"{rounded_down(highest)}, above the claimed {rounded_up(self.epsilon_claimed)}. Release nothing that "
+                "was trained this way."
             )
         return (
-            f"Nothing contradicts the claim: the strongest test found ε to be at least {highest:.3g}, below the "
-            f"claimed {self.epsilon_claimed:.4g}. A test can reveal a fault but never prove that there is none: the "
-            "claimed ε remains the bound."
+            f"Nothing contradicts the claim: the strongest test found ε to be at least {rounded_down(highest, 3)}, "
+            f"below the claimed {rounded_up(self.epsilon_claimed)}. A test can reveal a fault but never prove that "
+            "there is none: the claimed ε remains the bound."
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -163,19 +171,27 @@ class AuditSummary:
         rows = [
             [
                 f"{one.kind} ({one.canaries})",
-                f"{one.epsilon_lower:.3g}",
-                _number(one.epsilon_best),
-                f"{one.epsilon_lower_by_guesses:.3g}",
-                _number(one.epsilon_lower_by_noise),
+                rounded_down(one.epsilon_lower, 3),
+                "–" if one.epsilon_best is None else f"{one.epsilon_best:.3g}",
+                rounded_down(one.epsilon_lower_by_guesses, 3),
+                "–" if one.epsilon_lower_by_noise is None else rounded_down(one.epsilon_lower_by_noise, 3),
                 str(one.guesses),
                 str(one.correct),
                 _with_interval(one.auc, one.auc_interval),
-                _with_interval(one.tpr, one.tpr_interval),
+                _tpr(one.tpr, one.tpr_interval, non_members=one.excluded),
             ]
             for one in self.results
         ]
-        rows.append(["claimed ε, proven limits", f"{self.epsilon_claimed:.4g}", "", "", "", "", "", *self._bounds()])
+        claimed = rounded_up(self.epsilon_claimed)
+        rows.append(["claimed ε, proven limits", claimed, "", "", "", "", "", *self._bounds()])
         return columns, rows
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What stands below the tables: why some cells are empty, the conclusion, and where the numbers must stay."""
+        counts = [*(one.excluded for one in self.results), *(one.non_members for one in self.membership)]
+        few = () if all(resolves(FPRS[0], count) for count in counts) else (_UNRESOLVED,)
+        return (*few, self.sentence, KEEP_INSIDE)
 
     def membership_table(self) -> tuple[list[str], list[list[str]]]:
         """The attack on the training set itself, for the terminal."""
@@ -187,14 +203,14 @@ class AuditSummary:
                 one = group.separation
                 found = [
                     _with_interval(one.auc, one.auc_interval),
-                    _with_interval(one.tpr[0], one.tpr_intervals[0]),
+                    _tpr(one.tpr[0], one.tpr_intervals[0], non_members=group.non_members),
                 ]
             rows.append([name, str(group.members), str(group.non_members), *found])
         rows.append(["proven, for anyone", "", "", *self._bounds()])
         return ["of", "members", "others", "AUC (95 %)", "TPR @ FPR 0.001 (95 %)"], rows
 
     def _bounds(self) -> list[str]:
-        return [f"≤ {self.bound.auc:.3f}", f"≤ {self.bound.tpr[0]:.3f}"]
+        return [f"≤ {rounded_up(self.bound.auc)}", f"≤ {rounded_up(self.bound.tpr[0])}"]
 
 
 def run(
@@ -236,7 +252,7 @@ def run(
         results=tuple(results),
         membership=_membership(plan, predict),
         bound=proven_bounds(planned_mechanism(plan)),
-        warnings=plan.warnings,
+        warnings=(KEEP_INSIDE, *plan.warnings),
     )
     _write(summary, plan)
     return summary
@@ -268,6 +284,7 @@ def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, pro
         epsilon_lower=lower,
         epsilon_lower_by_guesses=by_guesses,
         canaries=count,
+        excluded=int((~observed.included).sum()),
         guesses=guesses,
         correct=correct,
         auc=separation.auc,
@@ -360,8 +377,9 @@ def _with_interval(value: float, interval: tuple[float, float]) -> str:
     return f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
 
 
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3g}"
+def _tpr(value: float, interval: tuple[float, float], *, non_members: int) -> str:
+    """Nothing where too few can show it: what one of them happens to have would be read as a breach of the bound."""
+    return _with_interval(value, interval) if resolves(FPRS[0], non_members) else "–"
 
 
 def _flat(row: dict[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class LevelScore:
 
     Attributes:
         level: its name.
+        epsilon: its ε; None without privacy.
         metric: the distance.
         originals: how many were matched.
         best: the smallest distance; None if nothing was matched.
@@ -79,6 +80,7 @@ class LevelScore:
     """
 
     level: str
+    epsilon: float | None
     metric: str
     originals: int
     best: float | None
@@ -257,7 +259,7 @@ def _match_level(
 
 
 def _match_unrelated(job: MatchJob, task: Task, batch: int, ratios: dict[int, float]) -> list[UnrelatedRow]:
-    """Each original's nearest other original, which shows how similar unrelated images are."""
+    """Each original's nearest other original, which shows how similar different images can be."""
     paths = job.manifest.originals(batch)
     if len(paths) < 2:  # noqa: PLR2004 there is no other
         return []
@@ -297,6 +299,7 @@ def _score(level: Level, metric: Metric, rows: list[MatchRow], unrelated: list[U
     strangers = [row.distance for row in unrelated if row.metric == metric.name]
     return LevelScore(
         level=level.name,
+        epsilon=level.epsilon,
         metric=metric.name,
         originals=len(distances),
         best=min(distances, default=None),

@@ -64,6 +64,7 @@ class PredictSummary:
         folder: the folder written.
         inputs: the number of input files.
         errors: how many of them could not be read.
+        reason: why most of these could not; None if there are none.
         resumed: rows from earlier calls.
         seconds: time spent on the other rows.
         notes: what must be known about the models.
@@ -72,6 +73,7 @@ class PredictSummary:
     folder: Path
     inputs: int
     errors: int
+    reason: str | None
     resumed: int
     seconds: float
     notes: tuple[str, ...]
@@ -91,6 +93,7 @@ class PredictSummary:
             "predictions": str(self.folder / PREDICTIONS),
             "inputs": self.inputs,
             "errors": self.errors,
+            "reason": self.reason,
             "resumed": self.resumed,
             "seconds": self.seconds,
             "notes": list(self.notes),
@@ -119,20 +122,21 @@ def run(settings: PredictSettings, folder: Path, progress: Progress) -> PredictS
         work = _Work(committee, folder, threshold)
         rows = RowFile(folder / PREDICTIONS, work.columns, first=[entry.input for entry in entries])
         begun = time.monotonic()
-        errors = rows.errors
+        reasons = rows.reasons
         with (
             rows.open() as appender,
             progress.task("predicting", total=len(entries), unit="files", done=rows.rows) as task,
         ):
             for block in work.blocks(entries[rows.rows :]):
                 appender.write(block)
-                errors += sum("error" in row for row in block)
+                reasons.update(str(row["error"]) for row in block if "error" in row)
                 task.advance(len(block))
         seconds = time.monotonic() - begun
     return PredictSummary(
         folder=folder,
         inputs=len(entries),
-        errors=errors,
+        errors=reasons.total(),
+        reason=next((reason for reason, _ in reasons.most_common(1)), None),
         resumed=rows.rows,
         seconds=seconds,
         notes=tuple(_notes(committee)),

@@ -23,11 +23,14 @@ RESULT = AttackResult(
     bound_lower=0.2408,
     gap=0.144,
     ideal_rate=0.2,
+    ideal_low=0.17,
+    ideal_high=0.24,
 )
+EARLIER = replace(RESULT, ideal_rate=None, ideal_low=None, ideal_high=None)
 
 
 def test_what_is_written_is_read(tmp_path):
-    results = (RESULT, replace(RESULT, adversary="relaxed", ideal_rate=None))
+    results = (RESULT, replace(EARLIER, adversary="relaxed"))
     write_results(tmp_path / "x.csv", results)
     assert read_results(tmp_path / "x.csv") == results
     assert (tmp_path / "x.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
@@ -35,9 +38,10 @@ def test_what_is_written_is_read(tmp_path):
 
 def test_a_column_more_or_without_the_ideal_rate_is_read_too(tmp_path):
     content = asdict(RESULT) | {"comment": "mine"}
-    del content["ideal_rate"]
+    for name in ("ideal_rate", "ideal_low", "ideal_high"):
+        del content[name]
     (tmp_path / "x.csv").write_text(",".join(content) + "\n" + ",".join(map(str, content.values())) + "\n")
-    assert read_results(tmp_path / "x.csv") == (replace(RESULT, ideal_rate=None),)
+    assert read_results(tmp_path / "x.csv") == (EARLIER,)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,12 @@ def test_weights_are_those_of_the_run(tmp_path):
     assert with_weights(plan, None) is plan
 
 
+def test_a_bundle_has_no_weights_to_attack(tmp_path):
+    (tmp_path / "checksums.sha256").write_text("")
+    with pytest.raises(InputError, match=r"is a bundle.*Give the run folder"):
+        weights_file(tmp_path)
+
+
 def test_weights_of_another_model_are_refused(tmp_path):
     plans = [
         make_plan(load_config("quickstart", [*SMALL, *more]).config, Silent()) for more in ([], ["model.width=[8]"])

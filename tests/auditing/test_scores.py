@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from dpmed.auditing.scores import proven_bounds, separate
+from dpmed.auditing.scores import FPRS, proven_bounds, resolves, separate
 from dpmed.privacy.mechanism import SampledGaussian
 
 
@@ -26,6 +26,9 @@ def test_perfect_and_no_separation():
     assert perfect.tpr == (1.0, 1.0) and perfect.auc_interval[0] > 0.9 and perfect.auc_interval[1] == 1.0
     # Fifty non-members cannot tell a threshold of so small an FPR.
     assert [low for low, _ in perfect.tpr_intervals] == [0.0, 0.0]
+    assert [resolves(rate, count) for rate in FPRS for count in (50, 100, 999, 1000)] == [
+        False, False, False, True, False, True, True, True,
+    ]  # fmt: skip
     none = separate(np.zeros(100), member)
     assert none.tpr == (0.0, 0.0) and none.auc_interval[0] < 0.5 < none.auc_interval[1]
 

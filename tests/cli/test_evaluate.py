@@ -29,11 +29,14 @@ def test_the_test_split_of_the_runs_own_data_gives_the_runs_own_numbers(dpmed, t
     done = dpmed("evaluate", trained, "--sensitivity", 0.8, "--json", "--out", out)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    wanted = json.loads((trained / "summary.json").read_text())["test"]
+    summary = json.loads((trained / "summary.json").read_text())
+    wanted, intervals = summary["test"], summary["test_interval"]
     for name, value in found["metrics"].items():
         assert value == pytest.approx(wanted[name], abs=1e-6)
-    for name, (low, high) in found["intervals"].items():
-        assert low <= found["metrics"][name] <= high
+    assert len(intervals) > 3
+    for name, interval in found["intervals"].items():
+        assert interval[0] <= found["metrics"][name] <= interval[1]
+        assert interval == pytest.approx(intervals[name], abs=1e-6)
     assert found["part"] == "test" and found["n_samples"] == found["n_units"]
     assert json.loads((out / "metrics.json").read_text()) == found
     with (out / "predictions.csv").open(newline="") as file:
@@ -53,7 +56,11 @@ def test_other_data_is_evaluated_whole_and_a_bundle_needs_it(dpmed, trained, tmp
     refused = dpmed("evaluate", bundle)
     assert refused.returncode == 2 and "--data CONFIG" in refused.stderr
     done = dpmed("evaluate", bundle, "--data", "quickstart", "--set", "data.limit=100", "--json")
-    assert json.loads(done.stdout)["n_samples"] == 100
+    found = json.loads(done.stdout)
+    assert found["n_samples"] == 100
+    # A bundle does not say on which samples it was trained, and these are some of them.
+    (note,) = [note for note in found["notes"] if "cannot be known from it" in note]
+    assert "its ledger names data of the same kind (digits: classification, 8x8x1)" in note
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def test_the_last_line_names_the_table(dpmed, recon, tmp_path):
     result = dpmed("match", recon, "--metric", "ssim", "--metric", "mse", "--out", tmp_path / "out")
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == str(tmp_path / "out" / "matches.csv")
-    assert "eps=1e+06" in result.stdout and "median of unrelated images" in result.stdout
+    assert "ε = 1,000,000" in result.stdout and "median to the nearest other original" in result.stdout
     with (tmp_path / "out" / "matches.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 5 * 3 * 2
     assert (tmp_path / "out").stat().st_mode & 0o077 == 0

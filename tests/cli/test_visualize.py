@@ -36,6 +36,7 @@ def test_json_is_one_object_and_nothing_else(dpmed, table, tmp_path):
         (["--only", ","], "--only ,: must be whole numbers"),
         (["--only", "9"], "there is no original 9"),
         (["--metric", "ssim"], "--metric ssim"),
+        (["--threshold", "-1"], "--threshold -1: must be above 0, as distances by mse are"),
         (["--format", "gif"], "--format gif: must be one or more of png, pdf, svg"),
     ],
 )

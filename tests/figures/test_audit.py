@@ -31,6 +31,7 @@ def test_bars_end_at_the_limits_and_the_line_is_the_claim(tmp_path, monkeypatch)
     claim = axis.lines[-1]
     assert list(claim.get_xdata()) == [8.0, 8.0] and axis.get_xlim()[1] > 8
     assert "Nothing contradicts" in figure.get_suptitle()
+    assert "jointly with 95 % confidence" in axis.get_xlabel()
     assert BELOW in colours and ABOVE not in colours
 
 

@@ -17,6 +17,8 @@ ROWS = [
         "ci_high": rate + 0.04,
         "bound_upper": 2 * rate,
         "ideal_rate": 1.5 * rate,
+        "ideal_low": 1.4 * rate,
+        "ideal_high": 1.7 * rate,
         "prior": 0.01,
     }
     for adversary, factor in (("worst-case", 1.0), ("relaxed", 0.5))
@@ -52,8 +54,11 @@ def test_an_attack_is_drawn_with_its_intervals_under_both_bounds(tmp_path, drawn
     paths = plot_attack(ROWS, tmp_path, title="t")
     assert [path.name for path in paths] == ["prior_aware.png", "prior_aware.pdf", "prior_aware.svg"]
     assert all(path.stat().st_size > 1000 for path in paths)
-    expected = [end for row in ROWS for end in (row["ci_low"], row["ci_high"])]
+    pairs = (("ideal_low", "ideal_high"), ("ci_low", "ci_high"))
+    expected = [end for low, high in pairs for row in ROWS for end in (row[low], row[high])]
     assert [end for pair in ends(drawn[0]) for end in pair] == pytest.approx(expected)
+    # No line runs between levels, where the bound is above it.
+    assert all(line.get_linestyle() == "None" or len(set(line.get_ydata())) == 1 for line in drawn[0].lines)
     assert any(line.get_ydata() == pytest.approx([0.2, 0.8]) for line in drawn[0].lines if len(line.get_ydata()) == 2)
 
 

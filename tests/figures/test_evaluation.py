@@ -1,8 +1,11 @@
 """Curves and calibration: as many lines as questions, counts that add up, and nothing for one-sided data."""
 
-import numpy as np
+from dataclasses import replace
 
-from dpmed.figures.evaluation import Question, plot_calibration, plot_thresholds
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from dpmed.figures.evaluation import Bin, Question, plot_calibration, plot_thresholds
 from dpmed.metrics import operating
 from tests.figures.seen import drawn
 
@@ -12,8 +15,12 @@ def question(number, *, positive=None):
     probability = generator.random(80)
     truth = generator.random(80) < probability if positive is None else np.full(80, positive)
     bins = operating.calibration(probability, truth)
-    points = [(one.mean_probability, one.share_positive, one.interval) for one in bins]
-    return Question(name=f"finding {number}", probability=probability, positive=truth, bins=points)
+    known = [
+        Bin(predicted=one.mean_probability, seen=one.share_positive, interval=one.interval, samples=one.samples)
+        for one in bins
+    ]
+    area = float("nan") if positive is not None else float(roc_auc_score(truth, probability))
+    return Question(name=f"finding {number}", probability=probability, positive=truth, bins=known, auroc=area)
 
 
 def test_a_single_question_has_its_curve_and_the_share_of_positives(tmp_path, monkeypatch):
@@ -26,12 +33,29 @@ def test_a_single_question_has_its_curve_and_the_share_of_positives(tmp_path, mo
     assert pr.lines[-1].get_ydata()[0] == one.positive.mean()
 
 
-def test_many_questions_say_how_many_are_shown_and_one_sided_ones_are_left_out(tmp_path, monkeypatch):
+def test_of_many_questions_the_worst_are_shown_and_the_others_named(tmp_path, monkeypatch):
     figures = drawn(monkeypatch)
-    plot_thresholds([question(0, positive=True), *(question(number) for number in range(1, 10))], tmp_path)
-    assert figures[0].axes[0].get_title() == "ROC, 7 of 9"
-    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == [f"finding {n}" for n in range(1, 8)]
+    # The last is the worst, which a figure of the first seven would hide.
+    known = [replace(question(number), auroc=1.0 - number / 100) for number in range(1, 10)]
+    plot_thresholds([question(0, positive=True), *known], tmp_path)
+    plot_calibration([question(0, positive=True), *known], tmp_path)
+    for figure in figures:
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == [
+            f"finding {number} ({1.0 - number / 100:.3f})" for number in range(3, 10)
+        ]
+        assert "finding 1, finding 2" in legend.get_title().get_text().replace("\n", " ")
     assert plot_thresholds([question(0, positive=False)], tmp_path)
+
+
+def test_bins_of_few_samples_are_hollow_and_not_joined(tmp_path, monkeypatch):
+    figures, one = drawn(monkeypatch), question(1)
+    assert {each.samples >= 10 for each in one.bins} == {True, False}
+    plot_calibration([one], tmp_path)
+    joined, apart = figures[0].axes[0].lines[1:3]
+    assert np.isfinite(joined.get_ydata()).tolist() == [each.samples >= 10 for each in one.bins]
+    assert list(apart.get_xdata()) == [each.predicted for each in one.bins if each.samples < 10]
+    assert apart.get_linestyle() == "None" and apart.get_markerfacecolor() == "white"
 
 
 def test_calibration_shows_intervals_of_one_and_counts_of_all(tmp_path, monkeypatch):

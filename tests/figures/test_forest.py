@@ -29,3 +29,11 @@ def test_rows_stand_in_their_order_from_the_top_and_long_names_are_cut(tmp_path,
     assert [text.get_text() for text in axis.get_yticklabels()] == ["first", "…" + "x" * 39]
     assert axis.get_ylim()[0] > axis.get_ylim()[1]
     assert sum(one.get_visible() for one in figures[0].axes) == 8
+
+
+def test_small_differences_have_few_ticks(tmp_path, monkeypatch):
+    figures = drawn(monkeypatch)
+    plot_forest([panel(-0.0012, (-0.0058, -0.0003), is_difference=True)], tmp_path, "differences", formats=("png",))
+    axis = figures[0].axes[0]
+    low, high = axis.get_xlim()
+    assert 2 <= sum(low <= tick <= high for tick in axis.get_xticks()) <= 4

@@ -7,7 +7,6 @@ from dpmed.figures.gallery import (
     Curve,
     GalleryRow,
     Panel,
-    level_title,
     plot_gallery,
     plot_rero_curves,
     share_within,
@@ -75,23 +74,6 @@ def test_curves_start_at_0_and_end_at_the_share_that_was_matched(tmp_path, drawn
 def test_the_share_within_a_distance_is_the_empirical_distribution():
     x, y = share_within(np.array([0.3, 0.1, 0.2]), 5)
     assert x.tolist() == [0.1, 0.2, 0.3] and y.tolist() == [0.2, 0.4, 0.6]
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "title"),
-    [
-        (8.0, "ε = 8"),
-        (0.903, "ε = 0.903"),
-        (0.0, "ε = 0"),
-        (12345.6, "ε = 12,346"),
-        (1e6, "ε = 1,000,000"),
-        (1e18, "ε = 10¹⁸"),
-        (None, "no privacy"),
-        (float("inf"), "no privacy"),
-    ],
-)
-def test_levels_are_titled_as_people_write_them(epsilon, title):
-    assert level_title(epsilon) == title
 
 
 def test_volumes_are_shown_by_the_slice_in_which_values_differ_most_with_the_front_up():

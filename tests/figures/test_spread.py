@@ -11,6 +11,9 @@ def test_seeds_have_a_panel_per_metric(tmp_path, monkeypatch):
     figures = drawn(monkeypatch)
     paths = plot_seeds({"accuracy": [0.5, 0.6, 0.7], "mcc": [0.1, 0.2, 0.3], "loss": [1.0, 2.0, 3.0]}, tmp_path)
     assert len(figures[0].axes) == 3
+    # Below the panels, since in one of them it would cover dots.
+    assert [text.get_text() for text in figures[0].legends[0].get_texts()] == ["a run", "mean ± standard deviation"]
+    assert all(axis.get_legend() is None for axis in figures[0].axes)
     assert all(path.stat().st_size > 1000 for path in paths)
     assert plot_seeds({"accuracy": [0.5]}, tmp_path)
 

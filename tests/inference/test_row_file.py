@@ -56,7 +56,7 @@ def test_what_the_disk_does_not_take_is_cut_off_whole(tmp_path):
 def test_rows_and_errors_are_counted(tmp_path):
     path = tmp_path / "table.csv"
     assert write(path, upto=2).rows == 0
-    assert (write(path).rows, RowFile(path, COLUMNS, first=NAMES).errors) == (2, 1)
+    assert (write(path).rows, RowFile(path, COLUMNS, first=NAMES).reasons.total()) == (2, 1)
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["input"] for row in rows] == ["a", 'b,"c"', "d\\ne", "é\udcff", "f"]

@@ -18,6 +18,10 @@ def draw(seed, outputs, count, classes=None):
     return logits, rng.integers(0, classes or max(outputs, 2), count)
 
 
+def draw_weights(count, resamples, seed=0):
+    return np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=resamples)
+
+
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), outputs=st.sampled_from([1, 2, 3, 7]), count=st.integers(2, 60))
 def test_metrics_of_choices_are_scikit_learns(seed, outputs, count):
@@ -80,12 +84,12 @@ def test_large_logits_do_not_overflow():
 
 
 @pytest.mark.parametrize(("outputs", "classes"), [(1, 2), (3, 3)])
-def test_drawing_counts_of_pairs_is_drawing_samples(outputs, classes):
+def test_counting_samples_by_weights_is_drawing_them(outputs, classes):
     logits, targets = draw(7, outputs, 60)
     # Better than chance, so that all metrics have room on both sides.
     logits[np.arange(60), targets if outputs > 1 else 0] += np.where((targets > 0) | (outputs > 1), 1.0, -1.0)
     names = ("accuracy", "mcc", "balanced_accuracy", "f1")
-    found = class_metrics.resample(names, logits, targets, resamples=700, generator=np.random.default_rng(1))
+    found = class_metrics.resample(names, logits, targets, weights=draw_weights(60, 700, seed=1))
     rng = np.random.default_rng(2)
     plain = {name: [] for name in names}
     for _ in range(700):
@@ -106,7 +110,7 @@ def test_drawing_counts_of_pairs_is_drawing_samples(outputs, classes):
 def test_resampled_auroc_is_spread_about_the_point():
     logits, targets = draw(8, 3, 120)
     logits[np.arange(120), targets] += 1.0
-    draws = class_metrics.resample(("auroc",), logits, targets, resamples=200, generator=np.random.default_rng(0))
+    draws = class_metrics.resample(("auroc",), logits, targets, weights=draw_weights(120, 200))
     point = class_metrics.auroc(logits, targets)
     assert draws["auroc"].mean() == pytest.approx(point, abs=0.01)
     assert 0.005 < draws["auroc"].std() < 0.1
@@ -117,7 +121,7 @@ def test_auroc_of_weights_is_that_of_samples_repeated(outputs):
     logits, targets = draw(11, outputs, 50)
     logits = np.round(logits, 1)  # ties
     curves = class_metrics._curves(logits, targets)
-    weights = np.random.default_rng(3).multinomial(50, np.full(50, 1 / 50), size=20)
+    weights = draw_weights(50, 20, seed=3)
     areas = [class_metrics.weighted_auroc(scores, is_positive, weights) for scores, is_positive in curves]
     found = np.mean(areas, axis=0)
     repeated = [np.repeat(np.arange(50), row) for row in weights]
@@ -133,7 +137,7 @@ def test_auroc_of_weights_is_that_of_samples_repeated(outputs):
 
 def test_too_many_scores_have_no_interval_of_auroc():
     logits, targets = np.zeros((350_000, 3), np.float32), np.arange(350_000) % 3
-    draws = class_metrics.resample(("auroc",), logits, targets, resamples=5, generator=np.random.default_rng(0))
+    draws = class_metrics.resample(("auroc",), logits, targets, weights=draw_weights(350_000, 5))
     assert draws == {}
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpmed.errors import InputError
-from dpmed.reconstructions.manifest import Level, Manifest, level_name, read_manifest, write_manifest
+from dpmed.reconstructions.manifest import Level, Manifest, level_name, level_title, read_manifest, write_manifest
 
 LEVELS = (
     Level(
@@ -163,3 +163,20 @@ def test_an_attack_that_is_not_finished_says_how_to_go_on(tmp_path):
     (tmp_path / "unfinished.json").write_text("{}")
     with pytest.raises(InputError, match="interrupted before it was finished"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "title"),
+    [
+        (8.0, "ε = 8"),
+        (0.903, "ε = 0.903"),
+        (0.0, "ε = 0"),
+        (12345.6, "ε = 12,346"),
+        (1e6, "ε = 1,000,000"),
+        (1e18, "ε = 10¹⁸"),
+        (None, "no privacy"),
+        (float("inf"), "no privacy"),
+    ],
+)
+def test_levels_are_titled_as_people_write_them(epsilon, title):
+    assert level_title(epsilon) == title

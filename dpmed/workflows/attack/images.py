@@ -49,7 +49,7 @@ class ImageSummary:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows for the terminal."""
         rows = [
-            [level.name, f"{level.noise_multiplier:.4g}", *cells.values()]
+            [level.title, f"{level.noise_multiplier:.4g}", *cells.values()]
             for level, cells in zip(self.manifest.levels, self.cells, strict=True)
         ]
         return ["level", "σ", *self.cells[0]], rows

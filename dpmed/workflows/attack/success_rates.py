@@ -12,6 +12,7 @@ from dpmed.figures.bounds import plot_attack
 from dpmed.files import write_json
 from dpmed.reconstructions.manifest import Level
 from dpmed.workflows.attack.settings import ReconstructSettings
+from dpmed.workflows.visualize.findings import limit, percent
 
 TABLE = "prior_aware.csv"
 SUMMARY = "prior_aware.json"
@@ -65,17 +66,21 @@ class SuccessSummary:
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows for the terminal."""
-        columns = ["adversary", "ε", "σ", "named the right one", "99 % interval", "ideal gradients", "bound", "gap"]
+        columns = [
+            "adversary", "ε", "σ", "named the right one", "99 % interval", "ideal gradients", "99 % interval", "bound",
+            "gap",
+        ]  # fmt: skip
         rows = [
             [
                 one.adversary,
                 f"{one.epsilon:.4g}",
                 f"{one.noise_multiplier:.4g}",
-                f"{one.success_rate:.1%}",
-                f"{one.ci_low:.1%} to {one.ci_high:.1%}",
-                f"{one.ideal_rate:.1%}",
-                f"{one.bound_upper:.1%}",
-                f"{one.gap:.1%}",
+                percent(one.success_rate),
+                _interval(one.ci_low, one.ci_high),
+                percent(one.ideal_rate or 0.0),
+                _interval(one.ideal_low or 0.0, one.ideal_high or 0.0),
+                limit(one.bound_upper),
+                percent(one.gap),
             ]
             for one in self.results
         ]
@@ -126,3 +131,7 @@ class SuccessFolder:
             plot_attack([asdict(result) for result in results], self.folder, title=self.settings.config_name)
         write_json(self.folder / SUMMARY, summary.to_json())
         return summary
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{percent(low)} to {percent(high)}"

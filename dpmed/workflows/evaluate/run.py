@@ -22,7 +22,7 @@ from dpmed.metrics.evaluate import FEWEST_UNITS, constant_note, unit_weights
 from dpmed.progress import Progress
 from dpmed.workflows.evaluate.comparison import compare_scored
 from dpmed.workflows.evaluate.predict import Temperature, fit, score
-from dpmed.workflows.evaluate.scored import Scored, join_units, subgroups_of
+from dpmed.workflows.evaluate.scored import Scored, join_units, places_of, subgroups_of
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, EvaluateSummary, Part
 from dpmed.workflows.evaluate.write import write_evaluation
 
@@ -77,10 +77,9 @@ def run(
     notes = _notes(scored, part, is_own=is_own, temperature=temperature)
     if scored.resamples:
         notes += constant_note(scores, intervals, units=scored.units, unit=scored.info.unit)
-    if not is_own and (model / SPLIT_FILE).is_file():
-        notes += seen_by(model, dataset, config.data, numbers)
-    if settings.against is not None:
-        notes += seen_by(settings.against, dataset, config.data, numbers)
+    for one in (None if is_own else predictor, other):
+        if one is not None:
+            notes += seen_by(one.source, dataset, config.data, numbers, trained_on=one.ledger.data)
     summary = EvaluateSummary(
         folder=folder,
         metrics=scores,
@@ -146,20 +145,33 @@ def own_split(run: Path, dataset: Dataset, config: Config) -> Split:
     return split
 
 
-def seen_by(other: Path, dataset: Dataset, data: DataTable, numbers: Int[np.ndarray, " sample"]) -> tuple[str, ...]:
-    """A sentence if a second model was trained on some of the samples, as far as its folder shows."""
-    if not is_run(other) or not (other / SPLIT_FILE).is_file():
-        return (f"It is not known here whether {other.name} was trained on some of these samples.",)
-    its = read_config(other).data
+def seen_by(
+    model: Path, dataset: Dataset, data: DataTable, numbers: Int[np.ndarray, " sample"], *, trained_on: str
+) -> tuple[str, ...]:
+    """A sentence if a model was trained on some of the samples, or may have been, as far as its folder shows.
+
+    Args:
+        model: a run folder, or a bundle, which does not say on which samples it was trained.
+        dataset: the samples' data set.
+        data: its table in the config.
+        numbers: the samples.
+        trained_on: what the model's ledger says of its data.
+    """
+    if not is_run(model) or not (model / SPLIT_FILE).is_file():
+        note = f"Whether {model.name} was trained on any of these samples cannot be known from it"
+        if trained_on == dataset.info.in_public:
+            note += f", but its ledger names data of the same kind ({trained_on}): if it was, these numbers flatter it"
+        return (f"{note}.",)
+    its = read_config(model).data
     same = name_same_samples(its, data)
-    split = Split.from_json(read_json(other / SPLIT_FILE), where=str(other / SPLIT_FILE))
+    split = Split.from_json(read_json(model / SPLIT_FILE), where=str(model / SPLIT_FILE))
     if not same or max((int(part.max(initial=-1)) for part in split.parts().values()), default=-1) >= len(dataset):
         return ()
     units = {dataset.groups[number] for number in split.train.tolist()}
     seen = sum(dataset.groups[number] in units for number in numbers.tolist())
     if not seen:
         return ()
-    return (f"{other.name} was trained on the {dataset.info.unit}s of {seen} of these samples, which flatters it.",)
+    return (f"{model.name} was trained on the {dataset.info.unit}s of {seen} of these samples, which flatters it.",)
 
 
 def _config(model: Path, data: Config | None) -> tuple[Config, bool]:
@@ -235,6 +247,11 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
         notes.append(f"Only {units} {unit}s: the intervals say little.")
     if is_own and part in ("train", "all"):
         notes.append("The model was trained on these samples: the numbers say how well it remembers them.")
+    drawn, named = len(places_of(scored.info)), len(scored.info.output_names)
+    if 1 < drawn < named:
+        notes.append(
+            f"Curves, operating points and calibration are those of the first {drawn} of {named} answers only."
+        )
     if temperature is not None:
         notes.append(temperature.use)
         if is_own and part in ("validation", "all"):

@@ -9,13 +9,12 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from dpmed.data.base import Info
 from dpmed.errors import InputError
-from dpmed.figures.evaluation import Question
+from dpmed.figures.evaluation import Bin, Question
 from dpmed.metrics import operating, probability
-from dpmed.metrics.evaluate import FEWEST_UNITS, draw, draw_table, evaluate, intervals_of, metric_names, unit_weights
+from dpmed.metrics.classification import weighted_auroc
+from dpmed.metrics.evaluate import FEWEST_UNITS, draw, draw_table, draw_units, evaluate, intervals_of, metric_names
 
 _MOST_QUESTIONS = 30
-# Numbers processed at once.
-_BLOCK = 1 << 22
 Joined = Literal["mean", "max"]
 
 
@@ -103,13 +102,7 @@ class Scored:
         """The metrics of each resampling of units; for two models on the same samples the same units are drawn."""
         if self.resamples == 0 or self.units < FEWEST_UNITS:
             return {}
-        generator = np.random.default_rng(0)
-        size = max(1, _BLOCK // len(self.names))
-        parts = []
-        for first in range(0, self.resamples, size):
-            count = min(size, self.resamples - first)
-            parts.append(self._draw(unit_weights(self.groups, resamples=count, generator=generator)))
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return draw_units(self.groups, self._draw, resamples=self.resamples)
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
         """The metrics, with 95 % intervals by unit."""
@@ -161,10 +154,13 @@ def questions_of(scored: Scored) -> list[Question]:
     found = []
     for place in places_of(scored.info):
         chances, positive, _ = answers_of(scored, place)
-        bins = operating.calibration(chances, positive)
-        points = [(one.mean_probability, one.share_positive, one.interval) for one in bins]
+        bins = [
+            Bin(predicted=one.mean_probability, seen=one.share_positive, interval=one.interval, samples=one.samples)
+            for one in operating.calibration(chances, positive)
+        ]
+        area = float(weighted_auroc(chances, positive, np.ones((1, len(positive)), np.int64))[0])
         name = scored.info.output_names[place]
-        found.append(Question(name=name, probability=chances, positive=positive, bins=points))
+        found.append(Question(name=name, probability=chances, positive=positive, bins=bins, auroc=area))
     return found
 
 

@@ -118,9 +118,15 @@ def _pictures(summary: EvaluateSummary, scored: Scored, questions: Sequence[Ques
     if questions:
         plot_thresholds(questions, folder)
         plot_calibration(questions, folder)
-        caption = "Left: ROC. Right: precision and recall; the dotted line is the share of positives."
+        caption = (
+            "Left: ROC. Right: precision and recall; the dotted line is the share of positives. Of many curves, those "
+            "with the smallest AUROC are drawn."
+        )
         pictures.append(Picture(title="All thresholds", path=folder / "roc.png", caption=caption))
-        caption = "On the dotted line, probabilities are perfectly calibrated. Below: how many samples have each one."
+        caption = (
+            "On the dotted line, probabilities are perfectly calibrated. Hollow dots, not joined to the others, stand "
+            "for fewer than ten samples. Below: how many samples have each probability."
+        )
         pictures.append(Picture(title="Calibration", path=folder / "calibration.png", caption=caption))
     if info.task == "classification":
         table = confusion(*scored.answers, classes=len(info.class_names))
@@ -183,7 +189,8 @@ def _points(question: Question, settings: EvaluateSettings, own: float | None) -
         point = operating.operating_point(probability, positive, threshold)
         rows.append(
             {
-                "question": question.name, "rule": rule, "threshold": point.threshold,
+                "question": question.name, "auroc": None if np.isnan(question.auroc) else question.auroc,
+                "rule": rule, "threshold": point.threshold,
                 "sensitivity": point.sensitivity, "sensitivity_low": point.sensitivity_interval[0],
                 "sensitivity_high": point.sensitivity_interval[1], "specificity": point.specificity,
                 "specificity_low": point.specificity_interval[0], "specificity_high": point.specificity_interval[1],

@@ -74,7 +74,6 @@ def _score(
         *answers,
         **common,
         resamples=config.evaluation.bootstrap,
-        seed=config.training.seed,
         groups=units.tolist(),
     )
     return {"loss": float(result.losses.mean()), **evaluate(*answers, **common)}, intervals

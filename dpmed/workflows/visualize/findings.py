@@ -1,15 +1,17 @@
 """What the measured reconstructions say, in one conclusion and a sentence per level."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dpmed.figures.gallery import level_title
 from dpmed.matching.rero import Share
+from dpmed.privacy.ledger import rounded_up
 from dpmed.reconstructions.manifest import Level, Manifest
 
-_FEW = 0.05
-# From here on a percentage with one decimal shows certainty.
-_CERTAIN = 0.9995
+_FEW, _FEW_PERCENT = 0.05, "5 %"
+# From here on a bound is given with three digits, below it with two.
+_LARGE = 0.1
+NO_SIGN = "* No sign of success: for at least half of the originals, some other original is within this distance too."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +35,7 @@ class LevelResult:
     @property
     def name(self) -> str:
         """How the page calls the level: `ε = 8`, or `no privacy`."""
-        return level_title(self.level.epsilon)
+        return self.level.title
 
     @property
     def share(self) -> Share:
@@ -42,7 +44,7 @@ class LevelResult:
 
 
 def proves_nothing(threshold: float, unrelated: float | None) -> bool:
-    """Whether unrelated images are mostly within the threshold too."""
+    """Whether at least half of the originals have another original within the threshold too."""
     return unrelated is not None and threshold >= unrelated
 
 
@@ -56,8 +58,8 @@ def conclude(results: Sequence[LevelResult], *, metric: str) -> str:
     threshold, strangers = results[0].shares[0][0], results[0].unrelated
     if proves_nothing(threshold, strangers):
         return (
-            f"Nothing can be concluded at a distance ({metric}) of {threshold:g}: unrelated images are as close as "
-            f"that (median {strangers:.3g}). Choose a smaller threshold."
+            f"Nothing can be concluded at a distance ({metric}) of {threshold:g}: for at least half of the originals, "
+            f"some other original is as close as that (median {strangers:.3g}). Choose a smaller threshold."
         )
     private = sorted((one for one in results if one.level.is_private), key=lambda one: one.level.epsilon or 0.0)
     # Levels above one at which the attack succeeded prove nothing, whatever their results.
@@ -66,8 +68,8 @@ def conclude(results: Sequence[LevelResult], *, metric: str) -> str:
     sentences = []
     if held:
         sentences.append(
-            f"Up to {held[-1].name} the attack recovers fewer than {_FEW:.0%} of the images, with 95 % confidence at "
-            "each level."
+            f"Up to {held[-1].name} the attack recovers fewer than {_FEW_PERCENT} of the images, with 95 % confidence "
+            "at each level."
         )
     elif private:
         sentences.append(_of_the_lowest(private[0]))
@@ -80,28 +82,51 @@ def conclude(results: Sequence[LevelResult], *, metric: str) -> str:
     return " ".join(sentences) or f"The attack recovered {_counts(results[0].share)}."
 
 
-def proven(bounds: Sequence[tuple[str, float]]) -> str:
+def proven(bounds: Sequence[tuple[str, float]], *, prior: float | None) -> str:
     """What holds for every attack, in addition to what one attack did.
 
     Args:
         bounds: names of levels, each with the largest chance of any attack there, in the order of ε.
+        prior: κ, at which the bounds hold; None if there are none.
     """
-    if not bounds:
+    if not bounds or prior is None:
         return ""
-    limits = ", ".join(f"{percent(bound)} at {name}" for name, bound in bounds if not is_vacuous(bound))
-    void = ", ".join(name for name, bound in bounds if is_vacuous(bound))
-    told = "; ".join([f"at most {limits}"] * bool(limits) + [f"nothing at {void}"] * bool(void))
-    return f"Proven for every attack on one image: {told}."
+    limits = _listed([f"{limit(bound)} at {name}" for name, bound in bounds if not is_vacuous(bound)])
+    void = _listed([name for name, bound in bounds if is_vacuous(bound)])
+    sentences = []
+    if limits:
+        whom = f"every attacker who would guess an image with a chance of {odds(prior)} without the model"
+        sentences.append(f"Proven for {whom}: at most {limits}.")
+    if void:
+        sentences.append(f"No limit below 100 % is proven at {void}.")
+    return " ".join(sentences)
 
 
 def is_vacuous(bound: float) -> bool:
-    """Whether a bound on a chance, as a percentage, would be shown as 100 %: it rules nothing out."""
-    return bound >= _CERTAIN
+    """Whether a bound on a chance would be shown as 100 %: it rules nothing out."""
+    return limit(bound) == limit(1.0)
+
+
+def limit(bound: float) -> str:
+    """A bound on a chance as a percentage that is not below it."""
+    digits = 3 if bound >= _LARGE else 2
+    return f"{100 * float(rounded_up(bound, digits)):.{digits}g} %"
+
+
+def odds(prior: float) -> str:
+    """A chance of guessing: `1 in 1,294`, or a percentage."""
+    whole = round(1 / prior)
+    return f"1 in {whole:,}" if math.isclose(prior * whole, 1, rel_tol=1e-3) else f"{100 * prior:.3g} %"
 
 
 def percent(share: float) -> str:
-    """A share as a percentage; very small ones as a plain number."""
-    return f"{share:.1%}" if share >= 1e-3 else f"{share:.2g}"  # noqa: PLR2004 below this, a percentage would show zero
+    """A measured share as a percentage."""
+    return f"{100 * share:.1f} %"
+
+
+def _listed(parts: Sequence[str]) -> str:
+    """`a, b and c`."""
+    return " and ".join([", ".join(parts[:-1])] * (len(parts) > 1) + list(parts[-1:]))
 
 
 def explain_levels(manifest: Manifest, results: Sequence[LevelResult], *, metric: str) -> list[str]:
@@ -116,8 +141,9 @@ def explain_levels(manifest: Manifest, results: Sequence[LevelResult], *, metric
         if result.median is not None and result.unrelated is not None:
             closer = result.median < result.unrelated
             sentence += (
-                f" Half of the matches are closer than {result.median:.3g}; unrelated images are at "
-                f"{result.unrelated:.3g}, so the matches are {'' if closer else 'not '}more alike than chance."
+                f" Half of the matches are closer than {result.median:.3g}, and half of the originals have another "
+                f"original closer than {result.unrelated:.3g}: the matches are {'' if closer else 'not '}more alike "
+                "than different originals are."
             )
         sentences.append(sentence)
     sentences.append(
@@ -132,13 +158,13 @@ def _of_the_lowest(lowest: LevelResult) -> str:
     if share.share <= _FEW:
         return (
             f"At {lowest.name}, the smallest ε tried, the attack recovered {_counts(share)}: {share.originals} images "
-            f"are too few to say that it recovers fewer than {_FEW:.0%}."
+            f"are too few to say that it recovers fewer than {_FEW_PERCENT}."
         )
     return f"Even at {lowest.name}, the smallest ε tried, the attack recovered {_counts(share)}."
 
 
 def _is_alike(result: LevelResult) -> bool:
-    """Whether hardly any image counts as recovered, yet half of them are closer than unrelated ones: grainy, say."""
+    """Whether hardly any image counts as recovered, yet the matches are closer than other originals: grainy, say."""
     if result.median is None or result.unrelated is None:
         return False
     return result.share.share <= _FEW and result.median < result.unrelated
@@ -146,13 +172,14 @@ def _is_alike(result: LevelResult) -> bool:
 
 def _alike(result: LevelResult) -> str:
     return (
-        f"Yet at {result.name} half of the matches are closer than {result.median:.3g}, while unrelated images are at "
-        f"{result.unrelated:.3g}: look at the pictures before trusting the count."
+        f"Yet at {result.name} half of the matches are closer than {result.median:.3g}, while only half of the "
+        f"originals have another original within {result.unrelated:.3g}: look at the pictures before trusting the "
+        "count."
     )
 
 
 def _counts(share: Share) -> str:
     return (
-        f"{share.recovered} of {share.originals} images ({share.share:.1%}; 95 % interval {share.low:.1%} to "
-        f"{share.high:.1%})"
+        f"{share.recovered} of {share.originals} images ({percent(share.share)}; 95 % interval {percent(share.low)} "
+        f"to {percent(share.high)})"
     )

@@ -10,14 +10,19 @@ from typing import Any
 from dpmed.errors import InputError
 from dpmed.figures.gallery import CURVES, GALLERY
 from dpmed.figures.report import Picture, Report, Table, write_report
+from dpmed.matching.rero import Share
 from dpmed.privacy.constant_sign import constant_sign_upper
+from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.tradeoff import Composition
 from dpmed.reconstructions.manifest import Level, Manifest
 from dpmed.workflows.visualize.findings import (
+    NO_SIGN,
     LevelResult,
     conclude,
     explain_levels,
     is_vacuous,
+    limit,
+    odds,
     percent,
     proven,
     proves_nothing,
@@ -130,7 +135,8 @@ def write_audit_report(
         for result, bound in zip(results, upper, strict=True)
         if bound and bound.worst_case_upper
     ]
-    conclusion = f"{conclude(results, metric=metric)} {proven(risks)}".rstrip()
+    prior = next((bound.prior for bound in upper if bound), None)
+    conclusion = f"{conclude(results, metric=metric)} {proven(risks, prior=prior)}".rstrip()
     findings = tuple(explain_levels(manifest, results, metric=metric))
     gallery = Picture(
         title="Originals and what was recovered",
@@ -141,8 +147,8 @@ def write_audit_report(
     curves = Picture(
         title="How many were recovered, and how well",
         path=path.parent / f"{CURVES}.png",
-        caption="The share of originals recovered within each distance. Thick dots: each original's nearest other one, "
-        "that is, how alike unrelated images are. Thin dots: the distances that count as recovered in the tables.",
+        caption="The share of originals recovered within each distance. Thick dots: the same for each original and the "
+        "nearest other original. Thin dots: the distances that count as recovered in the tables.",
     )
     tables = [_share_table(results, metric)] if len(results[0].shares) > 1 else []
     if bounds:
@@ -151,7 +157,7 @@ def write_audit_report(
         title=f"Reconstruction audit of {manifest.config}",
         warning=manifest.sensitive,
         conclusion=conclusion,
-        summary=_summary_table(results, upper, metric, prior=bounds[0].prior if bounds else None),
+        summary=_summary_table(results, upper, metric, prior=prior),
         explanation=_EXPLANATION,
         findings=findings,
         sections=[curves, gallery, *tables, _level_table(manifest, results)],
@@ -192,7 +198,11 @@ def _finite(value: float) -> float | None:
 
 
 def _limit(bound: float) -> str:
-    return "nothing proven" if is_vacuous(bound) else percent(bound)
+    return "no limit" if is_vacuous(bound) else limit(bound)
+
+
+def _interval(share: Share) -> str:
+    return f"{percent(share.low)} to {percent(share.high)}"
 
 
 def _cell(value: float | None) -> str:
@@ -210,7 +220,7 @@ def _summary_table(
             (
                 result.name,
                 f"{share.recovered} of {share.originals}",
-                f"{share.low:.1%} to {share.high:.1%}",
+                _interval(share),
                 "–" if bound is None or bound.worst_case_upper is None else _limit(bound.worst_case_upper),
             )
         )
@@ -219,7 +229,7 @@ def _summary_table(
     if prior is not None:
         note += (
             " At most: the proven bound on the chance that an attacker who knows everything else reconstructs a given "
-            f"image; by guessing the chance is 1 in {round(1 / prior):,}."
+            f"image, where guessing succeeds with a chance of {odds(prior)}; no limit: none below 100 % is proven."
         )
     return Table(title="In short", columns=columns, rows=rows, note=note)
 
@@ -240,7 +250,7 @@ def _level_table(manifest: Manifest, results: Sequence[LevelResult]) -> Table:
     ]
     columns = (
         "privacy", "attack", "noise multiplier", "ε by PLD", "ε by RDP", "images computed", "median distance",
-        "unrelated images",
+        "nearest other original",
     )  # fmt: skip
     note = (
         f"δ = {_cell(manifest.delta)}; levels are named by ε according to {manifest.accountant.upper()}. Images "
@@ -260,7 +270,7 @@ def _share_table(results: Sequence[LevelResult], metric: str) -> Table:
     thresholds = [threshold for threshold, _ in results[0].shares]
     marked = [proves_nothing(threshold, results[0].unrelated) for threshold in thresholds]
     rows = [
-        (result.name, *(f"{share.share:.1%} ({share.low:.1%}–{share.high:.1%})" for _, share in result.shares))
+        (result.name, *(f"{percent(share.share)} ({_interval(share)})" for _, share in result.shares))
         for result in results
     ]
     columns = (
@@ -269,7 +279,7 @@ def _share_table(results: Sequence[LevelResult], metric: str) -> Table:
     )
     note = "In brackets: 95 % intervals."
     if any(marked):
-        note += " * No sign of success: half of all unrelated images are within this distance too."
+        note += f" {NO_SIGN}"
     return Table(title=f"Share of originals recovered ({metric})", columns=columns, rows=rows, note=note)
 
 
@@ -277,8 +287,9 @@ def _bound_table(results: Sequence[LevelResult], upper: Sequence[BoundRow | None
     rows = []
     for result, bound in zip(results, upper, strict=True):
         if bound is not None:
-            risks = (bound.prior, bound.worst_case_upper, bound.constant_sign_upper, bound.relaxed_upper)
-            rows.append((result.name, f"{result.share.share:.1%}", *map(_cell, risks)))
+            limits = (bound.worst_case_upper, bound.constant_sign_upper, bound.relaxed_upper)
+            risks = [_cell(bound.prior), *("–" if one is None else rounded_up(one) for one in limits)]
+            rows.append((result.name, percent(result.share.share), *risks))
     note = (
         "A bound is the largest chance of reconstructing a given image from the whole training; the prior is the "
         "chance of guessing it. The worst case holds for every attack; a better one may recover more than was measured "

@@ -14,7 +14,6 @@ from dpmed.figures.gallery import (
     Curve,
     GalleryRow,
     Panel,
-    level_title,
     plot_gallery,
     plot_rero_curves,
     telling_slice,
@@ -25,7 +24,7 @@ from dpmed.matching.images import read_images
 from dpmed.matching.rero import Share, share_recovered
 from dpmed.matching.table import UNRELATED, MatchRow, read_matches, read_unrelated
 from dpmed.progress import Progress
-from dpmed.reconstructions.manifest import Level, Manifest, read_manifest
+from dpmed.reconstructions.manifest import Level, Manifest, level_title, read_manifest
 from dpmed.workflows.visualize.findings import LevelResult, proves_nothing
 from dpmed.workflows.visualize.places import matches_in, reconstructions_of
 from dpmed.workflows.visualize.report import BoundRow, compute_bounds, read_bounds, write_audit_report
@@ -45,6 +44,8 @@ _THRESHOLDS = {
     "lpips": (0.1, 0.3, 0.5),
     "fid-features": (5.0, 10.0, 15.0),
 }
+# Distances by which even different images are below 0.
+_BELOW_ZERO = ("psnr",)
 _LABELS = {
     "ssim": "1 − SSIM",
     "ms-ssim": "1 − MS-SSIM",
@@ -115,7 +116,7 @@ class ReRoRow:
         epsilon: ε of the level; infinite without privacy.
         threshold: the distance.
         share: the share recovered.
-        proves_nothing: whether half of all unrelated images are within the threshold too.
+        proves_nothing: whether at least half of the originals have another original within the threshold too.
     """
 
     level: str
@@ -173,8 +174,6 @@ def prepare(table: Path, settings: VisualizeSettings) -> VisualizeJob:
         raise InputError(f"must be one or more of {', '.join(FORMATS)}", where=f"formats {','.join(settings.formats)}")
     if settings.images < 1:
         raise InputError("must be at least 1", where=f"images {settings.images}")
-    if not all(map(math.isfinite, settings.thresholds)):
-        raise InputError("must be finite", where="threshold")
     if not table.exists():
         remedy = "Give the folder or the table that `dpmed match` wrote."
         raise InputError("there is no such file or folder", where=str(table), remedy=remedy)
@@ -186,6 +185,7 @@ def prepare(table: Path, settings: VisualizeSettings) -> VisualizeJob:
     folder = settings.reconstructions or reconstructions_of(table)
     manifest = read_manifest(folder)
     metric = settings.metric or rows[0].metric
+    _check_thresholds(settings.thresholds, metric)
     by_level = _sort_by_level(rows, manifest, metric, table)
     unrelated = [row.distance for row in read_unrelated(table.parent / UNRELATED) if row.metric == metric]
     return VisualizeJob(
@@ -216,7 +216,7 @@ def run(job: VisualizeJob, out: Path, progress: Progress) -> VisualizeSummary:
     formats = job.formats if "png" in job.formats else (*job.formats, "png")
     with progress.task("drawing", total=3, unit="parts") as task:
         label = _LABELS.get(job.metric, job.metric)
-        labels = [level_title(level.epsilon) for level in job.manifest.levels]
+        labels = [level.title for level in job.manifest.levels]
         gallery = plot_gallery(_gallery(job), labels, metric=label, folder=out, formats=formats)
         task.advance(note="gallery")
         curves = [_curve(level, rows) for level, rows in zip(job.manifest.levels, job.by_level, strict=True)]
@@ -235,6 +235,15 @@ def run(job: VisualizeJob, out: Path, progress: Progress) -> VisualizeSummary:
     return VisualizeSummary(
         folder=out, files=(*files, *tables, out / REPORT), metric=job.metric, rows=tuple(rero), findings=findings
     )
+
+
+def _check_thresholds(thresholds: Sequence[float], metric: str) -> None:
+    """No image can be within a distance that does not exist, and "none was" would then sound reassuring."""
+    for threshold in thresholds:
+        if not math.isfinite(threshold):
+            raise InputError("must be finite", where=f"threshold {threshold:g}")
+        if threshold <= 0 and metric not in _BELOW_ZERO:
+            raise InputError(f"must be above 0, as distances by {metric} are", where=f"threshold {threshold:g}")
 
 
 def _sort_by_level(
@@ -313,9 +322,7 @@ def _read(job: VisualizeJob, name: str) -> Float[np.ndarray, "*shape"]:
 
 def _curve(level: Level, rows: Sequence[MatchRow]) -> Curve:
     distances = np.array([row.distance for row in rows if row.distance is not None], np.float64)
-    return Curve(
-        label=level_title(level.epsilon), is_private=level.is_private, distances=distances, originals=len(rows)
-    )
+    return Curve(label=level.title, is_private=level.is_private, distances=distances, originals=len(rows))
 
 
 def _epsilon(level: Level) -> float:

@@ -88,7 +88,7 @@ def test_table_json_and_noise_agree(written):
     columns, rows = summary.table()
     assert columns == ["level", "σ", "sums", "private"]
     level = summary.manifest.levels[0]
-    assert rows == [["eps=8", f"{level.noise_multiplier:.4g}", "2", "True"], ["non-private", "0", "2", "False"]]
+    assert rows == [["ε = 8", f"{level.noise_multiplier:.4g}", "2", "True"], ["no privacy", "0", "2", "False"]]
     assert summary.to_json()["levels"][0]["noise_multiplier"] == level.noise_multiplier
     assert summary.remarks == (SENSITIVE,)
     noise = list(csv.DictReader((folder.folder / "noise_multipliers.csv").read_text().splitlines()))

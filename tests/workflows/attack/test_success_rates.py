@@ -6,6 +6,7 @@ import jax
 import pytest
 
 from dpmed.attacks.results_table import read_results
+from dpmed.metrics.intervals import binomial_interval
 from dpmed.progress import Silent
 from dpmed.workflows.attack.run import run
 from dpmed.workflows.attack.unfinished import Unfinished
@@ -35,5 +36,9 @@ def test_an_experiment_that_is_under_way_is_finished_and_not_planned_again(tmp_p
     assert content == summary.to_json() | {"rows": content["rows"]}
     assert [row["successes"] for row in content["rows"]] == [13, 9]
     columns, rows = summary.table()
-    assert [dict(zip(columns, row, strict=True))["named the right one"] for row in rows] == ["32.5%", "22.5%"]
+    assert [dict(zip(columns, row, strict=True))["named the right one"] for row in rows] == ["32.5 %", "22.5 %"]
+    # A bound that a rate of few trials exceeds looks broken without the interval of that rate.
+    interval = binomial_interval(20, 40, confidence=0.99)
+    assert (worst.ideal_low, worst.ideal_high) == (interval.low, interval.high)
+    assert rows[0][6] == f"{100 * interval.low:.1f} % to {100 * interval.high:.1f} %"
     assert not (tmp_path / "unfinished.json").exists()

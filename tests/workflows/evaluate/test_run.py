@@ -22,6 +22,7 @@ from tests.inference.made import make_network
 from tests.inference.test_bundle import write
 from tests.metrics.test_surfaces import in_loops
 from tests.trained import SCANS
+from tests.workflows.evaluate.scores import make_scored
 
 DIGITS = tuple(str(number) for number in range(10))
 
@@ -114,11 +115,21 @@ def test_a_second_model_that_was_trained_on_the_samples_is_said_to_be(bundles, c
     split = Split(train=numbers[:40], validation=numbers[40:50], test=numbers[50:])
     (tmp_path / "config.toml").write_text(config_to_toml(config))
     (tmp_path / "split.json").write_text(json.dumps(split.to_json()))
-    (note,) = workflow.seen_by(tmp_path, dataset, config.data, numbers[35:])
+
+    def seen(data, samples):
+        return workflow.seen_by(tmp_path, dataset, data, samples, trained_on="digits: classification, 8x8x1")
+
+    (note,) = seen(config.data, numbers[35:])
     assert "5 of these samples" in note
-    assert workflow.seen_by(tmp_path, dataset, config.data, split.test) == ()
+    assert seen(config.data, split.test) == ()
     other = load_config("quickstart", ["data.limit=61"]).config
-    assert workflow.seen_by(tmp_path, dataset, other.data, numbers) == ()
+    assert seen(other.data, numbers) == ()
+
+
+@pytest.mark.parametrize(("classes", "notes"), [(2, 0), (30, 0), (31, 1)])
+def test_that_curves_of_some_classes_are_missing_is_said(classes, notes):
+    told = workflow._notes(make_scored(classes=classes), "all", is_own=False, temperature=None)
+    assert len([note for note in told if "of the first 30 of 31 answers only" in note]) == notes
 
 
 def test_masks_of_scans_are_measured_in_mm(tmp_path):

@@ -66,6 +66,6 @@ def test_the_page_begins_with_one_conclusion_and_one_table(tmp_path):
     order = [page.index(text) for text in (told[0], "In short", "How to read this", CURVES_TITLE, told[1], "Settings")]
     assert order == sorted(order)
     assert "kind fresh, depth 2" in page and "yes" in page and "{" not in page.split("</style>")[1]
-    # Half of all unrelated images are within 0.5 too.
+    # Half of the originals have another original within 0.5 too.
     assert "within 0.5 *" in page and "within 0.1 *" not in page and "No sign of success" in page
     assert "eps=" not in page and "non-private" not in page

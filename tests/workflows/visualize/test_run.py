@@ -87,7 +87,7 @@ def test_only_the_formats_asked_for_are_left(table, tmp_path, formats):
 def test_the_report_says_what_was_measured(table, tmp_path):
     _, summary = draw(table, tmp_path, metric="mse", thresholds=(1e-6,))
     page = (tmp_path / "drawn" / "report.html").read_text()
-    assert "No privacy: 10 of 10 images (100.0%" in page and "ε = 1,000,000: 0 of 10 images (0.0%" in page
+    assert "No privacy: 10 of 10 images (100.0 %" in page and "ε = 1,000,000: 0 of 10 images (0.0 %" in page
     assert "2e+12" in page and "may show patients" in page and page.count("data:image/png") == 2
     # Ten originals cannot show that fewer than 5 % are recovered.
     assert "10 images are too few" in summary.findings[0]
@@ -159,11 +159,21 @@ def test_a_table_that_does_not_fit_the_folder_is_refused(table, change, message)
         ({"images": 0}, "images 0"),
         ({"only": (99,)}, "only: there is no original 99"),
         ({"thresholds": (float("nan"),)}, "threshold"),
+        ({"thresholds": (0.1, -1.0)}, "threshold -1: must be above 0"),
+        ({"thresholds": (0.0,), "metric": "mse"}, "threshold 0: must be above 0, as distances by mse are"),
     ],
 )
 def test_wrong_options_are_refused(table, settings, message):
     with pytest.raises(InputError, match=message):
         visualize.prepare(table, VisualizeSettings(**settings))
+
+
+def test_distances_in_decibels_are_below_0(tmp_path):
+    write_reconstructions(tmp_path / "recon", batches=1)
+    (tmp_path / "matched").mkdir()
+    job = match.prepare(tmp_path / "recon", match.MatchSettings(metrics=("psnr",)))
+    table = match.run(job, tmp_path / "matched", Silent()).matches
+    assert visualize.prepare(table, VisualizeSettings(thresholds=(-20.0,))).thresholds == (-20.0,)
 
 
 def test_a_table_that_names_no_folder_is_refused(table):
