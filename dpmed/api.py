@@ -145,16 +145,6 @@ def bounds(*, noise_multiplier: float, sampling_rate: float, steps: int, delta: 
         if not holds:
             raise InputError(f"{value:g} is not {wanted}", where=name)
     mechanism = SampledGaussian(noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps)
-
-    def risk_of(adversary: "str") -> "Risk":
-        composition = Composition(
-            adversary=adversary,  # type: ignore[arg-type] # one of two literals
-            noise_multiplier=noise_multiplier,
-            sampling_rate=sampling_rate,
-            steps=steps,
-        )
-        return assess(composition, prior=prior)
-
     return Bounds(
         noise_multiplier=noise_multiplier,
         sampling_rate=sampling_rate,
@@ -163,6 +153,6 @@ def bounds(*, noise_multiplier: float, sampling_rate: float, steps: int, delta: 
         prior=prior,
         epsilon_pld=epsilon(mechanism, delta),
         epsilon_rdp=epsilon(mechanism, delta, accountant="rdp"),
-        worst_case=risk_of("worst-case"),
-        relaxed=risk_of("relaxed"),
+        worst_case=assess(Composition.of((mechanism,), "worst-case"), prior=prior),
+        relaxed=assess(Composition.of((mechanism,), "relaxed"), prior=prior),
     )

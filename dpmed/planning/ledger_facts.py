@@ -149,11 +149,6 @@ def _unit_notes(data: str, known: str, unit: str, budget: Budget) -> list[str]:
 def _risk_notes(privacy: PrivacyConfig, budget: Budget) -> tuple[str, ...]:
     if privacy.max_reconstruction_risk is None or privacy.adversary is None:
         return ()
-    composition = Composition(
-        adversary=privacy.adversary,
-        noise_multiplier=budget.noise_multiplier,
-        sampling_rate=budget.sampling_rate,
-        steps=budget.steps,
-    )
+    composition = Composition.of((budget.mechanism,), privacy.adversary)
     prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
     return assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)

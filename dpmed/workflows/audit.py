@@ -18,9 +18,9 @@ from dpmed.errors import InputError
 from dpmed.figures.audit import Bar, plot_audit
 from dpmed.files import write_csv, write_json
 from dpmed.inference.ledger import LEDGER_FILE
-from dpmed.planning.enrolment import planned_mechanism
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.run_ledger import run_ledger
+from dpmed.privacy.budget import Budget
 from dpmed.privacy.ledger import rounded_down, rounded_up
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.several import composed_epsilon
@@ -242,7 +242,7 @@ def run(
             observed, predict = observe_inputs(plan, canaries, generator, progress)
         # The conclusion rests on the highest limit of any kind, so each kind has its share of the error probability.
         share = 1 - (1 - confidence) / len(kinds)
-        results.append(_judge(kind, observed, plan, confidence=share, progress=progress))
+        results.append(_judge(kind, observed, plan.budget, confidence=share, progress=progress))
     assert predict is not None  # noqa: S101 at least one kind
     summary = AuditSummary(
         folder=folder,
@@ -251,16 +251,15 @@ def run(
         confidence=confidence,
         results=tuple(results),
         membership=_membership(plan, predict),
-        bound=proven_bounds(planned_mechanism(plan)),
+        bound=proven_bounds(plan.budget.mechanism),
         warnings=(KEEP_INSIDE, *plan.warnings),
     )
     _write(summary, plan)
     return summary
 
 
-def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, progress: Progress) -> AuditResult:
-    assert plan.budget is not None  # noqa: S101 checked by the caller
-    mechanism, delta = planned_mechanism(plan), plan.budget.delta
+def _judge(kind: Kind, observed: Observed, budget: Budget, *, confidence: float, progress: Progress) -> AuditResult:
+    mechanism, delta = budget.mechanism, budget.delta
     count = len(observed.included)
     guesses = max(min(_FEWEST, count), int(_GUESSED * count)) // 2 * 2
     # Several scores are tried, each with its share of the error probability.

@@ -10,7 +10,7 @@ from PIL import Image
 from dpmed.config.load import load_config
 from dpmed.data.identity import image_names
 from dpmed.errors import InputError
-from dpmed.planning.enrolment import enrol, mark_over, planned_mechanism, settle, unit_names
+from dpmed.planning.enrolment import enrol, mark_over, settle, unit_names
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.cohort import Cohort
 from dpmed.progress import Silent
@@ -28,7 +28,7 @@ def test_a_run_enters_once_and_settles_what_it_made(tmp_path):
     enrol([(planned, folder)])
     with Cohort(path) as cohort:
         (run,) = cohort.snapshot().runs
-        assert run.mechanism == planned_mechanism(planned) and run.status == "running"
+        assert run.mechanism == planned.budget.mechanism and run.status == "running"
         assert cohort.snapshot().units == len(set(unit_names(planned)))
     settle(planned, folder, steps=2, status="stopped")
     with Cohort(path) as cohort:
@@ -121,10 +121,10 @@ def test_a_run_that_goes_on_with_other_units_counts_for_them_too(tmp_path):
         assert run.members.sum() == cohort.snapshot().units
         assert all(cohort.runs_of(name) for name in new)
     # And with the more expensive of the two plans.
-    assert run.mechanism == planned_mechanism(changed)
+    assert run.mechanism == changed.budget.mechanism
     enrol([(plan(path), folder)])
     with Cohort(path) as cohort:
-        assert cohort.snapshot().runs[0].mechanism == planned_mechanism(changed)
+        assert cohort.snapshot().runs[0].mechanism == changed.budget.mechanism
 
 
 def test_units_without_names_are_known_by_their_content(tmp_path):
