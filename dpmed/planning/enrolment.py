@@ -70,7 +70,7 @@ def mark_over(plan: Plan, folder: Path) -> None:
         write_json(folder / ENTRY_FILE, {"token": token, "others": others, "is_over": True})
 
 
-def settle(plan: Plan, folder: Path, *, steps: int, status: Status) -> None:
+def enter_end(plan: Plan, folder: Path, *, steps: int, status: Status) -> None:
     """Enter how a run has ended, if its config names a cohort; all its planned steps stay counted.
 
     Args:

@@ -10,7 +10,7 @@ from dpmed.data.split import split_note
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.factories import load_factory
 from dpmed.planning.clipping import clipping_notes, count_noise, noise_notes
-from dpmed.planning.prior import start_sentence
+from dpmed.planning.initial_weights import start_sentence
 from dpmed.privacy.budget import Budget
 from dpmed.privacy.ledger import LedgerFacts, assumption_notes, several_images_note
 from dpmed.privacy.tradeoff import Composition

@@ -14,7 +14,7 @@ from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_epsilon, check
 from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, Together, write_card
 from dpmed.inference.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
 from dpmed.inference.run_folder import CONFIG_FILE, SUMMARY_FILE, is_run, read_config, read_run
-from dpmed.planning.batch_size import solve
+from dpmed.planning.solved_budget import solve
 from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import counted
 from dpmed.progress import Progress

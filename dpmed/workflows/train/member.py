@@ -45,7 +45,7 @@ def enrol_missing(runs: Sequence[tuple[Config, Path]], progress: Progress) -> No
     enrol([(make_plan(config, progress), path / CHECKPOINTS) for config, path in entering])
 
 
-def finish(config: Config, path: Path, progress: Progress, *, prepare: Callable[[Plan], Plan]) -> None:
+def complete(config: Config, path: Path, progress: Progress, *, prepare: Callable[[Plan], Plan]) -> None:
     """Make one training: begin it, resume it, or leave it as it is if finished.
 
     Args:

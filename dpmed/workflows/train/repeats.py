@@ -33,7 +33,7 @@ from dpmed.planning.precision import with_settled_precision
 from dpmed.planning.run_ledger import run_ledger, with_siblings
 from dpmed.privacy.ledger import rounded_up
 from dpmed.progress import Progress
-from dpmed.workflows.train.member import enrol_missing, finish, with_training
+from dpmed.workflows.train.member import complete, enrol_missing, with_training
 from dpmed.workflows.train.siblings import name_siblings, require_outermost
 
 LOCK_FILE = "lock"
@@ -211,7 +211,7 @@ def run(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> RepeatsS
             progress.say(f"{repeat.name}:")
             counted = partial(_counted, repeat=repeat, folder=folder, names=names)
             try:
-                finish(repeat.config, folder / repeat.name, progress, prepare=counted)
+                complete(repeat.config, folder / repeat.name, progress, prepare=counted)
             except BaseException:
                 # Whatever ended it, Ctrl-C included: what has begun is no longer only planned. The error goes on.
                 _note_changes(folder)

@@ -153,7 +153,7 @@ class RunFolder:
         if self.is_writer:
             save_checkpoint(self.path / CHECKPOINTS, position, (run.state, run.ema, run.best))
 
-    def settle(self, outcome: Outcome) -> None:
+    def write_spent(self, outcome: Outcome) -> None:
         """Write, after the last draw, the ledger of what was spent."""
         if outcome.finished:
             self._write_ledger(self._counted(outcome.run), "running")

@@ -39,7 +39,7 @@ from dpmed.privacy.selection import SelectionCost, tuning_cost
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
 from dpmed.workflows.train.drawn_trials import DrawnTrials, drawn_trials
-from dpmed.workflows.train.member import enrol_missing, finish, is_finished, with_training
+from dpmed.workflows.train.member import complete, enrol_missing, is_finished, with_training
 from dpmed.workflows.train.repeats import LOCK_FILE
 from dpmed.workflows.train.trials import (
     SELECTION_FILE,
@@ -202,7 +202,7 @@ def run(
                 spent = _spent(folder, candidates, trials)
                 _write_ledger(folder, candidates, spent, status="running")
                 progress.say(f"{trial.name}:")
-                finish(trial.config, folder / trial.name, progress, prepare=partial(_as_trial, candidates, spent))
+                complete(trial.config, folder / trial.name, progress, prepare=partial(_as_trial, candidates, spent))
         spent = _spent(folder, candidates, trials)
         summary = _choose(trials, folder, candidates, spent)
         write_json(folder / SELECTION_FILE, {**read_json(folder / SELECTION_FILE), **summary.to_json()})
