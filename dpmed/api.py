@@ -95,8 +95,6 @@ def train(
             ...
         dpmed.errors.InputError: ... [privacy] epsilon = -1: must be above 0
     """
-    from datetime import datetime
-
     from dpmed.config.load import load_config
     from dpmed.files import new_run_folder
     from dpmed.planning.plan import make_plan
@@ -105,8 +103,7 @@ def train(
     told = progress or Silent()
     loaded = load_config(str(config), list(overrides))
     plan = make_plan(loaded.config, told)
-    time = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    folder = new_run_folder(None if out is None else Path(out), command="train", config_name=loaded.name, time=time)
+    folder = new_run_folder(None if out is None else Path(out), command="train", config_name=loaded.name)
     summary = workflow.run(plan, folder, told)
     assert summary is not None  # noqa: S101 this process is the only one, so it is the one that writes
     return summary

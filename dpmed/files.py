@@ -16,6 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -164,14 +165,18 @@ def user_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "dpmed"
 
 
-def new_run_folder(out: Path | None, *, command: str, config_name: str, time: str) -> Path:
+def _time_stamp() -> str:
+    """The local time in sortable form."""
+    return datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+
+
+def new_run_folder(out: Path | None, *, command: str, config_name: str) -> Path:
     """The folder that a run writes to: `out` itself, or a new one under `runs/`.
 
     Args:
         out: the folder the user asked for; it is created if missing and must be empty.
         command: `train`, `bounds`, …
         config_name: the config's name without path and extension.
-        time: a sortable time stamp without spaces.
 
     Raises:
         InputError: `out` holds another run, or cannot be created.
@@ -183,7 +188,7 @@ def new_run_folder(out: Path | None, *, command: str, config_name: str, time: st
                 "the folder already holds files, and nothing is overwritten", where=str(out), remedy=remedy
             )
         return make_folder(out)
-    parent = make_folder(Path("runs"))
+    parent, time = make_folder(Path("runs")), _time_stamp()
     for number in range(1, 10_000):
         folder = parent / (f"{command}-{config_name}-{time}" + (f"-{number}" if number > 1 else ""))
         try:
