@@ -130,10 +130,19 @@ def digest_of(path: Path) -> str:
         raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
 
 
-def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
-    """Write `rows` under the header `columns`, whole or not at all; a missing value stays empty."""
+def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
+    """Write a table, whole or not at all; a missing value stays empty.
+
+    Args:
+        path: the target.
+        rows: their values by the names of the columns.
+        columns: the header; None for every name in `rows`, in the order of first appearance.
+    """
+    if columns is None:
+        rows = list(rows)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(columns), restval="", lineterminator="\n")
+    writer = csv.DictWriter(buffer, fieldnames=columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
     write_text(path, buffer.getvalue())

@@ -89,6 +89,8 @@ def test_broken_json_is_an_input_error(tmp_path):
 def test_csv_keeps_column_order_and_leaves_missing_values_empty(tmp_path):
     write_csv(tmp_path / "a.csv", [{"b": 1, "a": None}, {"a": "x,y"}], ["a", "b"])
     assert (tmp_path / "a.csv").read_text() == 'a,b\n,1\n"x,y",\n'
+    write_csv(tmp_path / "a.csv", iter([{"b": 1}, {"a": 2, "b": 3}]))
+    assert (tmp_path / "a.csv").read_text() == "b,a\n1,\n3,2\n"
 
 
 @pytest.mark.parametrize("path", ["../a", "/etc/passwd", "b/../../a", "link/a"])

@@ -356,10 +356,9 @@ def _membership(plan: Plan, predict: Predict) -> tuple[Group, ...]:
 def _write(summary: AuditSummary, plan: Plan) -> None:
     folder, content = summary.folder, summary.to_json()
     rows = [{**one, "epsilon_claimed": summary.epsilon_claimed} for one in content["results"]]
-    write_csv(folder / "audit.csv", [{name: row[name] for name in _COLUMNS} for row in rows], _COLUMNS)
+    write_csv(folder / "audit.csv", [{name: row[name] for name in _COLUMNS} for row in rows])
     groups = [_flat({"column": "", "value": "all", **group.to_json()}) for group in summary.membership]
-    names = list(dict.fromkeys(name for row in groups for name in row))
-    write_csv(folder / "membership.csv", groups, names)
+    write_csv(folder / "membership.csv", groups)
     bars = []
     for one in summary.results:
         lower = max(one.epsilon_lower, one.epsilon_lower_by_guesses)

@@ -301,7 +301,7 @@ def _sum_up(repeats: Sequence[Repeat], folder: Path, composed: ComposedLedger) -
 def _write(summary: RepeatsSummary, config: Config) -> None:
     for level in summary.levels:
         rows = [{"seed": seed, **test} for seed, test in level.tests.items()]
-        write_csv(level.folder / "seeds.csv", rows, list(dict.fromkeys(name for row in rows for name in row)))
+        write_csv(level.folder / "seeds.csv", rows)
         write_json(level.folder / "seeds.json", level.to_json() if summary.is_sweep else summary.to_json())
         plot_seeds(level.columns(), level.folder)
     if summary.is_sweep:
@@ -314,7 +314,7 @@ def _write_sweep(summary: RepeatsSummary, *, title: str) -> None:
         for level in summary.levels
         for seed, test in level.tests.items()
     ]
-    write_csv(summary.folder / "sweep.csv", rows, list(dict.fromkeys(name for row in rows for name in row)))
+    write_csv(summary.folder / "sweep.csv", rows)
     write_json(summary.folder / "sweep.json", summary.to_json())
     values = {
         level.epsilon: [test[summary.metric] for test in level.tests.values() if summary.metric in test]

@@ -88,7 +88,7 @@ def write_trials(
         rows = [
             {"trial": name, **_values(settings, name), f"validation_{metric}": score} for name, score in scores.items()
         ]
-        write_csv(folder / TRIALS_FILE, rows, list(rows[0]))
+        write_csv(folder / TRIALS_FILE, rows)
 
 
 def holds_selection(folder: Path) -> bool:
