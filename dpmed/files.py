@@ -22,6 +22,9 @@ from typing import Any, BinaryIO
 
 from dpmed.errors import InputError, RunError
 
+# Files of a run that rooms name which do not import each other.
+CONFIG_FILE = "config.toml"
+EQX_FILE = "model.eqx"
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 

@@ -181,7 +181,8 @@ def _start(console: Console, config: str, overrides: list[str], out: Path | None
 
 def _resume(console: Console, folder: Path, launch: "Launch | None") -> None:
     from dpmed.config.load import LoadedConfig
-    from dpmed.inference.run_folder import CONFIG_FILE, read_config
+    from dpmed.files import CONFIG_FILE
+    from dpmed.inference.run_folder import read_config
     from dpmed.planning.plan import make_plan
     from dpmed.runtime.distributed import join
     from dpmed.workflows.train import run as workflow

@@ -13,8 +13,8 @@ from dpmed.planning.enrolment import enrol
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.run_ledger import with_run_id
 from dpmed.progress import Progress
+from dpmed.training.checkpoint import CHECKPOINTS
 from dpmed.workflows.train import run as train
-from dpmed.workflows.train.run_folder import CHECKPOINTS
 
 
 def with_training(config: Config, **changes: Any) -> Config:

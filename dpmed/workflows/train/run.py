@@ -19,13 +19,13 @@ from dpmed.planning.run_ledger import place_notes, with_run_id, with_selection, 
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
+from dpmed.training.checkpoint import CHECKPOINTS
 from dpmed.training.loop import Hooks, Outcome, train
 from dpmed.training.tracking import CAUTION, TENSORBOARD_FOLDER, check_trackers
 from dpmed.training.validation_monitor import follow_up
 from dpmed.workflows.train import inspection
 from dpmed.workflows.train.own_code import check_code
 from dpmed.workflows.train.run_folder import (
-    CHECKPOINTS,
     check_split,
     create_run_folder,
     notes_of,
