@@ -171,9 +171,8 @@ def _in_the_place_of(config: Config, public: Config) -> Config:
     """The real training with the stand-in's data, and with the tables that depend on the data."""
     if config.privacy is None:
         raise InputError("is missing; only private training is tuned", where="privacy")
-    unit = "image" if public.privacy is None else public.privacy.unit
     # Nobody is protected here: seeded, a tuning can be repeated, and no cohort is charged.
-    privacy = {"unit": unit, "noise_source": "seeded", "cohort": None, "cohort_epsilon": None}
+    privacy = {"unit": public.unit, "noise_source": "seeded", "cohort": None, "cohort_epsilon": None}
     return config.model_copy(
         update={
             "data": public.data,
