@@ -95,8 +95,6 @@ def train(
             ...
         dpmed.errors.InputError: ... [privacy] epsilon = -1: must be above 0
     """
-    from datetime import datetime
-
     from dpmed.config.load import load_config
     from dpmed.files import new_run_folder
     from dpmed.planning.plan import make_plan
@@ -105,8 +103,7 @@ def train(
     told = progress or Silent()
     loaded = load_config(str(config), list(overrides))
     plan = make_plan(loaded.config, told)
-    time = datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
-    folder = new_run_folder(None if out is None else Path(out), command="train", config_name=loaded.name, time=time)
+    folder = new_run_folder(None if out is None else Path(out), command="train", config_name=loaded.name)
     summary = workflow.run(plan, folder, told)
     assert summary is not None  # noqa: S101 this process is the only one, so it is the one that writes
     return summary
@@ -145,16 +142,6 @@ def bounds(*, noise_multiplier: float, sampling_rate: float, steps: int, delta: 
         if not holds:
             raise InputError(f"{value:g} is not {wanted}", where=name)
     mechanism = SampledGaussian(noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps)
-
-    def risk_of(adversary: "str") -> "Risk":
-        composition = Composition(
-            adversary=adversary,  # type: ignore[arg-type] # one of two literals
-            noise_multiplier=noise_multiplier,
-            sampling_rate=sampling_rate,
-            steps=steps,
-        )
-        return assess(composition, prior=prior)
-
     return Bounds(
         noise_multiplier=noise_multiplier,
         sampling_rate=sampling_rate,
@@ -163,6 +150,6 @@ def bounds(*, noise_multiplier: float, sampling_rate: float, steps: int, delta: 
         prior=prior,
         epsilon_pld=epsilon(mechanism, delta),
         epsilon_rdp=epsilon(mechanism, delta, accountant="rdp"),
-        worst_case=risk_of("worst-case"),
-        relaxed=risk_of("relaxed"),
+        worst_case=assess(Composition.of((mechanism,), "worst-case"), prior=prior),
+        relaxed=assess(Composition.of((mechanism,), "relaxed"), prior=prior),
     )

@@ -16,11 +16,15 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from dpmed.errors import InputError, RunError
 
+# Files of a run that rooms name which do not import each other.
+CONFIG_FILE = "config.toml"
+EQX_FILE = "model.eqx"
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
 
@@ -129,10 +133,19 @@ def digest_of(path: Path) -> str:
         raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
 
 
-def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
-    """Write `rows` under the header `columns`, whole or not at all; a missing value stays empty."""
+def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None) -> None:
+    """Write a table, whole or not at all; a missing value stays empty.
+
+    Args:
+        path: the target.
+        rows: their values by the names of the columns.
+        columns: the header; None for every name in `rows`, in the order of first appearance.
+    """
+    if columns is None:
+        rows = list(rows)
+        columns = list(dict.fromkeys(name for row in rows for name in row))
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, fieldnames=list(columns), restval="", lineterminator="\n")
+    writer = csv.DictWriter(buffer, fieldnames=columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
     write_text(path, buffer.getvalue())
@@ -164,14 +177,18 @@ def user_cache() -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "dpmed"
 
 
-def new_run_folder(out: Path | None, *, command: str, config_name: str, time: str) -> Path:
+def _time_stamp() -> str:
+    """The local time in sortable form."""
+    return datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")
+
+
+def new_run_folder(out: Path | None, *, command: str, config_name: str) -> Path:
     """The folder that a run writes to: `out` itself, or a new one under `runs/`.
 
     Args:
         out: the folder the user asked for; it is created if missing and must be empty.
         command: `train`, `bounds`, …
         config_name: the config's name without path and extension.
-        time: a sortable time stamp without spaces.
 
     Raises:
         InputError: `out` holds another run, or cannot be created.
@@ -183,7 +200,7 @@ def new_run_folder(out: Path | None, *, command: str, config_name: str, time: st
                 "the folder already holds files, and nothing is overwritten", where=str(out), remedy=remedy
             )
         return make_folder(out)
-    parent = make_folder(Path("runs"))
+    parent, time = make_folder(Path("runs")), _time_stamp()
     for number in range(1, 10_000):
         folder = parent / (f"{command}-{config_name}-{time}" + (f"-{number}" if number > 1 else ""))
         try:

@@ -1,14 +1,17 @@
 """Files are whole or absent, private, and inside their root."""
 
 import os
+import re
 import stat
 import subprocess
 import sys
 import textwrap
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
+from dpmed import files
 from dpmed.errors import InputError, RunError
 from dpmed.files import (
     exclusive_lock,
@@ -86,6 +89,8 @@ def test_broken_json_is_an_input_error(tmp_path):
 def test_csv_keeps_column_order_and_leaves_missing_values_empty(tmp_path):
     write_csv(tmp_path / "a.csv", [{"b": 1, "a": None}, {"a": "x,y"}], ["a", "b"])
     assert (tmp_path / "a.csv").read_text() == 'a,b\n,1\n"x,y",\n'
+    write_csv(tmp_path / "a.csv", iter([{"b": 1}, {"a": 2, "b": 3}]))
+    assert (tmp_path / "a.csv").read_text() == "b,a\n1,\n3,2\n"
 
 
 @pytest.mark.parametrize("path", ["../a", "/etc/passwd", "b/../../a", "link/a"])
@@ -107,15 +112,25 @@ def test_what_is_no_path_is_refused(tmp_path, path):
 def test_a_used_folder_is_not_taken_for_a_new_run(tmp_path):
     (tmp_path / "a").write_text("x")
     with pytest.raises(InputError, match="already holds files"):
-        new_run_folder(tmp_path, command="train", config_name="x", time="t")
-    fresh = new_run_folder(tmp_path / "new", command="train", config_name="x", time="t")
+        new_run_folder(tmp_path, command="train", config_name="x")
+    fresh = new_run_folder(tmp_path / "new", command="train", config_name="x")
     assert fresh == tmp_path / "new"
 
 
 def test_two_runs_in_one_second_get_two_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folders = {new_run_folder(None, command="train", config_name="x", time="t") for _ in range(3)}
+    monkeypatch.setattr(files, "_time_stamp", lambda: "t")
+    folders = {new_run_folder(None, command="train", config_name="x") for _ in range(3)}
     assert len(folders) == 3
+
+
+def test_run_folders_are_named_by_local_time_and_sort_as_time_does(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = datetime.now().strftime("%Y%m%d-%H%M%S")
+    found = new_run_folder(None, command="train", config_name="x").name.removeprefix("train-x-")
+    after = datetime.now().strftime("%Y%m%d-%H%M%S")
+    assert re.fullmatch(r"\d{8}-\d{6}", found)
+    assert before <= found <= after
 
 
 def test_a_file_in_the_place_of_a_folder_is_an_input_error(tmp_path):

@@ -117,7 +117,7 @@ class KnownTraining:
         return np.concatenate(parts)
 
     def _one(self, state: StepState, records: Records, number: int) -> Float[np.ndarray, "record parameter"]:
-        batch = device_records(records.inputs, records.targets, records.weights, keys=records.keys, step=number)
+        batch = device_records(records, step=number)
         return np.asarray(self._clipped(state.trainable, state.rest, batch, jnp.asarray(records.mask)))
 
     def _clip(

@@ -21,6 +21,7 @@ from dpmed.attacks.results_table import AttackResult
 from dpmed.errors import InputError
 from dpmed.metrics.intervals import binomial_interval
 from dpmed.privacy.loss.losses import Adversary
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rero import reconstruction
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
@@ -191,13 +192,8 @@ class PriorAwareAttack:
     def _result(self, level: Level, adversary: Adversary, found: Facts) -> AttackResult:
         assert level.epsilon and level.epsilon_pld and level.epsilon_rdp  # noqa: S101 there is no other level
         rate, steps, prior = self._budget.sampling_rate, self._target.steps, 1 / self._settings.candidates
-        bounds = {
-            name: reconstruction(
-                Composition(adversary=name, noise_multiplier=level.noise_multiplier, sampling_rate=rate, steps=steps),
-                prior,
-            )
-            for name in {adversary, "worst-case"}
-        }
+        own = SampledGaussian(noise_multiplier=level.noise_multiplier, sampling_rate=rate, steps=steps)
+        bounds = {name: reconstruction(Composition.of((own,), name), prior) for name in {adversary, "worst-case"}}
         # Each is computed on its own grid; an adversary who knows less cannot do better, so the smaller bound holds for
         # both.
         upper = min(bounds[adversary].upper, bounds["worst-case"].upper)

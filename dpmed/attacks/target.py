@@ -8,14 +8,13 @@ from jaxtyping import PyTree
 
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
+from dpmed.files import EQX_FILE
 from dpmed.inference.bundle import is_bundle
 from dpmed.models.weights import load_weights
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.progress import Progress
 from dpmed.training.build import build_objective
 from dpmed.training.objective import NonTrainable, Objective
-
-_WEIGHTS_FILE = "model.eqx"
 
 
 def target_plan(config: Config, progress: Progress, *, weights: Path | None = None) -> Plan:
@@ -61,10 +60,10 @@ def weights_file(path: Path) -> Path:
     if is_bundle(path):
         remedy = "Give the run folder that it was exported from."
         raise InputError("is a bundle, whose weights are stored in another form", where=str(path), remedy=remedy)
-    if not (path / _WEIGHTS_FILE).is_file():
+    if not (path / EQX_FILE).is_file():
         remedy = "Give the folder of a run that `dpmed train` has finished."
-        raise InputError(f"holds no {_WEIGHTS_FILE}", where=str(path), remedy=remedy)
-    return path / _WEIGHTS_FILE
+        raise InputError(f"holds no {EQX_FILE}", where=str(path), remedy=remedy)
+    return path / EQX_FILE
 
 
 def with_weights(plan: Plan, path: Path | None) -> Plan:

@@ -7,13 +7,19 @@ noise multiplier.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy import stats
 
+from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.several import composed_epsilon
+
 _FEWEST = 3
+# Noise beyond this many times the claimed one shows no ε.
+_MOST_NOISE = 1e3
+_LEAST_NOISE = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,3 +85,13 @@ def measure_noise(
         step=float(means.mean()),
         step_lower=max(by_variation, float(means.mean()) - margin),
     )
+
+
+def epsilon_by_noise(claimed: SampledGaussian, measured: MeasuredNoise, delta: float) -> float:
+    """A lower limit of ε at δ: that of the claimed sampling and steps at the upper limit of the measured noise."""
+    noise = measured.noise_multiplier_upper
+    if noise > _MOST_NOISE * claimed.noise_multiplier:
+        return 0.0
+    # Without any noise there is no ε: take the smallest noise that can be told from none.
+    found = replace(claimed, noise_multiplier=max(noise, _LEAST_NOISE))
+    return composed_epsilon((found,), delta)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def audit(
         raise InputError("must be above 0.5 and below 1", where=f"--confidence {confidence:g}")
     loaded = load_config(config, overrides or [])
     with loaded.locating():
-        folder = new_run_folder(out, command="audit", config_name=loaded.name, time=time_stamp())
+        folder = new_run_folder(out, command="audit", config_name=loaded.name)
         summary = workflow.run(loaded.config, chosen[kind], folder, console, canaries=canaries, confidence=confidence)
     title = f"ε at δ = {summary.delta:g}, jointly with {100 * confidence:g} % confidence"
     console.table(title, *summary.table())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dpmed.cli.shared.console import Console
-from dpmed.cli.shared.options import Json, Out, complete_config, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, complete_config, console_of
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def bounds(
     )
     workflow.check(settings)
     name = Path(config).resolve().name.removesuffix(".toml") if config else "ham10000-paper"
-    folder = new_run_folder(out, command="bounds", config_name=name, time=time_stamp())
+    folder = new_run_folder(out, command="bounds", config_name=name)
     summary = workflow.run(settings, folder, console)
     _show(console, summary)
     console.result(summary.to_json(), folder)

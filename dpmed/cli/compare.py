@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dpmed.cli.shared.options import Json, Out, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, console_of
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +35,7 @@ def compare(
 
     console = console_of(ctx, json=json)
     found = workflow.read_runs(runs)
-    folder = new_run_folder(out, command="compare", config_name=runs[0].resolve().name, time=time_stamp())
+    folder = new_run_folder(out, command="compare", config_name=runs[0].resolve().name)
     summary = workflow.run(found, folder, console, paired=paired)
     console.table("Test metrics, 95 % intervals", *summary.table())
     if summary.comparisons:

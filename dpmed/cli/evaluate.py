@@ -8,7 +8,7 @@ from typing import Annotated, get_args
 import typer
 
 from dpmed.cli.shared.fields import one_of
-from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of
 from dpmed.errors import InputError
 
 
@@ -95,7 +95,7 @@ def evaluate(
         tolerance=tolerance,
         fit_temperature=fit_temperature,
     )
-    folder = new_run_folder(out, command="evaluate", config_name=model.resolve().name, time=time_stamp())
+    folder = new_run_folder(out, command="evaluate", config_name=model.resolve().name)
     with nullcontext() if loaded is None else loaded.locating():
         summary = workflow.run(model, None if loaded is None else loaded.config, settings, folder, console)
     console.table(summary.what, *summary.table())

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dpmed.cli.shared.options import Json, Out, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, console_of
 from dpmed.errors import InputError
 
 
@@ -46,7 +46,7 @@ def export(
         include_metrics=include_metrics,
     )
     stored = workflow.check(settings, console)
-    folder = new_run_folder(out, command="export", config_name=run.resolve().name, time=time_stamp())
+    folder = new_run_folder(out, command="export", config_name=run.resolve().name)
     summary = workflow.run(settings, stored, folder, console)
     console.facts("Export", summary.describe())
     if summary.warning is not None:

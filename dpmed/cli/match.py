@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpmed.cli.shared.console import Console
-from dpmed.cli.shared.options import Json, Out, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, console_of
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def match(
         inception_weights=inception_weights,
     )
     job = workflow.prepare(folder, settings)
-    written = new_run_folder(out, command="match", config_name=job.manifest.config_stem, time=time_stamp())
+    written = new_run_folder(out, command="match", config_name=job.manifest.config_stem)
     summary = workflow.run(job, written, console)
     _show(console, summary)
     console.result(summary.to_json(), summary.matches)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from dpmed.cli.shared.options import Json, Out, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, console_of
 
 
 def register(app: typer.Typer) -> None:
@@ -40,7 +40,7 @@ def phantom(
     from dpmed.workflows import phantom as workflow
 
     check_request(layout, num)
-    folder = new_run_folder(out, command="phantom", config_name=layout, time=time_stamp())
+    folder = new_run_folder(out, command="phantom", config_name=layout)
     summary = workflow.run(layout, folder, console, num=num, seed=seed)
     console.facts("Phantom", summary.describe())
     console.result(summary.to_json(), summary.folder)

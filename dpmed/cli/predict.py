@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from dpmed.cli.shared.options import Json, Out, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, console_of
 from dpmed.errors import RunError
 
 
@@ -51,7 +51,7 @@ def predict(
         batch_size=batch_size,
         flips=tuple(flip or ()),
     )
-    folder = out or new_run_folder(None, command="predict", config_name=model.name, time=time_stamp())
+    folder = out or new_run_folder(None, command="predict", config_name=model.name)
     summary = workflow.run(settings, folder, console)
     console.facts("Predictions", summary.describe())
     for note in summary.notes:

@@ -7,7 +7,7 @@ import typer
 
 from dpmed.attacks.table import ATTACKS
 from dpmed.cli.shared.fields import one_of
-from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of
 
 CONFIG = typer.Argument(
     metavar="CONFIG", help="The training to attack; default: quickstart.", autocompletion=complete_config
@@ -71,7 +71,7 @@ def reconstruct(
         )
         facts: dict[str, Any] = {"accountant": accountant, "steps": steps, "weights": weights, "epsilons": asked}
         job = settings.ReconstructSettings(config=loaded.config, config_name=loaded.name, attack=chosen, **facts)
-        folder = unfinished.open_folder(out, digest=job.digest, config_name=loaded.name, time=time_stamp())
+        folder = unfinished.open_folder(out, digest=job.digest, config_name=loaded.name)
         summary = run.run(job, folder, console)
     console.table(summary.title, *summary.table())
     for remark in summary.remarks:

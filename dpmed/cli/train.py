@@ -8,7 +8,7 @@ import typer
 
 from dpmed.cli.shared.advising import start_advice, start_tuning
 from dpmed.cli.shared.console import Console
-from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of
 from dpmed.cli.shared.several import split_sweep, start_selection, start_several
 from dpmed.errors import InputError
 
@@ -151,7 +151,7 @@ def _dry_run(console: Console, config: str, overrides: list[str], out: Path | No
     with loaded.locating():
         plan = make_plan(loaded.config, console)
         _show_plan(console, plan)
-        folder = new_run_folder(out, command="plan", config_name=loaded.name, time=time_stamp())
+        folder = new_run_folder(out, command="plan", config_name=loaded.name)
         content = workflow.dry_run(plan, folder)
     console.facts("Found", content.pop("facts"))
     console.result({"folder": str(folder), **content}, folder)
@@ -172,7 +172,7 @@ def _start(console: Console, config: str, overrides: list[str], out: Path | None
         _show_plan(console, plan)
         folder = None
         if processes.is_first:
-            folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
+            folder = new_run_folder(out, command="train", config_name=loaded.name)
     shared = Path(processes.first(str(folder)))
     with loaded.locating():
         summary = workflow.run(plan, shared, console, processes=processes)
@@ -181,7 +181,8 @@ def _start(console: Console, config: str, overrides: list[str], out: Path | None
 
 def _resume(console: Console, folder: Path, launch: "Launch | None") -> None:
     from dpmed.config.load import LoadedConfig
-    from dpmed.inference.run_folder import CONFIG_FILE, read_config
+    from dpmed.files import CONFIG_FILE
+    from dpmed.inference.run_folder import read_config
     from dpmed.planning.plan import make_plan
     from dpmed.runtime.distributed import join
     from dpmed.workflows.train import run as workflow

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dpmed.cli.shared.console import Console
-from dpmed.cli.shared.options import Json, Out, console_of, time_stamp
+from dpmed.cli.shared.options import Json, Out, console_of
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def visualize(
         bounds=bounds,
     )
     job = workflow.prepare(table, settings)
-    folder = new_run_folder(out, command="visualize", config_name=job.manifest.config_stem, time=time_stamp())
+    folder = new_run_folder(out, command="visualize", config_name=job.manifest.config_stem)
     summary = workflow.run(job, folder, console)
     _show(console, summary)
     console.result(summary.to_json(), summary.folder)

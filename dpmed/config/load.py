@@ -19,6 +19,7 @@ from dpmed.config.keys import keys_at, models_at, tags_at, without_tag
 from dpmed.config.schema import Config
 from dpmed.config.shipped import shipped_folder, shipped_names
 from dpmed.errors import InputError
+from dpmed.files import CONFIG_FILE
 
 _MAX_CONFIG_BYTES = 1 << 20
 # A kind of error, and the key that it concerns.
@@ -138,8 +139,8 @@ def _locate(name_or_path: str) -> tuple[Path, str]:
     if "/" not in name_or_path and shipped.is_file():
         return shipped, f"shipped config {name_or_path}"
     if path.is_dir():
-        remedy = f"To continue it: dpmed train --resume {path}; to start afresh with its config: {path}/config.toml."
-        is_run = (path / "config.toml").is_file()
+        remedy = f"To continue it: dpmed train --resume {path}; to start afresh with its config: {path / CONFIG_FILE}."
+        is_run = (path / CONFIG_FILE).is_file()
         raise InputError(
             "is a run folder, not a config" if is_run else "is a folder, not a config",
             where=name_or_path,

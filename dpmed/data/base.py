@@ -12,11 +12,11 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from dpmed.config.privacy import Unit
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.errors import InputError
 
 TaskName = Literal["classification", "multi-label", "segmentation", "regression", "reconstruction"]
-UnitName = Literal["image", "lesion", "patient", "scan"]
 # Every name under which an image is known, whatever is learnt from it.
 ImageNames = tuple[str, ...]
 
@@ -96,7 +96,7 @@ class Info:
     scale: float
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    unit: UnitName
+    unit: Unit
     outside_accounting: tuple[str, ...] = ()
     value_range: tuple[float, float] | None = None
     preprocessing: Preprocessing | None = None

@@ -1,7 +1,7 @@
 """What the ledger must say about a data set: its normalisation constants, and patients that it does not identify."""
 
 from dpmed.config.data import NormalisedTable
-from dpmed.data.base import UnitName
+from dpmed.config.privacy import Unit
 from dpmed.errors import InputError
 
 CODE_CONSTANTS = (
@@ -20,7 +20,7 @@ CLASSES_READ = "The names and the number of classes were read from the data set.
 CHANNELS_READ = "The number of channels was read from the data set."
 
 
-def unnamed_patients(source: str, unit: UnitName = "image") -> str:
+def unnamed_patients(source: str, unit: Unit = "image") -> str:
     """The ledger's sentence for data that do not say which of their units come from the same patient."""
     return (
         f"{source} no patients: it is unknown which {unit}s share a patient. The unit is the {unit}, and a patient "

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from dpmed.data.base import Dataset, UnitName
+from dpmed.config.privacy import Unit
+from dpmed.data.base import Dataset
 from dpmed.errors import InputError
 
 # How users can specify which samples belong together.
@@ -36,7 +37,7 @@ class UnitSummary:
         several: number of units with more than one sample.
     """
 
-    unit: UnitName
+    unit: Unit
     units: int
     samples: int
     largest: int
@@ -48,7 +49,7 @@ class UnitSummary:
 
 
 def members_by_unit(
-    dataset: Dataset, numbers: Int[np.ndarray, " sample"], *, unit: UnitName, max_samples: int | None = None
+    dataset: Dataset, numbers: Int[np.ndarray, " sample"], *, unit: Unit, max_samples: int | None = None
 ) -> list[Int[np.ndarray, " _"]]:
     """The samples of each record that the sampler draws.
 

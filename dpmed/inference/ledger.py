@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpmed.errors import InputError
-from dpmed.files import digest_of
+from dpmed.files import CONFIG_FILE, EQX_FILE, digest_of
 from dpmed.privacy.accountant import epsilon
 from dpmed.privacy.mechanism import SampledGaussian, is_countable
 
@@ -143,7 +143,7 @@ def check_finished(ledger: ReadLedger, *, folder: Path) -> None:
             where=where,
             remedy="It was made by an earlier version; train again, which counts all planned steps.",
         )
-    for name, stated in (("model.eqx", ledger.model_sha256), ("config.toml", ledger.config_sha256)):
+    for name, stated in ((EQX_FILE, ledger.model_sha256), (CONFIG_FILE, ledger.config_sha256)):
         if stated is None:
             raise InputError(f"names no SHA-256 of {name}, so its ε cannot be tied to a file", where=where)
         if digest_of(folder / name) != stated:

@@ -16,12 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from dpmed.errors import InputError
+from dpmed.files import CONFIG_FILE, EQX_FILE
 from dpmed.inference.answers import class_numbers, mean_scale, settle_threshold
 from dpmed.inference.bundle import CHECKSUMS_FILE, WEIGHTS_FILE, StoredModel, is_bundle, read_bundle
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.ledger import ReadLedger
 from dpmed.inference.network import Network
-from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, is_run, read_run
+from dpmed.inference.run_folder import is_run, read_run
 from dpmed.layer_tags import computing_in
 from dpmed.progress import Progress
 from dpmed.runtime.jit import Compiled, on_device

@@ -11,7 +11,7 @@ from dpmed.config.schema import Config
 from dpmed.data.base import Dataset
 from dpmed.data.build import build_dataset
 from dpmed.errors import InputError
-from dpmed.files import write_json
+from dpmed.files import CONFIG_FILE, EQX_FILE, write_json
 from dpmed.inference.bundle import StoredModel
 from dpmed.inference.describe import describe_model
 from dpmed.inference.description import MAX_JSON_BYTES, MODEL_FILE, ModelDescription, parse_description
@@ -20,8 +20,6 @@ from dpmed.inference.network import Network, named_shapes, shapes_of, with_array
 from dpmed.models.weights import read_arrays
 from dpmed.progress import Progress, Silent
 
-CONFIG_FILE = "config.toml"
-EQX_FILE = "model.eqx"
 SPLIT_FILE = "split.json"
 SUMMARY_FILE = "summary.json"
 _MAX_CONFIG_BYTES = 1 << 20

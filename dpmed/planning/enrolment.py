@@ -14,7 +14,6 @@ from dpmed.errors import DpmedError, InputError
 from dpmed.files import make_folder, read_json, remove_if_possible, write_json
 from dpmed.planning.plan import Plan
 from dpmed.privacy.cohort import Cohort, Entry, Names, Snapshot, Status
-from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.spending import require_within
 
 # Written before the entry: a run that was killed in between finds its token and uses it for its entry.
@@ -71,7 +70,7 @@ def mark_over(plan: Plan, folder: Path) -> None:
         write_json(folder / ENTRY_FILE, {"token": token, "others": others, "is_over": True})
 
 
-def settle(plan: Plan, folder: Path, *, steps: int, status: Status) -> None:
+def enter_end(plan: Plan, folder: Path, *, steps: int, status: Status) -> None:
     """Enter how a run has ended, if its config names a cohort; all its planned steps stay counted.
 
     Args:
@@ -103,17 +102,8 @@ def unit_names(plan: Plan) -> list[Names]:
     return image_names(dataset, numbers)
 
 
-def planned_mechanism(plan: Plan) -> SampledGaussian:
-    """All steps of a private plan."""
-    budget = plan.budget
-    if budget is None:
-        raise ValueError("Expected a plan with a budget.")
-    return SampledGaussian(
-        noise_multiplier=budget.noise_multiplier, sampling_rate=budget.sampling_rate, steps=budget.steps
-    )
-
-
 def _entry(plan: Plan, folder: Path) -> Entry:
+    assert plan.budget is not None  # noqa: S101 only a private config can name a cohort
     token, path = os.urandom(16).hex(), folder / ENTRY_FILE
     former, is_over = (_tokens(path), _is_over(path)) if path.is_file() else ((), False)
     make_folder(folder)
@@ -127,7 +117,7 @@ def _entry(plan: Plan, folder: Path) -> Entry:
         folder=str(folder.parent),
         config_sha256=hashlib.sha256(config_to_toml(plan.config).encode()).hexdigest(),
         data=plan.facts.data,
-        mechanism=planned_mechanism(plan),
+        mechanism=plan.budget.mechanism,
         units=unit_names(plan),
     )
 

@@ -10,7 +10,7 @@ from dpmed.data.split import split_note
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.factories import load_factory
 from dpmed.planning.clipping import clipping_notes, count_noise, noise_notes
-from dpmed.planning.prior import start_sentence
+from dpmed.planning.initial_weights import start_sentence
 from dpmed.privacy.budget import Budget
 from dpmed.privacy.ledger import LedgerFacts, assumption_notes, several_images_note
 from dpmed.privacy.tradeoff import Composition
@@ -149,11 +149,6 @@ def _unit_notes(data: str, known: str, unit: str, budget: Budget) -> list[str]:
 def _risk_notes(privacy: PrivacyConfig, budget: Budget) -> tuple[str, ...]:
     if privacy.max_reconstruction_risk is None or privacy.adversary is None:
         return ()
-    composition = Composition(
-        adversary=privacy.adversary,
-        noise_multiplier=budget.noise_multiplier,
-        sampling_rate=budget.sampling_rate,
-        steps=budget.steps,
-    )
+    composition = Composition.of((budget.mechanism,), privacy.adversary)
     prior = privacy.prior if privacy.prior is not None else 1 / budget.train_size
     return assumption_notes(composition, prior=prior, max_risk=privacy.max_reconstruction_risk)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, PyTree, Shaped
 
-from dpmed.data.loader import Loader, view_bounds
+from dpmed.data.loader import Loader, Records, view_bounds
 from dpmed.dpsgd.microbatch import largest_fitting, usable_memory
 from dpmed.dpsgd.step import Step, StepState
 from dpmed.planning.plan import Plan
@@ -61,7 +61,7 @@ def full_microbatch(
     views = None if bounds is None else bounds[-1:]
     loader = Loader(plan.dataset, plan.members, microbatch=1, views=views)
     one = next(loader.load(np.zeros(1, np.int64)))
-    record = device_records(one.inputs, one.targets, one.weights, keys=one.keys, step=0)
+    record = device_records(one, step=0)
     count = -(-microbatch // jax.device_count()) * jax.device_count()
     return jax.tree.map(lambda leaf: np.broadcast_to(leaf, (count, *leaf.shape[1:])), (record, one.mask))
 
@@ -79,14 +79,16 @@ def public_microbatches(plan: Plan, microbatch: int) -> Iterator[PyTree[Shaped[n
 
     for shapes in in_all_shapes(records, views=public_views(plan)):
         targets, weights = shapes["targets"], shapes["weights"]
-        one = device_records(
-            drawn(shapes["inputs"]),
-            np.zeros((1, *targets.shape[1:]), targets.dtype),
-            np.full((1, *weights.shape[1:]), 1 / weights.shape[1], weights.dtype),
+        one = Records(
+            inputs=drawn(shapes["inputs"]),
+            targets=np.zeros((1, *targets.shape[1:]), targets.dtype),
+            weights=np.full((1, *weights.shape[1:]), 1 / weights.shape[1], weights.dtype),
+            mask=mask[:1],
+            numbers=np.zeros(1, np.int64),
             keys=np.ones((1, *shapes["key"].shape[1:]), np.uint32),
-            step=0,
         )
-        yield jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(mask), *leaf.shape[1:])), one)
+        record = device_records(one, step=0)
+        yield jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(mask), *leaf.shape[1:])), record)
 
 
 def public_views(plan: Plan) -> tuple[int, ...] | None:

@@ -20,13 +20,13 @@ from dpmed.dpsgd.clipping import Clipping
 from dpmed.errors import InputError
 from dpmed.metrics.evaluate import check_metrics, main_metric
 from dpmed.models.build import BuiltModel, build_model
-from dpmed.planning.batch_size import check_batch_size, solve
 from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
+from dpmed.planning.initial_weights import start_warnings, with_weights_file
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
-from dpmed.planning.prior import start_warnings, with_weights_file
 from dpmed.planning.signal import noise_to_signal
 from dpmed.planning.slow_norms import NormsByLayer, norms_by_layer
+from dpmed.planning.solved_budget import check_batch_size, solve
 from dpmed.privacy.budget import Budget, steps_per_epoch
 from dpmed.privacy.ledger import LedgerFacts
 from dpmed.progress import Progress

@@ -16,6 +16,7 @@ from dpmed.privacy.accountant import (
 )
 from dpmed.privacy.calibrated import assess_noise
 from dpmed.privacy.loss.losses import Adversary
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rero import noise_for_risk
 from dpmed.privacy.second_opinion import SecondOpinion, second_opinion
 
@@ -69,6 +70,13 @@ class Budget:
     def epsilon(self) -> float:
         """The ε of the run's accountant."""
         return self.epsilon_pld if self.accountant == "pld" else self.epsilon_rdp
+
+    @property
+    def mechanism(self) -> SampledGaussian:
+        """All planned draws."""
+        return SampledGaussian(
+            noise_multiplier=self.noise_multiplier, sampling_rate=self.sampling_rate, steps=self.steps
+        )
 
     def spent(self, steps: int) -> Spent:
         """The cost of `steps` draws."""

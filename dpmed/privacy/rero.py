@@ -15,6 +15,7 @@ from scipy import optimize
 
 from dpmed.errors import InputError
 from dpmed.privacy.loss.losses import Adversary
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import Composition, Power
 
 REPORTED_FPR = 1e-3
@@ -104,7 +105,8 @@ def noise_for_risk(max_risk: float, *, adversary: Adversary, prior: float, sampl
         )
 
     def composed(noise: float) -> Composition:
-        return Composition(adversary=adversary, noise_multiplier=noise, sampling_rate=sampling_rate, steps=steps)
+        own = SampledGaussian(noise_multiplier=noise, sampling_rate=sampling_rate, steps=steps)
+        return Composition.of((own,), adversary)
 
     certain = composed(1.0).participation
     if certain + (1 - certain) * prior <= max_risk:

@@ -60,41 +60,27 @@ class BestTest:
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
-    """T steps as one adversary sees them, alone or together with other steps on the same target.
+    """Steps as one adversary sees them; made by `of`.
 
     Attributes:
         adversary: worst-case or relaxed.
-        noise_multiplier: σ > 0.
-        sampling_rate: q in (0, 1].
-        steps: T >= 1.
-        others: further steps, such as those of other runs.
+        mechanisms: the steps, one kind after the other in a canonical order.
     """
 
     adversary: Adversary
-    noise_multiplier: float
-    sampling_rate: float
-    steps: int
-    others: Mechanisms = ()
+    mechanisms: Mechanisms
 
     @classmethod
     def of(cls, mechanisms: Sequence[SampledGaussian], adversary: Adversary) -> "Composition":
-        """The composition of mechanisms with at least one step, in any order."""
-        first, *others = counted(mechanisms)
-        return cls(
-            adversary=adversary,
-            noise_multiplier=first.noise_multiplier,
-            sampling_rate=first.sampling_rate,
-            steps=first.steps,
-            others=tuple(others),
-        )
+        """The composition of mechanisms, of one run or of several, in any order.
 
-    @property
-    def mechanisms(self) -> Mechanisms:
-        """All steps."""
-        own = SampledGaussian(
-            noise_multiplier=self.noise_multiplier, sampling_rate=self.sampling_rate, steps=self.steps
-        )
-        return (own, *self.others)
+        Raises:
+            ValueError: there is no step.
+        """
+        kinds = counted(mechanisms)
+        if not kinds:
+            raise ValueError("Expected at least one step.")
+        return cls(adversary=adversary, mechanisms=kinds)
 
     def power(self, fpr: float) -> Power:
         """An interval that contains the TPR of the best test at `fpr` in (0, 1).

@@ -27,6 +27,8 @@ from dpmed.errors import InputError
 from dpmed.fields import explain
 from dpmed.files import FILE_MODE, remove_if_possible, write_at, write_atomically, writing_to
 
+# The folder of a run that holds them, and its journal of draws.
+CHECKPOINTS = "checkpoints"
 _MAGIC = b"dpmed checkpoint 1\n"
 _MAX_HEADER_BYTES = 64 << 20
 _KEPT = 2

@@ -272,7 +272,7 @@ def accumulate(step: Step, state: StepState, microbatches: Iterator[Any], number
         if len(under_way) == _IN_FLIGHT:
             # Otherwise, with a loader faster than the device, more and more microbatches would wait and occupy memory.
             wait_for(under_way.popleft())
-        batch = device_records(records.inputs, records.targets, records.weights, keys=records.keys, step=number)
+        batch = device_records(records, step=number)
         state, total = step.accumulate(state, total, batch, records.mask)
         under_way.append(total.records)
     return state, total

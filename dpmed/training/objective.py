@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Key, PyTree, Shaped
 
 from dpmed.data.base import Scaling
+from dpmed.data.loader import Records
 from dpmed.layer_tags import Precision, computing_in
 
 Parameters = PyTree[Float[Array, "..."]]
@@ -181,16 +182,14 @@ class Objective:
         return jnp.mean(losses), jax.tree.map(lambda leaf: leaf[-1], states)
 
 
-def device_records(
-    inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray, *, keys: np.ndarray, step: int
-) -> dict[str, Shaped[np.ndarray, "..."] | Int[np.ndarray, " record"]]:
+def device_records(records: Records, *, step: int) -> dict[str, Shaped[np.ndarray, "..."] | Int[np.ndarray, " record"]]:
     """A loader's microbatch in the form that `Objective` takes; the step number is repeated for every record."""
     return {
-        "inputs": inputs,
-        "targets": targets,
-        "weights": weights,
-        "key": keys,
-        "step": np.full(len(keys), step, np.int32),
+        "inputs": records.inputs,
+        "targets": records.targets,
+        "weights": records.weights,
+        "key": records.keys,
+        "step": np.full(len(records.keys), step, np.int32),
     }
 
 

@@ -8,9 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from dpmed.auditing.canaries import Observed, Predict, log_likelihood_ratio, observe_gradients, observe_inputs, toss
+from dpmed.auditing.canaries import Observed, Predict, observe_gradients, observe_inputs, toss
+from dpmed.auditing.guessing import best_limit, number_of_guesses, right_guesses
 from dpmed.auditing.lower_limit import epsilon_by_curve, epsilon_by_guesses
-from dpmed.auditing.measured_noise import MeasuredNoise, measure_noise
+from dpmed.auditing.measured_noise import epsilon_by_noise, measure_noise
 from dpmed.auditing.membership import Group, attack
 from dpmed.auditing.scores import FPRS, ProvenBounds, proven_bounds, resolves, separate
 from dpmed.config.schema import Config
@@ -18,12 +19,10 @@ from dpmed.errors import InputError
 from dpmed.figures.audit import Bar, plot_audit
 from dpmed.files import write_csv, write_json
 from dpmed.inference.ledger import LEDGER_FILE
-from dpmed.planning.enrolment import planned_mechanism
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.run_ledger import run_ledger
+from dpmed.privacy.budget import Budget
 from dpmed.privacy.ledger import rounded_down, rounded_up
-from dpmed.privacy.mechanism import SampledGaussian
-from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE
 
@@ -36,11 +35,6 @@ _REHEARSAL = (
 _UNRESOLVED = (
     f"– under TPR: fewer than {round(1 / FPRS[0]):,} did not take part, too few to measure a TPR at so small an FPR."
 )
-# Only the surest canaries are guessed; guessing this share of them gives the highest limits at ε from 1 to 16.
-_GUESSED = 0.3
-_FEWEST = 10
-_SIMULATIONS = 3
-_MOST_NOISE, _LEAST_NOISE = 1e3, 1e-3
 _COLUMNS = (
     "kind", "score", "epsilon_lower", "epsilon_lower_by_guesses", "epsilon_lower_by_noise", "epsilon_claimed",
     "noise_multiplier_upper", "canaries", "guesses", "correct", "auc", "tpr_at_fpr_0.001",
@@ -242,7 +236,7 @@ def run(
             observed, predict = observe_inputs(plan, canaries, generator, progress)
         # The conclusion rests on the highest limit of any kind, so each kind has its share of the error probability.
         share = 1 - (1 - confidence) / len(kinds)
-        results.append(_judge(kind, observed, plan, confidence=share, progress=progress))
+        results.append(_judge(kind, observed, plan.budget, confidence=share, progress=progress))
     assert predict is not None  # noqa: S101 at least one kind
     summary = AuditSummary(
         folder=folder,
@@ -251,18 +245,17 @@ def run(
         confidence=confidence,
         results=tuple(results),
         membership=_membership(plan, predict),
-        bound=proven_bounds(planned_mechanism(plan)),
+        bound=proven_bounds(plan.budget.mechanism),
         warnings=(KEEP_INSIDE, *plan.warnings),
     )
     _write(summary, plan)
     return summary
 
 
-def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, progress: Progress) -> AuditResult:
-    assert plan.budget is not None  # noqa: S101 checked by the caller
-    mechanism, delta = planned_mechanism(plan), plan.budget.delta
+def _judge(kind: Kind, observed: Observed, budget: Budget, *, confidence: float, progress: Progress) -> AuditResult:
+    mechanism, delta = budget.mechanism, budget.delta
     count = len(observed.included)
-    guesses = max(min(_FEWEST, count), int(_GUESSED * count)) // 2 * 2
+    guesses = number_of_guesses(count)
     # Several scores are tried, each with its share of the error probability.
     level = (1 - confidence) / (len(observed.scores) + (observed.seen is not None))
     measured = None
@@ -270,18 +263,20 @@ def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, pro
         rate = mechanism.sampling_rate
         measured = measure_noise(observed.seen, observed.included, sampling_rate=rate, level=level)
     # More correct guesses mean a higher limit, so only the score with the most needs one.
-    found = {name: _right_guesses(scores, observed.included, guesses) for name, scores in observed.scores.items()}
+    found = {name: right_guesses(scores, observed.included, guesses) for name, scores in observed.scores.items()}
     score = max(found, key=lambda name: found[name])
     correct, separation = found[score], separate(observed.scores[score], observed.included)
     with progress.task(f"limits by {kind} canaries", total=2) as task:
-        lower, by_guesses = _limits(mechanism, count, guesses, correct, delta=delta, level=level)
+        asked = {"canaries": count, "guesses": guesses}
+        by_curve = epsilon_by_curve(mechanism, **asked, correct=correct, delta=delta, level=level)
+        by_guesses = epsilon_by_guesses(**asked, correct=correct, delta=delta, level=level)
         task.advance()
-        best = None if kind == "input" else _best(mechanism, count, guesses, delta=delta, level=level)
+        best = None if kind == "input" else best_limit(mechanism, **asked, delta=delta, level=level)
         task.advance()
     return AuditResult(
         kind=kind,
         score=score,
-        epsilon_lower=lower,
+        epsilon_lower=by_curve,
         epsilon_lower_by_guesses=by_guesses,
         canaries=count,
         excluded=int((~observed.included).sum()),
@@ -292,55 +287,13 @@ def _judge(kind: Kind, observed: Observed, plan: Plan, *, confidence: float, pro
         auc_interval=separation.auc_interval,
         tpr_interval=separation.tpr_intervals[0],
         epsilon_best=best,
-        epsilon_lower_by_noise=None if measured is None else _by_noise(mechanism, measured, delta),
+        epsilon_lower_by_noise=None if measured is None else epsilon_by_noise(mechanism, measured, delta),
         noise_multiplier_upper=None if measured is None else _finite(measured.noise_multiplier_upper),
     )
 
 
-def _by_noise(mechanism: SampledGaussian, measured: MeasuredNoise, delta: float) -> float:
-    """ε of the claimed sampling and steps at the upper limit of the measured noise."""
-    noise = measured.noise_multiplier_upper
-    if noise > _MOST_NOISE * mechanism.noise_multiplier:
-        return 0.0
-    # Without any noise there is no ε: take the smallest noise that can be told from none.
-    noise = max(noise, _LEAST_NOISE)
-    found = SampledGaussian(noise_multiplier=noise, sampling_rate=mechanism.sampling_rate, steps=mechanism.steps)
-    return composed_epsilon((found,), delta)
-
-
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _limits(
-    mechanism: SampledGaussian, canaries: int, guesses: int, correct: int, *, delta: float, level: float
-) -> tuple[float, float]:
-    facts = {"canaries": canaries, "guesses": guesses, "correct": correct}
-    by_curve = epsilon_by_curve(mechanism, **facts, delta=delta, level=level)
-    return by_curve, epsilon_by_guesses(**facts, delta=delta, level=level)
-
-
-def _right_guesses(scores: np.ndarray, included: np.ndarray, guesses: int) -> int:
-    """How many of the surest guesses are right: half say included, for the highest scores, half excluded."""
-    order = np.argsort(scores, kind="stable")
-    half = guesses // 2
-    return int(included[order[len(order) - half :]].sum() + (~included[order[:half]]).sum())
-
-
-def _best(mechanism: SampledGaussian, canaries: int, guesses: int, *, delta: float, level: float) -> float:
-    """The limit by the best score for a training that is as claimed: the median of a few simulations."""
-    generator = np.random.default_rng(0)
-    rate, noise = mechanism.sampling_rate, mechanism.noise_multiplier
-    counts = []
-    for _ in range(_SIMULATIONS):
-        included = toss(canaries, generator)
-        ratio = np.zeros(canaries)
-        for _ in range(mechanism.steps):
-            x = (included & (generator.random(canaries) < rate)) + noise * generator.standard_normal(canaries)
-            ratio += log_likelihood_ratio(x, rate, noise)
-        counts.append(_right_guesses(ratio, included, guesses))
-    typical = int(np.median(counts))
-    return _limits(mechanism, canaries, guesses, typical, delta=delta, level=level)[0]
 
 
 def _membership(plan: Plan, predict: Predict) -> tuple[Group, ...]:
@@ -357,10 +310,9 @@ def _membership(plan: Plan, predict: Predict) -> tuple[Group, ...]:
 def _write(summary: AuditSummary, plan: Plan) -> None:
     folder, content = summary.folder, summary.to_json()
     rows = [{**one, "epsilon_claimed": summary.epsilon_claimed} for one in content["results"]]
-    write_csv(folder / "audit.csv", [{name: row[name] for name in _COLUMNS} for row in rows], _COLUMNS)
+    write_csv(folder / "audit.csv", [{name: row[name] for name in _COLUMNS} for row in rows])
     groups = [_flat({"column": "", "value": "all", **group.to_json()}) for group in summary.membership]
-    names = list(dict.fromkeys(name for row in groups for name in row))
-    write_csv(folder / "membership.csv", groups, names)
+    write_csv(folder / "membership.csv", groups)
     bars = []
     for one in summary.results:
         lower = max(one.epsilon_lower, one.epsilon_lower_by_guesses)

@@ -10,7 +10,7 @@ import numpy as np
 from dpmed.config.schema import Config
 from dpmed.data.header_patients import digest_of_patient
 from dpmed.errors import InputError
-from dpmed.planning.enrolment import planned_mechanism, unit_names
+from dpmed.planning.enrolment import unit_names
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.cohort import Cohort, EnteredRun, Snapshot
 from dpmed.privacy.ledger import rounded_down, rounded_up
@@ -223,7 +223,7 @@ def _price(cohort: Cohort, snapshot: Snapshot, config: Config, progress: Progres
     known = cohort.places_of(unit_names(plan))
     members = np.zeros(snapshot.units, bool)
     members[list(set().union(*known))] = True
-    return cost_of(snapshot, planned_mechanism(plan), members, new=sum(not places for places in known))
+    return cost_of(snapshot, plan.budget.mechanism, members, new=sum(not places for places in known))
 
 
 def _unknown(summary: BudgetSummary) -> InputError:

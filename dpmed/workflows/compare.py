@@ -247,7 +247,7 @@ def _score(one: ComparedRun, datasets: dict[str, Dataset], reference: ComparedRu
 def _write(summary: CompareSummary) -> None:
     folder, reference = summary.folder, summary.runs[0].name
     rows = [one.row() for one in summary.runs]
-    write_csv(folder / "compare.csv", rows, list(dict.fromkeys(name for row in rows for name in row)))
+    write_csv(folder / "compare.csv", rows)
     write_json(folder / "compare.json", summary.to_json())
     labels = [one.name for one in summary.runs]
     panels = [
@@ -265,10 +265,10 @@ def _write(summary: CompareSummary) -> None:
         return
     ends = {"run": "", "reference": reference}
     differences = [{**ends, "run": one.model, **_renamed(row)} for one in summary.comparisons for row in one.rows()]
-    write_csv(folder / "differences.csv", differences, list(differences[0]) if differences else list(ends))
+    write_csv(folder / "differences.csv", differences, None if differences else list(ends))
     tests = [{**ends, "run": one.model, **row} for one in summary.comparisons for row in one.delong_rows()]
     if tests:
-        write_csv(folder / "delong.csv", tests, list(tests[0]))
+        write_csv(folder / "delong.csv", tests)
     _plot_differences(summary)
 
 

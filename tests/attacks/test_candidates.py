@@ -18,6 +18,7 @@ from dpmed.attacks.candidates import (
 )
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.metrics.intervals import binomial_interval
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import Composition
 
 BOTH = ("worst-case", "relaxed")
@@ -63,7 +64,8 @@ def test_success_stays_under_the_bound_at_the_same_noise_steps_rate_and_prior(ad
     count, steps, rate, trials = 50, 40, 0.4, 2_000
     contest = played(np.eye(count), steps=0, trials=trials, noise=noise, rate=rate)
     contest.play_ideal(1.0, steps=steps)
-    bound = Composition(adversary=adversary, noise_multiplier=noise, sampling_rate=rate, steps=steps).power(1 / count)
+    mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)
+    bound = Composition.of([mechanism], adversary).power(1 / count)
     interval = binomial_interval(contest.successes(adversary), trials, confidence=0.99)
     assert interval.low <= bound.upper
     if 0.1 < bound.upper < 0.9:

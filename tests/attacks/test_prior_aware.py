@@ -12,6 +12,7 @@ from dpmed.files import make_folder
 from dpmed.metrics.intervals import binomial_interval
 from dpmed.models.weights import save_weights
 from dpmed.planning.plan import make_plan
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Silent
 from dpmed.workflows.attack.run import run
@@ -42,11 +43,9 @@ def test_the_measured_rate_is_under_the_bound_and_above_guessing_where_noise_is_
         (name, epsilon) for name in ("worst-case", "relaxed") for epsilon in (30.0, WEAK)
     ]
     for one in summary.results:
-        composition = Composition(
-            adversary=one.adversary,
-            noise_multiplier=one.noise_multiplier,
-            sampling_rate=one.sampling_rate,
-            steps=one.steps,
+        composition = Composition.of(
+            [SampledGaussian(noise_multiplier=one.noise_multiplier, sampling_rate=one.sampling_rate, steps=one.steps)],
+            one.adversary,
         )
         assert one.ci_low <= composition.upper_power(1 / 20) * (1 + 1e-9)
         assert one.ci_low <= one.success_rate <= one.ci_high

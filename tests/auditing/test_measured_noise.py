@@ -1,7 +1,11 @@
+import math
+
 import numpy as np
 import pytest
 
-from dpmed.auditing.measured_noise import measure_noise
+from dpmed.auditing.measured_noise import MeasuredNoise, epsilon_by_noise, measure_noise
+from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.several import composed_epsilon
 
 
 def seen(generator, *, noise, rate, steps, included, step=1.0):
@@ -51,3 +55,17 @@ def test_where_no_step_is_seen_nothing_is_said():
     assert found.noise_multiplier_upper == np.inf
     assert measure_noise(gradients[:1], INCLUDED, sampling_rate=0.4, level=0.05) is None
     assert measure_noise(gradients, np.zeros(200, bool), sampling_rate=0.4, level=0.05) is None
+
+
+def test_the_limit_of_epsilon_is_that_of_the_measured_noise():
+    claimed = SampledGaussian(noise_multiplier=3.0, sampling_rate=0.4, steps=20)
+
+    def limit(noise):
+        measured = MeasuredNoise(deviation=noise, deviation_upper=noise, step=1.0, step_lower=1.0)
+        return epsilon_by_noise(claimed, measured, 1e-5)
+
+    assert limit(3.0) == composed_epsilon((claimed,), 1e-5)
+    assert limit(0.3) > 10 * limit(3.0) > 0
+    assert limit(0.0) == limit(1e-4) > limit(0.3)
+    # No step was found.
+    assert limit(math.inf) == limit(1e4) == 0.0

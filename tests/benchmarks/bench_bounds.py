@@ -46,7 +46,7 @@ def run() -> list[dict[str, Any]]:
 
 
 def _composition(adversary: Any, noise: float) -> Composition:
-    return Composition(adversary=adversary, noise_multiplier=noise, sampling_rate=RATE, steps=STEPS)
+    return Composition.of([SampledGaussian(noise_multiplier=noise, sampling_rate=RATE, steps=STEPS)], adversary)
 
 
 def _calibrate() -> float:

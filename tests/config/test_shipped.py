@@ -15,8 +15,8 @@ from dpmed.data.layouts import write_phantom
 from dpmed.errors import InputError
 from dpmed.models.build import build_model
 from dpmed.models.weights import save_weights
+from dpmed.planning.initial_weights import with_weights_file
 from dpmed.planning.plan import make_plan
-from dpmed.planning.prior import with_weights_file
 from dpmed.progress import Silent
 from dpmed.workflows.train import run as train
 from tests.models.public_files import CHANNELS, resnet_arrays, saved, vit_arrays

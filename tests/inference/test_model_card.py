@@ -57,13 +57,15 @@ def test_epsilon_and_both_bounds_are_those_of_the_accountant_and_never_rounded_d
     assert "(ε, δ) = (2.338, 1e-05)" in text
     for adversary in ("worst-case", "relaxed"):
         risk = assess(
-            Composition(adversary=adversary, noise_multiplier=2.0, sampling_rate=0.1, steps=100), prior=1 / 400
+            Composition.of([SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100)], adversary),
+            prior=1 / 400,
         )
         shown = float(rounded_up(risk.upper))
         assert risk.upper <= shown < risk.upper * 1.001
         assert f"at most {shown:.4g}" in text
     worst = assess(
-        Composition(adversary="worst-case", noise_multiplier=2.0, sampling_rate=0.1, steps=100), prior=1 / 400
+        Composition.of([SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100)], "worst-case"),
+        prior=1 / 400,
     )
     assert f"at most {rounded_up(worst.advantage)}" in text
     assert f"a TPR of at most {rounded_up(worst.tpr)}" in text
@@ -151,7 +153,7 @@ def test_a_limit_that_rules_nothing_out_is_not_stated_as_if_it_did():
 
 def test_a_relaxed_adversary_who_knows_that_the_sign_stays_the_same_stands_beside_the_other():
     text = card(sampling_rate=0.4, noise_multiplier=3.0, train_size=1294, steps=150)
-    steps = Composition(adversary="relaxed", noise_multiplier=3.0, sampling_rate=0.4, steps=150)
+    steps = Composition.of([SampledGaussian(noise_multiplier=3.0, sampling_rate=0.4, steps=150)], "relaxed")
     afresh, constant = assess(steps, prior=1 / 1294).upper, constant_sign_upper(steps, 1 / 1294)
     assert 10 * afresh < constant
     assert (

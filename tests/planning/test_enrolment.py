@@ -10,7 +10,7 @@ from PIL import Image
 from dpmed.config.load import load_config
 from dpmed.data.identity import image_names
 from dpmed.errors import InputError
-from dpmed.planning.enrolment import enrol, mark_over, planned_mechanism, settle, unit_names
+from dpmed.planning.enrolment import enrol, enter_end, mark_over, unit_names
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.cohort import Cohort
 from dpmed.progress import Silent
@@ -28,9 +28,9 @@ def test_a_run_enters_once_and_settles_what_it_made(tmp_path):
     enrol([(planned, folder)])
     with Cohort(path) as cohort:
         (run,) = cohort.snapshot().runs
-        assert run.mechanism == planned_mechanism(planned) and run.status == "running"
+        assert run.mechanism == planned.budget.mechanism and run.status == "running"
         assert cohort.snapshot().units == len(set(unit_names(planned)))
-    settle(planned, folder, steps=2, status="stopped")
+    enter_end(planned, folder, steps=2, status="stopped")
     with Cohort(path) as cohort:
         (run,) = cohort.snapshot().runs
     assert (run.mechanism.steps, run.made, run.status) == (planned.steps, 2, "stopped")
@@ -44,16 +44,16 @@ def test_each_copy_of_a_run_that_goes_on_is_counted(tmp_path):
     path, folder, copy = tmp_path / "cohort.db", tmp_path / "run", tmp_path / "copy"
     planned = plan(path)
     enrol([(planned, folder)])
-    settle(planned, folder, steps=2, status="stopped")
+    enter_end(planned, folder, steps=2, status="stopped")
     shutil.copytree(folder, copy)
     shutil.move(folder, tmp_path / "moved")
     # Whichever is resumed first is the run; the other makes draws of its own from then on.
     for place in (tmp_path / "moved", copy):
         enrol([(planned, place)])
         mark_over(planned, place)
-        settle(planned, place, steps=planned.steps, status="finished")
+        enter_end(planned, place, steps=planned.steps, status="finished")
         enrol([(planned, place)])
-        settle(planned, place, steps=planned.steps, status="finished")
+        enter_end(planned, place, steps=planned.steps, status="finished")
     with Cohort(path) as cohort:
         assert [run.made for run in cohort.snapshot().runs] == [planned.steps, planned.steps]
     # What the copy would spend is refused where only one of them fits the limit.
@@ -61,9 +61,9 @@ def test_each_copy_of_a_run_that_goes_on_is_counted(tmp_path):
     enrol([(planned, copy)])
     with pytest.raises(InputError, match="would exceed it"):
         enrol([(plan(path, "privacy.cohort_epsilon=3.2"), tmp_path / "third")])
-    settle(planned, copy, steps=planned.steps, status="finished")
+    enter_end(planned, copy, steps=planned.steps, status="finished")
     with pytest.raises(InputError, match="copied"):
-        settle(planned, tmp_path / "third", steps=planned.steps, status="finished")
+        enter_end(planned, tmp_path / "third", steps=planned.steps, status="finished")
     with Cohort(path) as cohort:
         assert len(cohort.snapshot().runs) == 2
 
@@ -74,11 +74,11 @@ def test_a_copy_from_before_the_end_is_counted_beside_the_finished_run(tmp_path)
     enrol([(planned, folder)])
     shutil.copytree(folder, copy)
     mark_over(planned, folder)
-    settle(planned, folder, steps=planned.steps, status="finished")
+    enter_end(planned, folder, steps=planned.steps, status="finished")
     with pytest.raises(InputError, match="would exceed it"):
         enrol([(plan(path, "privacy.cohort_epsilon=2.1"), copy)])
     enrol([(planned, copy)])
-    settle(planned, copy, steps=planned.steps, status="finished")
+    enter_end(planned, copy, steps=planned.steps, status="finished")
     # Killed while it tested its model, the run itself has nothing to draw any more.
     enrol([(planned, folder)])
     with Cohort(path) as cohort:
@@ -104,7 +104,7 @@ def test_a_run_that_was_killed_while_it_was_entered_again_keeps_its_entry(tmp_pa
         enrol([(planned, folder)])
     monkeypatch.setattr(Cohort, "enter", enter)
     enrol([(planned, folder)])
-    settle(planned, folder, steps=1, status="stopped")
+    enter_end(planned, folder, steps=1, status="stopped")
     with Cohort(path) as cohort:
         assert [run.made for run in cohort.snapshot().runs] == [1]
 
@@ -121,10 +121,10 @@ def test_a_run_that_goes_on_with_other_units_counts_for_them_too(tmp_path):
         assert run.members.sum() == cohort.snapshot().units
         assert all(cohort.runs_of(name) for name in new)
     # And with the more expensive of the two plans.
-    assert run.mechanism == planned_mechanism(changed)
+    assert run.mechanism == changed.budget.mechanism
     enrol([(plan(path), folder)])
     with Cohort(path) as cohort:
-        assert cohort.snapshot().runs[0].mechanism == planned_mechanism(changed)
+        assert cohort.snapshot().runs[0].mechanism == changed.budget.mechanism
 
 
 def test_units_without_names_are_known_by_their_content(tmp_path):

@@ -14,7 +14,7 @@ from dpmed.privacy.tradeoff import Composition
 
 
 def made(adversary, noise, rate, steps):
-    return Composition(adversary=adversary, noise_multiplier=noise, sampling_rate=rate, steps=steps)
+    return Composition.of([SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)], adversary)
 
 
 def closed_form(fpr, shift):

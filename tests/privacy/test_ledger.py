@@ -119,9 +119,9 @@ def test_a_size_below_one_is_a_programmers_error():
 
 
 def test_a_ledger_says_that_the_relaxed_adversary_is_an_assumption():
-    relaxed = Composition(adversary="relaxed", noise_multiplier=1.5, sampling_rate=0.4, steps=150)
+    relaxed = Composition.of([SampledGaussian(noise_multiplier=1.5, sampling_rate=0.4, steps=150)], "relaxed")
     text = " ".join(assumption_notes(relaxed, prior=0.001, max_risk=0.05))
-    worst = Composition(adversary="worst-case", noise_multiplier=1.5, sampling_rate=0.4, steps=150)
+    worst = Composition.of([SampledGaussian(noise_multiplier=1.5, sampling_rate=0.4, steps=150)], "worst-case")
     for word in (
         "assumption",
         "not a differential-privacy guarantee",

@@ -16,7 +16,8 @@ from tests.privacy.reference import IDS, ROWS
 def test_every_reference_value_is_reproduced(row):
     _, size, batch, steps, noise, _, _, worst, relaxed = row
     for adversary, value in (("worst-case", worst), ("relaxed", relaxed)):
-        composition = Composition(adversary=adversary, noise_multiplier=noise, sampling_rate=batch / size, steps=steps)
+        mechanism = SampledGaussian(noise_multiplier=noise, sampling_rate=batch / size, steps=steps)
+        composition = Composition.of([mechanism], adversary)
         power = reconstruction(composition, 1 / size)
         assert value * 0.9998 <= power.upper <= value * 1.005
         assert power.upper * 0.995 <= power.lower <= power.upper
@@ -27,7 +28,8 @@ def test_every_reference_value_is_reproduced(row):
 def test_the_inverse_keeps_to_the_risk_and_wastes_no_noise(adversary, risk):
     setting = {"sampling_rate": 2048 / 8012, "steps": 300}
     noise = noise_for_risk(risk, adversary=adversary, prior=1 / 8012, **setting)
-    bound = reconstruction(Composition(adversary=adversary, noise_multiplier=noise, **setting), 1 / 8012).upper
+    mechanism = SampledGaussian(noise_multiplier=noise, **setting)
+    bound = reconstruction(Composition.of([mechanism], adversary), 1 / 8012).upper
     assert risk * (1 - 1e-4) <= bound <= risk
 
 
@@ -50,7 +52,7 @@ def test_a_risk_that_is_never_reached_is_refused():
 
 
 def test_an_assessment_holds_all_risks():
-    composition = Composition(adversary="worst-case", noise_multiplier=3.0, sampling_rate=0.2, steps=50)
+    composition = Composition.of([SampledGaussian(noise_multiplier=3.0, sampling_rate=0.2, steps=50)], "worst-case")
     risk = assess(composition, prior=0.01)
     assert risk.upper == composition.power(0.01).upper
     assert risk.tpr == composition.upper_power(1e-3)
@@ -98,7 +100,7 @@ def test_risks_of_an_epsilon_alone_are_those_of_the_worst_mechanism_that_has_it(
 
 @pytest.mark.parametrize("noise", [0.5, 2.0])
 def test_an_epsilon_alone_bounds_less_than_the_mechanism_that_has_it(noise):
-    composition = Composition(adversary="worst-case", noise_multiplier=noise, sampling_rate=0.1, steps=20)
+    composition = Composition.of([SampledGaussian(noise_multiplier=noise, sampling_rate=0.1, steps=20)], "worst-case")
     alone = assess_epsilon(epsilon_of(noise), 1e-5, prior=0.01)
     whole = assess(composition, prior=0.01)
     assert alone.upper >= whole.upper and alone.tpr >= whole.tpr and alone.advantage >= whole.advantage

@@ -13,7 +13,7 @@ from dpmed.privacy.tradeoff import Composition, loudest_step_power
 
 
 def made(adversary, noise, rate, steps):
-    return Composition(adversary=adversary, noise_multiplier=noise, sampling_rate=rate, steps=steps)
+    return Composition.of([SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=steps)], adversary)
 
 
 @pytest.mark.parametrize(("noise", "steps", "fpr"), [(1.0, 1, 1e-3), (10.0, 300, 1e-4), (3.0, 7, 0.2)])

@@ -10,6 +10,7 @@ from dpmed.config.augmentation import AugmentationConfig
 from dpmed.config.loss import CrossEntropyLoss, MseLoss
 from dpmed.config.model import MlpModel, Resnet9Model, UnetModel
 from dpmed.data.base import Scaling
+from dpmed.data.loader import Records
 from dpmed.models.build import build_model
 from dpmed.training.augment import build_augmentation
 from dpmed.training.build import unfreezing
@@ -50,8 +51,11 @@ def draw(records=3, views=1, *, step=4, shape=SHAPE):
     weights = np.where(np.arange(views) < counts[:, None], 1 / counts[:, None], 0).astype(np.float32)
     inputs = rng.integers(0, 256, (records, views, *shape), dtype=np.uint8)
     targets = rng.integers(0, CLASSES, (records, views)).astype(np.int32)
-    made = device_records(inputs, targets, weights, keys=KEYS[:records], step=step)
-    return jax.tree.map(jnp.asarray, made)
+    numbers = np.arange(records)
+    made = Records(
+        inputs=inputs, targets=targets, weights=weights, mask=numbers >= 0, numbers=numbers, keys=KEYS[:records]
+    )
+    return jax.tree.map(jnp.asarray, device_records(made, step=step))
 
 
 def one(records, place):

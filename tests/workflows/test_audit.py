@@ -9,7 +9,6 @@ import pytest
 from dpmed.auditing.canaries import Observed
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
-from dpmed.planning.enrolment import planned_mechanism
 from dpmed.progress import Silent
 from dpmed.training.evaluate import Predictions
 from dpmed.workflows import audit as room
@@ -26,7 +25,7 @@ def trained(monkeypatch):
     def with_noise(share):
         def observe(plan, included, progress):
             del progress
-            mechanism, generator = planned_mechanism(plan), np.random.default_rng(5)
+            mechanism, generator = plan.budget.mechanism, np.random.default_rng(5)
             rate, noise = mechanism.sampling_rate, share * mechanism.noise_multiplier
             ratio, seen = np.zeros(len(included)), []
             for _ in range(mechanism.steps):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dpmed.cli.shared.console import Console
-from dpmed.cli.shared.options import time_stamp
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def start_advice(console: Console, config: str, overrides: list[str], out: Path 
     loaded = load_config(config, overrides)
     with loaded.locating():
         summary = workflow.run(loaded.config, console)
-        folder = new_run_folder(out, command="advise", config_name=loaded.name, time=time_stamp())
+        folder = new_run_folder(out, command="advise", config_name=loaded.name)
         summary.write(folder)
     console.facts("Advice", summary.facts())
     console.table("Noise", *summary.table())
@@ -59,7 +58,7 @@ def start_tuning(
         if out is not None and workflow.holds_tuning(out):
             folder = make_folder(out)
         else:
-            folder = new_run_folder(out, command="tune", config_name=loaded.name, time=time_stamp())
+            folder = new_run_folder(out, command="tune", config_name=loaded.name)
         summary: workflow.TuningSummary | SelectionSummary
         if public is None:
             summary = workflow.on_training_data(loaded.config, folder, console, count=settings)

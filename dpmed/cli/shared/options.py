@@ -48,10 +48,3 @@ def console_of(ctx: typer.Context, *, json: bool = False) -> Console:
     console = ctx.obj if isinstance(ctx.obj, Console) else Console()
     console.json = json
     return console
-
-
-def time_stamp() -> str:
-    """The local time in sortable form, for names of run folders."""
-    from datetime import datetime
-
-    return datetime.now().astimezone().strftime("%Y%m%d-%H%M%S")

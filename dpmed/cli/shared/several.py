@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 
 from dpmed.cli.shared.console import Console
-from dpmed.cli.shared.options import time_stamp
 from dpmed.errors import InputError
 
 _LARGEST_SEED = 2**32
@@ -75,7 +74,7 @@ def start_several(
         if out is not None and workflow.holds_repeats(out):
             folder = make_folder(out)
         else:
-            folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
+            folder = new_run_folder(out, command="train", config_name=loaded.name)
         summary = workflow.run(repeats, folder, console)
     console.table("Test metrics", *summary.table())
     console.text(summary.cost())
@@ -100,7 +99,7 @@ def start_selection(console: Console, config: str, overrides: list[str], out: Pa
         if out is not None and holds_selection(out):
             folder = make_folder(out)
         else:
-            folder = new_run_folder(out, command="train", config_name=loaded.name, time=time_stamp())
+            folder = new_run_folder(out, command="train", config_name=loaded.name)
         summary = workflow.run(loaded.config, folder, console, mean=mean)
     console.table("Trials", *summary.table())
     console.text(summary.words())

@@ -82,7 +82,7 @@ def write_table(
                 rows.append({"image": name, **facts, **_labels(present, unknown)})
                 task.advance()
             patient += 1
-    write_csv(folder / TABLE, rows, list(rows[0]))
+    write_csv(folder / TABLE, rows)
 
 
 def encode_dicom(picture: Float[np.ndarray, "y x"], *, inverted: bool) -> bytes:

@@ -14,7 +14,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from dpmed.config.data import FolderData
-from dpmed.data.base import ImageNames, Info, Sample, Split, UnitName
+from dpmed.config.privacy import Unit
+from dpmed.data.base import ImageNames, Info, Sample, Split
 from dpmed.data.decode.files import decode_file
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.header_patients import HEADER, patients_by_header
@@ -101,7 +102,7 @@ def _check_classes(names: tuple[str, ...], config: FolderData) -> None:
         )
 
 
-def _info(config: FolderData, preprocessing: Preprocessing, names: tuple[str, ...], *, unit: UnitName) -> Info:
+def _info(config: FolderData, preprocessing: Preprocessing, names: tuple[str, ...], *, unit: Unit) -> Info:
     default_mean, default_std = preprocessing.constants
     channels = preprocessing.channels
     mean, std, outside = normalisation(config, mean=default_mean, std=default_std, channels=channels, note=None)

@@ -17,7 +17,7 @@ from dpmed.config.privacy import PrivacyConfig
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.planning.advice.sizes import Sizes, advised_sizes, with_sizes
-from dpmed.planning.batch_size import budget_request, naming_keys
+from dpmed.planning.solved_budget import budget_request, naming_keys
 from dpmed.privacy.budget import BudgetRequest, solve_budget, steps_per_epoch
 
 _LARGEST_CLIPPING_NORM = 1.0

@@ -63,14 +63,13 @@ def read_unfinished(folder: Path, digest: str) -> Unfinished:
     return found
 
 
-def open_folder(out: Path | None, *, digest: str, config_name: str, time: str) -> Path:
+def open_folder(out: Path | None, *, digest: str, config_name: str) -> Path:
     """The folder to write to: that of the same attack, interrupted, or a new one.
 
     Args:
         out: the folder that the user asked for; None for a new one under `runs/`.
         digest: the digest of the settings.
         config_name: for the new folder's name.
-        time: likewise.
 
     Raises:
         InputError: the folder holds something else, such as an attack that has finished or had other settings.
@@ -81,4 +80,4 @@ def open_folder(out: Path | None, *, digest: str, config_name: str, time: str) -
         for rest in out.rglob(".*.tmp"):
             remove_if_possible(rest)
         return out
-    return new_run_folder(out, command="reconstruct", config_name=config_name, time=time)
+    return new_run_folder(out, command="reconstruct", config_name=config_name)

@@ -149,5 +149,4 @@ def _count(config: Config, progress: Progress) -> int:
 
     dataset = build_dataset(config.data, progress=progress)
     split = split_dataset(dataset, config.data, seed=config.training.seed)
-    unit = "image" if config.privacy is None else config.privacy.unit
-    return len(members_by_unit(dataset, split.train, unit=unit, max_samples=config.data.max_samples_per_unit))
+    return len(members_by_unit(dataset, split.train, unit=config.unit, max_samples=config.data.max_samples_per_unit))

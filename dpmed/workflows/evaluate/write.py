@@ -36,13 +36,12 @@ def write_evaluation(
     """
     folder, questions = summary.folder, questions_of(scored)
     rows = prediction_rows(scored)
-    write_csv(folder / "predictions.csv", rows, list(rows[0]) if rows else ["sample"])
-    columns = dict.fromkeys(name for row in summary.subgroups for name in row)
-    write_csv(folder / "subgroups.csv", summary.subgroups, list(columns) or ["column", "value"])
+    write_csv(folder / "predictions.csv", rows, None if rows else ["sample"])
+    write_csv(folder / "subgroups.csv", summary.subgroups, None if summary.subgroups else ["column", "value"])
     points = [row for question in questions for row in _points(question, settings, threshold)]
-    write_csv(folder / "operating_points.csv", points, list(points[0]) if points else ["question", "threshold"])
+    write_csv(folder / "operating_points.csv", points, None if points else ["question", "threshold"])
     bins = calibration_rows(questions)
-    write_csv(folder / "calibration.csv", bins, list(bins[0]) if bins else ["question", "low", "high"])
+    write_csv(folder / "calibration.csv", bins, None if bins else ["question", "low", "high"])
     if summary.temperature is not None:
         write_json(folder / "temperature.json", summary.temperature.to_json())
     if summary.agreement:
@@ -51,7 +50,7 @@ def write_evaluation(
         write_csv(folder / "comparison.csv", summary.comparison.rows(), list(DIFFERENCE_COLUMNS))
         if summary.comparison.areas:
             tests = summary.comparison.delong_rows()
-            write_csv(folder / "delong.csv", tests, list(tests[0]))
+            write_csv(folder / "delong.csv", tests)
     pictures = _pictures(summary, scored, questions)
     write_json(folder / METRICS, summary.to_json())
     write_page(summary, scored, pictures, points)

@@ -37,7 +37,7 @@ class AdviceSummary:
     def write(self, folder: Path) -> None:
         """Write `advice.json` and the grid, `advice.csv`."""
         rows = [row_values(row) for row in self.advice.rows]
-        write_csv(folder / GRID_FILE, rows, list(rows[0]))
+        write_csv(folder / GRID_FILE, rows)
         write_json(folder / ADVICE_FILE, self.to_json())
 
     def to_json(self) -> dict[str, Any]:

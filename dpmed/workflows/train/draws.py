@@ -7,7 +7,7 @@ from dpmed.errors import InputError
 from dpmed.files import read_json
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.progress import Progress
-from dpmed.training.checkpoint import DrawJournal
+from dpmed.training.checkpoint import CHECKPOINTS, DrawJournal
 
 COUNTED_FROM_LEDGER = (
     "The journal of draws was missing or damaged when the run was resumed: steps were counted from the ledger, which "
@@ -46,7 +46,7 @@ def count_draws(folder: Path, *, saved: int | None, planned: int, progress: Prog
     Raises:
         InputError: the journal is missing or damaged, and the ledger does not say how many draws were made.
     """
-    path, ledger = folder / "checkpoints" / "draws", folder / LEDGER_FILE
+    path, ledger = folder / CHECKPOINTS / "draws", folder / LEDGER_FILE
     was_begun = saved is not None or ledger.exists()
     is_missing = was_begun and not path.exists()
     journal = DrawJournal(path)

@@ -40,10 +40,10 @@ def write_test(
         _write_classes(result, info.class_names, folder)
     elif info.task == "multi-label":
         rows = label_metrics.report(result.predictions, result.targets, info.class_names)
-        write_csv(folder / "labels.csv", rows, list(rows[0]))
+        write_csv(folder / "labels.csv", rows)
     elif info.task == "regression":
         rows = number_metrics.report(result.predictions, result.targets, info.target_names)
-        write_csv(folder / "targets.csv", rows, list(rows[0]))
+        write_csv(folder / "targets.csv", rows)
     else:
         _write_samples(plan, result, folder)
     if config.evaluation.break_down_by is not None:
@@ -86,7 +86,7 @@ def _units(plan: Plan) -> Shaped[np.ndarray, " sample"]:
 
 def _write_classes(result: Predictions, class_names: tuple[str, ...], folder: Path) -> None:
     rows = class_metrics.report(result.predictions, result.targets, class_names)
-    write_csv(folder / "classes.csv", rows, list(rows[0]))
+    write_csv(folder / "classes.csv", rows)
     table = class_metrics.confusion(result.predictions, result.targets, classes=len(class_names))
     counts = [
         {"class": name, **dict(zip(class_names, row.tolist(), strict=True))}
@@ -122,5 +122,4 @@ def _write_breakdown(plan: Plan, result: Predictions, column: str, folder: Path)
             low, high = intervals.get(name, (None, None))
             row |= {name: score, f"{name}_low": low, f"{name}_high": high}
         rows.append(row)
-    names = dict.fromkeys(name for row in rows for name in row)
-    write_csv(folder / "breakdown.csv", rows, list(names))
+    write_csv(folder / "breakdown.csv", rows)

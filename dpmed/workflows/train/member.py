@@ -13,8 +13,8 @@ from dpmed.planning.enrolment import enrol
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.run_ledger import with_run_id
 from dpmed.progress import Progress
+from dpmed.training.checkpoint import CHECKPOINTS
 from dpmed.workflows.train import run as train
-from dpmed.workflows.train.run_folder import CHECKPOINTS
 
 
 def with_training(config: Config, **changes: Any) -> Config:
@@ -45,7 +45,7 @@ def enrol_missing(runs: Sequence[tuple[Config, Path]], progress: Progress) -> No
     enrol([(make_plan(config, progress), path / CHECKPOINTS) for config, path in entering])
 
 
-def finish(config: Config, path: Path, progress: Progress, *, prepare: Callable[[Plan], Plan]) -> None:
+def complete(config: Config, path: Path, progress: Progress, *, prepare: Callable[[Plan], Plan]) -> None:
     """Make one training: begin it, resume it, or leave it as it is if finished.
 
     Args:

@@ -21,6 +21,7 @@ from dpmed.inference.composed_ledger import (
     NON_PRIVATE,
     SEED_FOLDER,
     ComposedLedger,
+    Spending,
     compose,
     read_deleted,
     read_spendings,
@@ -33,7 +34,7 @@ from dpmed.planning.precision import with_settled_precision
 from dpmed.planning.run_ledger import run_ledger, with_siblings
 from dpmed.privacy.ledger import rounded_up
 from dpmed.progress import Progress
-from dpmed.workflows.train.member import enrol_missing, finish, with_training
+from dpmed.workflows.train.member import complete, enrol_missing, with_training
 from dpmed.workflows.train.siblings import name_siblings, require_outermost
 
 LOCK_FILE = "lock"
@@ -211,13 +212,14 @@ def run(repeats: Sequence[Repeat], folder: Path, progress: Progress) -> RepeatsS
             progress.say(f"{repeat.name}:")
             counted = partial(_counted, repeat=repeat, folder=folder, names=names)
             try:
-                finish(repeat.config, folder / repeat.name, progress, prepare=counted)
+                complete(repeat.config, folder / repeat.name, progress, prepare=counted)
             except BaseException:
                 # Whatever ended it, Ctrl-C included: what has begun is no longer only planned. The error goes on.
                 _note_changes(folder)
                 raise
-        name_siblings(folder, names)
-        composed = _write_composed(folder)
+        found = read_spendings(folder)
+        name_siblings(folder, found, names)
+        composed = _write_composed(folder, found)
     summary = _sum_up(repeats, folder, composed)
     _write(summary, repeats[0].config)
     return summary
@@ -239,17 +241,19 @@ def _levels(config: Config, epsilons: Sequence[float]) -> list[tuple[str, float 
 
 def _counted(plan: Plan, repeat: Repeat, folder: Path, names: Sequence[str]) -> Plan:
     """The plan that names its siblings, once the folder's ledger counts it."""
-    others = sorted({*names, *read_spendings(folder)} - {repeat.name})
+    found = read_spendings(folder)
+    others = sorted({*names, *found} - {repeat.name})
     plan = replace(plan, facts=with_siblings(plan.facts, others))
-    name_siblings(folder, names)
-    _write_composed(folder, (repeat.name, plan))
+    name_siblings(folder, found, names)
+    _write_composed(folder, found, (repeat.name, plan))
     return plan
 
 
-def _write_composed(folder: Path, begun: tuple[str, Plan] | None = None) -> ComposedLedger:
-    """Write the folder's ledger, including a run that is about to begin, and those that were deleted."""
-    spendings = read_spendings(folder)
-    deleted = read_deleted(folder, spendings)
+def _write_composed(
+    folder: Path, found: Mapping[str, Spending], begun: tuple[str, Plan] | None = None
+) -> ComposedLedger:
+    """Write the folder's ledger: the runs found in it, one that is about to begin, and those that were deleted."""
+    spendings, deleted = dict(found), read_deleted(folder, found)
     if begun is not None:
         name, plan = begun
         planned = run_ledger(plan, draws=plan.steps, status="planned").to_json()
@@ -261,10 +265,14 @@ def _write_composed(folder: Path, begun: tuple[str, Plan] | None = None) -> Comp
 
 
 def _note_changes(folder: Path) -> None:
-    """Bring the folder's ledger up to date, if there is one and anything to count."""
-    spendings = read_spendings(folder)
-    if (folder / LEDGER_FILE).is_file() and (spendings or read_deleted(folder, spendings)):
-        _write_composed(folder)
+    """Bring the folder's ledger up to date, if there is one and it does not list the runs as they are by now."""
+    found, path = read_spendings(folder), folder / LEDGER_FILE
+    if not path.is_file():
+        return
+    runs = sorted([*found.values(), *read_deleted(folder, found)], key=lambda run: run.name)
+    # Composing takes far longer than reading.
+    if runs and [run.to_json() for run in runs] != read_json(path).get("runs"):
+        _write_composed(folder, found)
 
 
 def _sum_up(repeats: Sequence[Repeat], folder: Path, composed: ComposedLedger) -> RepeatsSummary:
@@ -293,7 +301,7 @@ def _sum_up(repeats: Sequence[Repeat], folder: Path, composed: ComposedLedger) -
 def _write(summary: RepeatsSummary, config: Config) -> None:
     for level in summary.levels:
         rows = [{"seed": seed, **test} for seed, test in level.tests.items()]
-        write_csv(level.folder / "seeds.csv", rows, list(dict.fromkeys(name for row in rows for name in row)))
+        write_csv(level.folder / "seeds.csv", rows)
         write_json(level.folder / "seeds.json", level.to_json() if summary.is_sweep else summary.to_json())
         plot_seeds(level.columns(), level.folder)
     if summary.is_sweep:
@@ -306,7 +314,7 @@ def _write_sweep(summary: RepeatsSummary, *, title: str) -> None:
         for level in summary.levels
         for seed, test in level.tests.items()
     ]
-    write_csv(summary.folder / "sweep.csv", rows, list(dict.fromkeys(name for row in rows for name in row)))
+    write_csv(summary.folder / "sweep.csv", rows)
     write_json(summary.folder / "sweep.json", summary.to_json())
     values = {
         level.epsilon: [test[summary.metric] for test in level.tests.values() if summary.metric in test]

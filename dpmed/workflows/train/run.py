@@ -13,19 +13,19 @@ from dpmed.config.load import config_to_toml
 from dpmed.errors import RunError
 from dpmed.files import exclusive_lock, make_folder, to_json, write_json
 from dpmed.planning.computation import build_computation, settle_places
-from dpmed.planning.enrolment import enrol, mark_over, settle
+from dpmed.planning.enrolment import enrol, enter_end, mark_over
 from dpmed.planning.plan import Plan
 from dpmed.planning.run_ledger import place_notes, with_run_id, with_selection, with_siblings
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
+from dpmed.training.checkpoint import CHECKPOINTS
 from dpmed.training.loop import Hooks, Outcome, train
 from dpmed.training.tracking import CAUTION, TENSORBOARD_FOLDER, check_trackers
 from dpmed.training.validation_monitor import follow_up
 from dpmed.workflows.train import inspection
 from dpmed.workflows.train.own_code import check_code
 from dpmed.workflows.train.run_folder import (
-    CHECKPOINTS,
     check_split,
     create_run_folder,
     notes_of,
@@ -139,11 +139,11 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
                 progress=progress,
             )
             outcome = train(computation.parts(state.microbatch), state, hooks)
-        folder.settle(outcome)
+        folder.write_spent(outcome)
         if processes.is_first:
             if outcome.finished:
                 mark_over(plan, path / CHECKPOINTS)
-            settle(
+            enter_end(
                 plan, path / CHECKPOINTS, steps=outcome.run.draws, status="finished" if outcome.finished else "stopped"
             )
         if not outcome.finished:

@@ -18,10 +18,10 @@ from pydantic import ValidationError
 from dpmed.config.load import config_to_toml
 from dpmed.data.identity import names_of
 from dpmed.errors import InputError
-from dpmed.files import digest_of, make_folder, read_json, write_csv, write_json, write_text
+from dpmed.files import CONFIG_FILE, EQX_FILE, digest_of, make_folder, read_json, write_csv, write_json, write_text
 from dpmed.inference.composed_ledger import listed
 from dpmed.inference.ledger import LEDGER_FILE, ReadSelection
-from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, SPLIT_FILE, SUMMARY_FILE, write_description
+from dpmed.inference.run_folder import SPLIT_FILE, SUMMARY_FILE, write_description
 from dpmed.models.weights import save_weights
 from dpmed.planning.computation import Computation
 from dpmed.planning.plan import Plan
@@ -30,6 +30,7 @@ from dpmed.privacy.ledger import Digests, Ledger, Selected, describe_release
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.checkpoint import (
+    CHECKPOINTS,
     DrawJournal,
     Position,
     list_checkpoints,
@@ -44,11 +45,10 @@ from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import interval_notes, write_test
 from dpmed.workflows.train.own_code import write_code
 from dpmed.workflows.train.summary import TrainSummary
-from dpmed.workflows.train.trials import note_begun, selection_folder
+from dpmed.workflows.train.trials import METRICS_TABLE, note_begun, selection_folder
 
 SPLIT_TABLE = "split.csv"
 INTERNAL_FILE = "internal.json"
-CHECKPOINTS = "checkpoints"
 METHOD = "bookkeeping"
 _KEEP_INSIDE = "Exact numbers from private data, not covered by ε: this file must stay within your institution."
 
@@ -153,7 +153,7 @@ class RunFolder:
         if self.is_writer:
             save_checkpoint(self.path / CHECKPOINTS, position, (run.state, run.ema, run.best))
 
-    def settle(self, outcome: Outcome) -> None:
+    def write_spent(self, outcome: Outcome) -> None:
         """Write, after the last draw, the ledger of what was spent."""
         if outcome.finished:
             self._write_ledger(self._counted(outcome.run), "running")
@@ -209,7 +209,7 @@ class RunFolder:
         first = ["epoch", "step", "epsilon", "split", "loss"]
         others = dict.fromkeys(name for row in rows for name in row if name not in first)
         if self.is_writer:
-            write_csv(self.path / "metrics.csv", rows, [*first, *others])
+            write_csv(self.path / METRICS_TABLE, rows, [*first, *others])
             self.tracker.write(rows)
 
     def _counted(self, run: RunState) -> int:

@@ -30,7 +30,6 @@ from dpmed.inference.composed_ledger import SEED_FOLDER, Spending, spending
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.inference.run_folder import SUMMARY_FILE
 from dpmed.planning.advice.suggestion import Setting
-from dpmed.planning.enrolment import planned_mechanism
 from dpmed.planning.plan import Plan, gather, plan_of
 from dpmed.planning.precision import with_settled_precision
 from dpmed.planning.run_ledger import BEST_ALONE, CHOSEN_BY_VALIDATION, with_selection, with_selection_note
@@ -40,7 +39,7 @@ from dpmed.privacy.selection import SelectionCost, tuning_cost
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
 from dpmed.workflows.train.drawn_trials import DrawnTrials, drawn_trials
-from dpmed.workflows.train.member import enrol_missing, finish, is_finished, with_training
+from dpmed.workflows.train.member import complete, enrol_missing, is_finished, with_training
 from dpmed.workflows.train.repeats import LOCK_FILE
 from dpmed.workflows.train.trials import (
     SELECTION_FILE,
@@ -152,14 +151,14 @@ class _Candidates:
     base: Config
     configs: tuple[Config, ...]
     plans: tuple[Plan, ...]
+    planned: Mechanisms
     settings: tuple[Setting, ...]
     mean: int
     delta: float
 
     def mechanisms(self, *, extra_steps: int = 0) -> Mechanisms:
         """All steps of N trainings, among which selection draws."""
-        planned = [planned_mechanism(plan) for plan in self.plans]
-        longer = tuple(replace(one, steps=one.steps + extra_steps) for one in planned)
+        longer = tuple(replace(one, steps=one.steps + extra_steps) for one in self.planned)
         return longer if self.settings else longer * self.mean
 
     def cost(self, *, extra_steps: int = 0) -> SelectionCost:
@@ -203,7 +202,7 @@ def run(
                 spent = _spent(folder, candidates, trials)
                 _write_ledger(folder, candidates, spent, status="running")
                 progress.say(f"{trial.name}:")
-                finish(trial.config, folder / trial.name, progress, prepare=partial(_as_trial, candidates, spent))
+                complete(trial.config, folder / trial.name, progress, prepare=partial(_as_trial, candidates, spent))
         spent = _spent(folder, candidates, trials)
         summary = _choose(trials, folder, candidates, spent)
         write_json(folder / SELECTION_FILE, {**read_json(folder / SELECTION_FILE), **summary.to_json()})
@@ -220,12 +219,18 @@ def _candidates(config: Config, progress: Progress, *, mean: int, settings: Sequ
     gathered = gather(config, progress)
     configs = tuple(setting.applied(config) for setting in settings) or (config,)
     plans = tuple(plan_of(replace(gathered, config=one)) for one in configs)
-    budget = plans[0].budget
-    if budget is None or plans[0].facts.source == "seeded":
+    budgets = [plan.budget for plan in plans if plan.budget is not None]
+    if len(budgets) < len(plans) or plans[0].facts.source == "seeded":
         problem = "choosing at a stated cost needs a private config whose noise comes from the operating system"
         raise InputError(problem, where="privacy")
     return _Candidates(
-        base=config, configs=configs, plans=plans, settings=tuple(settings), mean=mean, delta=budget.delta
+        base=config,
+        configs=configs,
+        plans=plans,
+        planned=tuple(budget.mechanism for budget in budgets),
+        settings=tuple(settings),
+        mean=mean,
+        delta=budgets[0].delta,
     )
 
 
@@ -298,7 +303,7 @@ def _spent(folder: Path, candidates: _Candidates, trials: Sequence[_Trial]) -> _
     extra = 0
     for trial in trials:
         if trial.name in found:
-            planned = planned_mechanism(candidates.plans[trial.candidate]).steps
+            planned = candidates.planned[trial.candidate].steps
             extra = max(extra, found[trial.name].steps - planned)
     # The number was drawn, or not, before anything was spent: what costs less by now no longer matters.
     cost = replace(candidates.cost(extra_steps=extra), drawn=candidates.cost().is_random)

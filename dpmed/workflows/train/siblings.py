@@ -1,28 +1,25 @@
 """Runs on the same patients in one folder: each ledger names the others, and none escapes the folder's ledger."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from dpmed.errors import InputError
 from dpmed.files import read_json, write_json
-from dpmed.inference.composed_ledger import listed, read_spendings
+from dpmed.inference.composed_ledger import Spending, listed
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.planning.run_ledger import with_siblings_note
 
 
-def name_siblings(folder: Path, names: Iterable[str]) -> None:
+def name_siblings(folder: Path, found: Mapping[str, Spending], names: Iterable[str]) -> None:
     """Name, in the ledger of each run in a folder, all other runs.
 
     Runs that a ledger names already stay named: deleting a run does not take back what it has spent.
 
     Args:
         folder: the folder that holds them.
+        found: those that are there, as `read_spendings` finds them.
         names: the names of runs still to be made.
-
-    Raises:
-        InputError: a ledger is damaged.
     """
-    found = read_spendings(folder)
     known = {other for run in found.values() for other in listed(run.ledger, "siblings")}
     every = sorted({*found, *names, *known})
     for name, run in found.items():

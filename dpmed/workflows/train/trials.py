@@ -18,6 +18,8 @@ from dpmed.planning.advice.suggestion import Setting
 from dpmed.training.stopping import is_lower_better
 
 SELECTION_FILE, TRIALS_FILE, TRIAL_FOLDER = "selection.json", "trials.csv", "trial="
+# Of every run; its last validation scores decide among trials.
+METRICS_TABLE = "metrics.csv"
 _BEGUN = "begun"
 
 
@@ -35,7 +37,7 @@ def validation_score(path: Path, metric: str, config: Config) -> float | None:
     Raises:
         InputError: the trial has no metrics, such as one that was deleted meanwhile.
     """
-    table = path / "metrics.csv"
+    table = path / METRICS_TABLE
     try:
         with table.open(encoding="utf-8", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == "validation"]
@@ -88,7 +90,7 @@ def write_trials(
         rows = [
             {"trial": name, **_values(settings, name), f"validation_{metric}": score} for name, score in scores.items()
         ]
-        write_csv(folder / TRIALS_FILE, rows, list(rows[0]))
+        write_csv(folder / TRIALS_FILE, rows)
 
 
 def holds_selection(folder: Path) -> bool:

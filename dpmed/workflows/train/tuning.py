@@ -27,7 +27,7 @@ from dpmed.planning.plan import Gathered, Plan, gather
 from dpmed.privacy.budget import Budget, steps_per_epoch
 from dpmed.progress import Progress
 from dpmed.workflows.train import selection
-from dpmed.workflows.train.member import finish
+from dpmed.workflows.train.member import complete
 from dpmed.workflows.train.repeats import LOCK_FILE
 from dpmed.workflows.train.trials import (
     TRIAL_FOLDER,
@@ -155,7 +155,7 @@ def on_public_data(
         _require_same_tuning(folder, identity)
         for name, trial in trials.items():
             progress.say(f"{name}:")
-            finish(trial, folder / name, progress, prepare=_as_trial)
+            complete(trial, folder / name, progress, prepare=_as_trial)
         summary = _sum_up(real, standing, trials, folder, settings=dict(zip(trials, settings, strict=True)))
         write_json(folder / TUNING_FILE, {**identity, **summary.to_json()})
         write_trials(folder, summary.settings, summary.scores, summary.metric)
@@ -171,9 +171,8 @@ def _in_the_place_of(config: Config, public: Config) -> Config:
     """The real training with the stand-in's data, and with the tables that depend on the data."""
     if config.privacy is None:
         raise InputError("is missing; only private training is tuned", where="privacy")
-    unit = "image" if public.privacy is None else public.privacy.unit
     # Nobody is protected here: seeded, a tuning can be repeated, and no cohort is charged.
-    privacy = {"unit": unit, "noise_source": "seeded", "cohort": None, "cohort_epsilon": None}
+    privacy = {"unit": public.unit, "noise_source": "seeded", "cohort": None, "cohort_epsilon": None}
     return config.model_copy(
         update={
             "data": public.data,

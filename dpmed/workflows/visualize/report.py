@@ -13,6 +13,7 @@ from dpmed.figures.report import Picture, Report, Table, write_report
 from dpmed.matching.rero import Share
 from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.ledger import rounded_up
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import Composition
 from dpmed.reconstructions.manifest import Level, Manifest
 from dpmed.workflows.visualize.findings import (
@@ -90,7 +91,8 @@ def compute_bounds(manifest: Manifest) -> tuple[BoundRow, ...]:
         if level.epsilon is None or not level.noise_multiplier:
             continue
         noise, rate = level.noise_multiplier, manifest.sampling_rate
-        composition = Composition(adversary="relaxed", noise_multiplier=noise, sampling_rate=rate, steps=manifest.steps)
+        own = SampledGaussian(noise_multiplier=noise, sampling_rate=rate, steps=manifest.steps)
+        composition = Composition.of((own,), "relaxed")
         worst = replace(composition, adversary="worst-case").upper_power(prior)
         constant = constant_sign_upper(composition, prior)
         rows.append(

@@ -1,11 +1,9 @@
-"""What several commands share: completion of configs, the console of a call, names of run folders in order."""
+"""What several commands share: completion of configs, the console of a call."""
 
-import re
-from datetime import datetime
 from types import SimpleNamespace
 
 from dpmed.cli.shared.console import Console
-from dpmed.cli.shared.options import complete_config, complete_override, console_of, time_stamp
+from dpmed.cli.shared.options import complete_config, complete_override, console_of
 from dpmed.config.shipped import shipped_folder
 
 
@@ -23,14 +21,6 @@ def test_the_console_is_the_calls_own_and_learns_of_json():
     assert not console_of(SimpleNamespace(obj=console)).json
     # As if a command were called without the app.
     assert isinstance(console_of(SimpleNamespace(obj=None)), Console)
-
-
-def test_time_stamps_are_of_local_time_and_sort_as_time_does():
-    before = datetime.now().strftime("%Y%m%d-%H%M%S")
-    found = time_stamp()
-    after = datetime.now().strftime("%Y%m%d-%H%M%S")
-    assert re.fullmatch(r"\d{8}-\d{6}", found)
-    assert before <= found <= after
 
 
 def test_completion_offers_keys_and_then_their_values():

@@ -4,7 +4,7 @@ import pytest
 
 from dpmed.planning.advice.candidates import settings_around
 from dpmed.planning.advice.suggestion import suggest
-from dpmed.planning.batch_size import solve
+from dpmed.planning.solved_budget import solve
 from tests.planning.advice.advised import config_of
 
 SIZE = 300

@@ -6,7 +6,7 @@ import pytest
 
 from dpmed.planning.advice.grid import grid_around, key_of, row_of
 from dpmed.planning.advice.suggestion import suggest
-from dpmed.planning.batch_size import solve
+from dpmed.planning.solved_budget import solve
 from dpmed.progress import Silent
 from tests.planning.advice.advised import config_of
 

@@ -5,7 +5,7 @@ import pytest
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
 from dpmed.planning.advice.suggestion import Setting, suggest
-from dpmed.planning.batch_size import solve
+from dpmed.planning.solved_budget import solve
 from tests.planning.advice.advised import SMALL, config_of
 
 SIZE = 300

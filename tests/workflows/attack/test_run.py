@@ -87,7 +87,7 @@ def test_an_interrupted_attack_goes_on_to_the_same_files(tmp_path, monkeypatch, 
                 run(settings, parts, Silent())
         assert not list(parts.glob("[mp]*.json"))
         (parts / ".0.png.x.tmp").write_bytes(b"half an image")
-        facts = {"digest": settings.digest, "config_name": "x", "time": "now"}
+        facts = {"digest": settings.digest, "config_name": "x"}
         assert open_folder(parts, **facts) == parts
         with pytest.raises(InputError, match="other settings"):
             open_folder(parts, **{**facts, "digest": asked(attack, **{**given, "epsilons": (9.0,)}).digest})

@@ -4,7 +4,7 @@ from dpmed.errors import InputError
 from dpmed.reconstructions.manifest import UNFINISHED_NAME
 from dpmed.workflows.attack.unfinished import Unfinished, open_folder, read_unfinished
 
-FACTS = {"digest": "abc", "config_name": "x", "time": "now"}
+FACTS = {"digest": "abc", "config_name": "x"}
 
 
 def test_what_is_done_survives_the_disk(tmp_path):

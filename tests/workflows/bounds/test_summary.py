@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dpmed.privacy.calibrated import assess_noise
 from dpmed.privacy.constant_sign import constant_sign_upper
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rero import noise_for_risk
 from dpmed.privacy.tradeoff import Composition
 from dpmed.workflows.bounds.run import COLUMNS
@@ -56,7 +57,7 @@ def test_the_relaxed_attacker_never_stands_alone():
     noise = noise_for_risk(0.05, adversary="relaxed", prior=0.01, sampling_rate=0.1, steps=5)
     found = assess_noise(noise, delta=1e-5, sampling_rate=0.1, steps=5)
     row = {"adversary": "relaxed", "max_risk": 0.05, **vars(found)}
-    steps = Composition(adversary="relaxed", noise_multiplier=noise, sampling_rate=0.1, steps=5)
+    steps = Composition.of([SampledGaussian(noise_multiplier=noise, sampling_rate=0.1, steps=5)], "relaxed")
     constant = constant_sign_upper(steps, 0.01)
     said = summary(max_risk=[row]).notes()[-1]
     assert "who knows that the sign stays the same" in said

@@ -8,7 +8,7 @@ from dpmed.privacy.cohort import Cohort
 from dpmed.progress import Silent
 from dpmed.workflows.train import member
 from dpmed.workflows.train import run as train
-from dpmed.workflows.train.member import enrol_missing, finish, is_finished, with_training
+from dpmed.workflows.train.member import complete, enrol_missing, is_finished, with_training
 
 SETTINGS = ["data.limit=300", "training.batch_size=64", "training.epochs=1", "model.width=[4]"]
 
@@ -32,15 +32,15 @@ def test_only_the_key_that_is_named_is_another():
 
 
 def test_what_is_new_is_begun_and_what_broke_off_is_gone_on_with(tmp_path, told):
-    finish(config(), tmp_path / "a", Silent(), prepare=lambda plan: plan)
+    complete(config(), tmp_path / "a", Silent(), prepare=lambda plan: plan)
     (tmp_path / "a" / "config.toml").write_text(config_to_toml(config()))
-    finish(config(), tmp_path / "a", Silent(), prepare=lambda plan: plan)
+    complete(config(), tmp_path / "a", Silent(), prepare=lambda plan: plan)
     assert [(what, path) for what, _, path in told] == [("run", tmp_path / "a"), ("resume", tmp_path / "a")]
 
 
 def test_the_plan_that_is_carried_out_is_the_one_that_was_prepared(tmp_path, told):
     prepared = []
-    finish(config(), tmp_path / "a", Silent(), prepare=lambda plan: prepared.append(plan) or "prepared")
+    complete(config(), tmp_path / "a", Silent(), prepare=lambda plan: prepared.append(plan) or "prepared")
     assert told[0][1] == "prepared" and prepared[0].config == config()
     assert len(prepared[0].facts.run_id) == 32
 
@@ -48,10 +48,10 @@ def test_the_plan_that_is_carried_out_is_the_one_that_was_prepared(tmp_path, tol
 def test_a_finished_run_is_left_alone_and_another_config_is_refused(tmp_path, told):
     (tmp_path / "config.toml").write_text(config_to_toml(config()))
     with pytest.raises(InputError, match="another config"):
-        finish(config("training.seed=3"), tmp_path, Silent(), prepare=lambda plan: plan)
+        complete(config("training.seed=3"), tmp_path, Silent(), prepare=lambda plan: plan)
     (tmp_path / "summary.json").write_text("{}")
     assert is_finished(tmp_path)
-    finish(config(), tmp_path, Silent(), prepare=lambda plan: pytest.fail("a finished run was prepared again"))
+    complete(config(), tmp_path, Silent(), prepare=lambda plan: pytest.fail("a finished run was prepared again"))
     assert not told
 
 

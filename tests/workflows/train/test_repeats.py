@@ -15,6 +15,7 @@ from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Silent
+from dpmed.workflows.train import repeats as room
 from dpmed.workflows.train import run as train
 from dpmed.workflows.train.repeats import RepeatsSummary, holds_repeats, repeats_of, run
 from dpmed.workflows.train.run_folder import create_run_folder
@@ -102,6 +103,10 @@ class Interrupted(Exception):
     pass
 
 
+def interrupted(runs, progress):
+    raise Interrupted
+
+
 def test_a_run_is_counted_before_it_begins_and_when_it_breaks_off(tmp_path, monkeypatch):
     config = load_config("quickstart", CONFIG).config
     seen = []
@@ -128,6 +133,12 @@ def test_a_run_is_counted_before_it_begins_and_when_it_breaks_off(tmp_path, monk
     assert [one["steps_counted"] for one in left["runs"]] == [6, 6]
     assert left["epsilon"] == seen[1]["epsilon"] > seen[0]["epsilon"]
     assert holds_repeats(tmp_path) and not holds_repeats(tmp_path / "nowhere")
+    # What breaks off before its run begins has changed nothing, so nothing is composed again.
+    monkeypatch.setattr(room, "compose", lambda runs: pytest.fail("composed again"))
+    monkeypatch.setattr(room, "enrol_missing", interrupted)
+    with pytest.raises(Interrupted):
+        run(repeats_of(config, seeds=(1, 2)), tmp_path, Silent())
+    assert ledger_of(tmp_path) == left
 
 
 @pytest.mark.slow

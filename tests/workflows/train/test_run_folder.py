@@ -83,7 +83,7 @@ def test_what_was_saved_is_restored_with_its_microbatch(path, plan, computation)
     assert (found.step, found.draws, found.microbatch, found.records, found.rows) == (2, 2, 4, 32, (row,))
     same = jax.tree.map(np.array_equal, found.state.trainable, trainable)
     assert all(jax.tree.leaves(same))
-    again.settle(Outcome(run=found, finished=False))
+    again.write_spent(Outcome(run=found, finished=False))
     assert (ledger_of(path)["steps"], ledger_of(path)["status"]) == (2, "stopped")
 
 

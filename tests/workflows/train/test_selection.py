@@ -97,9 +97,8 @@ def test_trials_are_drawn_once_and_the_best_by_validation_is_chosen(tmp_path, tr
     assert summary.best.parent.name == "trial=2" and summary.scores[summary.best.relative_to(folder).as_posix()] == 0.5
     # The third made seven draws, and all trials are counted as if they had.
     ledger = json.loads((folder / "privacy.json").read_text())
-    longest = room.planned_mechanism(plans[0]).__class__(
-        noise_multiplier=ledger["noise_multiplier"], sampling_rate=ledger["sampling_rate"], steps=7
-    )
+    rates = {name: ledger[name] for name in ("noise_multiplier", "sampling_rate")}
+    longest = replace(plans[0].budget.mechanism, **rates, steps=7)
     assert plans[0].steps < 7
     cost = selection_cost(longest, mean=10, delta=ledger["delta"])
     assert ledger["epsilon"] == ledger["epsilon_select"] == cost.by_selection < ledger["epsilon_plain"]
@@ -167,7 +166,7 @@ def test_settings_are_fixed_first_and_the_dearest_counts(tmp_path, trainings, mo
     for plan, candidate in zip(plans, kept["candidates"], strict=True):
         assert plan.config.training.batch_size == settings[candidate].batch_size
         assert plan.config.optimizer.learning_rate == settings[candidate].learning_rate
-    mechanisms = {plan.steps: room.planned_mechanism(plan) for plan in plans}
+    mechanisms = {plan.steps: plan.budget.mechanism for plan in plans}
     ledger = json.loads((tmp_path / "privacy.json").read_text())
     for mechanism in mechanisms.values():
         cost = selection_cost(mechanism, mean=len(settings), delta=ledger["delta"])
@@ -248,7 +247,7 @@ def test_a_deleted_trial_of_a_fixed_number_counts_beside_the_one_in_its_place(tm
     for times in (1, 2):
         lose(only_trial(tmp_path, 1))
         summary = select(tmp_path, FIXED)
-        mechanisms = [room.planned_mechanism(plan) for plan in trainings["plans"]]
+        mechanisms = [plan.budget.mechanism for plan in trainings["plans"]]
         assert len(mechanisms) == 2 + times and summary.deleted == times
         assert stated(tmp_path) == (composed_epsilon(mechanisms, 1e-5), 2 + times, "fixed")
         assert summary.epsilon_all == summary.cost.epsilon > 1.2 * alone

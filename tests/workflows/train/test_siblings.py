@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from dpmed.errors import InputError
-from dpmed.inference.composed_ledger import composed_with
+from dpmed.inference.composed_ledger import composed_with, read_spendings
 from dpmed.planning.run_ledger import SIBLINGS_NOTE
 from dpmed.workflows.train.siblings import name_siblings, require_outermost
 
@@ -40,16 +40,16 @@ def written(folder, **ledgers):
 def test_each_run_names_all_others_and_says_once_what_choosing_costs(tmp_path):
     folder = written(tmp_path, seed_1=LEDGER, seed_2=LEDGER)
     for _ in range(2):
-        name_siblings(folder, ["seed=3"])
+        name_siblings(folder, read_spendings(folder), ["seed=3"])
         content = json.loads((folder / "seed=1" / "privacy.json").read_text())
         assert content == {**LEDGER, "siblings": ["seed=2", "seed=3"], "notes": ["A note.", SIBLINGS_NOTE]}
     # A run that was deleted has been spent all the same.
     shutil.rmtree(folder / "seed=2")
-    name_siblings(folder, ["seed=3"])
+    name_siblings(folder, read_spendings(folder), ["seed=3"])
     assert json.loads((folder / "seed=1" / "privacy.json").read_text())["siblings"] == ["seed=2", "seed=3"]
     assert composed_with(folder / "seed=1", ["seed=2", "seed=3"]) is None
     alone = written(tmp_path / "alone", seed_1=LEDGER)
-    name_siblings(alone, [])
+    name_siblings(alone, read_spendings(alone), [])
     assert json.loads((alone / "seed=1" / "privacy.json").read_text()) == LEDGER
 
 

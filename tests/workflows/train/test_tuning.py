@@ -39,13 +39,13 @@ def made(monkeypatch):
     """Trials that only write a score; the third is the best."""
     trials = []
 
-    def finish(config, path, progress, *, prepare):
+    def complete(config, path, progress, *, prepare):
         trials.append(prepare(make_plan(config, progress)))
         path.mkdir(exist_ok=True)
         score = 0.9 if len(trials) == 3 else 0.5
         (path / "metrics.csv").write_text(f"epoch,split,accuracy\n1,validation,{score}\n")
 
-    monkeypatch.setattr(room, "finish", finish)
+    monkeypatch.setattr(room, "complete", complete)
     # Digits instead of pictures on disk; what counts as public is tested below.
     monkeypatch.setattr(room, "_require_apart", lambda private, public: None)
     return trials

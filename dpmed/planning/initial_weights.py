@@ -7,10 +7,10 @@ from dpmed.config.model import ModelConfig
 from dpmed.config.schema import Config
 from dpmed.config.shipped import shipped_names
 from dpmed.errors import InputError
-from dpmed.files import digest_of
+from dpmed.files import CONFIG_FILE, EQX_FILE, digest_of
 from dpmed.inference.composed_ledger import composed_with
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_finished, read_ledger
-from dpmed.inference.run_folder import CONFIG_FILE, EQX_FILE, read_config
+from dpmed.inference.run_folder import read_config
 from dpmed.pages import page
 from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN, rounded_up
 

@@ -11,8 +11,8 @@ from dpmed.config.model import Resnet9Model, Resnet18Model, SmallCnnModel
 from dpmed.data.layouts import write_phantom
 from dpmed.errors import InputError
 from dpmed.inference.composed_ledger import composed_with
+from dpmed.planning.initial_weights import with_weights_file
 from dpmed.planning.plan import make_plan
-from dpmed.planning.prior import with_weights_file
 from dpmed.progress import Silent
 from dpmed.workflows.train import run as train
 

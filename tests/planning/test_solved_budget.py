@@ -6,7 +6,7 @@ import pytest
 
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
-from dpmed.planning.batch_size import budget_request, check_batch_size, naming_keys, solve
+from dpmed.planning.solved_budget import budget_request, check_batch_size, naming_keys, solve
 
 
 def config_of(*settings):
