@@ -71,6 +71,9 @@ def bounds(
     own, ends = facts.pop("noise_multipliers", ()), eps_min is not None or eps_max is not None
     if not (epsilons or noise_multipliers or max_risk is not None or ends):
         noise_multipliers = list(own)
+    else:
+        # What is known of the runs does not hold at another noise.
+        facts["notes"] = ()
     swept = not (epsilons or noise_multipliers or max_risk is not None or "mechanisms" in facts) or ends
     if swept and (epsilons or noise_multipliers):
         raise InputError("a sweep cannot be combined with single values", where="--eps-min, --eps-max")

@@ -141,7 +141,8 @@ def check_finished(ledger: ReadLedger, *, folder: Path) -> None:
             f"counts only {ledger.steps} of {ledger.steps_planned} planned steps: when early stopping ended the run "
             "depended on its data, so its ε is no bound",
             where=where,
-            remedy="It was made by an earlier version; train again, which counts all planned steps.",
+            remedy=f"It was made by an earlier version. `dpmed train --resume {folder}` makes no further step, and its "
+            "ledger then counts all planned ones.",
         )
     for name, stated in ((EQX_FILE, ledger.model_sha256), (CONFIG_FILE, ledger.config_sha256)):
         if stated is None:

@@ -57,13 +57,18 @@ class ExportSummary:
         promise = "none" if self.epsilon is None else f"ε = {rounded_up(self.epsilon)} at δ = {self.delta:g}"
         found = {"files": ", ".join(self.files), "privacy": promise}
         if self.epsilon is not None and self.has_siblings:
-            known = self.together
-            found["if chosen as the best"] = (
-                "larger, but unknown: the other runs' ledgers are not beside it"
-                if known is None
-                else f"ε = {rounded_up(known.epsilon)} at δ = {known.delta:g}, {known.runs} runs together"
-            )
+            found["if chosen as the best"] = self._if_chosen()
         return found
+
+    def _if_chosen(self) -> str:
+        known = self.together
+        if known is None:
+            return "larger, but unknown: the other runs' ledgers are not beside it"
+        exposed = f"no ε covers a choice among runs without one ({known.others} beside it)"
+        if known.runs == 1:
+            return exposed
+        joint = f"ε = {rounded_up(known.epsilon)} at δ = {known.delta:g}, {known.runs} runs together"
+        return f"{joint}; {exposed}" if known.others else joint
 
     def to_json(self) -> dict[str, Any]:
         """The summary as JSON types."""
@@ -72,7 +77,7 @@ class ExportSummary:
             "files": list(self.files),
             "epsilon": self.epsilon,
             "delta": self.delta,
-            "epsilon_if_chosen": None if self.together is None else self.together.epsilon,
+            "epsilon_if_chosen": None if self.together is None or self.together.runs == 1 else self.together.epsilon,
             "private": self.warning is None,
             "warning": self.warning,
         }
@@ -126,21 +131,31 @@ def _check_plan(config: Config, ledger: ReadLedger, *, where: str) -> None:
     """Refuse the ledger of a training that the config beside it does not plan.
 
     Raises:
-        InputError: noise or sampling rate differ; the message states both.
+        InputError: noise, sampling rate, steps, δ or what is protected differ; the message states both.
     """
     budget = solve(config, ledger.train_size) if ledger.promises else None
-    if budget is None:
+    if budget is None or config.privacy is None:
         return
-    planned = {"sampling_rate": budget.sampling_rate, "noise_multiplier": budget.noise_multiplier}
-    for name, value in planned.items():
-        stated = getattr(ledger, name)
-        if not math.isclose(stated, value, rel_tol=_SAME_PLAN):
-            raise InputError(
-                f"states {name} = {stated:.6g}, but for {ledger.train_size:,} training records config.toml plans "
-                f"{value:.6g}",
-                where=where,
-                remedy="One of the two was changed after the run; take both from the finished run.",
-            )
+    close: dict[str, Any] = {"sampling_rate": budget.sampling_rate, "noise_multiplier": budget.noise_multiplier}
+    equal: dict[str, Any] = {"steps": budget.steps, "delta": budget.delta, "unit_of_privacy": config.unit}
+    if ledger.noise_source == "os-entropy":
+        equal["noise_source"] = config.privacy.noise_source
+    differing = [
+        name for name, value in close.items() if not math.isclose(getattr(ledger, name), value, rel_tol=_SAME_PLAN)
+    ]
+    differing += [name for name, value in equal.items() if getattr(ledger, name) != value]
+    if differing:
+        name = differing[0]
+        stated, planned = (_shown(one) for one in (getattr(ledger, name), {**close, **equal}[name]))
+        raise InputError(
+            f"states {name} = {stated}, but for {ledger.train_size:,} training records config.toml plans {planned}",
+            where=where,
+            remedy="One of the two was changed after the run; take both from the finished run.",
+        )
+
+
+def _shown(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def run(settings: ExportSettings, stored: StoredModel, folder: Path, progress: Progress) -> ExportSummary:

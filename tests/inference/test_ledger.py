@@ -123,6 +123,7 @@ def test_a_finished_run_belongs_together(digits_run, tmp_path):
     [
         ({"status": "running"}, "is running, not finished"),
         ({"status": "stopped"}, "is stopped, not finished"),
+        ({"steps_planned": 10**6}, r"planned steps: .* no bound.*--resume"),
         ({"model_sha256": None}, "names no SHA-256 of model.eqx"),
         ({"config_sha256": None}, "names no SHA-256 of config.toml"),
     ],

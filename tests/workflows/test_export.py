@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
+from dpmed.files import digest_of
+from dpmed.inference.model_card import Together
 from dpmed.inference.predictor import load_model
 from dpmed.inference.run_folder import read_config
 from dpmed.planning.plan import make_plan
@@ -22,7 +25,7 @@ from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Silent
 from dpmed.workflows import export
 from dpmed.workflows.bounds.settings import Facts, gather
-from dpmed.workflows.export import ExportSettings
+from dpmed.workflows.export import ExportSettings, ExportSummary
 from dpmed.workflows.train import run as train
 from dpmed.workflows.train import selection
 
@@ -213,6 +216,45 @@ def test_noise_that_the_config_does_not_plan_is_refused_though_the_ledger_agrees
     run = changed_ledger(digits_run, tmp_path / "run", noise_multiplier=9.0, epsilon=found, epsilon_pld=found)
     with pytest.raises(InputError, match=r"states noise_multiplier = 9, but for .* config\.toml plans"):
         go(run, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"steps": 1, "steps_planned": 1}, {"delta": 1e-2}, {"unit_of_privacy": "patient"}],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_a_ledger_of_another_training_than_the_config_plans_is_refused(digits_run, tmp_path, changes):
+    facts = json.loads((digits_run / "privacy.json").read_text()) | changes
+    own = SampledGaussian(
+        noise_multiplier=facts["noise_multiplier"], sampling_rate=facts["sampling_rate"], steps=facts["steps"]
+    )
+    found = epsilon(own, facts["delta"])
+    run = changed_ledger(digits_run, tmp_path / "run", epsilon=found, epsilon_pld=found, **changes)
+    with pytest.raises(InputError, match=rf"states {next(iter(changes))} = .* config\.toml plans"):
+        go(run, tmp_path / "bundle")
+
+
+def test_noise_from_a_seed_is_not_told_as_another(digits_run, tmp_path):
+    run = shutil.copytree(digits_run, tmp_path / "run")
+    text = (run / "config.toml").read_text().replace('noise_source = "os-entropy"', 'noise_source = "seeded"')
+    (run / "config.toml").write_text(text)
+    facts = json.loads((run / "privacy.json").read_text()) | {"config_sha256": digest_of(run / "config.toml")}
+    (run / "privacy.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match=r"states noise_source = os-entropy, but .* plans seeded"):
+        go(run, tmp_path / "bundle", not_private=True)
+
+
+def test_an_epsilon_is_named_for_choosing_only_where_one_covers_it():
+    def told(runs, others):
+        together = Together(epsilon=3.0, delta=1e-5, runs=runs, others=others, mechanisms=())
+        summary = ExportSummary(
+            folder=Path(), files=(), epsilon=2.0, delta=1e-5, has_siblings=True, together=together, warning=None
+        )
+        return summary.describe()["if chosen as the best"]
+
+    assert told(1, 2) == "no ε covers a choice among runs without one (2 beside it)"
+    assert told(2, 0) == "ε = 3 at δ = 1e-05, 2 runs together"
+    assert told(2, 1) == f"{told(2, 0)}; {told(1, 1)}"
 
 
 @pytest.mark.parametrize("value", [10**400, "high", None], ids=["huge", "text", "nothing"])

@@ -73,9 +73,9 @@ def check(settings: BoundsSettings) -> None:
         (0 < value < math.inf, "noise_multipliers", f"{value:g} is not above 0") for value in settings.noise_multipliers
     ]
     if settings.mechanisms:
-        given = (settings.epsilons, settings.noise_multipliers, settings.max_risk is not None, settings.attack_results)
         problem = "the runs have different noise or rates, so only the steps that they made can be bounded"
-        rules.append((not any(given), "epsilons", problem))
+        given = ("epsilons", "noise_multipliers", "max_risk", "attack_results")
+        rules += [(getattr(settings, name) in ((), None), name, problem) for name in given]
     for holds, where, problem in rules:
         if not holds:
             raise InputError(problem, where=where)

@@ -117,6 +117,9 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
     changed = [name for name in ("train_size", "batch_size", "steps") if name in options]
     if changed and "mechanisms" in base:
         raise InputError("cannot be changed for runs of different noise or rates", where=", ".join(changed))
+    if changed:
+        # What is known of the runs does not hold for another training.
+        facts["notes"] = ()
     missing = [name for name in ("train_size", "batch_size", "steps", "delta") if facts.get(name) is None]
     if missing:
         remedy = "Give these options along with the config."

@@ -35,11 +35,14 @@ def from_ledger(folder: Path, progress: Progress) -> tuple[dict[str, Any], str]:
     if not ledger.promises or ledger.steps < 1:
         why = "no step has been made yet" if ledger.private else "it was trained without differential privacy"
         raise InputError(f"{why}, so there is no noise that bounds anything", where=str(folder))
-    progress.say(f"From the run's ledger: σ = {ledger.noise_multiplier:.4g}, {ledger.steps} steps.")
+    # When a run stops may depend on its data, so the steps that it made are no smaller risk.
+    steps = max(ledger.steps, ledger.steps_planned or 0)
+    planned = "" if steps == ledger.steps else f" planned, {ledger.steps} of which its ledger counts"
+    progress.say(f"From the run's ledger: σ = {ledger.noise_multiplier:.4g}, {steps} steps{planned}.")
     found = {
         "train_size": ledger.train_size,
         "batch_size": max(1, round(ledger.sampling_rate * ledger.train_size)),
-        "steps": ledger.steps,
+        "steps": steps,
         "delta": ledger.delta,
         "accountant": ledger.accountant,
         "noise_multipliers": (ledger.noise_multiplier,),
@@ -64,6 +67,8 @@ def _several(folder: Path, progress: Progress) -> dict[str, Any]:
     notes = [
         f"These are bounds of the steps of {number} together: they hold for whoever sees all of them, or the best one "
         "chosen among them."
+        if len(private) > 1
+        else f"These are bounds of the steps of {number}."
     ]
     exposed = [run.label for run in composed.runs if not run.is_private]
     if exposed:

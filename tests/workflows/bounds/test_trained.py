@@ -83,6 +83,22 @@ def test_runs_that_were_deleted_count_and_those_without_an_epsilon_are_named(tmp
     assert facts["steps"] == 100 and "seed=2" in facts["notes"][1]
 
 
+@pytest.mark.parametrize("status", ["finished", "stopped", "running"])
+def test_a_run_that_ended_early_is_bounded_by_all_its_planned_steps(tmp_path, status):
+    (tmp_path / "privacy.json").write_bytes(ledger_bytes(steps=20, steps_planned=100, status=status))
+    facts, _ = from_ledger(tmp_path, Silent())
+    assert facts["steps"] == 100
+
+
+def test_one_private_run_among_others_is_no_choice_and_another_training_is_not_these_runs(tmp_path):
+    exposed = {"private": False, "epsilon": None, "delta": None, "noise_multiplier": None, "noise_source": None}
+    folder = several(tmp_path / "runs", seed1={}, seed2=exposed)
+    facts, _ = gather(str(folder), Facts(), Silent())
+    assert facts["notes"][0] == "These are bounds of the steps of 1 private run."
+    assert gather(str(folder), Facts(prior=0.1), Silent())[0]["notes"] == facts["notes"]
+    assert gather(str(folder), Facts(train_size=5000), Silent())[0]["notes"] == ()
+
+
 def test_a_run_with_siblings_says_that_choosing_among_them_risks_more(tmp_path, monkeypatch):
     folder = several(tmp_path / "runs", seed1={}, seed2={})
     monkeypatch.chdir(tmp_path)
