@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -177,14 +178,15 @@ def test_masks_and_further_channels_do_not_make_an_image_another_unit(tmp_path):
     learnt = 'mask = "mask", class_names = ["no", "yes"], image = "image"'
     masks = of_data(tmp_path, data.replace("REST", learnt), model=UNET, loss="dice")
     assert unit_names(labels) == unit_names(masks)
-    for number, one in enumerate((labels, masks, both, further)):
-        enrol([(one, tmp_path / str(number))])
+    name = both.dataset.image_names[int(both.members[0][0])][1]
+    for order in permutations((labels, masks, both, further)):
+        for number, one in enumerate(order):
+            enrol([(one, tmp_path / str(number))])
         with Cohort(tmp_path / "cohort.db") as cohort:
             found = cohort.snapshot()
-        assert found.units == len(labels.members) and all(run.members.all() for run in found.runs)
-    with Cohort(tmp_path / "cohort.db") as cohort:
-        name = both.dataset.image_names[int(both.members[0][0])][1]
-        assert name.startswith("b") and len(cohort.runs_of((name,))) == 4
+            assert found.units == len(labels.members) and all(run.members.all() for run in found.runs)
+            assert name.startswith("b") and len(cohort.runs_of((name,))) == 4
+        (tmp_path / "cohort.db").unlink()
 
 
 def test_a_run_past_the_limit_is_refused_and_leaves_nothing(tmp_path):
