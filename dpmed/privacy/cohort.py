@@ -382,7 +382,8 @@ def _placed(
         same += [(first, place) for place in places if place != first]
         for code in hashes:
             known.setdefault(code, first)
-    numbers, members = np.arange(size), np.zeros(size, bool)
+    numbers: Int[np.ndarray, " old"] = np.arange(size)
+    members = np.zeros(size, bool)
     members[own] = True
     if same:
         links = coo_array((np.ones(len(same)), np.transpose(same)), shape=(size, size))
