@@ -283,8 +283,11 @@ class Cohort:
         return members
 
     def _known(self) -> dict[bytes, int]:
-        """The number of the unit that each hash means."""
-        return {bytes(code): number for number, code in self._connection.execute("SELECT number, hash FROM units")}
+        """The number of the unit that each hash means, from 0 without gaps."""
+        known = {bytes(code): number for number, code in self._connection.execute("SELECT number, hash FROM units")}
+        if (numbers := set(known.values())) != set(range(len(numbers))):
+            raise InputError("is damaged (numbers of units)", where=str(self.path))
+        return known
 
     def _hashes(self, names: Names) -> list[bytes]:
         return [self.hash_of(name) for name in names]

@@ -280,6 +280,20 @@ def test_a_damaged_row_is_not_taken_for_nothing_spent(path, change):
         cohort.snapshot()
 
 
+@pytest.mark.parametrize("number", ["-1", f"{2**50}", "2", "'x'"])
+def test_units_without_their_numbers_are_damage(path, number):
+    with made(path) as cohort:
+        cohort.enter([entry("a", ["x", "y"])])
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE units SET number = {number} WHERE number = 1")
+    connection.close()
+    with Cohort(path) as cohort:
+        with pytest.raises(InputError, match="damaged"):
+            cohort.runs_of(("y",))
+        with pytest.raises(InputError, match="damaged"):
+            cohort.enter([entry("b", [("x", "y")])])
+
+
 def test_a_run_that_could_not_be_read_again_is_not_entered(path):
     endless = SampledGaussian(noise_multiplier=1e10, sampling_rate=0.1, steps=10)
     with made(path) as cohort:
