@@ -12,6 +12,7 @@ from dpmed.config.privacy import PrivacyConfig
 from dpmed.data.identity import image_names
 from dpmed.errors import DpmedError, InputError
 from dpmed.files import make_folder, read_json, remove_if_possible, write_json
+from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.planning.plan import Plan
 from dpmed.privacy.cohort import Cohort, Entry, Names, Snapshot, Status
 from dpmed.privacy.spending import require_within
@@ -105,7 +106,7 @@ def unit_names(plan: Plan) -> list[Names]:
 def _entry(plan: Plan, folder: Path) -> Entry:
     assert plan.budget is not None  # noqa: S101 only a private config can name a cohort
     token, path = os.urandom(16).hex(), folder / ENTRY_FILE
-    former, is_over = (_tokens(path), _is_over(path)) if path.is_file() else ((), False)
+    former, is_over = (_tokens(path), _is_over(folder)) if path.is_file() else ((), False)
     make_folder(folder)
     # All of them, until the new one is in the cohort file: a crash in between leaves one that is.
     first, *others = (*former, token)
@@ -132,9 +133,13 @@ def _tokens(path: Path) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _is_over(path: Path) -> bool:
-    content = read_json(path)
-    return isinstance(content, dict) and content.get("is_over") is True
+def _is_over(folder: Path) -> bool:
+    """Whether a run has made all its draws; of a run of an earlier version, only its ledger says so."""
+    content, ledger = read_json(folder / ENTRY_FILE), None
+    with suppress(InputError):  # no ledger yet, or one that cannot be read
+        ledger = read_json(folder.parent / LEDGER_FILE)
+    is_noted = isinstance(content, dict) and content.get("is_over") is True
+    return is_noted or (isinstance(ledger, dict) and ledger.get("status") == "finished")
 
 
 def _require_same_cohort(cohort: Cohort, plan: Plan, privacy: PrivacyConfig) -> None:

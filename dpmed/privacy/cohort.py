@@ -1,19 +1,20 @@
 """The cohort file: which units took part in which runs, to account for all runs on the same patients together.
 
 An SQLite file that only its owner can read. It holds units as keyed hashes of their names; the key is created with the
-file and never leaves it. A unit may have several names, any of which means it. A run is entered before its first step,
-and counts with all its planned steps, however many it makes: when it stops may depend on the data, and ε at such a time
-would be no bound. Every change is one transaction that is on the disk before the call returns, and two runs entering at
-the same time are admitted one after the other.
+file and never leaves it. A unit may have several names, any of which means it; units that a run shows to be the same
+are one from then on, with the runs of each. A run is entered before its first step, and counts with all its planned
+steps, however many it makes: when it stops may depend on the data, and ε at such a time would be no bound. Every change
+is one transaction that is on the disk before the call returns, and two runs entering at the same time are admitted one
+after the other.
 """
 
 import hmac
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -21,7 +22,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from dpmed.databases import explained, make_database, open_database
 from dpmed.errors import InputError
@@ -197,14 +200,17 @@ class Cohort:
     def runs_of(self, names: Names) -> tuple[EnteredRun, ...] | None:
         """The runs that count for the unit with any of these names; None if none of them is known."""
         with self._transaction("DEFERRED"):
-            places = list(_meant(self._known(), self._hashes(names)))
+            known = self._known()
+            places = [known[code] for code in self._hashes(names) if code in known]
             return tuple(run for run in self._snapshot().runs if run.members[places].any()) if places else None
 
-    def places_of(self, units: Sequence[Names]) -> list[set[int]]:
-        """The numbers in the file of what each unit's names mean: one, none if it never took part, rarely several."""
+    def with_units(self, units: Sequence[Names]) -> tuple[Snapshot, Bool[np.ndarray, " unit"]]:
+        """What the file would hold if these took part, though in no run yet, and which of its units they are."""
         with self._transaction("DEFERRED"):
-            known = self._known()
-        return [_meant(known, self._hashes(names)) for names in units]
+            known, found = self._known(), self._snapshot()
+        members, numbers = _placed(known, map(self._hashes, units))
+        runs = tuple(replace(run, members=_moved(run.members, numbers) | run.for_all) for run in found.runs)
+        return replace(found, units=len(members), runs=runs), members
 
     def set_limit(self, limit: float | None) -> None:
         """Set the most that any unit may spend; None removes the limit."""
@@ -250,8 +256,7 @@ class Cohort:
             # A finished run makes no more draws. Whoever still has some to make is a copy of its folder from before.
             if known is not None and (entry.is_over or known[2] != "finished" or token == entry.token):
                 # Whatever changed since it was entered, each unit counts with no less than either plan costs.
-                both = np.packbits(members | _unpacked(known[1], len(members))).tobytes()
-                bits = known[1] if known[0] <= self._last_for_all else both
+                bits = np.packbits(members | _unpacked(known[1], len(members))).tobytes()
                 connection.execute(_AGAIN, (entry.token, bits, *plan, known[0]))
                 return
         now, bits = datetime.now(UTC).isoformat(timespec="seconds"), np.packbits(members).tobytes()
@@ -262,25 +267,27 @@ class Cohort:
     def _members(self, units: Sequence[Names]) -> Bool[np.ndarray, " unit"]:
         """For each unit in the file, whether it is one of these; new units and new names are appended.
 
-        Whatever a name took part in, the unit that it means here did too: all that any of its names means is marked.
+        Units that turn out to be the same are one from now on, with all runs in which any of them took part.
         """
-        known = self._known()
-        size, before, marked = len(set(known.values())), len(known), set[int]()
-        for hashes in map(self._hashes, units):
-            places = _meant(known, hashes) or {size}
-            size = max(size, *(place + 1 for place in places))
-            marked |= places
-            for code in hashes:
-                known.setdefault(code, min(places))
+        known, connection = self._known(), self._connection
+        before = len(known)
+        members, numbers = _placed(known, map(self._hashes, units))
         new = [(number, code) for code, number in islice(known.items(), before, None)]
-        self._connection.executemany("INSERT INTO units VALUES (?, ?)", new)
-        members = np.zeros(size, bool)
-        members[list(marked)] = True
+        connection.executemany("INSERT INTO units VALUES (?, ?)", new)
+        if len(members) < len(numbers):
+            for run in self._snapshot().runs:
+                bits = np.packbits(_moved(run.members, numbers)).tobytes()
+                connection.execute("UPDATE runs SET members = ? WHERE number = ?", (bits, run.number))
+            connection.create_function("renumbered", 1, numbers.tolist().__getitem__)
+            connection.execute("UPDATE units SET number = renumbered(number)")
         return members
 
     def _known(self) -> dict[bytes, int]:
-        """The number of the unit that each hash means."""
-        return {bytes(code): number for number, code in self._connection.execute("SELECT number, hash FROM units")}
+        """The number of the unit that each hash means, from 0 without gaps."""
+        known = {bytes(code): number for number, code in self._connection.execute("SELECT number, hash FROM units")}
+        if (numbers := set(known.values())) != set(range(len(numbers))):
+            raise InputError("is damaged (numbers of units)", where=str(self.path))
+        return known
 
     def _hashes(self, names: Names) -> list[bytes]:
         return [self.hash_of(name) for name in names]
@@ -301,16 +308,10 @@ class Cohort:
     def _snapshot(self) -> Snapshot:
         (units,) = self._connection.execute("SELECT COUNT(DISTINCT number) FROM units").fetchone()
         rows = self._connection.execute(f"SELECT {_COLUMNS} FROM runs ORDER BY number")  # noqa: S608 our own names
-        limit = self._facts.get("limit")
         try:
+            limit = float(self._facts["limit"]) if "limit" in self._facts else None
             runs = tuple(_run(row, units, for_all=row[0] <= self._last_for_all) for row in rows)
-            return Snapshot(
-                unit=self.unit,
-                delta=float(self._facts["delta"]),
-                limit=None if limit is None else float(limit),
-                units=units,
-                runs=runs,
-            )
+            return Snapshot(unit=self.unit, delta=self.delta, limit=limit, units=units, runs=runs)
         except (ValueError, TypeError) as error:
             raise InputError(f"is damaged ({error})", where=str(self.path)) from error
 
@@ -361,10 +362,39 @@ def _fill(unit: str, delta: float, connection: sqlite3.Connection) -> None:
     connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
 
 
-def _meant(known: Mapping[bytes, int], hashes: Sequence[bytes]) -> set[int]:
-    return {known[code] for code in hashes if code in known}
-
-
 def _unpacked(members: bytes, units: int) -> Bool[np.ndarray, " unit"]:
     bits = np.unpackbits(np.frombuffer(members, np.uint8)).astype(bool)[:units]
     return np.pad(bits, (0, units - len(bits)))
+
+
+def _placed(
+    known: dict[bytes, int], units: Iterable[Sequence[bytes]]
+) -> tuple[Bool[np.ndarray, " unit"], Int[np.ndarray, " old"]]:
+    """By new number, whether it is one of these units; and each old number's new one.
+
+    Args:
+        known: the old number of the unit that each hash means, without gaps; new hashes and units are appended.
+        units: the hashes of each unit's names. If they mean several units, these get one number.
+    """
+    size, own, same = max(known.values(), default=-1) + 1, list[int](), list[tuple[int, int]]()
+    for hashes in units:
+        places = {known[code] for code in hashes if code in known} or {size}
+        first = min(places)
+        size = max(size, first + 1)
+        own.append(first)
+        same += [(first, place) for place in places if place != first]
+        for code in hashes:
+            known.setdefault(code, first)
+    numbers: Int[np.ndarray, " old"] = np.arange(size)
+    members = np.zeros(size, bool)
+    members[own] = True
+    if same:
+        links = coo_array((np.ones(len(same)), np.transpose(same)), shape=(size, size))
+        _, numbers = connected_components(links, directed=False)
+    return _moved(members, numbers), numbers
+
+
+def _moved(members: Bool[np.ndarray, " _"], numbers: Int[np.ndarray, " old"]) -> Bool[np.ndarray, " unit"]:
+    moved = np.zeros(numbers.max(initial=-1) + 1, bool)
+    moved[numbers[np.flatnonzero(members)]] = True
+    return moved

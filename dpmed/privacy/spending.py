@@ -301,20 +301,16 @@ def _what_fits(before: Mechanisms, entering: Mechanisms, *, limit: float, delta:
     return f"{first}: {' or '.join(fits)}." if fits else f"{first.partition(',')[0]}: nothing else fits any more."
 
 
-def cost_of(snapshot: Snapshot, planned: SampledGaussian, members: Bool[np.ndarray, " unit"], *, new: int) -> float:
+def cost_of(snapshot: Snapshot, members: Bool[np.ndarray, " unit"], planned: SampledGaussian) -> float:
     """The largest ε of any unit after one more run.
 
     Args:
-        snapshot: of the cohort file.
+        snapshot: of the cohort file, with all units of the run.
+        members: for each unit, whether the run trains on it.
         planned: the run.
-        members: for each unit in the file, whether the run trains on it.
-        new: number of the run's units that are not in the file yet.
     """
     kinds = _Kinds(snapshot.runs)
-    for_all = np.flatnonzero([run.for_all for run in snapshot.runs])
-    histories = [counted((*kinds.counted(for_all), planned))] if new else []
-    for places, _ in equal_histories(_only(snapshot, members)):
-        histories.append(counted((*kinds.counted(places), planned)))
+    histories = [counted((*kinds.counted(places), planned)) for places, _ in equal_histories(_only(snapshot, members))]
     return _largest(histories, snapshot.delta)
 
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dpmed.config.schema import Config
 from dpmed.data.header_patients import digest_of_patient
 from dpmed.errors import InputError
@@ -220,10 +218,7 @@ def _price(cohort: Cohort, snapshot: Snapshot, config: Config, progress: Progres
         raise InputError("has no privacy table: no limit bounds what it reveals", where="privacy")
     if plan.facts.unit != snapshot.unit:
         raise InputError(f"is {plan.facts.unit}, but the file counts {snapshot.unit}s", where="privacy.unit")
-    known = cohort.places_of(unit_names(plan))
-    members = np.zeros(snapshot.units, bool)
-    members[list(set().union(*known))] = True
-    return cost_of(snapshot, plan.budget.mechanism, members, new=sum(not places for places in known))
+    return cost_of(*cohort.with_units(unit_names(plan)), plan.budget.mechanism)
 
 
 def _unknown(summary: BudgetSummary) -> InputError:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -87,6 +88,27 @@ def test_a_copy_from_before_the_end_is_counted_beside_the_finished_run(tmp_path)
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize("content", [{}, {"is_over": False}])
+def test_a_run_that_an_earlier_version_finished_keeps_its_entry(tmp_path, content):
+    path, folder, copy = tmp_path / "cohort.db", tmp_path / "run" / "checkpoints", tmp_path / "copy" / "checkpoints"
+    planned = plan(path, "privacy.cohort_epsilon=2.1")
+    enrol([(planned, folder)])
+    token = json.loads((folder / "cohort.json").read_text())["token"]
+    (folder.parent / "privacy.json").write_text('{"status": "running"}')
+    # Only its ledger says that it is over; the version of today may have been killed while it resumed it.
+    (folder / "cohort.json").write_text(json.dumps({"token": token, **content}))
+    shutil.copytree(folder.parent, copy.parent)
+    (folder.parent / "privacy.json").write_text('{"status": "finished"}')
+    enter_end(planned, folder, steps=planned.steps, status="finished")
+    with pytest.raises(InputError, match="would exceed it"):
+        enrol([(planned, copy)])
+    enrol([(planned, folder)])
+    enter_end(planned, folder, steps=planned.steps, status="finished")
+    with Cohort(path) as cohort:
+        assert [run.status for run in cohort.snapshot().runs] == ["finished"]
+    assert json.loads((folder / "cohort.json").read_text())["is_over"]
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_a_run_that_was_killed_while_it_was_entered_again_keeps_its_entry(tmp_path, monkeypatch, before):
     path, folder = tmp_path / "cohort.db", tmp_path / "run"
@@ -160,16 +182,21 @@ def test_an_image_is_the_same_unit_whatever_is_learnt_from_it(tmp_path):
         enrol([(images, tmp_path / "b")])
 
 
-def test_masks_and_further_channels_do_not_make_an_image_another_unit(tmp_path):
+def two_channels(folder):
+    """Twenty images of two files each, with masks; the data table of a config without what is read and learnt."""
     rows = ["image,further,mask,y,part"]
     for number in range(20):
         for kind in "abm":
             pixels = np.full((16, 16), number % 2 if kind == "m" else number, np.uint8)
-            Image.fromarray(pixels).save(tmp_path / f"{kind}{number}.png")
+            Image.fromarray(pixels).save(folder / f"{kind}{number}.png")
         part = "train" if number < 16 else "val" if number < 18 else "test"
         rows.append(f"a{number}.png,b{number}.png,m{number}.png,{number % 2},{part}")
-    (tmp_path / "table.csv").write_text("\n".join(rows))
-    data = '{name = "table", root = "ROOT", table = "table.csv", size = [16, 16], cache = false, split = "part", REST}'
+    (folder / "table.csv").write_text("\n".join(rows))
+    return '{name = "table", root = "ROOT", table = "table.csv", size = [16, 16], cache = false, split = "part", REST}'
+
+
+def test_masks_and_further_channels_do_not_make_an_image_another_unit(tmp_path):
+    data = two_channels(tmp_path)
     labels, both, further = (
         of_data(tmp_path, data.replace("REST", f'labels = "y", image = {columns}'))
         for columns in ('"image"', '["image", "further"]', '"further"')
@@ -177,14 +204,15 @@ def test_masks_and_further_channels_do_not_make_an_image_another_unit(tmp_path):
     learnt = 'mask = "mask", class_names = ["no", "yes"], image = "image"'
     masks = of_data(tmp_path, data.replace("REST", learnt), model=UNET, loss="dice")
     assert unit_names(labels) == unit_names(masks)
-    for number, one in enumerate((labels, masks, both, further)):
-        enrol([(one, tmp_path / str(number))])
+    name = both.dataset.image_names[int(both.members[0][0])][1]
+    for order in permutations((labels, masks, both, further)):
+        for number, one in enumerate(order):
+            enrol([(one, tmp_path / str(number))])
         with Cohort(tmp_path / "cohort.db") as cohort:
             found = cohort.snapshot()
-        assert found.units == len(labels.members) and all(run.members.all() for run in found.runs)
-    with Cohort(tmp_path / "cohort.db") as cohort:
-        name = both.dataset.image_names[int(both.members[0][0])][1]
-        assert name.startswith("b") and len(cohort.runs_of((name,))) == 4
+            assert found.units == len(labels.members) and all(run.members.all() for run in found.runs)
+            assert name.startswith("b") and len(cohort.runs_of((name,))) == 4
+        (tmp_path / "cohort.db").unlink()
 
 
 def test_a_run_past_the_limit_is_refused_and_leaves_nothing(tmp_path):

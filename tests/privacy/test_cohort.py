@@ -1,5 +1,7 @@
 """The cohort file: what it forgets nothing of, whom it lets read, and what it makes of damage."""
 
+import itertools
+import random
 import signal
 import sqlite3
 import subprocess
@@ -39,7 +41,6 @@ def test_units_stand_in_it_as_keyed_hashes_and_only_the_owner_can_read_it(path):
         assert other.hash_of("Berta") != cohort.hash_of("Berta")
         assert len(cohort.runs_of(("Anna Example",))) == 1
         assert cohort.runs_of(("Clara",)) is None
-        assert cohort.places_of([("Berta",), ("Clara",)]) == [{1}, set()]
 
 
 def test_a_run_counts_with_all_planned_steps_however_it_ends(path):
@@ -89,18 +90,68 @@ def test_later_units_do_not_move_earlier_ones(path):
 
 def test_a_unit_is_known_by_any_of_its_names(path):
     with made(path) as cohort:
-        cohort.enter(
-            [entry("a", [("x", "y"), "z"]), entry("b", ["y"]), entry("c", ["w"]), entry("d", [("w", "x", "v")])]
-        )
-        found = cohort.snapshot()
-        # The last run's image was two units until then, and counts for both.
-        assert [run.members.tolist() for run in found.runs] == [
-            [True, True, False], [True, False, False], [False, False, True], [True, False, True],
+        cohort.enter([entry("a", [("x", "y"), "z"]), entry("b", ["y"]), entry("c", ["w"])])
+        assert [run.members.tolist() for run in cohort.snapshot().runs] == [
+            [True, True, False], [True, False, False], [False, False, True],
         ]  # fmt: skip
-        assert found.units == 3
+        # What counted as two images was one: the runs of both are runs of its.
+        cohort.enter([entry("d", [("w", "x", "v")])])
+        found = cohort.snapshot()
+        assert found.units == 2 and [run.members.sum() for run in found.runs] == [2, 1, 1, 1]
         runs = {name: [run.number for run in cohort.runs_of((name,))] for name in "xyzwv"}
-        assert runs == {"x": [1, 2, 4], "y": [1, 2, 4], "z": [1], "w": [3, 4], "v": [1, 2, 4]}
-        assert cohort.places_of([("w", "y"), ("u",), ("u", "z")]) == [{0, 2}, set(), {1}]
+        assert runs == {**{name: [1, 2, 3, 4] for name in "xywv"}, "z": [1]}
+
+
+PARTS = {"a": ["a0", "a1"], "b": ["b0", "b1"], "both": [("a0", "b0"), ("a1", "b1")], "other": ["c"]}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(PARTS)))
+def test_what_a_unit_is_counted_for_does_not_depend_on_the_order_of_its_runs(path, order):
+    with made(path) as cohort:
+        for name in order:
+            cohort.enter([entry(name, PARTS[name])])
+        found = cohort.snapshot()
+        assert found.units == 3
+        assert {run.token: run.members.sum() for run in found.runs} == {"a": 2, "b": 2, "both": 2, "other": 1}
+        for name in ("a0", "b0", "a1", "b1"):
+            assert {run.token for run in cohort.runs_of((name,))} == {"a", "b", "both"}
+        assert [run.token for run in cohort.runs_of(("c",))] == ["other"]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_units_are_those_whose_names_any_runs_connect(path, seed):
+    draw = random.Random(seed)
+    names, whole, of_name = range(60), {n: {n} for n in range(60)}, {n: set() for n in range(60)}
+    with made(path) as cohort:
+        for token in map(str, range(12)):
+            units = [draw.sample(names, draw.choice([1, 1, 2, 3])) for _ in range(8)]
+            named = [tuple(map(str, unit)) for unit in units]
+            for unit in units:
+                joined = set().union(*(whole[name] for name in unit))
+                whole.update(dict.fromkeys(joined, joined))
+                for name in unit:
+                    of_name[name].add(token)
+            expected, own = cohort.with_units(named)
+            cohort.enter([entry(token, named)])
+            # What a run would change is known before it enters.
+            found = cohort.snapshot()
+            assert found.units == expected.units == len(own)
+            assert [run.members.tolist() for run in found.runs] == [
+                run.members.tolist() for run in [*expected.runs, replace(found.runs[-1], members=own)]
+            ]
+        known = [name for name in names if of_name[name]]
+        assert found.units == len({min(whole[name]) for name in known}) < len(known)
+        for name in known:
+            tokens = {run.token for run in cohort.runs_of((str(name),))}
+            assert tokens == set().union(*(of_name[other] for other in whole[name]))
+
+
+def test_a_refused_run_leaves_units_apart(path):
+    with made(path) as cohort:
+        cohort.enter([entry("a", ["a0"]), entry("b", ["b0"])])
+        with pytest.raises(InputError):
+            cohort.enter([entry("both", [("a0", "b0")])], refuse_all)
+        assert cohort.snapshot().units == 2 and [run.token for run in cohort.runs_of(("b0",))] == ["b"]
 
 
 def former(path, unit):
@@ -133,7 +184,9 @@ def test_in_a_former_file_of_images_its_runs_count_for_every_image(path):
         assert all(run.for_all and run.members.all() for run in cohort.snapshot().runs)
         with pytest.raises(InputError, match="no"):
             cohort.enter([entry("c", ["0", "new"])], refuse_all)
-        assert cohort.snapshot().units == 3 and cohort.places_of([("new",)]) == [set()]
+        assert cohort.snapshot().units == 3 and cohort.runs_of(("new",)) is None
+        prospective, own = cohort.with_units([("new",)])
+        assert own.tolist() == [False, False, False, True] and all(run.members[3] for run in prospective.runs)
         cohort.enter([entry("c", ["0", "new"])])
         cohort.enter([entry("b", ["new"], steps=60), entry("d", ["late"])])
         found = cohort.snapshot()
@@ -225,6 +278,20 @@ def test_a_damaged_row_is_not_taken_for_nothing_spent(path, change):
     connection.close()
     with Cohort(path) as cohort, pytest.raises(InputError, match="damaged"):
         cohort.snapshot()
+
+
+@pytest.mark.parametrize("number", ["-1", f"{2**50}", "2", "'x'"])
+def test_units_without_their_numbers_are_damage(path, number):
+    with made(path) as cohort:
+        cohort.enter([entry("a", ["x", "y"])])
+    with sqlite3.connect(path) as connection:
+        connection.execute(f"UPDATE units SET number = {number} WHERE number = 1")
+    connection.close()
+    with Cohort(path) as cohort:
+        with pytest.raises(InputError, match="damaged"):
+            cohort.runs_of(("y",))
+        with pytest.raises(InputError, match="damaged"):
+            cohort.enter([entry("b", [("x", "y")])])
 
 
 def test_a_run_that_could_not_be_read_again_is_not_entered(path):

@@ -61,12 +61,9 @@ def test_each_unit_spends_its_own_runs():
     assert median(found) == pytest.approx(sorted([*expected, 0.0])[1])
 
 
-def test_a_run_that_counts_for_all_counts_for_units_that_come_later():
+def test_a_refusal_says_that_runs_count_for_all():
     runs = snapshot([[1, 1], [1, 0]], [FIRST, SECOND])
     former = replace(runs, runs=(replace(runs.runs[0], for_all=True), runs.runs[1]))
-    nobody = np.zeros(2, bool)
-    assert cost_of(runs, SECOND, nobody, new=1) == pytest.approx(composed_epsilon((SECOND,), DELTA))
-    assert cost_of(former, SECOND, nobody, new=1) == pytest.approx(composed_epsilon((FIRST, SECOND), DELTA))
     with pytest.raises(InputError, match="an earlier version entered count for every patient"):
         require_within(0.1, former, frozenset("1"))
 
@@ -108,9 +105,9 @@ def test_a_run_that_touches_no_spent_unit_is_let_in():
 
 def test_the_cost_of_a_further_run_is_that_of_its_worst_unit():
     held = snapshot([[1, 1, 0]], [FIRST])
-    assert cost_of(held, SECOND, np.array([False, False, True]), new=0) == composed_epsilon((SECOND,), DELTA)
+    assert cost_of(held, np.array([False, False, True]), SECOND) == composed_epsilon((SECOND,), DELTA)
     both = composed_epsilon((FIRST, SECOND), DELTA)
-    assert cost_of(held, SECOND, np.array([True, False, False]), new=5) == pytest.approx(both)
+    assert cost_of(held, np.array([True, False, False]), SECOND) == pytest.approx(both)
 
 
 def test_many_units_in_many_runs_take_seconds():
@@ -148,7 +145,7 @@ def pieces(monkeypatch):
 
 def test_the_cost_of_a_run_for_many_different_histories_takes_a_bounded_number_of_compositions(pieces):
     held = differing(units=500, runs=100, kinds=20)
-    cost = cost_of(held, FIRST, np.ones(500, bool), new=0)
+    cost = cost_of(held, np.ones(500, bool), FIRST)
     assert 500 < sum(pieces) <= 2_000
     histories = [[*(run.mechanism for run in held.runs if run.members[unit]), FIRST] for unit in range(500)]
     most = max(rdp_epsilons(histories, DELTA))
@@ -158,8 +155,8 @@ def test_the_cost_of_a_run_for_many_different_histories_takes_a_bounded_number_o
 
 def test_no_more_is_composed_than_may_be_the_largest(pieces):
     few = snapshot([[1, 1, 1, 0], [1, 1, 0, 0], [1, 0, 0, 0]], [FIRST, FIRST, SECOND])
-    assert cost_of(few, SECOND, np.ones(4, bool), new=3) == max(0.95 * rdp_epsilons([(FIRST, FIRST, SECOND, SECOND)],
-                                                                                    DELTA))  # fmt: skip
+    most = max(0.95 * rdp_epsilons([(FIRST, FIRST, SECOND, SECOND)], DELTA))
+    assert cost_of(few, np.ones(4, bool), SECOND) == most
     assert len(pieces) == 1
 
 
@@ -171,7 +168,7 @@ def test_kinds_counted_as_one_never_cost_less_and_little_more(monkeypatch, most,
             for number, (noise, rate) in enumerate(drawn.tolist())]  # fmt: skip
     held = snapshot([*(generator.random((39, 3)) < 0.7), [1, 1, 1]], runs)
     every = np.ones(3, bool)
-    exact, further = [history.epsilon for history in spent(held)], cost_of(held, FIRST, every, new=0)
+    exact, further = [history.epsilon for history in spent(held)], cost_of(held, every, FIRST)
     monkeypatch.setattr("dpmed.privacy.spending._MOST_KINDS", most)
     monkeypatch.setattr("dpmed.privacy.spending._what_fits", lambda *before, **limit: "")
     found = spent(held)
@@ -179,7 +176,7 @@ def test_kinds_counted_as_one_never_cost_less_and_little_more(monkeypatch, most,
     assert len(found) == len(exact) == 3 and all(len(history.mechanisms) <= most for history in found)
     for history, least in zip(found, exact, strict=True):
         assert least <= history.epsilon <= more * least
-    assert further <= cost_of(held, FIRST, every, new=0) <= more * further
+    assert further <= cost_of(held, every, FIRST) <= more * further
     with pytest.raises(InputError):
         require_within(exact[0] * 0.999, held, frozenset(["39"]))
 
@@ -223,4 +220,4 @@ def test_without_time_to_compose_a_limit_is_kept_by_renyi_accounting(monkeypatch
     with pytest.raises(InputError, match="some of these are upper bounds"):
         require_within(limit, held, frozenset("1"))
     assert spent(held)[0].epsilon == spent(held)[0].epsilon_rdp > limit
-    assert cost_of(held, SECOND, np.ones(4, bool), new=0) > limit
+    assert cost_of(held, np.ones(4, bool), SECOND) > limit

@@ -15,6 +15,7 @@ from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.progress import Silent
 from dpmed.workflows.budget import run
 from dpmed.workflows.train.run_folder import create_run_folder
+from tests.planning.test_enrolment import of_data, two_channels
 
 
 def entry(token, units):
@@ -56,6 +57,19 @@ def test_a_limit_that_is_exceeded_already_is_said_to_be(tmp_path):
     within = run(path, Silent(), limit=100.0).facts()
     left = float(within["limit"].removeprefix("100, of which ").removesuffix(" is left"))
     assert float(within["largest ε spent"].split()[0]) >= largest and 99.9 - largest < left <= 100 - largest
+
+
+def test_the_price_of_a_run_is_what_it_costs_also_where_it_shows_two_images_to_be_one(tmp_path):
+    data, path = two_channels(tmp_path).replace("REST", 'labels = "y", image = COLUMNS'), tmp_path / "cohort.db"
+    first, further, both = (
+        of_data(tmp_path, data.replace("COLUMNS", columns))
+        for columns in ('"image"', '"further"', '["image", "further"]')
+    )
+    enrol([(first, tmp_path / "first"), (further, tmp_path / "further")])
+    price = run(path, Silent(), check=both.config).planned
+    enrol([(both, tmp_path / "both")])
+    after = run(path, Silent())
+    assert price == pytest.approx(after.largest) and len(after.histories) == 1
 
 
 def test_a_patient_of_headers_is_found_by_the_id_and_its_issuer(tmp_path):
