@@ -1,7 +1,7 @@
 """The figures of `dpmed bounds`: risk against ε, trade-off curves, and the success of attacks compared with the bounds.
 
 Their data are in bounds.csv, tradeoff.csv and prior_aware.csv. A bound is proven at the points that were computed.
-Few are drawn alone, since a line between them would lie below the bound. Through many, steps are drawn that do not: risk
+Few are drawn alone, since a line between them would lie below the bound. Many are drawn as steps, which do not: risk
 grows with ε, so the bound at one ε also holds at every smaller one.
 """
 
