@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 COMMANDS = """
-bounds quickstart --eps-min 0.1 --eps-max 1e4 --num 30 --out bounds
+bounds quickstart --eps-min 0.1 --eps-max 1e4 --num 120 --out bounds
 reconstruct quickstart --eps 1 --eps 8 --eps 100 --eps 1e6 --out attack
 match attack --out matches
 visualize matches --images 4 --out report

@@ -6,8 +6,10 @@ Nothing outside the root is ever opened: names with `..`, absolute names and lin
 import difflib
 import io
 import os
+import stat
+from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,7 +134,7 @@ def check_distinct(samples: Sequence[Sequence[Path]]) -> None:
     Such a file would put one patient into two records, and ε would not protect the patient as a whole.
 
     Args:
-        samples: the files of each sample; a folder stands for the files in it.
+        samples: the files of each sample; a folder stands for the files in it, whose links are not followed.
 
     Raises:
         InputError: a file belongs to two samples.
@@ -148,6 +150,15 @@ def check_distinct(samples: Sequence[Sequence[Path]]) -> None:
                     place = places[folder] = _Place(folder or "/")
                 yield number, path, place.real(name)
 
+    _check_names(listed, places)
+    _check_hard_links(listed, places)
+
+
+# Each file of all samples: its sample's number, its path, and the same without links.
+_Listed = Callable[[], Iterator[tuple[int, Path, str]]]
+
+
+def _check_names(listed: _Listed, places: Mapping[str, "_Place"]) -> None:
     # Numbers first, since a million names take much memory; nearly always these settle it.
     hashes = np.fromiter((hash(real) for _, _, real in listed()), np.int64)
     values, counts = np.unique(hashes, return_counts=True)
@@ -165,15 +176,36 @@ def check_distinct(samples: Sequence[Sequence[Path]]) -> None:
             _compare(number, path, owner)
 
 
+def _check_hard_links(listed: _Listed, places: Mapping[str, "_Place"]) -> None:
+    numbers = _hard_links(places.values())
+    if not numbers:
+        return
+    owners: dict[tuple[int, int], tuple[int, Path]] = {}
+    for number, path, real in listed():
+        if real in numbers:
+            _compare(number, path, owners.setdefault(numbers[real], (number, path)))
+
+
 class _Place:
-    """A folder without links in its own path, listed once: asking about each file takes as long as locating it."""
+    """A folder without links in its own path, listed once: asking about each file takes as long as locating it.
+
+    Attributes:
+        folder: its path.
+        inodes: of its entries; of symbolic links, those of what they lead to.
+    """
 
     def __init__(self, folder: str) -> None:
         self.folder = os.path.realpath(folder)
+        self.inodes = array("Q")
         self._links: set[str] | None = None
         try:
             with os.scandir(folder) as entries:
-                self._links = {entry.name for entry in entries if entry.is_symlink()}
+                links = set()
+                for entry in entries:
+                    if entry.is_symlink():
+                        links.add(entry.name)
+                    self.inodes.append(_inode(entry))
+                self._links = links
         except OSError:
             # It may be entered but not listed, or there is none: whoever reads its files says so.
             pass
@@ -181,6 +213,35 @@ class _Place:
     def real(self, name: str) -> str:
         path = f"{self.folder}/{name}"
         return os.path.realpath(path) if self._links is None or name in self._links else path
+
+
+def _inode(entry: os.DirEntry[str]) -> int:
+    """The inode of a file; the listing has it, so that nothing is asked of the file unless it is a symbolic link."""
+    try:
+        return entry.stat().st_ino if entry.is_symlink() else entry.inode()
+    except OSError:  # a link to nothing
+        return entry.inode()
+
+
+def _hard_links(places: Collection[_Place]) -> dict[str, tuple[int, int]]:
+    """Device and inode, by path without links, of the files that have several names in these folders."""
+    distinct = {place.folder: place for place in places}
+    listed = [np.array(place.inodes, np.uint64) for place in distinct.values()]
+    values, counts = np.unique(np.concatenate(listed) if listed else [], return_counts=True)
+    suspects = set(values[counts > 1].tolist())
+    found: dict[str, tuple[int, int]] = {}
+    for folder, place in distinct.items():
+        if suspects.isdisjoint(place.inodes):
+            continue
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _inode(entry) not in suspects or not os.path.exists(entry.path):
+                    continue
+                # Listings of some file systems have the same number for all, and each device numbers its own.
+                status = entry.stat()
+                if stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+                    found[os.path.realpath(entry.path)] = (status.st_dev, status.st_ino)
+    return found
 
 
 def _compare(number: int, path: Path, owner: tuple[int, Path]) -> None:

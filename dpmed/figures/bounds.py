@@ -1,7 +1,8 @@
 """The figures of `dpmed bounds`: risk against ε, trade-off curves, and the success of attacks compared with the bounds.
 
 Their data are in bounds.csv, tradeoff.csv and prior_aware.csv. A bound is proven at the points that were computed.
-Between few of them nothing is drawn, since a line would lie below the bound; between many, a curve that does not.
+Few are drawn alone, since a line between them would lie below the bound. Many are drawn as steps, which do not: risk
+grows with ε, so the bound at one ε also holds at every smaller one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy import special
 
 from dpmed.figures.style import PALETTE, new_figure, save_figure
 
@@ -27,11 +27,8 @@ _MARKERS = {"worst_case": "o", "relaxed": "s", "relaxed_constant_sign": "D"}
 _SIZES = {"worst_case": 10, "relaxed": 4, "relaxed_constant_sign": 6}
 _WIDE_RANGE = 30.0
 _ASIDE = 1.06
-# From so many points on, a curve is drawn through them.
-_CURVE = 10
-_DENSE = 20
-# Probabilities that are 0 or 1 in double precision.
-_LEAST, _MOST = 1e-300, 1 - 1e-15
+# From so many points on, steps are drawn between them.
+_MANY = 10
 
 Vector = Float[np.ndarray, " n"]
 
@@ -75,7 +72,7 @@ def plot_risks(
         if f"{name}_upper" not in ordered[0]:
             continue
         upper = [row[f"{name}_upper"] for row in ordered]
-        if len(places) < _CURVE:
+        if len(places) < _MANY:
             axis.plot(
                 places,
                 upper,
@@ -86,11 +83,9 @@ def plot_risks(
                 label=f"{label}: at most",
             )
             continue
-        between, curve = _curve(places, upper)
-        axis.plot(between, curve, line, color=colour, label=f"{label}: at most")
+        axis.plot(places, upper, line, color=colour, drawstyle="steps-pre", label=f"{label}: at most")
         if f"{name}_lower" in ordered[0]:
-            _, lower = _curve(places, [row[f"{name}_lower"] for row in ordered])
-            axis.fill_between(between, np.minimum(lower, curve), curve, color=colour, alpha=0.25, linewidth=0)
+            axis.fill_between(*_between(ordered, name), color=colour, alpha=0.25, linewidth=0)
     _draw_measured(axis, measured)
     _finish_risks(axis, prior=ordered[0]["prior"], title=title)
     places += [point.epsilon for point in measured]
@@ -148,22 +143,21 @@ def _draw_ideal(axis: Any, rows: Rows, *, colour: str, label: str) -> None:
     )
 
 
-def _curve(places: Sequence[float], bounds: Sequence[float]) -> tuple[Vector, Vector]:
-    """Points between the computed ones, for a curve that is not below the bound.
+def _between(ordered: Rows, name: str) -> tuple[Vector, Vector, Vector]:
+    """The ends of the steps between computed points: ε, at least and at most what is proven there.
+
+    Risk grows with ε: what it is at least at one point holds up to the next one, and what it is at most at the next one
+    holds down to this one.
 
     Args:
-        places: ε in increasing order.
-        bounds: bounds there.
-
-    Returns:
-        ε and bounds, interpolated linearly in Φ⁻¹ of the bound against log ε. Of Gaussian steps, the bound is Φ(z + μ)
-        where μ grows like ε for small ε and like √ε for large ones: convex in log ε, so that its chords lie above it.
+        ordered: rows of bounds.csv in increasing order of ε.
+        name: the adversary.
     """
-    points = np.log(np.asarray(places, np.float64))
-    dense = np.interp(np.linspace(0, len(points) - 1, _DENSE * (len(points) - 1) + 1), np.arange(len(points)), points)
-    values = np.asarray(bounds, np.float64)
-    scores = np.interp(dense, points, special.ndtri(np.clip(values, _LEAST, _MOST)))
-    return np.exp(dense), special.ndtr(scores)
+    places, lower, upper = (
+        np.repeat(np.array([row[key] for row in ordered], np.float64), 2)
+        for key in ("epsilon", f"{name}_lower", f"{name}_upper")
+    )
+    return places[1:-1], lower[:-2], upper[2:]
 
 
 def _legend_below(figure: Any) -> None:

@@ -36,10 +36,9 @@ def resample(
     classes = max(logits.shape[1], 2)
     cells = np.asarray(targets) * classes + choose(logits)
     matrices = np.zeros((len(weights), classes * classes))
-    # Sums over samples sorted by cell: with many classes, a pass over all samples for each cell would take minutes.
-    order = np.argsort(cells, kind="stable")
-    occupied, first = np.unique(cells[order], return_index=True)
-    matrices[:, occupied] = np.add.reduceat(weights[:, order], first, axis=1)
+    # A pass over the samples for each resample: one for each cell would take minutes with many classes.
+    for matrix, row in zip(matrices, weights, strict=True):
+        matrix[:] = np.bincount(cells, weights=row, minlength=classes * classes)
     matrices = matrices.reshape(len(weights), classes, classes)
     found = {name: _SCORES[name](matrices) for name in names if name != "auroc"}
     if "auroc" in names and logits.size <= _MOST_SCORES:

@@ -147,10 +147,11 @@ def draw_units(
         seed: seed of the resampling.
     """
     generator = np.random.default_rng(seed)
+    _, unit = np.unique(np.asarray(groups), return_inverse=True)
     size = max(1, _BLOCK // len(groups))
     parts = []
     for first in range(0, resamples, size):
-        weights = unit_weights(groups, resamples=min(size, resamples - first), generator=generator)
+        weights = _weights(unit, resamples=min(size, resamples - first), generator=generator)
         parts.append(measure(weights))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
@@ -160,8 +161,19 @@ def unit_weights(
 ) -> Int[np.ndarray, "resample sample"]:
     """How often each sample occurs when as many units as there are are drawn with replacement."""
     _, unit = np.unique(np.asarray(groups), return_inverse=True)
+    return _weights(unit, resamples=resamples, generator=generator)
+
+
+def _weights(
+    unit: Int[np.ndarray, " sample"], *, resamples: int, generator: np.random.Generator
+) -> Int[np.ndarray, "resample sample"]:
+    """The same by the number of each sample's unit, counted from 0 without gaps."""
     units = int(unit.max()) + 1
-    return generator.multinomial(units, np.full(units, 1 / units), size=resamples)[:, unit]
+    counts = np.empty((resamples, units), np.int64)
+    for row in counts:
+        # Drawing units and counting them is several times faster than drawing multinomial numbers.
+        row[:] = np.bincount(generator.integers(units, size=units), minlength=units)
+    return counts[:, unit]
 
 
 def draw(

@@ -47,6 +47,38 @@ def test_a_file_in_two_samples_is_refused_whatever_it_is_called(tmp_path):
             check_distinct([[tmp_path / one for one in names] for names in again])
 
 
+def test_a_hard_link_is_the_same_file_too(tmp_path):
+    for name in ("a.png", "alone.png", "deep/c.png", "series/1.dcm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "beside.png").hardlink_to(tmp_path / "a.png")
+    (tmp_path / "deep" / "below.png").hardlink_to(tmp_path / "a.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "deep" / "below.png")
+    (tmp_path / "to_series").symlink_to(tmp_path / "series")
+
+    def check(*samples):
+        check_distinct([[tmp_path / name for name in names] for names in samples])
+
+    # Within a sample, or where only one of the names is used, nothing is wrong.
+    check(("a.png", "beside.png", "deep/below.png"), ("alone.png",), ("deep/c.png",), ("series",))
+    check(("deep/below.png",), ("alone.png",), ("to_series",))
+    for name in ("beside.png", "deep/below.png", "link.png"):
+        with pytest.raises(InputError, match=rf"{name}: is the same file as .*a\.png.*belongs to another sample"):
+            check(("a.png",), ("alone.png",), ("deep/c.png",), (name,))
+
+
+def test_files_are_told_apart_where_a_listing_does_not_number_them(tmp_path, monkeypatch):
+    for name in ("a.png", "b.png", "c.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "nothing.png").symlink_to(tmp_path / "gone.png")
+    monkeypatch.setattr("dpmed.data.sources._inode", lambda _: 0)
+    check_distinct([])
+    check_distinct([[tmp_path / "a.png"], [tmp_path / "b.png"], [tmp_path / "c.png"]])
+    (tmp_path / "d.png").hardlink_to(tmp_path / "b.png")
+    with pytest.raises(InputError, match="is the same file"):
+        check_distinct([[tmp_path / "a.png"], [tmp_path / "b.png"], [tmp_path / "d.png"]])
+
+
 def test_a_linked_root_is_fine(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "real" / "a.png").write_bytes(b"x")

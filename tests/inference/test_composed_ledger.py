@@ -180,6 +180,18 @@ def folder_of_runs(tmp_path):
     return tmp_path, write, composed
 
 
+def test_a_run_is_the_same_by_its_random_name_or_by_its_model(folder_of_runs):
+    _, write, composed = folder_of_runs
+    write("seed=1", run_id="a", model_sha256="a")
+    assert composed().deleted == 0
+    write("seed=1", run_id="a", model_sha256="b")  # its model was written again
+    assert composed().deleted == 0
+    write("seed=1", run_id="b", model_sha256="b")  # repeated with the same seeds
+    assert composed().deleted == 0
+    write("seed=1", run_id="c", model_sha256="c")
+    assert composed().deleted == 1
+
+
 def test_deleted_runs_stay_counted_and_a_new_one_of_the_same_name_counts_besides(folder_of_runs):
     folder, write, composed = folder_of_runs
     write("seed=1")

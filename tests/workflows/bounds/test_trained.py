@@ -50,6 +50,16 @@ def test_runs_of_equal_noise_are_one_run_of_all_their_steps(tmp_path, monkeypatc
     assert row["worst_case_upper"] == Composition.of([together], "worst-case").upper_power(0.01)
 
 
+def test_a_rate_that_no_whole_batch_has_is_kept(tmp_path, monkeypatch):
+    # Rounded to 10 of 104 samples, it would be smaller, and so would the bounds.
+    folder = several(tmp_path / "runs", seed1={"train_size": 104}, seed2={"train_size": 104})
+    row = bounded(folder, tmp_path, monkeypatch)
+    together = [replace(OWN, steps=200)]
+    assert (row["prior"], row["steps"]) == (1 / 104, 200)
+    assert row["epsilon"] == composed_epsilon(together, 1e-5)
+    assert row["worst_case_upper"] == Composition.of(together, "worst-case").upper_power(1 / 104)
+
+
 def test_runs_of_different_noise_are_composed(tmp_path, monkeypatch):
     folder = several(tmp_path / "runs", seed1={}, seed2={"noise_multiplier": 3.0, "train_size": 90})
     row = bounded(folder, tmp_path, monkeypatch)

@@ -276,6 +276,21 @@ def test_a_trial_that_was_deleted_before_it_finished_counts_too_and_before_anoth
     assert select(tmp_path, FIXED).deleted == 1
 
 
+def test_draws_beyond_the_plan_count_beside_a_deleted_trial(tmp_path, trainings):
+    trainings["broken"] = 1
+    with pytest.raises(Interrupted):
+        select(tmp_path, FIXED)
+    trainings["broken"] = None
+    select(tmp_path, FIXED)
+    delete(only_trial(tmp_path, 2))
+    assert select(tmp_path, FIXED).deleted == 1
+    planned = trainings["plans"][0].budget.mechanism
+    assert planned.steps < trainings["resumed"]
+    # Each of the two that are there counts as if it had made as many draws as the one that was interrupted.
+    longer = replace(planned, steps=trainings["resumed"])
+    assert stated(tmp_path)[0] == composed_epsilon([longer, longer, planned], 1e-5)
+
+
 @pytest.mark.parametrize("setting", [FIXED, RANDOM])
 @pytest.mark.parametrize("is_finished", [True, False])
 def test_a_trial_that_was_moved_and_put_back_counts_once(tmp_path, trainings, monkeypatch, setting, is_finished):
