@@ -1,7 +1,5 @@
 """Intervals by unit: a patient's samples are drawn together."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -23,30 +21,6 @@ def test_how_often_units_occur_is_multinomial():
     np.testing.assert_allclose(weights.mean(axis=0), 1.0, atol=0.035)
     np.testing.assert_allclose(np.cov(weights.T), np.eye(20) - 1 / 20, atol=0.05)
     assert unit_weights(["a", "b", "a"], resamples=0, generator=np.random.default_rng(3)).shape == (0, 3)
-
-
-def test_intervals_of_a_large_test_split_take_little_longer_than_drawing_it():
-    generator = np.random.default_rng(0)
-    logits, targets = generator.standard_normal((50_000, 10)), generator.integers(0, 10, 50_000)
-    names = tuple("abcdefghij")
-
-    def intervals():
-        bootstrap(("accuracy", "f1"), logits, targets, task="classification", class_names=names, resamples=100)
-
-    def draws():
-        for _ in range(100):
-            np.bincount(generator.integers(50_000, size=50_000), minlength=50_000)
-
-    def fastest(work):
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            work()
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    # About 3.5 times as long; 14 where the numbers are drawn as multinomial ones and summed by sorted cells.
-    assert fastest(intervals) < 8 * fastest(draws)
 
 
 def copied(values, times):
