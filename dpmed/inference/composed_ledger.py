@@ -283,6 +283,11 @@ def _is_name(name: Any) -> bool:
     return sound and ".." not in name.split("/")
 
 
+def folders_above(run: Path) -> list[Path]:
+    """The folders that may hold a run together with its siblings, the innermost first."""
+    return list(run.resolve().parents)[:_DEEPEST]
+
+
 def composed_with(run: Path, siblings: Sequence[str]) -> ComposedLedger | None:
     """The ledger of a run together with its siblings, and with what was deleted beside it.
 
@@ -297,7 +302,7 @@ def composed_with(run: Path, siblings: Sequence[str]) -> ComposedLedger | None:
         the same runs: what was copied or moved is not counted.
     """
     place = run.resolve()
-    for folder in list(place.parents)[:_DEEPEST]:
+    for folder in folders_above(place):
         own = place.relative_to(folder).as_posix()
         try:
             deleted = read_deleted(folder, read_spendings(folder))

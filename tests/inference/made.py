@@ -97,3 +97,32 @@ def ledger_bytes(**changes):
         **changes,
     }
     return json.dumps(facts).encode()
+
+
+# What is read from the ledger of one of several runs; full batches, for which the cost has a closed form.
+ONE_OF_SEVERAL = {
+    "private": True,
+    "status": "finished",
+    "epsilon": 1.0,
+    "delta": 1e-5,
+    "accountant": "pld",
+    "noise_multiplier": 4.0,
+    "sampling_rate": 1.0,
+    "steps": 10,
+    "steps_planned": 20,
+    "train_size": 100,
+    "unit_of_privacy": "patient",
+    "noise_source": "os-entropy",
+    "outside_accounting": ["Validation scores are exact."],
+    "notes": ["A note."],
+    "siblings": [],
+}
+
+
+def write_runs(folder, **ledgers):
+    """A folder of runs with these ledgers; a run's name has `_` for `=` and `__` for `/`."""
+    for name, ledger in ledgers.items():
+        place = folder / name.replace("__", "/").replace("_", "=")
+        place.mkdir(parents=True)
+        (place / "privacy.json").write_text(json.dumps(ledger))
+    return folder

@@ -18,24 +18,9 @@ from dpmed.inference.composed_ledger import (
     read_spendings,
     spending,
 )
+from tests.inference.made import ONE_OF_SEVERAL as LEDGER
+from tests.inference.made import write_runs
 
-LEDGER = {
-    "private": True,
-    "status": "finished",
-    "epsilon": 1.0,
-    "delta": 1e-5,
-    "accountant": "pld",
-    "noise_multiplier": 4.0,
-    "sampling_rate": 1.0,
-    "steps": 10,
-    "steps_planned": 20,
-    "train_size": 100,
-    "unit_of_privacy": "patient",
-    "noise_source": "os-entropy",
-    "outside_accounting": ["Validation scores are exact."],
-    "notes": ["A note."],
-    "siblings": [],
-}
 NOT_PRIVATE = {
     **LEDGER,
     "private": False,
@@ -146,16 +131,8 @@ def test_a_ledger_that_does_not_say_what_was_spent_is_refused(ledger):
         spending("seed=1", ledger, where="seed=1/privacy.json")
 
 
-def written(folder, **ledgers):
-    for name, ledger in ledgers.items():
-        place = folder / name.replace("__", "/").replace("_", "=")
-        place.mkdir(parents=True)
-        (place / "privacy.json").write_text(json.dumps(ledger))
-    return folder
-
-
 def test_all_runs_below_a_folder_are_found_and_nothing_else(tmp_path):
-    folder = written(tmp_path, seed_1=LEDGER, epsilon_8__seed_2=LEDGER, seed_1__bundle=LEDGER, other=LEDGER)
+    folder = write_runs(tmp_path, seed_1=LEDGER, epsilon_8__seed_2=LEDGER, seed_1__bundle=LEDGER, other=LEDGER)
     (folder / "privacy.json").write_text("{}")
     assert sorted(read_spendings(folder)) == ["epsilon=8/seed=2", "seed=1"]
     (folder / "seed=1" / "privacy.json").write_text("{")

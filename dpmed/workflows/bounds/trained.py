@@ -6,13 +6,10 @@ from typing import Any
 
 from dpmed.errors import InputError
 from dpmed.files import read_json
-from dpmed.inference.composed_ledger import ComposedLedger, compose, read_deleted, read_spendings
+from dpmed.inference.composed_ledger import ComposedLedger, compose, folders_above, read_deleted, read_spendings
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, read_ledger
 from dpmed.privacy.mechanism import counted
 from dpmed.progress import Progress
-
-# How far above a run the folder is that holds it and its siblings.
-_DEEPEST = 2
 
 
 def from_ledger(folder: Path, progress: Progress) -> tuple[dict[str, Any], str]:
@@ -104,8 +101,7 @@ def _composed(folder: Path) -> ComposedLedger:
 def _note_on_siblings(folder: Path, ledger: ReadLedger) -> tuple[str, ...]:
     if not ledger.siblings:
         return ()
-    above = list(folder.resolve().parents)[:_DEEPEST]
-    place = next((one for one in above if (one / LEDGER_FILE).is_file()), None)
+    place = next((one for one in folders_above(folder) if (one / LEDGER_FILE).is_file()), None)
     how = "how much is unknown, since their ledgers are not beside it"
     if place is not None:
         how = f"`dpmed bounds {os.path.relpath(place)}`"

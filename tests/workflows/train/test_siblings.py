@@ -9,36 +9,12 @@ from dpmed.errors import InputError
 from dpmed.inference.composed_ledger import composed_with, read_spendings
 from dpmed.planning.run_ledger import SIBLINGS_NOTE
 from dpmed.workflows.train.siblings import name_siblings, require_outermost
-
-LEDGER = {
-    "private": True,
-    "status": "finished",
-    "epsilon": 1.0,
-    "delta": 1e-5,
-    "accountant": "pld",
-    "noise_multiplier": 4.0,
-    "sampling_rate": 1.0,
-    "steps": 10,
-    "steps_planned": 20,
-    "train_size": 100,
-    "unit_of_privacy": "patient",
-    "noise_source": "os-entropy",
-    "outside_accounting": ["Validation scores are exact."],
-    "notes": ["A note."],
-    "siblings": [],
-}
-
-
-def written(folder, **ledgers):
-    for name, ledger in ledgers.items():
-        place = folder / name.replace("__", "/").replace("_", "=")
-        place.mkdir(parents=True)
-        (place / "privacy.json").write_text(json.dumps(ledger))
-    return folder
+from tests.inference.made import ONE_OF_SEVERAL as LEDGER
+from tests.inference.made import write_runs
 
 
 def test_each_run_names_all_others_and_says_once_what_choosing_costs(tmp_path):
-    folder = written(tmp_path, seed_1=LEDGER, seed_2=LEDGER)
+    folder = write_runs(tmp_path, seed_1=LEDGER, seed_2=LEDGER)
     for _ in range(2):
         name_siblings(folder, read_spendings(folder), ["seed=3"])
         content = json.loads((folder / "seed=1" / "privacy.json").read_text())
@@ -48,7 +24,7 @@ def test_each_run_names_all_others_and_says_once_what_choosing_costs(tmp_path):
     name_siblings(folder, read_spendings(folder), ["seed=3"])
     assert json.loads((folder / "seed=1" / "privacy.json").read_text())["siblings"] == ["seed=2", "seed=3"]
     assert composed_with(folder / "seed=1", ["seed=2", "seed=3"]) is None
-    alone = written(tmp_path / "alone", seed_1=LEDGER)
+    alone = write_runs(tmp_path / "alone", seed_1=LEDGER)
     name_siblings(alone, read_spendings(alone), [])
     assert json.loads((alone / "seed=1" / "privacy.json").read_text()) == LEDGER
 

@@ -21,25 +21,10 @@ from dpmed.workflows.train.trials import (
     validation_score,
     write_trials,
 )
+from tests.inference.made import ONE_OF_SEVERAL
 
 CONFIG = load_config("quickstart").config
-LEDGER = {
-    "private": True,
-    "status": "running",
-    "epsilon": 1.0,
-    "delta": 1e-5,
-    "accountant": "pld",
-    "noise_multiplier": 4.0,
-    "sampling_rate": 1.0,
-    "steps": 10,
-    "steps_planned": 20,
-    "train_size": 100,
-    "unit_of_privacy": "patient",
-    "noise_source": "os-entropy",
-    "outside_accounting": [],
-    "notes": [],
-    "run_id": "first",
-}
+LEDGER = {**ONE_OF_SEVERAL, "status": "running", "run_id": "first"}
 NAME = "trial=1/seed=5"
 
 
