@@ -45,6 +45,10 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = _COMPILED.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+# GPUs round the factors of a product to eleven bits unless they are told otherwise; oracles do not.
+if not os.environ["JAX_PLATFORMS"].startswith("cpu"):
+    os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+
 from tests import checked  # noqa: E402 after the settings that it would be too late for
 
 # Every room and module but the command line and the configs, whose hints typer and pydantic read.
@@ -76,12 +80,18 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture
-def as_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_shipped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Steps are compiled as the command compiles them, not the shortest way: for tests of what depends on rounding."""
+    import jax
+
     from dpmed.runtime import jit
 
     shipped = jit.compiler_options() | AS_SHIPPED
     monkeypatch.setattr(jit, "compiler_options", lambda: shipped)
+    of_tests = jax.config.jax_default_matmul_precision
+    jax.config.update("jax_default_matmul_precision", None)
+    yield
+    jax.config.update("jax_default_matmul_precision", of_tests)
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,7 @@
 """Which layers a pass returns, and that inputs and gradients are those of each record."""
 
+import re
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from dpmed.dpsgd.bookkeeping import bookkeeping_pass
+from dpmed.dpsgd.ghost_norms import instantiate
 from dpmed.models.convolution import Convolution, UpConvolution
 from dpmed.models.layers import Linear
 
@@ -56,3 +59,47 @@ def test_no_books_are_kept_of_a_weight_that_is_used_twice():
         wanted = jax.tree.leaves(jax.grad(loss)(trainable, record))
         for leaf, gradient in enumerate(wanted):
             np.testing.assert_allclose(books.gradients[leaf].values[number], gradient, rtol=1e-4, atol=1e-5)
+
+
+class Volumes(eqx.Module):
+    """A convolution that is tagged, one whose weight is used twice, and one that halves the sides."""
+
+    first: Convolution
+    twice: Convolution
+    last: Convolution
+
+    def __init__(self):
+        self.first = Convolution(2, 3, dimensions=3, key=KEY, kind="standardised")
+        self.twice = Convolution(3, 3, dimensions=3, key=KEY)
+        self.last = Convolution(3, 2, dimensions=3, key=KEY, stride=2)
+
+    def __call__(self, views):
+        def of_one(x):
+            return self.last(self.twice(jnp.tanh(self.twice(self.first(x)))))
+
+        return jax.vmap(of_one)(views)
+
+
+def convolutions(model, shape, count):
+    """The convolutions of volumes or images in a pass over some records, with the shapes that they work on."""
+    _, loss, trainable, records = run(model, shape)
+    program = jax.jit(lambda trainable, records: bookkeeping_pass(loss, trainable, records))
+    lines = program.lower(trainable, records[:count]).as_text().splitlines()
+    return sorted(re.sub("%[a-z0-9_#]+", "", line) for line in lines if "stablehlo.convolution" in line)
+
+
+def test_on_a_gpu_volumes_are_convolved_record_by_record_with_the_same_results(monkeypatch):
+    # A convolution of several may round a record by its place there.
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    shape = (2, 4, 5, 4, 2)
+    _, loss, trainable, records = run(Volumes(), shape)
+    books = jax.jit(lambda trainable, records: bookkeeping_pass(loss, trainable, records))(trainable, records)
+    assert len(books.layers) == 2
+    found = instantiate(books)
+    for number, record in enumerate(records):
+        wanted = jax.tree.leaves(jax.grad(loss)(trainable, record))
+        for leaf, gradient in enumerate(wanted):
+            np.testing.assert_allclose(found[leaf][number], gradient, rtol=1e-4, atol=1e-4)
+    assert convolutions(Volumes(), shape, 2) == convolutions(Volumes(), shape, 3) != []
+    images = Convolution(2, 3, dimensions=2, key=KEY)
+    assert convolutions(images, (5, 4, 2), 2) != convolutions(images, (5, 4, 2), 3)

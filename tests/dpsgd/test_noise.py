@@ -71,7 +71,7 @@ def test_one_key_and_step_give_the_same_noise_and_another_step_gives_other_noise
 def test_numbers_are_those_of_box_and_muller_from_the_stream():
     # In float64 and one by one, from the same words; the last piece is shorter.
     count = 2 * (1 << 18) + 7
-    pieces = standard_normal(seeded_key(4), 6, count=count)
+    pieces = standard_normal(seeded_key(4), 6, count=count, on_host=True)
     assert [len(piece) for piece in pieces] == [1 << 18, 1 << 18, 4, 4]
     stream = Keystream(seeded_key(4).words, (6, 0, 0))
     stream.words(8 * (1 << 18))
@@ -101,9 +101,9 @@ def test_a_stream_that_is_too_short_is_refused_by_host_and_device():
 
 
 def test_the_host_makes_noise_on_a_cpu_and_the_device_elsewhere(monkeypatch):
-    assert is_made_by_host()
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    assert not is_made_by_host()
+    for backend in ("cpu", "gpu", "tpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        assert is_made_by_host() == (backend == "cpu")
 
 
 def test_seeds_use_all_256_bits_and_differ():

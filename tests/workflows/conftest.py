@@ -32,7 +32,7 @@ SEEDED = [
 
 
 # A user's process: without the strictness of the tests in this process, under which optax fails.
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("JAX_NUMPY_")}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_NUMPY_", "JAX_DEFAULT_"))}
 # Many tests call the same command, so later ones find what an earlier one has compiled.
 _COMPILED = tempfile.TemporaryDirectory(prefix="dpmed-compiled-")
 ENVIRONMENT |= {
@@ -64,7 +64,7 @@ def call_here(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 def with_devices(count: int) -> dict[str, str]:
     flags = f"{ENVIRONMENT['XLA_FLAGS']} --xla_force_host_platform_device_count={count}"
-    return {**ENVIRONMENT, "XLA_FLAGS": flags}
+    return {**ENVIRONMENT, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
 
 
 def steps_saved(folder: Path) -> int:

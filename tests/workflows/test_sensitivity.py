@@ -254,7 +254,8 @@ print(found.lawful, found.drawn > 0.1)
 
 
 def test_the_law_holds_on_several_devices(tmp_path):
-    environment = {**ENVIRONMENT, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    simulated = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = {**ENVIRONMENT, **simulated}
     root, chests = Path(__file__).resolve().parents[2], tmp_path / "chests"
     chests.mkdir()
     words = [sys.executable, "-c", DEVICES, str(chests)]
