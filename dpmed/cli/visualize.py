@@ -69,7 +69,8 @@ def _numbers(text: str | None) -> tuple[int, ...]:
 
 
 def _show(console: Console, summary: "VisualizeSummary") -> None:
-    from dpmed.workflows.visualize.findings import NO_SIGN, percent
+    from dpmed.rounding import percent
+    from dpmed.workflows.visualize.findings import NO_SIGN
 
     marked = any(row.proves_nothing for row in summary.rows)
     rows = [

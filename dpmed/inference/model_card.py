@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.ledger import ReadLedger
 from dpmed.privacy.constant_sign import constant_sign_upper
-from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian
 from dpmed.privacy.rero import REPORTED_FPR, Risk, assess, assess_epsilon, reconstruction
 from dpmed.privacy.tradeoff import Composition
+from dpmed.rounding import rounded_up
 
 # Data sets that come with installed packages, which everybody has already.
 PUBLIC_DATA = ("digits", "patches")

@@ -15,7 +15,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,6 +27,7 @@ from scipy.sparse.csgraph import connected_components
 
 from dpmed.databases import explained, make_database, open_database
 from dpmed.errors import InputError
+from dpmed.files import utc_now
 from dpmed.privacy.mechanism import SampledGaussian, is_countable
 
 Status = Literal["running", "stopped", "finished"]
@@ -259,8 +259,8 @@ class Cohort:
                 bits = np.packbits(members | _unpacked(known[1], len(members))).tobytes()
                 connection.execute(_AGAIN, (entry.token, bits, *plan, known[0]))
                 return
-        now, bits = datetime.now(UTC).isoformat(timespec="seconds"), np.packbits(members).tobytes()
-        values = (entry.token, now, entry.folder, entry.data, *plan, "running", bits, entry.config_sha256)
+        bits = np.packbits(members).tobytes()
+        values = (entry.token, utc_now(), entry.folder, entry.data, *plan, "running", bits, entry.config_sha256)
         names, marks = f"{_COLUMNS}, config_sha256".removeprefix("number, "), ", ".join("?" * len(values))
         connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", values)  # noqa: S608 our own constants
 

@@ -20,10 +20,10 @@ from jaxtyping import Bool, Int, UInt64
 from dpmed.errors import InputError
 from dpmed.privacy.accountant import calibrate_noise, calibrate_steps
 from dpmed.privacy.cohort import EnteredRun, Snapshot
-from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, merged
 from dpmed.privacy.rdp import rdp_epsilons
 from dpmed.privacy.several import composed_epsilon
+from dpmed.rounding import rounded_up
 
 # Histories whose runs are told at once.
 _GROUPS_AT_ONCE = 256

@@ -15,9 +15,9 @@ from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, Together, write_c
 from dpmed.inference.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
 from dpmed.inference.run_folder import SUMMARY_FILE, is_run, read_config, read_run
 from dpmed.planning.solved_budget import solve
-from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import counted
 from dpmed.progress import Progress
+from dpmed.rounding import rounded_up
 from dpmed.workflows.train.trials import chosen_trial, holds_selection
 
 Format = Literal["safetensors", "onnx", "stablehlo"]

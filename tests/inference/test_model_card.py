@@ -11,10 +11,10 @@ from dpmed.config.model import MlpModel
 from dpmed.inference.ledger import parse_ledger
 from dpmed.inference.model_card import CardFacts, Together, _in_words, plain, write_card
 from dpmed.privacy.constant_sign import constant_sign_upper
-from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rero import assess, assess_epsilon
 from dpmed.privacy.tradeoff import Composition
+from dpmed.rounding import rounded_up
 from tests.inference.made import ledger_bytes, make_description
 
 HEADINGS = (

@@ -16,8 +16,9 @@ from dpmed.planning.run_ledger import (
     with_siblings_note,
 )
 from dpmed.privacy.accountant import SampledGaussian, epsilon
-from dpmed.privacy.ledger import Selected, describe_release, rounded_up
+from dpmed.privacy.ledger import Selected, describe_release
 from dpmed.progress import Silent
+from dpmed.rounding import rounded_up
 
 SMALL = ["data.limit=100", "training.batch_size=20", "training.epochs=2", "model.width=[4]"]
 

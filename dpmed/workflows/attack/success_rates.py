@@ -11,8 +11,8 @@ from dpmed.attacks.results_table import AttackResult, write_results
 from dpmed.figures.bounds import plot_attack
 from dpmed.files import write_json
 from dpmed.reconstructions.manifest import Level
+from dpmed.rounding import percent, percent_at_most
 from dpmed.workflows.attack.settings import ReconstructSettings
-from dpmed.workflows.visualize.findings import limit, percent
 
 TABLE = "prior_aware.csv"
 SUMMARY = "prior_aware.json"
@@ -79,7 +79,7 @@ class SuccessSummary:
                 _interval(one.ci_low, one.ci_high),
                 percent(one.ideal_rate or 0.0),
                 _interval(one.ideal_low or 0.0, one.ideal_high or 0.0),
-                limit(one.bound_upper),
+                percent_at_most(one.bound_upper),
                 percent(one.gap),
             ]
             for one in self.results

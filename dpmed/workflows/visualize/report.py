@@ -12,22 +12,11 @@ from dpmed.figures.gallery import CURVES, GALLERY
 from dpmed.figures.report import Picture, Report, Table, write_report
 from dpmed.matching.rero import Share
 from dpmed.privacy.constant_sign import constant_sign_upper
-from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import Composition
 from dpmed.reconstructions.manifest import Level, Manifest
-from dpmed.workflows.visualize.findings import (
-    NO_SIGN,
-    LevelResult,
-    conclude,
-    explain_levels,
-    is_vacuous,
-    limit,
-    odds,
-    percent,
-    proven,
-    proves_nothing,
-)
+from dpmed.rounding import is_vacuous, odds, percent, percent_at_most, rounded_up
+from dpmed.workflows.visualize.findings import NO_SIGN, LevelResult, conclude, explain_levels, proven, proves_nothing
 
 _BOUND_COLUMNS = ("epsilon", "noise_multiplier", "sampling_rate", "steps", "prior", "worst_case_upper", "relaxed_upper")
 _RELAXED = ("bound, relaxed, sign stays the same", "bound, relaxed, sign new in each step")
@@ -200,7 +189,7 @@ def _finite(value: float) -> float | None:
 
 
 def _limit(bound: float) -> str:
-    return "no limit" if is_vacuous(bound) else limit(bound)
+    return "no limit" if is_vacuous(bound) else percent_at_most(bound)
 
 
 def _interval(share: Share) -> str:
