@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int, UInt64
 
 from dpmed.errors import InputError
 from dpmed.privacy.accountant import calibrate_noise, calibrate_steps
-from dpmed.privacy.cohort import EnteredRun, Snapshot
+from dpmed.privacy.cohort.records import EnteredRun, Snapshot
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, merged
 from dpmed.privacy.rdp import rdp_epsilons
 from dpmed.privacy.several import composed_epsilon

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from dpmed.errors import InputError, RunError
-from dpmed.privacy.cohort import Cohort, Entry
+from dpmed.privacy.cohort.file import Cohort
+from dpmed.privacy.cohort.records import Entry
 from dpmed.privacy.mechanism import SampledGaussian
 
 
@@ -221,8 +222,8 @@ def test_runs_that_enter_at_once_all_stand_in_it(path):
 WRITER = """
 import sys
 from pathlib import Path
-from tests.privacy.test_cohort import entry
-from dpmed.privacy.cohort import Cohort
+from tests.privacy.cohort.test_file import entry
+from dpmed.privacy.cohort.file import Cohort
 for number in range(1000):
     with Cohort(Path(sys.argv[1])) as cohort:
         cohort.enter([entry(f"{sys.argv[2]}-{number}", ["x", f"u{number}"])])
@@ -232,7 +233,7 @@ for number in range(1000):
 
 def test_a_killed_writer_loses_nothing_that_it_was_told_is_written(path):
     made(path).__exit__()
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     told = 0
     for turn in range(4):
         with subprocess.Popen(

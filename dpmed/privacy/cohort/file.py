@@ -12,25 +12,23 @@ import hmac
 import os
 import sqlite3
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from jaxtyping import Bool
 
 from dpmed.databases import explained, make_database, open_database
 from dpmed.errors import InputError
 from dpmed.files import utc_now
+from dpmed.privacy.cohort.members import numbered, packed, renumbered, unpacked
+from dpmed.privacy.cohort.records import EnteredRun, Entry, Names, Snapshot, Status
 from dpmed.privacy.mechanism import SampledGaussian, is_countable
-
-Status = Literal["running", "stopped", "finished"]
 
 # Before, an image was named by its target, mask or further channels too, so one could count as several.
 _FORMER_FORMAT, _FORMAT = "dpmed cohort 1", "dpmed cohort 2"
@@ -59,85 +57,6 @@ UPDATE runs SET token = ?, members = ?, noise_multiplier = MIN(noise_multiplier,
 sampling_rate = MAX(sampling_rate, ?), steps = MAX(planned, ?), planned = MAX(planned, ?), status = 'running'
 WHERE number = ?
 """
-
-
-# Every name of one unit.
-Names = tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A run about to be entered.
-
-    Attributes:
-        token: a random token by which the run recognises its entry.
-        folder: the run folder, for human readers.
-        config_sha256: digest of its config.
-        data: the data set in public terms.
-        mechanism: σ, q and all planned steps.
-        units: all names of each unit that it trains on; only their keyed hashes are kept.
-        is_over: whether the run has made all its draws.
-        former: tokens under which the run may be in the file already; `token` then takes their place.
-    """
-
-    token: str
-    folder: str
-    config_sha256: str
-    data: str
-    mechanism: SampledGaussian
-    units: Sequence[Names] = field(repr=False)
-    is_over: bool = False
-    former: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class EnteredRun:
-    """A run recorded in the file.
-
-    Attributes:
-        number: its number, from 1, in the order of entry.
-        token: the token of its entry.
-        entered: time of entry, UTC.
-        folder: the run folder.
-        data: the data set in public terms.
-        mechanism: σ, q and all planned steps.
-        made: steps made, as stated at its end; before, all planned ones.
-        status: `running` (or interrupted), `stopped` or `finished`.
-        members: for each unit in the file, whether the run counts for it.
-        for_all: whether it counts for every unit, those not in the file yet included, since nobody can tell on which it
-            trained.
-    """
-
-    number: int
-    token: str
-    entered: str
-    folder: str
-    data: str
-    mechanism: SampledGaussian
-    made: int
-    status: Status
-    members: Bool[np.ndarray, " unit"]
-    for_all: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Snapshot:
-    """Everything in the file at one moment.
-
-    Attributes:
-        unit: what a unit is: image, patient, …
-        delta: δ at which ε is stated.
-        limit: the most that any unit may spend; None for no limit.
-        units: number of units that ever took part.
-        runs: the runs, in the order of entry.
-    """
-
-    unit: str
-    delta: float
-    limit: float | None
-    units: int
-    runs: tuple[EnteredRun, ...]
-
 
 # Called with the prospective content and the tokens of the runs to be entered; raises an `InputError` to refuse.
 Check = Callable[[Snapshot, frozenset[str]], None]
@@ -208,8 +127,8 @@ class Cohort:
         """What the file would hold if these took part, though in no run yet, and which of its units they are."""
         with self._transaction("DEFERRED"):
             known, found = self._known(), self._snapshot()
-        members, numbers = _placed(known, map(self._hashes, units))
-        runs = tuple(replace(run, members=_moved(run.members, numbers) | run.for_all) for run in found.runs)
+        members, numbers = numbered(known, map(self._hashes, units))
+        runs = tuple(replace(run, members=renumbered(run.members, numbers) | run.for_all) for run in found.runs)
         return replace(found, units=len(members), runs=runs), members
 
     def set_limit(self, limit: float | None) -> None:
@@ -256,10 +175,10 @@ class Cohort:
             # A finished run makes no more draws. Whoever still has some to make is a copy of its folder from before.
             if known is not None and (entry.is_over or known[2] != "finished" or token == entry.token):
                 # Whatever changed since it was entered, each unit counts with no less than either plan costs.
-                bits = np.packbits(members | _unpacked(known[1], len(members))).tobytes()
+                bits = packed(members | unpacked(known[1], len(members)))
                 connection.execute(_AGAIN, (entry.token, bits, *plan, known[0]))
                 return
-        bits = np.packbits(members).tobytes()
+        bits = packed(members)
         values = (entry.token, utc_now(), entry.folder, entry.data, *plan, "running", bits, entry.config_sha256)
         names, marks = f"{_COLUMNS}, config_sha256".removeprefix("number, "), ", ".join("?" * len(values))
         connection.execute(f"INSERT INTO runs ({names}) VALUES ({marks})", values)  # noqa: S608 our own constants
@@ -271,12 +190,12 @@ class Cohort:
         """
         known, connection = self._known(), self._connection
         before = len(known)
-        members, numbers = _placed(known, map(self._hashes, units))
+        members, numbers = numbered(known, map(self._hashes, units))
         new = [(number, code) for code, number in islice(known.items(), before, None)]
         connection.executemany("INSERT INTO units VALUES (?, ?)", new)
         if len(members) < len(numbers):
             for run in self._snapshot().runs:
-                bits = np.packbits(_moved(run.members, numbers)).tobytes()
+                bits = packed(renumbered(run.members, numbers))
                 connection.execute("UPDATE runs SET members = ? WHERE number = ?", (bits, run.number))
             connection.create_function("renumbered", 1, numbers.tolist().__getitem__)
             connection.execute("UPDATE units SET number = renumbered(number)")
@@ -350,7 +269,7 @@ def _run(row: Sequence[Any], units: int, *, for_all: bool) -> EnteredRun:
         mechanism=mechanism,
         made=steps,
         status=status,
-        members=np.ones(units, bool) if for_all else _unpacked(members, units),
+        members=np.ones(units, bool) if for_all else unpacked(members, units),
         for_all=for_all,
     )
 
@@ -360,41 +279,3 @@ def _fill(unit: str, delta: float, connection: sqlite3.Connection) -> None:
         connection.execute(table)
     facts = {"format": _FORMAT, "key": os.urandom(_KEY_BYTES).hex(), "unit": unit, "delta": repr(delta)}
     connection.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-
-
-def _unpacked(members: bytes, units: int) -> Bool[np.ndarray, " unit"]:
-    bits = np.unpackbits(np.frombuffer(members, np.uint8)).astype(bool)[:units]
-    return np.pad(bits, (0, units - len(bits)))
-
-
-def _placed(
-    known: dict[bytes, int], units: Iterable[Sequence[bytes]]
-) -> tuple[Bool[np.ndarray, " unit"], Int[np.ndarray, " old"]]:
-    """By new number, whether it is one of these units; and each old number's new one.
-
-    Args:
-        known: the old number of the unit that each hash means, without gaps; new hashes and units are appended.
-        units: the hashes of each unit's names. If they mean several units, these get one number.
-    """
-    size, own, same = max(known.values(), default=-1) + 1, list[int](), list[tuple[int, int]]()
-    for hashes in units:
-        places = {known[code] for code in hashes if code in known} or {size}
-        first = min(places)
-        size = max(size, first + 1)
-        own.append(first)
-        same += [(first, place) for place in places if place != first]
-        for code in hashes:
-            known.setdefault(code, first)
-    numbers: Int[np.ndarray, " old"] = np.arange(size)
-    members = np.zeros(size, bool)
-    members[own] = True
-    if same:
-        links = coo_array((np.ones(len(same)), np.transpose(same)), shape=(size, size))
-        _, numbers = connected_components(links, directed=False)
-    return _moved(members, numbers), numbers
-
-
-def _moved(members: Bool[np.ndarray, " _"], numbers: Int[np.ndarray, " old"]) -> Bool[np.ndarray, " unit"]:
-    moved = np.zeros(numbers.max(initial=-1) + 1, bool)
-    moved[numbers[np.flatnonzero(members)]] = True
-    return moved

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpmed.errors import InputError
-from dpmed.privacy.cohort import EnteredRun, Snapshot
+from dpmed.privacy.cohort.records import EnteredRun, Snapshot
+from dpmed.privacy.cohort.spending import cost_of, equal_histories, median, require_within, spent
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rdp import rdp_epsilon, rdp_epsilons
 from dpmed.privacy.several import composed_epsilon
-from dpmed.privacy.spending import cost_of, equal_histories, median, require_within, spent
 
 DELTA = 1e-5
 FIRST = SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100)
@@ -139,7 +139,7 @@ def pieces(monkeypatch):
         asked.append(len(mechanisms))
         return 0.95 * float(rdp_epsilons([mechanisms], delta)[0])
 
-    monkeypatch.setattr("dpmed.privacy.spending.composed_epsilon", quick)
+    monkeypatch.setattr("dpmed.privacy.cohort.spending.composed_epsilon", quick)
     return asked
 
 
@@ -169,8 +169,8 @@ def test_kinds_counted_as_one_never_cost_less_and_little_more(monkeypatch, most,
     held = snapshot([*(generator.random((39, 3)) < 0.7), [1, 1, 1]], runs)
     every = np.ones(3, bool)
     exact, further = [history.epsilon for history in spent(held)], cost_of(held, every, FIRST)
-    monkeypatch.setattr("dpmed.privacy.spending._MOST_KINDS", most)
-    monkeypatch.setattr("dpmed.privacy.spending._what_fits", lambda *before, **limit: "")
+    monkeypatch.setattr("dpmed.privacy.cohort.spending._MOST_KINDS", most)
+    monkeypatch.setattr("dpmed.privacy.cohort.spending._what_fits", lambda *before, **limit: "")
     found = spent(held)
     # The units have a history each, and the largest of what costs more is no smaller than the largest of the others.
     assert len(found) == len(exact) == 3 and all(len(history.mechanisms) <= most for history in found)
@@ -182,7 +182,7 @@ def test_kinds_counted_as_one_never_cost_less_and_little_more(monkeypatch, most,
 
 
 def test_more_kinds_of_runs_than_can_be_composed_are_described_by_renyi_accounting(pieces, monkeypatch):
-    monkeypatch.setattr("dpmed.privacy.spending._MOST_PIECES", 20)
+    monkeypatch.setattr("dpmed.privacy.cohort.spending._MOST_PIECES", 20)
     found = spent(differing(units=30, runs=40, kinds=40))
     assert pieces == []
     assert all(history.epsilon == history.epsilon_rdp > 0 for history in found)
@@ -216,7 +216,7 @@ def test_without_time_to_compose_a_limit_is_kept_by_renyi_accounting(monkeypatch
     held = snapshot([[1, 1, 1, 0], [0, 1, 1, 1]], [FIRST, SECOND])
     limit = composed_epsilon((FIRST, SECOND), DELTA) * 1.001
     require_within(limit, held, frozenset("1"))
-    monkeypatch.setattr("dpmed.privacy.spending._MOST_PIECES", 0)
+    monkeypatch.setattr("dpmed.privacy.cohort.spending._MOST_PIECES", 0)
     with pytest.raises(InputError, match="some of these are upper bounds"):
         require_within(limit, held, frozenset("1"))
     assert spent(held)[0].epsilon == spent(held)[0].epsilon_rdp > limit
