@@ -11,10 +11,10 @@ from jaxtyping import Float
 from pydantic import Field, PositiveInt
 
 from dpmed.attacks.base import Advance, AttackSettings, Facts, Finding, Target, Work, choose_batches
-from dpmed.attacks.blocks import AttackName
-from dpmed.attacks.predict import Prediction, choose_attack
-from dpmed.attacks.recover import recover
-from dpmed.attacks.server import Answers, MaliciousServer, NoisyUpdate
+from dpmed.attacks.malicious_server.blocks import AttackName
+from dpmed.attacks.malicious_server.predict import Prediction, choose_attack
+from dpmed.attacks.malicious_server.recover import recover
+from dpmed.attacks.malicious_server.server import Answers, MaliciousServer, NoisyUpdate
 from dpmed.errors import InputError
 from dpmed.progress import Progress
 from dpmed.reconstructions.images import image_files

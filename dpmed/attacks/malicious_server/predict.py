@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from dpmed.attacks.blocks import FUNCTIONALS, AttackName
+from dpmed.attacks.malicious_server.blocks import FUNCTIONALS, AttackName
 
 # The SSIM that counts as recovered; SSIM's constant for values from 0 to 1 (Wang et al., 2004); the side of its window.
 _ALIKE, _C2, _WINDOW = 0.95, 0.03**2, 7

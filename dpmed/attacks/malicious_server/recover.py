@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from dpmed.attacks.blocks import Block, Images
+from dpmed.attacks.malicious_server.blocks import Block, Images
 
 # By how many standard deviations of the noise a signal must stand out, and a mark may be off.
 _SIGMAS = 5.0

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from dpmed.attacks.blocks import Activations, AttackName, Block, Images, make_block, pattern
-from dpmed.attacks.predict import Prediction, expected_similarity, pixel_noise, predict
+from dpmed.attacks.malicious_server.blocks import Activations, AttackName, Block, Images, make_block, pattern
+from dpmed.attacks.malicious_server.predict import Prediction, expected_similarity, pixel_noise, predict
+from dpmed.attacks.malicious_server.update import Client, Responses, Update, clipped_update
 from dpmed.attacks.target import target_objective
-from dpmed.attacks.update import Client, Responses, Update, clipped_update
 from dpmed.planning.plan import Plan
 from dpmed.progress import Progress
 from dpmed.reconstructions.images import ImageFiles

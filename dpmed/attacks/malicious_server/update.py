@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from dpmed.attacks.blocks import Activations, Images
+from dpmed.attacks.malicious_server.blocks import Activations, Images
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.float64 import float64
 from dpmed.runtime.jit import Compiled, on_device

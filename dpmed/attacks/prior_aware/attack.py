@@ -15,9 +15,9 @@ import numpy as np
 from pydantic import Field, PositiveInt
 
 from dpmed.attacks.base import Advance, AttackSettings, Facts, Finding, Target, Work
-from dpmed.attacks.candidates import Channel, Contest
-from dpmed.attacks.known_training import KnownTraining
-from dpmed.attacks.results_table import AttackResult
+from dpmed.attacks.prior_aware.candidates import Channel, Contest
+from dpmed.attacks.prior_aware.known_training import KnownTraining
+from dpmed.attacks.prior_aware.results_table import AttackResult
 from dpmed.errors import InputError
 from dpmed.metrics.intervals import binomial_interval
 from dpmed.privacy.loss.losses import Adversary

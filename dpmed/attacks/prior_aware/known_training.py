@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, PyTree
 
-from dpmed.attacks.candidates import clipped_gradients
+from dpmed.attacks.prior_aware.candidates import clipped_gradients
 from dpmed.data.identity import record_keys, seeded_secret
 from dpmed.data.loader import Loader, Records
 from dpmed.dpsgd.clipping import FlatClipping

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from dpmed.attacks.base import Facts, Finding
-from dpmed.attacks.prior_aware import PriorAwareAttack
-from dpmed.attacks.results_table import AttackResult, write_results
+from dpmed.attacks.prior_aware.attack import PriorAwareAttack
+from dpmed.attacks.prior_aware.results_table import AttackResult, write_results
 from dpmed.figures.bounds import plot_attack
 from dpmed.files import write_json
 from dpmed.reconstructions.manifest import Level

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpmed.attacks.block_attack import check_memory
+from dpmed.attacks.malicious_server.attack import check_memory
 from dpmed.errors import InputError
 from dpmed.progress import Silent
 from tests.attacks.asking import aim, asked

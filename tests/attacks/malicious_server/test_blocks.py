@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpmed.attacks.blocks import FUNCTIONALS, TRAP_FACTOR, make_block, pattern
+from dpmed.attacks.malicious_server.blocks import FUNCTIONALS, TRAP_FACTOR, make_block, pattern
 
 VALUES = 48
 

@@ -6,10 +6,17 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from dpmed.attacks.blocks import make_block
-from dpmed.attacks.predict import Prediction, choose_attack, expected_similarity, pixel_noise, predict, predicted_share
-from dpmed.attacks.recover import recover
-from dpmed.attacks.update import Responses, clipped_update
+from dpmed.attacks.malicious_server.blocks import make_block
+from dpmed.attacks.malicious_server.predict import (
+    Prediction,
+    choose_attack,
+    expected_similarity,
+    pixel_noise,
+    predict,
+    predicted_share,
+)
+from dpmed.attacks.malicious_server.recover import recover
+from dpmed.attacks.malicious_server.update import Responses, clipped_update
 
 
 @pytest.mark.parametrize(("rows", "batch_size"), [(20, 10), (64, 64), (512, 256)])

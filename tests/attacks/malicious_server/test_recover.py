@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from dpmed.attacks.blocks import Activations, make_block
-from dpmed.attacks.recover import recover
-from dpmed.attacks.update import Update
+from dpmed.attacks.malicious_server.blocks import Activations, make_block
+from dpmed.attacks.malicious_server.recover import recover
+from dpmed.attacks.malicious_server.update import Update
 from dpmed.config.data import DigitsData, PatchesData
 from dpmed.data.build import build_dataset
 from dpmed.matching.ssim import pairwise_ssim

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpmed.attacks.server import MaliciousServer
+from dpmed.attacks.malicious_server.server import MaliciousServer
 from dpmed.privacy.accountant import calibrate_noise
 from dpmed.progress import Silent
 from tests.attacks.asking import aim, asked

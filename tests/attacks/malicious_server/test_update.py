@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.attacks.blocks import Activations, make_block, pattern
-from dpmed.attacks.update import Client, Responses, Update, clipped_update
+from dpmed.attacks.malicious_server.blocks import Activations, make_block, pattern
+from dpmed.attacks.malicious_server.update import Client, Responses, Update, clipped_update
 from dpmed.dpsgd.clipped_sum import clip_and_sum
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.gradients import per_sample_gradients

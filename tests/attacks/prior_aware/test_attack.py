@@ -6,7 +6,7 @@ import json
 import jax
 import pytest
 
-from dpmed.attacks.results_table import COLUMNS
+from dpmed.attacks.prior_aware.results_table import COLUMNS
 from dpmed.errors import InputError
 from dpmed.files import make_folder
 from dpmed.metrics.intervals import binomial_interval

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, norm
 
-from dpmed.attacks.candidates import (
+from dpmed.attacks.prior_aware.candidates import (
     Channel,
     Contest,
     clipped_gradients,

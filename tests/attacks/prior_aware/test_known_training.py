@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from dpmed.attacks.known_training import KnownTraining
+from dpmed.attacks.prior_aware.known_training import KnownTraining
 from tests.attacks.asking import aim, asked
 
 

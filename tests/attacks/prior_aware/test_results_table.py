@@ -2,7 +2,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from dpmed.attacks.results_table import COLUMNS, AttackResult, read_results, write_results
+from dpmed.attacks.prior_aware.results_table import COLUMNS, AttackResult, read_results, write_results
 from dpmed.errors import InputError
 
 RESULT = AttackResult(
