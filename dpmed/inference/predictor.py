@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 from dpmed.errors import InputError
 from dpmed.files import CONFIG_FILE, EQX_FILE
 from dpmed.inference.answers import class_numbers, mean_scale, settle_threshold
-from dpmed.inference.bundle import CHECKSUMS_FILE, WEIGHTS_FILE, StoredModel, is_bundle, read_bundle
+from dpmed.inference.bundle.files import CHECKSUMS_FILE, WEIGHTS_FILE, StoredModel, is_bundle, read_bundle
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.ledger import ReadLedger
 from dpmed.inference.network import Network

@@ -16,7 +16,7 @@ from dpmed.data.identity import name_same_samples
 from dpmed.errors import InputError
 from dpmed.figures.forest import Panel, plot_forest
 from dpmed.files import read_json, write_csv, write_json
-from dpmed.inference.bundle import is_bundle
+from dpmed.inference.bundle.files import is_bundle
 from dpmed.inference.predictor import load_model
 from dpmed.inference.run_folder import SPLIT_FILE, SUMMARY_FILE, read_config
 from dpmed.progress import Progress

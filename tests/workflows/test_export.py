@@ -13,7 +13,7 @@ import pytest
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
 from dpmed.files import digest_of
-from dpmed.inference.model_card import Together
+from dpmed.inference.bundle.model_card import Together
 from dpmed.inference.predictor import load_model
 from dpmed.inference.run_folder import read_config
 from dpmed.planning.plan import make_plan

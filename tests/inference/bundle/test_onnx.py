@@ -15,7 +15,7 @@ from dpmed.config.model import (
     WideResnetModel,
 )
 from dpmed.errors import InputError, RunError
-from dpmed.inference import onnx
+from dpmed.inference.bundle import onnx
 from tests.inference.made import logits_of, make_network
 
 NINE = {"channels": (4, 4, 4, 4), "groups": 2}

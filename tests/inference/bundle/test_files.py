@@ -21,7 +21,7 @@ from dpmed.config.model import (
     WideResnetModel,
 )
 from dpmed.errors import InputError
-from dpmed.inference import bundle
+from dpmed.inference.bundle import files as bundle
 from dpmed.inference.network import eqx_digest, named_arrays
 from tests.inference.made import ledger_bytes, make_description, make_network
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dpmed.config.model import MlpModel
+from dpmed.inference.bundle.model_card import CardFacts, Together, _in_words, plain, write_card
 from dpmed.inference.ledger import parse_ledger
-from dpmed.inference.model_card import CardFacts, Together, _in_words, plain, write_card
 from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rero import assess, assess_epsilon
