@@ -28,6 +28,11 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def percent_interval(low: float, high: float) -> str:
+    """The interval of a measured share, as percentages."""
+    return f"{percent(low)} to {percent(high)}"
+
+
 def percent_at_most(bound: float) -> str:
     """A bound on a chance as a percentage that is not below it."""
     digits = 3 if bound >= _LARGE else 2

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from dpmed.matching.rero import Share
 from dpmed.reconstructions.manifest import Level, Manifest
-from dpmed.rounding import is_vacuous, odds, percent, percent_at_most
+from dpmed.rounding import is_vacuous, odds, percent, percent_at_most, percent_interval
 
 _FEW, _FEW_PERCENT = 0.05, "5 %"
 NO_SIGN = "* No sign of success: for at least half of the originals, some other original is within this distance too."
@@ -155,6 +155,6 @@ def _alike(result: LevelResult) -> str:
 
 def _counts(share: Share) -> str:
     return (
-        f"{share.recovered} of {share.originals} images ({percent(share.share)}; 95 % interval {percent(share.low)} "
-        f"to {percent(share.high)})"
+        f"{share.recovered} of {share.originals} images ({percent(share.share)}; 95 % interval "
+        f"{percent_interval(share.low, share.high)})"
     )
