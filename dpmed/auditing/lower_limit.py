@@ -47,29 +47,25 @@ class TradeOff:
     slopes: Float[np.ndarray, " line"]
     offsets: Float[np.ndarray, " line"]
 
+    @classmethod
+    def of(cls, epsilons: Sequence[float], deltas: Sequence[float]) -> "TradeOff":
+        """The curve of all these (ε, δ), each of which holds. Source: Kairouz, Oh & Viswanath (2015)."""
+        growth = np.exp(np.minimum(epsilons, 700.0))
+        delta = np.asarray(deltas)
+        # TPR <= δ + e^ε FPR, and with present and absent exchanged, 1 - FPR <= δ + e^ε (1 - TPR).
+        slopes = np.concatenate([growth, 1 / growth, [1e-300]])
+        offsets = np.concatenate([delta, 1 - (1 - delta) / growth, [1.0]])
+        return cls(slopes, offsets)
+
     def smallest_fpr(self, tpr: float) -> float:
         """The smallest FPR at which a test may have this TPR."""
         return max(0.0, float(np.max((tpr - self.offsets) / self.slopes)))
 
 
-def of_epsilon(epsilon: float, delta: float) -> TradeOff:
-    """The curve of (ε, δ) alone. Source: Kairouz, Oh & Viswanath (2015)."""
-    return _lines([epsilon], [delta])
-
-
 def of_mechanism(mechanism: SampledGaussian) -> TradeOff:
     """The curve of subsampled Gaussian steps: an (ε, δ) for each of many δ, all of which hold."""
     epsilons = [composed_epsilon((mechanism,), float(delta)) for delta in _DELTAS]
-    return _lines(epsilons, _DELTAS.tolist())
-
-
-def _lines(epsilons: Sequence[float], deltas: Sequence[float]) -> TradeOff:
-    growth = np.exp(np.minimum(epsilons, 700.0))
-    delta = np.asarray(deltas)
-    # TPR <= δ + e^ε FPR, and with present and absent exchanged, 1 - FPR <= δ + e^ε (1 - TPR).
-    slopes = np.concatenate([growth, 1 / growth, [1e-300]])
-    offsets = np.concatenate([delta, 1 - (1 - delta) / growth, [1.0]])
-    return TradeOff(slopes, offsets)
+    return TradeOff.of(epsilons, _DELTAS.tolist())
 
 
 def rejects(curve: TradeOff, *, canaries: int, guesses: int, correct: int, level: float) -> bool:
