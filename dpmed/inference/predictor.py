@@ -27,8 +27,8 @@ from dpmed.layer_tags import computing_in
 from dpmed.progress import Progress
 from dpmed.runtime.jit import Compiled, on_device
 
-# Default number of stored values processed at once, and the most images.
 _REMEDY = "Give the folder that `dpmed train` or `dpmed export` reported when it finished."
+# Default number of stored values processed at once, and the most images.
 _BATCH_VALUES = 1 << 22
 _BATCH_IMAGES = 64
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from dpmed.privacy.accountant import AccountantName, SampledGaussian, calibrate_noise, epsilon
+from dpmed.privacy.accountant import AccountantName, calibrate_noise, epsilon
+from dpmed.privacy.mechanism import SampledGaussian
 
 
 @dataclass(frozen=True, kw_only=True)

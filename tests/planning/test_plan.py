@@ -9,7 +9,8 @@ import pytest
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
 from dpmed.planning.plan import make_plan
-from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.privacy.accountant import epsilon
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.progress import Silent
 
 SMALL = ["data.limit=200", "training.batch_size=16", "training.epochs=3", "model.width=[4]"]
