@@ -98,6 +98,13 @@ def rejects(curve: TradeOff, *, canaries: int, guesses: int, correct: int, level
 def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
     """An upper bound on the probability of this many right guesses if the training is (ε, δ)-differentially private.
 
+    Args:
+        canaries: m.
+        guesses: r, at most m.
+        correct: v, at most r.
+        epsilon: ε >= 0.
+        delta: δ in [0, 1).
+
     Source: Steinke, Nasr & Jagielski (2023), Theorem 5.2.
     """
     rate = 1 / (1 + math.exp(-epsilon))
@@ -110,7 +117,15 @@ def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta:
 
 
 def epsilon_by_guesses(*, canaries: int, guesses: int, correct: int, delta: float, level: float) -> float:
-    """The largest ε that is rejected at `level`, from (ε, δ) alone; 0 if none is."""
+    """The largest ε that is rejected at `level`, from (ε, δ) alone; 0 if none is.
+
+    Args:
+        canaries: m.
+        guesses: r, at most m.
+        correct: v, at most r.
+        delta: δ in [0, 1).
+        level: α in (0, 1): the probability that a training with a smaller ε is said to exceed the limit.
+    """
 
     def is_rejected(epsilon: float) -> bool:
         return p_value(canaries=canaries, guesses=guesses, correct=correct, epsilon=epsilon, delta=delta) <= level
@@ -162,6 +177,16 @@ def epsilon_by_curve(
 
     The trade-off curve is that of the claimed sampling and steps with some noise multiplier σ'. All σ' from a certain
     value on are rejected at `level`, and the ε of that value is the limit.
+
+    Args:
+        claimed: gives sampling rate and steps.
+        canaries: m.
+        guesses: r, at most m.
+        correct: v, at most r.
+        delta: δ in (0, 1).
+        level: α in (0, 1).
+
+    Source: Mahloujifar, Melis & Chaudhuri (2024), with abstentions as derived above.
     """
     noise = noise_by_curve(claimed, canaries=canaries, guesses=guesses, correct=correct, level=level)
     if noise is None:

@@ -231,7 +231,7 @@ class PriorAwareAttack:
                 f"{_duration(self.estimate.seconds)} here, more than {self._settings.longest_minutes:g} minutes."
             )
         if size > _GRADIENT_BYTES:
-            return f"the candidates' gradients need {size / 1e9:.1f} GB at once; fewer candidates would need less."
+            return f"The candidates' gradients need {size / 1e9:.1f} GB at once; fewer candidates would need less."
         return None
 
 

@@ -39,7 +39,11 @@ class Grid:
 
 
 def orientation_of(volume: Volume) -> Int[np.ndarray, "3 2"]:
-    """For each stored axis, the canonical axis along which it runs, and 1 or -1 for its direction."""
+    """For each stored axis, the canonical axis along which it runs, and 1 or -1 for its direction.
+
+    Raises:
+        InputError: the volume has no usable affine.
+    """
     from nibabel.orientations import io_orientation
 
     orientation = io_orientation(volume.affine)

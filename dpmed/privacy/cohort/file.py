@@ -156,7 +156,16 @@ class Cohort:
                 check(self._snapshot(), frozenset(entry.token for entry in entries))
 
     def settle(self, token: str, *, steps: int, status: Status) -> None:
-        """Record how a run has ended, and the steps that it has made; all planned ones stay counted."""
+        """Record how a run has ended, and the steps that it has made; all planned ones stay counted.
+
+        Args:
+            token: the token under which it was entered.
+            steps: steps made.
+            status: how it has ended; `running` if it has not, and may continue.
+
+        Raises:
+            InputError: the file does not know the run.
+        """
         with self._transaction("IMMEDIATE"):
             found = self._connection.execute("SELECT planned FROM runs WHERE token = ?", (token,)).fetchone()
             if found is None:
