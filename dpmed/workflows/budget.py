@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmed.config.schema import Config
-from dpmed.data.header_patients import digest_of_patient
+from dpmed.data.listing.header_patients import digest_of_patient
 from dpmed.errors import InputError
 from dpmed.planning.enrolment import unit_names
 from dpmed.planning.plan import make_plan

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from dpmed.config.load import load_config
-from dpmed.data.header_patients import digest_of_patient
+from dpmed.data.listing.header_patients import digest_of_patient
 from dpmed.errors import InputError
 from dpmed.planning.enrolment import enrol
 from dpmed.planning.plan import make_plan

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpmed.data.sources import Root, check_distinct, read_table
+from dpmed.data.listing.sources import Root, check_distinct, read_table
 from dpmed.errors import InputError
 
 
@@ -71,7 +71,7 @@ def test_files_are_told_apart_where_a_listing_does_not_number_them(tmp_path, mon
     for name in ("a.png", "b.png", "c.png"):
         (tmp_path / name).touch()
     (tmp_path / "nothing.png").symlink_to(tmp_path / "gone.png")
-    monkeypatch.setattr("dpmed.data.sources._inode", lambda _: 0)
+    monkeypatch.setattr("dpmed.data.listing.sources._inode", lambda _: 0)
     check_distinct([])
     check_distinct([[tmp_path / "a.png"], [tmp_path / "b.png"], [tmp_path / "c.png"]])
     (tmp_path / "d.png").hardlink_to(tmp_path / "b.png")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dpmed.data.header_patients import patients_by_header
+from dpmed.data.listing.header_patients import patients_by_header
 from dpmed.errors import InputError
 from tests.written_dicom import NUMBER, write_dicom, write_series
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpmed.data.readers.found import find_files, group_series
-from dpmed.data.sources import Root
+from dpmed.data.listing.found import find_files, group_series
+from dpmed.data.listing.sources import Root
 from dpmed.errors import InputError
 from tests.written_dicom import write_dicom
 

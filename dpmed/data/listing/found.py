@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from dpmed.data.decode.recognise import Kind, kind_of_name, recognise
-from dpmed.data.sources import Root
+from dpmed.data.listing.sources import Root
 
 _DIRECTORY = "DICOMDIR"  # the table of contents beside the files of a disc
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from dpmed.data.problems import Problems
+from dpmed.data.listing.problems import Problems
 from dpmed.errors import InputError
 
 
