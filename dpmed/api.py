@@ -100,11 +100,11 @@ def train(
     from dpmed.planning.plan import make_plan
     from dpmed.workflows.train import run as workflow
 
-    told = progress or Silent()
+    progress = progress or Silent()
     loaded = load_config(str(config), list(overrides))
-    plan = make_plan(loaded.config, told)
+    plan = make_plan(loaded.config, progress)
     folder = new_run_folder(None if out is None else Path(out), command="train", config_name=loaded.name)
-    summary = workflow.run(plan, folder, told)
+    summary = workflow.run(plan, folder, progress)
     assert summary is not None  # noqa: S101 this process is the only one, so it is the one that writes
     return summary
 
@@ -127,7 +127,8 @@ def bounds(*, noise_multiplier: float, sampling_rate: float, steps: int, delta: 
         >>> found.relaxed.upper < found.worst_case.upper < 1
         True
     """
-    from dpmed.privacy.accountant import SampledGaussian, epsilon
+    from dpmed.privacy.accountant import epsilon
+    from dpmed.privacy.mechanism import SampledGaussian
     from dpmed.privacy.rero import assess
     from dpmed.privacy.tradeoff import Composition
 

@@ -57,7 +57,16 @@ def open_database(path: Path, *, what: str) -> sqlite3.Connection:
 
 @contextmanager
 def explained(path: Path, *, what: str) -> Iterator[None]:
-    """SQLite's errors as messages for the user; see `make_database`."""
+    """SQLite's errors as messages for the user.
+
+    Args:
+        path: the file.
+        what: what the file should be, such as `cohort file`.
+
+    Raises:
+        InputError: the file is something else, or is damaged.
+        RunError: the disk is full, or another process holds the file.
+    """
     try:
         yield
     except sqlite3.OperationalError as error:

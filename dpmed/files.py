@@ -16,7 +16,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -175,6 +175,11 @@ def user_cache() -> Path:
     """Dpmed's folder for files that can be made again: `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(base) if base else Path.home() / ".cache") / "dpmed"
+
+
+def utc_now() -> str:
+    """The time as files state it: UTC, to the second, in ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _time_stamp() -> str:

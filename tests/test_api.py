@@ -11,7 +11,8 @@ import pytest
 
 import dpmed
 from dpmed.errors import InputError
-from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.privacy.accountant import epsilon
+from dpmed.privacy.mechanism import SampledGaussian
 from tests.workflows.conftest import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parents[1]

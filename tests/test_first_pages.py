@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.privacy.accountant import epsilon
+from dpmed.privacy.mechanism import SampledGaussian
 from tests.reader import ROOT, blocks_of, follow, reading
 from tests.test_readme import commands
 

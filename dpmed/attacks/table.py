@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 # Name -> module and class of the settings, which prepare the attack.
 ATTACKS = {
-    "auto": "block_attack:BlockSettings",
-    "trap-weights": "block_attack:BlockSettings",
-    "imprint": "block_attack:BlockSettings",
-    "peeling": "block_attack:BlockSettings",
-    "prior-aware": "prior_aware:PriorAwareSettings",
+    "auto": "malicious_server.attack:BlockSettings",
+    "trap-weights": "malicious_server.attack:BlockSettings",
+    "imprint": "malicious_server.attack:BlockSettings",
+    "peeling": "malicious_server.attack:BlockSettings",
+    "prior-aware": "prior_aware.attack:PriorAwareSettings",
     "inversion": "inversion:InversionSettings",
 }
 

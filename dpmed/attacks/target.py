@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.files import EQX_FILE
-from dpmed.inference.bundle import is_bundle
+from dpmed.inference.bundle.files import is_bundle
 from dpmed.models.weights import load_weights
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.progress import Progress

@@ -21,7 +21,7 @@ from dpmed.data.base import Dataset, Info, Sample, Split
 from dpmed.dpsgd.clipping import PerLayerClipping
 from dpmed.dpsgd.step import StepState
 from dpmed.errors import InputError
-from dpmed.planning.computation import Computation, build_computation, build_step, settle_places
+from dpmed.planning.computation import Computation, build_computation, build_step, chosen_microbatch
 from dpmed.planning.initial_state import begin_training
 from dpmed.planning.plan import Plan
 from dpmed.planning.secrets import Secrets, draw_secrets
@@ -176,8 +176,7 @@ class _WithCanaries:
 def steps(computation: Computation, progress: Progress) -> Iterator[StepState]:
     """The states after each of the plan's steps, by the code that `dpmed train` runs; nothing is written."""
     plan, state = computation.plan, computation.devices.copy(computation.initial)
-    microbatch, _ = settle_places(computation, computation.fitting_microbatch())
-    loader = computation.loader(microbatch)
+    loader = computation.loader(chosen_microbatch(computation))
     batches = (computation.sampler.draw(number) for number in range(plan.steps))
     with progress.task("training with canaries", total=plan.steps, unit="steps") as task:
         for number, microbatches in enumerate(loader.stream(batches)):

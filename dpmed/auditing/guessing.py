@@ -35,7 +35,15 @@ def right_guesses(scores: Float[np.ndarray, " canary"], included: Bool[np.ndarra
 
 
 def best_limit(claimed: SampledGaussian, *, canaries: int, guesses: int, delta: float, level: float) -> float:
-    """The limit by the best score for a training that is as claimed: the median of a few simulations."""
+    """The limit by the best score for a training that is as claimed: the median of a few simulations.
+
+    Args:
+        claimed: σ, q and T of the training.
+        canaries: m.
+        guesses: r, an even number of at most m.
+        delta: δ in (0, 1).
+        level: α in (0, 1).
+    """
     generator = np.random.default_rng(0)
     rate, noise = claimed.sampling_rate, claimed.noise_multiplier
     counts = []

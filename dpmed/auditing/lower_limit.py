@@ -47,29 +47,25 @@ class TradeOff:
     slopes: Float[np.ndarray, " line"]
     offsets: Float[np.ndarray, " line"]
 
+    @classmethod
+    def of(cls, epsilons: Sequence[float], deltas: Sequence[float]) -> "TradeOff":
+        """The curve of all these (ε, δ), each of which holds. Source: Kairouz, Oh & Viswanath (2015)."""
+        growth = np.exp(np.minimum(epsilons, 700.0))
+        delta = np.asarray(deltas)
+        # TPR <= δ + e^ε FPR, and with present and absent exchanged, 1 - FPR <= δ + e^ε (1 - TPR).
+        slopes = np.concatenate([growth, 1 / growth, [1e-300]])
+        offsets = np.concatenate([delta, 1 - (1 - delta) / growth, [1.0]])
+        return cls(slopes, offsets)
+
     def smallest_fpr(self, tpr: float) -> float:
         """The smallest FPR at which a test may have this TPR."""
         return max(0.0, float(np.max((tpr - self.offsets) / self.slopes)))
 
 
-def of_epsilon(epsilon: float, delta: float) -> TradeOff:
-    """The curve of (ε, δ) alone. Source: Kairouz, Oh & Viswanath (2015)."""
-    return _lines([epsilon], [delta])
-
-
 def of_mechanism(mechanism: SampledGaussian) -> TradeOff:
     """The curve of subsampled Gaussian steps: an (ε, δ) for each of many δ, all of which hold."""
     epsilons = [composed_epsilon((mechanism,), float(delta)) for delta in _DELTAS]
-    return _lines(epsilons, _DELTAS.tolist())
-
-
-def _lines(epsilons: Sequence[float], deltas: Sequence[float]) -> TradeOff:
-    growth = np.exp(np.minimum(epsilons, 700.0))
-    delta = np.asarray(deltas)
-    # TPR <= δ + e^ε FPR, and with present and absent exchanged, 1 - FPR <= δ + e^ε (1 - TPR).
-    slopes = np.concatenate([growth, 1 / growth, [1e-300]])
-    offsets = np.concatenate([delta, 1 - (1 - delta) / growth, [1.0]])
-    return TradeOff(slopes, offsets)
+    return TradeOff.of(epsilons, _DELTAS.tolist())
 
 
 def rejects(curve: TradeOff, *, canaries: int, guesses: int, correct: int, level: float) -> bool:
@@ -102,6 +98,13 @@ def rejects(curve: TradeOff, *, canaries: int, guesses: int, correct: int, level
 def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
     """An upper bound on the probability of this many right guesses if the training is (ε, δ)-differentially private.
 
+    Args:
+        canaries: m.
+        guesses: r, at most m.
+        correct: v, at most r.
+        epsilon: ε >= 0.
+        delta: δ in [0, 1).
+
     Source: Steinke, Nasr & Jagielski (2023), Theorem 5.2.
     """
     rate = 1 / (1 + math.exp(-epsilon))
@@ -114,7 +117,15 @@ def p_value(*, canaries: int, guesses: int, correct: int, epsilon: float, delta:
 
 
 def epsilon_by_guesses(*, canaries: int, guesses: int, correct: int, delta: float, level: float) -> float:
-    """The largest ε that is rejected at `level`, from (ε, δ) alone; 0 if none is."""
+    """The largest ε that is rejected at `level`, from (ε, δ) alone; 0 if none is.
+
+    Args:
+        canaries: m.
+        guesses: r, at most m.
+        correct: v, at most r.
+        delta: δ in [0, 1).
+        level: α in (0, 1): the probability that a training with a smaller ε is said to exceed the limit.
+    """
 
     def is_rejected(epsilon: float) -> bool:
         return p_value(canaries=canaries, guesses=guesses, correct=correct, epsilon=epsilon, delta=delta) <= level
@@ -166,6 +177,16 @@ def epsilon_by_curve(
 
     The trade-off curve is that of the claimed sampling and steps with some noise multiplier σ'. All σ' from a certain
     value on are rejected at `level`, and the ε of that value is the limit.
+
+    Args:
+        claimed: gives sampling rate and steps.
+        canaries: m.
+        guesses: r, at most m.
+        correct: v, at most r.
+        delta: δ in (0, 1).
+        level: α in (0, 1).
+
+    Source: Mahloujifar, Melis & Chaudhuri (2024), with abstentions as derived above.
     """
     noise = noise_by_curve(claimed, canaries=canaries, guesses=guesses, correct=correct, level=level)
     if noise is None:

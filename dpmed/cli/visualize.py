@@ -69,7 +69,8 @@ def _numbers(text: str | None) -> tuple[int, ...]:
 
 
 def _show(console: Console, summary: "VisualizeSummary") -> None:
-    from dpmed.workflows.visualize.findings import NO_SIGN, percent
+    from dpmed.rounding import percent, percent_interval
+    from dpmed.workflows.visualize.findings import NO_SIGN
 
     marked = any(row.proves_nothing for row in summary.rows)
     rows = [
@@ -78,7 +79,7 @@ def _show(console: Console, summary: "VisualizeSummary") -> None:
             f"{row.threshold:g}{' *' if row.proves_nothing else ''}",
             f"{row.share.recovered}/{row.share.originals}",
             percent(row.share.share),
-            f"{percent(row.share.low)} to {percent(row.share.high)}",
+            percent_interval(row.share.low, row.share.high),
         ]
         for row in summary.rows
     ]

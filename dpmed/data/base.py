@@ -228,17 +228,17 @@ class Derived:
 
     @property
     def info(self) -> Info:
-        """As of the other."""
+        """That of the other data set."""
         return self.dataset.info
 
     @property
     def labels(self) -> Int[np.ndarray, " sample"] | None:
-        """As of the other."""
+        """Those of the other data set."""
         return self.dataset.labels
 
     @property
     def groups(self) -> Sequence[str]:
-        """As of the other."""
+        """Those of the other data set."""
         return self.dataset.groups
 
     @property
@@ -255,11 +255,11 @@ class Derived:
 
     @property
     def official_split(self) -> Split | None:
-        """As of the other."""
+        """That of the other data set."""
         return self.dataset.official_split
 
     def columns(self) -> dict[str, Sequence[str]]:
-        """As of the other."""
+        """Those of the other data set."""
         return self.dataset.columns()
 
     def __len__(self) -> int:

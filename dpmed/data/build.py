@@ -5,8 +5,8 @@ import numpy as np
 from dpmed.config.data import DataConfig, FilesTable
 from dpmed.data.base import Dataset
 from dpmed.data.layouts import layout_of
+from dpmed.data.listing.sources import check_distinct
 from dpmed.data.self_target import SelfTarget
-from dpmed.data.sources import check_distinct
 from dpmed.data.storage.cache import cache_folder, cached
 from dpmed.data.storage.stored import FileDataset
 from dpmed.progress import Progress

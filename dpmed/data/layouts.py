@@ -80,7 +80,7 @@ class Layout:
         unit: the coarsest unit that it knows, for the documentation.
         split: where the split comes from, for the documentation.
         phantoms: phantoms that can be written.
-        tells: whether the reader also takes `progress=`, to report downloads or omitted files.
+        takes_progress: whether the reader also takes `progress=`, to report downloads or omitted files.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Layout:
     unit: str
     split: str
     phantoms: tuple[Phantom, ...] = ()
-    tells: bool = False
+    takes_progress: bool = False
 
     def read(self, config: Any, progress: Progress) -> Any:
         """The data set that the `data` table `config` describes.
@@ -97,7 +97,7 @@ class Layout:
         Raises:
             InputError: files are missing or damaged, or do not fit the config.
         """
-        keys = {"progress": progress} if self.tells else {}
+        keys = {"progress": progress} if self.takes_progress else {}
         return _load(f"dpmed.data.readers.{self.reader}")(config, **keys)
 
 
@@ -167,7 +167,7 @@ LAYOUTS = (
         unit="image",
         split="its test file",
         phantoms=(Phantom(name="cifar10", writer="cifar10:write_cifar10"),),
-        tells=True,
+        takes_progress=True,
     ),
     Layout(
         name="medmnist",
@@ -184,7 +184,7 @@ LAYOUTS = (
                 arguments={"volumes": True},
             ),
         ),
-        tells=True,
+        takes_progress=True,
     ),
     Layout(
         name="folder",
@@ -203,7 +203,7 @@ LAYOUTS = (
                 arguments={"grey": True},
             ),
         ),
-        tells=True,
+        takes_progress=True,
     ),
     Layout(
         name="table",
@@ -234,7 +234,7 @@ LAYOUTS = (
         unit="patient with `group_pattern`, else scan",
         split="by scan or patient",
         phantoms=(Phantom(name="nnunet", writer="nnunet:write_nnunet"),),
-        tells=True,
+        takes_progress=True,
     ),
     Layout(
         name="custom",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpmed.figures.style import PALETTE, new_figure, save_figure
-from dpmed.privacy.ledger import rounded_down, rounded_up
+from dpmed.rounding import rounded_down, rounded_up
 
 AUDIT = "audit"
 

@@ -7,15 +7,15 @@ however many of them it has made: it may go on, and when it was stopped may depe
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from dpmed.errors import InputError
-from dpmed.files import read_json
+from dpmed.files import read_json, utc_now
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.privacy.accountant import AccountantName
+from dpmed.privacy.ledger import ADJACENCY
 from dpmed.privacy.mechanism import SampledGaussian, is_countable
 from dpmed.privacy.several import composed_epsilon
 
@@ -132,14 +132,14 @@ class ComposedLedger:
             "accountant": self.accountant if private else None,
             "epsilon_pld": self.epsilon_pld,
             "epsilon_rdp": self.epsilon_rdp,
-            "adjacency": "add-or-remove-one" if private else None,
+            "adjacency": ADJACENCY if private else None,
             "unit_of_privacy": (private or self.runs)[0].ledger["unit_of_privacy"],
             "noise_source": _source(private),
             "outside_accounting": outside,
             "notes": self._notes(private, exposed),
             "runs": [run.to_json() for run in self.runs],
             "version": version("dpmed"),
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "created": utc_now(),
         }
 
     def _notes(self, private: Sequence[Spending], exposed: Sequence[str]) -> list[str]:

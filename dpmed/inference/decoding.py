@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from dpmed.data.decode.files import decode_file, decode_volumes, open_volume
+from dpmed.data.decode.files import decode_file, decode_volumes, grid_of, open_volume
+from dpmed.data.decode.volume import resampled_shapes
 from dpmed.errors import InputError
 from dpmed.inference.description import Preprocessing
 from dpmed.inference.inputs import ARRAY_ENDINGS
-from dpmed.inference.volumes.own_grid import OwnGrid, sides_at_spacing
+from dpmed.inference.volumes.own_grid import OwnGrid
 from dpmed.tensors import npy_header
 
 _MAX_ARRAY_BYTES = 1 << 32
@@ -61,7 +62,7 @@ def decode_input(path: Path, done: Preprocessing, *, windows: bool = False) -> D
 def _read_volume(path: Path, done: Preprocessing, *, windows: bool) -> Decoded:
     volume = open_volume(path)
     decoding = done.decoding
-    resampled = sides_at_spacing(volume.voxels.shape[:3], volume.affine, done.spacing_mm) or done.size
+    _, resampled = resampled_shapes(volume, grid_of(decoding))
     if windows:
         # The size of the volume at this spacing, but no smaller than a window.
         decoding = replace(decoding, size=tuple(map(max, resampled, done.size)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpmed.data.decode.recognise import DICOM_ENDINGS, NIFTI_ENDINGS, PICTURE_ENDINGS, kind_of_name, recognise
-from dpmed.data.sources import read_table
+from dpmed.data.listing.sources import read_table
 from dpmed.errors import InputError
 
 ARRAY_ENDINGS = (".npy",)

@@ -18,7 +18,7 @@ from jaxtyping import Array, Float, PyTree, Shaped
 from dpmed.errors import InputError
 from dpmed.files import CONFIG_FILE, EQX_FILE
 from dpmed.inference.answers import class_numbers, mean_scale, settle_threshold
-from dpmed.inference.bundle import CHECKSUMS_FILE, WEIGHTS_FILE, StoredModel, is_bundle, read_bundle
+from dpmed.inference.bundle.files import CHECKSUMS_FILE, WEIGHTS_FILE, StoredModel, is_bundle, read_bundle
 from dpmed.inference.description import ModelDescription
 from dpmed.inference.ledger import ReadLedger
 from dpmed.inference.network import Network
@@ -27,8 +27,8 @@ from dpmed.layer_tags import computing_in
 from dpmed.progress import Progress
 from dpmed.runtime.jit import Compiled, on_device
 
-# Default number of stored values processed at once, and the most images.
 _REMEDY = "Give the folder that `dpmed train` or `dpmed export` reported when it finished."
+# Default number of stored values processed at once, and the most images.
 _BATCH_VALUES = 1 << 22
 _BATCH_IMAGES = 64
 

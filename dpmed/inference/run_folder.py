@@ -12,7 +12,7 @@ from dpmed.data.base import Dataset
 from dpmed.data.build import build_dataset
 from dpmed.errors import InputError
 from dpmed.files import CONFIG_FILE, EQX_FILE, write_json
-from dpmed.inference.bundle import StoredModel
+from dpmed.inference.bundle.files import StoredModel
 from dpmed.inference.describe import describe_model
 from dpmed.inference.description import MAX_JSON_BYTES, MODEL_FILE, ModelDescription, parse_description
 from dpmed.inference.ledger import LEDGER_FILE, read_ledger

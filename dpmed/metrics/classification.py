@@ -86,6 +86,11 @@ def weighted_auroc(
 
     The area is the probability that a positive sample scores above a negative one, with ties counted half (Hanley &
     McNeil, 1982).
+
+    Args:
+        scores: higher for samples that are more likely positive.
+        is_positive: the truth.
+        weights: how often each sample occurs in each resample.
     """
     order = np.argsort(scores, kind="stable")
     first_of_ties = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))

@@ -11,6 +11,8 @@ from jaxtyping import Bool, Float
 from dpmed.metrics.intervals import binomial_interval
 
 BINS = 10
+# Of a product of a fraction and a count, generously.
+_ROUNDING = 1e-9
 _CONFIDENCE = 0.95
 
 
@@ -67,17 +69,31 @@ def operating_point(
 def threshold_for_sensitivity(
     probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"], sensitivity: float
 ) -> float:
-    """The highest threshold that finds at least this fraction of the positives; 0 if there are none."""
+    """The highest threshold that finds at least this fraction of the positives; 0 if there are none.
+
+    Args:
+        probability: from 0 to 1.
+        positive: the truth.
+        sensitivity: in (0, 1].
+    """
     scores = np.sort(probability[positive])[::-1]
-    return float(scores[int(np.ceil(sensitivity * len(scores))) - 1]) if len(scores) else 0.0
+    # 0.55 * 100 is more than 55 in floating point.
+    needed = int(np.ceil(sensitivity * len(scores) - _ROUNDING))
+    return float(scores[needed - 1]) if len(scores) else 0.0
 
 
 def threshold_for_specificity(
     probability: Float[np.ndarray, " sample"], positive: Bool[np.ndarray, " sample"], specificity: float
 ) -> float:
-    """The lowest threshold that leaves at least this fraction of the negatives unflagged."""
+    """The lowest threshold that leaves at least this fraction of the negatives unflagged; 0 if there are none.
+
+    Args:
+        probability: from 0 to 1.
+        positive: the truth.
+        specificity: in (0, 1].
+    """
     scores = np.sort(probability[~positive])
-    allowed = int(np.floor((1 - specificity) * len(scores) + 1e-9))
+    allowed = int(np.floor((1 - specificity) * len(scores) + _ROUNDING))
     return float(np.nextafter(scores[len(scores) - 1 - allowed], np.inf)) if len(scores) else 0.0
 
 

@@ -176,7 +176,7 @@ class ConvolutionProduct:
             # Patches of large images do not fit into the cache, and one such image keeps all cores busy.
             by_images = partial(replace(self, kind="plain")._by_images, weight)
             if not is_cpu():
-                # One operation for all records: XLA may choose another algorithm, and other bits, for each that it sees.
+                # One operation for all records: XLA may choose another algorithm, with other bits, for each of several.
                 found: Array = jax.lax.map(by_images, (x, gradient))
                 return found
             return jnp.stack([by_images((x[place], gradient[place])) for place in range(batch)])

@@ -213,6 +213,11 @@ def settle_places(computation: Computation, microbatch: int) -> tuple[int, float
     return smallest, effect_of_places(computation, smallest)
 
 
+def chosen_microbatch(computation: Computation) -> int:
+    """The microbatch with which training begins on this machine: the largest that fits, unless places matter."""
+    return settle_places(computation, computation.fitting_microbatch())[0]
+
+
 def build_computation(
     plan: Plan, secrets: Secrets, *, processes: Processes = ALONE, features: Progress | None = None
 ) -> Computation:

@@ -14,8 +14,9 @@ from dpmed.errors import DpmedError, InputError
 from dpmed.files import make_folder, read_json, remove_if_possible, write_json
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.planning.plan import Plan
-from dpmed.privacy.cohort import Cohort, Entry, Names, Snapshot, Status
-from dpmed.privacy.spending import require_within
+from dpmed.privacy.cohort.file import Cohort
+from dpmed.privacy.cohort.records import Entry, Names, Snapshot, Status
+from dpmed.privacy.cohort.spending import require_within
 
 # Written before the entry: a run that was killed in between finds its token and uses it for its entry.
 ENTRY_FILE = "cohort.json"

@@ -12,7 +12,8 @@ from dpmed.inference.composed_ledger import composed_with
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_finished, read_ledger
 from dpmed.inference.run_folder import read_config
 from dpmed.pages import page
-from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN, rounded_up
+from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN
+from dpmed.rounding import rounded_up
 
 _BEGAN = "Training began with the "
 # Keys of a model's table that say how it is trained, not what it is.

@@ -85,6 +85,14 @@ def calibrate_steps(
 ) -> int:
     """The largest T whose ε at δ, together with that of `others`, is at most `epsilon`.
 
+    Args:
+        epsilon: ε > 0.
+        delta: δ in (0, 1).
+        sampling_rate: q in (0, 1].
+        noise_multiplier: σ > 0.
+        accountant: how ε is computed.
+        others: what has been spent before.
+
     Raises:
         InputError: not even one step is possible, or their number is unlimited.
     """

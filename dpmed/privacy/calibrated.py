@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from dpmed.privacy.accountant import AccountantName, SampledGaussian, calibrate_noise, epsilon
+from dpmed.privacy.accountant import AccountantName, calibrate_noise, epsilon
+from dpmed.privacy.mechanism import SampledGaussian
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,14 @@ def calibrate(
 
 
 def assess_noise(noise_multiplier: float, *, delta: float, sampling_rate: float, steps: int) -> CalibratedNoise:
-    """The ε that a given σ > 0 spends by both accountants; the other arguments are those of `calibrate`."""
+    """The ε that a given σ spends by both accountants.
+
+    Args:
+        noise_multiplier: σ > 0.
+        delta: δ in (0, 1).
+        sampling_rate: q in (0, 1].
+        steps: T >= 1.
+    """
     mechanism = SampledGaussian(noise_multiplier=noise_multiplier, sampling_rate=sampling_rate, steps=steps)
     return CalibratedNoise(
         noise_multiplier=noise_multiplier,

@@ -1,7 +1,9 @@
 """The privacy ledger: what a run has spent, and what its ε does not cover.
 
-This is the only place where a run states what it promises. ε is written as computed, never rounded down; every other
-use of private data is listed in `outside_accounting`, one sentence each. The ledger may leave the institution together
+A single run states what it promises here and nowhere else; what several runs promise together is stated by
+`dpmed.inference.composed_ledger`, and what a selection promises by `dpmed.workflows.train.selection`, in the same
+`privacy.json`. ε is written as computed, never rounded down; every other use of private data is listed in
+`outside_accounting`, one sentence each. The ledger may leave the institution together
 with the model, so it contains nothing computed from private data except the number of training records: anything else
 that a run knows about its patients is in `internal.json`.
 """
@@ -9,15 +11,17 @@ that a run knows about its patients is in `internal.json`.
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Literal
 
+from dpmed.files import utc_now
 from dpmed.privacy.budget import Budget
 from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.rero import reconstruction
 from dpmed.privacy.tradeoff import Composition
+from dpmed.rounding import rounded_up
 
+# Every ε, δ and bound that dpmed states is for this neighbouring relation.
+ADJACENCY = "add-or-remove-one"
 OUTSIDE_EVERY_RUN = (
     "Validation and test metrics are computed exactly; ε says nothing about validation and test samples.",
     "The training loss in the progress display, metrics.csv and curves.png is computed from the training samples "
@@ -220,7 +224,7 @@ def private_ledger(
         steps=steps,
         steps_planned=budget.steps,
         train_size=budget.train_size,
-        adjacency="add-or-remove-one",
+        adjacency=ADJACENCY,
         unit_of_privacy=facts.unit,
         noise_source=facts.source,
         sampling_source=facts.source,
@@ -233,7 +237,7 @@ def private_ledger(
         model_sha256=digests.model,
         config_sha256=digests.config,
         version=facts.version,
-        created=_now(),
+        created=utc_now(),
     )
 
 
@@ -270,7 +274,7 @@ def plain_ledger(
         model_sha256=digests.model,
         config_sha256=digests.config,
         version=facts.version,
-        created=_now(),
+        created=utc_now(),
     )
 
 
@@ -351,31 +355,3 @@ def group_privacy(epsilon: float, delta: float, *, size: int) -> tuple[float, fl
     growth = (size - 1) * epsilon + math.log(-math.expm1(-size * epsilon)) - math.log(-math.expm1(-epsilon))
     logarithm = math.log(delta) + growth
     return size * epsilon, math.exp(logarithm) if logarithm < math.log(1e300) else math.inf
-
-
-def rounded_up(value: float, digits: int = 4) -> str:
-    """The smallest number of so many digits that is not below the value: for "at most", which must never promise more.
-
-    The smallest noise that meets a limit is rounded up too.
-    """
-    return _rounded(value, digits, ROUND_CEILING)
-
-
-def rounded_down(value: float, digits: int = 4) -> str:
-    """The largest number of so many digits that is not above the value: for "at least", which must never claim more.
-
-    The largest ε that meets a limit is rounded down too.
-    """
-    return _rounded(value, digits, ROUND_FLOOR)
-
-
-def _rounded(value: float, digits: int, rounding: str) -> str:
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    written = Decimal(repr(value))
-    step = Decimal(1).scaleb(written.adjusted() + 1 - digits)
-    return f"{float(written.quantize(step, rounding=rounding)):.{digits}g}"
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

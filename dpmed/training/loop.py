@@ -27,6 +27,7 @@ from dpmed.dpsgd.sampling import Sampler
 from dpmed.dpsgd.step import Accumulated, Step, StepState
 from dpmed.errors import RunError
 from dpmed.progress import Progress, Task
+from dpmed.rounding import rounded_up
 from dpmed.runtime.jit import wait_for
 from dpmed.runtime.malloc import limit_kept_memory
 from dpmed.training.objective import device_records
@@ -354,7 +355,7 @@ def _evaluate(parts: Parts, run: RunState, hooks: Hooks) -> tuple[RunState, bool
 
 def _describe(parts: Parts, run: RunState, step: Counts) -> str:
     notes = [f"loss {step.loss / step.records:.3f}"] if step.records else ["empty batch"]
-    # ε takes a moment to compute; the value of the last evaluation is close enough.
+    # ε takes a moment to compute, too long for each step.
     if parts.epsilon is not None and run.rows:
-        notes.append(f"ε {run.rows[-1]['epsilon']:.2f}")
+        notes.append(f"ε {rounded_up(run.rows[-1]['epsilon'], 3)} at the last evaluation")
     return ", ".join([*notes, f"{run.records / max(run.seconds, 1e-9):.0f} samples/s"])

@@ -22,8 +22,8 @@ from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.budget import Budget
-from dpmed.privacy.ledger import rounded_down, rounded_up
 from dpmed.progress import Progress
+from dpmed.rounding import rounded_down, rounded_up
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE
 
 Kind = Literal["gradient", "input"]

@@ -6,16 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from dpmed.config.schema import Config
-from dpmed.data.header_patients import digest_of_patient
+from dpmed.data.listing.header_patients import digest_of_patient
 from dpmed.errors import InputError
 from dpmed.planning.enrolment import unit_names
 from dpmed.planning.plan import make_plan
-from dpmed.privacy.cohort import Cohort, EnteredRun, Snapshot
-from dpmed.privacy.ledger import rounded_down, rounded_up
+from dpmed.privacy.cohort.file import Cohort
+from dpmed.privacy.cohort.records import EnteredRun, Snapshot
+from dpmed.privacy.cohort.spending import History, cost_of, median, spent
 from dpmed.privacy.rero import Risk, assess
-from dpmed.privacy.spending import History, cost_of, median, spent
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
+from dpmed.rounding import rounded_down, rounded_up
 
 
 @dataclass(frozen=True, kw_only=True)

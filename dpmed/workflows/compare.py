@@ -16,10 +16,11 @@ from dpmed.data.identity import name_same_samples
 from dpmed.errors import InputError
 from dpmed.figures.forest import Panel, plot_forest
 from dpmed.files import read_json, write_csv, write_json
-from dpmed.inference.bundle import is_bundle
+from dpmed.inference.bundle.files import is_bundle
 from dpmed.inference.predictor import load_model
 from dpmed.inference.run_folder import SPLIT_FILE, SUMMARY_FILE, read_config
 from dpmed.progress import Progress
+from dpmed.rounding import rounded_up
 from dpmed.workflows.evaluate.comparison import Comparison, compare_scored
 from dpmed.workflows.evaluate.predict import score
 from dpmed.workflows.evaluate.run import check_fit, own_split
@@ -110,7 +111,7 @@ class CompareSummary:
         names = self.metrics[:_SHOWN]
         rows = []
         for one in self.runs:
-            epsilon = "none" if one.epsilon is None else f"{one.epsilon:.4g}"
+            epsilon = "none" if one.epsilon is None else rounded_up(one.epsilon)
             rows.append([one.name, epsilon, *(_with_interval(one, name) for name in names)])
         return ["run", "ε", *names], rows
 

@@ -8,16 +8,16 @@ from typing import Any, Literal
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
 from dpmed.files import CONFIG_FILE, read_json
-from dpmed.inference.bundle import CHECKSUMS_FILE, NEEDED, StoredModel, is_bundle, write_bundle
+from dpmed.inference.bundle.files import CHECKSUMS_FILE, NEEDED, StoredModel, is_bundle, write_bundle
+from dpmed.inference.bundle.model_card import PUBLIC_DATA, CardFacts, Together, write_card
+from dpmed.inference.bundle.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
 from dpmed.inference.composed_ledger import composed_with
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_epsilon, check_finished
-from dpmed.inference.model_card import PUBLIC_DATA, CardFacts, Together, write_card
-from dpmed.inference.onnx import ONNX_FILE, STABLEHLO_FILE, to_onnx, to_stablehlo
 from dpmed.inference.run_folder import SUMMARY_FILE, is_run, read_config, read_run
 from dpmed.planning.solved_budget import solve
-from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import counted
 from dpmed.progress import Progress
+from dpmed.rounding import rounded_up
 from dpmed.workflows.train.trials import chosen_trial, holds_selection
 
 Format = Literal["safetensors", "onnx", "stablehlo"]

@@ -10,7 +10,6 @@ from dpmed.auditing.lower_limit import (
     TradeOff,
     epsilon_by_curve,
     epsilon_by_guesses,
-    of_epsilon,
     of_mechanism,
     p_value,
     rejects,
@@ -38,7 +37,7 @@ def largest_tail(curve: TradeOff, m, r, v):
 @pytest.mark.parametrize(("m", "r", "v"), [(12, 12, 10), (20, 8, 8), (20, 8, 7), (15, 10, 9)])
 @pytest.mark.parametrize("epsilon", [0.5, 2.0])
 def test_the_recursion_is_the_linear_program(m, r, v, epsilon):
-    curve = of_epsilon(epsilon, 1e-3)
+    curve = TradeOff.of([epsilon], [1e-3])
     worst = largest_tail(curve, m, r, v)
     assert not rejects(curve, canaries=m, guesses=r, correct=v, level=worst * (1 - 1e-6))
     if worst < 1 - 1e-6:
@@ -52,7 +51,7 @@ def test_randomised_response_reaches_what_is_not_rejected():
     for v in range(1, m + 1):
         tail = float(stats.binom.sf(v - 1, m, rate))
         if tail > 1e-12:
-            assert not rejects(of_epsilon(epsilon, 0.0), canaries=m, guesses=m, correct=v, level=tail * (1 - 1e-9))
+            assert not rejects(TradeOff.of([epsilon], [0.0]), canaries=m, guesses=m, correct=v, level=tail * (1 - 1e-9))
             assert p_value(canaries=m, guesses=m, correct=v, epsilon=epsilon, delta=0.0) == pytest.approx(tail)
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from dpmed.privacy.cohort import EnteredRun, Snapshot
+from dpmed.privacy.cohort.records import EnteredRun, Snapshot
+from dpmed.privacy.cohort.spending import equal_histories, spent
 from dpmed.privacy.mechanism import SampledGaussian
-from dpmed.privacy.spending import equal_histories, spent
 from tests.benchmarks.record import measurement
 
 UNITS, RUNS, GROUPS = 1_000_000, 1000, 400

@@ -20,7 +20,7 @@ from PIL import Image
 
 from dpmed.config.model import MlpModel, Resnet9Model
 from dpmed.data.layouts import write_phantom
-from dpmed.inference.bundle import write_bundle
+from dpmed.inference.bundle.files import write_bundle
 from dpmed.inference.network import eqx_digest, named_arrays
 from dpmed.progress import Silent
 from dpmed.workflows import predict

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from dpmed.attacks.block_attack import BLOCK_ATTACKS
-from dpmed.attacks.predict import predicted_share
-from dpmed.attacks.recover import recover
-from dpmed.attacks.server import MaliciousServer
+from dpmed.attacks.malicious_server.attack import BLOCK_ATTACKS
+from dpmed.attacks.malicious_server.predict import predicted_share
+from dpmed.attacks.malicious_server.recover import recover
+from dpmed.attacks.malicious_server.server import MaliciousServer
 from dpmed.config.load import load_config
 from dpmed.matching.ssim import pairwise_ssim
 from dpmed.planning.plan import make_plan
@@ -36,9 +36,9 @@ _NONE = Level(
 _FULL = """
 import json, resource, time
 import numpy as np
-from dpmed.attacks.blocks import make_block
-from dpmed.attacks.recover import recover
-from dpmed.attacks.update import Responses, clipped_update
+from dpmed.attacks.malicious_server.blocks import make_block
+from dpmed.attacks.malicious_server.recover import recover
+from dpmed.attacks.malicious_server.update import Responses, clipped_update
 
 def pictures(count, seed):
     random = np.random.default_rng(seed)

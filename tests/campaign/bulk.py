@@ -88,7 +88,8 @@ def write_cohort(folder: Path, runs: int, *, kinds: int) -> None:
         runs: entered.
         kinds: how many different σ they have, by turns.
     """
-    from dpmed.privacy.cohort import Cohort, Entry
+    from dpmed.privacy.cohort.file import Cohort
+    from dpmed.privacy.cohort.records import Entry
     from dpmed.privacy.mechanism import SampledGaussian
 
     write_table(folder, 2 * PATIENTS)

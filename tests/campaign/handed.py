@@ -16,7 +16,7 @@ from tests.campaign.readers import Reader, built, phantom
 def _bundle(file: str) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
         from dpmed.config.model import MlpModel
-        from dpmed.inference.bundle import write_bundle
+        from dpmed.inference.bundle.files import write_bundle
         from dpmed.inference.network import eqx_digest, named_arrays
         from tests.inference.made import ledger_bytes, make_network
 
@@ -29,7 +29,7 @@ def _bundle(file: str) -> Callable[[Path], Path]:
 
 
 def _read_bundle(path: Path) -> object:
-    from dpmed.inference.bundle import read_bundle
+    from dpmed.inference.bundle.files import read_bundle
 
     return read_bundle(path.parent).description.outputs
 

@@ -109,7 +109,7 @@ def of_ledger(root: Path, run: str, *, draws: int, private: bool) -> list[str]:
 
 def of_cohort(root: Path, *, draws: int) -> list[str]:
     """The cohort file counts every draw that was made."""
-    from dpmed.privacy.cohort import Cohort
+    from dpmed.privacy.cohort.file import Cohort
 
     if not (root / "cohort.db").is_file():
         return [f"{draws} draws and no cohort file"] if draws else []

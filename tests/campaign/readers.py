@@ -204,7 +204,8 @@ def _read_journal(path: Path) -> object:
 
 
 def _cohort(folder: Path) -> Path:
-    from dpmed.privacy.cohort import Cohort, Entry
+    from dpmed.privacy.cohort.file import Cohort
+    from dpmed.privacy.cohort.records import Entry
     from dpmed.privacy.mechanism import SampledGaussian
 
     mechanism = SampledGaussian(noise_multiplier=1.0, sampling_rate=0.1, steps=10)
@@ -215,7 +216,7 @@ def _cohort(folder: Path) -> Path:
 
 
 def _read_cohort(path: Path) -> object:
-    from dpmed.privacy.cohort import Cohort
+    from dpmed.privacy.cohort.file import Cohort
 
     with Cohort(path) as cohort:
         snapshot = cohort.snapshot()

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from dpmed.dpsgd.clipping import AdaptiveClipping, AutomaticClipping, FlatClipping, PerLayerClipping
 from dpmed.dpsgd.float64 import float64
-from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.privacy.accountant import epsilon
+from dpmed.privacy.mechanism import SampledGaussian
 
 
 @pytest.mark.parametrize("norm", [0.0, -1.0, np.inf, np.nan])

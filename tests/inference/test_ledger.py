@@ -7,7 +7,8 @@ import pytest
 
 from dpmed.errors import InputError
 from dpmed.inference.ledger import check_epsilon, check_finished, parse_ledger, read_ledger
-from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.privacy.accountant import epsilon
+from dpmed.privacy.mechanism import SampledGaussian
 from tests.inference.made import ledger_bytes
 
 

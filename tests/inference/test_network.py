@@ -12,8 +12,8 @@ from dpmed.config.model import CustomModel, MlpModel, Resnet9Model
 from dpmed.errors import InputError
 from dpmed.inference.network import eqx_digest, named_arrays, named_shapes, shapes_of, with_arrays
 from dpmed.models.weights import save_weights
+from tests.inference.bundle.test_files import NETWORKS
 from tests.inference.made import make_description, make_network
-from tests.inference.test_bundle import NETWORKS
 
 
 def test_names_are_places_in_the_module_and_numbers_of_the_state():

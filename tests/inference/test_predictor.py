@@ -5,7 +5,7 @@ import pytest
 
 from dpmed.config.model import MlpModel, Resnet9Model, UnetModel
 from dpmed.errors import InputError
-from dpmed.inference.bundle import StoredModel
+from dpmed.inference.bundle.files import StoredModel
 from dpmed.inference.ledger import parse_ledger
 from dpmed.inference.predictor import Predictor, load_model
 from tests.inference.made import ledger_bytes, logits_of, make_network

@@ -36,11 +36,19 @@ def test_a_point_is_what_counting_gives():
 def test_thresholds_reach_what_is_asked_and_no_further_one_does(seed, share):
     probability, positive = sample(seed, 60)
     threshold = operating.threshold_for_sensitivity(probability, positive, share)
-    assert operating.operating_point(probability, positive, threshold).sensitivity >= share - 1e-12
+    assert operating.operating_point(probability, positive, threshold).sensitivity >= share - 1e-9
     above = operating.operating_point(probability, positive, np.nextafter(threshold, np.inf))
     assert above.sensitivity < share
     threshold = operating.threshold_for_specificity(probability, positive, share)
     assert operating.operating_point(probability, positive, threshold).specificity >= share - 1e-9
+
+
+@pytest.mark.parametrize("share", [0.07, 0.14, 0.55, 0.56, 1.0])
+def test_no_more_is_found_than_is_asked_for_where_the_share_is_a_whole_number(share):
+    # 0.55 * 100 is 55.00000000000001 in floating point.
+    probability, positive = np.linspace(0, 1, 100), np.ones(100, bool)
+    threshold = operating.threshold_for_sensitivity(probability, positive, share)
+    assert (probability >= threshold).sum() == round(100 * share)
 
 
 def test_calibration_is_scikit_learns_and_its_error_the_weighted_gap():

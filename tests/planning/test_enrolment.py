@@ -13,7 +13,7 @@ from dpmed.data.identity import image_names
 from dpmed.errors import InputError
 from dpmed.planning.enrolment import enrol, enter_end, mark_over, unit_names
 from dpmed.planning.plan import make_plan
-from dpmed.privacy.cohort import Cohort
+from dpmed.privacy.cohort.file import Cohort
 from dpmed.progress import Silent
 
 

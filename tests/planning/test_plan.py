@@ -1,6 +1,7 @@
 """What a plan settles before anything is trained, and that it refuses errors by naming the wrong field."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ import pytest
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
 from dpmed.planning.plan import make_plan
-from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.privacy.accountant import epsilon
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.progress import Silent
 
 SMALL = ["data.limit=200", "training.batch_size=16", "training.epochs=3", "model.width=[4]"]
@@ -42,11 +44,16 @@ def test_its_json_and_its_words_agree(plan):
     assert content["epsilon"] == plan.budget.epsilon_pld
     assert content["epsilon_dp_accounting"] == pytest.approx(content["epsilon_pld"], rel=1e-2)
     words = plan.describe()
-    assert f"ε = {plan.budget.epsilon:.4g}" in words["privacy"]
+    assert words["privacy"].startswith("ε = ")
     assert words["samples"].startswith(f"{content['samples']['train']} train")
     plain = plan_of(name="quickstart_nonprivate")
     assert (plain.budget, plain.to_json()["epsilon"], plain.steps) == (None, None, plan.steps)
     assert plain.describe()["privacy"].startswith("none")
+
+
+def test_it_never_states_less_than_the_budget_costs(plan):
+    budget = replace(plan.budget, epsilon_pld=2.00004, epsilon_rdp=2.50004)
+    assert replace(plan, budget=budget).describe()["privacy"].startswith("ε = 2.001 at δ = 1e-05 by PLD (2.501 by RDP)")
 
 
 def test_class_counts_are_those_of_the_training_split(plan):

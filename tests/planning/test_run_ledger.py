@@ -15,9 +15,11 @@ from dpmed.planning.run_ledger import (
     with_siblings,
     with_siblings_note,
 )
-from dpmed.privacy.accountant import SampledGaussian, epsilon
-from dpmed.privacy.ledger import Selected, describe_release, rounded_up
+from dpmed.privacy.accountant import epsilon
+from dpmed.privacy.ledger import Selected, describe_release
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.progress import Silent
+from dpmed.rounding import rounded_up
 
 SMALL = ["data.limit=100", "training.batch_size=20", "training.epochs=2", "model.width=[4]"]
 

@@ -17,12 +17,11 @@ from dpmed.privacy.ledger import (
     group_privacy,
     plain_ledger,
     private_ledger,
-    rounded_down,
-    rounded_up,
     several_images_note,
 )
 from dpmed.privacy.rero import reconstruction
 from dpmed.privacy.tradeoff import Composition
+from dpmed.rounding import rounded_up
 
 BUDGET = solve_budget(
     BudgetRequest(train_size=500, expected_batch_size=50, delta=1e-4, clipping_norm=2.0, epsilon=3.0, epochs=4)
@@ -75,16 +74,6 @@ def test_the_note_on_several_images_follows_from_epsilon_alone_and_promises_no_m
         stated = [float(number) for number in said.split(",")]
         assert epsilon <= stated[0] < epsilon * 1.001 and delta <= stated[1] < delta * 1.1
     assert "no (ε, δ) with δ < 1" in several_images_note("patient", epsilon=100.0, delta=1e-6)
-
-
-@given(st.floats(1e-300, 1e300), st.integers(2, 6))
-def test_a_limit_is_rounded_to_the_safe_side_by_less_than_its_last_digit(value, digits):
-    last = 1.001 * 10.0 ** (1 - digits) * value
-    up, down = float(rounded_up(value, digits)), float(rounded_down(value, digits))
-    assert value - last <= down <= value <= up <= value + last
-    # What has so few digits is stated as it is.
-    assert float(rounded_up(up, digits)) == up and float(rounded_down(down, digits)) == down
-    assert (rounded_up(0.0), rounded_down(math.inf)) == ("0", "inf")
 
 
 # No subnormal δ: of such numbers a float keeps a few bits only.

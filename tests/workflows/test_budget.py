@@ -6,11 +6,12 @@ import pytest
 from PIL import Image
 
 from dpmed.config.load import load_config
-from dpmed.data.header_patients import digest_of_patient
+from dpmed.data.listing.header_patients import digest_of_patient
 from dpmed.errors import InputError
 from dpmed.planning.enrolment import enrol
 from dpmed.planning.plan import make_plan
-from dpmed.privacy.cohort import Cohort, Entry
+from dpmed.privacy.cohort.file import Cohort
+from dpmed.privacy.cohort.records import Entry
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.progress import Silent
 from dpmed.workflows.budget import run

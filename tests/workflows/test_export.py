@@ -13,16 +13,16 @@ import pytest
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
 from dpmed.files import digest_of
-from dpmed.inference.model_card import Together
+from dpmed.inference.bundle.model_card import Together
 from dpmed.inference.predictor import load_model
 from dpmed.inference.run_folder import read_config
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.accountant import epsilon
-from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rero import assess, assess_epsilon
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Silent
+from dpmed.rounding import rounded_up
 from dpmed.workflows import export
 from dpmed.workflows.bounds.settings import Facts, gather
 from dpmed.workflows.export import ExportSettings, ExportSummary

@@ -39,7 +39,11 @@ class Grid:
 
 
 def orientation_of(volume: Volume) -> Int[np.ndarray, "3 2"]:
-    """For each stored axis, the canonical axis along which it runs, and 1 or -1 for its direction."""
+    """For each stored axis, the canonical axis along which it runs, and 1 or -1 for its direction.
+
+    Raises:
+        InputError: the volume has no usable affine.
+    """
     from nibabel.orientations import io_orientation
 
     orientation = io_orientation(volume.affine)
@@ -105,7 +109,7 @@ def read_labels(volume: Volume, grid: Grid, *, classes: int) -> UInt8[np.ndarray
     """
     if volume.voxels.ndim != 3:  # noqa: PLR2004 three axes
         raise InputError("is a label map with channels; one class number per voxel is expected", where=str(volume.path))
-    best = np.zeros(_target_shape(volume, grid)[1], np.uint8)
+    best = np.zeros(resampled_shapes(volume, grid)[1], np.uint8)
     share = np.full(best.shape, -1.0, np.float32)
     for stored, value in _label_values(volume, classes).items():
 
@@ -181,8 +185,12 @@ def _distinct(voxels: Shaped[np.ndarray, "i j k"]) -> Float[np.ndarray, " value"
     return np.unique(np.concatenate([np.unique(part) for part in slices])).astype(np.float64)
 
 
-def _target_shape(volume: Volume, grid: Grid) -> tuple[Shape3, Shape3]:
-    """The resampled shape, before cropping and padding, along stored and along canonical axes."""
+def resampled_shapes(volume: Volume, grid: Grid) -> tuple[Shape3, Shape3]:
+    """The shape of a volume once resampled, before it is cropped or padded, along stored and along canonical axes.
+
+    Raises:
+        InputError: the volume has no usable affine, or would become too large.
+    """
     orientation = orientation_of(volume)
     sides = volume.voxels.shape[:3]
     stored = [0, 0, 0]
@@ -211,7 +219,7 @@ def _resample(
 ) -> Float[np.ndarray, "x y z"]:
     from nibabel.orientations import apply_orientation
 
-    first, second, third = _target_shape(volume, grid)[0]
+    first, second, third = resampled_shapes(volume, grid)[0]
     # Stored slices are (j, i) with i fastest: whole rows of memory, converted one slice at a time.
     slices = np.empty((voxels.shape[2], second, first), np.float32)
     for number in range(voxels.shape[2]):

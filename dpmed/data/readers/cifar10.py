@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 
 from dpmed.config.data import Cifar10Data
 from dpmed.data.base import Info, Split
+from dpmed.data.listing.sources import Root, check_distinct
 from dpmed.data.normalise import CODE_CONSTANTS
-from dpmed.data.sources import Root, check_distinct
 from dpmed.data.storage.download import OpenUrl, download, extract_named, open_url
 from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.errors import InputError

@@ -18,13 +18,13 @@ from dpmed.config.privacy import Unit
 from dpmed.data.base import ImageNames, Info, Sample, Split
 from dpmed.data.decode.files import decode_file
 from dpmed.data.decode.preprocessing import Preprocessing
-from dpmed.data.header_patients import HEADER, patients_by_header
 from dpmed.data.image_files import depth_notes, is_volume, preprocessing_of, problem_with
+from dpmed.data.listing.found import find_files, group_series
+from dpmed.data.listing.header_patients import HEADER, patients_by_header
+from dpmed.data.listing.problems import Problems
+from dpmed.data.listing.sources import Root, read_table
 from dpmed.data.normalise import CLASSES_READ, normalisation, unnamed_patients
 from dpmed.data.phantom.marker import MARKER
-from dpmed.data.problems import Problems
-from dpmed.data.readers.found import find_files, group_series
-from dpmed.data.sources import Root, read_table
 from dpmed.data.split import PART_NAMES
 from dpmed.data.storage.stored import FileDataset, Listing, Sources, files_below
 from dpmed.errors import InputError

@@ -14,8 +14,8 @@ from dpmed.config.data import Ham10000Data
 from dpmed.data.base import Info, Sample
 from dpmed.data.decode.files import decode_file
 from dpmed.data.decode.preprocessing import Preprocessing
+from dpmed.data.listing.sources import Root, TextTable, read_table
 from dpmed.data.normalise import CODE_CONSTANTS, normalisation
-from dpmed.data.sources import Root, TextTable, read_table
 from dpmed.data.storage.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
 

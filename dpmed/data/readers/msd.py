@@ -17,8 +17,8 @@ from dpmed.data.decode.files import decode_volumes, grid_of
 from dpmed.data.decode.nifti import read_nifti
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.volume import check_pair, read_labels
+from dpmed.data.listing.sources import Root
 from dpmed.data.normalise import CHANNELS_READ, CLASSES_READ, CODE_CONSTANTS, normalisation, unnamed_patients
-from dpmed.data.sources import Root
 from dpmed.data.storage.stored import FileDataset, Listing, Sources, files_below
 from dpmed.errors import InputError
 

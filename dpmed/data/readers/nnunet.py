@@ -18,9 +18,9 @@ from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.recognise import NIFTI_ENDINGS
 from dpmed.data.decode.volume import check_pair, read_labels
 from dpmed.data.decode.window import HU_WINDOW, Window
+from dpmed.data.listing.sources import Root
 from dpmed.data.normalise import CHANNELS_READ, CLASSES_READ, normalisation, unnamed_patients
 from dpmed.data.readers.folder import groups_by_pattern
-from dpmed.data.sources import Root
 from dpmed.data.storage.stored import FileDataset, Listing, Sources, files_below
 from dpmed.errors import InputError
 from dpmed.progress import Progress

@@ -11,8 +11,8 @@ from dpmed.config.data import RadImageNetData
 from dpmed.data.base import Info, Sample, Split
 from dpmed.data.decode.files import decode_file
 from dpmed.data.decode.preprocessing import Preprocessing
+from dpmed.data.listing.sources import Root, read_table
 from dpmed.data.normalise import CLASSES_READ, CODE_CONSTANTS, normalisation, unnamed_patients
-from dpmed.data.sources import Root, read_table
 from dpmed.data.storage.stored import FileDataset, Listing, Sources
 from dpmed.errors import InputError
 

@@ -20,11 +20,11 @@ from dpmed.data.decode.masks import read_mask
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.recognise import kind_of_name
 from dpmed.data.decode.volume import check_pair, read_labels
-from dpmed.data.header_patients import HEADER, patients_by_header
 from dpmed.data.image_files import depth_notes, is_volume, preprocessing_of, problem_with
+from dpmed.data.listing.header_patients import HEADER, patients_by_header
+from dpmed.data.listing.problems import Problems
+from dpmed.data.listing.sources import Root, TextTable, read_table
 from dpmed.data.normalise import CLASSES_READ, TARGET_CONSTANTS, normalisation, unnamed_patients
-from dpmed.data.problems import Problems
-from dpmed.data.sources import Root, TextTable, read_table
 from dpmed.data.split import PART_NAMES
 from dpmed.data.storage.stored import FileDataset, Listing, Sources, files_below
 from dpmed.errors import InputError

@@ -21,7 +21,11 @@ _SECONDS_BETWEEN_TRIES = 0.1
 
 
 def allocate(path: Path, size: int) -> None:
-    """A file of `size` bytes whose room on the disk is reserved: writing to it later cannot find the disk full."""
+    """A file of `size` bytes whose room on the disk is reserved: writing to it later cannot find the disk full.
+
+    Raises:
+        RunError: there is no room; no file is left behind.
+    """
     with writing_to(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     try:

@@ -46,21 +46,6 @@ class OwnGrid:
         return np.ascontiguousarray(apply_orientation(near, ornt_transform(standard, orientation)))
 
 
-def sides_at_spacing(
-    shape: tuple[int, ...], affine: Float[np.ndarray, "4 4"], spacing_mm: tuple[float, float, float] | None
-) -> tuple[int, ...] | None:
-    """Sides on canonical axes of a volume after resampling to a voxel size; None if there is no voxel size."""
-    if spacing_mm is None:
-        return None
-    from nibabel.orientations import io_orientation
-
-    sides = [0, 0, 0]
-    stored_mm = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    for axis, (place, _) in enumerate(io_orientation(affine).astype(int)):
-        sides[place] = max(1, round(shape[axis] * float(stored_mm[axis]) / spacing_mm[place]))
-    return tuple(sides)
-
-
 def write_mask(folder: Path, name: str, mask: Shaped[np.ndarray, "*own"], grid: OwnGrid | None) -> str:
     """Write a mask: `.nii.gz` for volumes, PNG for pictures, `.npy` for arrays.
 

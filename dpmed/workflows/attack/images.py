@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from dpmed import __version__
 from dpmed.attacks.base import Facts, Finding, ImageAttack, Target
-from dpmed.files import make_folder, write_csv
+from dpmed.files import make_folder, utc_now, write_csv
 from dpmed.reconstructions.manifest import ORIGINALS, SENSITIVE, Level, Manifest, write_manifest
 from dpmed.workflows.attack.settings import ReconstructSettings
 
@@ -114,7 +113,7 @@ class ImageFolder:
         budget, config = plan.budget, plan.config
         return Manifest(
             command="reconstruct",
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=utc_now(),
             version=__version__,
             config=settings.config_name or config.data.name,
             attack=settings.attack.attack,

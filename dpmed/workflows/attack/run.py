@@ -7,7 +7,7 @@ ends with the same bits.
 from pathlib import Path
 
 from dpmed.attacks.base import ImageAttack, Target
-from dpmed.attacks.prior_aware import PriorAwareAttack
+from dpmed.attacks.prior_aware.attack import PriorAwareAttack
 from dpmed.attacks.target import target_plan
 from dpmed.files import make_folder, remove_if_possible
 from dpmed.progress import Progress

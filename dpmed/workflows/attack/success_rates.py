@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from dpmed.attacks.base import Facts, Finding
-from dpmed.attacks.prior_aware import PriorAwareAttack
-from dpmed.attacks.results_table import AttackResult, write_results
+from dpmed.attacks.prior_aware.attack import PriorAwareAttack
+from dpmed.attacks.prior_aware.results_table import AttackResult, write_results
 from dpmed.figures.bounds import plot_attack
 from dpmed.files import write_json
 from dpmed.reconstructions.manifest import Level
+from dpmed.rounding import percent, percent_at_most, percent_interval, rounded_up
 from dpmed.workflows.attack.settings import ReconstructSettings
-from dpmed.workflows.visualize.findings import limit, percent
 
 TABLE = "prior_aware.csv"
 SUMMARY = "prior_aware.json"
@@ -73,13 +73,13 @@ class SuccessSummary:
         rows = [
             [
                 one.adversary,
-                f"{one.epsilon:.4g}",
+                rounded_up(one.epsilon),
                 f"{one.noise_multiplier:.4g}",
                 percent(one.success_rate),
-                _interval(one.ci_low, one.ci_high),
+                percent_interval(one.ci_low, one.ci_high),
                 percent(one.ideal_rate or 0.0),
-                _interval(one.ideal_low or 0.0, one.ideal_high or 0.0),
-                limit(one.bound_upper),
+                percent_interval(one.ideal_low or 0.0, one.ideal_high or 0.0),
+                percent_at_most(one.bound_upper),
                 percent(one.gap),
             ]
             for one in self.results
@@ -131,7 +131,3 @@ class SuccessFolder:
             plot_attack([asdict(result) for result in results], self.folder, title=self.settings.config_name)
         write_json(self.folder / SUMMARY, summary.to_json())
         return summary
-
-
-def _interval(low: float, high: float) -> str:
-    return f"{percent(low)} to {percent(high)}"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from dpmed.attacks.results_table import read_results
+from dpmed.attacks.prior_aware.results_table import read_results
 from dpmed.errors import InputError
 from dpmed.progress import Progress
 from dpmed.workflows.bounds.settings import Facts, Row

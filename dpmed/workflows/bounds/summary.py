@@ -4,8 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dpmed.privacy.constant_sign import constant_sign_upper
-from dpmed.privacy.ledger import rounded_down, rounded_up
 from dpmed.privacy.tradeoff import Composition
+from dpmed.rounding import rounded_down, rounded_up
 from dpmed.workflows.bounds.settings import BoundsSettings, Row
 
 _SHOWN = 12

@@ -7,17 +7,14 @@ from typing import Any
 
 from dpmed.config.schema import Config
 from dpmed.files import write_csv, write_json
+from dpmed.pages import page
 from dpmed.planning.advice.advise import Advice, advise, row_values
 from dpmed.planning.advice.grid import Row
 from dpmed.planning.plan import gather
 from dpmed.progress import Progress
+from dpmed.rounding import rounded_up
 
 ADVICE_FILE, GRID_FILE = "advice.json", "advice.csv"
-_SOURCES = (
-    "Sources: steps after De et al. (2022), batch size after Ponomareva et al. (2023) and Sander et al. (2023), "
-    "learning rate after Panda et al. (2024), clipping norm after De et al. (2022); docs/advice.md says how. They are "
-    "a starting point, not an optimum."
-)
 _SECONDS = (
     "Seconds cover the steps alone, measured here with a few steps on made-up samples, since no patient's data is "
     "looked at; reading images, evaluation and compilation come on top."
@@ -48,8 +45,8 @@ class AdviceSummary:
         """What the advice rests on and what it suggests, for the terminal."""
         advice, budget = self.advice, self.advice.advised.sizes.budget
         return {
-            "from": f"N = {budget.train_size:,} ({advice.unit}), ε = {budget.epsilon:.4g}, δ = {budget.delta:g}, "
-            f"{advice.parameters:,} trained parameters",
+            "from": f"N = {budget.train_size:,} ({advice.unit}), ε = {rounded_up(budget.epsilon)}, "
+            f"δ = {budget.delta:g}, {advice.parameters:,} trained parameters",
             "batch size": f"{advice.advised.sizes.batch_size:,}, q = {budget.sampling_rate:.3g}",
             "length": f"{budget.steps:,} steps, {advice.advised.sizes.epochs:,} epochs",
             "noise": f"σ = {budget.noise_multiplier:.4g}",
@@ -65,7 +62,7 @@ class AdviceSummary:
 
     def sentences(self) -> Sequence[str]:
         """The verdict, and how to read the numbers."""
-        return (*self.advice.verdict.sentences, _SECONDS, _SOURCES)
+        return (*self.advice.verdict.sentences, _SECONDS, _sources())
 
     def _mark(self, row: Row) -> str:
         if row is self.advice.advised:
@@ -97,3 +94,11 @@ def _cells(row: Row) -> list[str]:
         f"{row.noise.training:.3g}",
         "–" if row.seconds is None else f"{row.seconds:.3g}",
     ]
+
+
+def _sources() -> str:
+    return (
+        "Sources: steps after De et al. (2022), batch size after Ponomareva et al. (2023) and Sander et al. (2023), "
+        f"learning rate after Panda et al. (2024), clipping norm after De et al. (2022); {page('advice.md')} says how. "
+        "They are a starting point, not an optimum."
+    )

@@ -32,8 +32,8 @@ from dpmed.inference.run_folder import SUMMARY_FILE
 from dpmed.planning.plan import Plan
 from dpmed.planning.precision import with_settled_precision
 from dpmed.planning.run_ledger import run_ledger, with_siblings
-from dpmed.privacy.ledger import rounded_up
 from dpmed.progress import Progress
+from dpmed.rounding import rounded_up
 from dpmed.workflows.train.member import complete, enrol_missing, with_training
 from dpmed.workflows.train.siblings import name_siblings, require_outermost
 

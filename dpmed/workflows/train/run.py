@@ -12,7 +12,7 @@ from typing import Any
 from dpmed.config.load import config_to_toml
 from dpmed.errors import RunError
 from dpmed.files import exclusive_lock, make_folder, to_json, write_json
-from dpmed.planning.computation import build_computation, settle_places
+from dpmed.planning.computation import build_computation, chosen_microbatch, settle_places
 from dpmed.planning.enrolment import enrol, enter_end, mark_over
 from dpmed.planning.plan import Plan
 from dpmed.planning.run_ledger import place_notes, with_run_id, with_selection, with_siblings
@@ -97,7 +97,7 @@ def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:
     """
     found = inspection.run(plan.dataset, plan.split, seed=plan.config.training.seed, folder=folder)
     computation = build_computation(plan, draw_secrets(plan))
-    microbatch, _ = settle_places(computation, computation.fitting_microbatch())
+    microbatch = chosen_microbatch(computation)
     memory = computation.step_memory(microbatch)
     content = {**plan.to_json(), "microbatch": microbatch, "step_memory_bytes": memory, "data": found.to_json()}
     write_json(folder / "plan.json", content)

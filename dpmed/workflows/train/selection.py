@@ -16,7 +16,6 @@ holds only for the number that was drawn; where it is fixed, a trial in the plac
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 from dpmed.config.load import config_to_toml
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
-from dpmed.files import exclusive_lock, read_json, write_json
+from dpmed.files import exclusive_lock, read_json, utc_now, write_json
 from dpmed.inference.composed_ledger import SEED_FOLDER, Spending, spending
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.inference.run_folder import SUMMARY_FILE
@@ -33,11 +32,12 @@ from dpmed.planning.advice.suggestion import Setting
 from dpmed.planning.plan import Plan, gather, plan_of
 from dpmed.planning.precision import with_settled_precision
 from dpmed.planning.run_ledger import BEST_ALONE, CHOSEN_BY_VALIDATION, with_selection, with_selection_note
-from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN, Selected, rounded_up
+from dpmed.privacy.ledger import ADJACENCY, OUTSIDE_EVERY_RUN, Selected
 from dpmed.privacy.mechanism import Mechanisms
 from dpmed.privacy.selection import SelectionCost, tuning_cost
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
+from dpmed.rounding import rounded_up
 from dpmed.workflows.train.drawn_trials import DrawnTrials, drawn_trials
 from dpmed.workflows.train.member import complete, enrol_missing, is_finished, with_training
 from dpmed.workflows.train.repeats import LOCK_FILE
@@ -347,7 +347,7 @@ def _write_ledger(
     chosen = None if best is None else number
     tuned = {"settings": [asdict(setting) for setting in candidates.settings], "chosen_setting": chosen}
     # At the end the time of the best trial's own ledger: another one would tell how long the trials after it took.
-    created = datetime.now(UTC).isoformat(timespec="seconds")
+    created = utc_now()
     if best is not None:
         created = read_json(folder / best.name / LEDGER_FILE)["created"]
     content = {
@@ -366,7 +366,7 @@ def _write_ledger(
         "noise_multiplier": told and told.noise_multiplier,
         "sampling_rate": told and told.sampling_rate,
         "steps_planned": told and told.steps,
-        "adjacency": "add-or-remove-one",
+        "adjacency": ADJACENCY,
         "unit_of_privacy": facts.unit,
         "noise_source": facts.source,
         "outside_accounting": [*OUTSIDE_EVERY_RUN, *facts.outside, CHOSEN_BY_VALIDATION],

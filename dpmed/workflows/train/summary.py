@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpmed.rounding import rounded_up
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSummary:
@@ -43,7 +45,7 @@ class TrainSummary:
         if self.epsilon is None:
             facts["privacy"] = "none"
         else:
-            facts["privacy"] = f"ε = {self.epsilon:.4g} at δ = {self.delta:g}"
+            facts["privacy"] = f"ε = {rounded_up(self.epsilon)} at δ = {self.delta:g}"
         facts["time"] = f"{self.seconds:.1f} s, {self.samples_per_second:.0f} samples/s"
         return {**facts, "run folder": str(self.folder)}
 

@@ -1,16 +1,13 @@
 """What the measured reconstructions say, in one conclusion and a sentence per level."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dpmed.matching.rero import Share
-from dpmed.privacy.ledger import rounded_up
 from dpmed.reconstructions.manifest import Level, Manifest
+from dpmed.rounding import is_vacuous, odds, percent, percent_at_most, percent_interval
 
 _FEW, _FEW_PERCENT = 0.05, "5 %"
-# From here on a bound is given with three digits, below it with two.
-_LARGE = 0.1
 NO_SIGN = "* No sign of success: for at least half of the originals, some other original is within this distance too."
 
 
@@ -91,7 +88,7 @@ def proven(bounds: Sequence[tuple[str, float]], *, prior: float | None) -> str:
     """
     if not bounds or prior is None:
         return ""
-    limits = _listed([f"{limit(bound)} at {name}" for name, bound in bounds if not is_vacuous(bound)])
+    limits = _listed([f"{percent_at_most(bound)} at {name}" for name, bound in bounds if not is_vacuous(bound)])
     void = _listed([name for name, bound in bounds if is_vacuous(bound)])
     sentences = []
     if limits:
@@ -100,28 +97,6 @@ def proven(bounds: Sequence[tuple[str, float]], *, prior: float | None) -> str:
     if void:
         sentences.append(f"No limit below 100 % is proven at {void}.")
     return " ".join(sentences)
-
-
-def is_vacuous(bound: float) -> bool:
-    """Whether a bound on a chance would be shown as 100 %: it rules nothing out."""
-    return limit(bound) == limit(1.0)
-
-
-def limit(bound: float) -> str:
-    """A bound on a chance as a percentage that is not below it."""
-    digits = 3 if bound >= _LARGE else 2
-    return f"{100 * float(rounded_up(bound, digits)):.{digits}g} %"
-
-
-def odds(prior: float) -> str:
-    """A chance of guessing: `1 in 1,294`, or a percentage."""
-    whole = round(1 / prior)
-    return f"1 in {whole:,}" if math.isclose(prior * whole, 1, rel_tol=1e-3) else f"{100 * prior:.3g} %"
-
-
-def percent(share: float) -> str:
-    """A measured share as a percentage."""
-    return f"{100 * share:.1f} %"
 
 
 def _listed(parts: Sequence[str]) -> str:
@@ -180,6 +155,6 @@ def _alike(result: LevelResult) -> str:
 
 def _counts(share: Share) -> str:
     return (
-        f"{share.recovered} of {share.originals} images ({percent(share.share)}; 95 % interval {percent(share.low)} "
-        f"to {percent(share.high)})"
+        f"{share.recovered} of {share.originals} images ({percent(share.share)}; 95 % interval "
+        f"{percent_interval(share.low, share.high)})"
     )

@@ -12,22 +12,11 @@ from dpmed.figures.gallery import CURVES, GALLERY
 from dpmed.figures.report import Picture, Report, Table, write_report
 from dpmed.matching.rero import Share
 from dpmed.privacy.constant_sign import constant_sign_upper
-from dpmed.privacy.ledger import rounded_up
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import Composition
 from dpmed.reconstructions.manifest import Level, Manifest
-from dpmed.workflows.visualize.findings import (
-    NO_SIGN,
-    LevelResult,
-    conclude,
-    explain_levels,
-    is_vacuous,
-    limit,
-    odds,
-    percent,
-    proven,
-    proves_nothing,
-)
+from dpmed.rounding import is_vacuous, odds, percent, percent_at_most, percent_interval, rounded_up
+from dpmed.workflows.visualize.findings import NO_SIGN, LevelResult, conclude, explain_levels, proven, proves_nothing
 
 _BOUND_COLUMNS = ("epsilon", "noise_multiplier", "sampling_rate", "steps", "prior", "worst_case_upper", "relaxed_upper")
 _RELAXED = ("bound, relaxed, sign stays the same", "bound, relaxed, sign new in each step")
@@ -200,11 +189,15 @@ def _finite(value: float) -> float | None:
 
 
 def _limit(bound: float) -> str:
-    return "no limit" if is_vacuous(bound) else limit(bound)
+    return "no limit" if is_vacuous(bound) else percent_at_most(bound)
 
 
 def _interval(share: Share) -> str:
-    return f"{percent(share.low)} to {percent(share.high)}"
+    return percent_interval(share.low, share.high)
+
+
+def _at_most(value: float | None) -> str:
+    return "–" if value is None else rounded_up(value)
 
 
 def _cell(value: float | None) -> str:
@@ -242,8 +235,8 @@ def _level_table(manifest: Manifest, results: Sequence[LevelResult]) -> Table:
             result.name,
             _attack_at(manifest, result.level),
             _cell(result.level.noise_multiplier if result.level.is_private else None),
-            _cell(result.level.epsilon_pld),
-            _cell(result.level.epsilon_rdp),
+            _at_most(result.level.epsilon_pld),
+            _at_most(result.level.epsilon_rdp),
             str(sum(result.level.counts)),
             _cell(result.median),
             _cell(result.unrelated),
@@ -290,7 +283,7 @@ def _bound_table(results: Sequence[LevelResult], upper: Sequence[BoundRow | None
     for result, bound in zip(results, upper, strict=True):
         if bound is not None:
             limits = (bound.worst_case_upper, bound.constant_sign_upper, bound.relaxed_upper)
-            risks = [_cell(bound.prior), *("–" if one is None else rounded_up(one) for one in limits)]
+            risks = [_cell(bound.prior), *map(_at_most, limits)]
             rows.append((result.name, percent(result.share.share), *risks))
     note = (
         "A bound is the largest chance of reconstructing a given image from the whole training; the prior is the "

@@ -2,9 +2,9 @@ from collections import defaultdict
 
 from PIL import Image
 
+from dpmed.data.listing.sources import read_table
 from dpmed.data.phantom.ham10000 import write_ham10000
 from dpmed.data.readers.ham10000 import DIAGNOSES, METADATA
-from dpmed.data.sources import read_table
 from dpmed.progress import Silent
 
 

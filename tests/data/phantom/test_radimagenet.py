@@ -1,6 +1,6 @@
+from dpmed.data.listing.sources import read_table
 from dpmed.data.phantom.radimagenet import write_radimagenet
 from dpmed.data.readers.radimagenet import LISTS
-from dpmed.data.sources import read_table
 from dpmed.progress import Silent
 
 

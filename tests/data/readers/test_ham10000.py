@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpmed.data.listing.sources import read_table
 from dpmed.data.readers.ham10000 import DIAGNOSES, METADATA, NEEDS_ATTENTION, read_ham10000
-from dpmed.data.sources import read_table
 from dpmed.data.split import split_dataset
 from dpmed.errors import InputError
 

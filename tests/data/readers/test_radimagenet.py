@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpmed.data.listing.sources import read_table
 from dpmed.data.normalise import CLASSES_READ
 from dpmed.data.readers.radimagenet import BY_MODALITY, LISTS, read_radimagenet
-from dpmed.data.sources import read_table
 from dpmed.errors import InputError
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from dpmed.data.build import build_dataset
 from dpmed.data.layouts import FINDINGS, data_table
+from dpmed.data.listing.sources import read_table
 from dpmed.data.readers.table import read_table_data
-from dpmed.data.sources import read_table
 from dpmed.errors import InputError
 from dpmed.progress import Silent
 from tests.written_dicom import write_dicom, write_series

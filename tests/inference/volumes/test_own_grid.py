@@ -9,8 +9,9 @@ from PIL import Image
 
 from dpmed.config.model import MlpModel
 from dpmed.data.decode.nifti import read_nifti
+from dpmed.data.decode.volume import Grid, resampled_shapes
 from dpmed.inference.decoding import decode_input
-from dpmed.inference.volumes.own_grid import OwnGrid, sides_at_spacing, write_mask
+from dpmed.inference.volumes.own_grid import OwnGrid, write_mask
 from tests.inference.made import make_description
 
 SHAPE = (5, 6, 7)
@@ -36,9 +37,10 @@ def test_a_mask_on_canonical_axes_lands_on_the_voxels_that_it_was_made_of(order,
     nibabel.save(image, path)
     volume = read_nifti(path)
     canonical = np.asarray(nibabel.as_closest_canonical(image).dataobj)
-    grid = OwnGrid(shape=SHAPE, affine=volume.affine, resampled=canonical.shape)
     spacing = tuple(map(float, nibabel.affines.voxel_sizes(nibabel.as_closest_canonical(image).affine)))
-    assert sides_at_spacing(SHAPE, volume.affine, spacing) == canonical.shape
+    assert resampled_shapes(volume, Grid(shape=(9, 9, 9), spacing_mm=spacing)) == (SHAPE, canonical.shape)
+    assert resampled_shapes(volume, Grid(shape=(9, 8, 7)))[1] == (9, 8, 7)
+    grid = OwnGrid(shape=SHAPE, affine=volume.affine, resampled=canonical.shape)
     np.testing.assert_array_equal(grid.restore(canonical), stored)
     name = write_mask(tmp_path, "mask", grid.restore(canonical), grid)
     back = nibabel.load(tmp_path / name)

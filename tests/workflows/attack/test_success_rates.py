@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from dpmed.attacks.results_table import read_results
+from dpmed.attacks.prior_aware.results_table import read_results
 from dpmed.metrics.intervals import binomial_interval
 from dpmed.progress import Silent
 from dpmed.workflows.attack.run import run

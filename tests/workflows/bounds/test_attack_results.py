@@ -2,12 +2,12 @@ from dataclasses import replace
 
 import pytest
 
-from dpmed.attacks.results_table import write_results
+from dpmed.attacks.prior_aware.results_table import write_results
 from dpmed.errors import InputError
 from dpmed.progress import Silent
 from dpmed.workflows.bounds.attack_results import adopt, check_same_training
 from dpmed.workflows.bounds.settings import Facts
-from tests.attacks.test_results_table import RESULT
+from tests.attacks.prior_aware.test_results_table import RESULT
 
 
 def test_the_prior_is_that_of_the_attack_unless_one_is_given(tmp_path):

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dpmed.errors import InputError
-from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.privacy.accountant import epsilon
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.progress import Silent
 from dpmed.workflows.bounds.run import COLUMNS, _monotone, check, run, spaced
 from dpmed.workflows.bounds.settings import BoundsSettings

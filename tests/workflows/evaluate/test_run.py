@@ -18,8 +18,8 @@ from dpmed.progress import Silent
 from dpmed.workflows import phantom
 from dpmed.workflows.evaluate import run as workflow
 from dpmed.workflows.evaluate.summary import EvaluateSettings
+from tests.inference.bundle.test_files import write
 from tests.inference.made import make_network
-from tests.inference.test_bundle import write
 from tests.metrics.test_surfaces import in_loops
 from tests.trained import SCANS
 from tests.workflows.evaluate.scores import make_scored

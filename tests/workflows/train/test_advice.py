@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from dpmed.pages import page
 from dpmed.planning.advice import advise as room
 from dpmed.planning.advice.step_time import StepTime
 from dpmed.progress import Silent
@@ -19,7 +20,9 @@ def summary(monkeypatch):
     return run(config_of(), Silent())
 
 
-def test_table_file_and_words_agree(summary, tmp_path):
+def test_table_file_and_words_agree(summary, tmp_path, monkeypatch):
+    # Elsewhere than in a checkout, pages are named by their whole paths.
+    monkeypatch.chdir(tmp_path)
     summary.write(tmp_path)
     content = json.loads((tmp_path / "advice.json").read_text())
     with (tmp_path / "advice.csv").open() as file:
@@ -34,6 +37,7 @@ def test_table_file_and_words_agree(summary, tmp_path):
     facts = summary.facts()
     assert facts["noise"] == f"σ = {content['advice']['noise_multiplier']:.4g}"
     assert facts["memory"].startswith("2 MiB")
+    assert page("advice.md") in summary.sentences()[-1]
     assert any("made-up samples" in one for one in summary.sentences())
     assert summary.sentences()[0].startswith(("This can", "This will"))
     # Fits a terminal of 80 columns.

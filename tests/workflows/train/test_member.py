@@ -4,7 +4,7 @@ import pytest
 
 from dpmed.config.load import config_to_toml, load_config
 from dpmed.errors import InputError
-from dpmed.privacy.cohort import Cohort
+from dpmed.privacy.cohort.file import Cohort
 from dpmed.progress import Silent
 from dpmed.workflows.train import member
 from dpmed.workflows.train import run as train

@@ -14,7 +14,7 @@ from dpmed.inference.ledger import read_ledger
 from dpmed.planning.advice.suggestion import Setting
 from dpmed.planning.enrolment import enrol
 from dpmed.planning.run_ledger import CHOSEN_BY_VALIDATION, run_ledger
-from dpmed.privacy.cohort import Cohort
+from dpmed.privacy.cohort.file import Cohort
 from dpmed.privacy.selection import selection_cost
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Silent

@@ -21,7 +21,7 @@ def test_words():
     assert summary().describe() == {
         "test loss": "0.5000",
         "test accuracy": "0.7500  (95 % interval 0.7000 to 0.8000)",
-        "privacy": "ε = 7.999 at δ = 1e-05",
+        "privacy": "ε = 8 at δ = 1e-05",
         "time": "2.0 s, 4800 samples/s",
         "run folder": "runs/mine",
     }

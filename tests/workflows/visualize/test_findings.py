@@ -2,19 +2,8 @@
 
 import dataclasses
 
-import pytest
-
 from dpmed.matching.rero import Share
-from dpmed.workflows.visualize.findings import (
-    LevelResult,
-    conclude,
-    explain_levels,
-    is_vacuous,
-    limit,
-    odds,
-    proven,
-    proves_nothing,
-)
+from dpmed.workflows.visualize.findings import LevelResult, conclude, explain_levels, proven, proves_nothing
 from tests.reconstructions.test_manifest import LEVELS, MANIFEST
 
 NONE = Share(recovered=0, originals=200, share=0.0, low=0.0, high=0.018)
@@ -88,16 +77,3 @@ def test_what_is_proven_stands_beside_what_was_measured():
     told = proven([("ε = 8", 0.0627), ("ε = 100", 0.99999), ("ε = 1,000", 1.0)], prior=0.1)
     assert told.endswith("6.3 % at ε = 8. No limit below 100 % is proven at ε = 100 and ε = 1,000.")
     assert proven([("ε = 100", 1.0)], prior=0.1) == "No limit below 100 % is proven at ε = 100."
-
-
-@pytest.mark.parametrize(
-    ("bound", "shown"),
-    [(0.0624, "6.3 %"), (0.00124, "0.13 %"), (2e-5, "0.002 %"), (0.5231, "52.4 %"), (0.9981, "99.9 %"), (1.0, "100 %")],
-)
-def test_a_bound_is_never_shown_smaller_than_it_is(bound, shown):
-    assert limit(bound) == shown and float(shown.removesuffix(" %")) >= 100 * bound
-    assert is_vacuous(bound) == (bound > 0.999)
-
-
-def test_a_chance_is_given_as_people_say_it():
-    assert odds(1 / 1294) == "1 in 1,294" and odds(0.5) == "1 in 2" and odds(0.4) == "40 %"

@@ -57,10 +57,11 @@ def test_the_page_begins_with_one_conclusion_and_one_table(tmp_path):
         figure, _ = new_figure(width=1.0, height=1.0)
         save_figure(figure, tmp_path, name, formats=("png",))
     thresholds = ((0.1, ALL), (0.5, ALL))
-    results = [
-        LevelResult(level=level, shares=thresholds, median=0.01, unrelated=0.4, note="") for level in MANIFEST.levels
-    ]
-    manifest = dataclasses.replace(MANIFEST, settings={"weights": {"kind": "fresh", "depth": 2}, "paired": True})
+    levels = (dataclasses.replace(LEVELS[0], epsilon_pld=990_040.0), LEVELS[1])
+    results = [LevelResult(level=level, shares=thresholds, median=0.01, unrelated=0.4, note="") for level in levels]
+    manifest = dataclasses.replace(
+        MANIFEST, levels=levels, settings={"weights": {"kind": "fresh", "depth": 2}, "paired": True}
+    )
     told = write_audit_report(tmp_path / "r.html", manifest, results, metric="MSE", bounds=compute_bounds(manifest))
     page = (tmp_path / "r.html").read_text()
     order = [page.index(text) for text in (told[0], "In short", "How to read this", CURVES_TITLE, told[1], "Settings")]
@@ -68,4 +69,6 @@ def test_the_page_begins_with_one_conclusion_and_one_table(tmp_path):
     assert "kind fresh, depth 2" in page and "yes" in page and "{" not in page.split("</style>")[1]
     # Half of the originals have another original within 0.5 too.
     assert "within 0.5 *" in page and "within 0.1 *" not in page and "No sign of success" in page
+    # ε is rounded up.
+    assert "9.901e+05" in page
     assert "eps=" not in page and "non-private" not in page
