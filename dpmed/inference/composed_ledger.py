@@ -26,7 +26,7 @@ _STATED = (
     *("private", "status", "epsilon", "delta", "noise_multiplier", "sampling_rate", "train_size"),
     *("accountant", "unit_of_privacy", "noise_source", "run_id", "model_sha256"),
 )
-_DELETED, _FINISHED, _PLANNED = "deleted", "finished", "planned"
+PLANNED, _DELETED, _FINISHED = "planned", "deleted", "finished"
 _LONGEST_NAME = 200
 # How many folders there are between the outermost one and a run, itself included.
 _DEEPEST = 2
@@ -266,8 +266,8 @@ def _is_gone(entry: Mapping[str, Any], present: Spending | None, place: Path) ->
     """Whether the run of an entry is not the one that is now present under its name."""
     if present is not None:
         return not _is_same(entry, present)
-    # A run writes its own ledger before its first draw; without one, what was only planned has not begun.
-    return entry["status"] != _PLANNED or not place.is_dir()
+    # Before its first draw a run writes its own ledger and is no longer only planned in the folder's.
+    return entry["status"] != PLANNED or not place.is_dir()
 
 
 def _is_same(entry: Mapping[str, Any], run: Spending) -> bool:

@@ -44,6 +44,7 @@ from dpmed.training.tracking import Tracker, open_tracker
 from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import interval_notes, write_test
 from dpmed.workflows.train.own_code import write_code
+from dpmed.workflows.train.siblings import keep_begun_run
 from dpmed.workflows.train.summary import TrainSummary
 from dpmed.workflows.train.trials import METRICS_TABLE, note_begun, selection_folder
 
@@ -118,7 +119,7 @@ class RunFolder:
     def open(self, run: RunState) -> None:
         """Write, before the first draw, what only insiders may know, and the ledger up to the first checkpoint.
 
-        Only then is a trial kept as one that has begun: without a ledger it has made no draw.
+        Only then is a trial, or one of several runs, kept as one that has begun: without a ledger it has made no draw.
 
         Raises:
             InputError: the run is a trial of a selection whose file is damaged.
@@ -128,6 +129,7 @@ class RunFolder:
         ledger = self._write_ledger_ahead(run)
         if self.is_writer:
             note_begun(self.path, ledger.to_json())
+            keep_begun_run(self.path, ledger.to_json())
 
     def before_draw(self, draws: int) -> None:
         """Record that `draws` draws have been begun."""
