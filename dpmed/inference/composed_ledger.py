@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dpmed.errors import InputError
-from dpmed.files import read_json
-from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.inference.ledger import LEDGER_FILE, read_any_ledger
 from dpmed.privacy.accountant import AccountantName
 from dpmed.privacy.mechanism import SampledGaussian, is_countable
 from dpmed.privacy.several import composed_epsilon
@@ -199,7 +198,7 @@ def read_spendings(folder: Path) -> dict[str, Spending]:
     found = {}
     for path in sorted(path for place in _PLACES for path in folder.glob(place)):
         name = path.parent.relative_to(folder).as_posix()
-        found[name] = spending(name, read_json(path), where=str(path))
+        found[name] = spending(name, read_any_ledger(path), where=str(path))
     return found
 
 
@@ -214,7 +213,7 @@ def read_deleted(folder: Path, present: Mapping[str, Spending]) -> tuple[Spendin
         InputError: the folder's ledger is damaged.
     """
     path = folder / LEDGER_FILE
-    content = read_json(path) if path.is_file() else {}
+    content = read_any_ledger(path) if path.is_file() else {}
     try:
         # Earlier versions stated some facts only once, for all runs.
         common = {key: content.get(key) for key in _STATED}
@@ -328,7 +327,7 @@ def _naming_each_other(folder: Path, names: Set[str], deleted: Set[str]) -> dict
         path = folder / name / LEDGER_FILE
         if name in deleted and not path.is_file():
             continue
-        found[name] = spending(name, read_json(path), where=str(path))
+        found[name] = spending(name, read_any_ledger(path), where=str(path))
         if {name, *listed(found[name].ledger, "siblings")} != names:
             return None
     return found

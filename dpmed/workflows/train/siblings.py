@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from dpmed.errors import InputError
-from dpmed.files import read_json, write_json
+from dpmed.files import write_json
 from dpmed.inference.composed_ledger import PLANNED, Spending, folders_above, listed, spending
-from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.inference.ledger import LEDGER_FILE, read_any_ledger
 from dpmed.planning.run_ledger import with_siblings_note
 
 # What an entry states that may change between the plan of a run and its end.
@@ -66,7 +66,7 @@ def require_outermost(folder: Path) -> None:
         InputError: the parent folder holds the ledger of a selection, or of several runs, some of them in this folder.
     """
     above = folder.parent / LEDGER_FILE
-    content = read_json(above) if above.is_file() else {}
+    content = read_any_ledger(above) if above.is_file() else {}
     runs = content.get("runs", []) if isinstance(content, dict) else []
     if isinstance(content, dict) and "selection" in content:
         raise InputError(
@@ -90,7 +90,7 @@ def _is_plan_of(entry: Any, begun: Mapping[str, Any]) -> bool:
 def _content_of(path: Path) -> Mapping[str, Any]:
     """A ledger; nothing if there is none or it is damaged, which whoever adds runs to the folder is told."""
     try:
-        content = read_json(path) if path.is_file() else {}
+        content = read_any_ledger(path) if path.is_file() else {}
     except InputError:
         return {}
     return content if isinstance(content, dict) else {}
