@@ -7,7 +7,7 @@ config can always be resumed; `summary.json` comes last of all, so a folder with
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class RunFolder:
         is_writer: whether this process writes.
         journal: the journal of draws; None where a lost draw reveals nothing new, since the seed repeats it.
         tracker: receives the rows of metrics.csv too.
-        notes: for the ledger, beyond the plan's.
+        notes: for the ledger, beyond the plan's; `note` adds to them.
     """
 
     path: Path
@@ -76,7 +76,7 @@ class RunFolder:
     is_writer: bool
     journal: DrawJournal | None
     tracker: Tracker
-    notes: tuple[str, ...]
+    notes: list[str]
 
     @property
     def draws(self) -> int:
@@ -130,6 +130,15 @@ class RunFolder:
         if self.is_writer:
             note_begun(self.path, ledger.to_json())
             keep_begun_run(self.path, ledger.to_json())
+
+    def note(self, notes: Iterable[str]) -> None:
+        """Add notes to the ledger, also to the one on the disk, which must not be silent on draws yet to be made."""
+        self.notes.extend(note for note in notes if note not in self.notes)
+        ledger = _ledger_in(self.path)
+        known = listed(ledger, "notes")
+        missing = [note for note in self.notes if note not in known]
+        if self.is_writer and ledger and missing:
+            write_json(self.path / LEDGER_FILE, {**ledger, "notes": [*known, *missing]})
 
     def before_draw(self, draws: int) -> None:
         """Record that `draws` draws have been begun."""
@@ -350,7 +359,7 @@ def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Pr
         is_writer=processes.is_first,
         journal=journal,
         tracker=open_tracker(track, path, rows=() if position is None else position.rows),
-        notes=notes,
+        notes=list(notes),
     )
 
 
