@@ -95,6 +95,12 @@ class Root:
                 else:
                     yield (below / name).as_posix()
 
+    def check_links(self, folder: Path, *, source: str) -> None:
+        """Check the links in a folder all of whose files are read, the slices of a series; see `locate`."""
+        with os.scandir(folder) as entries:
+            for link in (entry for entry in entries if entry.is_symlink()):
+                self._check(Path(link.path), link.name, source)
+
     def _check(self, path: Path, name: str, source: str) -> None:
         if not Path(os.path.realpath(path)).is_relative_to(self._resolved):
             raise InputError(f"{name!r} is a link that leads out of the folder {self.path}", where=source)
