@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dpmed.errors import InputError
-from dpmed.files import read_json, utc_now
-from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.files import utc_now
+from dpmed.inference.ledger import LEDGER_FILE, read_any_ledger
 from dpmed.privacy.accountant import AccountantName
 from dpmed.privacy.ledger import ADJACENCY
 from dpmed.privacy.mechanism import SampledGaussian, is_countable
@@ -26,7 +26,7 @@ _STATED = (
     *("private", "status", "epsilon", "delta", "noise_multiplier", "sampling_rate", "train_size"),
     *("accountant", "unit_of_privacy", "noise_source", "run_id", "model_sha256"),
 )
-_DELETED, _FINISHED, _PLANNED = "deleted", "finished", "planned"
+PLANNED, _DELETED, _FINISHED = "planned", "deleted", "finished"
 _LONGEST_NAME = 200
 # How many folders there are between the outermost one and a run, itself included.
 _DEEPEST = 2
@@ -199,7 +199,7 @@ def read_spendings(folder: Path) -> dict[str, Spending]:
     found = {}
     for path in sorted(path for place in _PLACES for path in folder.glob(place)):
         name = path.parent.relative_to(folder).as_posix()
-        found[name] = spending(name, read_json(path), where=str(path))
+        found[name] = spending(name, read_any_ledger(path), where=str(path))
     return found
 
 
@@ -214,7 +214,7 @@ def read_deleted(folder: Path, present: Mapping[str, Spending]) -> tuple[Spendin
         InputError: the folder's ledger is damaged.
     """
     path = folder / LEDGER_FILE
-    content = read_json(path) if path.is_file() else {}
+    content = read_any_ledger(path) if path.is_file() else {}
     try:
         # Earlier versions stated some facts only once, for all runs.
         common = {key: content.get(key) for key in _STATED}
@@ -266,8 +266,8 @@ def _is_gone(entry: Mapping[str, Any], present: Spending | None, place: Path) ->
     """Whether the run of an entry is not the one that is now present under its name."""
     if present is not None:
         return not _is_same(entry, present)
-    # A run writes its own ledger before its first draw; without one, what was only planned has not begun.
-    return entry["status"] != _PLANNED or not place.is_dir()
+    # Before its first draw a run writes its own ledger and is no longer only planned in the folder's.
+    return entry["status"] != PLANNED or not place.is_dir()
 
 
 def _is_same(entry: Mapping[str, Any], run: Spending) -> bool:
@@ -328,7 +328,7 @@ def _naming_each_other(folder: Path, names: Set[str], deleted: Set[str]) -> dict
         path = folder / name / LEDGER_FILE
         if name in deleted and not path.is_file():
             continue
-        found[name] = spending(name, read_json(path), where=str(path))
+        found[name] = spending(name, read_any_ledger(path), where=str(path))
         if {name, *listed(found[name].ledger, "siblings")} != names:
             return None
     return found

@@ -2,12 +2,12 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dpmed.errors import InputError
-from dpmed.files import CONFIG_FILE, EQX_FILE, digest_of
+from dpmed.files import CONFIG_FILE, EQX_FILE, digest_of, read_json
 from dpmed.privacy.accountant import epsilon
 from dpmed.privacy.mechanism import SampledGaussian, is_countable
 
@@ -118,12 +118,21 @@ def read_ledger(path: Path) -> ReadLedger:
     Raises:
         InputError: it is missing, too large or not a ledger.
     """
+    _check_size(path)
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise InputError("is over 4 MiB, which no ledger is", where=str(path))
         return parse_ledger(path.read_bytes(), where=str(path))
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
+
+
+def read_any_ledger(path: Path) -> Any:
+    """The JSON in a `privacy.json` that may be the ledger of one run, of several or of a selection, or anything else.
+
+    Raises:
+        InputError: it is missing, too large or not JSON.
+    """
+    _check_size(path)
+    return read_json(path)
 
 
 def check_finished(ledger: ReadLedger, *, folder: Path) -> None:
@@ -187,6 +196,15 @@ def check_epsilon(ledger: ReadLedger, *, where: str) -> None:
                 where=where,
                 remedy="The ledger was changed, or made by a version of dpmed with an error: nothing can be promised.",
             )
+
+
+def _check_size(path: Path) -> None:
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
+    if size > _MAX_BYTES:
+        raise InputError("is over 4 MiB, which no ledger is", where=str(path))
 
 
 def _is_enough(stated: float, cost: float) -> bool:

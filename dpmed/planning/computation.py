@@ -109,8 +109,8 @@ class Computation:
             views=public_views(plan),
         )
 
-    def smaller_loader(self, loader: Loader) -> Loader:
-        """The loader of the plan's next smaller microbatch, for the rest of a run that has run out of memory.
+    def smaller_microbatch(self, than: int) -> int:
+        """The plan's next smaller microbatch, for the rest of a run that has run out of memory.
 
         Raises:
             RunError: there is none, or other processes would not know about it.
@@ -118,16 +118,16 @@ class Computation:
         if self.processes.world_size > 1:
             # The others may have had enough memory, and would wait for a sum that never arrives.
             raise RunError(
-                f"out of memory in one process, with {loader.microbatch} records at once in all of them",
+                f"out of memory in one process, with {than} records at once in all of them",
                 remedy="Start again with a smaller training.microbatch.",
             )
-        smaller = self.plan.smaller_microbatch(loader.microbatch)
+        smaller = self.plan.smaller_microbatch(than)
         if smaller is None:
             raise RunError(
-                f"out of memory with {loader.microbatch} records at once, and the plan has no smaller microbatch",
+                f"out of memory with {than} records at once, and the plan has no smaller microbatch",
                 remedy='Set training.microbatch = "auto", or choose a smaller model or smaller images.',
             )
-        return self.loader(smaller)
+        return smaller
 
     def parts(self, microbatch: int) -> Parts:
         """The constant parts for the training loop."""

@@ -11,7 +11,7 @@ import pytest
 
 from dpmed.dpsgd.clipping import FlatClipping
 from dpmed.dpsgd.noise import seeded_key
-from dpmed.dpsgd.places import place_effect, without_zeros
+from dpmed.dpsgd.places import _sets, place_effect, without_zeros
 from dpmed.dpsgd.step import PrivateStep, StepState
 from dpmed.models.layers import Linear
 
@@ -64,6 +64,26 @@ def test_a_shipped_layer_gives_all_places_the_same(records):
 def test_what_is_planted_at_any_place_is_found_and_adds_up(places, wanted):
     step, state = linear_step()
     assert place_effect(Planted(step, places, 1e-7), state, same(9)) == pytest.approx(wanted, rel=1e-3)
+
+
+def test_differences_that_are_opposite_to_the_last_bit_do_not_cancel_where_a_set_tells_them_apart():
+    step, state = linear_step()
+    groups = np.array([*_sets(9)])
+    pairs = [(first, second) for second in range(2, 9) for first in range(1, second)]
+    apart = [pair for pair in pairs if (groups[:, pair[0]] != groups[:, pair[1]]).any()]
+    assert len(apart) > 0.75 * len(pairs)
+    for pair in pairs:
+        opposite = Planted(Planted(step, [pair[0]], 1e-7), [pair[1]], -1e-7)
+        wanted = 2e-7 if pair in apart else 0.0
+        assert place_effect(opposite, state, same(9)) == pytest.approx(wanted, rel=1e-3)
+
+
+@pytest.mark.parametrize(("count", "sets"), [(2, 0), (3, 1), (4, 2), (5, 2), (64, 2), (101, 2)])
+def test_few_sets_divide_all_places_but_the_first_into_equal_groups(count, sets):
+    found = np.array([*_sets(count)]).reshape(-1, count)
+    assert len(found) == sets and not found[:, 0].any()
+    _, sizes = np.unique(found[:, 1:], axis=1, return_counts=True)
+    assert len(sizes) == min(count - 1, 4) and sizes.max() - sizes.min() <= 1
 
 
 def test_a_record_that_counts_at_some_places_only_has_no_smaller_effect_than_any():

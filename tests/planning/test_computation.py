@@ -168,12 +168,11 @@ def test_out_of_memory_leads_to_the_next_smaller_microbatch_of_the_plan():
     plan = plan_of("training.microbatch=auto")
     found = build_computation(plan, draw_secrets(plan))
     largest = plan.microbatches[0]
-    smaller = found.smaller_loader(found.loader(largest))
-    assert smaller.microbatch == max(size for size in plan.microbatches if 2 * size <= largest)
+    assert found.smaller_microbatch(largest) == max(size for size in plan.microbatches if 2 * size <= largest)
     with pytest.raises(RunError, match="no smaller microbatch"):
-        found.smaller_loader(found.loader(1))
+        found.smaller_microbatch(1)
     with pytest.raises(RunError, match="in one process"):
-        replace(found, processes=Processes(2, 0)).smaller_loader(found.loader(largest))
+        replace(found, processes=Processes(2, 0)).smaller_microbatch(largest)
 
 
 def test_each_process_loads_its_share(computation):

@@ -26,6 +26,12 @@ def kind_of_name(name: str) -> Kind | None:
     return "nifti" if lower.endswith(NIFTI_ENDINGS) else None
 
 
+def is_slice(name: str) -> bool:
+    """Whether a file in the folder of a series is one of its slices, by its name."""
+    # A DICOMDIR is the table of contents of a disc.
+    return not name.startswith(".") and name != "DICOMDIR"
+
+
 def recognise(path: Path) -> Kind | None:
     """The kind of a file by its bytes, or by its extension if these are inconclusive (DICOM without the mark, gzip).
 

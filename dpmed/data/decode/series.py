@@ -20,6 +20,7 @@ from jaxtyping import Float, Shaped
 from dpmed.data.decode.dicom import DicomFile, guarded, open_dicom
 from dpmed.data.decode.dicom_values import functional_group, linear_window, rescale_of, turned_over, voi_of
 from dpmed.data.decode.nifti import MAX_BYTES, Volume
+from dpmed.data.decode.recognise import is_slice
 from dpmed.errors import InputError
 
 _MOST_FILES = 10_000
@@ -75,7 +76,7 @@ def _files(source: Path | Sequence[Path]) -> list[Path]:
         if not source.exists():
             raise InputError("there is no such file or folder", where=str(source))
         paths = [source] if source.is_file() else [path for path in source.iterdir() if path.is_file()]
-        paths = [path for path in paths if not path.name.startswith(".") and path.name != "DICOMDIR"]
+        paths = [path for path in paths if is_slice(path.name)]
     else:
         paths = list(source)
     if not paths or len(paths) > _MOST_FILES:

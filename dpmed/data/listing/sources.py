@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from dpmed.data.decode.recognise import is_slice
 from dpmed.errors import InputError
 
 # What Linux allows a path and one of its parts.
@@ -94,6 +95,12 @@ class Root:
                 else:
                     yield (below / name).as_posix()
 
+    def check_links(self, folder: Path, *, source: str) -> None:
+        """Check the links in a folder all of whose files are read, the slices of a series; see `locate`."""
+        with os.scandir(folder) as entries:
+            for link in (entry for entry in entries if entry.is_symlink()):
+                self._check(Path(link.path), link.name, source)
+
     def _check(self, path: Path, name: str, source: str) -> None:
         if not Path(os.path.realpath(path)).is_relative_to(self._resolved):
             raise InputError(f"{name!r} is a link that leads out of the folder {self.path}", where=source)
@@ -134,46 +141,49 @@ def check_distinct(samples: Sequence[Sequence[Path]]) -> None:
     Such a file would put one patient into two records, and ε would not protect the patient as a whole.
 
     Args:
-        samples: the files of each sample; a folder stands for the files in it, whose links are not followed.
+        samples: the files of each sample; a folder stands for the files in it, the slices of a series.
 
     Raises:
         InputError: a file belongs to two samples.
     """
     places: dict[str, _Place] = {}
 
+    def place_of(folder: str) -> _Place:
+        place = places.get(folder)
+        if place is None:
+            place = places[folder] = _Place(folder or "/")
+        return place
+
     def listed() -> Iterator[tuple[int, Path, str]]:
         for number, paths in enumerate(samples):
             for path in paths:
                 folder, _, name = str(path).rpartition("/")
-                place = places.get(folder)
-                if place is None:
-                    place = places[folder] = _Place(folder or "/")
+                place = place_of(folder)
                 yield number, path, place.real(name)
+                if place.is_folder(name):
+                    series = place_of(str(path))
+                    yield from ((number, path / one, series.real(one)) for one in series.slices())
 
-    _check_names(listed, places)
+    _check_names(listed)
     _check_hard_links(listed, places)
 
 
-# Each file of all samples: its sample's number, its path, and the same without links.
+# Each file of all samples, and each folder and the files in it: its sample's number, its path, and the same without
+# links.
 _Listed = Callable[[], Iterator[tuple[int, Path, str]]]
 
 
-def _check_names(listed: _Listed, places: Mapping[str, "_Place"]) -> None:
+def _check_names(listed: _Listed) -> None:
     # Numbers first, since a million names take much memory; nearly always these settle it.
     hashes = np.fromiter((hash(real) for _, _, real in listed()), np.int64)
     values, counts = np.unique(hashes, return_counts=True)
-    series = np.intersect1d(values, [hash(place.folder) for place in places.values()])
-    suspects = {*values[counts > 1].tolist(), *series.tolist()}
+    suspects = set(values[counts > 1].tolist())
     if not suspects:
         return
     owners: dict[str, tuple[int, Path]] = {}
     for number, path, real in listed():
         if hash(real) in suspects:
             _compare(number, path, owners.setdefault(real, (number, path)))
-    for number, path, real in listed():
-        owner = owners.get(os.path.dirname(real))
-        if owner is not None and path.is_file():
-            _compare(number, path, owner)
 
 
 def _check_hard_links(listed: _Listed, places: Mapping[str, "_Place"]) -> None:
@@ -198,12 +208,15 @@ class _Place:
         self.folder = os.path.realpath(folder)
         self.inodes = array("Q")
         self._links: set[str] | None = None
+        self._folders: set[str] = set()
         try:
             with os.scandir(folder) as entries:
                 links = set()
                 for entry in entries:
                     if entry.is_symlink():
                         links.add(entry.name)
+                    if _is_folder(entry):
+                        self._folders.add(entry.name)
                     self.inodes.append(_inode(entry))
                 self._links = links
         except OSError:
@@ -213,6 +226,21 @@ class _Place:
     def real(self, name: str) -> str:
         path = f"{self.folder}/{name}"
         return os.path.realpath(path) if self._links is None or name in self._links else path
+
+    def is_folder(self, name: str) -> bool:
+        return os.path.isdir(f"{self.folder}/{name}") if self._links is None else name in self._folders
+
+    def slices(self) -> Iterator[str]:
+        """Names of the files in it that are read as one series; none if it cannot be listed."""
+        names = [] if self._links is None else os.listdir(self.folder)
+        return (name for name in names if name not in self._folders and is_slice(name))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a circle of links
+        return False
 
 
 def _inode(entry: os.DirEntry[str]) -> int:

@@ -146,7 +146,7 @@ def _find_sources(
                 except InputError as error:
                     problem = error.problem
                 else:
-                    problem = _problem_with(path, size, is_picture_mask=place >= images)
+                    problem = _problem_with(root, path, size, is_picture_mask=place >= images)
                     paths.append(path)
             if problem:
                 problems.add(row, f"{columns[place]} = {name!r} {problem}" if name else f"{columns[place]} is empty")
@@ -159,15 +159,25 @@ def _find_sources(
     return sources
 
 
-def _problem_with(path: Path, size: Sequence[int], *, is_picture_mask: bool) -> str:
+def _problem_with(root: Root, path: Path, size: Sequence[int], *, is_picture_mask: bool) -> str:
     volume = is_volume(size)
     if not os.path.isfile(path):
         if volume and os.path.isdir(path):
-            return ""  # a series of DICOM files
+            return _problem_with_series(root, path)
         return "is missing: there is no such file below data.root"
     if is_picture_mask and not volume:
         return ""
     return problem_with(kind_of_name(path.name), size) or ""
+
+
+def _problem_with_series(root: Root, folder: Path) -> str:
+    try:
+        root.check_links(folder, source="")
+    except InputError as error:
+        return f"cannot be read, since {error.problem}"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return ""
 
 
 def _learnt(config: TableData, table: TextTable, problems: Problems) -> _Learnt:

@@ -131,13 +131,15 @@ def grid_step(step: StepLoss, grid: Grid, *, anchor: float, share: Splitter) -> 
         piece = _place(step, grid, used, low, high, points)
         exponents = piece.log_p + anchor * piece.losses + (grid.tilt - anchor) * piece.bottom - scale
         exponents[piece.is_above] = -np.inf
-        if exponents.max(initial=-np.inf) > _LARGEST_EXPONENT:
+        # From one grid point to the next. A tilt this steep is no use on any grid: δ is then so small that no loss
+        # within reach of the quadrature is rare enough, and the tilt that would be best is infinite.
+        rise = (grid.tilt - anchor) * piece.gap
+        if max(exponents.max(initial=-np.inf), rise.max(initial=-np.inf)) > _LARGEST_EXPONENT:
             raise OffGridError(grid)
         tilted = np.exp(exponents)
         upper = share(piece.offset, piece.gap)
-        step_up = np.exp((grid.tilt - anchor) * piece.gap)
         masses += np.bincount(piece.column, (tilted * (1 - upper)).sum(axis=1), size)
-        masses += np.bincount(piece.following, (tilted * upper * step_up).sum(axis=1), size)
+        masses += np.bincount(piece.following, (tilted * upper * np.exp(rise)).sum(axis=1), size)
         above += float(np.exp((piece.log_p + piece.losses)[piece.is_above]).sum())
         above_p += float(np.exp(piece.log_p[piece.is_above]).sum())
         below += float(np.exp(piece.log_p[piece.is_below]).sum())

@@ -281,12 +281,10 @@ def log_normal_density(x: Array) -> Array:
 
 def _log_mixture(rate: float, exponent: Array) -> Array:
     """log(1 - q + q exp(e)), to full relative precision even near zero."""
+    if rate == 1:
+        return exponent
     small = np.log1p(rate * np.expm1(np.minimum(exponent, _LARGE)))
-    if rate < 1:
-        rest = (1 - rate) / rate * np.exp(-np.maximum(exponent, _LARGE))
-    else:
-        rest = np.zeros_like(exponent)
-        small = np.minimum(exponent, _LARGE)
+    rest = (1 - rate) / rate * np.exp(-np.maximum(exponent, _LARGE))
     return np.where(exponent < _LARGE, small, math.log(rate) + exponent + np.log1p(rest))
 
 

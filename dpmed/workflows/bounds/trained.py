@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from dpmed.errors import InputError
-from dpmed.files import read_json
 from dpmed.inference.composed_ledger import ComposedLedger, compose, folders_above, read_deleted, read_spendings
-from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, read_ledger
+from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, read_any_ledger, read_ledger
 from dpmed.privacy.mechanism import counted
 from dpmed.progress import Progress
 
@@ -18,7 +17,7 @@ def from_ledger(folder: Path, progress: Progress) -> tuple[dict[str, Any], str]:
     Raises:
         InputError: no noise bounds what they reveal, or the bounds of single trainings do not hold for them.
     """
-    content = read_json(folder / LEDGER_FILE)
+    content = read_any_ledger(folder / LEDGER_FILE)
     if isinstance(content, dict) and content.get("selection") is not None:
         what = "is a trial of" if "model_sha256" in content else "holds the trials of"
         raise InputError(

@@ -6,13 +6,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dpmed.config.load import config_to_toml
 from dpmed.errors import RunError
 from dpmed.files import exclusive_lock, make_folder, to_json, write_json
-from dpmed.planning.computation import build_computation, chosen_microbatch, settle_places
+from dpmed.planning.computation import Computation, build_computation, chosen_microbatch, settle_places
 from dpmed.planning.enrolment import enrol, enter_end, mark_over
 from dpmed.planning.plan import Plan
 from dpmed.planning.run_ledger import place_notes, with_run_id, with_selection, with_siblings
@@ -26,6 +27,7 @@ from dpmed.training.validation_monitor import follow_up
 from dpmed.workflows.train import inspection
 from dpmed.workflows.train.own_code import check_code
 from dpmed.workflows.train.run_folder import (
+    RunFolder,
     check_split,
     create_run_folder,
     notes_of,
@@ -119,23 +121,20 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
             progress.say(f"Watch it with: tensorboard --logdir {path / TENSORBOARD_FOLDER}. {CAUTION}")
         state = replace(state, draws=max(state.draws, processes.first(folder.draws)))
         outcome = Outcome(run=state, finished=True)
-        is_over = computation.is_over(state)
-        microbatch, effect = (state.microbatch, 0.0) if is_over else settle_places(computation, state.microbatch)
-        if microbatch < state.microbatch:
-            progress.say(
-                "On this machine, a record's gradient depends on its place in a microbatch by more than is allowed. "
-                "Records are therefore computed one at a time, which is slower."
-            )
-            state = replace(state, microbatch=microbatch)
-        folder = replace(folder, notes=(*folder.notes, *place_notes(effect, notes_of(path))))
-        if not is_over:
+        folder.note(place_notes(0.0, notes_of(path)))
+        if not computation.is_over(state):
+            settled = partial(_settled, computation, folder, progress)
+            state = replace(state, microbatch=settled(state.microbatch))
             folder.open(state)
             hooks = Hooks(
                 before_draw=folder.before_draw,
                 save=folder.save,
                 after_evaluation=lambda run, scores: follow_up(computation.monitor, run, scores, progress),
                 should_stop=lambda: processes.any(wants_to_stop()),
-                after_running_out=computation.smaller_loader,
+                after_running_out=lambda loader: computation.loader(
+                    # Another program, which may treat places differently.
+                    settled(computation.smaller_microbatch(loader.microbatch))
+                ),
                 progress=progress,
             )
             outcome = train(computation.parts(state.microbatch), state, hooks)
@@ -153,6 +152,18 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
         if not processes.is_first:
             return None
         return folder.finish(outcome.run, predictions, computation.final_model(outcome.run))
+
+
+def _settled(computation: Computation, folder: RunFolder, progress: Progress, microbatch: int) -> int:
+    """The microbatch with which a run goes on, or a smaller one; the ledger notes what places do in it."""
+    settled, effect = settle_places(computation, microbatch)
+    if settled < microbatch:
+        progress.say(
+            "On this machine, a record's gradient depends on its place in a microbatch by more than is allowed. "
+            "Records are therefore computed one at a time, which is slower."
+        )
+    folder.note(place_notes(effect))
+    return settled
 
 
 @contextmanager

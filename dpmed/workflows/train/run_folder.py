@@ -7,7 +7,7 @@ config can always be resumed; `summary.json` comes last of all, so a folder with
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from dpmed.training.tracking import Tracker, open_tracker
 from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import interval_notes, write_test
 from dpmed.workflows.train.own_code import write_code
+from dpmed.workflows.train.siblings import keep_begun_run
 from dpmed.workflows.train.summary import TrainSummary
 from dpmed.workflows.train.trials import METRICS_TABLE, note_begun, selection_folder
 
@@ -65,7 +66,7 @@ class RunFolder:
         is_writer: whether this process writes.
         journal: the journal of draws; None where a lost draw reveals nothing new, since the seed repeats it.
         tracker: receives the rows of metrics.csv too.
-        notes: for the ledger, beyond the plan's.
+        notes: for the ledger, beyond the plan's; `note` adds to them.
     """
 
     path: Path
@@ -75,7 +76,7 @@ class RunFolder:
     is_writer: bool
     journal: DrawJournal | None
     tracker: Tracker
-    notes: tuple[str, ...]
+    notes: list[str]
 
     @property
     def draws(self) -> int:
@@ -118,7 +119,7 @@ class RunFolder:
     def open(self, run: RunState) -> None:
         """Write, before the first draw, what only insiders may know, and the ledger up to the first checkpoint.
 
-        Only then is a trial kept as one that has begun: without a ledger it has made no draw.
+        Only then is a trial, or one of several runs, kept as one that has begun: without a ledger it has made no draw.
 
         Raises:
             InputError: the run is a trial of a selection whose file is damaged.
@@ -128,6 +129,16 @@ class RunFolder:
         ledger = self._write_ledger_ahead(run)
         if self.is_writer:
             note_begun(self.path, ledger.to_json())
+            keep_begun_run(self.path, ledger.to_json())
+
+    def note(self, notes: Iterable[str]) -> None:
+        """Add notes to the ledger, also to the one on the disk, which must not be silent on draws yet to be made."""
+        self.notes.extend(note for note in notes if note not in self.notes)
+        ledger = _ledger_in(self.path)
+        known = listed(ledger, "notes")
+        missing = [note for note in self.notes if note not in known]
+        if self.is_writer and ledger and missing:
+            write_json(self.path / LEDGER_FILE, {**ledger, "notes": [*known, *missing]})
 
     def before_draw(self, draws: int) -> None:
         """Record that `draws` draws have been begun."""
@@ -348,7 +359,7 @@ def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Pr
         is_writer=processes.is_first,
         journal=journal,
         tracker=open_tracker(track, path, rows=() if position is None else position.rows),
-        notes=notes,
+        notes=list(notes),
     )
 
 

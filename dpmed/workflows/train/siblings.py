@@ -2,12 +2,16 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from dpmed.errors import InputError
-from dpmed.files import read_json, write_json
-from dpmed.inference.composed_ledger import Spending, listed
-from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.files import write_json
+from dpmed.inference.composed_ledger import PLANNED, Spending, folders_above, listed, spending
+from dpmed.inference.ledger import LEDGER_FILE, read_any_ledger
 from dpmed.planning.run_ledger import with_siblings_note
+
+# What an entry states that may change between the plan of a run and its end.
+_LEARNED = ("status", "epsilon", "run_id", "model_sha256")
 
 
 def name_siblings(folder: Path, found: Mapping[str, Spending], names: Iterable[str]) -> None:
@@ -29,6 +33,32 @@ def name_siblings(folder: Path, found: Mapping[str, Spending], names: Iterable[s
             write_json(folder / name / LEDGER_FILE, {**run.ledger, "notes": notes, "siblings": siblings})
 
 
+def keep_begun_run(run: Path, ledger: Mapping[str, Any]) -> None:
+    """Keep, in the ledger of the folder that holds several runs, that one of them has begun and may have been seen.
+
+    To be called once the run's own ledger is on the disk, and before its first draw. From then on the run counts as
+    deleted if its folder is emptied, even if it was killed and nobody could note afterwards how far it had come.
+
+    Args:
+        run: the folder of a run; nothing happens unless a folder above lists it as planned.
+        ledger: the content of its ledger.
+
+    Raises:
+        RunError: the folder's ledger cannot be written.
+    """
+    for folder in folders_above(run):
+        path = folder / LEDGER_FILE
+        content = _content_of(path)
+        entries = content.get("runs")
+        if isinstance(entries, list):
+            name = run.resolve().relative_to(folder).as_posix()
+            begun = spending(name, ledger, where=name).to_json()
+            told = {"status": begun["status"], "run_id": begun["run_id"]}
+            kept = [{**entry, **told} if _is_plan_of(entry, begun) else entry for entry in entries]
+            if kept != entries:
+                write_json(path, {**content, "runs": kept})
+
+
 def require_outermost(folder: Path) -> None:
     """Refuse to add runs to a part of a sweep, since the sweep's ledger would not count them.
 
@@ -36,7 +66,7 @@ def require_outermost(folder: Path) -> None:
         InputError: the parent folder holds the ledger of a selection, or of several runs, some of them in this folder.
     """
     above = folder.parent / LEDGER_FILE
-    content = read_json(above) if above.is_file() else {}
+    content = read_any_ledger(above) if above.is_file() else {}
     runs = content.get("runs", []) if isinstance(content, dict) else []
     if isinstance(content, dict) and "selection" in content:
         raise InputError(
@@ -48,3 +78,19 @@ def require_outermost(folder: Path) -> None:
             where=str(folder),
             remedy=f"Add runs to {folder.parent}, or use another folder.",
         )
+
+
+def _is_plan_of(entry: Any, begun: Mapping[str, Any]) -> bool:
+    """Whether an entry is the plan of a run that begins, and so counts all that this run spends."""
+    # By what it spends: a run that was killed before it had a ledger has another random name when it is resumed.
+    is_planned = isinstance(entry, dict) and entry.get("status") == PLANNED
+    return is_planned and all(entry.get(key) == begun[key] for key in begun if key not in _LEARNED)
+
+
+def _content_of(path: Path) -> Mapping[str, Any]:
+    """A ledger; nothing if there is none or it is damaged, which whoever adds runs to the folder is told."""
+    try:
+        content = read_any_ledger(path) if path.is_file() else {}
+    except InputError:
+        return {}
+    return content if isinstance(content, dict) else {}

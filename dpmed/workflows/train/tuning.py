@@ -103,9 +103,15 @@ def on_training_data(config: Config, folder: Path, progress: Progress, *, count:
         count: the number of settings, at least 2.
 
     Raises:
-        InputError: as `selection.run`.
+        InputError: as `selection.run`, or the folder holds a tuning on public data.
         RunError: as for a single run.
     """
+    if (folder / TUNING_FILE).is_file():
+        raise InputError(
+            "holds a tuning on public data, which a tuning on the training data does not continue",
+            where=str(folder),
+            remedy="Choose another folder; or continue that tuning with the --on with which it was begun.",
+        )
     size = len(gather(config, progress).members)
     settings = settings_around(suggest(config, size), config, count=count, seed=config.training.seed)
     if len(settings) < _FEWEST:
@@ -131,9 +137,15 @@ def on_public_data(
 
     Raises:
         InputError: the config is not private, the stand-in reads the same data or has another task, or the folder holds
-            another tuning.
+            another tuning or a selection.
         RunError: as for a single run.
     """
+    if holds_selection(folder):
+        raise InputError(
+            "holds trials on the training data, which a tuning on public data does not continue",
+            where=str(folder),
+            remedy="Choose another folder; or continue those trials with the command that began them.",
+        )
     _require_apart(config.data, public.config.data)
     real = gather(config, progress)
     suggestion = suggest(real.config, len(real.members))

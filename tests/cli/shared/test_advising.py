@@ -46,3 +46,20 @@ def test_what_makes_no_sense_is_refused(dpmed, tmp_path, arguments, message):
     done = dpmed("train", "quickstart", *SMALL, *arguments, "--out", tmp_path / "no")
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert not (tmp_path / "no").exists() or not any((tmp_path / "no").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("present", "options", "message"),
+    [
+        ("selection.json", ["--on", "cifar10_dp_quick_phantom"], "holds trials on the training data"),
+        ("trial=1/seed=5/config.toml", ["--on", "cifar10_dp_quick_phantom"], "holds trials on the training data"),
+        ("tuning.json", [], "holds a tuning on public data"),
+    ],
+)
+def test_a_tuning_is_not_mixed_with_trials_of_the_other_kind(dpmed, tmp_path, present, options, message):
+    (tmp_path / present).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / present).write_text("{}")
+    done = dpmed("train", "quickstart", *SMALL, "--tune", "2", *options, "--out", tmp_path)
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert "Choose another folder; or continue" in done.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / present]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dpmed.data.decode.recognise import kind_of_name, recognise
+from dpmed.data.decode.recognise import is_slice, kind_of_name, recognise
 from tests.written_dicom import write_dicom
 
 
@@ -42,3 +42,9 @@ def test_where_bytes_tell_nothing_the_ending_does(tmp_path):
 )
 def test_endings_count_in_any_case(name, kind):
     assert kind_of_name(name) == kind
+
+
+def test_all_files_of_a_series_are_slices_but_hidden_ones_and_the_contents_of_a_disc():
+    assert [name for name in ("IM1", "1.dcm", "notes.txt", ".IM1", "DICOMDIR") if is_slice(name)] == [
+        "IM1", "1.dcm", "notes.txt",
+    ]  # fmt: skip

@@ -67,6 +67,23 @@ def test_a_hard_link_is_the_same_file_too(tmp_path):
             check(("a.png",), ("alone.png",), ("deep/c.png",), (name,))
 
 
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+@pytest.mark.parametrize("others", ["two", "two/again.dcm", "linked"])
+def test_a_slice_that_is_also_one_of_another_series_is_refused(tmp_path, link, others):
+    for name in ("one/1.dcm", "one/2.dcm", "two/1.dcm", "two/2.dcm", "one/DICOMDIR", "one/.hidden", "one/deep/3.dcm"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "linked").symlink_to("two")
+    samples = [[tmp_path / "one"], [tmp_path / others]]
+    # What is no slice may be shared, and so may a slice within its series.
+    for name, target in (("two/DICOMDIR", "one/DICOMDIR"), ("two/.hidden", "one/.hidden"), ("one/9.dcm", "one/1.dcm")):
+        getattr(tmp_path / name, link)(tmp_path / target)
+    check_distinct([[tmp_path / "one"], [tmp_path / "two"]])
+    getattr(tmp_path / "two" / "again.dcm", link)(tmp_path / "one" / "2.dcm")
+    with pytest.raises(InputError, match=r"again\.dcm: is the same file as .*one/2\.dcm.*belongs to another sample"):
+        check_distinct(samples)
+
+
 def test_files_are_told_apart_where_a_listing_does_not_number_them(tmp_path, monkeypatch):
     for name in ("a.png", "b.png", "c.png"):
         (tmp_path / name).touch()

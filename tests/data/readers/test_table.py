@@ -333,3 +333,15 @@ def test_a_file_that_cannot_be_read_within_a_series_is_refused_by_line_and_file(
     dataset = read(data_config, tmp_path, size=[6, 6, 5], labels="y")
     with pytest.raises(InputError, match=rf"t\.csv line 3: .*{broken.name}"):
         dataset[1]
+
+
+def test_a_slice_that_is_a_link_out_of_the_root_is_refused_by_line_before_it_is_opened(tmp_path, data_config):
+    root, elsewhere = tmp_path / "root", tmp_path / "elsewhere"
+    for place in (root / "scans" / "P1", root / "scans" / "P2", elsewhere):
+        write_series(place, np.zeros((5, 6, 6), np.int16))
+    (root / "t.csv").write_text("image,y\nscans/P1,a\nscans/P2,b\n", encoding="utf-8")
+    (root / "scans" / "P2" / "within.dcm").symlink_to(root / "scans" / "P1" / "0")
+    read(data_config, root, size=[6, 6, 5], labels="y")
+    (root / "scans" / "P2" / "last.dcm").symlink_to(next(elsewhere.iterdir()))
+    with pytest.raises(InputError, match=r"line 3: .*'scans/P2' cannot be read, since 'last\.dcm' is a link.*out"):
+        read(data_config, root, size=[6, 6, 5], labels="y")

@@ -38,6 +38,12 @@ def test_losses_keep_their_digits_where_densities_leave_the_range_of_floats(rate
     np.testing.assert_allclose(Relaxed(rate, shift).loss(x), relaxed, rtol=1e-10, atol=rate * (rounding + 4e-16))
 
 
+def test_with_full_batches_a_loss_far_below_zero_is_computed_without_a_warning():
+    # Any warning is an error in tests.
+    assert Relaxed(1.0, 20.0).loss(np.asarray([0.0, 1.0])) == pytest.approx([-200.0, -180.0 - np.log(2)], rel=1e-15)
+    assert Relaxed(1.0, 20.0).lowest == -200.0
+
+
 @pytest.mark.parametrize("kind", [WorstCase, Relaxed])
 @pytest.mark.parametrize(("rate", "shift"), [*SETTINGS, (0.25, 1e3), (1e-7, 1e9)])
 def test_place_undoes_loss_and_loss_rises(kind, rate, shift):

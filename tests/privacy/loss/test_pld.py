@@ -11,6 +11,7 @@ from dpmed.privacy.loss.losses import WorstCase
 from dpmed.privacy.loss.pld import _added, pld_epsilon
 from dpmed.privacy.loss.summed import Repeated, summed_loss
 from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.several import composed_epsilon
 from tests.privacy.reference import IDS, ROWS
 
 
@@ -105,6 +106,13 @@ def test_a_rare_step_whose_losses_are_far_above_epsilon_does_not_cost_less_than_
     # A faster way of computing ε, which passed every other test, found a sixty-fifth of the truth here.
     true = _epsilon_of_one_step(rate, noise, delta, added=False)
     assert 1e-4 < true * (1 - 1e-6) <= pld_of(rate, noise, 1, delta) <= true * 1.001
+
+
+@pytest.mark.parametrize("delta", [1e-43, 1e-45, 1e-200, 5e-324])
+def test_a_delta_too_small_for_any_loss_within_reach_is_bounded_without_a_warning(delta):
+    # Any warning is an error in tests. Infinite is right as a bound: other bounds are finite where this one is not.
+    assert pld_of(0.01, 0.3, 1, delta) >= one_step_epsilon(0.01, 0.3, 1e-40)
+    assert math.isfinite(composed_epsilon((SampledGaussian(noise_multiplier=0.3, sampling_rate=0.01, steps=1),), delta))
 
 
 _MECHANISMS = {"rate": st.floats(-7, -0.01), "noise": st.floats(-0.5, 1.5), "delta": st.floats(-10, -2)}

@@ -136,3 +136,14 @@ def test_a_folder_of_which_nothing_can_be_said_is_refused(tmp_path, content, wor
 def test_a_folder_that_holds_no_ledger_names_what_does(tmp_path):
     with pytest.raises(InputError, match=r"holds no privacy\.json.*the one that holds all runs"):
         gather(str(tmp_path), Facts(), Silent())
+
+
+@pytest.mark.parametrize("too_large", [".", "seed=2"])
+def test_a_ledger_too_large_to_be_one_is_refused_before_it_is_read_whole(tmp_path, too_large):
+    folder = several(tmp_path / "runs", seed1={}, seed2={})
+    path = folder / too_large / "privacy.json"
+    content = {**json.loads(path.read_text()), "padding": "x" * (4 << 20)}
+    path.write_text(json.dumps(content))
+    with pytest.raises(InputError, match="is over 4 MiB, which no ledger is") as refused:
+        from_ledger(folder, Silent())
+    assert refused.value.where == str(path)

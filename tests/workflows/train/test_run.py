@@ -351,3 +351,38 @@ def test_records_are_computed_one_at_a_time_where_places_would_move_a_step_too_m
     assert not any("its place in a microbatch" in note for note in ledger_of(alone)["notes"])
     assert call_here("train", "quickstart", *SMALL, "--set", "training.microbatch=8", "--out", chosen).returncode == 0
     assert any("adds up to 0.001" in note for note in ledger_of(chosen)["notes"])
+
+
+@pytest.mark.parametrize(("effect", "wanted"), [(3e-8, None), (1e-3, 1)])
+def test_places_are_measured_again_when_memory_runs_out_and_the_microbatch_is_halved(
+    tmp_path, monkeypatch, effect, wanted
+):
+    from dpmed.planning import computation
+    from dpmed.training import loop
+
+    run, measured, stated = tmp_path / "run", [], []
+
+    def place_effect(step, state, records):
+        measured.append(len(records["step"]))
+        # Alike in the first program that is compiled, and with one record at once.
+        return effect * (1 < measured[-1] < measured[0])
+
+    def accumulate(step, state, microbatches, number):
+        if not stated:
+            stated.append(ledger_of(run)["notes"])
+            raise MemoryError
+        stated.append(ledger_of(run)["notes"])
+        return real(step, state, microbatches, number)
+
+    real = loop.accumulate
+    monkeypatch.setattr(computation, "place_effect", place_effect)
+    monkeypatch.setattr(loop, "accumulate", accumulate)
+    short = ("--set", "training.epochs=1", "--set", "evaluation.every_epochs=1")
+    done = call_here("train", "quickstart", *SMALL, *short, "--out", run)
+    assert done.returncode == 0, done.stderr
+    said, smaller = " ".join(done.stderr.split()), measured[1]
+    assert smaller < measured[0] and f"continuing with {wanted or smaller}." in said
+    assert ("computed one at a time" in said) == (wanted == 1)
+    # On the disk before the sum that is computed with it, and at the end.
+    for notes, is_noted in ((stated[0], False), (stated[1], not wanted), (ledger_of(run)["notes"], not wanted)):
+        assert any("its place in a microbatch" in note for note in notes) == is_noted

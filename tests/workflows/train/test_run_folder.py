@@ -10,9 +10,10 @@ import pytest
 
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
+from dpmed.inference.composed_ledger import compose, spending
 from dpmed.planning.computation import build_computation
 from dpmed.planning.plan import make_plan
-from dpmed.planning.run_ledger import with_run_id, with_siblings
+from dpmed.planning.run_ledger import run_ledger, with_run_id, with_siblings
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Silent
 from dpmed.runtime.distributed import Processes
@@ -186,6 +187,18 @@ def test_a_trial_is_kept_as_begun_once_its_ledger_is_on_the_disk(tmp_path, plan,
     (begun,) = json.loads((tmp_path / "selection.json").read_text())["begun"]
     assert (begun["folder"], begun["run_id"]) == ("trial=1/seed=1", ledger_of(trial)["run_id"])
     assert begun["steps_counted"] == plan.steps
+
+
+def test_one_of_several_runs_is_no_longer_only_planned_once_its_ledger_is_on_the_disk(tmp_path, plan, computation):
+    member = tmp_path / "seed=1"
+    member.mkdir()
+    create_run_folder(member, plan)
+    planned = spending("seed=1", run_ledger(plan, draws=plan.steps, status="planned").to_json(), where="seed=1")
+    (tmp_path / "privacy.json").write_text(json.dumps(compose([planned]).to_json()))
+    folder = open_run_folder(member, plan, Silent())
+    folder.open(folder.restore(computation))
+    (begun,) = ledger_of(tmp_path)["runs"]
+    assert (begun["status"], begun["run_id"]) == ("running", ledger_of(member)["run_id"])
 
 
 def test_a_trial_is_not_resumed_by_itself_if_nothing_says_what_its_selection_costs(tmp_path, plan):
