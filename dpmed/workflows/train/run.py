@@ -24,6 +24,7 @@ from dpmed.training.loop import Hooks, Outcome, train
 from dpmed.training.tracking import CAUTION, TENSORBOARD_FOLDER, check_trackers
 from dpmed.training.validation_monitor import follow_up
 from dpmed.workflows.train import inspection
+from dpmed.workflows.train.draws import check_draws
 from dpmed.workflows.train.own_code import check_code
 from dpmed.workflows.train.run_folder import (
     check_split,
@@ -33,6 +34,7 @@ from dpmed.workflows.train.run_folder import (
     run_id_of,
     selection_of,
     siblings_of,
+    split_rows,
 )
 from dpmed.workflows.train.summary import TrainSummary, versions
 
@@ -77,6 +79,8 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
         make_folder(folder / CHECKPOINTS)
     check_code(folder, plan.config)
     check_split(folder, plan)
+    if plan.budget is not None:
+        check_draws(folder, plan.budget.mechanism)
     facts = with_run_id(plan.facts, run_id_of(folder))
     plan = replace(plan, facts=with_siblings(facts, siblings_of(folder)))
     selection = selection_of(folder)
@@ -166,7 +170,8 @@ def _locked(path: Path, processes: Processes) -> Iterator[None]:
 
 
 def _fingerprint(plan: Plan) -> str:
-    known = [config_to_toml(plan.config), plan.split.to_json(), versions()]
+    # With the units and names of samples: by older files, another process could draw a patient in another's place.
+    known = [config_to_toml(plan.config), [[*row.values()] for row in split_rows(plan)], versions()]
     return hashlib.sha256(to_json(known).encode()).hexdigest()
 
 

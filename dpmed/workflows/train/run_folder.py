@@ -6,9 +6,11 @@ ledger beside it claims no less than was spent. Of what a resume needs, `config.
 config can always be resumed; `summary.json` comes last of all, so a folder with a summary is finished.
 """
 
+import csv
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -236,12 +238,12 @@ def create_run_folder(path: Path, plan: Plan) -> None:
     """Write what a resume needs."""
     make_folder(path / CHECKPOINTS)
     write_json(path / SPLIT_FILE, plan.split.to_json())
-    write_csv(path / SPLIT_TABLE, _split_rows(plan), ("number", "part", "unit", "sample"))
+    write_csv(path / SPLIT_TABLE, split_rows(plan), ("number", "part", "unit", "sample"))
     write_code(path, plan.config)
     write_text(path / CONFIG_FILE, config_to_toml(plan.config))
 
 
-def _split_rows(plan: Plan) -> Iterator[dict[str, Any]]:
+def split_rows(plan: Plan) -> Iterator[dict[str, Any]]:
     """Each sample's part, unit and name, to answer whether a patient took part."""
     names, groups = names_of(plan.dataset), plan.dataset.groups
     for part, numbers in plan.split.parts().items():
@@ -251,17 +253,32 @@ def _split_rows(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def check_split(path: Path, plan: Plan) -> None:
-    """Compare the split of a resumed run with the one that it began with.
+    """Compare the split of a resumed run, its units and the names of its samples with those that it began with.
+
+    Units count too: if samples are grouped into other ones, the number of records changes, and with it the sampling
+    rate, the noise and ε.
 
     Raises:
         InputError: they differ.
     """
+    table, changed = path / SPLIT_TABLE, None
     if read_json(path / SPLIT_FILE) != plan.split.to_json():
+        changed = SPLIT_FILE, "it is split differently now"
+    # Runs of earlier versions have no such table.
+    elif table.is_file() and not _holds(table, split_rows(plan)):
+        changed = SPLIT_TABLE, "its samples have other names now, or belong to other units"
+    if changed is not None:
         raise InputError(
-            "the data set has changed since the run began: it is split differently now",
-            where=str(path / SPLIT_FILE),
+            f"the data set has changed since the run began: {changed[1]}",
+            where=str(path / changed[0]),
             remedy="Restore the data set as it was, or start a new run.",
         )
+
+
+def _holds(table: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
+    with table.open(encoding="utf-8", newline="") as file:
+        pairs = zip_longest(csv.DictReader(file), rows, fillvalue={})
+        return all(known == {name: str(value) for name, value in row.items()} for known, row in pairs)
 
 
 def siblings_of(path: Path) -> tuple[str, ...]:
