@@ -15,7 +15,7 @@ from dpmed.files import exclusive_lock, make_folder, to_json, write_json
 from dpmed.planning.computation import build_computation, settle_places
 from dpmed.planning.enrolment import enrol, enter_end, mark_over
 from dpmed.planning.plan import Plan
-from dpmed.planning.run_ledger import place_notes, with_run_id, with_selection, with_siblings
+from dpmed.planning.run_ledger import place_notes, with_earlier_uses, with_run_id, with_selection, with_siblings
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
@@ -35,6 +35,7 @@ from dpmed.workflows.train.run_folder import (
     selection_of,
     siblings_of,
     split_rows,
+    uses_of,
 )
 from dpmed.workflows.train.summary import TrainSummary, versions
 
@@ -79,9 +80,10 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
         make_folder(folder / CHECKPOINTS)
     check_code(folder, plan.config)
     check_split(folder, plan)
+    facts = with_run_id(plan.facts, run_id_of(folder))
     if plan.budget is not None:
         check_draws(folder, plan.budget.mechanism)
-    facts = with_run_id(plan.facts, run_id_of(folder))
+        facts = with_earlier_uses(facts, uses_of(folder))
     plan = replace(plan, facts=with_siblings(facts, siblings_of(folder)))
     selection = selection_of(folder)
     if selection is not None and plan.facts.selection is None:

@@ -297,6 +297,11 @@ def notes_of(path: Path) -> tuple[str, ...]:
     return listed(_ledger_in(path), "notes")
 
 
+def uses_of(path: Path) -> tuple[str, ...]:
+    """What the ledger of a run says that ε does not cover; nothing if it cannot be read."""
+    return listed(_ledger_in(path), "outside_accounting")
+
+
 def selection_of(path: Path) -> Selected | None:
     """The selection of which a run is a trial, by its own ledger or by that of the folder that holds all trials.
 

@@ -356,6 +356,19 @@ def test_a_gradient_that_depends_on_its_place_is_in_the_ledger_even_if_another_m
     assert found in json.loads((run / "summary.json").read_text())["notes"]
 
 
+def test_a_resumed_run_forgets_nothing_that_its_ledger_left_out(tmp_path, small_run):
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    (run / "summary.json").unlink()
+    ledger = ledger_of(run)
+    # As if it had begun with weights that were replaced since.
+    began = "Training began with the model of the run prior. Those data are not a phantom."
+    before = [*ledger["outside_accounting"], began]
+    (run / "privacy.json").write_text(json.dumps({**ledger, "outside_accounting": before}))
+    assert call_here("train", "--resume", run).returncode == 0
+    assert ledger_of(run)["outside_accounting"] == before
+
+
 def test_records_are_computed_one_at_a_time_where_places_would_move_a_step_too_much(tmp_path, monkeypatch):
     from dpmed.planning import computation
 
