@@ -6,11 +6,9 @@ ledger beside it claims no less than was spent. Of what a resume needs, `config.
 config can always be resumed; `summary.json` comes last of all, so a folder with a summary is finished.
 """
 
-import csv
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,17 @@ from pydantic import ValidationError
 from dpmed.config.load import config_to_toml
 from dpmed.data.identity import names_of
 from dpmed.errors import InputError
-from dpmed.files import CONFIG_FILE, EQX_FILE, digest_of, make_folder, read_json, write_csv, write_json, write_text
+from dpmed.files import (
+    CONFIG_FILE,
+    EQX_FILE,
+    digest_of,
+    make_folder,
+    read_json,
+    to_csv,
+    write_csv,
+    write_json,
+    write_text,
+)
 from dpmed.inference.composed_ledger import listed
 from dpmed.inference.ledger import LEDGER_FILE, ReadSelection
 from dpmed.inference.run_folder import SPLIT_FILE, SUMMARY_FILE, write_description
@@ -52,6 +60,7 @@ from dpmed.workflows.train.trials import METRICS_TABLE, note_begun, selection_fo
 SPLIT_TABLE = "split.csv"
 INTERNAL_FILE = "internal.json"
 METHOD = "bookkeeping"
+_SPLIT_COLUMNS = ("number", "part", "unit", "sample")
 _KEEP_INSIDE = "Exact numbers from private data, not covered by ε: this file must stay within your institution."
 
 
@@ -238,7 +247,7 @@ def create_run_folder(path: Path, plan: Plan) -> None:
     """Write what a resume needs."""
     make_folder(path / CHECKPOINTS)
     write_json(path / SPLIT_FILE, plan.split.to_json())
-    write_csv(path / SPLIT_TABLE, split_rows(plan), ("number", "part", "unit", "sample"))
+    write_csv(path / SPLIT_TABLE, split_rows(plan), _SPLIT_COLUMNS)
     write_code(path, plan.config)
     write_text(path / CONFIG_FILE, config_to_toml(plan.config))
 
@@ -265,7 +274,7 @@ def check_split(path: Path, plan: Plan) -> None:
     if read_json(path / SPLIT_FILE) != plan.split.to_json():
         changed = SPLIT_FILE, "it is split differently now"
     # Runs of earlier versions have no such table.
-    elif table.is_file() and not _holds(table, split_rows(plan)):
+    elif table.is_file() and table.read_bytes() != to_csv(split_rows(plan), _SPLIT_COLUMNS).encode():
         changed = SPLIT_TABLE, "its samples have other names now, or belong to other units"
     if changed is not None:
         raise InputError(
@@ -273,12 +282,6 @@ def check_split(path: Path, plan: Plan) -> None:
             where=str(path / changed[0]),
             remedy="Restore the data set as it was, or start a new run.",
         )
-
-
-def _holds(table: Path, rows: Iterable[Mapping[str, Any]]) -> bool:
-    with table.open(encoding="utf-8", newline="") as file:
-        pairs = zip_longest(csv.DictReader(file), rows, fillvalue={})
-        return all(known == {name: str(value) for name, value in row.items()} for known, row in pairs)
 
 
 def siblings_of(path: Path) -> tuple[str, ...]:
