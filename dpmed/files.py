@@ -141,6 +141,11 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequenc
         rows: their values by the names of the columns.
         columns: the header; None for every name in `rows`, in the order of first appearance.
     """
+    write_text(path, to_csv(rows, columns))
+
+
+def to_csv(rows: Iterable[Mapping[str, object]], columns: Sequence[str] | None = None) -> str:
+    """A table as `write_csv` writes it, with the same arguments."""
     if columns is None:
         rows = list(rows)
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -148,7 +153,7 @@ def write_csv(path: Path, rows: Iterable[Mapping[str, object]], columns: Sequenc
     writer = csv.DictWriter(buffer, fieldnames=columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: "" if value is None else value for key, value in row.items()} for row in rows)
-    write_text(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def make_folder(path: Path) -> Path:

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dpmed.planning.plan import Plan
-from dpmed.privacy.ledger import Digests, Ledger, LedgerFacts, Selected, plain_ledger, private_ledger
+from dpmed.privacy.ledger import (
+    OUTSIDE_EVERY_RUN,
+    Digests,
+    Ledger,
+    LedgerFacts,
+    Selected,
+    plain_ledger,
+    private_ledger,
+)
 
 SIBLINGS_NOTE = (
     "This run is one of several of the same kind on the same patients, which `siblings` names. Choosing the best of "
@@ -66,6 +74,20 @@ def place_notes(effect: float, known: Sequence[str] = ()) -> tuple[str, ...]:
 def with_run_id(facts: LedgerFacts, known: str | None = None) -> LedgerFacts:
     """The facts of a run with its random name: the one that its ledger states, its own, or a new one."""
     return replace(facts, run_id=known or facts.run_id or os.urandom(16).hex())
+
+
+def with_earlier_uses(facts: LedgerFacts, known: Sequence[str]) -> LedgerFacts:
+    """The facts of a resumed private run, which leave out nothing that its ledger said before.
+
+    Some sentences are about files that may have been replaced since, such as the initial weights; those in the run's
+    checkpoints have not.
+
+    Args:
+        facts: of the plan as it is now.
+        known: `outside_accounting` of the run's ledger.
+    """
+    others = (one for one in known if one not in OUTSIDE_EVERY_RUN and one not in facts.outside)
+    return replace(facts, outside=(*facts.outside, *others))
 
 
 def with_siblings(facts: LedgerFacts, siblings: Sequence[str]) -> LedgerFacts:

@@ -24,6 +24,21 @@ def test_a_program_computes_in_float64_where_it_says_so_and_nowhere_else():
     assert jnp.ones(1).dtype == jnp.float32
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "BF16_BF16_F32", "F32_F32_F32"])
+def test_products_are_float64_whatever_precision_others_have(precision):
+    left, right = np.random.default_rng(0).standard_normal((2, 8, 8))
+
+    def program(left, right):
+        with float64():
+            return left @ right
+
+    with float64():
+        operands = jnp.asarray(left), jnp.asarray(right)
+    with jax.default_matmul_precision(precision):
+        found = jax.jit(program)(*operands)
+    np.testing.assert_allclose(found, left @ right, rtol=0, atol=1e-14)
+
+
 def test_the_unit_roundoff_is_that_of_float64():
     assert 2 * UNIT_ROUNDOFF == np.finfo(np.float64).eps
 

@@ -1,14 +1,19 @@
-"""How many draws of noise a run has begun, determined when it resumes: never fewer than were made."""
+"""How many draws of noise a run has begun, determined when it resumes: never fewer than were made, nor other ones."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dpmed.errors import InputError
 from dpmed.files import read_json
 from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.progress import Progress
 from dpmed.training.checkpoint import CHECKPOINTS, DrawJournal
 
+# Far more than machines round σ apart, and far less than any accountant's accuracy.
+_SAME = 1 + 1e-6
 COUNTED_FROM_LEDGER = (
     "The journal of draws was missing or damaged when the run was resumed: steps were counted from the ledger, which "
     "covers all steps up to the next checkpoint, so more than were made, never fewer."
@@ -69,13 +74,50 @@ def count_draws(folder: Path, *, saved: int | None, planned: int, progress: Prog
     return CountedDraws(journal=journal, notes=(COUNTED_FROM_LEDGER,) if is_estimate else ())
 
 
-def _read(path: Path) -> _OldLedger:
+def check_draws(folder: Path, mechanism: SampledGaussian) -> None:
+    """Refuse to count the draws that a run has made as others that cost less.
+
+    A resumed run is planned anew. If that gives more noise or a lower sampling rate, the ledger would state them for
+    all draws, those of before included.
+
+    Args:
+        folder: the run folder; nothing is compared if its ledger cannot be read.
+        mechanism: what the run plans now.
+
+    Raises:
+        InputError: the draws of before had less noise, or a higher sampling rate.
+    """
+    content = _read_json(folder / LEDGER_FILE)
+    noise, rate = (_number(content.get(name)) for name in ("noise_multiplier", "sampling_rate"))
+    told = None
+    if mechanism.noise_multiplier > noise * _SAME:
+        told = f"noise multiplier of {noise:.6g}", mechanism.noise_multiplier
+    elif mechanism.sampling_rate * _SAME < rate:
+        told = f"sampling rate of {rate:.6g}", mechanism.sampling_rate
+    if told is not None:
+        raise InputError(
+            f"states a {told[0]} for the steps made so far, but a resume would plan {told[1]:.6g} and state it for all",
+            where=str(folder / LEDGER_FILE),
+            remedy="Restore the data set as it was, resume with the version of dpmed that began the run, or start a "
+            "new run.",
+        )
+
+
+def _number(value: object) -> float:
+    """A positive number, or NaN, which no comparison finds to differ."""
+    return value if isinstance(value, float) and value > 0 else math.nan
+
+
+def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = read_json(path)
     except InputError:
-        return _OldLedger(None)
-    if not isinstance(content, dict):
-        return _OldLedger(None)
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _read(path: Path) -> _OldLedger:
+    content = _read_json(path)
     steps, notes = content.get("steps"), content.get("notes")
     known = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0
     return _OldLedger(steps if known else None, tuple(notes) if isinstance(notes, list) else ())

@@ -16,7 +16,7 @@ from dpmed.files import exclusive_lock, make_folder, to_json, write_json
 from dpmed.planning.computation import Computation, build_computation, chosen_microbatch, settle_places
 from dpmed.planning.enrolment import enrol, enter_end, mark_over
 from dpmed.planning.plan import Plan
-from dpmed.planning.run_ledger import place_notes, with_run_id, with_selection, with_siblings
+from dpmed.planning.run_ledger import place_notes, with_earlier_uses, with_run_id, with_selection, with_siblings
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
@@ -25,6 +25,7 @@ from dpmed.training.loop import Hooks, Outcome, train
 from dpmed.training.tracking import CAUTION, TENSORBOARD_FOLDER, check_trackers
 from dpmed.training.validation_monitor import follow_up
 from dpmed.workflows.train import inspection
+from dpmed.workflows.train.draws import check_draws
 from dpmed.workflows.train.own_code import check_code
 from dpmed.workflows.train.run_folder import (
     RunFolder,
@@ -35,6 +36,8 @@ from dpmed.workflows.train.run_folder import (
     run_id_of,
     selection_of,
     siblings_of,
+    split_rows,
+    uses_of,
 )
 from dpmed.workflows.train.summary import TrainSummary, versions
 
@@ -80,6 +83,9 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
     check_code(folder, plan.config)
     check_split(folder, plan)
     facts = with_run_id(plan.facts, run_id_of(folder))
+    if plan.budget is not None:
+        check_draws(folder, plan.budget.mechanism)
+        facts = with_earlier_uses(facts, uses_of(folder))
     plan = replace(plan, facts=with_siblings(facts, siblings_of(folder)))
     selection = selection_of(folder)
     if selection is not None and plan.facts.selection is None:
@@ -177,7 +183,8 @@ def _locked(path: Path, processes: Processes) -> Iterator[None]:
 
 
 def _fingerprint(plan: Plan) -> str:
-    known = [config_to_toml(plan.config), plan.split.to_json(), versions()]
+    # With the units and names of samples: by older files, another process could draw a patient in another's place.
+    known = [config_to_toml(plan.config), [[*row.values()] for row in split_rows(plan)], versions()]
     return hashlib.sha256(to_json(known).encode()).hexdigest()
 
 

@@ -18,7 +18,17 @@ from pydantic import ValidationError
 from dpmed.config.load import config_to_toml
 from dpmed.data.identity import names_of
 from dpmed.errors import InputError
-from dpmed.files import CONFIG_FILE, EQX_FILE, digest_of, make_folder, read_json, write_csv, write_json, write_text
+from dpmed.files import (
+    CONFIG_FILE,
+    EQX_FILE,
+    digest_of,
+    make_folder,
+    read_json,
+    to_csv,
+    write_csv,
+    write_json,
+    write_text,
+)
 from dpmed.inference.composed_ledger import listed
 from dpmed.inference.ledger import LEDGER_FILE, ReadSelection
 from dpmed.inference.run_folder import SPLIT_FILE, SUMMARY_FILE, write_description
@@ -51,6 +61,7 @@ from dpmed.workflows.train.trials import METRICS_TABLE, note_begun, selection_fo
 SPLIT_TABLE = "split.csv"
 INTERNAL_FILE = "internal.json"
 METHOD = "bookkeeping"
+_SPLIT_COLUMNS = ("number", "part", "unit", "sample")
 _KEEP_INSIDE = "Exact numbers from private data, not covered by ε: this file must stay within your institution."
 
 
@@ -247,12 +258,12 @@ def create_run_folder(path: Path, plan: Plan) -> None:
     """Write what a resume needs."""
     make_folder(path / CHECKPOINTS)
     write_json(path / SPLIT_FILE, plan.split.to_json())
-    write_csv(path / SPLIT_TABLE, _split_rows(plan), ("number", "part", "unit", "sample"))
+    write_csv(path / SPLIT_TABLE, split_rows(plan), _SPLIT_COLUMNS)
     write_code(path, plan.config)
     write_text(path / CONFIG_FILE, config_to_toml(plan.config))
 
 
-def _split_rows(plan: Plan) -> Iterator[dict[str, Any]]:
+def split_rows(plan: Plan) -> Iterator[dict[str, Any]]:
     """Each sample's part, unit and name, to answer whether a patient took part."""
     names, groups = names_of(plan.dataset), plan.dataset.groups
     for part, numbers in plan.split.parts().items():
@@ -262,15 +273,24 @@ def _split_rows(plan: Plan) -> Iterator[dict[str, Any]]:
 
 
 def check_split(path: Path, plan: Plan) -> None:
-    """Compare the split of a resumed run with the one that it began with.
+    """Compare the split of a resumed run, its units and the names of its samples with those that it began with.
+
+    Units count too: if samples are grouped into other ones, the number of records changes, and with it the sampling
+    rate, the noise and ε.
 
     Raises:
         InputError: they differ.
     """
+    table, changed = path / SPLIT_TABLE, None
     if read_json(path / SPLIT_FILE) != plan.split.to_json():
+        changed = SPLIT_FILE, "it is split differently now"
+    # Runs of earlier versions have no such table.
+    elif table.is_file() and table.read_bytes() != to_csv(split_rows(plan), _SPLIT_COLUMNS).encode():
+        changed = SPLIT_TABLE, "its samples have other names now, or belong to other units"
+    if changed is not None:
         raise InputError(
-            "the data set has changed since the run began: it is split differently now",
-            where=str(path / SPLIT_FILE),
+            f"the data set has changed since the run began: {changed[1]}",
+            where=str(path / changed[0]),
             remedy="Restore the data set as it was, or start a new run.",
         )
 
@@ -289,6 +309,11 @@ def run_id_of(path: Path) -> str | None:
 def notes_of(path: Path) -> tuple[str, ...]:
     """The notes of a run's ledger; none if it cannot be read."""
     return listed(_ledger_in(path), "notes")
+
+
+def uses_of(path: Path) -> tuple[str, ...]:
+    """What the ledger of a run says that ε does not cover; nothing if it cannot be read."""
+    return listed(_ledger_in(path), "outside_accounting")
 
 
 def selection_of(path: Path) -> Selected | None:

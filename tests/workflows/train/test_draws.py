@@ -1,15 +1,18 @@
 """How many draws are counted when a run is resumed: the largest known count, or a refusal."""
 
 import json
+import shutil
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dpmed.errors import InputError
+from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.progress import Silent
 from dpmed.training.checkpoint import DrawJournal
-from dpmed.workflows.train.draws import COUNTED_FROM_LEDGER, count_draws
+from dpmed.workflows.train.draws import COUNTED_FROM_LEDGER, check_draws, count_draws
+from tests.workflows.conftest import call_here
 
 PLANNED = 50
 
@@ -55,3 +58,43 @@ def test_a_ledger_without_a_count_is_no_way_out(tmp_path, content):
     (root / "privacy.json").write_text(content)
     with pytest.raises(InputError, match="is unknown"):
         count(root, 3)
+
+
+BEGUN = {"noise_multiplier": 1.5, "sampling_rate": 0.2}
+PLANS = {
+    "the same": ({}, None),
+    "rounded elsewhere": ({"noise_multiplier": 1.5 * (1 + 1e-9), "sampling_rate": 0.2 * (1 - 1e-9)}, None),
+    "less noise": ({"noise_multiplier": 1.4}, None),
+    "more noise": ({"noise_multiplier": 1.51}, "noise multiplier of 1.5"),
+    "a higher rate": ({"sampling_rate": 0.3}, None),
+    "a lower rate": ({"noise_multiplier": 1.4, "sampling_rate": 0.1}, "sampling rate of 0.2"),
+}
+
+
+@pytest.mark.parametrize("case", PLANS)
+def test_draws_of_before_are_never_counted_as_draws_that_cost_less(tmp_path, case):
+    changed, message = PLANS[case]
+    planned = SampledGaussian(steps=PLANNED, **{**BEGUN, **changed})
+    check_draws(tmp_path, planned)
+    for unreadable in ("{}", "[]", "{", '{"noise_multiplier": "1.0", "sampling_rate": null}'):
+        (tmp_path / "privacy.json").write_text(unreadable)
+        check_draws(tmp_path, planned)
+    (tmp_path / "privacy.json").write_text(json.dumps(BEGUN))
+    if message is None:
+        check_draws(tmp_path, planned)
+    else:
+        with pytest.raises(InputError, match=message):
+            check_draws(tmp_path, planned)
+
+
+def test_a_run_is_not_resumed_with_more_noise_than_its_first_steps_had(tmp_path, small_run):
+    folder = tmp_path / "run"
+    shutil.copytree(small_run, folder)
+    (folder / "summary.json").unlink()
+    ledger = json.loads((folder / "privacy.json").read_text())
+    # As if an earlier version had found less noise to be enough.
+    ledger["noise_multiplier"] *= 0.99
+    (folder / "privacy.json").write_text(json.dumps(ledger))
+    done = call_here("train", "--resume", folder)
+    assert done.returncode == 2
+    assert "for the steps made so far" in done.stderr

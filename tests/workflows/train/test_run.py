@@ -6,17 +6,32 @@ import random
 import shutil
 import signal
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from dpmed.config.load import load_config
+from dpmed.planning.plan import make_plan
 from dpmed.privacy.accountant import SampledGaussian, epsilon
+from dpmed.progress import Silent
 from dpmed.training.checkpoint import DrawJournal
+from dpmed.workflows.train.run import _fingerprint
 from tests.workflows.conftest import SEEDED, SMALL, call, call_here, kill_at, steps_saved
+from tests.workflows.train.test_run_folder import Renamed
 
 
 def ledger_of(folder):
     return json.loads((folder / "privacy.json").read_text())
+
+
+def test_processes_that_know_other_units_or_names_do_not_train_together():
+    plan = make_plan(load_config("quickstart", ["data.limit=120", "training.batch_size=16"]).config, Silent())
+    groups, names = [str(number // 2) for number in range(120)], [f"{number}.png" for number in range(120)]
+    datasets = (Renamed(plan.dataset, *given) for given in ((groups, names), (names, names), (groups, names[::-1])))
+    found = [_fingerprint(replace(plan, dataset=dataset)) for dataset in datasets]
+    assert len(set(found)) == len(found)
+    assert _fingerprint(plan) == _fingerprint(plan) not in found
 
 
 def test_a_run_folder_holds_what_the_contract_names(small_run):
@@ -339,6 +354,19 @@ def test_a_gradient_that_depends_on_its_place_is_in_the_ledger_even_if_another_m
     assert call_here("train", "--resume", run).returncode == 0
     assert found in ledger_of(run)["notes"]
     assert found in json.loads((run / "summary.json").read_text())["notes"]
+
+
+def test_a_resumed_run_forgets_nothing_that_its_ledger_left_out(tmp_path, small_run):
+    run = tmp_path / "run"
+    shutil.copytree(small_run, run)
+    (run / "summary.json").unlink()
+    ledger = ledger_of(run)
+    # As if it had begun with weights that were replaced since.
+    began = "Training began with the model of the run prior. Those data are not a phantom."
+    before = [*ledger["outside_accounting"], began]
+    (run / "privacy.json").write_text(json.dumps({**ledger, "outside_accounting": before}))
+    assert call_here("train", "--resume", run).returncode == 0
+    assert ledger_of(run)["outside_accounting"] == before
 
 
 def test_records_are_computed_one_at_a_time_where_places_would_move_a_step_too_much(tmp_path, monkeypatch):
