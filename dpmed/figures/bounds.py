@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dpmed.figures.style import PALETTE, new_figure, save_figure
+from dpmed.figures.style import PALETTE, label_budgets, new_figure, save_figure
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -91,6 +91,8 @@ def plot_risks(
     places += [point.epsilon for point in measured]
     if log_axis and max(places) > _WIDE_RANGE * min(places) * 0.1:
         axis.set_xscale("log")
+    if len(places) < _MANY:
+        label_budgets(axis, sorted(places))
     _legend_below(figure)
     return save_figure(figure, folder, "bounds")
 
@@ -216,12 +218,18 @@ def plot_tradeoffs(curves: Rows, folder: Path, *, title: str) -> list[Path]:
                     [row["tpr_upper"] for row in points],
                     line,
                     color=PALETTE[index],
+                    marker="o",
+                    markersize=3.5,
                     label=f"ε = {budget:.3g}, {label}",
                 )
     ends = [min(row["fpr"] for row in curves), 1.0]
     axis.plot(ends, ends, color="0.35", linewidth=1, linestyle=":", label="guessing")
     axis.set(
-        xscale="log", yscale="log", xlabel="false-positive rate", ylabel="true-positive rate, at most", title=title
+        xscale="log",
+        yscale="log",
+        xlabel="false-positive rate",
+        ylabel="true-positive rate, at most (at the dots)",
+        title=title,
     )
     axis.legend(frameon=False, fontsize=7.5, loc="lower right")
     return save_figure(figure, folder, "tradeoff")
