@@ -139,12 +139,13 @@ def _locate(name_or_path: str) -> tuple[Path, str]:
     if "/" not in name_or_path and shipped.is_file():
         return shipped, f"shipped config {name_or_path}"
     if path.is_dir():
-        remedy = f"To continue it: dpmed train --resume {path}; to start afresh with its config: {path / CONFIG_FILE}."
         is_run = (path / CONFIG_FILE).is_file()
         raise InputError(
             "is a run folder, not a config" if is_run else "is a folder, not a config",
             where=name_or_path,
-            remedy=remedy if is_run else "",
+            remedy=f"Its config is {path / CONFIG_FILE}; `dpmed train --resume {path}` continues the run."
+            if is_run
+            else "A config is a TOML file; a folder of images is named in one, as data.root.",
         )
     names = shipped_names()
     if path.suffix == ".toml" or "/" in name_or_path:

@@ -258,7 +258,8 @@ def _signal_warnings(budget: Budget | None, clipping: Clipping | None, model: Bu
 
 def _outputs(info: Info) -> str:
     kind = {"multi-label": "labels", "regression": "targets"}.get(info.task, "classes")
-    return f", {len(info.output_names)} {kind}" if info.output_names else ""
+    count = len(info.output_names)
+    return f", {count} {kind.removesuffix('s') if count == 1 and kind != 'classes' else kind}" if count else ""
 
 
 def _second_opinion(budget: Budget | None) -> float | None:
