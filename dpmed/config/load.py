@@ -306,7 +306,16 @@ def _refused(
     for entry in error.errors():
         by_source.setdefault(_source_of(entry, table, overrides, of_file) or source, []).append(entry)
     (where, first), *others = [(name, explain(entries, table)) for name, entries in by_source.items()]
-    return InputError("; ".join([first, *(f"{name}: {problem}" for name, problem in others)]), where=where)
+    # Keys of the file that a table of another name does not have.
+    left = [
+        ".".join(map(str, _fault_of(entry, table)[1]))
+        for name, entries in by_source.items()
+        for entry in entries
+        if name.startswith("--set ") and entry["type"] == "extra_forbidden"
+    ]
+    remedy = f"An empty value removes a key: {' '.join(f'--set {key}=' for key in left)}" if left else ""
+    problem = "; ".join([first, *(f"{name}: {problem}" for name, problem in others)])
+    return InputError(problem, where=where, remedy=remedy)
 
 
 def _faults(table: dict[str, Any]) -> set[_Fault]:

@@ -270,7 +270,9 @@ def _second_opinion(budget: Budget | None) -> float | None:
 def _check_column(column: str | None, dataset: Dataset) -> None:
     known = sorted(dataset.columns())
     if column is not None and column not in known:
-        remedy = f"Its columns are {', '.join(known)}." if known else "It has none."
+        remedy = (
+            f"Its columns are {', '.join(known)}." if known else "It has none; data.columns names those of a table."
+        )
         problem = f"the data set has no column {column!r}"
         raise InputError(problem, where="evaluation.break_down_by", remedy=remedy)
 

@@ -222,7 +222,7 @@ def _check_columns(columns: Sequence[str], dataset: Dataset) -> None:
     known = sorted(dataset.columns())
     for column in columns:
         if column not in known:
-            remedy = f"It has {', '.join(known)}." if known else "It has none."
+            remedy = f"It has {', '.join(known)}." if known else "It has none; data.columns names those of a table."
             raise InputError(f"the data set has no column {column!r}", where="break_down_by", remedy=remedy)
 
 
