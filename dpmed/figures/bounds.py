@@ -29,6 +29,8 @@ _WIDE_RANGE = 30.0
 _ASIDE = 1.06
 # From so many points on, steps are drawn between them.
 _MANY = 10
+# Budgets within this factor of one another need room beside them.
+_NARROW = 1.5
 
 Vector = Float[np.ndarray, " n"]
 
@@ -92,7 +94,7 @@ def plot_risks(
     if log_axis and max(places) > _WIDE_RANGE * min(places) * 0.1:
         axis.set_xscale("log")
     if len(places) < _MANY:
-        label_budgets(axis, sorted(places))
+        _write_budgets(axis, places)
     _legend_below(figure)
     return save_figure(figure, folder, "bounds")
 
@@ -117,12 +119,22 @@ def plot_attack(rows: Rows, folder: Path, *, title: str) -> list[Path]:
     _draw_measured(axis, [measured_point(row, epsilon=row["epsilon"]) for row in ordered])
     _finish_risks(axis, prior=ordered[0]["prior"], title=title)
     axis.set_xscale("log")
+    if len(ordered) < _MANY:
+        _write_budgets(axis, [row["epsilon"] for row in ordered])
     by_label = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     # A column for each adversary; guessing, which is neither's, ends the first.
     order = sorted(by_label, key=lambda label: (label.startswith("relaxed"), label.startswith("prior")))
     handles = [by_label[label] for label in order]
     figure.legend(handles, order, frameon=False, loc="outside lower center", ncols=2, fontsize=8)
     return save_figure(figure, folder, "prior_aware")
+
+
+def _write_budgets(axis: Any, places: Sequence[float]) -> None:
+    """The budgets below the axis; a single one stands in the middle, not beside one that differs by rounding alone."""
+    low, high = min(places), max(places)
+    if high < _NARROW * low:
+        axis.set_xlim(low / _NARROW, high * _NARROW)
+    label_budgets(axis, sorted(places))
 
 
 def _draw_ideal(axis: Any, rows: Rows, *, colour: str, label: str) -> None:

@@ -92,8 +92,9 @@ def label_budgets(axis: Any, places: Sequence[float]) -> None:
         axis: with its scale set.
         places: values of ε, in increasing order.
     """
-    axis.xaxis.set_major_locator(FixedLocator(_apart(places, is_log=axis.get_xscale() == "log")))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place:g}"))
+    different = list({f"{place:.4g}": place for place in places}.values())
+    axis.xaxis.set_major_locator(FixedLocator(_apart(different, is_log=axis.get_xscale() == "log")))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place:.4g}"))
     axis.xaxis.set_minor_locator(NullLocator())
 
 

@@ -93,6 +93,18 @@ def test_the_budgets_that_were_computed_are_written_below_few_points(tmp_path, s
     assert list(axis.get_minorticklocs()) == []
 
 
+@pytest.mark.parametrize("measured", [8.0, 8.000003])
+def test_a_single_budget_has_room_beside_it(tmp_path, sketched, measured):
+    # What an attack measured may be at an ε that differs by rounding; the axis must not show that difference alone.
+    points = [measured_point(row, epsilon=measured) for row in ROWS[:1]]
+    plot_risks(BOUNDS[1:], tmp_path, log_axis=True, title="t", measured=points)
+    assert sketched[0].get_xlim()[1] > 1.2 * measured
+    assert [f"{place:.4g}" for place in sketched[0].xaxis.get_majorticklocs()] == ["8"]
+    plot_attack([row for row in ROWS if row["epsilon"] == 8.0], tmp_path, title="t")
+    low, high = sketched[0].get_xlim()
+    assert low < 6 and high > 10 and list(sketched[0].xaxis.get_majorticklocs()) == [8.0]
+
+
 def test_between_few_points_nothing_is_sketched_since_a_line_would_lie_below_the_bound(tmp_path, sketched):
     more = {"relaxed_upper": 0.1, "relaxed_lower": 0.1, "relaxed_constant_sign_upper": 0.15}
     plot_risks([{**row, **more} for row in BOUNDS], tmp_path, log_axis=True, title="t")
