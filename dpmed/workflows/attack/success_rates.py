@@ -52,8 +52,8 @@ class SuccessSummary:
         prior = f"{100 * self.results[0].prior:.3g} %"
         return (
             f"By guessing, the attacker names the right one in {prior} of trials. The bound limits the chance itself; "
-            "a rate of few trials may lie above it by chance, as the interval shows. Ideal gradients: the same attack on "
-            "orthogonal gradients of full length. Gap: the bound less the rate.",
+            "a rate of few trials may lie above it by chance, as the interval shows. Ideal gradients: the same attack "
+            "on orthogonal gradients of full length. Gap: the bound less the rate.",
         )
 
     def to_json(self) -> dict[str, Any]:
