@@ -110,7 +110,7 @@ def test_reading_it_fetches_nothing_from_elsewhere(site):
 @pytest.mark.slow
 def test_tables_lists_and_docstrings_are_rendered(site):
     commands = (site / "commands.html").read_text(encoding="utf-8")
-    assert "--split test|validation|train|all" in html.unescape(commands), "the bars of a cell"
+    assert "--by-unit mean|max" in html.unescape(commands), "the bars of a cell"
     api = (site / "api.html").read_text(encoding="utf-8")
     for name in ("train", "load", "bounds", "Predictor", "Dataset", "InputError"):
         assert re.search(rf'id="[\w.]*\.{name}"', api), name

@@ -32,7 +32,8 @@ def evaluate(
     split: Annotated[
         str | None,
         typer.Option(
-            metavar="test|validation|train|all", help="Default: test for the run's own data, all for other data."
+            metavar="PART",
+            help="test, validation, train or all; default: test for the run's own data, all for other data.",
         ),
     ] = None,
     break_down_by: Annotated[

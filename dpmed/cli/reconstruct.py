@@ -12,7 +12,7 @@ from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, cons
 CONFIG = typer.Argument(
     metavar="CONFIG", help="The training to attack; default: quickstart.", autocompletion=complete_config
 )
-LEVELS = "Levels ε = 10^n; or a single n, or several separated by commas; decimals allowed."
+LEVELS = "Levels ε = 10^n; or a single n, or several separated by commas; decimals allowed; default: 6:18:2."
 NON_PRIVATE = "Also attack the training without privacy; default: yes, except for prior-aware."
 IMAGES = "Images per update; default: the expected batch size, for inversion 1."
 ROWS = "For block attacks: number of rows; default: two per image."
@@ -33,9 +33,7 @@ def reconstruct(
     config: Annotated[str, CONFIG] = "quickstart",
     overrides: Overrides = None,
     epsilons: Annotated[list[float] | None, typer.Option("--eps", metavar="E", help="A level ε; repeatable.")] = None,
-    exponents: Annotated[
-        str | None, typer.Option("--eps-exp", metavar="FIRST:LAST:STEP", help=LEVELS, show_default="6:18:2")
-    ] = None,
+    exponents: Annotated[str | None, typer.Option("--eps-exp", metavar="FIRST:LAST:STEP", help=LEVELS)] = None,
     non_private: Annotated[bool | None, typer.Option("--non-private/--no-non-private", help=NON_PRIVATE)] = None,
     attack: Annotated[str, typer.Option(help=f"{', '.join(ATTACKS)}.")] = "auto",
     batches: Annotated[int | None, typer.Option(metavar="N", help="Updates to attack; default: 1.")] = None,

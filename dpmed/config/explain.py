@@ -24,6 +24,7 @@ _WANTED = {kind: PROBLEMS[kind] for kind in _SAME} | {
     "model_attributes_type": "must be a table of its own",
     "dict_type": "must be a table of its own",
 }
+_FEW_HOMES = 3
 _LISTS = ("tuple_type", "list_type")
 
 
@@ -73,7 +74,8 @@ def _explain(entry: Any, table: dict[str, Any]) -> tuple[str, str]:
     if kind == "value_error":
         return place_of(path) if path else "", str(entry["ctx"]["error"])
     if kind == "extra_forbidden":
-        return place_of(path), f"unknown key{_nearest(str(path[-1]), keys_at(path[:-1], table))}"
+        hint = _elsewhere(path, table) or _nearest(str(path[-1]), keys_at(path[:-1], table))
+        return place_of(path), f"unknown key{hint}"
     if kind == "missing":
         whole = path[:-1] if isinstance(path[-1], int) else path
         return place_of(whole), "is missing" if whole == path else f"has too few values{_such_as(whole, table)}"
@@ -136,6 +138,12 @@ def _list_of(given: object, path: Sequence[int | str], table: dict[str, Any]) ->
 def _guess(name: str, valid: Sequence[str]) -> str:
     guess = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
     return f" (did you mean {guess[0]}?)" if guess else ""
+
+
+def _elsewhere(path: Sequence[int | str], table: dict[str, Any]) -> str:
+    """The other tables that have this key, if they are few."""
+    homes = [f"[{name}] {path[-1]}" for name in keys_at((), table) if path[-1] in keys_at((name,), table)]
+    return f" (did you mean {' or '.join(homes)}?)" if 0 < len(homes) <= _FEW_HOMES and len(path) > 1 else ""
 
 
 def _nearest(name: str, valid: Sequence[str]) -> str:

@@ -139,12 +139,13 @@ def _locate(name_or_path: str) -> tuple[Path, str]:
     if "/" not in name_or_path and shipped.is_file():
         return shipped, f"shipped config {name_or_path}"
     if path.is_dir():
-        remedy = f"To continue it: dpmed train --resume {path}; to start afresh with its config: {path / CONFIG_FILE}."
         is_run = (path / CONFIG_FILE).is_file()
         raise InputError(
             "is a run folder, not a config" if is_run else "is a folder, not a config",
             where=name_or_path,
-            remedy=remedy if is_run else "",
+            remedy=f"Its config is {path / CONFIG_FILE}; `dpmed train --resume {path}` continues the run."
+            if is_run
+            else "A config is a TOML file; a folder of images is named in one, as data.root.",
         )
     names = shipped_names()
     if path.suffix == ".toml" or "/" in name_or_path:
@@ -305,7 +306,16 @@ def _refused(
     for entry in error.errors():
         by_source.setdefault(_source_of(entry, table, overrides, of_file) or source, []).append(entry)
     (where, first), *others = [(name, explain(entries, table)) for name, entries in by_source.items()]
-    return InputError("; ".join([first, *(f"{name}: {problem}" for name, problem in others)]), where=where)
+    # Keys of the file that a table of another name does not have.
+    left = [
+        ".".join(map(str, _fault_of(entry, table)[1]))
+        for name, entries in by_source.items()
+        for entry in entries
+        if name.startswith("--set ") and entry["type"] == "extra_forbidden"
+    ]
+    remedy = f"An empty value removes a key: {' '.join(f'--set {key}=' for key in left)}" if left else ""
+    problem = "; ".join([first, *(f"{name}: {problem}" for name, problem in others)])
+    return InputError(problem, where=where, remedy=remedy)
 
 
 def _faults(table: dict[str, Any]) -> set[_Fault]:

@@ -15,6 +15,7 @@ from dpmed.config.schedule import ConstantSchedule, ScheduleConfig
 from dpmed.config.training import EvaluationConfig, TrainingConfig
 
 # If gradients are divided by their norm or the clipping norm adapts, this keeps factors far from float32's limits.
+_REMOVING = "; leave one out (--set KEY= removes a key)"
 _LARGEST_NORM, _BOUNDED = 1e6, ("automatic", "adaptive")
 
 
@@ -87,13 +88,13 @@ def _check_targets(privacy: PrivacyConfig, epochs: int | None) -> None:
         if given != ["training.epochs", "privacy.max_reconstruction_risk"]:
             raise ValueError(
                 "privacy.max_reconstruction_risk needs training.epochs and excludes privacy.epsilon and "
-                f"privacy.noise_multiplier, but the config gives {', '.join(given)}"
+                f"privacy.noise_multiplier, but the config gives {', '.join(given)}{_REMOVING}"
             )
         return
     if len(given) != 2:  # noqa: PLR2004 two of three is the rule itself
         raise ValueError(
             "exactly two of privacy.epsilon, privacy.noise_multiplier and training.epochs determine the third, but "
-            f"the config gives {', '.join(given) or 'none'}"
+            f"the config gives {', '.join(given) or 'none'}{_REMOVING if len(given) > 2 else ''}"  # noqa: PLR2004 as above
         )
 
 

@@ -55,10 +55,11 @@ class Description:
         facts = {
             "samples": ", ".join(f"{count} {part}" for part, count in self.counts.items()),
             "input": f"{'x'.join(map(str, self.input_shape))}, {self.dtype}",
-            "values": f"{self.smallest:g} to {self.largest:g} stored, then mean {self.mean:.3f}, std {self.std:.3f} "
-            f"of {self.looked_at} random training samples",
+            "values": f"{self.smallest:g} to {self.largest:g} as stored; normalised, mean {self.mean:.3f}, std "
+            f"{self.std:.3f} ({self.looked_at} random training samples)",
             **({"advice": self._advice} if self.share < _SMALL_SHARE else {}),
-            "units": f"{units.units} {units.unit}s in the training split, at most {units.largest} samples each",
+            "units": f"{units.units} {units.unit}s in the training split, at most {units.largest} sample"
+            f"{'s' * (units.largest != 1)} each",
         }
         if self.target_shape:
             sides = "x".join(map(str, self.target_shape))

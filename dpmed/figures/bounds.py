@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from dpmed.figures.style import PALETTE, new_figure, save_figure
+from dpmed.figures.style import PALETTE, label_budgets, new_figure, save_figure
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -29,6 +29,8 @@ _WIDE_RANGE = 30.0
 _ASIDE = 1.06
 # From so many points on, steps are drawn between them.
 _MANY = 10
+# Budgets within this factor of one another need room beside them.
+_NARROW = 1.5
 
 Vector = Float[np.ndarray, " n"]
 
@@ -91,6 +93,8 @@ def plot_risks(
     places += [point.epsilon for point in measured]
     if log_axis and max(places) > _WIDE_RANGE * min(places) * 0.1:
         axis.set_xscale("log")
+    if len(places) < _MANY:
+        _write_budgets(axis, places)
     _legend_below(figure)
     return save_figure(figure, folder, "bounds")
 
@@ -115,12 +119,22 @@ def plot_attack(rows: Rows, folder: Path, *, title: str) -> list[Path]:
     _draw_measured(axis, [measured_point(row, epsilon=row["epsilon"]) for row in ordered])
     _finish_risks(axis, prior=ordered[0]["prior"], title=title)
     axis.set_xscale("log")
+    if len(ordered) < _MANY:
+        _write_budgets(axis, [row["epsilon"] for row in ordered])
     by_label = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     # A column for each adversary; guessing, which is neither's, ends the first.
     order = sorted(by_label, key=lambda label: (label.startswith("relaxed"), label.startswith("prior")))
     handles = [by_label[label] for label in order]
     figure.legend(handles, order, frameon=False, loc="outside lower center", ncols=2, fontsize=8)
     return save_figure(figure, folder, "prior_aware")
+
+
+def _write_budgets(axis: Any, places: Sequence[float]) -> None:
+    """The budgets below the axis; a single one stands in the middle, not beside one that differs by rounding alone."""
+    low, high = min(places), max(places)
+    if high < _NARROW * low:
+        axis.set_xlim(low / _NARROW, high * _NARROW)
+    label_budgets(axis, sorted(places))
 
 
 def _draw_ideal(axis: Any, rows: Rows, *, colour: str, label: str) -> None:
@@ -216,12 +230,18 @@ def plot_tradeoffs(curves: Rows, folder: Path, *, title: str) -> list[Path]:
                     [row["tpr_upper"] for row in points],
                     line,
                     color=PALETTE[index],
+                    marker="o",
+                    markersize=3.5,
                     label=f"ε = {budget:.3g}, {label}",
                 )
     ends = [min(row["fpr"] for row in curves), 1.0]
     axis.plot(ends, ends, color="0.35", linewidth=1, linestyle=":", label="guessing")
     axis.set(
-        xscale="log", yscale="log", xlabel="false-positive rate", ylabel="true-positive rate, at most", title=title
+        xscale="log",
+        yscale="log",
+        xlabel="false-positive rate",
+        ylabel="true-positive rate, at most (at the dots)",
+        title=title,
     )
     axis.legend(frameon=False, fontsize=7.5, loc="lower right")
     return save_figure(figure, folder, "tradeoff")

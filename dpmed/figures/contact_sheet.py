@@ -9,14 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, Shaped
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
-from dpmed.figures.style import lay_out
+from dpmed.figures.style import add_legend_below, lay_out
 from dpmed.files import write_atomically
 
 _MAX_COLUMNS = 8
@@ -26,6 +28,9 @@ _BAR_INCHES = 0.9
 _TITLE_LETTERS = 22
 _COLOURS = 3
 _SMALLEST_WIDTH = 1e-6
+# Colours of the classes of masks.
+_CLASSES, _MOST_CLASSES, _ALPHA = "Set1", 9, 0.45
+_NUMBERS = Normalize(1, _MOST_CLASSES, clip=True)
 
 
 def plot_contact_sheet(
@@ -36,6 +41,7 @@ def plot_contact_sheet(
     limits: tuple[Float[np.ndarray, " channel"], Float[np.ndarray, " channel"]],
     stored: tuple[float, float],
     masks: Shaped[np.ndarray, " sample *space"] | None = None,
+    class_names: Sequence[str] = (),
 ) -> None:
     """Write a PNG with one small picture per sample and a bar that shows the grey scale.
 
@@ -47,6 +53,7 @@ def plot_contact_sheet(
         limits: the lowest and highest possible value of each channel, shown as black and white.
         stored: the same values as stored in files and cache.
         masks: class numbers per voxel, drawn over the picture where they are not 0.
+        class_names: names of the masks' classes, from 0 on, for a legend of their colours.
     """
     if len(inputs) != len(titles) or not len(inputs):
         raise ValueError(f"Expected one title per sample, got {len(titles)=} and {len(inputs)=}.")
@@ -62,10 +69,14 @@ def plot_contact_sheet(
         axes.imshow(to_picture(inputs[number], limits), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         if masks is not None:
             flat = _slice(masks[number][..., None])[..., 0]
-            axes.imshow(np.ma.masked_equal(flat, 0), cmap="Set1", vmin=1, vmax=9, alpha=0.45, interpolation="nearest")
+            axes.imshow(
+                np.ma.masked_equal(flat, 0), cmap=_CLASSES, norm=_NUMBERS, alpha=_ALPHA, interpolation="nearest"
+            )
         # Class names come from folders and tables: a dollar sign in one is not mathematics.
         axes.set_title(_shortened(titles[number]), fontsize=7, parse_math=False)
     _draw_bar(figure, grid, limits, stored)
+    if masks is not None and len(class_names) > 1:
+        _add_legend(figure, class_names)
     lay_out(figure, dots_per_inch=_DOTS_PER_INCH)
     write_atomically(path, canvas.print_png)
 
@@ -94,6 +105,17 @@ def _draw_bar(
     bar.ax.tick_params(labelsize=6)
     channel = " of the first channel" if len(np.unique(np.stack(limits), axis=1).T) > 1 else ""
     bar.set_label(f"what the model sees{channel} (stored: {stored[0]:g} to {stored[1]:g})", fontsize=7)
+
+
+def _add_legend(figure: Figure, class_names: Sequence[str]) -> None:
+    # The last colour stands for all classes from its own on.
+    *names, last = class_names[1 : _MOST_CLASSES + 1]
+    others = len(class_names) - len(names) - 2
+    labels = [*names, f"{last} and {others} more" if others else last]
+    handles = [
+        Patch(color=mpl.colormaps[_CLASSES](_NUMBERS(number)), alpha=_ALPHA) for number in range(1, len(labels) + 1)
+    ]
+    add_legend_below(figure, handles, [_shortened(name) for name in labels], columns=_MAX_COLUMNS)
 
 
 def _slice(values: Shaped[np.ndarray, "*space channel"]) -> Shaped[np.ndarray, "height width channel"]:

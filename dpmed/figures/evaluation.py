@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from dpmed.figures.style import PALETTE, new_figure, save_figure
+from dpmed.figures.style import PALETTE, add_legend_below, new_figure, save_figure
 
 _MOST_LINES = 7
 # The share of positives among fewer samples is mostly chance.
@@ -20,6 +20,8 @@ _BARS = 20
 _LEGEND_COLUMNS = 3
 # Characters of a line below a narrow figure, and how many such lines.
 _LINE, _MOST_LINES_OF_NAMES = 64, 4
+# Characters of a line of the legend: a longer name takes several.
+_NAME = 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,7 @@ def plot_thresholds(questions: Sequence[Question], folder: Path) -> list[Path]:
     from sklearn.metrics import precision_recall_curve, roc_curve
 
     shown, others = _worst([one for one in questions if not np.isnan(one.auroc)])
-    figure, (roc, pr) = new_figure(width=7.4, height=_height(3.8, shown, others), columns=2)
+    figure, (roc, pr) = new_figure(width=7.4, height=3.8, columns=2)
     for question, colour in zip(shown, PALETTE, strict=False):
         false_alarms, found, _ = roc_curve(question.positive, question.probability)
         roc.plot(false_alarms, found, color=colour, label=_labelled(question))
@@ -93,7 +95,7 @@ def plot_calibration(questions: Sequence[Question], folder: Path) -> list[Path]:
     only, since those of several would overlap. Of more than seven questions, those with the smallest AUROC are drawn.
     """
     shown, others = _worst(questions)
-    figure, (axis, counts) = new_figure(width=4.6, height=_height(5.4, shown, others), rows=2, ratios=(3.0, 1.0))
+    figure, (axis, counts) = new_figure(width=4.6, height=5.4, rows=2, ratios=(3.0, 1.0))
     axis.plot([0, 1], [0, 1], color="0.6", linestyle=":", linewidth=1)
     for question, colour in zip(shown, PALETTE, strict=False):
         x, y = np.array([(one.predicted, one.seen) for one in question.bins]).T
@@ -109,7 +111,7 @@ def plot_calibration(questions: Sequence[Question], folder: Path) -> list[Path]:
         counts.hist(question.probability, bins=edges.tolist(), histtype="step", color=colour)
     title = "calibration, 95 % intervals" if len(shown) == 1 else "calibration"
     note = f"\nhollow: bins of fewer than {_FEW} samples"
-    axis.set(xlabel="predicted probability", ylabel="share seen", ylim=(-0.02, 1.02))
+    axis.set(xlabel="predicted probability", ylabel="observed share of positives", ylim=(-0.02, 1.02))
     axis.set_title(f"{title}{note}", fontsize=9)
     counts.set(xlabel="predicted probability", ylabel="samples", yscale="log")
     # Within a decade, the labels of minor ticks would overlap.
@@ -135,16 +137,12 @@ def _labelled(question: Question) -> str:
     return question.name if np.isnan(question.auroc) else f"{question.name} ({question.auroc:.3f})"
 
 
-def _height(least: float, shown: Sequence[Question], others: Sequence[str]) -> float:
-    """Inches, with room for the legend's lines."""
-    return least + 0.2 * (-(-len(shown) // _LEGEND_COLUMNS) + len(_explained(others)))
-
-
 def _add_legend(figure: Figure, axis: Any, others: Sequence[str]) -> None:
     """Names with their AUROC below all axes, and below them what is not drawn."""
-    figure.legend(
-        *axis.get_legend_handles_labels(), loc="outside lower center", frameon=False, ncols=_LEGEND_COLUMNS,
-        title="\n".join(_explained(others)), title_fontsize=8,
+    handles, names = axis.get_legend_handles_labels()
+    add_legend_below(
+        figure, handles, [textwrap.fill(name, _NAME) for name in names], columns=_LEGEND_COLUMNS,
+        title=_explained(others),
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """Originals next to their reconstructions, and the fraction of originals recovered within each distance."""
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from dpmed.figures.style import FORMATS, PALETTE, level_colours, new_figure, sav
 GALLERY = "reconstructions_ordered"
 CURVES = "characteristic_rero_curve"
 _PANEL = 1.05
+# Of the line below the pictures.
+_LETTERS_PER_INCH = 16
 _LINES = ("-", "--", "-.", ":")
 
 
@@ -96,9 +99,12 @@ def plot_gallery(
         The files written.
     """
     columns = len(labels) + 1
-    figure, axes = new_figure(
-        width=_PANEL * columns + 0.1, height=(_PANEL + 0.16) * len(rows) + 0.3, rows=len(rows), columns=columns
+    width = _PANEL * columns + 0.1
+    caption = textwrap.wrap(
+        f"distance ({metric}) to the original; smaller means more similar", int(_LETTERS_PER_INCH * width)
     )
+    height = (_PANEL + 0.16) * len(rows) + 0.17 + 0.13 * len(caption)
+    figure, axes = new_figure(width=width, height=height, rows=len(rows), columns=columns)
     for number, row in enumerate(rows):
         line = axes[number * columns : (number + 1) * columns]
         _show(line[0], row.original, row.title)
@@ -106,7 +112,7 @@ def plot_gallery(
             _show(axis, panel.picture, "–" if panel.distance is None else f"{panel.distance:.3g}")
     for axis, label in zip(axes, ["original", *labels], strict=False):
         axis.set_title(label, fontsize=8)
-    figure.supxlabel(f"distance ({metric}) to the original; smaller means more similar", fontsize=8)
+    figure.supxlabel("\n".join(caption), fontsize=8)
     return save_figure(figure, folder, GALLERY, formats=formats)
 
 

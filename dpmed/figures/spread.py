@@ -4,11 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from dpmed.figures.style import PALETTE, new_figure, save_figure
-
-_MOST_TICKS = 12
+from dpmed.figures.style import PALETTE, label_budgets, new_figure, save_figure
 
 
 def plot_seeds(columns: Mapping[str, Sequence[float]], folder: Path) -> list[Path]:
@@ -70,21 +67,7 @@ def plot_sweep(
         axis.axhspan(mean - spread, mean + spread, color=PALETTE[1], alpha=0.15, linewidth=0)
     if places[-1] > 4 * places[0]:
         axis.set_xscale("log")
-    # Readers look for the budgets that were run; a logarithmic axis would show 2 × 10^0 but not 8.
-    axis.xaxis.set_major_locator(FixedLocator(_apart(places, is_log=axis.get_xscale() == "log")))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place:g}"))
-    axis.xaxis.set_minor_locator(NullLocator())
+    label_budgets(axis, places)
     axis.set(xlabel="privacy budget ε", ylabel=f"test {metric.replace('_', ' ')}", title=title)
     axis.legend(frameon=False, loc="lower right", fontsize=7)
     return save_figure(figure, folder, "sweep")
-
-
-def _apart(places: Sequence[float], *, is_log: bool) -> list[float]:
-    """Those of the increasing positions whose labels fit side by side, including the first and the last."""
-    at = np.log(places) if is_log else np.asarray(places, np.float64)
-    least = (at[-1] - at[0]) / _MOST_TICKS
-    kept = [0]
-    for number in range(1, len(at)):
-        if at[number] - at[kept[-1]] >= least and (number == len(at) - 1 or at[-1] - at[number] >= least):
-            kept.append(number)
-    return [float(places[number]) for number in kept]

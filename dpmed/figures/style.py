@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from dpmed.files import write_bytes
 
@@ -31,6 +33,8 @@ _SETTINGS: Any = {
 _DOTS_PER_INCH = 160
 # Of the scale of levels: beyond it a thin or dotted line is hard to see on white.
 _PALEST = 0.7
+# Side by side, labels of numbers such as 0.25 fit.
+_MOST_TICKS = 12
 
 
 def new_figure(
@@ -54,6 +58,55 @@ def new_figure(
         FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False, height_ratios=ratios)
     return figure, list(axes.ravel())
+
+
+def add_legend_below(
+    figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, columns: int, title: Sequence[str] = ()
+) -> None:
+    """Add a legend below all axes, in as many columns as fit side by side; the figure grows by its height.
+
+    Args:
+        figure: whose other parts are all there.
+        handles: lines and markers.
+        labels: a name for each.
+        columns: at most.
+        title: lines above the names.
+    """
+    for number in range(columns, 0, -1):
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", frameon=False, ncols=number,
+            title="\n".join(title), title_fontsize=8,
+        )  # fmt: skip
+        size = legend.get_window_extent()
+        if size.width <= figure.bbox.width or number == 1:
+            break
+        legend.remove()
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + size.height / figure.dpi)
+
+
+def label_budgets(axis: Any, places: Sequence[float]) -> None:
+    """Write the budgets that were computed below the axis of ε: a logarithmic one would show 2 × 10^0, but not 8.
+
+    Args:
+        axis: with its scale set.
+        places: values of ε, in increasing order.
+    """
+    different = list({f"{place:.4g}": place for place in places}.values())
+    axis.xaxis.set_major_locator(FixedLocator(_apart(different, is_log=axis.get_xscale() == "log")))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda place, _: f"{place:.4g}"))
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _apart(places: Sequence[float], *, is_log: bool) -> list[float]:
+    """Those of the increasing positions whose labels fit side by side, including the first and the last."""
+    at = np.log(places) if is_log else np.asarray(places, np.float64)
+    least = (at[-1] - at[0]) / _MOST_TICKS
+    kept = [0]
+    for number in range(1, len(at)):
+        if at[number] - at[kept[-1]] >= least and (number == len(at) - 1 or at[-1] - at[number] >= least):
+            kept.append(number)
+    return [float(places[number]) for number in kept]
 
 
 def save_figure(figure: Figure, folder: Path, stem: str, *, formats: Sequence[str] = FORMATS) -> list[Path]:

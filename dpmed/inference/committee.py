@@ -33,8 +33,8 @@ class Committee:
             _check_alike(first, other)
         axes = len(first.description.preprocessing.size)
         if any(not 0 <= axis < axes for axis in flips) or len(set(flips)) != len(flips):
-            problem = f"are {list(flips)}, but must be distinct axes of the images, 0 to {axes - 1}"
-            raise InputError(problem, where="flips")
+            problem = f"{', '.join(map(str, flips))}: must be distinct axes of the images, 0 to {axes - 1}"
+            raise InputError(problem, where="flip")
         self._members = members
         self._flips = tuple(flips)
 

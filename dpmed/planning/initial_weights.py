@@ -124,7 +124,12 @@ def start_warnings(config: Config) -> tuple[str, ...]:
     Raises:
         InputError: see `start_sentence`.
     """
-    path = config.model.pretrained
+    path, model = config.model.pretrained, config.model
+    if path is None and model.train_only != "all" and not model.unfreeze_epochs:
+        return (
+            f'model.train_only = "{model.train_only}" without model.pretrained: all other weights keep the random '
+            "values that they begin with. Name public weights in model.pretrained.",
+        )
     if path is None or not path.is_dir():
         return ()
     ledger = _ledger_of(path)

@@ -259,7 +259,8 @@ def _signal_warnings(budget: Budget | None, clipping: Clipping | None, model: Bu
 
 def _outputs(info: Info) -> str:
     kind = {"multi-label": "labels", "regression": "targets"}.get(info.task, "classes")
-    return f", {len(info.output_names)} {kind}" if info.output_names else ""
+    count = len(info.output_names)
+    return f", {count} {kind.removesuffix('s') if count == 1 and kind != 'classes' else kind}" if count else ""
 
 
 def _second_opinion(budget: Budget | None) -> float | None:
@@ -270,7 +271,9 @@ def _second_opinion(budget: Budget | None) -> float | None:
 def _check_column(column: str | None, dataset: Dataset) -> None:
     known = sorted(dataset.columns())
     if column is not None and column not in known:
-        remedy = f"Its columns are {', '.join(known)}." if known else "It has none."
+        remedy = (
+            f"Its columns are {', '.join(known)}." if known else "It has none; data.columns names those of a table."
+        )
         problem = f"the data set has no column {column!r}"
         raise InputError(problem, where="evaluation.break_down_by", remedy=remedy)
 

@@ -159,7 +159,7 @@ class AuditSummary:
     def table(self) -> tuple[list[str], list[list[str]]]:
         """For the terminal."""
         columns = [
-            "canaries", "ε at least", "at best", "by (ε, δ) alone", "by the noise", "guesses", "right", "AUC",
+            "canaries", "ε at least", "if as claimed", "by (ε, δ) alone", "by the noise", "guesses", "right", "AUC",
             "TPR @ FPR 0.001",
         ]  # fmt: skip
         rows = [

@@ -13,6 +13,7 @@ from dpmed.planning.plan import make_plan
 from dpmed.privacy.cohort.file import Cohort
 from dpmed.privacy.cohort.records import EnteredRun, Snapshot
 from dpmed.privacy.cohort.spending import History, cost_of, median, spent
+from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.rero import Risk, assess
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
@@ -30,6 +31,7 @@ class BudgetSummary:
         worst_case: the risk of the unit that has spent most, from an adversary who knows everything else; None before
             any run.
         relaxed: the same for an adversary who does not know the gradient's direction.
+        constant_sign: the limit for one who knows that the direction stays the same from step to step.
         prior: κ of these bounds, 1 / units.
         planned: the largest ε among the units of a further run, with that run; None unless asked for.
         planned_limit: the smaller of the file's limit and that run's own; None if there is neither.
@@ -41,6 +43,7 @@ class BudgetSummary:
     histories: tuple[History, ...]
     worst_case: Risk | None
     relaxed: Risk | None
+    constant_sign: float | None
     prior: float | None
     planned: float | None = None
     planned_limit: float | None = None
@@ -86,6 +89,7 @@ class BudgetSummary:
             "worst_case_upper": None if self.worst_case is None else self.worst_case.upper,
             "worst_case_advantage": None if self.worst_case is None else self.worst_case.advantage,
             "relaxed_upper": None if self.relaxed is None else self.relaxed.upper,
+            "relaxed_constant_sign_upper": self.constant_sign,
             "history": [_described(run) for run in self.snapshot.runs],
         }
         if self.planned is not None:
@@ -115,10 +119,12 @@ class BudgetSummary:
                 f"{_listed(self.for_all)}: an earlier version named images by their targets too, so it is unknown "
                 "which of them it trained on"
             )
-        if self.worst_case is not None and self.relaxed is not None and self.prior is not None:
+        worst, relaxed, constant = self.worst_case, self.relaxed, self.constant_sign
+        if worst is not None and relaxed is not None and constant is not None and self.prior is not None:
             facts["reconstruction"] = (
-                f"at most {rounded_up(self.worst_case.upper, 3)} (worst case), {rounded_up(self.relaxed.upper, 3)} "
-                f"(relaxed adversary), for the {snapshot.unit} with the largest ε spent; by guessing {self.prior:.2g}"
+                f"at most {rounded_up(worst.upper, 3)} (worst case), {rounded_up(relaxed.upper, 3)} (relaxed), "
+                f"{rounded_up(constant, 3)} (relaxed, constant sign), for the {snapshot.unit} with the largest ε "
+                f"spent; by guessing {self.prior:.2g}"
             )
         if self.planned is not None:
             verdict = "within" if self.fits else "so it would be refused: above"
@@ -132,7 +138,7 @@ class BudgetSummary:
         # A config's own limit, `cohort_epsilon`, holds for its runs alone.
         limit, left = self.snapshot.limit, self.left
         if limit is None or left is None:
-            return "none in this file"
+            return "none in this file; --limit sets one"
         if not self.beyond:
             return f"{limit:g}, of which {rounded_down(left)} is left"
         excess = rounded_up(self.largest - limit, 3)
@@ -202,14 +208,21 @@ def run(
 
 def _summary(path: Path, snapshot: Snapshot) -> BudgetSummary:
     histories = spent(snapshot)
-    worst_case = relaxed = prior = None
+    worst_case = relaxed = constant = prior = None
     if snapshot.units > 1 and histories and histories[0].mechanisms:
         prior = 1 / snapshot.units
         mechanisms = histories[0].mechanisms
         worst_case = assess(Composition.of(mechanisms, "worst-case"), prior=prior)
-        relaxed = assess(Composition.of(mechanisms, "relaxed"), prior=prior)
+        steps = Composition.of(mechanisms, "relaxed")
+        relaxed, constant = assess(steps, prior=prior), constant_sign_upper(steps, prior)
     return BudgetSummary(
-        path=path, snapshot=snapshot, histories=histories, worst_case=worst_case, relaxed=relaxed, prior=prior
+        path=path,
+        snapshot=snapshot,
+        histories=histories,
+        worst_case=worst_case,
+        relaxed=relaxed,
+        constant_sign=constant,
+        prior=prior,
     )
 
 

@@ -220,7 +220,8 @@ def _try(decode: Any, path: Path) -> Decoded | str:
     try:
         return decode(path)
     except DpmedError as error:
-        return error.problem
+        # The row names the file already.
+        return str(DpmedError(error.problem, remedy=error.remedy)).removesuffix(".")
     except MemoryError:
         return "does not fit into this machine's memory"
     except Exception as error:  # one hostile file must not stop the work on the others

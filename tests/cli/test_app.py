@@ -6,8 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from dpmed import __version__
+from dpmed.cli.app import app
 from tests.workflows.conftest import ENVIRONMENT
 
 HEAVY = ("jax", "equinox", "optax", "matplotlib", "pandas", "numpy", "scipy", "skimage", "sklearn", "nibabel")
@@ -39,6 +42,15 @@ def test_the_documentation_is_where_it_says(dpmed):
     done = dpmed("--docs")
     assert done.returncode == 0
     assert (Path(done.stdout.strip()) / "index.md").is_file()
+
+
+def test_no_word_of_the_help_is_cut_in_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    group = typer.main.get_command(app)
+    for name in group.commands:
+        text = CliRunner().invoke(app, [name, "--help"], prog_name="dpmed").stdout
+        cut = [word for word in text.split() if word.endswith("…") and not word.isupper() and len(word) > 1]
+        assert set(cut) <= {"10,11,…", "1,8,…"}, f"{name}: {cut}"
 
 
 def test_help_lists_the_commands_in_the_order_of_work(dpmed):

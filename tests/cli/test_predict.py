@@ -61,4 +61,4 @@ def test_wrong_use_is_one_message(dpmed, digits_run, pictures, tmp_path):
     refused(dpmed("predict", tmp_path / "empty", pictures), "neither a training run nor a bundle")
     refused(dpmed("predict", digits_run, tmp_path / "empty"), "holds no picture")
     refused(dpmed("predict", digits_run, pictures, "--threshold", "0.5"), "threshold", "has no meaning")
-    refused(dpmed("predict", digits_run, pictures, "--flip", "2"), "flips", "0 to 1")
+    refused(dpmed("predict", digits_run, pictures, "--flip", "2"), "--flip", "0 to 1")

@@ -101,7 +101,7 @@ def test_wrong_overrides_are_named_with_the_way_out(dpmed, tmp_path, overrides, 
 
 
 def test_a_folder_is_told_from_a_config(dpmed, tmp_path):
-    refused(dpmed("train", tmp_path), "is a folder, not a config")
+    refused(dpmed("train", tmp_path), "is a folder, not a config", "as data.root")
     (tmp_path / "config.toml").write_text(GOOD)
     refused(dpmed("train", tmp_path), "is a run folder", f"--resume {tmp_path}", f"{tmp_path}/config.toml")
 

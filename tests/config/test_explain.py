@@ -25,6 +25,8 @@ TABLE = ["data.name=table", "data.root=x", "data.table=t.csv", "data.image=i", "
         ([*TABLE, "data.size=[64,4.5]"], "[data] size[1] = 4.5: must be a whole number"),
         ([*TABLE, "data.size=true"], "[data] size = true: must be a list, such as [224, 224]"),
         ([*TABLE, "data.sizes=64"], "[data] sizes: unknown key (did you mean size?)"),
+        (["training.epsilon=4"], "[training] epsilon: unknown key (did you mean [privacy] epsilon?)"),
+        (["privacy.noise_multiplier=1"], "privacy.epsilon, privacy.noise_multiplier, training.epochs; leave one out"),
         ([*TABLE, "data.table="], "[data] table: is missing"),
         ([*TABLE, "data.columns=sex"], '[data] columns = "sex": must be a list, such as ["sex"]'),
         (["augmentation.flip=left"], '[augmentation] flip = "left": must be a list'),

@@ -106,6 +106,11 @@ def test_a_fault_of_the_command_line_is_named_by_what_was_typed(tmp_path, settin
     assert complaint(tmp_path, settings).startswith(message)
 
 
+def test_how_to_remove_what_a_table_of_another_name_does_not_have_is_said(tmp_path):
+    assert complaint(tmp_path, ["model.name=small_cnn"]).endswith("An empty value removes a key: --set model.width=")
+    assert complaint(tmp_path, ["model.name=small_cnn", "model.width=", "model.x=1"]).count("removes") == 0
+
+
 @pytest.mark.parametrize(
     ("wrong", "settings", "message"),
     [

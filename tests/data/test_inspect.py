@@ -20,7 +20,8 @@ def test_counts_shapes_and_values_are_those_of_the_data(data_config):
         assert sum(found.class_counts[part].values()) == len(numbers)
         assert found.class_counts[part]["7"] == int((dataset.labels[numbers] == 7).sum())
     assert (found.smallest, found.largest, found.input_shape) == (0.0, 16.0, (8, 8, 1))
-    assert "1294 images" in found.facts()["units"] and found.to_json()["looked_at"] == 32
+    assert found.facts()["units"] == "1294 images in the training split, at most 1 sample each"
+    assert found.to_json()["looked_at"] == 32
 
 
 def test_segmentation_has_a_target_shape_and_no_class_counts(phantom, data_config, tmp_path):

@@ -85,6 +85,26 @@ def uppers(axis):
     return {line.get_label().partition(":")[0]: line for line in axis.lines if "at most" in line.get_label()}
 
 
+def test_the_budgets_that_were_computed_are_written_below_few_points(tmp_path, sketched):
+    # On a logarithmic axis, matplotlib would write 10^0 and 2 × 10^0.
+    plot_risks(BOUNDS, tmp_path, log_axis=True, title="t")
+    axis = sketched[0].xaxis
+    assert [axis.get_major_formatter()(place, 0) for place in axis.get_majorticklocs()] == ["1", "8"]
+    assert list(axis.get_minorticklocs()) == []
+
+
+@pytest.mark.parametrize("measured", [8.0, 8.000003])
+def test_a_single_budget_has_room_beside_it(tmp_path, sketched, measured):
+    # What an attack measured may be at an ε that differs by rounding; the axis must not show that difference alone.
+    points = [measured_point(row, epsilon=measured) for row in ROWS[:1]]
+    plot_risks(BOUNDS[1:], tmp_path, log_axis=True, title="t", measured=points)
+    assert sketched[0].get_xlim()[1] > 1.2 * measured
+    assert [f"{place:.4g}" for place in sketched[0].xaxis.get_majorticklocs()] == ["8"]
+    plot_attack([row for row in ROWS if row["epsilon"] == 8.0], tmp_path, title="t")
+    low, high = sketched[0].get_xlim()
+    assert low < 6 and high > 10 and list(sketched[0].xaxis.get_majorticklocs()) == [8.0]
+
+
 def test_between_few_points_nothing_is_sketched_since_a_line_would_lie_below_the_bound(tmp_path, sketched):
     more = {"relaxed_upper": 0.1, "relaxed_lower": 0.1, "relaxed_constant_sign_upper": 0.15}
     plot_risks([{**row, **more} for row in BOUNDS], tmp_path, log_axis=True, title="t")

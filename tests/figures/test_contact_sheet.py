@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dpmed.figures import contact_sheet
 from dpmed.figures.contact_sheet import plot_contact_sheet, to_picture
 
 GREY = (np.zeros(1, np.float32), np.ones(1, np.float32))
@@ -51,6 +52,21 @@ def test_masks_are_drawn_in_colour_over_grey_volumes(tmp_path):
         masks[:, 3:6, 3:6] = 2
     coloured = [(np.ptp(pixels(tmp_path / f"{name}.png"), axis=-1) > 20).sum() for name in ("plain", "drawn")]
     assert coloured[0] == 0 < coloured[1]
+
+
+@pytest.mark.parametrize(("classes", "labels"), [(3, ["class 1", "class 2"]), (12, ["class 1", "class 9 and 2 more"])])
+def test_a_legend_names_the_colours_of_masks(tmp_path, monkeypatch, classes, labels):
+    figures = []
+    before = contact_sheet.lay_out
+    monkeypatch.setattr(contact_sheet, "lay_out", lambda one, **how: (figures.append(one), before(one, **how)))
+    names = [f"class {number}" for number in range(classes)]
+    masks = np.ones((1, 4, 4), np.uint8)
+    inputs = np.zeros((1, 4, 4, 1), np.float32)
+    path = tmp_path / "sheet.png"
+    plot_contact_sheet(path, inputs, ["a"], limits=GREY, stored=(0.0, 1.0), masks=masks, class_names=names)
+    (legend,) = figures[0].legends
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert [texts[0], texts[-1]] == labels and len(texts) == min(classes - 1, 9)
 
 
 def test_volumes_are_shown_front_up_and_with_the_patients_right_on_the_left():

@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from sklearn.metrics import roc_auc_score
 
 from dpmed.figures.evaluation import Bin, Question, plot_calibration, plot_thresholds
@@ -46,6 +47,20 @@ def test_of_many_questions_the_worst_are_shown_and_the_others_named(tmp_path, mo
         ]
         assert "finding 1, finding 2" in legend.get_title().get_text().replace("\n", " ")
     assert plot_thresholds([question(0, positive=False)], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cardiomegaly", "a class with a name that is far longer than a figure is wide"])
+def test_no_name_is_cut_however_long(tmp_path, monkeypatch, name):
+    figures = drawn(monkeypatch)
+    known = [replace(question(number), name=f"{name} {number}") for number in range(1, 9)]
+    plot_thresholds(known, tmp_path)
+    plot_calibration(known, tmp_path)
+    for figure in figures:
+        (legend,) = figure.legends
+        around, inside = figure.bbox, legend.get_window_extent()
+        assert around.x0 <= inside.x0 and inside.x1 <= around.x1 and around.y0 <= inside.y0
+        # The figure grows for it: the axes keep their height.
+        assert figure.axes[0].get_window_extent().height > 250
 
 
 def test_bins_of_few_samples_are_hollow_and_not_joined(tmp_path, monkeypatch):

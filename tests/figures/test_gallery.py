@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -47,6 +49,14 @@ def test_the_gallery_has_a_row_per_original_and_a_column_per_level(tmp_path, dra
     np.testing.assert_array_equal(axes[0].images[0].get_array(), rows(shape)[0].original)
     with Image.open(paths[0]) as image:
         assert len(image.convert("RGB").getcolors(1 << 20)) > 10
+
+
+def test_the_line_below_a_narrow_gallery_is_not_cut(tmp_path, drawn):
+    one = [replace(row, panels=row.panels[:1]) for row in rows()]
+    for some, labels in ((one, ["a"]), (rows(), ["a", "b"])):
+        plot_gallery(some, labels, metric="1 − SSIM", folder=tmp_path, formats=("png",))
+        around, inside = drawn[-1].bbox, drawn[-1]._supxlabel.get_window_extent()
+        assert around.x0 <= inside.x0 and inside.x1 <= around.x1 and around.y0 <= inside.y0
 
 
 def test_pictures_are_not_stretched_so_that_a_dark_one_stays_dark(tmp_path, drawn):

@@ -35,7 +35,7 @@ def test_normalisation_may_differ_all_else_may_not():
 
 @pytest.mark.parametrize("flips", [(2,), (-1,), (0, 0)])
 def test_flips_are_axes_of_the_image(flips):
-    with pytest.raises(InputError, match="flips: are"):
+    with pytest.raises(InputError, match="flip: "):
         Committee([predictor(MLP, (4, 5, 1))], flips=flips)
 
 

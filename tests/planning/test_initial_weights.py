@@ -11,7 +11,7 @@ from dpmed.config.model import Resnet9Model, Resnet18Model, SmallCnnModel
 from dpmed.data.layouts import write_phantom
 from dpmed.errors import InputError
 from dpmed.inference.composed_ledger import composed_with
-from dpmed.planning.initial_weights import with_weights_file
+from dpmed.planning.initial_weights import start_warnings, with_weights_file
 from dpmed.planning.plan import make_plan
 from dpmed.progress import Silent
 from dpmed.workflows.train import run as train
@@ -226,3 +226,10 @@ def test_folders_without_a_finished_run_are_refused(tmp_path):
         with_weights_file(CNN.model_copy(update={"pretrained": tmp_path}))
     with pytest.raises(InputError, match=r"there is no .*nowhere"):
         with_weights_file(CNN.model_copy(update={"pretrained": tmp_path / "nowhere"}))
+
+
+def test_random_weights_that_are_never_trained_are_warned_of():
+    (said,) = start_warnings(load_config("quickstart", ["model.train_only=head"]).config)
+    assert said.startswith('model.train_only = "head" without model.pretrained: all other weights keep the random')
+    assert start_warnings(load_config("quickstart", []).config) == ()
+    assert start_warnings(load_config("quickstart", ["model.train_only=head", "model.unfreeze_epochs=2"]).config) == ()

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from dpmed.config.load import load_config
+from dpmed.data.base import Info
 from dpmed.errors import InputError
-from dpmed.planning.plan import make_plan
+from dpmed.planning.plan import _outputs, make_plan
 from dpmed.privacy.accountant import epsilon
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.progress import Silent
@@ -108,3 +109,18 @@ def test_automatic_microbatches_have_room_for_a_large_poisson_batch(plan):
     rate = 16 / plan.train_size
     assert 16 + 4 * (16 * (1 - rate)) ** 0.5 <= largest <= plan.train_size
     assert others == sorted(others, reverse=True) and others[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("task", "names", "words"),
+    [
+        ("regression", {"target_names": ("age",)}, ", 1 target"),
+        ("multi-label", {"class_names": ("mass", "edema")}, ", 2 labels"),
+        ("classification", {"class_names": ("a", "b")}, ", 2 classes"),
+        ("reconstruction", {}, ""),
+    ],
+)
+def test_outputs_are_counted_in_words(task, names, words):
+    keys = {"class_names": (), **names, "task": task}
+    info = Info(name="made", input_shape=(2, 2, 1), scale=1.0, mean=(0.0,), std=(1.0,), unit="image", **keys)
+    assert _outputs(info) == words

@@ -73,6 +73,13 @@ def test_a_damaged_file_is_a_row_with_its_reason_and_the_others_go_on(digits_run
     assert {**rows[-1]} == next(row for row in rows if row["input"] == str(good))
 
 
+def test_a_reason_comes_with_what_to_do_about_it(tmp_path):
+    def refuse(path):
+        raise InputError("is of another kind", where=str(path), remedy="Give arrays.")
+
+    assert predict._try(refuse, tmp_path) == "is of another kind. Give arrays"
+
+
 def test_other_sizes_channels_and_depths_are_brought_to_the_models(digits_run, digits, tmp_path):
     folder = tmp_path / "odd"
     folder.mkdir()

@@ -33,7 +33,7 @@ Overrides = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Override a key of the config, such as privacy.epsilon=4.",
+        help="Override a key of the config, such as data.root=DIR.",
         autocompletion=complete_override,
     ),
 ]

@@ -188,7 +188,7 @@ def open_dicom(path: Path) -> DicomFile:
     return guarded(path, lambda: _open(path))
 
 
-def read_patient_id(path: Path) -> tuple[str, str]:
+def read_patient_id(path: Path, *, remedy: str = "") -> tuple[str, str]:
     """The institution that issued the patient ID of a DICOM file, empty if not given, and the ID.
 
     It identifies a person: use it only to group files, and never show it.
@@ -201,7 +201,7 @@ def read_patient_id(path: Path) -> tuple[str, str]:
         dataset = _parse(path, ("PatientID", "IssuerOfPatientID"))[0]
         number = str(dataset.get("PatientID", "") or "").strip()
         if not number:
-            raise InputError("has no patient ID in its header", where=str(path))
+            raise InputError("has no patient ID in its header", where=str(path), remedy=remedy)
         return str(dataset.get("IssuerOfPatientID", "") or "").strip(), number
 
     return guarded(path, read)

@@ -53,7 +53,7 @@ def _patient(file: Path, others: str) -> str:
     if recognise(file) != "dicom":
         remedy = f"Only DICOM files do; name patients by {others}."
         raise InputError("has no patient ID in its header", where=str(file), remedy=remedy)
-    issuer, number = read_patient_id(file)
+    issuer, number = read_patient_id(file, remedy=f"Name patients by {others}.")
     return digest_of_patient(number, issuer)
 
 

@@ -1,5 +1,6 @@
 """The folder of an attack that recovers images: originals, reconstructions, and the manifest, written last."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +17,12 @@ from dpmed.workflows.attack.settings import ReconstructSettings
 NOISE = "noise_multipliers.csv"
 NOISE_COLUMNS = ("level", "epsilon", "epsilon_pld", "epsilon_rdp", "noise_multiplier")
 _WRITTEN_AT_ONCE = 32
+# Columns of attacks that send a block.
+_EXPLAINED = {
+    "surely single": "Surely single: recovered images that the attacker is sure are one image each, not a mixture.",
+    "predicted share": "Predicted share: of all images, expected to come back with an SSIM of at least 0.95.",
+    "pixel noise": "Pixel noise: standard deviation expected on a pixel, in units of the normalised image's.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +40,13 @@ class ImageSummary:
     cells: tuple[Mapping[str, str], ...]
 
     title = "Recovered"
-    remarks = (SENSITIVE,)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the columns mean, what to do next, and where the folder may be kept."""
+        meaning = " ".join(text for column, text in _EXPLAINED.items() if column in self.cells[0])
+        next_step = f"Compare with the originals: dpmed match {shlex.quote(str(self.folder))}"
+        return (*((meaning,) if meaning else ()), next_step, SENSITIVE)
 
     def to_json(self) -> dict[str, Any]:
         """For `--json`."""

@@ -46,8 +46,15 @@ class SuccessSummary:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Why the experiment was not run, unless it was."""
-        return () if self.not_run is None else (self.not_run,)
+        """Why the experiment was not run; else what its columns mean."""
+        if self.not_run is not None:
+            return (self.not_run,)
+        prior = f"{100 * self.results[0].prior:.3g} %"
+        return (
+            f"By guessing, the attacker names the right one in {prior} of trials. The bound limits the chance itself; "
+            "a rate of few trials may lie above it by chance, as the interval shows. Ideal gradients: the same attack "
+            "on orthogonal gradients of full length. Gap: the bound less the rate.",
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The content of `prior_aware.json`."""

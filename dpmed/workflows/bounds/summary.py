@@ -10,6 +10,11 @@ from dpmed.workflows.bounds.settings import BoundsSettings, Row
 
 _SHOWN = 12
 _CONSTANT = "… constant sign"
+_COLUMNS = (
+    "“At least” is what one concrete test reaches; “TPR @ FPR 0.001” is the largest share of members that any test of "
+    "membership finds if it takes one in 1,000 others for a member. ε tight and ε RDP are the same noise, counted in "
+    "two ways."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +86,8 @@ class BoundsSummary:
         if settings.prior == 1 / settings.train_size:
             chance = f"1/{settings.train_size:,} = {chance}"
         notes = [f"κ = {chance}: the chance of guessing without the model; for a better-informed attacker: --prior."]
+        if self.rows:
+            notes.append(_COLUMNS)
         if "relaxed" in settings.adversaries:
             known = f"; “{_CONSTANT}” is the limit for one who knows that it does" if self.rows else ""
             notes.append(

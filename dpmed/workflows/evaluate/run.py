@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from dpmed.config.data import DataTable
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset, Split
+from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.build import build_dataset
 from dpmed.data.identity import name_same_samples
 from dpmed.data.split import split_dataset
@@ -51,9 +51,10 @@ def run(
     other = None if settings.against is None else load_model(settings.against, progress=progress)
     config, is_own = _config(model, data)
     dataset = build_dataset(config.data, progress=progress)
-    for one in (predictor, other):
-        if one is not None:
-            check_fit(one, dataset)
+    check_fit(predictor, dataset)
+    if other is not None:
+        check_fit(other, dataset, where="against")
+    _check_operating_points(settings, dataset.info)
     _check_columns(settings.break_down_by, dataset)
     part: Part = settings.part or ("test" if is_own else "all")
     numbers = _numbers(dataset, config, part, run=model if is_own else None)
@@ -75,6 +76,8 @@ def run(
     comparison = None if other is None else compare_scored(*_told_apart(scored, scored_by(other), predictor, other))
     scores, intervals = scored.evaluate()
     notes = _notes(scored, part, is_own=is_own, temperature=temperature)
+    if settings.sensitivity is not None or settings.threshold is not None:
+        notes += ("The operating points are in operating_points.csv.",)
     if scored.resamples:
         notes += constant_note(scores, intervals, units=scored.units, unit=scored.info.unit)
     for one in (None if is_own else predictor, other):
@@ -101,8 +104,13 @@ def run(
     return summary
 
 
-def check_fit(predictor: Predictor, dataset: Dataset) -> None:
+def check_fit(predictor: Predictor, dataset: Dataset, *, where: str = "data") -> None:
     """Refuse a data set that a model was not made for.
+
+    Args:
+        predictor: the model.
+        dataset: the data set.
+        where: the option to blame.
 
     Raises:
         InputError: task, input or classes differ.
@@ -118,9 +126,15 @@ def check_fit(predictor: Predictor, dataset: Dataset) -> None:
         if wanted != found:
             raise InputError(
                 f"{name} of the model {predictor.source.name}: {wanted}; of the data set: {found}",
-                where="data",
-                remedy="Give a data set of the same task, size and classes.",
+                where=where,
+                remedy=f"Give a {'data set' if where == 'data' else 'model'} of the same task, size and classes.",
             )
+
+
+def _check_operating_points(settings: EvaluateSettings, info: Info) -> None:
+    for name in ("sensitivity", "threshold"):
+        if getattr(settings, name) is not None and not places_of(info):
+            raise InputError(f"has no meaning for {info.task}: there are no yes-or-no answers", where=name)
 
 
 def own_split(run: Path, dataset: Dataset, config: Config) -> Split:
@@ -208,7 +222,7 @@ def _check_columns(columns: Sequence[str], dataset: Dataset) -> None:
     known = sorted(dataset.columns())
     for column in columns:
         if column not in known:
-            remedy = f"It has {', '.join(known)}." if known else "It has none."
+            remedy = f"It has {', '.join(known)}." if known else "It has none; data.columns names those of a table."
             raise InputError(f"the data set has no column {column!r}", where="break_down_by", remedy=remedy)
 
 
@@ -242,7 +256,7 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
     units, unit = scored.units, scored.info.unit
     notes = [KEEP_INSIDE]
     if units < FEWEST_UNITS:
-        notes.append(f"Only {units} {unit}s: too few for intervals.")
+        notes.append(f"Only {units} {unit}{'s' * (units != 1)}: too few for intervals.")
     elif units < _FEW_UNITS:
         notes.append(f"Only {units} {unit}s: the intervals say little.")
     if is_own and part in ("train", "all"):

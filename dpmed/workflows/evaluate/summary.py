@@ -106,7 +106,11 @@ class EvaluateSummary:
         joined = "" if self.n_images == self.n_samples else f", joined from {self.n_images} images"
         if joined:
             return f"{self.n_samples} {self.unit}s ({self.part}){joined}"
-        return f"{self.n_samples} samples of {self.n_units} {self.unit}s ({self.part})"
+        samples, units = (
+            f"{number} {name}{'s' * (number != 1)}"
+            for number, name in ((self.n_samples, "sample"), (self.n_units, self.unit))
+        )
+        return f"{samples} of {units} ({self.part})"
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """For the terminal."""

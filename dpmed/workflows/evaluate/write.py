@@ -117,9 +117,10 @@ def _pictures(summary: EvaluateSummary, scored: Scored, questions: Sequence[Ques
     if questions:
         plot_thresholds(questions, folder)
         plot_calibration(questions, folder)
-        caption = (
-            "Left: ROC. Right: precision and recall; the dotted line is the share of positives. Of many curves, those "
-            "with the smallest AUROC are drawn."
+        caption = "Left: ROC; dotted: guessing. Right: precision and recall" + (
+            "; dotted: the share of positives."
+            if len(questions) == 1
+            else ". Of many curves, those with the smallest AUROC are drawn."
         )
         pictures.append(Picture(title="All thresholds", path=folder / "roc.png", caption=caption))
         caption = (

@@ -43,6 +43,7 @@ def run(dataset: Dataset, split: Split, *, seed: int, folder: Path | None) -> De
             limits=(scaling.apply(low), scaling.apply(high)),
             stored=(float(low[0]), float(high[0])),
             masks=np.stack([sample.target for sample in samples]) if segmented else None,
+            class_names=dataset.info.class_names if segmented else (),
         )
     return description
 

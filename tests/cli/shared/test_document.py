@@ -36,7 +36,7 @@ def small(name: str, count: int = 3, ratio: float = 0.0, keep: bool = True, only
 def test_options_and_settings_in_a_sentence_are_code():
     page = commands_page(app)
     assert "Shorthand for `--set training.seed=N`." in page
-    assert "such as `privacy.epsilon=4`" in page
+    assert "such as `data.root=DIR`" in page
 
 
 def test_values_defaults_and_repetition_are_told():

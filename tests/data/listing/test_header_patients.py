@@ -29,7 +29,7 @@ def test_the_same_number_of_two_institutions_is_two_patients(tmp_path):
     [
         ([["a", "b"]], "belong to different patients"),
         ([["a"], ["again"]], "all files name the same patient"),
-        ([["a"], ["nameless"]], "has no patient ID"),
+        ([["a"], ["nameless"]], "has no patient ID in its header. Name patients by a column"),
         ([["a"], ["empty"]], "holds no files"),
         ([["a"], ["text.txt"]], "Only DICOM files do; name patients by a column"),
     ],

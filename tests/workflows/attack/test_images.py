@@ -90,7 +90,10 @@ def test_table_json_and_noise_agree(written):
     level = summary.manifest.levels[0]
     assert rows == [["ε = 8", f"{level.noise_multiplier:.4g}", "2", "True"], ["no privacy", "0", "2", "False"]]
     assert summary.to_json()["levels"][0]["noise_multiplier"] == level.noise_multiplier
-    assert summary.remarks == (SENSITIVE,)
+    next_step, sensitive = summary.remarks
+    assert next_step == f"Compare with the originals: dpmed match {folder.folder}" and sensitive == SENSITIVE
+    explained = replace(summary, cells=({"surely single": "0 of 2", "pixel noise": "1"},))
+    assert explained.remarks[0].count(":") == 2 and "predicted" not in explained.remarks[0].lower()
     noise = list(csv.DictReader((folder.folder / "noise_multipliers.csv").read_text().splitlines()))
     assert [row["level"] for row in noise] == ["eps=8", "non-private"]
     assert float(noise[0]["noise_multiplier"]) == level.noise_multiplier and noise[0]["epsilon"] == "8.0"

@@ -53,6 +53,12 @@ def test_the_chance_of_guessing_is_always_told():
     assert summary(notes=("A note.",)).notes()[-1] == "A note."
 
 
+def test_what_the_columns_mean_is_told_with_the_table():
+    row = dict.fromkeys(COLUMNS, 1.0)
+    assert any("TPR @ FPR 0.001" in note for note in summary(rows=[row]).notes())
+    assert not any("TPR" in note for note in summary().notes())
+
+
 def test_the_relaxed_attacker_never_stands_alone():
     noise = noise_for_risk(0.05, adversary="relaxed", prior=0.01, sampling_rate=0.1, steps=5)
     found = assess_noise(noise, delta=1e-5, sampling_rate=0.1, steps=5)

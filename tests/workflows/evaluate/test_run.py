@@ -107,6 +107,31 @@ def test_a_data_set_of_other_classes_is_refused(bundles, tmp_path):
         workflow.run(bundles / "model0", other, EvaluateSettings(), tmp_path, Silent())
 
 
+@pytest.mark.parametrize("asked", ["sensitivity", "threshold"])
+@pytest.mark.parametrize("task", ["regression", "segmentation"])
+def test_operating_points_are_refused_where_nothing_is_answered_yes_or_no(task, asked):
+    info = make_scored(task).info
+    with pytest.raises(InputError, match=f"{asked}: has no meaning for {task}"):
+        workflow._check_operating_points(EvaluateSettings(**{asked: 0.5}), info)
+    workflow._check_operating_points(EvaluateSettings(), info)
+
+
+def test_where_operating_points_went_is_said(bundles, config, tmp_path):
+    assert any("operating_points.csv" in note for note in go(bundles, config, tmp_path, sensitivity=0.9).notes)
+
+
+def test_one_is_not_spoken_of_as_several(bundles, config, tmp_path):
+    found = go(bundles, config, tmp_path)
+    assert replace(found, n_samples=1, n_units=1, n_images=1).what == "1 sample of 1 image (all)"
+
+
+def test_a_second_model_of_other_images_is_blamed_itself(bundles, config, tmp_path):
+    facts = {"classes": DIGITS, "preprocessing": {"scale": 16.0}}
+    write(tmp_path / "wide", *make_network(MlpModel(name="mlp", width=(5,)), (9, 9, 1), seed=0, **facts))
+    with pytest.raises(InputError, match=r"against: input of the model wide: \(9, 9, 1\).* Give a model"):
+        go(bundles, config, tmp_path / "out", against=tmp_path / "wide")
+
+
 def test_a_second_model_that_was_trained_on_the_samples_is_said_to_be(bundles, config, tmp_path):
     from dpmed.config.load import config_to_toml
 
