@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from dpmed.data.base import Dataset, Info, Sample, Split
 from dpmed.dpsgd.clipping import PerLayerClipping
-from dpmed.dpsgd.step import StepState
+from dpmed.dpsgd.step import PrivateLoss, StepState
 from dpmed.errors import InputError
 from dpmed.planning.computation import Computation, build_computation, build_step, chosen_microbatch
 from dpmed.planning.initial_state import begin_training
@@ -121,24 +121,12 @@ class _WithCanaries:
         base = build_computation(self._plan, secrets)
         begun = begin_training(plan)
         mark = _free_mark(base.record_keys)
-        keys = np.concatenate(
-            [
-                base.record_keys[: len(plan.members)],
-                np.stack([np.full(len(numbers), mark), numbers], axis=1).astype(np.uint32),
-            ]
-        )
+        marked = np.stack([np.full(len(numbers), mark), numbers], axis=1).astype(np.uint32)
+        keys = np.concatenate([base.record_keys[: len(plan.members)], marked])
         trainable = {"canaries": jnp.zeros(len(included), jnp.float32), "model": begun.state.trainable}
         self.reach = plan.clipping.clipping_norm
         if isinstance(plan.clipping, PerLayerClipping):
             self.reach /= float(np.sqrt(len(jax.tree.leaves(trainable))))
-        pull = jnp.float32(_LONG * plan.clipping.clipping_norm)
-
-        def loss(leaves: PyTree, rest: PyTree, record: PyTree[Array]) -> Float[Array, ""]:
-            is_canary = record["key"][0] == jnp.uint32(mark)
-            place = jnp.where(is_canary, record["key"][1], jnp.uint32(0)).astype(jnp.int32)
-            own = begun.objective.record_loss(leaves["model"], rest, record)
-            return jnp.where(is_canary, pull * leaves["canaries"][place], own)
-
         optimizer = optax.multi_transform(
             {"canaries": optax.sgd(1.0), "model": begun.optimizer}, {"canaries": "canaries", "model": "model"}
         )
@@ -153,7 +141,7 @@ class _WithCanaries:
             optax.with_extra_args_support(optimizer),
             secrets=secrets,
             devices=base.devices,
-            record_loss=loss,
+            record_loss=_with_pull(begun.objective.record_loss, mark=mark, pull=_LONG * plan.clipping.clipping_norm),
         )
         self._computation = replace(base, step=step, initial=state, record_keys=keys)
         self._canaries, self._last = len(included), state
@@ -184,6 +172,24 @@ def steps(computation: Computation, progress: Progress) -> Iterator[StepState]:
             state = computation.step.update(state, total, draw=number)
             task.advance()
             yield state
+
+
+def _with_pull(record_loss: PrivateLoss, *, mark: int, pull: float) -> PrivateLoss:
+    """The loss of a record, which for a canary is its own parameter, times `pull`.
+
+    Args:
+        record_loss: that of all other records, which sees the model's weights alone.
+        mark: the first word of a canary's key; the second is its number.
+        pull: the length of a canary's gradient before it is clipped.
+    """
+
+    def loss(leaves: PyTree, rest: PyTree, record: PyTree[Array]) -> Float[Array, ""]:
+        is_canary = record["key"][0] == jnp.uint32(mark)
+        place = jnp.where(is_canary, record["key"][1], jnp.uint32(0)).astype(jnp.int32)
+        own = record_loss(leaves["model"], rest, record)
+        return jnp.where(is_canary, jnp.float32(pull) * leaves["canaries"][place], own)
+
+    return loss
 
 
 def _free_mark(keys: UInt32[np.ndarray, "record 2"]) -> int:
