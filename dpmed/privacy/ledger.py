@@ -1,8 +1,8 @@
 """The privacy ledger: what a run has spent, and what its ε does not cover.
 
 A single run states what it promises here and nowhere else; what several runs promise together is stated by
-`dpmed.inference.composed_ledger`, and what a selection promises by `dpmed.workflows.train.selection`, in the same
-`privacy.json`. ε is written as computed, never rounded down; every other use of private data is listed in
+`dpmed.inference.composed_ledger`, and what a selection promises by `dpmed.workflows.train.several.selection`, in the
+same `privacy.json`. ε is written as computed, never rounded down; every other use of private data is listed in
 `outside_accounting`, one sentence each. The ledger may leave the institution together
 with the model, so it contains nothing computed from private data except the number of training records: anything else
 that a run knows about its patients is in `internal.json`.

@@ -32,7 +32,7 @@ MORE_ROOMS = (
     "dpmed.workflows.phantom",
     "dpmed.workflows.predict",
     "dpmed.workflows.visualize.run",
-    "dpmed.workflows.train.repeats",
+    "dpmed.workflows.train.several.repeats",
     "tests.campaign.shim",
 )
 SNAPSHOTS = "snapshots"

@@ -27,7 +27,7 @@ from dpmed.workflows import export
 from dpmed.workflows.bounds.settings import Facts, gather
 from dpmed.workflows.export import ExportSettings, ExportSummary
 from dpmed.workflows.train import run as train
-from dpmed.workflows.train import selection
+from dpmed.workflows.train.several import selection
 
 
 def go(run, folder, **changes):
@@ -99,7 +99,7 @@ def chosen_of_two(tmp_path_factory):
         jax.numpy_dtype_promotion("standard"),
         jax.numpy_rank_promotion("allow"),
     ):
-        patch.setattr("dpmed.workflows.train.drawn_trials.draw_trials", lambda mean: 2)
+        patch.setattr("dpmed.workflows.train.several.drawn_trials.draw_trials", lambda mean: 2)
         summary = selection.run(config, folder, Silent(), mean=10)
     (other,) = (folder / name for name in summary.scores if folder / name != summary.best)
     return summary, other

@@ -9,7 +9,7 @@ from dpmed.cli.shared.console import Console
 from dpmed.errors import InputError
 
 if TYPE_CHECKING:
-    from dpmed.workflows.train.selection import SelectionSummary
+    from dpmed.workflows.train.several.selection import SelectionSummary
 
 _FEWEST_SETTINGS, _MOST_SETTINGS = 2, 1000
 
@@ -48,7 +48,7 @@ def start_tuning(
     from dpmed.config.load import load_config
     from dpmed.errors import renaming
     from dpmed.files import make_folder, new_run_folder
-    from dpmed.workflows.train import tuning as workflow
+    from dpmed.workflows.train.several import tuning as workflow
 
     if not _FEWEST_SETTINGS <= settings <= _MOST_SETTINGS:
         problem = f"must be a whole number from {_FEWEST_SETTINGS} to {_MOST_SETTINGS}"

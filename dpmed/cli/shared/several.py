@@ -62,7 +62,7 @@ def start_several(
     """
     from dpmed.config.load import load_config
     from dpmed.files import make_folder, new_run_folder
-    from dpmed.workflows.train import repeats as workflow
+    from dpmed.workflows.train.several import repeats as workflow
 
     loaded = load_config(config, overrides)
     with loaded.locating():
@@ -89,7 +89,7 @@ def start_selection(console: Console, config: str, overrides: list[str], out: Pa
     """
     from dpmed.config.load import load_config
     from dpmed.files import make_folder, new_run_folder
-    from dpmed.workflows.train import selection as workflow
+    from dpmed.workflows.train.several import selection as workflow
     from dpmed.workflows.train.trials import holds_selection
 
     if not _FEWEST_TRIALS <= mean <= _MOST_TRIALS:

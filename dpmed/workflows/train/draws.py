@@ -3,14 +3,13 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dpmed.errors import InputError
-from dpmed.files import read_json
 from dpmed.inference.ledger import LEDGER_FILE
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.progress import Progress
 from dpmed.training.checkpoint import CHECKPOINTS, DrawJournal
+from dpmed.workflows.train.stated import ledger_in
 
 # Far more than machines round σ apart, and far less than any accountant's accuracy.
 _SAME = 1 + 1e-6
@@ -58,7 +57,7 @@ def count_draws(folder: Path, *, saved: int | None, planned: int, progress: Prog
     damage = "is missing" if is_missing else journal.damage
     if damage is None and journal.draws < (saved or 0):
         damage = f"counts {journal.draws} draws, fewer than the {saved} of the checkpoint"
-    old = _read(ledger) if was_begun else _OldLedger(0)
+    old = _old_ledger(folder) if was_begun else _OldLedger(0)
     if damage is not None:
         if old.steps is None:
             raise InputError(
@@ -87,7 +86,7 @@ def check_draws(folder: Path, mechanism: SampledGaussian) -> None:
     Raises:
         InputError: the draws of before had less noise, or a higher sampling rate.
     """
-    content = _read_json(folder / LEDGER_FILE)
+    content = ledger_in(folder)
     noise, rate = (_number(content.get(name)) for name in ("noise_multiplier", "sampling_rate"))
     told = None
     if mechanism.noise_multiplier > noise * _SAME:
@@ -108,16 +107,8 @@ def _number(value: object) -> float:
     return value if isinstance(value, float) and value > 0 else math.nan
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = read_json(path)
-    except InputError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _read(path: Path) -> _OldLedger:
-    content = _read_json(path)
+def _old_ledger(folder: Path) -> _OldLedger:
+    content = ledger_in(folder)
     steps, notes = content.get("steps"), content.get("notes")
     known = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0
     return _OldLedger(steps if known else None, tuple(notes) if isinstance(notes, list) else ())

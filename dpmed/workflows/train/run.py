@@ -26,19 +26,10 @@ from dpmed.training.tracking import CAUTION, TENSORBOARD_FOLDER, check_trackers
 from dpmed.training.validation_monitor import follow_up
 from dpmed.workflows.train import inspection
 from dpmed.workflows.train.draws import check_draws
+from dpmed.workflows.train.kept_split import check_split, split_rows
 from dpmed.workflows.train.own_code import check_code
-from dpmed.workflows.train.run_folder import (
-    RunFolder,
-    check_split,
-    create_run_folder,
-    notes_of,
-    open_run_folder,
-    run_id_of,
-    selection_of,
-    siblings_of,
-    split_rows,
-    uses_of,
-)
+from dpmed.workflows.train.run_folder import RunFolder, create_run_folder, open_run_folder
+from dpmed.workflows.train.stated import notes_of, run_id_of, selection_of, siblings_of, uses_of
 from dpmed.workflows.train.summary import TrainSummary, versions
 
 

@@ -7,36 +7,32 @@ config can always be resumed; `summary.json` comes last of all, so a folder with
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jaxtyping import PyTree
-from pydantic import ValidationError
 
 from dpmed.config.load import config_to_toml
-from dpmed.data.identity import names_of
 from dpmed.errors import InputError
 from dpmed.files import (
     CONFIG_FILE,
     EQX_FILE,
     digest_of,
     make_folder,
-    read_json,
-    to_csv,
     write_csv,
     write_json,
     write_text,
 )
 from dpmed.inference.composed_ledger import listed
-from dpmed.inference.ledger import LEDGER_FILE, ReadSelection
-from dpmed.inference.run_folder import SPLIT_FILE, SUMMARY_FILE, write_description
+from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.inference.run_folder import SUMMARY_FILE, write_description
 from dpmed.models.weights import save_weights
 from dpmed.planning.computation import Computation
 from dpmed.planning.plan import Plan
 from dpmed.planning.run_ledger import run_ledger
-from dpmed.privacy.ledger import Digests, Ledger, Selected, describe_release
+from dpmed.privacy.ledger import Digests, Ledger, describe_release
 from dpmed.progress import Progress
 from dpmed.runtime.distributed import ALONE, Processes
 from dpmed.training.checkpoint import (
@@ -53,15 +49,15 @@ from dpmed.training.loop import Counts, Outcome, RunState
 from dpmed.training.tracking import Tracker, open_tracker
 from dpmed.workflows.train.draws import count_draws
 from dpmed.workflows.train.final_test import interval_notes, write_test
+from dpmed.workflows.train.kept_split import write_split
 from dpmed.workflows.train.own_code import write_code
 from dpmed.workflows.train.siblings import keep_begun_run
+from dpmed.workflows.train.stated import ledger_in
 from dpmed.workflows.train.summary import TrainSummary
-from dpmed.workflows.train.trials import METRICS_TABLE, note_begun, selection_folder
+from dpmed.workflows.train.trials import METRICS_TABLE, note_begun
 
-SPLIT_TABLE = "split.csv"
 INTERNAL_FILE = "internal.json"
 METHOD = "bookkeeping"
-_SPLIT_COLUMNS = ("number", "part", "unit", "sample")
 _KEEP_INSIDE = "Exact numbers from private data, not covered by ε: this file must stay within your institution."
 
 
@@ -145,7 +141,7 @@ class RunFolder:
     def note(self, notes: Iterable[str]) -> None:
         """Add notes to the ledger, also to the one on the disk, which must not be silent on draws yet to be made."""
         self.notes.extend(note for note in notes if note not in self.notes)
-        ledger = _ledger_in(self.path)
+        ledger = ledger_in(self.path)
         known = listed(ledger, "notes")
         missing = [note for note in self.notes if note not in known]
         if self.is_writer and ledger and missing:
@@ -257,99 +253,9 @@ class RunFolder:
 def create_run_folder(path: Path, plan: Plan) -> None:
     """Write what a resume needs."""
     make_folder(path / CHECKPOINTS)
-    write_json(path / SPLIT_FILE, plan.split.to_json())
-    write_csv(path / SPLIT_TABLE, split_rows(plan), _SPLIT_COLUMNS)
+    write_split(path, plan)
     write_code(path, plan.config)
     write_text(path / CONFIG_FILE, config_to_toml(plan.config))
-
-
-def split_rows(plan: Plan) -> Iterator[dict[str, Any]]:
-    """Each sample's part, unit and name, to answer whether a patient took part."""
-    names, groups = names_of(plan.dataset), plan.dataset.groups
-    for part, numbers in plan.split.parts().items():
-        for number in numbers.tolist():
-            sample = str(number) if names is None else names[number]
-            yield {"number": number, "part": part, "unit": groups[number], "sample": sample}
-
-
-def check_split(path: Path, plan: Plan) -> None:
-    """Compare the split of a resumed run, its units and the names of its samples with those that it began with.
-
-    Units count too: if samples are grouped into other ones, the number of records changes, and with it the sampling
-    rate, the noise and ε.
-
-    Raises:
-        InputError: they differ.
-    """
-    table, changed = path / SPLIT_TABLE, None
-    if read_json(path / SPLIT_FILE) != plan.split.to_json():
-        changed = SPLIT_FILE, "it is split differently now"
-    # Runs of earlier versions have no such table.
-    elif table.is_file() and table.read_bytes() != to_csv(split_rows(plan), _SPLIT_COLUMNS).encode():
-        changed = SPLIT_TABLE, "its samples have other names now, or belong to other units"
-    if changed is not None:
-        raise InputError(
-            f"the data set has changed since the run began: {changed[1]}",
-            where=str(path / changed[0]),
-            remedy="Restore the data set as it was, or start a new run.",
-        )
-
-
-def siblings_of(path: Path) -> tuple[str, ...]:
-    """The siblings that the ledger of a run names; none if the ledger cannot be read."""
-    return listed(_ledger_in(path), "siblings")
-
-
-def run_id_of(path: Path) -> str | None:
-    """The random name of a run, by its ledger; None if that cannot be read, or is of an earlier version."""
-    found = _ledger_in(path).get("run_id")
-    return found if isinstance(found, str) else None
-
-
-def notes_of(path: Path) -> tuple[str, ...]:
-    """The notes of a run's ledger; none if it cannot be read."""
-    return listed(_ledger_in(path), "notes")
-
-
-def uses_of(path: Path) -> tuple[str, ...]:
-    """What the ledger of a run says that ε does not cover; nothing if it cannot be read."""
-    return listed(_ledger_in(path), "outside_accounting")
-
-
-def selection_of(path: Path) -> Selected | None:
-    """The selection of which a run is a trial, by its own ledger or by that of the folder that holds all trials.
-
-    Raises:
-        InputError: a ledger names a selection but not what it costs, or there is a selection but neither ledger.
-    """
-    folder = selection_folder(path)
-    for place in (path,) if folder is None else (path, folder):
-        ledger = _ledger_in(place)
-        found = ledger.get("selection")
-        if isinstance(found, dict):
-            try:
-                # That of the folder has its ε beside it, and has not chosen this trial.
-                read = ReadSelection.model_validate({"epsilon": ledger.get("epsilon"), "chosen": False, **found})
-            except ValidationError as error:
-                raise InputError("does not say what the selection costs", where=str(place / LEDGER_FILE)) from error
-            return Selected(**read.model_dump())
-    if folder is not None:
-        raise InputError(
-            "does not say what the selection costs, of which this run is a trial",
-            where=str(folder / LEDGER_FILE),
-            remedy="Continue the selection with the command that began it, which writes this file again.",
-        )
-    return None
-
-
-def _ledger_in(path: Path) -> dict[str, Any]:
-    """The ledger in a folder; nothing if it cannot be read."""
-    try:
-        content = read_json(path / LEDGER_FILE)
-    except InputError:
-        # Whether the run can resume without its ledger is decided where draws are counted.
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def open_run_folder(path: Path, plan: Plan, progress: Progress, *, processes: Processes = ALONE) -> RunFolder:

@@ -1,6 +1,5 @@
 """What a run folder holds at any time: the ledger covers all draws, and a resume finds what was saved."""
 
-import csv
 import json
 from dataclasses import replace
 
@@ -9,24 +8,17 @@ import numpy as np
 import pytest
 
 from dpmed.config.load import load_config
-from dpmed.data.base import Derived
 from dpmed.errors import InputError
 from dpmed.inference.composed_ledger import compose, spending
 from dpmed.planning.computation import build_computation
 from dpmed.planning.plan import make_plan
-from dpmed.planning.run_ledger import run_ledger, with_run_id, with_siblings
+from dpmed.planning.run_ledger import run_ledger
 from dpmed.planning.secrets import draw_secrets
 from dpmed.progress import Silent
 from dpmed.runtime.distributed import Processes
 from dpmed.training.loop import Outcome
 from dpmed.workflows.train import run_folder as room
-from dpmed.workflows.train.run_folder import (
-    check_split,
-    create_run_folder,
-    open_run_folder,
-    run_id_of,
-    siblings_of,
-)
+from dpmed.workflows.train.run_folder import create_run_folder, open_run_folder
 
 SETTINGS = [
     "data.limit=120", "training.batch_size=16", "training.epochs=2", "model.width=[4]", "training.microbatch=8",
@@ -142,67 +134,6 @@ def test_only_the_first_process_writes(path, plan, computation, monkeypatch):
     assert sorted(path.rglob("*")) == before
 
 
-def test_siblings_are_remembered_by_the_ledger(path, plan, computation):
-    assert siblings_of(path) == ()
-    known = replace(plan, facts=with_siblings(plan.facts, ["seed=1", "seed=2"]))
-    folder = open_run_folder(path, known, Silent())
-    folder.open(folder.restore(computation))
-    assert siblings_of(path) == ("seed=1", "seed=2")
-    (path / "privacy.json").write_text("[")
-    assert siblings_of(path) == ()
-
-
-def test_a_run_keeps_its_random_name(path, plan, computation):
-    assert run_id_of(path) is None
-    folder = open_run_folder(path, replace(plan, facts=with_run_id(plan.facts)), Silent())
-    folder.open(folder.restore(computation))
-    assert run_id_of(path) == folder.plan.facts.run_id and len(run_id_of(path)) == 32
-    (path / "privacy.json").write_text('{"run_id": 3}')
-    assert run_id_of(path) is None
-
-
-def test_a_data_set_that_has_changed_is_noticed(path, plan):
-    check_split(path, plan)
-    moved = replace(plan, split=replace(plan.split, train=plan.split.train[:-1]))
-    with pytest.raises(InputError, match="has changed since"):
-        check_split(path, moved)
-
-
-class Renamed(Derived):
-    """The same samples with other units or names."""
-
-    def __init__(self, dataset, groups, names):
-        super().__init__(dataset)
-        self._found = groups, names
-
-    groups = property(lambda self: self._found[0])
-    names = property(lambda self: self._found[1])
-
-    def __getitem__(self, index):
-        return self.dataset[index]
-
-
-def test_samples_that_belong_to_other_units_or_have_other_names_are_noticed(path, plan):
-    dataset = plan.dataset
-    others = [str(number // 2) for number in range(len(dataset))]
-    for groups, names in ((others, None), (dataset.groups, others)):
-        with pytest.raises(InputError, match="belong to other units"):
-            check_split(path, replace(plan, dataset=Renamed(dataset, groups, names)))
-    (path / "split.csv").write_text((path / "split.csv").read_text().rsplit("\n", 2)[0] + "\n")
-    with pytest.raises(InputError, match="belong to other units"):
-        check_split(path, plan)
-    (path / "split.csv").unlink()
-    check_split(path, plan)
-
-
-def test_everyone_can_look_up_who_took_part(path, plan):
-    rows = list(csv.DictReader((path / "split.csv").read_text().splitlines()))
-    assert sorted(int(row["number"]) for row in rows) == list(range(len(plan.dataset)))
-    for part, numbers in plan.split.parts().items():
-        assert {int(row["number"]) for row in rows if row["part"] == part} == set(numbers.tolist())
-    assert all(row["unit"] == plan.dataset.groups[int(row["number"])] for row in rows)
-
-
 def test_a_trial_is_kept_as_begun_once_its_ledger_is_on_the_disk(tmp_path, plan, computation):
     (tmp_path / "selection.json").write_text("{}")
     trial = tmp_path / "trial=1" / "seed=1"
@@ -227,13 +158,3 @@ def test_one_of_several_runs_is_no_longer_only_planned_once_its_ledger_is_on_the
     folder.open(folder.restore(computation))
     (begun,) = ledger_of(tmp_path)["runs"]
     assert (begun["status"], begun["run_id"]) == ("running", ledger_of(member)["run_id"])
-
-
-def test_a_trial_is_not_resumed_by_itself_if_nothing_says_what_its_selection_costs(tmp_path, plan):
-    (tmp_path / "selection.json").write_text("{}")
-    trial = tmp_path / "trial=1" / "seed=1"
-    trial.mkdir(parents=True)
-    with pytest.raises(InputError, match="of which this run is a trial") as refused:
-        room.selection_of(trial)
-    assert "command that began it" in refused.value.remedy
-    assert room.selection_of(tmp_path / "seed=1") is None

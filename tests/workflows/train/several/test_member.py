@@ -6,9 +6,9 @@ from dpmed.config.load import config_to_toml, load_config
 from dpmed.errors import InputError
 from dpmed.privacy.cohort.file import Cohort
 from dpmed.progress import Silent
-from dpmed.workflows.train import member
 from dpmed.workflows.train import run as train
-from dpmed.workflows.train.member import complete, enrol_missing, is_finished, with_training
+from dpmed.workflows.train.several import member
+from dpmed.workflows.train.several.member import complete, enrol_missing, is_finished, with_training
 
 SETTINGS = ["data.limit=300", "training.batch_size=64", "training.epochs=1", "model.width=[4]"]
 

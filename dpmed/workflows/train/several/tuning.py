@@ -26,9 +26,9 @@ from dpmed.planning.advice.suggestion import Setting, suggest
 from dpmed.planning.plan import Gathered, Plan, gather
 from dpmed.privacy.budget import Budget, steps_per_epoch
 from dpmed.progress import Progress
-from dpmed.workflows.train import selection
-from dpmed.workflows.train.member import complete
-from dpmed.workflows.train.repeats import LOCK_FILE
+from dpmed.workflows.train.several import selection
+from dpmed.workflows.train.several.member import complete
+from dpmed.workflows.train.several.repeats import LOCK_FILE
 from dpmed.workflows.train.trials import (
     TRIAL_FOLDER,
     best_of,

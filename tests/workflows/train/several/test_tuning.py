@@ -12,8 +12,8 @@ from dpmed.errors import InputError
 from dpmed.planning.advice.made_up import MadeUp
 from dpmed.planning.plan import gather, make_plan
 from dpmed.progress import Silent
-from dpmed.workflows.train import tuning as room
-from dpmed.workflows.train.tuning import holds_tuning, on_public_data, on_training_data
+from dpmed.workflows.train.several import tuning as room
+from dpmed.workflows.train.several.tuning import holds_tuning, on_public_data, on_training_data
 
 SETTINGS = ["data.limit=200", "training.batch_size=20", "training.epochs=4", "model.width=[4]"]
 

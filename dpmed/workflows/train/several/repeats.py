@@ -34,7 +34,7 @@ from dpmed.planning.precision import with_settled_precision
 from dpmed.planning.run_ledger import run_ledger, with_siblings
 from dpmed.progress import Progress
 from dpmed.rounding import rounded_up
-from dpmed.workflows.train.member import complete, enrol_missing, with_training
+from dpmed.workflows.train.several.member import complete, enrol_missing, with_training
 from dpmed.workflows.train.siblings import name_siblings, require_outermost
 
 LOCK_FILE = "lock"

@@ -6,8 +6,8 @@ from collections import Counter
 import pytest
 
 from dpmed.errors import InputError
-from dpmed.workflows.train import drawn_trials as room
-from dpmed.workflows.train.drawn_trials import drawn_trials
+from dpmed.workflows.train.several import drawn_trials as room
+from dpmed.workflows.train.several.drawn_trials import drawn_trials
 
 IDENTITY = {"mean_trials": 4, "settings": []}
 

@@ -15,10 +15,10 @@ from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Silent
-from dpmed.workflows.train import repeats as room
 from dpmed.workflows.train import run as train
-from dpmed.workflows.train.repeats import RepeatsSummary, holds_repeats, repeats_of, run
 from dpmed.workflows.train.run_folder import create_run_folder
+from dpmed.workflows.train.several import repeats as room
+from dpmed.workflows.train.several.repeats import RepeatsSummary, holds_repeats, repeats_of, run
 from tests.workflows.conftest import SMALL, call_here
 
 TINY = [*SMALL, "--set", "training.epochs=2", "--set", "evaluation.every_epochs=2"]

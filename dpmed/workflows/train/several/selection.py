@@ -38,9 +38,9 @@ from dpmed.privacy.selection import SelectionCost, tuning_cost
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
 from dpmed.rounding import rounded_up
-from dpmed.workflows.train.drawn_trials import DrawnTrials, drawn_trials
-from dpmed.workflows.train.member import complete, enrol_missing, is_finished, with_training
-from dpmed.workflows.train.repeats import LOCK_FILE
+from dpmed.workflows.train.several.drawn_trials import DrawnTrials, drawn_trials
+from dpmed.workflows.train.several.member import complete, enrol_missing, is_finished, with_training
+from dpmed.workflows.train.several.repeats import LOCK_FILE
 from dpmed.workflows.train.trials import (
     SELECTION_FILE,
     TRIAL_FOLDER,

@@ -1,0 +1,1 @@
+"""Several trainings of one command: over seeds and ε, selections and tunings."""

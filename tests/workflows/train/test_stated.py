@@ -1,0 +1,74 @@
+"""What a resumed run takes over from its ledger."""
+
+from dataclasses import replace
+
+import pytest
+
+from dpmed.config.load import load_config
+from dpmed.errors import InputError
+from dpmed.files import write_json
+from dpmed.planning.plan import make_plan
+from dpmed.planning.run_ledger import run_ledger, with_run_id, with_siblings
+from dpmed.progress import Silent
+from dpmed.workflows.train.stated import ledger_in, notes_of, run_id_of, selection_of, siblings_of, uses_of
+
+SETTINGS = [
+    "data.limit=120", "training.batch_size=16", "training.epochs=2", "model.width=[4]", "training.microbatch=8",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def plan():
+    return make_plan(load_config("quickstart", SETTINGS).config, Silent())
+
+
+@pytest.fixture
+def stated(tmp_path, plan):
+    """Writes the ledger of a run with such facts, and returns its folder."""
+
+    def write(change=lambda facts: facts):
+        known = replace(plan, facts=change(plan.facts))
+        write_json(tmp_path / "privacy.json", run_ledger(known, draws=3, status="running").to_json())
+        return tmp_path
+
+    return write
+
+
+def test_siblings_are_remembered_by_the_ledger(tmp_path, stated):
+    assert siblings_of(tmp_path) == ()
+    stated(lambda facts: with_siblings(facts, ["seed=1", "seed=2"]))
+    assert siblings_of(tmp_path) == ("seed=1", "seed=2")
+    (tmp_path / "privacy.json").write_text("[")
+    assert siblings_of(tmp_path) == ()
+
+
+def test_a_run_keeps_its_random_name(tmp_path, stated, plan):
+    assert run_id_of(tmp_path) is None
+    facts = with_run_id(plan.facts)
+    stated(lambda _: facts)
+    assert run_id_of(tmp_path) == facts.run_id and len(run_id_of(tmp_path)) == 32
+    (tmp_path / "privacy.json").write_text('{"run_id": 3}')
+    assert run_id_of(tmp_path) is None
+
+
+def test_notes_and_uses_of_data_are_those_of_the_ledger(tmp_path, stated, plan):
+    assert notes_of(tmp_path) == uses_of(tmp_path) == ()
+    path = stated(lambda facts: replace(facts, notes=("A note.",)))
+    assert "A note." in notes_of(path)
+    assert set(plan.facts.outside) <= set(uses_of(path)) == set(ledger_in(path)["outside_accounting"])
+
+
+@pytest.mark.parametrize("content", ["[", "[1]", "3"])
+def test_what_is_no_ledger_states_nothing(tmp_path, content):
+    (tmp_path / "privacy.json").write_text(content)
+    assert ledger_in(tmp_path) == {}
+
+
+def test_a_trial_is_not_resumed_by_itself_if_nothing_says_what_its_selection_costs(tmp_path):
+    (tmp_path / "selection.json").write_text("{}")
+    trial = tmp_path / "trial=1" / "seed=1"
+    trial.mkdir(parents=True)
+    with pytest.raises(InputError, match="of which this run is a trial") as refused:
+        selection_of(trial)
+    assert "command that began it" in refused.value.remedy
+    assert selection_of(tmp_path / "seed=1") is None
