@@ -18,7 +18,7 @@ from dpmed.progress import Silent
 from dpmed.training.checkpoint import DrawJournal
 from dpmed.workflows.train.run import _fingerprint
 from tests.workflows.conftest import SEEDED, SMALL, call, call_here, kill_at, steps_saved
-from tests.workflows.train.test_run_folder import Renamed
+from tests.workflows.train.test_kept_split import Renamed
 
 
 def ledger_of(folder):

@@ -20,10 +20,10 @@ from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Silent
 from dpmed.workflows.train import run as train
 from dpmed.workflows.train.run_folder import create_run_folder
-from dpmed.workflows.train.stated import run_id_of
 from dpmed.workflows.train.several import drawn_trials
 from dpmed.workflows.train.several import selection as room
 from dpmed.workflows.train.several.selection import run
+from dpmed.workflows.train.stated import run_id_of
 from dpmed.workflows.train.trials import note_begun
 from tests.workflows.conftest import call_here
 
