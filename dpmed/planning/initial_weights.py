@@ -13,7 +13,7 @@ from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_finished, read
 from dpmed.inference.run_folder import read_config
 from dpmed.pages import page
 from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN
-from dpmed.rounding import rounded_up
+from dpmed.rounding import rounded_up, stated_delta
 
 _BEGAN = "Training began with the "
 # Keys of a model's table that say how it is trained, not what it is.
@@ -151,7 +151,7 @@ def _how(ledger: ReadLedger) -> str:
     if not ledger.promises or ledger.epsilon is None:
         return "without privacy"
     seeded = " (void for anyone who knows the seed of its noise)" if ledger.noise_source == "seeded" else ""
-    return f"with ε = {rounded_up(ledger.epsilon)} at δ = {ledger.delta:g} per {_plain(ledger.unit_of_privacy)}{seeded}"
+    return f"with ε = {rounded_up(ledger.epsilon)} at δ = {stated_delta(ledger.delta)} per {_plain(ledger.unit_of_privacy)}{seeded}"
 
 
 def _among(folder: Path, ledger: ReadLedger) -> list[str]:
@@ -167,7 +167,7 @@ def _among(folder: Path, ledger: ReadLedger) -> list[str]:
     private = sum(run.is_private for run in composed.runs)
     exposed = len(composed.runs) - private
     if private > 1:
-        joint = f"ε = {rounded_up(composed.epsilon)} at δ = {composed.delta:g}"
+        joint = f"ε = {rounded_up(composed.epsilon)} at δ = {stated_delta(composed.delta)}"
         found.append(f"If it was chosen by its scores, {joint} counts: that of {private} private runs together.")
     if exposed:
         found.append(f"Nothing covers a choice among those that promise no ε: {exposed}.")
