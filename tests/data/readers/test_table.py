@@ -59,6 +59,14 @@ def test_a_phantom_reads_as_it_was_written(phantom, data_config, layout):
             assert np.array_equal(dataset[7].input[..., 0], np.asarray(image))
 
 
+def test_the_patients_of_a_dicom_phantom_are_known_from_its_headers_too(phantom, data_config):
+    table = data_table("table-dicom", phantom("table-dicom"))
+    by_column, by_header = (read_table_data(data_config(**{**table, "patient": key})) for key in ("patient", "header"))
+    pairs = set(zip(by_column.groups, by_header.groups, strict=True))
+    assert by_header.info.unit == "patient" and 1 < len(pairs) < 40
+    assert len({one for one, _ in pairs}) == len({other for _, other in pairs}) == len(pairs)
+
+
 def test_one_column_is_classes_in_order_of_their_names_or_as_given(tmp_path, data_config):
     root = write(tmp_path, ["image,dx", "a.png,mel", "b.png,nv", "c.png,mel"])
     dataset = read(data_config, root, labels="dx")
