@@ -30,6 +30,11 @@ def stated_delta(delta: float) -> str:
     return rounded_up(delta, _DELTA_DIGITS)
 
 
+def stated_budget(epsilon: float, delta: float) -> str:
+    """ε and the δ at which it holds, neither below what it is."""
+    return f"ε = {rounded_up(epsilon)} at δ = {stated_delta(delta)}"
+
+
 def percent(share: float) -> str:
     """A measured share as a percentage, to the nearest tenth."""
     return f"{100 * share:.1f} %"

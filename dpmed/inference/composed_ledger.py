@@ -147,7 +147,7 @@ class ComposedLedger:
         notes = []
         if _source(private) == "seeded":
             notes.append(_SEEDED)
-        if private:
+        if private and self.delta is not None:
             deltas = {run.ledger["delta"] for run in private}
             chosen = "" if len(deltas) == 1 else ", the smallest of theirs"
             at = f"at δ = {stated_delta(self.delta)}{chosen}"

@@ -38,7 +38,7 @@ def test_kinds_are_held_against_the_size():
 
 
 def test_a_size_that_suits_no_file_is_itself_to_blame():
-    with pytest.raises(InputError, match=r"^data\.size: has 3 sides.*all files are pictures, such as a\. Give it two, height"):
+    with pytest.raises(InputError, match=r"^data\.size: has 3 sides.*all files are pictures, such as a\. Give it two"):
         check_size((8, 8, 8), {"a": "picture", "b": "picture"})
     with pytest.raises(InputError, match=r"^data\.size: has 2 sides.*all files are volumes, such as a\. Give it three"):
         check_size((8, 8), {"a": "nifti"})

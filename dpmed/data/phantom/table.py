@@ -2,8 +2,8 @@
 
 Some labels of each picture are unknown in the table (empty or -1), as where reports were read by machine. With DICOM
 the pictures are 12-bit files, every second one with its grey scale inverted (MONOCHROME1), each a series of its own in
-its patient's study; their headers hold made-up patient IDs. Less contrast and more grain make another hospital's scanner
-of it: the same patients and findings, harder to see.
+its patient's study; their headers hold made-up patient IDs. Less contrast and more grain make another hospital's
+scanner of it: the same patients and findings, harder to see.
 """
 
 import hashlib

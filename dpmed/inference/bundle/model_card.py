@@ -223,8 +223,8 @@ def _privacy(facts: CardFacts) -> list[str]:
     unit = plain(ledger.unit_of_privacy)
     lines += [
         *_together(facts),
-        f"- (ε, δ) = ({rounded_up(ledger.epsilon)}, {stated_delta(ledger.delta)}) by {(ledger.accountant or '').upper()}, for "
-        f"adding or removing one {unit}.",
+        f"- (ε, δ) = ({rounded_up(ledger.epsilon)}, {stated_delta(ledger.delta)}) by "
+        f"{(ledger.accountant or '').upper()}, for adding or removing one {unit}.",
         f"- In plain words: {_in_words(ledger.epsilon, ledger.delta, unit)}",
         f"- Noise multiplier {ledger.noise_multiplier:.6g}, sampling rate {ledger.sampling_rate:.6g} (Poisson), "
         f"{ledger.steps} steps{'' if ledger.selection is None else ', in this training alone'}.",
