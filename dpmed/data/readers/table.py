@@ -212,7 +212,8 @@ def _classes(config: TableData, fields: list[str], column: str, problems: Proble
     labels = np.array([number_of.get(field, -1) for field in fields], np.int32)
     for row in np.flatnonzero(labels < 0).tolist():
         field = fields[row]
-        problems.add(row, f"{column} = {field!r} is not in data.class_names" if field else f"{column} is empty")
+        problem = f"= {field!r} is not in data.class_names" if field else "is empty, but a class must be known"
+        problems.add(row, f"{column} {problem}")
     return _Learnt(task="classification", names=names, labels=labels)
 
 

@@ -151,7 +151,7 @@ ROWS = ["a.png,u,P1,train,1", "b.png,v,P2,val,0", "c.png,u,P3,test,"]
         ([*ROWS, "a.png,u,P1,train,1"], {}, r"line 5: image = 'a\.png' is already on line 2"),
         ([*ROWS, "./a.png,u,P1,train,1"], {}, r"line 5: image = './a\.png' is already on line 2"),
         (ROWS, {"image": ["image", "again"]}, "lacks the column again"),
-        (["a.png,,P1,train,1", *ROWS[1:]], {}, "line 2: dx is empty"),
+        (["a.png,,P1,train,1", *ROWS[1:]], {}, "line 2: dx is empty, but a class must be known"),
         (ROWS, {"class_names": ["v", "w"]}, "2 problems: line 2: dx = 'u' is not in data.class_names; line 4: dx"),
         (["a.png,v,P1,train,1", "b.png,v,P2,train,1"], {}, "'dx' has 1 classes; two are needed"),
         (["a.png,u,,train,1", *ROWS[1:]], {"patient": "p"}, "line 2: p is empty"),
