@@ -280,8 +280,8 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
         notes.append(temperature.use)
         if is_own and part in ("validation", "all"):
             notes.append("The temperature was fitted on some of these samples: calibration looks better than it is.")
-    for name in scored.info.class_names[1:] if scored.table is not None else ():
-        column = scored.table[f"dice_{name}"] if scored.table is not None else np.zeros(0)
+    dice = {} if scored.table is None else {name: scored.table[f"dice_{name}"] for name in scored.info.class_names[1:]}
+    for name, column in dice.items():
         missed = int((column == 0).sum())
         if missed:
             notes.append(
