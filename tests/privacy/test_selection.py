@@ -102,7 +102,7 @@ def test_many_trials_cost_less_by_selection_and_two_by_composition():
     assert not two.is_random and two.epsilon == two.by_composition < two.by_selection
     assert ten.is_random and ten.epsilon == ten.by_selection < ten.by_composition
     with pytest.raises(ValueError, match="mean=1"):
-        tuning_cost((training,) * 1, delta=DELTA)
+        tuning_cost((training,), delta=DELTA)
 
 
 def test_beyond_floating_point_all_trials_are_composed():

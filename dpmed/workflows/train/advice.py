@@ -10,6 +10,7 @@ from dpmed.files import write_csv, write_json
 from dpmed.pages import page
 from dpmed.planning.advice.advise import Advice, advise, row_values
 from dpmed.planning.advice.grid import Row
+from dpmed.planning.microbatch import describe_memory
 from dpmed.planning.plan import gather
 from dpmed.progress import Progress
 from dpmed.rounding import rounded_up, stated_delta
@@ -52,7 +53,7 @@ class AdviceSummary:
             "noise": f"σ = {budget.noise_multiplier:.4g}",
             "learning rate": f"{advice.setting.learning_rate:g}, to begin with",
             "clipping norm": f"{advice.setting.clipping_norm:g}",
-            "memory": f"{advice.step.memory_bytes / 2**20:.0f} MiB with {advice.step.microbatch} records at once",
+            "memory": describe_memory(advice.step.memory_bytes, advice.step.microbatch),
         }
 
     def table(self) -> tuple[list[str], list[list[str]]]:
