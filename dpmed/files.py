@@ -205,7 +205,8 @@ def new_run_folder(out: Path | None, *, command: str, config_name: str) -> Path:
     """
     if out is not None:
         if out.is_dir() and any(out.iterdir()):
-            remedy = "Choose an empty or new folder with --out, or continue a training run with --resume."
+            continuing = ", or continue a training run with --resume" if command == "train" else ""
+            remedy = f"Choose an empty or new folder with --out{continuing}."
             raise InputError(
                 "the folder already holds files, and nothing is overwritten", where=str(out), remedy=remedy
             )

@@ -5,6 +5,8 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
 # From here on a bound is given with three digits, below it with two.
 _LARGE = 0.1
+# As many as `{:g}` prints, so that δ of a config is shown as it was typed.
+_DELTA_DIGITS = 6
 
 
 def rounded_up(value: float, digits: int = 4) -> str:
@@ -21,6 +23,16 @@ def rounded_down(value: float, digits: int = 4) -> str:
     The largest ε that meets a limit is rounded down too.
     """
     return _rounded(value, digits, ROUND_FLOOR)
+
+
+def stated_delta(delta: float) -> str:
+    """δ as it was typed; beyond six digits, rounded up."""
+    return rounded_up(delta, _DELTA_DIGITS)
+
+
+def stated_budget(epsilon: float, delta: float) -> str:
+    """ε and the δ at which it holds, neither below what it is."""
+    return f"ε = {rounded_up(epsilon)} at δ = {stated_delta(delta)}"
 
 
 def percent(share: float) -> str:

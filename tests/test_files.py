@@ -117,6 +117,14 @@ def test_a_used_folder_is_not_taken_for_a_new_run(tmp_path):
     assert fresh == tmp_path / "new"
 
 
+@pytest.mark.parametrize(("command", "named"), [("train", True), ("export", False), ("evaluate", False)])
+def test_resuming_is_proposed_only_for_a_command_that_can(tmp_path, command, named):
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(InputError) as refused:
+        new_run_folder(tmp_path, command=command, config_name="x")
+    assert ("--resume" in str(refused.value)) == named
+
+
 def test_two_runs_in_one_second_get_two_folders(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "_time_stamp", lambda: "t")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpmed.rounding import is_vacuous, odds, percent_at_most, rounded_down, rounded_up
+from dpmed.rounding import is_vacuous, odds, percent_at_most, rounded_down, rounded_up, stated_budget, stated_delta
 
 
 @given(st.floats(1e-300, 1e300), st.integers(2, 6))
@@ -30,3 +30,14 @@ def test_a_bound_is_never_shown_smaller_than_it_is(bound, shown):
 
 def test_a_chance_is_given_as_people_say_it():
     assert odds(1 / 1294) == "1 in 1,294" and odds(0.5) == "1 in 2" and odds(0.4) == "40 %"
+
+
+@pytest.mark.parametrize("typed", ["1e-05", "8e-07", "1.25e-06", "0.001", "1e-300"])
+def test_delta_is_shown_as_typed(typed):
+    assert stated_delta(float(typed)) == typed
+
+
+def test_delta_of_many_digits_is_never_shown_smaller_than_it_is():
+    assert stated_delta(1.2345671e-6) == "1.23457e-06"
+    assert stated_delta(1.2345649e-6) == "1.23457e-06" and f"{1.2345649e-6:g}" == "1.23456e-06"
+    assert stated_budget(7.99951, 1.2345649e-6) == "ε = 8 at δ = 1.23457e-06"

@@ -40,6 +40,7 @@ def audit(
     """Audit a training: a lower limit on its ε, from canaries that did or did not take part."""
     from dpmed.config.load import load_config
     from dpmed.files import new_run_folder
+    from dpmed.rounding import stated_delta
     from dpmed.workflows import audit as workflow
 
     console = console_of(ctx, json=json)
@@ -56,7 +57,7 @@ def audit(
     with loaded.locating():
         folder = new_run_folder(out, command="audit", config_name=loaded.name)
         summary = workflow.run(loaded.config, chosen[kind], folder, console, canaries=canaries, confidence=confidence)
-    title = f"ε at δ = {summary.delta:g}, jointly with {100 * confidence:g} % confidence"
+    title = f"ε at δ = {stated_delta(summary.delta)}, jointly with {100 * confidence:g} % confidence"
     console.table(title, *summary.table())
     console.table("Membership inference on the training set itself, by the loss", *summary.membership_table())
     for remark in summary.remarks:

@@ -61,9 +61,9 @@ def bounds(
     from dpmed.files import new_run_folder
     from dpmed.workflows.bounds import run as workflow
     from dpmed.workflows.bounds.attack_results import adopt
-    from dpmed.workflows.bounds.settings import BoundsSettings, Facts, gather
+    from dpmed.workflows.bounds.settings import BoundsSettings, GivenOptions, gather
 
-    given = Facts(
+    given = GivenOptions(
         train_size=train_size, batch_size=batch_size, steps=steps, delta=delta, prior=prior, accountant=accountant
     )
     given, measured = adopt(attack_results, given, console)

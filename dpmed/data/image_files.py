@@ -3,7 +3,7 @@
 Files are read in `dpmed.data.decode.files`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dpmed.config.data import FolderData, TableData
@@ -52,6 +52,27 @@ def depth_notes(config: FolderData | TableData) -> tuple[str, ...]:
 def is_volume(size: Sequence[int]) -> bool:
     """Whether `data.size` is that of volumes."""
     return len(size) == _VOLUME
+
+
+def check_size(size: Sequence[int], kinds: Mapping[str, Kind | None]) -> None:
+    """Refuse a `data.size` that suits none of the files: it, and not each of them, is then at fault.
+
+    Args:
+        size: `data.size`.
+        kinds: what each file is, by its name.
+
+    Raises:
+        InputError: all files are pictures and `data.size` is that of volumes, or the other way round.
+    """
+    if not kinds or any(problem_with(kind, size) is None for kind in kinds.values()):
+        return
+    found, wanted = ("pictures", "volumes") if is_volume(size) else ("volumes", "pictures")
+    remedy = "Give it three, as volumes have." if wanted == "pictures" else "Give it two, height and width."
+    raise InputError(
+        f"has {len(size)} sides, as for {wanted}, but all files are {found}, such as {next(iter(kinds))}",
+        where="data.size",
+        remedy=remedy,
+    )
 
 
 def problem_with(kind: Kind | None, size: Sequence[int]) -> str | None:

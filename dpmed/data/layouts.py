@@ -56,12 +56,14 @@ class Phantom:
         name: its name for `dpmed phantom`.
         writer: `module:function` below `dpmed.data.phantom`, called as `writer(folder, num=, seed=, progress=)`.
         data: keys of the `data` table with which it is read, besides `name` and `root`.
+        unit: its coarsest unit, for `privacy.unit`.
         arguments: additional arguments of the writer.
     """
 
     name: str
     writer: str
     data: Mapping[str, Any] = field(default_factory=dict)
+    unit: str = "image"
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path, *, num: int, seed: int, progress: Progress) -> None:
@@ -109,7 +111,7 @@ def _load(text: str) -> Callable[..., Any]:
 
 # Ink counts, 0 to 16, are stored as 0 to 255, and normalised as in the reader of scikit-learn's digits.
 _COUNTS = {"size": [8, 8], "channels": 1, "mean": [0.3], "std": [0.35]}
-_GROUPS = {"group_pattern": "^(P[0-9]+)_"}
+_GROUPS = {"group_pattern": "^(P[0-9]+)_", "unit": "patient"}
 _BY_TABLE = {
     "table": "table.csv",
     "image": "image",
@@ -139,7 +141,7 @@ LAYOUTS = (
         reads="`HAM10000_metadata.csv` and the JPEGs anywhere below the root; binary or 7 classes",
         unit="lesion",
         split="by lesion",
-        phantoms=(Phantom(name="ham10000", writer="ham10000:write_ham10000"),),
+        phantoms=(Phantom(name="ham10000", writer="ham10000:write_ham10000", unit="lesion"),),
     ),
     Layout(
         name="radimagenet",
@@ -156,7 +158,9 @@ LAYOUTS = (
         unit="scan",
         split="by scan",
         phantoms=tuple(
-            Phantom(name=f"msd-{task}", writer="msd:write_msd", data={"task": task}, arguments={"task": task})
+            Phantom(
+                name=f"msd-{task}", writer="msd:write_msd", data={"task": task}, unit="scan", arguments={"task": task}
+            )
             for task in _MSD_TASKS
         ),
     ),
@@ -193,7 +197,7 @@ LAYOUTS = (
         unit="patient with `group_pattern`, else image",
         split="by patient, or yours",
         phantoms=(
-            Phantom(name="folder", writer="folder:write_folder", data=_GROUPS),
+            Phantom(name="folder", writer="folder:write_folder", data=_GROUPS, unit="patient"),
             Phantom(name="digits", writer="digits:write_digits", data=_COUNTS),
             Phantom(name="textures", writer="textures:write_textures", data={"size": [64, 64], "channels": 3}),
             Phantom(
@@ -212,17 +216,19 @@ LAYOUTS = (
         unit="patient with `patient`, else image",
         split="by patient, or the column `split`",
         phantoms=(
-            Phantom(name="table", writer="table:write_table", data={**_BY_TABLE, "channels": 1}),
+            Phantom(name="table", writer="table:write_table", data={**_BY_TABLE, "channels": 1}, unit="patient"),
             Phantom(
                 name="table-dicom",
                 writer="table:write_table",
                 data={**_BY_TABLE, "channels": 1, "window": [0, 4095]},
+                unit="patient",
                 arguments={"dicom": True},
             ),
             Phantom(
                 name="table-other-scanner",
                 writer="table:write_table",
                 data={**_BY_TABLE, "channels": 1},
+                unit="patient",
                 arguments={"contrast": 0.6, "grain": 0.1},
             ),
         ),
@@ -233,7 +239,7 @@ LAYOUTS = (
         reads="the raw layout of nnU-Net: `dataset.json`, `imagesTr`, `labelsTr`",
         unit="patient with `group_pattern`, else scan",
         split="by scan or patient",
-        phantoms=(Phantom(name="nnunet", writer="nnunet:write_nnunet"),),
+        phantoms=(Phantom(name="nnunet", writer="nnunet:write_nnunet", unit="scan"),),
         takes_progress=True,
     ),
     Layout(

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dpmed.figures.style import PALETTE, new_figure, save_figure
-from dpmed.rounding import rounded_down, rounded_up
+from dpmed.rounding import rounded_down, rounded_up, stated_delta
 
 AUDIT = "audit"
 
@@ -57,7 +57,7 @@ def plot_audit(bars: Sequence[Bar], folder: Path, *, claimed: float, confidence:
     )
     axis.set(
         yticks=range(len(bars)), yticklabels=[f"{bar.name}\nε ≥ {rounded_down(bar.lower, 3)}" for bar in bars],
-        xlabel=f"ε at δ = {delta:g}  (bars: lower limits, jointly with {100 * confidence:g} % confidence)",
+        xlabel=f"ε at δ = {stated_delta(delta)}  (bars: lower limits, jointly with {100 * confidence:g} % confidence)",
         xlim=(0, 1.15 * max(claimed, *(max(bar.lower, bar.best or 0.0) for bar in bars))),
         ylim=(len(bars) - 0.4, -0.6),
     )  # fmt: skip

@@ -73,6 +73,7 @@ class Report:
         findings: sentences with individual results.
         sections: figures and tables.
         facts: settings by name.
+        appendix: long tables, after everything else.
     """
 
     title: str
@@ -83,6 +84,7 @@ class Report:
     findings: Sequence[str] = ()
     sections: Sequence[Picture | Table]
     facts: Mapping[str, str] = field(default_factory=dict)
+    appendix: Sequence[Table] = ()
 
 
 def write_report(path: Path, report: Report) -> None:
@@ -96,6 +98,7 @@ def write_report(path: Path, report: Report) -> None:
     findings = f"<h2>In detail</h2>\n<ul>{findings}</ul>\n" if findings else ""
     sections = "".join(map(_section, report.sections))
     facts = _table(Table(title="Settings", columns=("", ""), rows=list(report.facts.items()))) if report.facts else ""
+    appendix = "".join(map(_table, report.appendix))
     explanation = "".join(f"<p>{escape(sentence)}</p>" for sentence in report.explanation)
     explanation = f"<h2>How to read this</h2>\n{explanation}\n" if explanation else ""
     write_text(
@@ -113,7 +116,7 @@ def write_report(path: Path, report: Report) -> None:
 <h1>{escape(report.title)}</h1>
 <p class="warning">{escape(report.warning)}</p>
 <p class="conclusion">{escape(report.conclusion)}</p>
-{summary}{explanation}{sections}{findings}{facts}</body>
+{summary}{explanation}{sections}{findings}{facts}{appendix}</body>
 </html>
 """,
     )

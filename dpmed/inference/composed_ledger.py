@@ -18,6 +18,7 @@ from dpmed.privacy.accountant import AccountantName
 from dpmed.privacy.ledger import ADJACENCY
 from dpmed.privacy.mechanism import SampledGaussian, is_countable
 from dpmed.privacy.several import composed_epsilon
+from dpmed.rounding import stated_delta
 
 NON_PRIVATE, LEVEL_FOLDER, SEED_FOLDER = "non-private", "epsilon=", "seed="
 _PLACES = tuple(f"{level}{SEED_FOLDER}*/{LEDGER_FILE}" for level in ("", f"{LEVEL_FOLDER}*/", f"{NON_PRIVATE}/"))
@@ -146,10 +147,10 @@ class ComposedLedger:
         notes = []
         if _source(private) == "seeded":
             notes.append(_SEEDED)
-        if private:
+        if private and self.delta is not None:
             deltas = {run.ledger["delta"] for run in private}
             chosen = "" if len(deltas) == 1 else ", the smallest of theirs"
-            at = f"at δ = {self.delta:g}{chosen}"
+            at = f"at δ = {stated_delta(self.delta)}{chosen}"
             notes.append(
                 f"ε is that of the one private run, {at}."
                 if len(private) == 1

@@ -13,7 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from dpmed.errors import InputError
 from dpmed.models.layers import BATCH_MOMENTUM
@@ -143,9 +143,3 @@ def _adapt(
         note = f"the first filters were summed over their {before} input channels, for {after}"
         return jnp.asarray(np.repeat(each, after, axis=-2), own.dtype), [note]
     raise InputError(f"array {name!r} has shape {given.shape}, but {own.shape} is needed", where=where)
-
-
-def weight_names(module: eqx.Module) -> PyTree[str]:
-    """The name of every weight, as `load_pretrained` expects it in a `.safetensors` file."""
-    weights = eqx.filter(module, eqx.is_inexact_array)
-    return jax.tree.map_with_path(lambda place, _: jax.tree_util.keystr(place, simple=True, separator="."), weights)

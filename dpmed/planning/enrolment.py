@@ -152,9 +152,9 @@ def _require_same_cohort(cohort: Cohort, plan: Plan, privacy: PrivacyConfig) -> 
         )
     if privacy.delta > cohort.delta:
         raise InputError(
-            f"states ε at δ = {cohort.delta:g}, but this run's δ = {privacy.delta:g} is larger",
+            f"states ε at δ = {cohort.delta}, but this run's δ = {privacy.delta} is larger",
             where="privacy.cohort",
-            remedy=f"Use privacy.delta = {cohort.delta:g} or less.",
+            remedy=f"Use privacy.delta = {cohort.delta} or less.",
         )
 
 

@@ -13,7 +13,7 @@ from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_finished, read
 from dpmed.inference.run_folder import read_config
 from dpmed.pages import page
 from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN
-from dpmed.rounding import rounded_up
+from dpmed.rounding import stated_budget
 
 _BEGAN = "Training began with the "
 # Keys of a model's table that say how it is trained, not what it is.
@@ -148,10 +148,10 @@ def _ledger_of(folder: Path) -> ReadLedger:
 
 
 def _how(ledger: ReadLedger) -> str:
-    if not ledger.promises or ledger.epsilon is None:
+    if not ledger.promises or ledger.epsilon is None or ledger.delta is None:
         return "without privacy"
     seeded = " (void for anyone who knows the seed of its noise)" if ledger.noise_source == "seeded" else ""
-    return f"with ε = {rounded_up(ledger.epsilon)} at δ = {ledger.delta:g} per {_plain(ledger.unit_of_privacy)}{seeded}"
+    return f"with {stated_budget(ledger.epsilon, ledger.delta)} per {_plain(ledger.unit_of_privacy)}{seeded}"
 
 
 def _among(folder: Path, ledger: ReadLedger) -> list[str]:
@@ -161,13 +161,13 @@ def _among(folder: Path, ledger: ReadLedger) -> list[str]:
     others = _plain(", ".join(ledger.siblings))
     found = [f"That run is one of several made together on the same data (the others: {others})."]
     composed = composed_with(folder, ledger.siblings)
-    if composed is None or composed.epsilon is None:
+    if composed is None or composed.epsilon is None or composed.delta is None:
         larger = "a larger ε counts; how much larger is unknown, since their ledgers are not beside it"
         return [*found, f"If it was chosen by its scores among them, {larger}."]
     private = sum(run.is_private for run in composed.runs)
     exposed = len(composed.runs) - private
     if private > 1:
-        joint = f"ε = {rounded_up(composed.epsilon)} at δ = {composed.delta:g}"
+        joint = stated_budget(composed.epsilon, composed.delta)
         found.append(f"If it was chosen by its scores, {joint} counts: that of {private} private runs together.")
     if exposed:
         found.append(f"Nothing covers a choice among those that promise no ε: {exposed}.")

@@ -17,6 +17,7 @@ from dpmed.training.objective import device_records, in_all_shapes
 # last microbatch with padding, needs less memory, and measures the effect of places sooner. Single volumes are slower
 # than two.
 _CPU_VALUES, _CPU_RECORDS = 1 << 18, 2
+_MEBIBYTE = 1 << 20
 
 
 def choose_microbatch(plan: Plan, step: Step, state: StepState, *, memory: int | None = None) -> int:
@@ -100,3 +101,14 @@ def public_views(plan: Plan) -> tuple[int, ...] | None:
     most = plan.config.data.max_samples_per_unit
     is_grouped = plan.budget is not None and plan.facts.unit != "image"
     return view_bounds(most) if is_grouped and most is not None else None
+
+
+def describe_memory(size: int, microbatch: int) -> str:
+    """The memory of a step, for the user.
+
+    Args:
+        size: bytes.
+        microbatch: records at once.
+    """
+    mebibytes = "under 1 MiB" if size < _MEBIBYTE else f"{size / _MEBIBYTE:,.0f} MiB"
+    return f"{mebibytes} with {microbatch:,} record{'s' * (microbatch != 1)} at once"

@@ -30,7 +30,7 @@ from dpmed.planning.solved_budget import check_batch_size, solve
 from dpmed.privacy.budget import Budget, steps_per_epoch
 from dpmed.privacy.ledger import LedgerFacts
 from dpmed.progress import Progress
-from dpmed.rounding import rounded_up
+from dpmed.rounding import rounded_up, stated_budget
 from dpmed.runtime.programs import keep_no_programs
 
 _LARGEST_MICROBATCH = 1024
@@ -123,7 +123,7 @@ class Plan:
         return {
             **facts,
             "sampling": f"Poisson, rate {budget.sampling_rate:.4g}, expected batch size {budget.expected_batch_size}",
-            "privacy": f"ε = {rounded_up(budget.epsilon)} at δ = {budget.delta:g} by {budget.accountant.upper()} "
+            "privacy": f"{stated_budget(budget.epsilon, budget.delta)} by {budget.accountant.upper()} "
             f"({rounded_up(other_epsilon)} by {other.upper()}), per {self.facts.unit}",
             "clipping": describe_clipping(privacy, clipping, budget),
             "noise": f"σ = {budget.noise_multiplier:.4g}, from {self.facts.source}",

@@ -66,17 +66,6 @@ class SelectionCost:
         return math.inf if self.by_selection is None else self.by_selection
 
 
-def selection_cost(training: SampledGaussian, *, mean: int, delta: float) -> SelectionCost:
-    """The cost of choosing the best of about `mean` trainings with the same settings.
-
-    Args:
-        training: one training, with all its steps.
-        mean: N >= 2.
-        delta: δ in (0, 1).
-    """
-    return tuning_cost((training,) * mean, delta=delta)
-
-
 @lru_cache(maxsize=256)
 def tuning_cost(trainings: Mechanisms, *, delta: float) -> SelectionCost:
     """The cost of choosing the best of N settings: each used once, or a random number of uniform draws, N on average.

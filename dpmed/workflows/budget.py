@@ -17,7 +17,7 @@ from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.rero import Risk, assess
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Progress
-from dpmed.rounding import rounded_down, rounded_up
+from dpmed.rounding import rounded_down, rounded_up, stated_delta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ class BudgetSummary:
         facts = {
             f"{snapshot.unit}s": f"{snapshot.units:,}",
             "runs": str(len(snapshot.runs)),
-            "largest ε spent": f"{rounded_up(self.largest)} at δ = {snapshot.delta:g}",
+            "largest ε spent": f"{rounded_up(self.largest)} at δ = {stated_delta(snapshot.delta)}",
             "median ε spent": rounded_up(median(self.histories)),
             "limit": self._limit(),
         }

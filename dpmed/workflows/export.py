@@ -17,7 +17,7 @@ from dpmed.inference.run_folder import SUMMARY_FILE, is_run, read_config, read_r
 from dpmed.planning.solved_budget import solve
 from dpmed.privacy.mechanism import counted
 from dpmed.progress import Progress
-from dpmed.rounding import rounded_up
+from dpmed.rounding import stated_budget
 from dpmed.workflows.train.trials import chosen_trial, holds_selection
 
 Format = Literal["safetensors", "onnx", "stablehlo"]
@@ -54,7 +54,9 @@ class ExportSummary:
 
     def describe(self) -> dict[str, str]:
         """The summary as names and values, for the user."""
-        promise = "none" if self.epsilon is None else f"ε = {rounded_up(self.epsilon)} at δ = {self.delta:g}"
+        promise = "none"
+        if self.epsilon is not None and self.delta is not None:
+            promise = stated_budget(self.epsilon, self.delta)
         found = {"files": ", ".join(self.files), "privacy": promise}
         if self.epsilon is not None and self.has_siblings:
             found["if chosen as the best"] = self._if_chosen()
@@ -67,7 +69,7 @@ class ExportSummary:
         exposed = f"no ε covers a choice among runs without one ({known.others} beside it)"
         if known.runs == 1:
             return exposed
-        joint = f"ε = {rounded_up(known.epsilon)} at δ = {known.delta:g}, {known.runs} runs together"
+        joint = f"{stated_budget(known.epsilon, known.delta)}, {known.runs} runs together"
         return f"{joint}; {exposed}" if known.others else joint
 
     def to_json(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpmed.data.layouts import data_table, write_phantom
+from dpmed.data.layouts import data_table, phantoms, write_phantom
 from dpmed.progress import Progress
 
 
@@ -19,6 +19,7 @@ class PhantomSummary:
         samples: the number of samples.
         seed: the seed that generated them.
         data: the `data` table that reads them.
+        unit: the coarsest unit that they have, for `privacy.unit`.
     """
 
     layout: str
@@ -26,12 +27,15 @@ class PhantomSummary:
     samples: int
     seed: int
     data: dict[str, Any]
+    unit: str
 
     def describe(self) -> dict[str, str]:
         """The summary as names and values, for the user."""
         # JSON writes text, numbers and lists as TOML does.
         table = ", ".join(f"{key} = {json.dumps(value)}" for key, value in self.data.items())
-        return {"layout": self.layout, "samples": str(self.samples), "seed": str(self.seed), "data": table}
+        facts = {"layout": self.layout, "samples": str(self.samples), "seed": str(self.seed), "data": table}
+        # An image is what a config protects unless it says otherwise.
+        return facts if self.unit == "image" else {**facts, "privacy": f"unit = {json.dumps(self.unit)}"}
 
     def to_json(self) -> dict[str, Any]:
         """The summary as JSON types."""
@@ -41,6 +45,7 @@ class PhantomSummary:
             "samples": self.samples,
             "seed": self.seed,
             "data": self.data,
+            "unit": self.unit,
         }
 
 
@@ -52,4 +57,5 @@ def run(layout: str, folder: Path, progress: Progress, *, num: int, seed: int) -
         RunError: the files cannot be written.
     """
     write_phantom(layout, folder, num=num, seed=seed, progress=progress)
-    return PhantomSummary(layout=layout, folder=folder, samples=num, seed=seed, data=data_table(layout, folder))
+    table, unit = data_table(layout, folder), phantoms()[layout].unit
+    return PhantomSummary(layout=layout, folder=folder, samples=num, seed=seed, data=table, unit=unit)

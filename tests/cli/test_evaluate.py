@@ -71,6 +71,7 @@ def test_other_data_is_evaluated_whole_and_a_bundle_needs_it(dpmed, trained, tmp
         (["--set", "data.limit=3"], "--set: can only be used with --data"),
         (["--break-down-by", "age"], "no column 'age'"),
         (["--by-unit", "median"], "--by-unit: 'median' is not one of mean, max"),
+        (["--by-unit", "mean"], "--by-unit: nothing in the data set digits tells which images share a patient"),
         (["--tolerance", "-1"], "--tolerance -1"),
         (["--fit-temperature", "--against", "other"], "--fit-temperature, --against: cannot be combined"),
         (["--against", "missing"], "no such folder"),

@@ -26,7 +26,15 @@ def test_json_is_one_object_and_nothing_else(tmp_path):
         "samples": 20,
         "seed": 0,
         "data": {"name": "medmnist", "root": str(tmp_path / "new"), "dataset": "pathmnist"},
+        "unit": "image",
     }
+
+
+def test_what_a_config_needs_to_protect_patients_is_printed(tmp_path):
+    printed = call("folder", "--out", tmp_path / "new", "--num", 12).stdout
+    assert f'root = "{tmp_path / "new"}", group_pattern = "^(P[0-9]+)_", unit = "patient"' in printed.replace("\n", "")
+    assert 'privacy  unit = "patient"' in printed
+    assert "privacy" not in call("medmnist", "--out", tmp_path / "other", "--num", 10).stdout
 
 
 def test_without_out_a_new_folder_under_runs_is_made(tmp_path, monkeypatch):

@@ -35,6 +35,7 @@ def test_every_layout_builds_splits_and_reads(phantom, data_config, tmp_path, la
     config = data_config(**keys)
     dataset = build_dataset(config, progress=Silent())
     info, split = dataset.info, split_dataset(dataset, config, seed=0)
+    assert info.unit == phantoms()[layout].unit
     assert all(len(part) > 0 for part in split.parts().values())
     for number in (0, len(dataset) - 1):
         sample = dataset[number]

@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from PIL import Image
 
 from dpmed.data.decode.preprocessing import Preprocessing
-from dpmed.data.image_files import DEPTH_READ, depth_notes, is_volume, preprocessing_of, problem_with
+from dpmed.data.image_files import DEPTH_READ, check_size, depth_notes, is_volume, preprocessing_of, problem_with
+from dpmed.errors import InputError
 
 
 def test_the_depth_is_that_of_the_first_file_unless_it_is_given(tmp_path, data_config):
@@ -33,3 +35,14 @@ def test_kinds_are_held_against_the_size():
     assert problem_with("dicom", (8, 8)) is None and problem_with("dicom", (8, 8, 8)) is None
     assert "is a volume, but data.size has two sides" in problem_with("nifti", (8, 8))
     assert "is not a volume" in problem_with("picture", (8, 8, 8))
+
+
+def test_a_size_that_suits_no_file_is_itself_to_blame():
+    with pytest.raises(InputError, match=r"^data\.size: has 3 sides.*all files are pictures, such as a\. Give it two"):
+        check_size((8, 8, 8), {"a": "picture", "b": "picture"})
+    with pytest.raises(InputError, match=r"^data\.size: has 2 sides.*all files are volumes, such as a\. Give it three"):
+        check_size((8, 8), {"a": "nifti"})
+    # Here a file may be the one that is wrong.
+    check_size((8, 8, 8), {"a": "picture", "b": "nifti"})
+    check_size((8, 8, 8), {"a": "picture", "b": "dicom", "c": None})
+    check_size((8, 8), {})

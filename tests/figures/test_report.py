@@ -38,6 +38,7 @@ def page(tmp_path):
         ],
         facts={"config": "</td><img src=http://example.org/x>"},
         explanation=["what it means"],
+        appendix=[Table(title="All of them", columns=("name",), rows=[("last",)])],
     )
     write_report(tmp_path / "report.html", report)
     return (tmp_path / "report.html").read_text(), picture.read_bytes()
@@ -48,6 +49,11 @@ def test_the_page_fetches_nothing_and_forbids_it(page):
     assert parsed.sources and all(source.startswith("data:image/png;base64,") for source in parsed.sources)
     assert "default-src 'none'" in page[0] and "@import" not in page[0] and "url(" not in page[0]
     assert not {"script", "link", "iframe", "b"} & set(parsed.tags)
+
+
+def test_what_is_long_comes_last(page):
+    headings = re.findall("<h2>(.*?)</h2>", page[0])
+    assert headings == ["In short", "How to read this", "Figure", "Levels", "In detail", "Settings", "All of them"]
 
 
 def test_the_figure_is_inside(page):

@@ -11,7 +11,7 @@ import pytest
 from dpmed.config.model import Resnet9Model, Resnet18Model, SmallCnnModel, UnetModel, WideResnetModel
 from dpmed.errors import InputError
 from dpmed.models.build import build_model
-from dpmed.models.pretrained import load_pretrained, weight_names
+from dpmed.models.pretrained import load_pretrained
 from dpmed.models.stages import stages_from_head
 from dpmed.models.weights import save_weights
 
@@ -25,10 +25,8 @@ def build(config=CNN, shape=(8, 8, 1), outputs=3, seed=0):
 
 def safetensors(path, module):
     arrays = {
-        name: np.asarray(leaf)
-        for name, leaf in zip(
-            *map(jax.tree.leaves, (weight_names(module), eqx.filter(module, eqx.is_inexact_array))), strict=True
-        )
+        jax.tree_util.keystr(place, simple=True, separator="."): np.asarray(leaf)
+        for place, leaf in jax.tree.leaves_with_path(eqx.filter(module, eqx.is_inexact_array))
     }
     header, at = {}, 0
     for name, array in arrays.items():

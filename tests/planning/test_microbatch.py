@@ -13,6 +13,7 @@ from dpmed.planning import microbatch
 from dpmed.planning.computation import build_computation
 from dpmed.planning.microbatch import (
     choose_microbatch,
+    describe_memory,
     full_microbatch,
     public_microbatches,
     public_views,
@@ -171,3 +172,9 @@ def shapes_of(tree):
 def _of_others(plan):
     *_, largest = public_microbatches(replace(plan, members=plan.members[1:]), 4)
     return largest
+
+
+def test_little_memory_is_not_none():
+    assert describe_memory((1 << 20) - 1, 4) == "under 1 MiB with 4 records at once"
+    assert describe_memory(1 << 20, 1) == "1 MiB with 1 record at once"
+    assert describe_memory(1234 << 20, 2048) == "1,234 MiB with 2,048 records at once"

@@ -10,7 +10,7 @@ from scipy import stats
 from dpmed.privacy.loss.losses import WorstCase
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.rdp import rdp_moment
-from dpmed.privacy.selection import draw_trials, selection_cost, tuning_cost
+from dpmed.privacy.selection import draw_trials, tuning_cost
 from dpmed.privacy.several import composed_epsilon
 
 DELTA = 1e-5
@@ -39,7 +39,7 @@ def by_theorem(mean, *trainings):
     ],
 )
 def test_it_is_the_theorem(training, mean):
-    found = selection_cost(training, mean=mean, delta=DELTA).by_selection
+    found = tuning_cost((training,) * mean, delta=DELTA).by_selection
     # Whole orders can only cost: never below the theorem's best, and close to it.
     assert by_theorem(mean, training) * (1 - 1e-4) <= found <= by_theorem(mean, training) * 1.03
 
@@ -60,7 +60,7 @@ def test_it_is_what_dp_accounting_says(training, mean):
         step = dp_event.PoissonSampledDpEvent(training.sampling_rate, step)
     event = dp_event.RepeatAndSelectDpEvent(dp_event.SelfComposedDpEvent(step, training.steps), mean, 1.0)
     theirs = rdp.RdpAccountant(orders=[*range(2, 65), 80, 96, 128, 192, 256, 512, 1024]).compose(event)
-    found = selection_cost(training, mean=mean, delta=DELTA).by_selection
+    found = tuning_cost((training,) * mean, delta=DELTA).by_selection
     assert found == pytest.approx(theirs.get_epsilon(DELTA), rel=1e-9)
 
 
@@ -69,7 +69,7 @@ def test_settings_that_differ_cost_at_least_what_the_dearest_alone_costs():
     many = SampledGaussian(noise_multiplier=30.0, sampling_rate=1.0, steps=400)
     few = SampledGaussian(noise_multiplier=0.8, sampling_rate=0.005, steps=400)
     together = tuning_cost((many, few, many), delta=DELTA)
-    alone = [selection_cost(one, mean=3, delta=DELTA).by_selection for one in (many, few)]
+    alone = [tuning_cost((one,) * 3, delta=DELTA).by_selection for one in (many, few)]
     assert together.by_selection >= max(alone)
     assert together.by_composition == pytest.approx(composed_epsilon((many, few, many), DELTA))
     assert tuning_cost((few, many, many), delta=DELTA).by_selection == together.by_selection
@@ -98,16 +98,16 @@ def test_drawing_settings_and_training_has_at_most_the_largest_divergence(order)
 
 def test_many_trials_cost_less_by_selection_and_two_by_composition():
     training = SampledGaussian(noise_multiplier=2.5, sampling_rate=0.1, steps=100)
-    two, ten = (selection_cost(training, mean=mean, delta=DELTA) for mean in (2, 10))
+    two, ten = (tuning_cost((training,) * mean, delta=DELTA) for mean in (2, 10))
     assert not two.is_random and two.epsilon == two.by_composition < two.by_selection
     assert ten.is_random and ten.epsilon == ten.by_selection < ten.by_composition
     with pytest.raises(ValueError, match="mean=1"):
-        selection_cost(training, mean=1, delta=DELTA)
+        tuning_cost((training,), delta=DELTA)
 
 
 def test_beyond_floating_point_all_trials_are_composed():
     training = SampledGaussian(noise_multiplier=1e-153, sampling_rate=0.1, steps=100)
-    cost = selection_cost(training, mean=3, delta=DELTA)
+    cost = tuning_cost((training,) * 3, delta=DELTA)
     assert cost.by_selection is None and not cost.is_random and cost.epsilon == cost.by_composition
 
 

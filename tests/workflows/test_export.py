@@ -24,7 +24,7 @@ from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Silent
 from dpmed.rounding import rounded_up
 from dpmed.workflows import export
-from dpmed.workflows.bounds.settings import Facts, gather
+from dpmed.workflows.bounds.settings import GivenOptions, gather
 from dpmed.workflows.export import ExportSettings, ExportSummary
 from dpmed.workflows.train import run as train
 from dpmed.workflows.train.several import selection
@@ -123,7 +123,7 @@ def test_the_bundle_of_a_chosen_trial_states_what_choosing_it_costs_and_no_other
     with pytest.raises(InputError, match="one trial of a selection"):
         go(other, tmp_path / "refused")
     with pytest.raises(InputError, match="trial of a selection"):
-        gather(str(summary.best), Facts(), Silent())
+        gather(str(summary.best), GivenOptions(), Silent())
 
 
 def test_a_trial_that_is_resumed_by_itself_is_still_a_trial(chosen_of_two, tmp_path):

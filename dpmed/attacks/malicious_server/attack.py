@@ -14,7 +14,7 @@ from dpmed.attacks.base import Advance, AttackSettings, Facts, Finding, Target, 
 from dpmed.attacks.malicious_server.blocks import AttackName
 from dpmed.attacks.malicious_server.predict import Prediction, choose_attack
 from dpmed.attacks.malicious_server.recover import recover
-from dpmed.attacks.malicious_server.server import Answers, MaliciousServer, NoisyUpdate
+from dpmed.attacks.malicious_server.server import ClientBatch, MaliciousServer, NoisyUpdate
 from dpmed.errors import InputError
 from dpmed.progress import Progress
 from dpmed.reconstructions.images import image_files
@@ -71,7 +71,7 @@ class BlockAttack:
             # There is nothing to distinguish: the fewer rows fire, the less noise.
             attacks = ("imprint",)
         self._predictions = {level.name: self._predict(level, attacks) for level in target.levels}
-        self._answered: tuple[int, Answers] | None = None
+        self._answered: tuple[int, ClientBatch] | None = None
 
     def observe(self, level: Level, batch: int, advance: Advance) -> NoisyUpdate:
         """The update of a batch, with a level's noise."""

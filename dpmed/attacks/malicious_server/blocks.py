@@ -113,10 +113,6 @@ class Block:
         ]
         return np.stack(found, axis=1)
 
-    def features(self, images: Images) -> Float[np.ndarray, "image feature"]:
-        """f(x) = (x, marks of x)."""
-        return np.concatenate([images, self.marks(images)], axis=1)
-
     def marks(self, images: Images) -> Float[np.ndarray, "image mark"]:
         """(L, L·‖x‖²/D, L·ψ(x)): the constant, the checksum and the fingerprint of each image."""
         count = len(self.fingerprint)

@@ -46,7 +46,7 @@ class NoisyUpdate:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answers:
+class ClientBatch:
     """What the client computes from a batch, enough for every block and level.
 
     Attributes:
@@ -135,14 +135,14 @@ class MaliciousServer:
         similarities = expected_similarity(np.clip((some - low) / (high - low), 0, 1), noise / (high - low))
         return predict(attack, similarities, rows=self._rows, batch_size=self._batch_size, pixel_noise=noise)
 
-    def answer(self, numbers: Int[np.ndarray, " image"], progress: Progress) -> Answers:
+    def answer(self, numbers: Int[np.ndarray, " image"], progress: Progress) -> ClientBatch:
         """What the client computes from a batch, except for what depends on block and level."""
         images, targets = self._load(numbers)
         with progress.task("client's gradients", total=len(numbers), unit="images") as task:
             responses = self._client.respond(self._trainable, images, targets, advance=task.advance)
         budget = self._plan.budget
         norm = None if budget is None else budget.clipping_norm
-        return Answers(server=self, images=images, responses=responses, clipping_norm=norm)
+        return ClientBatch(server=self, images=images, responses=responses, clipping_norm=norm)
 
     def _choose_scale(self, numbers: Int[np.ndarray, " image"]) -> float:
         """A scale at which the block dominates the clipped gradient, judged by public images."""

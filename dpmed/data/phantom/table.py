@@ -1,10 +1,12 @@
 """Phantoms for `table`: chest-like pictures with 14 findings, one to three per patient, and their table.
 
 Some labels of each picture are unknown in the table (empty or -1), as where reports were read by machine. With DICOM
-the pictures are 12-bit files, every second one with its grey scale inverted (MONOCHROME1). Less contrast and more grain
-make another hospital's scanner of it: the same patients and findings, harder to see.
+the pictures are 12-bit files, every second one with its grey scale inverted (MONOCHROME1), each a series of its own in
+its patient's study; their headers hold made-up patient IDs. Less contrast and more grain make another hospital's
+scanner of it: the same patients and findings, harder to see.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +78,10 @@ def write_table(
                 drawn += np.float32(contrast - 1) * (drawn - np.float32(0.5))
                 picture = drawn + np.float32(grain) * light.standard_normal(_SIDES, np.float32)
                 inverted = len(rows) % 2 == 1
-                content = encode_dicom(picture, inverted=inverted) if dicom else encode(to_bytes(picture), "PNG")
+                if dicom:
+                    content = encode_dicom(picture, inverted=inverted, patient=f"PHANTOM-{patient:05d}", view=view)
+                else:
+                    content = encode(to_bytes(picture), "PNG")
                 write_bytes(folder / name, content)
                 unknown = light.random(len(FINDINGS)) < _UNKNOWN
                 rows.append({"image": name, **facts, **_labels(present, unknown)})
@@ -85,12 +90,14 @@ def write_table(
     write_csv(folder / TABLE, rows)
 
 
-def encode_dicom(picture: Float[np.ndarray, "y x"], *, inverted: bool) -> bytes:
-    """A DICOM file with 12-bit grey values and no patient information.
+def encode_dicom(picture: Float[np.ndarray, "y x"], *, inverted: bool, patient: str, view: int) -> bytes:
+    """A DICOM file with 12-bit grey values, and of its patient only an ID.
 
     Args:
         picture: values from 0 to 1.
         inverted: stored as MONOCHROME1, where the smallest value is white.
+        patient: the patient ID. All views of a patient belong to one study.
+        view: number of the view, from 0; each is a series.
 
     Raises:
         InputError: pydicom is not installed.
@@ -109,6 +116,8 @@ def encode_dicom(picture: Float[np.ndarray, "y x"], *, inverted: bool) -> bytes:
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     dataset = FileDataset("", Dataset(), file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID
+    dataset.PatientID, dataset.SeriesNumber = patient, view + 1
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = _uid(patient), _uid(f"{patient} {view}")
     dataset.Modality, dataset.SamplesPerPixel, dataset.PixelRepresentation = "DX", 1, 0
     dataset.PhotometricInterpretation = "MONOCHROME1" if inverted else "MONOCHROME2"
     dataset.Rows, dataset.Columns = values.shape
@@ -117,6 +126,11 @@ def encode_dicom(picture: Float[np.ndarray, "y x"], *, inverted: bool) -> bytes:
     buffer = DicomBytesIO()
     dataset.save_as(buffer, enforce_file_format=True)
     return bytes(buffer.getvalue())
+
+
+def _uid(text: str) -> str:
+    """A unique identifier that depends on the text alone (DICOM PS3.5, B.2: 2.25 and 128 bits)."""
+    return f"2.25.{int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], 'big')}"
 
 
 def _labels(present: np.ndarray, unknown: np.ndarray) -> dict[str, object]:

@@ -18,7 +18,7 @@ from dpmed.config.privacy import Unit
 from dpmed.data.base import ImageNames, Info, Sample, Split
 from dpmed.data.decode.files import decode_file
 from dpmed.data.decode.preprocessing import Preprocessing
-from dpmed.data.image_files import depth_notes, is_volume, preprocessing_of, problem_with
+from dpmed.data.image_files import check_size, depth_notes, is_volume, preprocessing_of, problem_with
 from dpmed.data.listing.found import find_files, group_series
 from dpmed.data.listing.header_patients import HEADER, patients_by_header
 from dpmed.data.listing.problems import Problems
@@ -127,6 +127,7 @@ def _info(config: FolderData, preprocessing: Preprocessing, names: tuple[str, ..
 def _find_files(root: Root, size: Sequence[int], progress: Progress) -> list[_File]:
     found = find_files(root, ignored=(METADATA, MARKER))
     _tell_left_out(found.left_out, found.hidden, progress)
+    check_size(size, found.files)
     for name, kind in found.files.items():
         problem = problem_with(kind, size)
         if problem is not None:

@@ -20,7 +20,7 @@ from dpmed.data.decode.masks import read_mask
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.recognise import kind_of_name
 from dpmed.data.decode.volume import check_pair, read_labels
-from dpmed.data.image_files import depth_notes, is_volume, preprocessing_of, problem_with
+from dpmed.data.image_files import check_size, depth_notes, is_volume, preprocessing_of, problem_with
 from dpmed.data.listing.header_patients import HEADER, patients_by_header
 from dpmed.data.listing.problems import Problems
 from dpmed.data.listing.sources import Root, TextTable, read_table
@@ -57,6 +57,7 @@ def read_table_data(config: TableData) -> FileDataset:
     wanted = [*files, *_optional(config.labels), *_optional(config.targets), *config.columns]
     wanted += [name for name in (_patient_column(config), config.split) if name is not None]
     table = read_table(root.locate(config.table, source="data.table"), list(dict.fromkeys(wanted)))
+    check_size(config.size, {name: kind_of_name(name) for column in images for name in table.column(column) if name})
     problems = Problems(table.lines)
     sources = _find_sources(root, table, files, problems=problems, size=config.size, masks=config.mask is not None)
     learnt = _learnt(config, table, problems)
@@ -211,7 +212,8 @@ def _classes(config: TableData, fields: list[str], column: str, problems: Proble
     labels = np.array([number_of.get(field, -1) for field in fields], np.int32)
     for row in np.flatnonzero(labels < 0).tolist():
         field = fields[row]
-        problems.add(row, f"{column} = {field!r} is not in data.class_names" if field else f"{column} is empty")
+        problem = f"= {field!r} is not in data.class_names" if field else "is empty, but a class must be known"
+        problems.add(row, f"{column} {problem}")
     return _Learnt(task="classification", names=names, labels=labels)
 
 

@@ -15,7 +15,7 @@ from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian
 from dpmed.privacy.rero import REPORTED_FPR, Risk, assess, assess_epsilon, reconstruction
 from dpmed.privacy.tradeoff import Composition
-from dpmed.rounding import rounded_up
+from dpmed.rounding import rounded_up, stated_delta
 
 # Data sets that come with installed packages, which everybody has already.
 PUBLIC_DATA = ("digits", "patches")
@@ -223,8 +223,8 @@ def _privacy(facts: CardFacts) -> list[str]:
     unit = plain(ledger.unit_of_privacy)
     lines += [
         *_together(facts),
-        f"- (ε, δ) = ({rounded_up(ledger.epsilon)}, {ledger.delta:g}) by {(ledger.accountant or '').upper()}, for "
-        f"adding or removing one {unit}.",
+        f"- (ε, δ) = ({rounded_up(ledger.epsilon)}, {stated_delta(ledger.delta)}) by "
+        f"{(ledger.accountant or '').upper()}, for adding or removing one {unit}.",
         f"- In plain words: {_in_words(ledger.epsilon, ledger.delta, unit)}",
         f"- Noise multiplier {ledger.noise_multiplier:.6g}, sampling rate {ledger.sampling_rate:.6g} (Poisson), "
         f"{ledger.steps} steps{'' if ledger.selection is None else ', in this training alone'}.",
@@ -249,7 +249,7 @@ def _together(facts: CardFacts) -> list[str]:
         risks = _risks_of_steps(known.mechanisms, facts.ledger)
         lines += [
             f"- If it was chosen by its scores among {known.runs} private runs, or if several of them are published: "
-            f"(ε, δ) = ({rounded_up(known.epsilon)}, {known.delta:g}), that of {all_of_them} together, and",
+            f"(ε, δ) = ({rounded_up(known.epsilon)}, {stated_delta(known.delta)}), that of {all_of_them} together, and",
             *(f"  {line}" for line in risks),
         ]
     return [*lines, "- Otherwise, for this model alone:"]
@@ -271,7 +271,7 @@ def _in_words(epsilon: float, delta: float, unit: str) -> str:
         factor = f"{float(factor):,.0f}"
     return (
         f"{start}would have concluded it with a probability at most {factor} times smaller or larger, and a further "
-        f"{delta:g} at most. At ε = 0.1 that factor is 1.106, at 1 it is 2.719, at 8 it is 2981."
+        f"{stated_delta(delta)} at most. At ε = 0.1 that factor is 1.106, at 1 it is 2.719, at 8 it is 2981."
     )
 
 

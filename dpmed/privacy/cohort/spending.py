@@ -23,7 +23,7 @@ from dpmed.privacy.cohort.records import EnteredRun, Snapshot
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, counted, merged
 from dpmed.privacy.rdp import rdp_epsilons
 from dpmed.privacy.several import composed_epsilon
-from dpmed.rounding import rounded_up
+from dpmed.rounding import rounded_up, stated_delta
 
 # Histories whose runs are told at once.
 _GROUPS_AT_ONCE = 256
@@ -235,8 +235,9 @@ def require_within(limit: float, snapshot: Snapshot, tokens: frozenset[str]) -> 
     if any(run.for_all for run in snapshot.runs):
         rough += f"; runs that an earlier version entered count for every {snapshot.unit}"
     raise InputError(
-        f"its limit is ε = {limit:g} per {snapshot.unit} at δ = {snapshot.delta:g}; of {sum(gathered.values())} "
-        f"{snapshot.unit}s in this training {sum(gathered[key] for key in beyond)} would exceed it, with up to "
+        f"its limit is ε = {limit:g} per {snapshot.unit} at δ = {stated_delta(snapshot.delta)}; of "
+        f"{sum(gathered.values())} {snapshot.unit}s in this training {sum(gathered[key] for key in beyond)} would "
+        "exceed it, with up to "
         f"ε = {rounded_up(most)}, of which {earlier} was spent before; {able} could still take "
         f"part{rough}",
         where="privacy.cohort",

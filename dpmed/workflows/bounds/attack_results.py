@@ -8,12 +8,12 @@ from pathlib import Path
 from dpmed.attacks.prior_aware.results_table import read_results
 from dpmed.errors import InputError
 from dpmed.progress import Progress
-from dpmed.workflows.bounds.settings import Facts, Row
+from dpmed.workflows.bounds.settings import GivenOptions, Row
 
 _SAME = 1e-5
 
 
-def adopt(path: Path | None, given: Facts, progress: Progress) -> tuple[Facts, tuple[Row, ...]]:
+def adopt(path: Path | None, given: GivenOptions, progress: Progress) -> tuple[GivenOptions, tuple[Row, ...]]:
     """The attack's results, and the options, with the attack's prior if they give none.
 
     The attack's prior is one over its number of candidates, which the user need not type again.

@@ -74,7 +74,7 @@ class BoundsSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class GivenOptions:
     """What the user gave on the command line; None for what was not given."""
 
     train_size: int | None = None
@@ -85,7 +85,7 @@ class Facts:
     accountant: str | None = None
 
 
-def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[dict[str, Any], str]:
+def gather(config_name: str | None, given: GivenOptions, progress: Progress) -> tuple[dict[str, Any], str]:
     """Settings for `BoundsSettings`, and where they come from.
 
     Args:
@@ -101,7 +101,8 @@ def gather(config_name: str | None, given: Facts, progress: Progress) -> tuple[d
     options = {name: value for name, value in vars(given).items() if value is not None}
     if config_name is None:
         base, source = dict(PAPER), "the paper's settings for HAM10000"
-        progress.say(f"No config given: {source} (train size 8012, batch 2048, 300 steps, δ = 8e-7).")
+        numbers = "train size {train_size}, batch {batch_size}, {steps} steps, δ = {delta}".format(**PAPER)
+        progress.say(f"No config given: {source} ({numbers}).")
     elif (Path(config_name) / LEDGER_FILE).is_file():
         base, source = from_ledger(Path(config_name), progress)
     elif Path(config_name).is_dir():

@@ -1,5 +1,6 @@
 """The page of an evaluation."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -33,10 +34,9 @@ def write_page(
     if summary.comparison is not None:
         findings.append(say(summary.comparison, main))
         sections += _comparison(summary)
-    if points and len({row["question"] for row in points}) == 1:
-        shown = ["rule", "threshold", "sensitivity", "specificity", "ppv", "npv"]
-        note = "Intervals, and PPV at a prevalence of 1 % and 10 %, are in operating_points.csv."
-        sections.append(Table(title="Operating points", columns=shown, rows=_cells(points, shown), note=note))
+    is_single = len({row["question"] for row in points}) == 1
+    if is_single:
+        sections.append(_operating_points(points))
     if summary.subgroups and main is not None:
         shown = ["column", "value", "units", main, f"{main}_low", f"{main}_high", f"{main}_gap"]
         cells = _cells(summary.subgroups, shown)
@@ -48,6 +48,7 @@ def write_page(
         )
         rows = _cells(agreement_rows(summary.agreement), shown)
         sections.append(Table(title="Agreement", columns=shown, rows=rows, note=note))
+    appendix = [_operating_points(points)] if scored.info.task == "multi-label" and points and not is_single else []
     write_report(
         summary.folder / "report.html",
         Report(
@@ -58,8 +59,19 @@ def write_page(
             explanation=_explanation(summary),
             findings=(*findings, *summary.notes[1:]),
             sections=[*sections, *pictures],
+            appendix=appendix,
         ),
     )
+
+
+def _operating_points(points: Sequence[dict[str, Any]]) -> Table:
+    shown = ["rule", "threshold", "sensitivity", "specificity", "ppv", "npv"]
+    rows = _cells(points, shown)
+    if len({row["question"] for row in points}) > 1:
+        shown = ["label", *shown]
+        rows = [[str(point["question"]), *row] for point, row in zip(points, rows, strict=True)]
+    note = "Intervals, and PPV at a prevalence of 1 % and 10 %, are in operating_points.csv."
+    return Table(title="Operating points", columns=shown, rows=rows, note=note)
 
 
 def _comparison(summary: EvaluateSummary) -> list[Table]:
@@ -84,6 +96,8 @@ def _explanation(summary: EvaluateSummary) -> tuple[str, ...]:
 
 def _cells(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> list[list[str]]:
     def cell(value: Any) -> str:
-        return "–" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+        if isinstance(value, float):
+            return f"{value:.4g}" if math.isfinite(value) else "–"
+        return "–" if value is None else str(value)
 
     return [[cell(row.get(name)) for name in columns] for row in rows]

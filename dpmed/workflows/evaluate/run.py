@@ -55,6 +55,7 @@ def run(
     if other is not None:
         check_fit(other, dataset, where="against")
     _check_operating_points(settings, dataset.info)
+    _check_units(settings, dataset.info)
     _check_columns(settings.break_down_by, dataset)
     part: Part = settings.part or ("test" if is_own else "all")
     numbers = _numbers(dataset, config, part, run=model if is_own else None)
@@ -135,6 +136,15 @@ def _check_operating_points(settings: EvaluateSettings, info: Info) -> None:
     for name in ("sensitivity", "threshold"):
         if getattr(settings, name) is not None and not places_of(info):
             raise InputError(f"has no meaning for {info.task}: there are no yes-or-no answers", where=name)
+
+
+def _check_units(settings: EvaluateSettings, info: Info) -> None:
+    if settings.by_unit is not None and info.unit == "image":
+        raise InputError(
+            f"nothing in the data set {info.name} tells which images share a patient, so there is nothing to join",
+            where="by_unit",
+            remedy="Evaluate by image, or give a config whose data table says who the patients are.",
+        )
 
 
 def own_split(run: Path, dataset: Dataset, config: Config) -> Split:
@@ -270,8 +280,8 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
         notes.append(temperature.use)
         if is_own and part in ("validation", "all"):
             notes.append("The temperature was fitted on some of these samples: calibration looks better than it is.")
-    for name in scored.info.class_names[1:] if scored.table is not None else ():
-        column = scored.table[f"dice_{name}"] if scored.table is not None else np.zeros(0)
+    dice = {} if scored.table is None else {name: scored.table[f"dice_{name}"] for name in scored.info.class_names[1:]}
+    for name, column in dice.items():
         missed = int((column == 0).sum())
         if missed:
             notes.append(

@@ -10,9 +10,10 @@ from dpmed.files import write_csv, write_json
 from dpmed.pages import page
 from dpmed.planning.advice.advise import Advice, advise, row_values
 from dpmed.planning.advice.grid import Row
+from dpmed.planning.microbatch import describe_memory
 from dpmed.planning.plan import gather
 from dpmed.progress import Progress
-from dpmed.rounding import rounded_up
+from dpmed.rounding import rounded_up, stated_delta
 
 ADVICE_FILE, GRID_FILE = "advice.json", "advice.csv"
 _SECONDS = (
@@ -46,13 +47,13 @@ class AdviceSummary:
         advice, budget = self.advice, self.advice.advised.sizes.budget
         return {
             "from": f"N = {budget.train_size:,} ({advice.unit}), ε = {rounded_up(budget.epsilon)}, "
-            f"δ = {budget.delta:g}, {advice.parameters:,} trained parameters",
+            f"δ = {stated_delta(budget.delta)}, {advice.parameters:,} trained parameters",
             "batch size": f"{advice.advised.sizes.batch_size:,}, q = {budget.sampling_rate:.3g}",
             "length": f"{budget.steps:,} steps, {advice.advised.sizes.epochs:,} epochs",
             "noise": f"σ = {budget.noise_multiplier:.4g}",
             "learning rate": f"{advice.setting.learning_rate:g}, to begin with",
             "clipping norm": f"{advice.setting.clipping_norm:g}",
-            "memory": f"{advice.step.memory_bytes / 2**20:.0f} MiB with {advice.step.microbatch} records at once",
+            "memory": describe_memory(advice.step.memory_bytes, advice.step.microbatch),
         }
 
     def table(self) -> tuple[list[str], list[list[str]]]:

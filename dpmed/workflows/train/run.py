@@ -15,6 +15,7 @@ from dpmed.errors import RunError
 from dpmed.files import exclusive_lock, make_folder, to_json, write_json
 from dpmed.planning.computation import Computation, build_computation, chosen_microbatch, settle_places
 from dpmed.planning.enrolment import enrol, enter_end, mark_over
+from dpmed.planning.microbatch import describe_memory
 from dpmed.planning.plan import Plan
 from dpmed.planning.run_ledger import place_notes, with_earlier_uses, with_run_id, with_selection, with_siblings
 from dpmed.planning.secrets import draw_secrets
@@ -100,8 +101,7 @@ def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:
     memory = computation.step_memory(microbatch)
     content = {**plan.to_json(), "microbatch": microbatch, "step_memory_bytes": memory, "data": found.to_json()}
     write_json(folder / "plan.json", content)
-    described = f"{memory / 2**20:.0f} MiB with {microbatch} records at once"
-    return {**content, "facts": {**found.facts(), "memory of a step": described}}
+    return {**content, "facts": {**found.facts(), "memory of a step": describe_memory(memory, microbatch)}}
 
 
 def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> TrainSummary | None:

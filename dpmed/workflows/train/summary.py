@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpmed.rounding import rounded_up
+from dpmed.rounding import stated_budget
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,9 @@ class TrainSummary:
     def describe(self) -> dict[str, str]:
         """The end of a run as names and values, for the user."""
         facts = {f"test {name}": f"{value:.4f}{self._interval(name)}" for name, value in self.test.items()}
-        if self.epsilon is None:
-            facts["privacy"] = "none"
-        else:
-            facts["privacy"] = f"ε = {rounded_up(self.epsilon)} at δ = {self.delta:g}"
+        facts["privacy"] = "none"
+        if self.epsilon is not None and self.delta is not None:
+            facts["privacy"] = stated_budget(self.epsilon, self.delta)
         facts["time"] = f"{self.seconds:.1f} s, {self.samples_per_second:.0f} samples/s"
         return {**facts, "run folder": str(self.folder)}
 

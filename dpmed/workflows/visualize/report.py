@@ -15,7 +15,7 @@ from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import Composition
 from dpmed.reconstructions.manifest import Level, Manifest
-from dpmed.rounding import is_vacuous, odds, percent, percent_at_most, percent_interval, rounded_up
+from dpmed.rounding import is_vacuous, odds, percent, percent_at_most, percent_interval, rounded_up, stated_delta
 from dpmed.workflows.visualize.findings import NO_SIGN, LevelResult, conclude, explain_levels, proven, proves_nothing
 
 _BOUND_COLUMNS = ("epsilon", "noise_multiplier", "sampling_rate", "steps", "prior", "worst_case_upper", "relaxed_upper")
@@ -247,9 +247,10 @@ def _level_table(manifest: Manifest, results: Sequence[LevelResult]) -> Table:
         "privacy", "attack", "noise multiplier", "ε by PLD", "ε by RDP", "images computed", "median distance",
         "nearest other original",
     )  # fmt: skip
+    delta = "–" if manifest.delta is None else stated_delta(manifest.delta)
     note = (
-        f"δ = {_cell(manifest.delta)}; levels are named by ε according to {manifest.accountant.upper()}. Images "
-        "computed: all that the attacker made, good or bad."
+        f"δ = {delta}; levels are named by ε according to {manifest.accountant.upper()}. Images computed: all that "
+        "the attacker made, good or bad."
     )
     return Table(title="Levels of privacy", columns=columns, rows=rows, note=note)
 

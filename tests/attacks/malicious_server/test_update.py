@@ -54,7 +54,7 @@ def materialised(block):
 
 def plain_update(block, images, targets, *, signs, scale, clipping_norm):
     weights, width = materialised(block)
-    activations = block.features(images)
+    activations = np.concatenate([images, block.marks(images)], axis=1)
 
     def loss(trainable, record):
         activations = jnp.clip(trainable["block"] @ record["activations"], 0.0, width)

@@ -69,12 +69,25 @@ def test_a_finding_can_be_seen(folder):
 def test_a_dicom_file_means_the_picture_whichever_way_its_grey_runs(tmp_path, inverted):
     picture = np.random.default_rng(0).random((6, 5)).astype(np.float32)
     path = tmp_path / "x.dcm"
-    path.write_bytes(encode_dicom(picture, inverted=inverted))
+    path.write_bytes(encode_dicom(picture, inverted=inverted, patient="PHANTOM-00007", view=1))
     read = pydicom.dcmread(path)
     values = read.pixel_array.astype(np.float64)
     assert read.PhotometricInterpretation == ("MONOCHROME1" if inverted else "MONOCHROME2")
-    assert not any(word in str(read) for word in ("Patient", "Birth", "Institution"))
+    assert read.PatientID == "PHANTOM-00007" and read.SeriesNumber == 2
+    assert not any(word in str(read) for word in ("Patient's", "Birth", "Institution"))
     np.testing.assert_allclose((4095 - values if inverted else values) / 4095, picture, atol=0.5 / 4095 + 1e-6)
+
+
+def test_dicom_files_name_their_patients_by_ids_of_their_own(tmp_path):
+    write_table(tmp_path, num=20, seed=0, progress=Silent(), dicom=True)
+    studies, series = defaultdict(set), set()
+    for row in rows_of(tmp_path):
+        read = pydicom.dcmread(tmp_path / row["image"], stop_before_pixels=True)
+        assert read.PatientID == row["patient"].replace("P", "PHANTOM-")
+        studies[row["patient"]].add(read.StudyInstanceUID)
+        series.add(read.SeriesInstanceUID)
+    assert len(series) == 20 and all(len(found) == 1 for found in studies.values())
+    assert len(set.union(*studies.values())) == len(studies) > 1
 
 
 def test_another_scanner_sees_the_same_findings_with_less_contrast_and_more_grain(tmp_path, folder):

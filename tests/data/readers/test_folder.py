@@ -93,7 +93,7 @@ def test_a_patient_in_two_prescribed_parts_is_refused(tmp_path, data_config):
         ([], {}, "has 0 class folders"),
         (["a/1.png"], {}, "has 1 class folders"),
         (["a/1.png", "2.png"], {}, r"2\.png: is not in a class folder"),
-        (["a/1.png", "b/2.png"], {"size": [8, 8, 8]}, r"1\.png: is not a volume"),
+        (["a/1.png", "b/2.png"], {"size": [8, 8, 8]}, r"^data.size: has 3 .* such as a/1\.png\. Give it two"),
         (["a/1.png", "b/2.png"], {"group_pattern": "("}, "is not a regular expression"),
         (["a/1.png", "b/2.png"], {"group_pattern": "P"}, "has 0 groups in brackets"),
         (["a/1.png", "b/2.png"], {"group_pattern": "^(P)"}, r"does not match '1\.png'"),

@@ -59,6 +59,14 @@ def test_a_phantom_reads_as_it_was_written(phantom, data_config, layout):
             assert np.array_equal(dataset[7].input[..., 0], np.asarray(image))
 
 
+def test_the_patients_of_a_dicom_phantom_are_known_from_its_headers_too(phantom, data_config):
+    table = data_table("table-dicom", phantom("table-dicom"))
+    by_column, by_header = (read_table_data(data_config(**{**table, "patient": key})) for key in ("patient", "header"))
+    pairs = set(zip(by_column.groups, by_header.groups, strict=True))
+    assert by_header.info.unit == "patient" and 1 < len(pairs) < 40
+    assert len({one for one, _ in pairs}) == len({other for _, other in pairs}) == len(pairs)
+
+
 def test_one_column_is_classes_in_order_of_their_names_or_as_given(tmp_path, data_config):
     root = write(tmp_path, ["image,dx", "a.png,mel", "b.png,nv", "c.png,mel"])
     dataset = read(data_config, root, labels="dx")
@@ -143,7 +151,7 @@ ROWS = ["a.png,u,P1,train,1", "b.png,v,P2,val,0", "c.png,u,P3,test,"]
         ([*ROWS, "a.png,u,P1,train,1"], {}, r"line 5: image = 'a\.png' is already on line 2"),
         ([*ROWS, "./a.png,u,P1,train,1"], {}, r"line 5: image = './a\.png' is already on line 2"),
         (ROWS, {"image": ["image", "again"]}, "lacks the column again"),
-        (["a.png,,P1,train,1", *ROWS[1:]], {}, "line 2: dx is empty"),
+        (["a.png,,P1,train,1", *ROWS[1:]], {}, "line 2: dx is empty, but a class must be known"),
         (ROWS, {"class_names": ["v", "w"]}, "2 problems: line 2: dx = 'u' is not in data.class_names; line 4: dx"),
         (["a.png,v,P1,train,1", "b.png,v,P2,train,1"], {}, "'dx' has 1 classes; two are needed"),
         (["a.png,u,,train,1", *ROWS[1:]], {"patient": "p"}, "line 2: p is empty"),
@@ -160,7 +168,8 @@ ROWS = ["a.png,u,P1,train,1", "b.png,v,P2,val,0", "c.png,u,P3,test,"]
         (ROWS, {"labels": "diagnosis"}, r"lacks the column diagnosis; it has: image, dx, p, s, y"),
         (ROWS, {"columns": ["dy"]}, r"lacks the column dy; .*Did you mean"),
         (ROWS, {"labels": ["dx", "y"], "class_names": ["a", "b"]}, "several labels take their names from"),
-        (ROWS, {"size": [8, 8, 8]}, "3 problems: line 2: image = 'a.png' is not a volume"),
+        (ROWS, {"size": [8, 8, 8]}, "^data.size: has 3 sides, as for volumes, but all files are pictures"),
+        ([*ROWS, "a.nii,u,P1,train,1"], {"size": [8, 8, 8]}, "4 problems: line 2: image = 'a.png' is not a volume"),
         (ROWS, {"table": "../t.csv"}, "leads out of the folder"),
         (ROWS, {"table": "u.csv"}, r"u\.csv: there is no such file"),
     ],

@@ -12,7 +12,7 @@ from dpmed.privacy.several import composed_epsilon
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Silent
 from dpmed.workflows.bounds.run import check, run
-from dpmed.workflows.bounds.settings import BoundsSettings, Facts, gather
+from dpmed.workflows.bounds.settings import BoundsSettings, GivenOptions, gather
 from dpmed.workflows.bounds.trained import from_ledger
 from tests.inference.made import ledger_bytes
 
@@ -35,7 +35,7 @@ def bounded(folder, out, monkeypatch, **changes):
     """The only row of the bounds of a folder."""
     for name in ("plot_risks", "plot_tradeoffs"):
         monkeypatch.setattr(f"dpmed.workflows.bounds.run.{name}", lambda *_, **__: None)
-    facts, source = gather(str(folder), Facts(), Silent())
+    facts, source = gather(str(folder), GivenOptions(), Silent())
     settings = BoundsSettings(**facts, adversaries=("worst-case", "relaxed"), source=source)
     (row,) = run(replace(settings, **changes), out, Silent()).rows
     return row
@@ -71,11 +71,11 @@ def test_runs_of_different_noise_are_composed(tmp_path, monkeypatch):
     assert row["worst_case_upper"] == Composition.of(together, "worst-case").upper_power(1 / 90)
     assert row["relaxed_upper"] < row["relaxed_constant_sign_upper"] < row["worst_case_upper"]
     for changes in ({"epsilons": (1.0,)}, {"noise_multipliers": (1.0,)}, {"max_risk": 0.5}):
-        facts, source = gather(str(folder), Facts(), Silent())
+        facts, source = gather(str(folder), GivenOptions(), Silent())
         with pytest.raises(InputError, match="different noise or rates"):
             check(BoundsSettings(**{**facts, **changes}, adversaries=("worst-case",), source=source))
     with pytest.raises(InputError, match="different noise or rates") as refused:
-        gather(str(folder), Facts(steps=3), Silent())
+        gather(str(folder), GivenOptions(steps=3), Silent())
     assert refused.value.where == "steps"
 
 
@@ -103,10 +103,10 @@ def test_a_run_that_ended_early_is_bounded_by_all_its_planned_steps(tmp_path, st
 def test_one_private_run_among_others_is_no_choice_and_another_training_is_not_these_runs(tmp_path):
     exposed = {"private": False, "epsilon": None, "delta": None, "noise_multiplier": None, "noise_source": None}
     folder = several(tmp_path / "runs", seed1={}, seed2=exposed)
-    facts, _ = gather(str(folder), Facts(), Silent())
+    facts, _ = gather(str(folder), GivenOptions(), Silent())
     assert facts["notes"][0] == "These are bounds of the steps of 1 private run."
-    assert gather(str(folder), Facts(prior=0.1), Silent())[0]["notes"] == facts["notes"]
-    assert gather(str(folder), Facts(train_size=5000), Silent())[0]["notes"] == ()
+    assert gather(str(folder), GivenOptions(prior=0.1), Silent())[0]["notes"] == facts["notes"]
+    assert gather(str(folder), GivenOptions(train_size=5000), Silent())[0]["notes"] == ()
 
 
 def test_a_run_with_siblings_says_that_choosing_among_them_risks_more(tmp_path, monkeypatch):
@@ -135,7 +135,7 @@ def test_a_folder_of_which_nothing_can_be_said_is_refused(tmp_path, content, wor
 
 def test_a_folder_that_holds_no_ledger_names_what_does(tmp_path):
     with pytest.raises(InputError, match=r"holds no privacy\.json.*the one that holds all runs"):
-        gather(str(tmp_path), Facts(), Silent())
+        gather(str(tmp_path), GivenOptions(), Silent())
 
 
 @pytest.mark.parametrize("too_large", [".", "seed=2"])

@@ -1,14 +1,16 @@
 """The page's sentences and tables."""
 
+import math
+
 from dpmed.workflows.evaluate.comparison import compare_scored
 from dpmed.workflows.evaluate.page import write_page
 from tests.workflows.evaluate.scores import make_scored
 from tests.workflows.evaluate.test_summary import make_summary
 
 
-def page_of(tmp_path, **changes):
-    scored = make_scored()
-    write_page(make_summary(tmp_path, **changes), scored, [], [])
+def page_of(tmp_path, *, task="classification", points=(), **changes):
+    scored = make_scored(task)
+    write_page(make_summary(tmp_path, **changes), scored, [], points)
     return (tmp_path / "report.html").read_text()
 
 
@@ -31,3 +33,23 @@ def test_a_comparison_is_told_in_words_and_tables(tmp_path):
 def test_notes_but_the_warning_are_findings(tmp_path):
     page = page_of(tmp_path, notes=("Keep it inside.", "Only 7 patients: the intervals say little."))
     assert "Only 7 patients" in page and "Keep it inside." not in page
+
+
+def point(question, **changes):
+    rates = {"sensitivity": 0.75, "specificity": 0.5, "ppv": 0.6, "npv": 0.7}
+    return {"question": question, "rule": "model", "threshold": 0.5, **rates, **changes}
+
+
+def test_operating_points_of_several_labels_are_told_apart_and_come_last(tmp_path):
+    points = [point("effusion"), point("nodule", ppv=math.nan)]
+    page = page_of(tmp_path, task="multi-label", points=points, notes=("Keep it inside.", "Only 7 patients."))
+    before, _, table = page.partition("<h2>Operating points</h2>")
+    assert "Only 7 patients." in before
+    assert "<th>label</th><th>rule</th>" in table and "<td>effusion</td><td>model</td><td>0.5</td>" in table
+    assert "<td>nodule</td>" in table and "<td>–</td>" in table and "nan" not in table
+
+
+def test_of_one_question_the_operating_points_need_no_name_and_of_several_classes_there_are_none(tmp_path):
+    page = page_of(tmp_path, points=[point("ill")])
+    assert "<th>rule</th><th>threshold</th>" in page and "<th>label</th>" not in page
+    assert "Operating points" not in page_of(tmp_path, points=[point("class 0"), point("class 1")])

@@ -76,11 +76,12 @@ def test_the_images_of_a_unit_are_joined(bundles, config, tmp_path, monkeypatch)
     order = np.argsort(whole.targets, kind="stable")[:30]
     kept = order[whole.targets[order] == whole.targets[order[0]]][:6]
     listing = replace(whole.listing.select(np.sort(kept)), groups=["a", "a", "a", "b", "b", "b"])
-    dataset = type(whole)(whole.info, listing, inputs=whole.inputs[np.sort(kept)], targets=whole.targets[np.sort(kept)])
+    info = replace(whole.info, unit="patient")
+    dataset = type(whole)(info, listing, inputs=whole.inputs[np.sort(kept)], targets=whole.targets[np.sort(kept)])
     monkeypatch.setattr(workflow, "build_dataset", lambda *_, **__: dataset)
     found = go(bundles, config, tmp_path, by_unit="mean")
     assert (found.n_samples, found.n_units, found.n_images) == (2, 2, 6)
-    assert found.by == "image, mean of its images" and "joined from 6 images" in found.what
+    assert found.by == "patient, mean of its images" and "joined from 6 images" in found.what
     chances = load_model(bundles / "model0").predict(dataset.inputs).reshape(2, 3, 10).mean(axis=1)
     wanted = (chances.argmax(axis=1) == dataset.targets[::3]).mean()
     assert found.metrics["accuracy"] == pytest.approx(wanted)

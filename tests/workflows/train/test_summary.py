@@ -25,6 +25,7 @@ def test_words():
         "time": "2.0 s, 4800 samples/s",
         "run folder": "runs/mine",
     }
+    assert summary(delta=1.2345649e-6).describe()["privacy"] == "ε = 8 at δ = 1.23457e-06"
     assert summary(epsilon=None, delta=None).describe()["privacy"] == "none"
 
 

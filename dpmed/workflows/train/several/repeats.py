@@ -33,7 +33,7 @@ from dpmed.planning.plan import Plan
 from dpmed.planning.precision import with_settled_precision
 from dpmed.planning.run_ledger import run_ledger, with_siblings
 from dpmed.progress import Progress
-from dpmed.rounding import rounded_up
+from dpmed.rounding import stated_budget
 from dpmed.workflows.train.several.member import complete, enrol_missing, with_training
 from dpmed.workflows.train.siblings import name_siblings, require_outermost
 
@@ -150,9 +150,9 @@ class RepeatsSummary:
         """What the runs spend together, in words."""
         composed = self.composed
         count = sum(run.is_private for run in composed.runs)
-        if composed.epsilon is None:
+        if composed.epsilon is None or composed.delta is None:
             return "None of these runs is private: keep all of them within your institution."
-        spent = f"ε = {rounded_up(composed.epsilon)} at δ = {composed.delta:g}"
+        spent = stated_budget(composed.epsilon, composed.delta)
         gone = composed.deleted
         if count == 1:
             return f"The one private run in this folder{' (deleted)' if gone else ''} spends {spent}."

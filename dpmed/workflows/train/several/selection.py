@@ -37,7 +37,7 @@ from dpmed.privacy.mechanism import Mechanisms
 from dpmed.privacy.selection import SelectionCost, tuning_cost
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Progress
-from dpmed.rounding import rounded_up
+from dpmed.rounding import rounded_up, stated_budget
 from dpmed.workflows.train.several.drawn_trials import DrawnTrials, drawn_trials
 from dpmed.workflows.train.several.member import complete, enrol_missing, is_finished, with_training
 from dpmed.workflows.train.several.repeats import LOCK_FILE
@@ -120,7 +120,7 @@ class SelectionSummary:
                 details += f"; a random number of them would cost {rounded_up(random_number)}"
             details, verdict = f"{details}.", "ε covers all of them."
         tuned = "Settings were tried on the training data itself, which costs ε. " if self.settings else ""
-        return f"{tuned}The best costs ε = {rounded_up(self.cost.epsilon)} at δ = {self.delta:g} {details} {verdict}"
+        return f"{tuned}The best costs {stated_budget(self.cost.epsilon, self.delta)} {details} {verdict}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from dpmed.planning.advice.suggestion import Setting
 from dpmed.planning.enrolment import enrol
 from dpmed.planning.run_ledger import CHOSEN_BY_VALIDATION, run_ledger
 from dpmed.privacy.cohort.file import Cohort
-from dpmed.privacy.selection import selection_cost
+from dpmed.privacy.selection import tuning_cost
 from dpmed.privacy.several import composed_epsilon
 from dpmed.progress import Silent
 from dpmed.workflows.train import run as train
@@ -101,7 +101,7 @@ def test_trials_are_drawn_once_and_the_best_by_validation_is_chosen(tmp_path, tr
     rates = {name: ledger[name] for name in ("noise_multiplier", "sampling_rate")}
     longest = replace(plans[0].budget.mechanism, **rates, steps=7)
     assert plans[0].steps < 7
-    cost = selection_cost(longest, mean=10, delta=ledger["delta"])
+    cost = tuning_cost((longest,) * 10, delta=ledger["delta"])
     assert ledger["epsilon"] == ledger["epsilon_select"] == cost.by_selection < ledger["epsilon_plain"]
     # Nothing in the ledger tells how many trials there were.
     again = json.dumps({**ledger, "created": None})
@@ -170,7 +170,7 @@ def test_settings_are_fixed_first_and_the_dearest_counts(tmp_path, trainings, mo
     mechanisms = {plan.steps: plan.budget.mechanism for plan in plans}
     ledger = json.loads((tmp_path / "privacy.json").read_text())
     for mechanism in mechanisms.values():
-        cost = selection_cost(mechanism, mean=len(settings), delta=ledger["delta"])
+        cost = tuning_cost((mechanism,) * len(settings), delta=ledger["delta"])
         assert ledger["epsilon_select"] >= cost.by_selection * (1 - 1e-12)
     assert ledger["selection"]["distribution"] == ("geometric" if is_random else "fixed")
     assert ledger["selection"]["chosen_setting"] == kept["candidates"][list(summary.scores).index(kept_name(summary))]
