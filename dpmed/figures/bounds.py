@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dpmed.figures.style import PALETTE, label_budgets, new_figure, save_figure
+from dpmed.rounding import rounded_up
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -232,7 +233,7 @@ def plot_tradeoffs(curves: Rows, folder: Path, *, title: str) -> list[Path]:
                     color=PALETTE[index],
                     marker="o",
                     markersize=3.5,
-                    label=f"ε = {budget:.3g}, {label}",
+                    label=f"ε = {rounded_up(budget)}, {label}",
                 )
     ends = [min(row["fpr"] for row in curves), 1.0]
     axis.plot(ends, ends, color="0.35", linewidth=1, linestyle=":", label="guessing")

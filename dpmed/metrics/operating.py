@@ -78,7 +78,7 @@ def threshold_for_sensitivity(
     """
     scores = np.sort(probability[positive])[::-1]
     # 0.55 * 100 is more than 55 in floating point.
-    needed = int(np.ceil(sensitivity * len(scores) - _ROUNDING))
+    needed = max(1, int(np.ceil(sensitivity * len(scores) - _ROUNDING)))
     return float(scores[needed - 1]) if len(scores) else 0.0
 
 

@@ -5,6 +5,7 @@ from dpmed.dpsgd.clipping import AdaptiveClipping, AutomaticClipping, Clipping, 
 from dpmed.dpsgd.noise import smallest_noise_multiplier
 from dpmed.errors import InputError
 from dpmed.privacy.budget import Budget
+from dpmed.rounding import rounded_up
 
 # σ_b as a share of the expected batch size. Source: Andrew et al. (2021), section 3.1.
 _COUNT_NOISE = 1 / 20
@@ -63,8 +64,8 @@ def require_noise(privacy: PrivacyConfig, budget: Budget) -> None:
     least = smallest_noise_multiplier(budget.train_size)
     if privacy.noise_source == "os-entropy" and budget.noise_multiplier < least:
         raise InputError(
-            f"ε = {budget.epsilon:.4g} requires noise of only σ = {budget.noise_multiplier:.3g}; next to a sum of up "
-            f"to {budget.train_size} gradients, float64 arithmetic needs {least:.3g}, or entries carry no noise",
+            f"ε = {rounded_up(budget.epsilon)} requires noise of only σ = {budget.noise_multiplier:.3g}; next to a sum "
+            f"of up to {budget.train_size} gradients, float64 arithmetic needs {least:.3g}, or entries carry no noise",
             where="privacy.epsilon",
             remedy='Choose a smaller ε, or set privacy.noise_source = "seeded" for a simulation that is not released.',
         )

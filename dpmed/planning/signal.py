@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from dpmed.dpsgd.clipping import Clipping
 from dpmed.privacy.budget import Budget
+from dpmed.rounding import rounded_up
 
 # Above this ratio the plan contains a warning. Computed for shipped configs: quickstart 0.03, phantoms from 0.05 to 6
 # (liver, volumes one by one); that of the paper's own liver training is about 15, computed by hand. Without a warning,
@@ -54,9 +55,9 @@ class NoiseToSignal:
         factor, fewer = self.training / LARGEST_RATIO, self.fewer_parameters(parameters, limit=LARGEST_RATIO)
         return (
             f"This plan can hardly learn: {self.describe()}. That follows from {budget.train_size:,} training records, "
-            f"an expected batch of {budget.expected_batch_size:,}, ε = {budget.epsilon:.3g}, {budget.steps:,} steps "
-            f"and {parameters:,} trained parameters. One of these would have to change: about {factor:.2g} times as "
-            "many patients and as large a batch; a larger batch or fewer steps, with less noise for the same ε; a "
+            f"an expected batch of {budget.expected_batch_size:,}, ε = {rounded_up(budget.epsilon)}, {budget.steps:,} "
+            f"steps and {parameters:,} trained parameters. One of these would have to change: about {factor:.2g} times "
+            "as many patients and as large a batch; a larger batch or fewer steps, with less noise for the same ε; a "
             f"larger ε; or at most {fewer:,} trained parameters, with a smaller model or pretrained weights of which "
             "only the head is trained.",
         )

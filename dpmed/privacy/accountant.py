@@ -15,6 +15,7 @@ from dataclasses import replace
 from dpmed.errors import InputError
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian, participation
 from dpmed.privacy.several import AccountantName, composed_epsilon
+from dpmed.rounding import rounded_up
 
 __all__ = ["AccountantName", "SampledGaussian", "calibrate_noise", "calibrate_steps", "epsilon"]
 
@@ -105,7 +106,8 @@ def calibrate_steps(
     if spent(1) > epsilon:
         together = " together with earlier runs" if others else ""
         raise InputError(
-            f"one step at σ = {noise_multiplier:g}{together} already spends ε = {spent(1):.4g}, more than {epsilon:g}",
+            f"one step at σ = {noise_multiplier:g}{together} already spends ε = {rounded_up(spent(1))}, more "
+            f"than {epsilon:g}",
             where="epsilon",
             remedy="Choose more noise or a larger ε.",
         )
@@ -124,7 +126,7 @@ def _require_left(others: Mechanisms, target: float, delta: float, accountant: A
     before = composed_epsilon(others, delta, accountant=accountant)
     if others and before >= target:
         raise InputError(
-            f"earlier runs have already spent ε = {before:.4g}, and the total is {target:g}",
+            f"earlier runs have already spent ε = {rounded_up(before)}, and the total is {target:g}",
             where="epsilon",
             remedy="Choose a larger ε, or data on which less has been spent.",
         )

@@ -4,7 +4,7 @@ from matplotlib import cbook
 from matplotlib.axes import Axes
 
 from dpmed.figures import bounds
-from dpmed.figures.bounds import measured_point, plot_attack, plot_risks
+from dpmed.figures.bounds import measured_point, plot_attack, plot_risks, plot_tradeoffs
 from dpmed.privacy.accountant import epsilon
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import Composition
@@ -103,6 +103,12 @@ def test_a_single_budget_has_room_beside_it(tmp_path, sketched, measured):
     plot_attack([row for row in ROWS if row["epsilon"] == 8.0], tmp_path, title="t")
     low, high = sketched[0].get_xlim()
     assert low < 6 and high > 10 and list(sketched[0].xaxis.get_majorticklocs()) == [8.0]
+
+
+def test_a_trade_off_is_named_by_its_budget_rounded_up(tmp_path, drawn):
+    rows = [{"epsilon": 2.0004, "adversary": "worst-case", "fpr": fpr, "tpr_upper": 3 * fpr} for fpr in (0.01, 0.1)]
+    plot_tradeoffs(rows, tmp_path, title="t")
+    assert drawn[0].get_legend_handles_labels()[1][0] == "ε = 2.001, worst-case adversary"
 
 
 def test_between_few_points_nothing_is_sketched_since_a_line_would_lie_below_the_bound(tmp_path, sketched):

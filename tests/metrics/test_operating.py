@@ -51,6 +51,11 @@ def test_no_more_is_found_than_is_asked_for_where_the_share_is_a_whole_number(sh
     assert (probability >= threshold).sum() == round(100 * share)
 
 
+def test_the_smallest_share_is_still_one_positive():
+    probability, positive = np.linspace(0, 1, 100), np.ones(100, bool)
+    assert operating.threshold_for_sensitivity(probability, positive, 1e-12) == 1.0
+
+
 def test_calibration_is_scikit_learns_and_its_error_the_weighted_gap():
     probability, positive = sample()
     bins = operating.calibration(probability, positive)

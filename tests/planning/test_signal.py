@@ -1,6 +1,7 @@
 """Noise against signal: the ratio by Monte Carlo; a warning for trainings that cannot learn, and for no others."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,14 @@ def test_a_large_network_on_few_patients_is_warned_of_with_what_would_have_to_ch
     fewer = int(re.search(r"at most ([\d,]+) trained", warning)[1].replace(",", ""))
     assert noise_to_signal(solved, FlatClipping(1.0), parameters=fewer).warnings(solved, parameters=fewer) == ()
     assert noise_to_signal(solved, FlatClipping(1.0), parameters=2 * fewer).warnings(solved, parameters=2 * fewer)
+
+
+def test_the_warning_states_epsilon_rounded_up():
+    solved, parameters = replace(budget(120, 8, 150, 12.0), epsilon_pld=8.0004), 2_400_000
+    (warning,) = noise_to_signal(solved, FlatClipping(1.0), parameters=parameters).warnings(
+        solved, parameters=parameters
+    )
+    assert "ε = 8.001," in warning
 
 
 def test_counts_that_are_paid_for_leave_gradients_more_noise():

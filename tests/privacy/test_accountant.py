@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 import subprocess
 import sys
 
@@ -94,6 +95,22 @@ def test_what_is_left_after_earlier_runs_is_used_up_and_not_more(accountant):
         epsilon=target, delta=1e-6, sampling_rate=0.1, noise_multiplier=noise, accountant=accountant, others=EARLIER
     )
     assert 100 <= steps <= 101
+
+
+def test_what_has_been_spent_is_stated_rounded_up():
+    before = composed_epsilon(EARLIER, 2e-6)
+    target = math.nextafter(before, 0)
+    with pytest.raises(InputError) as found:
+        calibrate_noise(epsilon=target, delta=2e-6, sampling_rate=0.1, steps=100, others=EARLIER)
+    stated = re.search(r"already spent ε = ([\d.]+),", str(found.value))
+    assert stated is not None
+    assert float(stated[1]) >= before
+    cost = spent(0.1, 0.5, 1, 2e-6, "pld")
+    with pytest.raises(InputError) as found:
+        calibrate_steps(epsilon=1.0, delta=2e-6, sampling_rate=0.5, noise_multiplier=0.1)
+    stated = re.search(r"already spends ε = ([\d.]+),", str(found.value))
+    assert stated is not None
+    assert float(stated[1]) >= cost
 
 
 def test_where_nothing_is_left_nothing_is_calibrated():

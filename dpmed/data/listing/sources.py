@@ -18,10 +18,9 @@ import numpy as np
 from jaxtyping import Int
 
 from dpmed.data.decode.recognise import is_slice
+from dpmed.data.listing.names import check_name
 from dpmed.errors import InputError
 
-# What Linux allows a path and one of its parts.
-_LONGEST_PATH, _LONGEST_NAME = 4000, 255
 _MAX_TABLE_BYTES = 1 << 28
 _MAX_COLUMNS = 4096
 _SUSPECTS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -60,17 +59,12 @@ class Root:
             source: where the name comes from, such as table and line, for messages.
 
         Raises:
-            InputError: the name leads outside the root.
+            InputError: the name leads outside the root, or no file of a data set can have it.
         """
         # Strings rather than paths on the way: a list may hold a million names.
-        folder, _, last = name.rpartition("/")
-        parts = name.split("/")
-        if name.startswith("/") or ".." in parts or "\0" in name or last in ("", "."):
-            raise InputError(f"the name {name!r} leads out of the folder {self.path}", where=source)
+        check_name(name, self.path, source=source)
+        folder = name.rpartition("/")[0]
         text = f"{self._prefix}{name}"
-        # Python's own questions about such a path end in an error of the system.
-        if len(text) > _LONGEST_PATH or any(len(part.encode("utf-8", "replace")) > _LONGEST_NAME for part in parts):
-            raise InputError(f"the name {name!r} is longer than that of any file", where=source)
         if folder not in self._safe_folders:
             self._check(self.path / folder, name, source)
             self._safe_folders.add(folder)
@@ -275,7 +269,9 @@ def _hard_links(places: Collection[_Place]) -> dict[str, tuple[int, int]]:
 def _compare(number: int, path: Path, owner: tuple[int, Path]) -> None:
     if owner[0] != number:
         raise InputError(
-            f"is the same file as {owner[1]}, or one of its files, but belongs to another sample",
+            "belongs to two samples, alone or as part of a series"
+            if path == owner[1]
+            else f"is the same file as {owner[1]}, but belongs to another sample",
             where=str(path),
             remedy="Remove one of the two: ε would not protect a patient whose image is in two records.",
         )

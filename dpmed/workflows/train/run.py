@@ -108,7 +108,9 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
     with ExitStack() as held:
         held.enter_context(_locked(path, processes))
         wants_to_stop = held.enter_context(_stop_politely())
-        processes.require_alike("the plan, its data or dpmed's version", _fingerprint(plan))
+        if processes.world_size > 1:
+            # Seconds, for hundreds of thousands of samples.
+            processes.require_alike("the plan, its data or dpmed's version", _fingerprint(plan))
         computation = build_computation(plan, draw_secrets(plan, processes), processes=processes, features=progress)
         folder = held.enter_context(closing(open_run_folder(path, plan, progress, processes=processes)))
         state = folder.restore(computation)

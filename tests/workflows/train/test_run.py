@@ -16,6 +16,7 @@ from dpmed.planning.plan import make_plan
 from dpmed.privacy.accountant import SampledGaussian, epsilon
 from dpmed.progress import Silent
 from dpmed.training.checkpoint import DrawJournal
+from dpmed.workflows.train import run as run_room
 from dpmed.workflows.train.run import _fingerprint
 from tests.workflows.conftest import SEEDED, SMALL, call, call_here, kill_at, steps_saved
 from tests.workflows.train.test_kept_split import Renamed
@@ -32,6 +33,14 @@ def test_processes_that_know_other_units_or_names_do_not_train_together():
     found = [_fingerprint(replace(plan, dataset=dataset)) for dataset in datasets]
     assert len(set(found)) == len(found)
     assert _fingerprint(plan) == _fingerprint(plan) not in found
+
+
+def test_a_process_alone_compares_its_samples_with_nobodys(tmp_path, monkeypatch):
+    # For 200,000 samples that took 3 s.
+    monkeypatch.setattr(run_room, "_fingerprint", lambda _: pytest.fail("computed for nobody"))
+    tiny = ["--set", "data.limit=60", "--set", "training.batch_size=16", "--set", "training.epochs=1"]
+    done = call_here("train", "quickstart", *tiny, "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_run_folder_holds_what_the_contract_names(small_run):
