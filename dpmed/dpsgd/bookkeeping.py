@@ -196,6 +196,7 @@ def _convolves_volumes(eqn: Any) -> bool:
 def _record_by_record(convolve: Callable[..., Array]) -> Callable[..., Array]:
     """A convolution that `vmap` over records repeats, with its gradients, where it would enlarge the batch.
 
+    Those inside loops, branches or `jax.checkpoint` are not found; for them, places are only measured (`places`).
     Of the algorithms that XLA tries for volumes on an H100, the fastest may add up in an order that depends on the
     place in the batch: the output of one convolution differed by 4e-6, and TF32 turned that into 5e-4 of the gradient.
     """
