@@ -14,8 +14,10 @@ from dpmed.config.privacy import PrivacyConfig, Unit
 from dpmed.config.schedule import ConstantSchedule, ScheduleConfig
 from dpmed.config.training import EvaluationConfig, TrainingConfig
 
-# If gradients are divided by their norm or the clipping norm adapts, this keeps factors far from float32's limits.
+# So many of ε, σ and epochs determine the third.
+_DETERMINING = 2
 _REMOVING = "; leave one out (--set KEY= removes a key)"
+# If gradients are divided by their norm or the clipping norm adapts, this keeps factors far from float32's limits.
 _LARGEST_NORM, _BOUNDED = 1e6, ("automatic", "adaptive")
 
 
@@ -91,10 +93,10 @@ def _check_targets(privacy: PrivacyConfig, epochs: int | None) -> None:
                 f"privacy.noise_multiplier, but the config gives {', '.join(given)}{_REMOVING}"
             )
         return
-    if len(given) != 2:  # noqa: PLR2004 two of three is the rule itself
+    if len(given) != _DETERMINING:
         raise ValueError(
             "exactly two of privacy.epsilon, privacy.noise_multiplier and training.epochs determine the third, but "
-            f"the config gives {', '.join(given) or 'none'}{_REMOVING if len(given) > 2 else ''}"  # noqa: PLR2004 as above
+            f"the config gives {', '.join(given) or 'none'}{_REMOVING if len(given) > _DETERMINING else ''}"
         )
 
 

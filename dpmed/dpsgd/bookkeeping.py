@@ -25,8 +25,8 @@ from dpmed.runtime.jit import is_cpu
 
 # An input and a weight.
 _OPERANDS = 2
-# A program under `jax.jit` within another; the first is its name before JAX 0.7.
-_CALLS = ("pjit", "jit")
+# A program under `jax.jit` within another.
+_CALL = "jit"
 # Batch, three sides, channels.
 _AXES_OF_VOLUMES = 5
 
@@ -171,7 +171,7 @@ class _Run:
                 results = [_marked(y, token)]
             elif token is None and place in self._tokens:
                 results = self.evaluate(eqn.params["jaxpr"], values, self._tokens[place])
-            elif eqn.primitive.name in _CALLS and _convolves_volumes(eqn):
+            elif eqn.primitive.name == _CALL and _convolves_volumes(eqn):
                 # Of layers in it that are tagged, none counts as one.
                 results = _Run({}).evaluate(eqn.params["jaxpr"], values)
             else:
@@ -187,10 +187,11 @@ class _Run:
 
 def _convolves_volumes(eqn: Any) -> bool:
     """Whether it is, or calls, a convolution of volumes, which a GPU may round by a record's place among others."""
-    if eqn.primitive.name in _CALLS:
+    if is_cpu():
+        return False
+    if eqn.primitive.name == _CALL:
         return any(map(_convolves_volumes, eqn.params["jaxpr"].jaxpr.eqns))
-    is_convolution = eqn.primitive is jax.lax.conv_general_dilated_p
-    return is_convolution and eqn.invars[0].aval.ndim == _AXES_OF_VOLUMES and not is_cpu()
+    return eqn.primitive is jax.lax.conv_general_dilated_p and eqn.invars[0].aval.ndim == _AXES_OF_VOLUMES
 
 
 def _record_by_record(convolve: Callable[..., Array]) -> Callable[..., Array]:

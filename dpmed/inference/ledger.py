@@ -135,6 +135,18 @@ def read_any_ledger(path: Path) -> Any:
     return read_json(path)
 
 
+def ledger_in(folder: Path) -> dict[str, Any]:
+    """What the `privacy.json` in a folder holds; nothing if there is none or it cannot be read.
+
+    For those who only look up what an earlier ledger said: whether anything can go on without it is decided elsewhere.
+    """
+    try:
+        content = read_any_ledger(folder / LEDGER_FILE)
+    except InputError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
 def check_finished(ledger: ReadLedger, *, folder: Path) -> None:
     """Refuse the ledger of a run that has not finished, or that does not belong to the files beside it.
 

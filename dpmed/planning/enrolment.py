@@ -12,7 +12,7 @@ from dpmed.config.privacy import PrivacyConfig
 from dpmed.data.identity import image_names
 from dpmed.errors import DpmedError, InputError
 from dpmed.files import make_folder, read_json, remove_if_possible, write_json
-from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.inference.ledger import ledger_in
 from dpmed.planning.plan import Plan
 from dpmed.privacy.cohort.file import Cohort
 from dpmed.privacy.cohort.records import Entry, Names, Snapshot, Status
@@ -136,11 +136,9 @@ def _tokens(path: Path) -> tuple[str, ...]:
 
 def _is_over(folder: Path) -> bool:
     """Whether a run has made all its draws; of a run of an earlier version, only its ledger says so."""
-    content, ledger = read_json(folder / ENTRY_FILE), None
-    with suppress(InputError):  # no ledger yet, or one that cannot be read
-        ledger = read_json(folder.parent / LEDGER_FILE)
+    content = read_json(folder / ENTRY_FILE)
     is_noted = isinstance(content, dict) and content.get("is_over") is True
-    return is_noted or (isinstance(ledger, dict) and ledger.get("status") == "finished")
+    return is_noted or ledger_in(folder.parent).get("status") == "finished"
 
 
 def _require_same_cohort(cohort: Cohort, plan: Plan, privacy: PrivacyConfig) -> None:

@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from dpmed.errors import InputError
-from dpmed.inference.ledger import check_epsilon, check_finished, parse_ledger, read_ledger
+from dpmed.inference.ledger import check_epsilon, check_finished, ledger_in, parse_ledger, read_ledger
 from dpmed.privacy.accountant import epsilon
 from dpmed.privacy.mechanism import SampledGaussian
 from tests.inference.made import ledger_bytes
@@ -134,3 +134,9 @@ def test_an_unfinished_or_unbound_ledger_is_refused(digits_run, changes, words):
     changed = parse_ledger(json.dumps({**facts, **changes}).encode(), where="made")
     with pytest.raises(InputError, match=words):
         check_finished(changed, folder=digits_run)
+
+
+@pytest.mark.parametrize("content", ["[", "[1]", "3"])
+def test_what_is_no_ledger_states_nothing(tmp_path, content):
+    (tmp_path / "privacy.json").write_text(content)
+    assert ledger_in(tmp_path) == {}

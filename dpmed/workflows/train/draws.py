@@ -1,15 +1,17 @@
 """How many draws of noise a run has begun, determined when it resumes: never fewer than were made, nor other ones."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dpmed.errors import InputError
-from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.inference.composed_ledger import listed
+from dpmed.inference.ledger import LEDGER_FILE, ledger_in
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.progress import Progress
 from dpmed.training.checkpoint import CHECKPOINTS, DrawJournal
-from dpmed.workflows.train.stated import ledger_in
 
 # Far more than machines round σ apart, and far less than any accountant's accuracy.
 _SAME = 1 + 1e-6
@@ -32,12 +34,6 @@ class CountedDraws:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _OldLedger:
-    steps: int | None
-    notes: tuple[str, ...] = ()
-
-
 def count_draws(folder: Path, *, saved: int | None, planned: int, progress: Progress) -> CountedDraws:
     """Open the journal at the largest count that journal, checkpoint or ledger has on record.
 
@@ -57,9 +53,10 @@ def count_draws(folder: Path, *, saved: int | None, planned: int, progress: Prog
     damage = "is missing" if is_missing else journal.damage
     if damage is None and journal.draws < (saved or 0):
         damage = f"counts {journal.draws} draws, fewer than the {saved} of the checkpoint"
-    old = _old_ledger(folder) if was_begun else _OldLedger(0)
+    stated = ledger_in(folder)
+    steps = _steps_in(stated) if was_begun else 0
     if damage is not None:
-        if old.steps is None:
+        if steps is None:
             raise InputError(
                 f"{damage}, and {ledger.name} does not say how many steps were made: what was spent is unknown",
                 where=str(path),
@@ -67,9 +64,9 @@ def count_draws(folder: Path, *, saved: int | None, planned: int, progress: Prog
             )
         progress.say(f"{path}: {damage}. Steps are counted from {ledger.name}: more than were made.")
     # The ledger of an interrupted run covers all draws up to its next checkpoint.
-    journal.draws = min(max(journal.draws, saved or 0, old.steps or 0), planned)
+    journal.draws = min(max(journal.draws, saved or 0, steps or 0), planned)
     journal.begin(journal.draws)
-    is_estimate = damage is not None or COUNTED_FROM_LEDGER in old.notes
+    is_estimate = damage is not None or COUNTED_FROM_LEDGER in listed(stated, "notes")
     return CountedDraws(journal=journal, notes=(COUNTED_FROM_LEDGER,) if is_estimate else ())
 
 
@@ -107,8 +104,7 @@ def _number(value: object) -> float:
     return value if isinstance(value, float) and value > 0 else math.nan
 
 
-def _old_ledger(folder: Path) -> _OldLedger:
-    content = ledger_in(folder)
-    steps, notes = content.get("steps"), content.get("notes")
-    known = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0
-    return _OldLedger(steps if known else None, tuple(notes) if isinstance(notes, list) else ())
+def _steps_in(ledger: Mapping[str, Any]) -> int | None:
+    steps = ledger.get("steps")
+    is_count = isinstance(steps, int) and not isinstance(steps, bool) and steps >= 0
+    return steps if is_count else None

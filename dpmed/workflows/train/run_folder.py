@@ -16,17 +16,9 @@ from jaxtyping import PyTree
 
 from dpmed.config.load import config_to_toml
 from dpmed.errors import InputError
-from dpmed.files import (
-    CONFIG_FILE,
-    EQX_FILE,
-    digest_of,
-    make_folder,
-    write_csv,
-    write_json,
-    write_text,
-)
+from dpmed.files import CONFIG_FILE, EQX_FILE, digest_of, make_folder, write_csv, write_json, write_text
 from dpmed.inference.composed_ledger import listed
-from dpmed.inference.ledger import LEDGER_FILE
+from dpmed.inference.ledger import LEDGER_FILE, ledger_in
 from dpmed.inference.run_folder import SUMMARY_FILE, write_description
 from dpmed.models.weights import save_weights
 from dpmed.planning.computation import Computation
@@ -52,7 +44,6 @@ from dpmed.workflows.train.final_test import interval_notes, write_test
 from dpmed.workflows.train.kept_split import write_split
 from dpmed.workflows.train.own_code import write_code
 from dpmed.workflows.train.siblings import keep_begun_run
-from dpmed.workflows.train.stated import ledger_in
 from dpmed.workflows.train.summary import TrainSummary
 from dpmed.workflows.train.trials import METRICS_TABLE, note_begun
 

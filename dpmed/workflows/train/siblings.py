@@ -7,7 +7,7 @@ from typing import Any
 from dpmed.errors import InputError
 from dpmed.files import write_json
 from dpmed.inference.composed_ledger import PLANNED, Spending, folders_above, listed, spending
-from dpmed.inference.ledger import LEDGER_FILE, read_any_ledger
+from dpmed.inference.ledger import LEDGER_FILE, ledger_in, read_any_ledger
 from dpmed.planning.run_ledger import with_siblings_note
 
 # What an entry states that may change between the plan of a run and its end.
@@ -47,8 +47,8 @@ def keep_begun_run(run: Path, ledger: Mapping[str, Any]) -> None:
         RunError: the folder's ledger cannot be written.
     """
     for folder in folders_above(run):
-        path = folder / LEDGER_FILE
-        content = _content_of(path)
+        # Of a damaged one, whoever adds runs to the folder is told.
+        content = ledger_in(folder)
         entries = content.get("runs")
         if isinstance(entries, list):
             name = run.resolve().relative_to(folder).as_posix()
@@ -56,7 +56,7 @@ def keep_begun_run(run: Path, ledger: Mapping[str, Any]) -> None:
             told = {"status": begun["status"], "run_id": begun["run_id"]}
             kept = [{**entry, **told} if _is_plan_of(entry, begun) else entry for entry in entries]
             if kept != entries:
-                write_json(path, {**content, "runs": kept})
+                write_json(folder / LEDGER_FILE, {**content, "runs": kept})
 
 
 def require_outermost(folder: Path) -> None:
@@ -85,12 +85,3 @@ def _is_plan_of(entry: Any, begun: Mapping[str, Any]) -> bool:
     # By what it spends: a run that was killed before it had a ledger has another random name when it is resumed.
     is_planned = isinstance(entry, dict) and entry.get("status") == PLANNED
     return is_planned and all(entry.get(key) == begun[key] for key in begun if key not in _LEARNED)
-
-
-def _content_of(path: Path) -> Mapping[str, Any]:
-    """A ledger; nothing if there is none or it is damaged, which whoever adds runs to the folder is told."""
-    try:
-        content = read_any_ledger(path) if path.is_file() else {}
-    except InputError:
-        return {}
-    return content if isinstance(content, dict) else {}

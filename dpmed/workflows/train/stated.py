@@ -1,25 +1,14 @@
 """What the ledger in a run's folder states, read before the run writes another."""
 
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
 from dpmed.errors import InputError
-from dpmed.files import read_json
 from dpmed.inference.composed_ledger import listed
-from dpmed.inference.ledger import LEDGER_FILE, ReadSelection
+from dpmed.inference.ledger import LEDGER_FILE, ReadSelection, ledger_in
 from dpmed.privacy.ledger import Selected
 from dpmed.workflows.train.trials import selection_folder
-
-
-def ledger_in(path: Path) -> dict[str, Any]:
-    """The ledger in a folder; nothing if it cannot be read. Whether a run can resume without is decided in `draws`."""
-    try:
-        content = read_json(path / LEDGER_FILE)
-    except InputError:
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def siblings_of(path: Path) -> tuple[str, ...]:

@@ -5,21 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from dpmed.config.load import load_config
 from dpmed.data.base import Derived
 from dpmed.errors import InputError
-from dpmed.planning.plan import make_plan
-from dpmed.progress import Silent
 from dpmed.workflows.train.kept_split import check_split, write_split
-
-SETTINGS = [
-    "data.limit=120", "training.batch_size=16", "training.epochs=2", "model.width=[4]", "training.microbatch=8",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def plan():
-    return make_plan(load_config("quickstart", SETTINGS).config, Silent())
 
 
 @pytest.fixture

@@ -4,22 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from dpmed.config.load import load_config
 from dpmed.errors import InputError
 from dpmed.files import write_json
-from dpmed.planning.plan import make_plan
+from dpmed.inference.ledger import ledger_in
 from dpmed.planning.run_ledger import run_ledger, with_run_id, with_siblings
-from dpmed.progress import Silent
-from dpmed.workflows.train.stated import ledger_in, notes_of, run_id_of, selection_of, siblings_of, uses_of
-
-SETTINGS = [
-    "data.limit=120", "training.batch_size=16", "training.epochs=2", "model.width=[4]", "training.microbatch=8",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def plan():
-    return make_plan(load_config("quickstart", SETTINGS).config, Silent())
+from dpmed.workflows.train.stated import notes_of, run_id_of, selection_of, siblings_of, uses_of
 
 
 @pytest.fixture
@@ -56,12 +45,6 @@ def test_notes_and_uses_of_data_are_those_of_the_ledger(tmp_path, stated, plan):
     path = stated(lambda facts: replace(facts, notes=("A note.",)))
     assert "A note." in notes_of(path)
     assert set(plan.facts.outside) <= set(uses_of(path)) == set(ledger_in(path)["outside_accounting"])
-
-
-@pytest.mark.parametrize("content", ["[", "[1]", "3"])
-def test_what_is_no_ledger_states_nothing(tmp_path, content):
-    (tmp_path / "privacy.json").write_text(content)
-    assert ledger_in(tmp_path) == {}
 
 
 def test_a_trial_is_not_resumed_by_itself_if_nothing_says_what_its_selection_costs(tmp_path):
