@@ -134,6 +134,7 @@ class CachedDataset(Listed):
         self._size = len(dataset)
         self._names = dataset.names
         self.sources = dataset.sources
+        self.image_files = dataset.image_files
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         rows = np.frombuffer(self._map, np.uint8).reshape(self._size, layout.bytes_per_sample)
