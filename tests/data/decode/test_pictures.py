@@ -99,6 +99,18 @@ def test_all_grey_levels_of_a_12_bit_picture_are_kept(tmp_path):
     assert np.abs(percentiles[..., 0] - expected).max() <= 1
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_where_zero_is_white_bright_is_bright_at_any_depth(tmp_path, dtype):
+    values = np.arange(64, dtype=dtype).reshape(8, 8)
+    # The tag of how values are meant, a short number: 1 where zero is black, which is all that Pillow writes here.
+    tag = struct.pack("<HHI", 0x0106, 3, 1)
+    content = encoded(values, "TIFF")
+    assert content.count(tag + b"\1\0") == 1
+    path = write(tmp_path / "x.tif", content.replace(tag + b"\1\0", tag + b"\0\0"))
+    found = decode_picture(path, size=(8, 8), channels=1, depth=8 * values.dtype.itemsize)[..., 0]
+    assert np.array_equal(found, np.iinfo(dtype).max - values)
+
+
 def test_an_8_bit_picture_among_deep_ones_keeps_its_share_of_the_range(tmp_path):
     pixels = smooth(20, 30)
     path = write(tmp_path / "x.png", encoded(pixels, "PNG"))

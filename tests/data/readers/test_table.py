@@ -207,7 +207,7 @@ def test_ten_problems_are_named_and_the_rest_counted(tmp_path, data_config):
         (np.full((24, 24), 2, np.uint8), r"m\.png: holds the value 2, but the classes are 0 to 1"),
         (np.repeat([0, 255], 288).reshape(24, 24).astype(np.uint8), "of 0 and 255 must be stored as 0 and 1"),
         (np.zeros((24, 24, 3), np.uint8), "is not a mask: it has colours"),
-        (None, r"m\.png: is not a PNG or TIFF mask"),
+        (None, r"m\.png: is not a PNG, JPEG or TIFF picture"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused_by_name(tmp_path, data_config, mask, message):
