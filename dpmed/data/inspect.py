@@ -10,6 +10,7 @@ from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.units import UnitSummary, summarise_units
 
 _LOOKED_AT = 32
+_TINY = float(np.finfo(np.float32).tiny)
 _SMALL_SHARE = 1 / 8  # of the possible range: 12 bits stored as 16 fill a sixteenth
 
 
@@ -138,7 +139,7 @@ def value_limits(
 
 def _share(info: Info, smallest: float, largest: float) -> float:
     low, high = value_limits(info, np.array([[smallest, largest]]))
-    return (largest - smallest) / max(float(high.max() - low.min()), 1e-6)
+    return (largest - smallest) / max(float(high.max() - low.min()), _TINY)
 
 
 def _class_counts(dataset: Dataset, split: Split) -> dict[str, dict[str, int]]:

@@ -6,6 +6,7 @@ afterwards, when it is small. The filter is Pillow's anti-aliased triangle: line
 weighted mean over all voxels that fall into an output voxel when shrinking.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from PIL import Image
 
 from dpmed.data.decode.nifti import Volume
-from dpmed.data.decode.window import PERCENTILES
+from dpmed.data.decode.window import percentile_window, to_unit
 from dpmed.errors import InputError
 
 Shape3 = tuple[int, int, int]
 _SPACING_TOLERANCE = 0.01
+# Of a voxel. Programs that count from a voxel's corner and from its centre are half a voxel apart.
+_SAME_PLACE = 0.75
 _COUNTABLE = 256
 _MAX_CHANNELS = 64
 _MAX_VOXELS = 1 << 28  # a gigabyte while resampling
@@ -89,8 +92,7 @@ def read_intensities(
     for channel in range(channels.shape[-1]):
         values = _resample(channels[..., channel], volume, grid, prepare)
         if window is None:
-            low, high = np.percentile(values, PERCENTILES).astype(np.float32)
-            values = (np.clip(values, low, high) - low) / max(high - low, np.float32(1e-6))
+            values = to_unit(values, percentile_window(values))
         fill = float(values.min()) if window is None else window[0]
         out[..., channel] = fit_about_centre(values, grid.shape, fill=fill)
     return out
@@ -143,7 +145,7 @@ def check_pair(image: Volume, label: Volume) -> None:
     """Refuse an image and a label map that do not share the same voxels.
 
     Raises:
-        InputError: shape, orientation or spacing differ.
+        InputError: shape, orientation, spacing or place differ.
     """
     shapes = image.voxels.shape[:3], label.voxels.shape[:3]
     if shapes[0] != shapes[1]:
@@ -156,6 +158,14 @@ def check_pair(image: Volume, label: Volume) -> None:
         raise InputError(
             f"is not aligned with its image {image.path.name}: orientation or spacing differ",
             where=str(label.path),
+        )
+    corners = np.array(list(itertools.product(*[(0.0, side - 1.0) for side in shapes[0]], [1.0])))
+    apart = np.abs(np.linalg.solve(image.affine, label.affine @ corners.T) - corners.T).max()
+    if apart > _SAME_PLACE:
+        raise InputError(
+            f"is not aligned with its image {image.path.name}: by the headers they are up to {apart:.3g} voxels apart",
+            where=str(label.path),
+            remedy="Resample one to the other or, if only a header is wrong, correct it.",
         )
 
 

@@ -89,7 +89,7 @@ def _nifti(mask: Shaped[np.ndarray, "i j k"], grid: OwnGrid) -> bytes:
     if grid.place:
         for name, value in grid.place.items():
             header[name] = value
-    else:
+    elif grid.affine is not None:
         header.set_xyzt_units("mm")
         header.set_sform(grid.affine, "scanner")
         # Slices of a tilted gantry form no box, which is all that a qform can describe.

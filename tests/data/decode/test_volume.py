@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from dpmed.data.decode.nifti import Volume, read_nifti
 from dpmed.data.decode.volume import Grid, check_pair, orientation_of, read_intensities, read_labels, spacing_of
@@ -71,6 +72,15 @@ def test_the_same_holds_for_percentiles_and_a_given_spacing(tmp_path):
     for orientation in ORIENTATIONS[::7]:
         found = read_intensities(stored(values, orientation, tmp_path=tmp_path), grid, window=None)
         np.testing.assert_allclose(found, first, atol=1e-4, err_msg=orientation)
+
+
+def test_percentiles_do_not_depend_on_the_unit(tmp_path):
+    grid = Grid(shape=(12, 40, 12))
+    plain, tiny = (
+        read_intensities(stored(anatomy().astype(np.float32) * factor, tmp_path=tmp_path), grid, window=None)
+        for factor in (1.0, 1e-12)
+    )
+    np.testing.assert_allclose(plain, tiny, atol=1e-5)
 
 
 def test_orientation_agrees_with_nibabel_on_its_own_images():
@@ -181,6 +191,22 @@ def test_pairs_must_lie_on_the_same_voxels():
     for affine in (np.diag([-1.0, 1, 1, 1]), np.diag([1.0, 1, 2, 1])):
         with pytest.raises(InputError, match=r"label\.nii: is not aligned with"):
             check_pair(volume(), volume(affine=affine, name="label.nii"))
+
+
+def test_pairs_of_the_same_shape_in_two_places_are_refused():
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("z", 20, degrees=True).as_matrix()
+    spaced = np.diag([0.5, 0.5, 3.0, 1.0])
+    for affine in (np.eye(4), turn @ spaced):
+        for shift, refused in (([0.5, 0, 0], False), ([0, 0, -0.5], False), ([1, 0, 0], True), ([0, 0, 2], True)):
+            label = volume(affine=affine @ nibabel.affines.from_matvec(np.eye(3), shift), name="label.nii")
+            if refused:
+                with pytest.raises(InputError, match=rf"by the headers they are up to {max(shift)} voxels apart"):
+                    check_pair(volume(affine=affine), label)
+            else:
+                check_pair(volume(affine=affine), label)
+    with pytest.raises(InputError, match=r"label\.nii: is not aligned"):  # a header that lost its angles
+        check_pair(volume((40, 40, 4), affine=turn @ spaced), volume((40, 40, 4), affine=spaced, name="label.nii"))
 
 
 def test_oblique_scans_go_to_the_nearest_axes():
