@@ -153,6 +153,8 @@ ROWS = ["a.png,u,P1,train,1", "b.png,v,P2,val,0", "c.png,u,P3,test,"]
         (ROWS, {"image": ["image", "again"]}, "lacks the column again"),
         (["a.png,,P1,train,1", *ROWS[1:]], {}, "line 2: dx is empty, but a class must be known"),
         (ROWS, {"class_names": ["v", "w"]}, "2 problems: line 2: dx = 'u' is not in data.class_names; line 4: dx"),
+        (["a.png,-1,P1,train,1", *ROWS[1:]], {}, "line 2: dx = '-1' means unknown, but a class must be known"),
+        (["a.png,-1.0,P1,train,1", *ROWS[1:]], {}, "line 2: dx = '-1.0' means unknown"),
         (["a.png,v,P1,train,1", "b.png,v,P2,train,1"], {}, "'dx' has 1 classes; two are needed"),
         (["a.png,u,,train,1", *ROWS[1:]], {"patient": "p"}, "line 2: p is empty"),
         (["a.png,u,P2,train,1", *ROWS[1:]], {"patient": "p", "split": "s"},
