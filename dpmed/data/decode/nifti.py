@@ -110,8 +110,9 @@ class _Header:
             shape = tuple(map(int, header.get_data_shape()))
             self.dtype = header.get_data_dtype()
             self.place = _place(header)
-            if header["pixdim"][0] == 0:  # the standard's older way to say 1
-                header["pixdim"][0] = 1
+            # As nibabel repairs them when it loads a file: 0 is an old way to say 1, and sizes have no sign.
+            header["pixdim"][0] = header["pixdim"][0] or 1
+            header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
             slope, intercept = header.get_slope_inter()
             self.affine = np.asarray(header.get_best_affine(), np.float64)
             self.affine[:3] *= _TO_MM.get(int(header["xyzt_units"]) & _UNIT_BITS, 1.0)

@@ -25,6 +25,7 @@ _SPACING_TOLERANCE = 0.01
 _SAME_PLACE = 0.75
 _COUNTABLE = 256
 _MAX_CHANNELS = 64
+_WHOLE = 1e-3  # labels saved from floating-point numbers get a scale in the header, by which 1 becomes 1.00002
 _MAX_VOXELS = 1 << 28  # a gigabyte while resampling
 
 
@@ -172,9 +173,16 @@ def check_pair(image: Volume, label: Volume) -> None:
 def _label_values(volume: Volume, classes: int) -> dict[float, int]:
     """The stored values that occur and the class number of each, in increasing order."""
     stored = _distinct(volume.voxels)
-    values = stored * volume.slope + volume.intercept
-    if not np.isfinite(values).all() or not np.array_equal(values, np.rint(values)):
-        raise InputError("holds label values that are not whole numbers", where=str(volume.path))
+    with np.errstate(invalid="ignore"):
+        scaled = stored * volume.slope + volume.intercept
+        values = np.rint(scaled)
+        is_whole = bool((np.abs(scaled - values) < _WHOLE).all()) and len(np.unique(values)) == len(values)
+    if not is_whole:
+        raise InputError(
+            "holds label values that are not whole numbers",
+            where=str(volume.path),
+            remedy="Save class numbers as integers, without a scale in the header.",
+        )
     if values.min() < 0 or values.max() >= classes:
         wrong = values.min() if values.min() < 0 else values.max()
         raise InputError(

@@ -129,12 +129,13 @@ def test_a_header_that_shows_the_body_and_its_mirror_image_is_refused(tmp_path):
         read_nifti(tmp_path / "scan.nii")
 
 
-def test_a_header_without_its_sign_means_plus(tmp_path):
+@pytest.mark.parametrize(("place", "value"), [(0, 0.0), (1, -1.0)])
+def test_voxel_sizes_with_a_wrong_sign_are_repaired_as_nibabel_does(tmp_path, place, value):
     stored = image()
     stored.set_qform(stored.affine, 1)
     stored.set_sform(None, 0)
     content = bytearray(stored.to_bytes())
-    struct.pack_into("<f", content, 76, 0.0)  # pixdim[0]
+    struct.pack_into("<f", content, 76 + 4 * place, value)  # pixdim
     (tmp_path / "scan.nii").write_bytes(content)
     np.testing.assert_array_equal(read_nifti(tmp_path / "scan.nii").affine, nibabel.load(tmp_path / "scan.nii").affine)
 

@@ -232,6 +232,21 @@ def test_a_volume_that_would_need_too_much_memory_on_the_way_is_refused():
         read_intensities(hostile, Grid(shape=(128, 128, 50)), window=(0.0, 1.0))
 
 
+def test_labels_that_were_saved_with_a_scale_are_whole_numbers_if_the_scale_is_fine_enough(tmp_path):
+    labels = np.arange(3.0).repeat(9).reshape(3, 3, 3)
+    for dtype, is_fine in ((np.int16, True), (np.uint8, False)):
+        header = nibabel.Nifti1Header()
+        header.set_data_dtype(dtype)
+        nibabel.Nifti1Image(labels, np.eye(4), header).to_filename(tmp_path / "label.nii")
+        found = read_nifti(tmp_path / "label.nii")
+        assert found.slope != 1
+        if is_fine:
+            assert np.array_equal(read_labels(found, Grid(shape=(3, 3, 3)), classes=3), labels)
+        else:
+            with pytest.raises(InputError, match="not whole numbers"):
+                read_labels(found, Grid(shape=(3, 3, 3)), classes=3)
+
+
 def test_label_maps_with_channels_are_refused():
     with pytest.raises(InputError, match="label map with channels"):
         read_labels(volume((4, 4, 4, 2)), Grid(shape=(4, 4, 4)), classes=2)
