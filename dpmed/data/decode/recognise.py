@@ -27,7 +27,7 @@ def kind_of_name(name: str) -> Kind | None:
 
 
 def is_slice(name: str) -> bool:
-    """Whether a file in the folder of a series is one of its slices, by its name."""
+    """Whether a file in a folder of images may be one of them, such as a slice of a series, by its name."""
     # A DICOMDIR is the table of contents of a disc.
     return not name.startswith(".") and name != "DICOMDIR"
 
