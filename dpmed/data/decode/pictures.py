@@ -128,7 +128,8 @@ def opened(path: Path, action: Callable[[Image.Image], T]) -> T:
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             _check_size(path, image.width, image.height)
             pages = getattr(image, "n_frames", 1)
-            if pages > 1:
+            # Cameras and phones write previews, depth and brightness behind the picture proper (MPO, CIPA DC-007).
+            if pages > 1 and image.format != "MPO":
                 raise InputError(f"holds {pages} pages, not one picture", where=str(path))
             return action(image)
     except UnidentifiedImageError as error:

@@ -263,6 +263,18 @@ def test_a_missing_file_a_folder_and_several_pages_are_said(tmp_path):
         decode_picture(tmp_path / "moving.png", size=(8, 8), channels=1)
 
 
+def test_what_a_camera_writes_behind_its_picture_is_passed_over(tmp_path):
+    first, preview = Image.fromarray(smooth(40, 60)), Image.fromarray(255 - smooth(20, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    first.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[preview], quality=95, exif=exif)
+    first.save(tmp_path / "y.jpg", "JPEG", quality=95, exif=exif)
+    several, plain = (decode_picture(tmp_path / name, size=(60, 40), channels=3) for name in ("x.jpg", "y.jpg"))
+    with Image.open(tmp_path / "x.jpg") as image:
+        assert image.n_frames == 2
+    assert np.array_equal(several, plain)
+
+
 def test_values_that_are_not_finite_are_refused(tmp_path):
     values = np.ones((8, 8), np.float32)
     values[2, 3] = np.nan
