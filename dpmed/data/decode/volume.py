@@ -143,31 +143,37 @@ def fit_about_centre(
 
 
 def check_pair(image: Volume, label: Volume) -> None:
-    """Refuse an image and a label map that do not share the same voxels.
+    """Refuse an image and a label map that do not share the same voxels, in whatever order each file stores them.
 
     Raises:
-        InputError: shape, orientation, spacing or place differ.
+        InputError: shape, spacing or place differ.
     """
-    shapes = image.voxels.shape[:3], label.voxels.shape[:3]
-    if shapes[0] != shapes[1]:
-        texts = ["x".join(map(str, shape)) for shape in shapes]
+    (sides, affine), (label_sides, label_affine) = _canonical(image), _canonical(label)
+    if sides != label_sides:
+        texts = ["x".join(map(str, shape)) for shape in (label_sides, sides)]
         raise InputError(
-            f"has {texts[1]} voxels, but its image {image.path.name} has {texts[0]}", where=str(label.path)
+            f"has {texts[0]} voxels, but its image {image.path.name} has {texts[1]}", where=str(label.path)
         )
-    turned = not np.array_equal(orientation_of(image), orientation_of(label))
-    if turned or not np.allclose(spacing_of(image), spacing_of(label), rtol=_SPACING_TOLERANCE):
-        raise InputError(
-            f"is not aligned with its image {image.path.name}: orientation or spacing differ",
-            where=str(label.path),
-        )
-    corners = np.array(list(itertools.product(*[(0.0, side - 1.0) for side in shapes[0]], [1.0])))
-    apart = np.abs(np.linalg.solve(image.affine, label.affine @ corners.T) - corners.T).max()
+    spacing, label_spacing = (np.linalg.norm(one[:3, :3], axis=0) for one in (affine, label_affine))
+    if not np.allclose(spacing, label_spacing, rtol=_SPACING_TOLERANCE):
+        raise InputError(f"has another spacing than its image {image.path.name}", where=str(label.path))
+    corners = np.array(list(itertools.product(*[(0.0, side - 1.0) for side in sides], [1.0])))
+    apart = np.abs(np.linalg.solve(affine, label_affine @ corners.T) - corners.T).max()
     if apart > _SAME_PLACE:
         raise InputError(
             f"is not aligned with its image {image.path.name}: by the headers they are up to {apart:.3g} voxels apart",
             where=str(label.path),
             remedy="Resample one to the other or, if only a header is wrong, correct it.",
         )
+
+
+def _canonical(volume: Volume) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:
+    """Sides and affine of a volume once its axes are in canonical order and direction."""
+    from nibabel.orientations import inv_ornt_aff
+
+    orientation, stored = orientation_of(volume), volume.voxels.shape[:3]
+    sides = tuple(stored[axis] for axis in np.argsort(orientation[:, 0]))
+    return sides, volume.affine @ inv_ornt_aff(orientation, stored)
 
 
 def _label_values(volume: Volume, classes: int) -> dict[float, int]:

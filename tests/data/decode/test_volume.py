@@ -188,9 +188,24 @@ def test_pairs_must_lie_on_the_same_voxels():
     check_pair(volume((4, 4, 4, 2)), volume(name="label.nii"))
     with pytest.raises(InputError, match=r"label\.nii: has 4x4x5 voxels, but its image scan\.nii has 4x4x4"):
         check_pair(volume(), volume((4, 4, 5), name="label.nii"))
-    for affine in (np.diag([-1.0, 1, 1, 1]), np.diag([1.0, 1, 2, 1])):
-        with pytest.raises(InputError, match=r"label\.nii: is not aligned with"):
+    for affine, message in (
+        (np.diag([-1.0, 1, 1, 1]), r"is not aligned with its image scan\.nii: by the headers they are up to 3 voxels"),
+        (np.diag([1.0, 1, 2, 1]), r"has another spacing than its image scan\.nii"),
+    ):
+        with pytest.raises(InputError, match=rf"label\.nii: {message}"):
             check_pair(volume(), volume(affine=affine, name="label.nii"))
+
+
+def test_a_pair_may_be_stored_in_two_orders(tmp_path):
+    values = anatomy()
+    labels = (values > 600).astype(np.uint8)
+    grid = Grid(shape=(10, 12, 8))
+    image = stored(values, "LPS", tmp_path=tmp_path)
+    inside = read_intensities(image, grid, window=(600.0, 601.0))[..., 0] > 600.5
+    for orientation in ORIENTATIONS[::5]:
+        label = stored(labels, orientation, tmp_path=tmp_path)
+        check_pair(image, label)
+        assert (read_labels(label, grid, classes=2) == inside).mean() > 0.99
 
 
 def test_pairs_of_the_same_shape_in_two_places_are_refused():
