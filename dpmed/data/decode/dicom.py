@@ -261,8 +261,9 @@ def _open(path: Path) -> DicomFile:
     )
     _check(found, int(dataset.BitsAllocated))
     high = dataset.get("HighBit")
+    high = found.bits - 1 if high is None else int(high)
     # A decoder puts values into the lowest bits itself.
-    if element == "PixelData" and found.syntax in _NATIVE and high not in (None, found.bits - 1):
+    if element == "PixelData" and found.syntax in _NATIVE and high != found.bits - 1:
         raise InputError(
             f"has its values in the bits up to {high}, not in the lowest {found.bits}, which is not read",
             where=str(path),

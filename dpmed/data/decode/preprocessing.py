@@ -17,9 +17,8 @@ _EIGHT_BITS = 8
 _PLANE, _SPACE = 2, 3
 _LARGEST_SIDE, _MOST_CHANNELS = 4096, 64
 _HALF_EXACT = 2048.0  # whole HU up to here are exact in float16
-_FEWEST_LEVELS = (
-    256  # of a window, as in a picture of 8 bits; tiny units and narrow windows would have fewer in float16
-)
+# Of a window, as in a picture of 8 bits; tiny units and narrow windows would have fewer in float16.
+_FEWEST_LEVELS = 256
 _KNOWN_WINDOWS: dict[object, Window] = {None: None, "header": "header", "percentiles": "percentiles"}
 
 
