@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from dpmed.metrics.delong import AreaDifference, compare_areas
-from dpmed.metrics.evaluate import interval_of
+from dpmed.metrics.evaluate import intervals_of
 from dpmed.workflows.evaluate.scored import Scored, answers_of, places_of
 
 
@@ -21,7 +21,7 @@ class Difference:
         value: of the first model.
         against: of the second.
         difference: value - against.
-        interval: 95 %, resampled by unit, with the same units for both; None without resampling.
+        interval: 95 %, resampled by unit, with the same units for both; None if either model has none.
     """
 
     metric: str
@@ -102,16 +102,16 @@ def compare_scored(first: Scored, second: Scored) -> Comparison:
         raise ValueError("Expected the same samples in the same order.")
     values, others = first.values(), second.values()
     draws, other_draws = first.draws(), second.draws()
-    differences = []
+    drawn = {name: column - other_draws[name] for name, column in draws.items() if name in other_draws}
+    intervals, differences = intervals_of(drawn), []
     for name in [name for name in values if name in others]:
-        interval = interval_of(draws[name] - other_draws[name]) if name in draws and name in other_draws else None
         differences.append(
             Difference(
                 metric=name,
                 value=values[name],
                 against=others[name],
                 difference=values[name] - others[name],
-                interval=interval,
+                interval=intervals.get(name),
             )
         )
     return Comparison(

@@ -18,11 +18,14 @@ from dpmed.files import read_json
 from dpmed.inference.predictor import Predictor, load_model
 from dpmed.inference.run_folder import SPLIT_FILE, is_run, read_config
 from dpmed.metrics.agreement import Agreement, agreement
-from dpmed.metrics.evaluate import FEWEST_UNITS, constant_note, unit_weights
+from dpmed.metrics.evaluate import missing_notes
+from dpmed.metrics.probability import WITHOUT_INTERVAL, error_by_chance
+from dpmed.metrics.support import FEWEST_UNITS
 from dpmed.progress import Progress
+from dpmed.rounding import rounded_up
 from dpmed.workflows.evaluate.comparison import compare_scored
 from dpmed.workflows.evaluate.predict import Temperature, fit, score
-from dpmed.workflows.evaluate.scored import Scored, join_units, places_of, subgroups_of
+from dpmed.workflows.evaluate.scored import Scored, answers_of, join_units, places_of, subgroups_of
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, EvaluateSummary, Part
 from dpmed.workflows.evaluate.write import write_evaluation
 
@@ -80,7 +83,8 @@ def run(
     if settings.sensitivity is not None or settings.threshold is not None:
         notes += ("The operating points are in operating_points.csv.",)
     if scored.resamples:
-        notes += constant_note(scores, intervals, units=scored.units, unit=scored.info.unit)
+        shown = {name: value for name, value in scores.items() if name not in WITHOUT_INTERVAL}
+        notes += missing_notes(shown, intervals, units=scored.units, unit=scored.info.unit, few=scored.few)
     for one in (None if is_own else predictor, other):
         if one is not None:
             notes += seen_by(one.source, dataset, config.data, numbers, trained_on=one.ledger.data)
@@ -253,10 +257,10 @@ def _tolerance(dataset: Dataset, numbers: Int[np.ndarray, " sample"], settings: 
 def _agreement(scored: Scored) -> dict[str, Agreement]:
     if scored.info.task != "regression" or scored.predictions is None or scored.targets is None:
         return {}
-    generator = np.random.default_rng(0)
-    weights = unit_weights(scored.groups, resamples=scored.resamples, generator=generator)
     columns = {
-        name: agreement(scored.predictions[:, place], scored.targets[:, place], weights=weights)
+        name: agreement(
+            scored.predictions[:, place], scored.targets[:, place], groups=scored.groups, resamples=scored.resamples
+        )
         for place, name in enumerate(scored.info.target_names)
     }
     return {name: found for name, found in columns.items() if found is not None}
@@ -280,6 +284,7 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
         notes.append(temperature.use)
         if is_own and part in ("validation", "all"):
             notes.append("The temperature was fitted on some of these samples: calibration looks better than it is.")
+    notes += _of_questions(scored)
     dice = {} if scored.table is None else {name: scored.table[f"dice_{name}"] for name in scored.info.class_names[1:]}
     for name, column in dice.items():
         missed = int((column == 0).sum())
@@ -289,3 +294,21 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
                 "not overlap; where one of them is empty there is no Hausdorff distance, and its mean omits the sample."
             )
     return tuple(notes)
+
+
+def _of_questions(scored: Scored) -> list[str]:
+    """What must be known to interpret calibration and operating points."""
+    notes, places = [], places_of(scored.info)
+    if places and len(scored.names) > scored.units:
+        notes.append(
+            f"The intervals of operating points and calibration bins treat the {len(scored.names)} images of "
+            f"{scored.units} {scored.info.unit}s as independent: they are too narrow."
+        )
+    if len(places) == 1 and scored.names:
+        chances, _, known = answers_of(scored, places[0])
+        if known.any():
+            notes.append(
+                "ece has no interval, since resampling makes it larger. Chance alone gives perfectly calibrated "
+                f"probabilities an ece of up to {rounded_up(error_by_chance(chances), 3)} with so many samples (95 %)."
+            )
+    return notes

@@ -12,7 +12,8 @@ from dpmed.errors import InputError
 from dpmed.figures.evaluation import Bin, Question
 from dpmed.metrics import operating, probability
 from dpmed.metrics.classification import weighted_auroc
-from dpmed.metrics.evaluate import FEWEST_UNITS, draw, draw_table, draw_units, evaluate, intervals_of, metric_names
+from dpmed.metrics.evaluate import draw, draw_table, draw_units, evaluate, intervals_of, metric_names
+from dpmed.metrics.support import FEWEST_UNITS, support, table_support, thin
 
 _MOST_QUESTIONS = 30
 Joined = Literal["mean", "max"]
@@ -98,11 +99,24 @@ class Scored:
             found |= {name: float(column[0]) for name, column in self._of_single_question(once).items()}
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
+    @property
+    def few(self) -> frozenset[str]:
+        """The metrics that have no interval because they rest on too few units."""
+        if self.table is not None:
+            return thin(table_support(self.table, self.groups))
+        targets = self.answers[1]
+        return thin(support(targets, self.groups, task=self.info.task, class_names=self.info.output_names))
+
     def draws(self) -> dict[str, Float[np.ndarray, " resample"]]:
-        """The metrics of each resampling of units; for two models on the same samples the same units are drawn."""
+        """The metrics of each resampling of units; for two models on the same samples the same units are drawn.
+
+        Without those that have no interval, by their nature or because they rest on too few units.
+        """
         if self.resamples == 0 or self.units < FEWEST_UNITS:
             return {}
-        return draw_units(self.groups, self._draw, resamples=self.resamples)
+        without = self.few | probability.WITHOUT_INTERVAL
+        drawn = draw_units(self.groups, self._draw, resamples=self.resamples)
+        return {name: column for name, column in drawn.items() if name not in without}
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
         """The metrics, with 95 % intervals by unit."""
