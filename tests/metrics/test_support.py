@@ -15,6 +15,10 @@ def test_metrics_of_classes_rest_on_the_units_of_the_rarest_class_that_occurs():
     found = support(targets, groups, task="classification", class_names=("x", "y", "z"))
     assert {found[name] for name in ("accuracy", "brier")} == {4}
     assert {found[name] for name in ("mcc", "balanced_accuracy", "f1", "auroc", "auprc")} == {2}
+    # Of three classes that occur, each has a third of the weight: the rarest counts twice.
+    targets[0] = 1
+    assert support(targets, groups, task="classification", class_names=("x", "y", "z"))["mcc"] == 2 * 1
+    assert support(targets[:1], ["a"], task="classification", class_names=("x", "y"))["balanced_accuracy"] == 1
 
 
 def test_a_label_rests_on_its_rarer_side_and_the_mean_on_the_rarest_with_both():
@@ -22,14 +26,14 @@ def test_a_label_rests_on_its_rarer_side_and_the_mean_on_the_rarest_with_both():
     groups = ["a", "b", "c", "c", "d"]
     found = support(targets, groups, task="multi-label", class_names=("x", "y", "z"))
     assert (found["auroc_x"], found["auroc_y"], found["auroc_z"]) == (1, 2, 0)
-    assert found["auroc"] == 1
+    assert found["auroc"] == 2, "of the two labels with both sides, the rarer twice"
     assert found["brier"] == 3, "of x, patient d is unknown"
 
 
 def test_numbers_and_masks_rest_on_the_units_where_they_are_known():
     targets = np.array([[1.0, np.nan], [2.0, np.nan], [3.0, 1.0]])
     found = support(targets, ["a", "a", "b"], task="regression", class_names=("age", "weight"))
-    assert (found["mae_age"], found["r2_weight"], found["rmse"]) == (2, 1, 1)
+    assert (found["mae_age"], found["r2_weight"], found["rmse"]) == (2, 1, 2)
     table = {"dice": np.array([0.5, 0.6, 0.7]), "dice_tumour": np.array([np.nan, 0.6, 0.7])}
     assert table_support(table, ["a", "b", "b"]) == {"dice": 2, "dice_tumour": 1}
     assert thin({"dice": FEWEST_UNITS, "dice_tumour": FEWEST_UNITS - 1}) == {"dice_tumour"}
