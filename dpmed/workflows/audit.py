@@ -35,6 +35,10 @@ _REHEARSAL = (
 _UNRESOLVED = (
     f"– under TPR: fewer than {round(1 / FPRS[0]):,} did not take part, too few to measure a TPR at so small an FPR."
 )
+_OTHER = (
+    "The attack on the training set tells {unit}s apart, all of whose images took part or none; the proven limits are "
+    "for one {protected}, and do not hold for a {unit} with several."
+)
 _COLUMNS = (
     "kind", "score", "epsilon_lower", "epsilon_lower_by_guesses", "epsilon_lower_by_noise", "epsilon_claimed",
     "noise_multiplier_upper", "canaries", "guesses", "correct", "auc", "tpr_at_fpr_0.001",
@@ -106,6 +110,8 @@ class AuditSummary:
         confidence: the confidence with which all limits hold jointly.
         results: one per kind.
         membership: a loss-based attack on the run's own training set: all of it, then classes and subgroups.
+        unit: what the attack tells apart: the coarsest unit known, such as `patient`.
+        protected: what ε and the proven bounds are for: `unit`, or `image`, of which a unit may have several.
         bound: what is proven for any test on the same training.
         warnings: what must be known to interpret the results correctly.
     """
@@ -116,6 +122,8 @@ class AuditSummary:
     confidence: float
     results: tuple[AuditResult, ...]
     membership: tuple[Group, ...]
+    unit: str
+    protected: str
     bound: ProvenBounds
     warnings: tuple[str, ...]
 
@@ -150,7 +158,13 @@ class AuditSummary:
             "delta": self.delta,
             "confidence": self.confidence,
             "results": [{**one.to_json(), **bound} for one in self.results],
-            "membership": {**everyone.to_json(), **bound, "groups": [group.to_json() for group in groups]},
+            "membership": {
+                "unit": self.unit,
+                "bound_unit": self.protected,
+                **everyone.to_json(),
+                **bound,
+                "groups": [group.to_json() for group in groups],
+            },
             "contradicted": self.is_contradicted,
             "conclusion": self.sentence,
             "warnings": list(self.warnings),
@@ -185,7 +199,8 @@ class AuditSummary:
         """What stands below the tables: why some cells are empty, the conclusion, and where the numbers must stay."""
         counts = [*(one.excluded for one in self.results), *(one.non_members for one in self.membership)]
         few = () if all(resolves(FPRS[0], count) for count in counts) else (_UNRESOLVED,)
-        return (*few, self.sentence, KEEP_INSIDE)
+        other = () if self.unit == self.protected else (_OTHER.format(unit=self.unit, protected=self.protected),)
+        return (*few, *other, self.sentence, KEEP_INSIDE)
 
     def membership_table(self) -> tuple[list[str], list[list[str]]]:
         """The attack on the training set itself, for the terminal."""
@@ -200,8 +215,8 @@ class AuditSummary:
                     _tpr(one.tpr[0], one.tpr_intervals[0], non_members=group.non_members),
                 ]
             rows.append([name, str(group.members), str(group.non_members), *found])
-        rows.append(["proven, for anyone", "", "", *self._bounds()])
-        return ["of", "members", "others", "AUC (95 %)", "TPR @ FPR 0.001 (95 %)"], rows
+        rows.append([f"proven, for any one {self.protected}", "", "", *self._bounds()])
+        return ["of", f"member {self.unit}s", "others", "AUC (95 %)", "TPR @ FPR 0.001 (95 %)"], rows
 
     def _bounds(self) -> list[str]:
         return [f"≤ {rounded_up(self.bound.auc)}", f"≤ {rounded_up(self.bound.tpr[0])}"]
@@ -245,6 +260,8 @@ def run(
         confidence=confidence,
         results=tuple(results),
         membership=_membership(plan, predict),
+        unit=plan.dataset.info.unit,
+        protected=config.unit,
         bound=proven_bounds(plan.budget.mechanism),
         warnings=(KEEP_INSIDE, *plan.warnings),
     )
@@ -298,13 +315,15 @@ def _finite(value: float) -> float | None:
 
 def _membership(plan: Plan, predict: Predict) -> tuple[Group, ...]:
     """An attack on the training set itself, with the test split as non-members."""
-    dataset, train, test = plan.dataset, plan.split.train, plan.split.test
+    # Of a unit with more images than `data.max_samples_per_unit`, only these took part.
+    dataset, train, test = plan.dataset, np.concatenate(plan.members), plan.split.test
     numbers = np.concatenate([train, test])
     losses = np.concatenate([np.asarray(predict(part).losses, np.float64) for part in (train, test)])
     columns = {name: np.asarray(values)[numbers] for name, values in dataset.columns().items()}
     if dataset.info.task == "classification" and dataset.labels is not None:
         columns = {"class": np.asarray(dataset.info.class_names)[dataset.labels[numbers]], **columns}
-    return attack(losses, np.arange(len(numbers)) < len(train), columns)
+    units = [dataset.groups[number] for number in numbers.tolist()]
+    return attack(losses, np.arange(len(numbers)) < len(train), columns, units)
 
 
 def _write(summary: AuditSummary, plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -69,6 +70,7 @@ def test_a_training_as_claimed_is_not_contradicted_and_all_that_was_found_is_wri
     assert result["auc"] < result["bound_auc"] + 0.08
     membership = content["membership"]
     assert membership["bound_tpr_at_fpr_0.001"] < membership["bound_tpr_at_fpr_0.01"] < 1
+    assert (membership["unit"], membership["bound_unit"]) == ("image", "image")
     groups = {group["value"]: group for group in membership["groups"] if group["column"] == "class"}
     assert len(groups) == 10 and all(group["members"] > 10 for group in groups.values())
     known = {value: group["auc"] for value, group in groups.items() if "auc" in group}
@@ -84,6 +86,10 @@ def test_a_training_as_claimed_is_not_contradicted_and_all_that_was_found_is_wri
     # 34 non-members cannot show an FPR of 0.001: a rate among them would look like a breach of the bound below.
     assert {row[-1] for row in (*summary.table()[1][:-1], *summary.membership_table()[1][:-1])} == {"–"}
     assert "fewer than 1,000" in summary.remarks[0] and "must stay within your institution" in summary.remarks[-1]
+    # Bounds for one image say nothing of patients with several.
+    of_patients = replace(summary, unit="patient")
+    assert "do not hold for a patient with several" in of_patients.remarks[1]
+    assert of_patients.membership_table()[1][-1][0] == "proven, for any one image"
     # Limits are never shown smaller than they are, and what was found never larger.
     auc, tpr = (float(cell.removeprefix("≤ ")) for cell in summary.table()[1][-1][-2:])
     assert auc >= summary.bound.auc and tpr >= summary.bound.tpr[0]
