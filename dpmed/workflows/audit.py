@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Int
 
 from dpmed.auditing.canaries import Observed, Predict, observe_gradients, observe_inputs, toss
 from dpmed.auditing.guessing import best_limit, number_of_guesses, right_guesses
@@ -243,7 +244,7 @@ def run(
         raise InputError("is missing: there is no ε to test", where="privacy")
     # Coins and labels come from the operating system's entropy: anyone who knew them could let a faulty training pass.
     generator = np.random.default_rng()
-    results, predict = [], None
+    results, membership = [], None
     for kind in kinds:
         if kind == "gradient":
             observed, predict = observe_gradients(plan, toss(canaries, generator), progress)
@@ -252,14 +253,17 @@ def run(
         # The conclusion rests on the highest limit of any kind, so each kind has its share of the error probability.
         share = 1 - (1 - confidence) / len(kinds)
         results.append(_judge(kind, observed, plan.budget, confidence=share, progress=progress))
-    assert predict is not None  # noqa: S101 at least one kind
+        if membership is None:
+            # Of the first kind: gradient canaries, if there are any, leave the model itself as it is.
+            membership = _membership(plan, predict, planted=observed.planted)
+    assert membership is not None  # noqa: S101 at least one kind
     summary = AuditSummary(
         folder=folder,
         epsilon_claimed=plan.budget.epsilon,
         delta=plan.budget.delta,
         confidence=confidence,
         results=tuple(results),
-        membership=_membership(plan, predict),
+        membership=membership,
         unit=plan.dataset.info.unit,
         protected=config.unit,
         bound=proven_bounds(plan.budget.mechanism),
@@ -313,12 +317,18 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _membership(plan: Plan, predict: Predict) -> tuple[Group, ...]:
-    """An attack on the training set itself, with the test split as non-members."""
+def _membership(plan: Plan, predict: Predict, *, planted: Int[np.ndarray, " sample"]) -> tuple[Group, ...]:
+    """An attack on the training set itself, with the test split as non-members.
+
+    Units with a planted image are neither: the model was taught a wrong answer for it, and beside so large a loss every
+    training image would look remembered.
+    """
+    dataset, known = plan.dataset, {plan.dataset.groups[number] for number in planted.tolist()}
     # Of a unit with more images than `data.max_samples_per_unit`, only these took part.
-    dataset, train, test = plan.dataset, np.concatenate(plan.members), plan.split.test
+    train = np.concatenate(plan.members)
+    test = np.array([number for number in plan.split.test if dataset.groups[number] not in known], np.int64)
     numbers = np.concatenate([train, test])
-    losses = np.concatenate([np.asarray(predict(part).losses, np.float64) for part in (train, test)])
+    losses = np.concatenate([np.asarray(predict(part).losses, np.float64) for part in (train, test) if len(part)])
     columns = {name: np.asarray(values)[numbers] for name, values in dataset.columns().items()}
     if dataset.info.task == "classification" and dataset.labels is not None:
         columns = {"class": np.asarray(dataset.info.class_names)[dataset.labels[numbers]], **columns}

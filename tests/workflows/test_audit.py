@@ -105,6 +105,37 @@ def test_a_tenth_of_the_noise_is_contradicted(tmp_path, trained):
     assert json.loads((tmp_path / "audit.json").read_text())["contradicted"] is True
 
 
+def test_images_planted_with_wrong_labels_are_no_strangers_to_the_model(tmp_path, trained, monkeypatch):
+    """Nothing is remembered, and planted images have the large loss of a wrong answer that was learnt."""
+    trained(1.0)
+    planted = []
+
+    def observe(plan, count, generator, progress):
+        del progress
+        sources = plan.split.test[: len(plan.split.test) // 2]
+        planted.extend(sources.tolist())
+
+        def predict(numbers):
+            losses = np.random.default_rng(len(numbers)).random(len(numbers)) + 9.0 * np.isin(numbers, sources)
+            labels = plan.dataset.labels[numbers]
+            return Predictions(predictions=np.zeros((len(numbers), 10)), targets=labels, losses=losses)
+
+        included = generator.random(count) < 0.5
+        scores = {"loss": generator.random(count)}
+        return Observed(included=included, scores=scores, planted=sources), predict
+
+    monkeypatch.setattr(room, "observe_inputs", observe)
+    config = load_config("quickstart", SETTINGS).config
+    summary = run(config, ("input",), tmp_path, Silent(), canaries=200, confidence=0.95)
+    everyone = summary.membership[0]
+    assert 0 < everyone.non_members <= len(planted) + 1
+    assert abs(everyone.separation.auc - 0.5) < 0.25
+    # With gradient canaries, which leave the model as it is, nobody has to be left out.
+    (tmp_path / "all").mkdir()
+    both = run(config, ("gradient", "input"), tmp_path / "all", Silent(), canaries=200, confidence=0.95)
+    assert both.membership[0].non_members > len(planted) / 2 + everyone.non_members / 2
+
+
 def test_without_privacy_there_is_nothing_to_audit(tmp_path):
     config = load_config("quickstart_nonprivate").config
     with pytest.raises(InputError, match="no ε to test"):
