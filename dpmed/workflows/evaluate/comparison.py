@@ -4,12 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from jaxtyping import Float
-
 from dpmed.metrics.delong import AreaDifference, compare_areas
 from dpmed.metrics.evaluate import intervals_of
-from dpmed.workflows.evaluate.scored import Scored, answers_of, places_of
+from dpmed.workflows.evaluate.scored import Scored, answers_of, places_of, ranks_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,21 +121,11 @@ def _areas(first: Scored, second: Scored) -> dict[str, AreaDifference]:
     for place in places_of(first.info):
         _, positive, known = answers_of(first, place)
         groups = [group for group, is_known in zip(first.groups, known.tolist(), strict=True) if is_known]
-        one, other = (_scores(scored, place)[known] for scored in (first, second))
+        one, other = (ranks_of(scored, place)[known] for scored in (first, second))
         area = compare_areas(one, other, positive, groups=groups)
         if area is not None:
             found[first.info.output_names[place]] = area
     return found
-
-
-def _scores(scored: Scored, place: int) -> Float[np.ndarray, " sample"]:
-    """What AUROC ranks by: logits where there is one per question, since probabilities near 1 are rounded to 1."""
-    logits, chances = scored.answers[0], scored.probabilities
-    if scored.info.task == "multi-label":
-        return logits[:, place].astype(np.float64)
-    if chances is None or logits.shape[1] <= 2:  # noqa: PLR2004 two classes
-        return (logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]).astype(np.float64)
-    return chances[:, place].astype(np.float64)
 
 
 def say(comparison: Comparison, main: str | None) -> str:

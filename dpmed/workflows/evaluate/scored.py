@@ -153,6 +153,16 @@ def answers_of(
     return scored.probabilities[known, place].astype(np.float64), positive[known], known
 
 
+def ranks_of(scored: Scored, place: int) -> Float[np.ndarray, " sample"]:
+    """What AUROC ranks by: logits where there is one per question, since probabilities near 1 are rounded to 1."""
+    logits, chances = scored.answers[0], scored.probabilities
+    if scored.info.task == "multi-label":
+        return logits[:, place].astype(np.float64)
+    if chances is None or logits.shape[1] <= 2:  # noqa: PLR2004 two classes
+        return (logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]).astype(np.float64)
+    return chances[:, place].astype(np.float64)
+
+
 def places_of(info: Info) -> list[int]:
     """The classes or labels with a question of their own; of two classes only the second."""
     if info.task not in ("classification", "multi-label"):
@@ -167,12 +177,13 @@ def questions_of(scored: Scored) -> list[Question]:
     """The yes-or-no questions about each sample; of two classes only the second."""
     found = []
     for place in places_of(scored.info):
-        chances, positive, _ = answers_of(scored, place)
+        chances, positive, known = answers_of(scored, place)
         bins = [
             Bin(predicted=one.mean_probability, seen=one.share_positive, interval=one.interval, samples=one.samples)
             for one in operating.calibration(chances, positive)
         ]
-        area = float(weighted_auroc(chances, positive, np.ones((1, len(positive)), np.int64))[0])
+        once = np.ones((1, len(positive)), np.int64)
+        area = float(weighted_auroc(ranks_of(scored, place)[known], positive, once)[0])
         name = scored.info.output_names[place]
         found.append(Question(name=name, probability=chances, positive=positive, bins=bins, auroc=area))
     return found

@@ -142,3 +142,13 @@ def test_questions_are_one_of_two_classes_all_of_more_and_known_labels():
     (effusion, nodule) = questions_of(scored)
     assert len(effusion.positive) == (scored.targets[:, 0] >= 0).sum() and nodule.name == "nodule"
     assert places_of(make_info("regression", ("age",))) == []
+
+
+def test_the_auroc_of_a_question_is_that_of_the_metrics_where_probabilities_are_rounded_to_1():
+    scored = make_scored()
+    sure = scored.predictions.astype(np.float32) + np.array([0, 30], np.float32)
+    chances = 1 / (1 + np.exp(sure[:, 0] - sure[:, 1]))
+    assert (chances == 1).all()
+    scored = replace(scored, predictions=sure, probabilities=np.stack([1 - chances, chances], axis=1))
+    (question,) = questions_of(scored)
+    assert question.auroc == pytest.approx(scored.values()["auroc"]) and question.auroc > 0.6
