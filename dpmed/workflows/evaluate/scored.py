@@ -197,16 +197,17 @@ def subgroups_of(scored: Scored, column: str) -> list[dict[str, Any]]:
         here = values == value
         part = scored.select(here)
         scores, intervals = part.evaluate()
-        rest = scored.select(~here).values() if not here.all() else {}
+        others, around = ({}, {}) if here.all() else scored.select(~here).evaluate()
         row: dict[str, Any] = {"column": column, "value": str(value) or "unknown", "samples": int(here.sum())}
         row["units"] = part.units
         for name, score in scores.items():
             low, high = intervals.get(name, (np.nan, np.nan))
             row |= {name: score, f"{name}_low": low, f"{name}_high": high}
-            if name in rest:
-                row[f"{name}_gap"] = score - rest[name]
-                # Half the interval's width: roughly what a gap must exceed to be told from chance.
-                row[f"{name}_visible_gap"] = (high - low) / 2
+            if name in others:
+                row[f"{name}_gap"] = score - others[name]
+                # Both sides vary: half the width of the interval of a difference of two independent numbers.
+                halves = (0.5 * np.ptp(found.get(name, (np.nan, np.nan))) for found in (intervals, around))
+                row[f"{name}_visible_gap"] = float(np.hypot(*halves))
         rows.append(row)
     return rows
 

@@ -132,7 +132,20 @@ def test_subgroups_say_their_gap_to_the_others():
     assert rows["F"]["accuracy"] == pytest.approx(right[women].mean())
     assert rows["F"]["accuracy_gap"] == pytest.approx(right[women].mean() - right[~women].mean())
     assert rows["F"]["units"] + rows["M"]["units"] == 40 and rows["M"]["samples"] == (~women).sum()
-    assert rows["F"]["accuracy_visible_gap"] > 0
+    halves = [(rows[sex]["accuracy_high"] - rows[sex]["accuracy_low"]) / 2 for sex in "FM"]
+    assert rows["F"]["accuracy_visible_gap"] == pytest.approx(np.hypot(*halves))
+    assert "ece_gap" in rows["F"] and np.isnan(rows["F"]["ece_visible_gap"]), "the error has no interval"
+
+
+def test_a_gap_that_is_not_there_is_rarely_visible():
+    """Two halves of equal patients; half the width of one interval alone would see a gap in every fifth case."""
+    seen = 0
+    for seed in range(60):
+        scored = make_scored(images=1, patients=100, seed=seed, resamples=80)
+        halves = replace(scored, columns={"half": np.random.default_rng(seed).permutation(np.arange(100) % 2)})
+        row = subgroups_of(halves, "half")[0]
+        seen += abs(row["accuracy_gap"]) > row["accuracy_visible_gap"]
+    assert seen <= 8
 
 
 def test_questions_are_one_of_two_classes_all_of_more_and_known_labels():
