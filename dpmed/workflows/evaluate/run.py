@@ -10,17 +10,17 @@ from dpmed.config.data import DataTable
 from dpmed.config.schema import Config
 from dpmed.data.base import Dataset, Info, Split
 from dpmed.data.build import build_dataset
-from dpmed.data.identity import name_same_samples
 from dpmed.data.split import split_dataset
 from dpmed.data.voxel_size import voxel_sizes
 from dpmed.errors import InputError
 from dpmed.files import read_json
 from dpmed.inference.predictor import Predictor, load_model
-from dpmed.inference.run_folder import SPLIT_FILE, is_run, read_config
+from dpmed.inference.run_folder import SPLIT_FILE, is_run, read_config, seen_in_training
 from dpmed.metrics.agreement import Agreement, agreement
 from dpmed.metrics.evaluate import missing_notes
 from dpmed.metrics.probability import WITHOUT_INTERVAL, error_by_chance
 from dpmed.metrics.support import FEWEST_UNITS
+from dpmed.planning.initial_weights import begun_on
 from dpmed.progress import Progress
 from dpmed.rounding import rounded_up
 from dpmed.workflows.evaluate.comparison import compare_scored
@@ -85,6 +85,8 @@ def run(
     if scored.resamples:
         shown = {name: value for name, value in scores.items() if name not in WITHOUT_INTERVAL}
         notes += missing_notes(shown, intervals, units=scored.units, unit=scored.info.unit, few=scored.few)
+    if is_own:
+        notes += begun_on(config, dataset, numbers)
     for one in (None if is_own else predictor, other):
         if one is not None:
             notes += seen_by(one.source, dataset, config.data, numbers, trained_on=one.ledger.data)
@@ -190,13 +192,7 @@ def seen_by(
         if trained_on == dataset.info.in_public:
             note += f", but its ledger names data of the same kind ({trained_on}): if it was, these numbers flatter it"
         return (f"{note}.",)
-    its = read_config(model).data
-    same = name_same_samples(its, data)
-    split = Split.from_json(read_json(model / SPLIT_FILE), where=str(model / SPLIT_FILE))
-    if not same or max((int(part.max(initial=-1)) for part in split.parts().values()), default=-1) >= len(dataset):
-        return ()
-    units = {dataset.groups[number] for number in split.train.tolist()}
-    seen = sum(dataset.groups[number] in units for number in numbers.tolist())
+    seen = seen_in_training(model, dataset, data, numbers)
     if not seen:
         return ()
     return (f"{model.name} was trained on the {dataset.info.unit}s of {seen} of these samples, which flatters it.",)
