@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from dpmed.metrics.delong import AreaDifference, compare_areas
 from dpmed.metrics.evaluate import intervals_of
 from dpmed.workflows.evaluate.scored import Scored, answers_of, places_of, ranks_of
@@ -113,6 +115,24 @@ def compare_scored(first: Scored, second: Scored) -> Comparison:
         )
     return Comparison(
         model=first.model, against=second.model, differences=tuple(differences), areas=_areas(first, second)
+    )
+
+
+def unpaired_notes(first: Scored, second: Scored) -> tuple[str, ...]:
+    """A sentence on distances that only one of the two models has for a sample, where the other's mask is empty."""
+    if first.table is None or second.table is None:
+        return ()
+    counts = {}
+    for name in first.table:
+        if name.startswith("hausdorff95") and name in second.table:
+            counts[name] = int(np.sum(np.isfinite(first.table[name]) != np.isfinite(second.table[name])))
+    told = ", ".join(f"{name} in {count}" for name, count in counts.items() if count)
+    if not told:
+        return ()
+    return (
+        f"Of {len(first.names)} samples, {first.model} and {second.model} do not have the same distances ({told}): "
+        "where a mask is empty there is none. Such means are over different samples, and the model that misses more "
+        "may look better.",
     )
 
 

@@ -23,7 +23,7 @@ from dpmed.metrics.support import FEWEST_UNITS
 from dpmed.planning.initial_weights import begun_on
 from dpmed.progress import Progress
 from dpmed.rounding import rounded_up
-from dpmed.workflows.evaluate.comparison import compare_scored
+from dpmed.workflows.evaluate.comparison import compare_scored, unpaired_notes
 from dpmed.workflows.evaluate.predict import Temperature, fit, score
 from dpmed.workflows.evaluate.scored import Scored, answers_of, join_units, places_of, subgroups_of
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, EvaluateSummary, Part
@@ -77,7 +77,8 @@ def run(
         return found if settings.by_unit is None else join_units(found, settings.by_unit)
 
     scored = scored_by(predictor)
-    comparison = None if other is None else compare_scored(*_told_apart(scored, scored_by(other), predictor, other))
+    pair = None if other is None else _told_apart(scored, scored_by(other), predictor, other)
+    comparison = None if pair is None else compare_scored(*pair)
     scores, intervals = scored.evaluate()
     notes = _notes(scored, part, is_own=is_own, temperature=temperature)
     if settings.sensitivity is not None or settings.threshold is not None:
@@ -85,6 +86,8 @@ def run(
     if scored.resamples:
         shown = {name: value for name, value in scores.items() if name not in WITHOUT_INTERVAL}
         notes += missing_notes(shown, intervals, units=scored.units, unit=scored.info.unit, few=scored.few)
+    if pair is not None:
+        notes += unpaired_notes(*pair)
     if is_own:
         notes += begun_on(config, dataset, numbers)
     for one in (None if is_own else predictor, other):

@@ -1,10 +1,12 @@
 """Paired differences: equal models, swapped models, intervals against a loop that draws patients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dpmed.workflows.evaluate.comparison import compare_scored, delong_table, say, table_of
+from dpmed.workflows.evaluate.comparison import compare_scored, delong_table, say, table_of, unpaired_notes
 from tests.workflows.evaluate.scores import make_scored
 
 
@@ -62,6 +64,19 @@ def test_masks_are_compared_by_their_scores_and_other_samples_refused():
     assert dice.difference == pytest.approx(one.table["dice"].mean() - other.table["dice"].mean())
     with pytest.raises(ValueError, match="same samples"):
         compare_scored(one, make_scored("segmentation", patients=39))
+
+
+def test_distances_over_different_samples_are_told():
+    """The second model misses the three masks that are hardest: its mean distance is the smaller one."""
+    one, other = make_scored("segmentation", seed=1), make_scored("segmentation", seed=2)
+    distances = np.linspace(1, 9, 120)
+    one = replace(one, table={**one.table, "hausdorff95_mm": distances})
+    other = replace(other, table={**other.table, "hausdorff95_mm": np.where(distances > 8.85, np.nan, distances)})
+    found = next(row for row in compare_scored(one, other).differences if row.metric == "hausdorff95_mm")
+    assert found.difference > 0
+    (note,) = unpaired_notes(one, other)
+    assert "Of 120 samples" in note and "(hausdorff95_mm in 3)" in note and "misses more may look better" in note
+    assert unpaired_notes(one, one) == unpaired_notes(make_scored(), make_scored()) == ()
 
 
 def test_words_and_tables_say_what_chance_could_make():
