@@ -61,6 +61,8 @@ def interval_notes(
     if plan.config.evaluation.bootstrap == 0:
         return ()
     if units >= FEWEST_UNITS:
+        if scores.keys() <= {*intervals, "loss"}:
+            return ()
         answers: tuple[Any, ...] = (result.predictions, result.targets, groups.tolist())
         few = thin_metrics(*answers, task=info.task, class_names=info.output_names)
         return missing_notes(scores, intervals, units=units, unit=unit, few=few)
