@@ -21,7 +21,7 @@ from dpmed.errors import InputError
 from dpmed.metrics.evaluate import check_metrics, main_metric
 from dpmed.models.build import BuiltModel, build_model
 from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
-from dpmed.planning.initial_weights import start_warnings, with_weights_file
+from dpmed.planning.initial_weights import begun_on, start_warnings, with_weights_file
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
 from dpmed.planning.signal import noise_to_signal
@@ -246,6 +246,7 @@ def plan_of(gathered: Gathered) -> Plan:
             *precision_warnings(config),
             *_signal_warnings(budget, clipping, model),
             *start_warnings(config),
+            *begun_on(config, dataset, split.test),
         ),
     )
 

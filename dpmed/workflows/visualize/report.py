@@ -107,6 +107,7 @@ def write_audit_report(
     *,
     metric: str,
     bounds: Sequence[BoundRow],
+    caveats: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Write the page beside the figures.
 
@@ -116,9 +117,10 @@ def write_audit_report(
         results: one per level.
         metric: the distance.
         bounds: rows of a `bounds.csv`; may be empty.
+        caveats: what about the matching must be known to read the shares.
 
     Returns:
-        The conclusion, and the sentences about each level.
+        The conclusion, the caveats, and the sentences about each level.
     """
     upper = [_find_bound(manifest, result.level, bounds) for result in results]
     risks = [
@@ -128,7 +130,7 @@ def write_audit_report(
     ]
     prior = next((bound.prior for bound in upper if bound), None)
     conclusion = f"{conclude(results, metric=metric)} {proven(risks, prior=prior)}".rstrip()
-    findings = tuple(explain_levels(manifest, results, metric=metric))
+    findings = (*caveats, *explain_levels(manifest, results, metric=metric))
     gallery = Picture(
         title="Originals and what was recovered",
         path=path.parent / f"{GALLERY}.png",

@@ -79,12 +79,20 @@ def test_a_column_breaks_the_metrics_down_and_what_it_leaves_empty_is_unknown(tm
 
 def test_few_units_have_no_intervals_and_that_is_said(digits):
     plan = plan_of(digits, "classification", ("no", "yes"))
-    assert interval_notes(plan, {}, {}) == ("The test split has 4 images: too few for intervals of its metrics.",)
-    assert interval_notes(replace(plan, split=replace(plan.split, test=np.arange(8))), {}, {}) != ()
-    assert interval_notes(digits, {"accuracy": 0.9}, {"accuracy": (0.8, 1.0)}) == (), "twenty of a hundred digits"
-    (note,) = interval_notes(digits, {"accuracy": 1.0, "loss": 0.1}, {})
+    targets = np.arange(20) % 2
+    twenty = Predictions(predictions=np.eye(2)[targets], targets=targets, losses=np.zeros(20))
+    assert interval_notes(plan, twenty, {}, {}) == (
+        "The test split has 4 images: too few for intervals of its metrics.",
+    )
+    assert interval_notes(replace(plan, split=replace(plan.split, test=np.arange(8))), twenty, {}, {}) != ()
+    known = {"accuracy": (0.8, 1.0)}
+    assert interval_notes(digits, twenty, {"accuracy": 0.9}, known) == (), "twenty of a hundred digits"
+    (note,) = interval_notes(digits, twenty, {"accuracy": 1.0, "mcc": 1.0, "loss": 0.1}, {})
     # Twenty right answers: 1 - 0.05^(1/20).
-    assert note.startswith("No interval for accuracy: ") and "20 images" in note and "up to 14 %" in note
+    assert note.startswith("No interval for accuracy, mcc: ") and "20 images" in note and "up to 14 %" in note
+    targets[0] = 1
+    (note,) = interval_notes(digits, twenty, {"accuracy": 0.9, "mcc": 0.9}, known)
+    assert note.startswith("No interval for mcc: fewer than 10 images have one of the classes")
 
 
 def test_each_part_of_a_breakdown_has_intervals_by_unit_where_it_has_enough_units(tmp_path, digits):
