@@ -3,7 +3,7 @@
 import hashlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -30,11 +30,14 @@ from dpmed.workflows.train.draws import check_draws
 from dpmed.workflows.train.kept_split import check_split, split_rows
 from dpmed.workflows.train.own_code import check_code
 from dpmed.workflows.train.run_folder import RunFolder, create_run_folder, open_run_folder
+from dpmed.workflows.train.siblings import LOCK_FILE, folders_counting
 from dpmed.workflows.train.stated import notes_of, run_id_of, selection_of, siblings_of, uses_of
 from dpmed.workflows.train.summary import TrainSummary, versions
 
 
-def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = ALONE) -> TrainSummary | None:
+def run(
+    plan: Plan, folder: Path, progress: Progress, *, processes: Processes = ALONE, is_member: bool = False
+) -> TrainSummary | None:
     """Train a new run in an empty folder.
 
     Args:
@@ -42,24 +45,29 @@ def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = 
         folder: where to write; created by the caller.
         progress: reports to the user.
         processes: those that train together.
+        is_member: whether the caller makes several runs, and holds the lock of the folder that counts them.
 
     Returns:
         What the run reached; None in all processes except the first, which alone writes.
 
     Raises:
+        InputError: a unit would exceed its cohort's limit, or another process is making runs that count with this one.
         RunError: the user stopped the run, or the disk is full; the message says how to resume.
     """
     check_trackers(plan.config.training.track)
     plan = replace(plan, facts=with_run_id(plan.facts))
-    with processes.together():
-        if processes.is_first:
-            # Before anything that a resume would find, so a run that is refused leaves nothing to resume.
-            enrol([(plan, folder / CHECKPOINTS)])
-            create_run_folder(folder, plan)
-    return _train(plan, folder, progress, processes)
+    with _locked([] if is_member else folders_counting(folder), processes):
+        with processes.together():
+            if processes.is_first:
+                # Before anything that a resume would find, so a run that is refused leaves nothing to resume.
+                enrol([(plan, folder / CHECKPOINTS)])
+                create_run_folder(folder, plan)
+        return _train(plan, folder, progress, processes)
 
 
-def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes = ALONE) -> TrainSummary | None:
+def resume(
+    folder: Path, progress: Progress, *, plan: Plan, processes: Processes = ALONE, is_member: bool = False
+) -> TrainSummary | None:
     """Resume a run from its last checkpoint, or from its start if it has none; see `run`.
 
     The numbers of devices and processes may differ from before.
@@ -70,23 +78,12 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
         RunError: as `run`.
     """
     check_trackers(plan.config.training.track)
-    if processes.is_first:
-        make_folder(folder / CHECKPOINTS)
-    check_code(folder, plan.config)
-    check_split(folder, plan)
-    facts = with_run_id(plan.facts, run_id_of(folder))
-    if plan.budget is not None:
-        check_draws(folder, plan.budget.mechanism)
-        facts = with_earlier_uses(facts, uses_of(folder))
-    plan = replace(plan, facts=with_siblings(facts, siblings_of(folder)))
-    selection = selection_of(folder)
-    if selection is not None and plan.facts.selection is None:
-        # A trial that is resumed by itself is still a trial.
-        plan = replace(plan, facts=with_selection(plan.facts, selection))
-    with processes.together():
-        if processes.is_first:
-            enrol([(plan, folder / CHECKPOINTS)])
-    return _train(plan, folder, progress, processes)
+    with _locked([] if is_member else folders_counting(folder), processes):
+        plan = _continued(folder, plan, processes)
+        with processes.together():
+            if processes.is_first:
+                enrol([(plan, folder / CHECKPOINTS)])
+        return _train(plan, folder, progress, processes)
 
 
 def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -104,9 +101,27 @@ def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:
     return {**content, "facts": {**found.facts(), "memory of a step": describe_memory(memory, microbatch)}}
 
 
+def _continued(folder: Path, plan: Plan, processes: Processes) -> Plan:
+    """The plan, with what the run in a folder has stated of itself so far."""
+    if processes.is_first:
+        make_folder(folder / CHECKPOINTS)
+    check_code(folder, plan.config)
+    check_split(folder, plan)
+    facts = with_run_id(plan.facts, run_id_of(folder))
+    if plan.budget is not None:
+        check_draws(folder, plan.budget.mechanism)
+        facts = with_earlier_uses(facts, uses_of(folder))
+    plan = replace(plan, facts=with_siblings(facts, siblings_of(folder)))
+    selection = selection_of(folder)
+    if selection is not None and plan.facts.selection is None:
+        # A trial that is resumed by itself is still a trial.
+        plan = replace(plan, facts=with_selection(plan.facts, selection))
+    return plan
+
+
 def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> TrainSummary | None:
     with ExitStack() as held:
-        held.enter_context(_locked(path, processes))
+        held.enter_context(_locked([path / CHECKPOINTS], processes))
         wants_to_stop = held.enter_context(_stop_politely())
         if processes.world_size > 1:
             # Seconds, for hundreds of thousands of samples.
@@ -166,12 +181,12 @@ def _settled(computation: Computation, folder: RunFolder, progress: Progress, mi
 
 
 @contextmanager
-def _locked(path: Path, processes: Processes) -> Iterator[None]:
-    """The run folder, locked against other runs by the process that writes."""
-    with ExitStack() as lock:
+def _locked(folders: Sequence[Path], processes: Processes) -> Iterator[None]:
+    """Folders, locked against other runs by the process that writes."""
+    with ExitStack() as locks:
         with processes.together():
-            if processes.is_first:
-                lock.enter_context(exclusive_lock(path / CHECKPOINTS / "lock"))
+            for folder in folders if processes.is_first else ():
+                locks.enter_context(exclusive_lock(folder / LOCK_FILE))
         yield
 
 
