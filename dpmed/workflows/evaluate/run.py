@@ -1,6 +1,5 @@
 """From a model and a data set to metrics with intervals by unit, subgroups, operating points and calibration."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +7,7 @@ from jaxtyping import Int
 
 from dpmed.config.data import DataTable
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset, Info, Split
+from dpmed.data.base import Dataset, Info, Split, require_column
 from dpmed.data.build import build_dataset
 from dpmed.data.identity import name_same_samples
 from dpmed.data.split import split_dataset
@@ -56,7 +55,8 @@ def run(
         check_fit(other, dataset, where="against")
     _check_operating_points(settings, dataset.info)
     _check_units(settings, dataset.info)
-    _check_columns(settings.break_down_by, dataset)
+    for column in settings.break_down_by:
+        require_column(dataset.columns(), column, where="break_down_by")
     part: Part = settings.part or ("test" if is_own else "all")
     numbers = _numbers(dataset, config, part, run=model if is_own else None)
     temperature = _temperature(predictor, model, progress) if settings.fit_temperature else None
@@ -226,14 +226,6 @@ def _temperature(predictor: Predictor, model: Path, progress: Progress) -> Tempe
     config = read_config(model)
     dataset = build_dataset(config.data, progress=progress)
     return fit(predictor, dataset, own_split(model, dataset, config).validation, progress)
-
-
-def _check_columns(columns: Sequence[str], dataset: Dataset) -> None:
-    known = sorted(dataset.columns())
-    for column in columns:
-        if column not in known:
-            remedy = f"It has {', '.join(known)}." if known else "It has none; data.columns names those of a table."
-            raise InputError(f"the data set has no column {column!r}", where="break_down_by", remedy=remedy)
 
 
 def _numbers(dataset: Dataset, config: Config, part: Part, *, run: Path | None) -> Int[np.ndarray, " sample"]:
