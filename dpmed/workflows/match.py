@@ -4,13 +4,13 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from dpmed import __version__
 from dpmed.errors import InputError
 from dpmed.files import make_folder, write_atomically, write_json
 from dpmed.matching.assignment import UNMATCHED, Assignment, assign
@@ -282,7 +282,7 @@ def _save_matrix(out: Path, metric: Metric, level: Level, batch: int, matrix: Fl
 def _describe(job: MatchJob, out: Path) -> dict[str, Any]:
     return {
         "command": "match",
-        "version": __version__,
+        "version": version("dpmed"),
         # Relative, so that both folders can move together.
         "reconstructions": os.path.relpath(job.folder.resolve(), out.resolve()),
         "assignment": job.settings.assignment,
