@@ -41,22 +41,13 @@ def run(
         progress: shows the progress.
 
     Raises:
-        InputError: the data set does not fit a model or has changed since the run, or settings cannot be combined.
+        InputError: the data set does not fit a model or the settings, or has changed since the run.
     """
-    if settings.fit_temperature and settings.against is not None:
-        problem = "cannot be combined: only one model's probabilities would be changed"
-        raise InputError(problem, where="fit_temperature, against")
     predictor = load_model(model, progress=progress)
     other = None if settings.against is None else load_model(settings.against, progress=progress)
     config, is_own = _config(model, data)
     dataset = build_dataset(config.data, progress=progress)
-    check_fit(predictor, dataset)
-    if other is not None:
-        check_fit(other, dataset, where="against")
-    _check_operating_points(settings, dataset.info)
-    _check_units(settings, dataset.info)
-    for column in settings.break_down_by:
-        require_column(dataset.columns(), column, where="break_down_by")
+    _check(settings, dataset, predictor, other)
     part: Part = settings.part or ("test" if is_own else "all")
     numbers = _numbers(dataset, config, part, run=model if is_own else None)
     temperature = _temperature(predictor, model, progress) if settings.fit_temperature else None
@@ -130,6 +121,17 @@ def check_fit(predictor: Predictor, dataset: Dataset, *, where: str = "data") ->
                 where=where,
                 remedy=f"Give a {'data set' if where == 'data' else 'model'} of the same task, size and classes.",
             )
+
+
+def _check(settings: EvaluateSettings, dataset: Dataset, predictor: Predictor, other: Predictor | None) -> None:
+    """Refuse what cannot be evaluated, before anything is predicted."""
+    check_fit(predictor, dataset)
+    if other is not None:
+        check_fit(other, dataset, where="against")
+    _check_operating_points(settings, dataset.info)
+    _check_units(settings, dataset.info)
+    for column in settings.break_down_by:
+        require_column(dataset.columns(), column, where="break_down_by")
 
 
 def _check_operating_points(settings: EvaluateSettings, info: Info) -> None:
