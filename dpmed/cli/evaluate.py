@@ -96,9 +96,10 @@ def evaluate(
         tolerance=tolerance,
         fit_temperature=fit_temperature,
     )
-    folder = new_run_folder(out, command="evaluate", config_name=model.resolve().name)
     with nullcontext() if loaded is None else loaded.locating():
-        summary = workflow.run(model, None if loaded is None else loaded.config, settings, folder, console)
+        job = workflow.prepare(model, None if loaded is None else loaded.config, settings, console)
+        folder = new_run_folder(out, command="evaluate", config_name=model.resolve().name)
+        summary = workflow.run(job, folder, console)
     console.table(summary.what, *summary.table())
     if summary.subgroups:
         console.table("Subgroups", *summary.subgroup_table())

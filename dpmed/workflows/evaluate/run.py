@@ -1,5 +1,6 @@
 """From a model and a data set to metrics with intervals by unit, subgroups, operating points and calibration."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,16 +29,38 @@ from dpmed.workflows.evaluate.write import write_evaluation
 _FEW_UNITS = 30
 
 
-def run(
-    model: Path, data: Config | None, settings: EvaluateSettings, folder: Path, progress: Progress
-) -> EvaluateSummary:
-    """Evaluate a model.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluateJob:
+    """A checked request: nothing has been written yet, and everything that it needs exists.
+
+    Attributes:
+        predictor: the model.
+        other: the model that it is compared with, if any.
+        config: whose data set is used.
+        run: the model's own run folder if the data are its own; None for other data.
+        dataset: the data set.
+        part: the part of it.
+        numbers: the numbers of its samples.
+        settings: as asked.
+    """
+
+    predictor: Predictor
+    other: Predictor | None
+    config: Config
+    run: Path | None
+    dataset: Dataset
+    part: Part
+    numbers: Int[np.ndarray, " sample"]
+    settings: EvaluateSettings
+
+
+def prepare(model: Path, data: Config | None, settings: EvaluateSettings, progress: Progress) -> EvaluateJob:
+    """Load models and data, and check that they and the settings fit each other.
 
     Args:
         model: a run folder, or a bundle.
         data: a config whose data set is used; None for the run's own.
         settings: which part, subgroups and operating points, against which model.
-        folder: where to write.
         progress: shows the progress.
 
     Raises:
@@ -47,27 +70,49 @@ def run(
     other = None if settings.against is None else load_model(settings.against, progress=progress)
     config, is_own = _config(model, data)
     dataset = build_dataset(config.data, progress=progress)
-    _check(settings, dataset, predictor, other)
+    check_fit(predictor, dataset)
+    if other is not None:
+        check_fit(other, dataset, where="against")
+    _check_operating_points(settings, dataset.info)
+    _check_units(settings, dataset.info)
+    for column in settings.break_down_by:
+        require_column(dataset.columns(), column, where="break_down_by")
+    if settings.fit_temperature:
+        _require_validation(model)
     part: Part = settings.part or ("test" if is_own else "all")
-    numbers = _numbers(dataset, config, part, run=model if is_own else None)
-    temperature = _temperature(predictor, model, progress) if settings.fit_temperature else None
+    own = model if is_own else None
+    return EvaluateJob(
+        predictor=predictor,
+        other=other,
+        config=config,
+        run=own,
+        dataset=dataset,
+        part=part,
+        numbers=_numbers(dataset, config, part, run=own),
+        settings=settings,
+    )
 
-    def scored_by(one: Predictor) -> Scored:
-        found = score(
-            one,
-            dataset,
-            numbers,
-            resamples=config.evaluation.bootstrap,
-            tolerance=settings.tolerance,
-            progress=progress,
-            temperature=1.0 if temperature is None else temperature.value,
-        )
-        return found if settings.by_unit is None else join_units(found, settings.by_unit)
 
-    scored = scored_by(predictor)
-    comparison = None if other is None else compare_scored(*_told_apart(scored, scored_by(other), predictor, other))
+def run(job: EvaluateJob, folder: Path, progress: Progress) -> EvaluateSummary:
+    """Evaluate a model.
+
+    Args:
+        job: as prepared.
+        folder: where to write.
+        progress: shows the progress.
+
+    Raises:
+        InputError: a sample cannot be read, or a temperature cannot be fitted.
+    """
+    predictor, other, settings = job.predictor, job.other, job.settings
+    config, dataset, numbers, is_own = job.config, job.dataset, job.numbers, job.run is not None
+    temperature = _temperature(predictor, progress) if settings.fit_temperature else None
+    scored = _scored(job, predictor, temperature, progress)
+    comparison = None
+    if other is not None:
+        comparison = compare_scored(*_told_apart(scored, _scored(job, other, temperature, progress), job))
     scores, intervals = scored.evaluate()
-    notes = _notes(scored, part, is_own=is_own, temperature=temperature)
+    notes = _notes(scored, job.part, is_own=is_own, temperature=temperature)
     if settings.sensitivity is not None or settings.threshold is not None:
         notes += ("The operating points are in operating_points.csv.",)
     if scored.resamples:
@@ -84,7 +129,7 @@ def run(
         n_images=len(numbers),
         unit=dataset.info.unit,
         by="image" if settings.by_unit is None else f"{dataset.info.unit}, {settings.by_unit} of its images",
-        part=part,
+        part=job.part,
         subgroups=tuple(row for column in settings.break_down_by for row in subgroups_of(scored, column)),
         notes=notes,
         tolerance=_tolerance(dataset, numbers, settings),
@@ -121,17 +166,6 @@ def check_fit(predictor: Predictor, dataset: Dataset, *, where: str = "data") ->
                 where=where,
                 remedy=f"Give a {'data set' if where == 'data' else 'model'} of the same task, size and classes.",
             )
-
-
-def _check(settings: EvaluateSettings, dataset: Dataset, predictor: Predictor, other: Predictor | None) -> None:
-    """Refuse what cannot be evaluated, before anything is predicted."""
-    check_fit(predictor, dataset)
-    if other is not None:
-        check_fit(other, dataset, where="against")
-    _check_operating_points(settings, dataset.info)
-    _check_units(settings, dataset.info)
-    for column in settings.break_down_by:
-        require_column(dataset.columns(), column, where="break_down_by")
 
 
 def _check_operating_points(settings: EvaluateSettings, info: Info) -> None:
@@ -210,24 +244,43 @@ def _config(model: Path, data: Config | None) -> tuple[Config, bool]:
     return read_config(model), True
 
 
-def _told_apart(first: Scored, second: Scored, one: Predictor, other: Predictor) -> tuple[Scored, Scored]:
+def _scored(job: EvaluateJob, model: Predictor, temperature: Temperature | None, progress: Progress) -> Scored:
+    settings = job.settings
+    found = score(
+        model,
+        job.dataset,
+        job.numbers,
+        resamples=job.config.evaluation.bootstrap,
+        tolerance=settings.tolerance,
+        progress=progress,
+        temperature=1.0 if temperature is None else temperature.value,
+    )
+    return found if settings.by_unit is None else join_units(found, settings.by_unit)
+
+
+def _told_apart(first: Scored, second: Scored, job: EvaluateJob) -> tuple[Scored, Scored]:
     """Two models by different names: where their folders have the same name, the parent folder's precedes it."""
-    if first.model != second.model:
+    if first.model != second.model or job.other is None:
         return first, second
-    names = [f"{folder.parent.name}/{folder.name}" for folder in (one.source.resolve(), other.source.resolve())]
+    folders = [one.source.resolve() for one in (job.predictor, job.other)]
+    names = [f"{folder.parent.name}/{folder.name}" for folder in folders]
     return first.named(names[0]), second.named(names[1])
 
 
-def _temperature(predictor: Predictor, model: Path, progress: Progress) -> Temperature:
+def _require_validation(model: Path) -> None:
     if not is_run(model):
         raise InputError(
             "is a bundle, which has no validation split to fit a temperature on",
             where=str(model),
             remedy="Give the run folder that it was exported from.",
         )
-    config = read_config(model)
+
+
+def _temperature(predictor: Predictor, progress: Progress) -> Temperature:
+    run = predictor.source
+    config = read_config(run)
     dataset = build_dataset(config.data, progress=progress)
-    return fit(predictor, dataset, own_split(model, dataset, config).validation, progress)
+    return fit(predictor, dataset, own_split(run, dataset, config).validation, progress)
 
 
 def _numbers(dataset: Dataset, config: Config, part: Part, *, run: Path | None) -> Int[np.ndarray, " sample"]:
