@@ -7,10 +7,8 @@ import pytest
 
 from dpmed.attacks.prior_aware.results_table import read_results
 from dpmed.metrics.intervals import binomial_interval
-from dpmed.progress import Silent
-from dpmed.workflows.attack.run import run
 from dpmed.workflows.attack.unfinished import Unfinished
-from tests.attacks.asking import asked
+from tests.attacks.asking import asked, attacked
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +24,7 @@ def test_an_experiment_that_is_under_way_is_finished_and_not_planned_again(tmp_p
     Unfinished(digest=settings.digest).add(
         tmp_path, "eps=8", 0, facts={"trials": 40, "successes": counts, "ideal_rate": dict.fromkeys(counts, 0.5)}
     )
-    summary = run(settings, tmp_path, Silent())
+    summary = attacked(settings, tmp_path)
     assert summary.not_run is None and "in 20 % of trials" in summary.remarks[0]
     worst, relaxed = read_results(tmp_path / "prior_aware.csv")
     assert (worst, relaxed) == summary.results
