@@ -8,6 +8,7 @@ import typer
 from dpmed.cli.shared.console import Console
 from dpmed.cli.shared.options import Json, Out, console_of
 from dpmed.errors import InputError
+from dpmed.rounding import measured
 
 if TYPE_CHECKING:
     from dpmed.workflows.match import MatchSummary
@@ -74,13 +75,9 @@ def _show(console: Console, summary: "MatchSummary") -> None:
             level_title(score.epsilon),
             score.metric,
             str(score.originals),
-            *map(_number, (score.best, score.median, score.unrelated)),
+            *map(measured, (score.best, score.median, score.unrelated)),
         ]
         for score in summary.scores
     ]
     columns = ["level", "metric", "matched", "best distance", "median distance", "median to the nearest other original"]
     console.table(f"Distances ({summary.assignment}; smaller is more alike)", columns, rows)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"

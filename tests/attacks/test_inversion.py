@@ -22,11 +22,7 @@ from tests.attacks.asking import attacked
 SMALL = ("data.limit=300", "training.batch_size=48", "training.epochs=4")
 
 
-@pytest.fixture(autouse=True)
-def _as_a_user_runs_it():
-    # optax does not bear the strictness of the other tests.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 
 def asked(*more, iterations=400, **changes):

@@ -23,11 +23,7 @@ SMALL = ("data.limit=300", "training.batch_size=48", "training.epochs=4")
 WEAK, ONE_STEP = 147.0, 7.778
 
 
-@pytest.fixture(autouse=True)
-def _as_a_user_runs_it():
-    # optax does not bear the strictness of the other tests.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 
 def asked(**changes):
