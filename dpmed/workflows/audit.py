@@ -207,25 +207,13 @@ class AuditSummary:
         return [f"≤ {rounded_up(self.bound.auc)}", f"≤ {rounded_up(self.bound.tpr[0])}"]
 
 
-def prepare(config: Config, progress: Progress) -> Plan:
-    """Plan the training that is audited.
-
-    Raises:
-        InputError: the config has no privacy, or cannot be trained.
-    """
-    plan = make_plan(config, progress)
-    if plan.budget is None:
-        raise InputError("is missing: there is no ε to test", where="privacy")
-    return plan
-
-
 def run(
-    plan: Plan, kinds: Sequence[Kind], folder: Path, progress: Progress, *, canaries: int, confidence: float
+    config: Config, kinds: Sequence[Kind], folder: Path, progress: Progress, *, canaries: int, confidence: float
 ) -> AuditSummary:
     """Audit a training.
 
     Args:
-        plan: as prepared.
+        config: with a `privacy` table.
         kinds: the kinds of canaries; each costs one training.
         folder: where to write.
         progress: shows the progress.
@@ -233,9 +221,11 @@ def run(
         confidence: the confidence with which all lower limits hold jointly, in (0.5, 1).
 
     Raises:
-        InputError: the training cannot be audited with these canaries.
+        InputError: the config has no privacy, or cannot be audited with these canaries.
     """
-    assert plan.budget is not None  # noqa: S101 checked when it was prepared
+    plan = make_plan(config, progress)
+    if plan.budget is None:
+        raise InputError("is missing: there is no ε to test", where="privacy")
     # Coins and labels come from the operating system's entropy: anyone who knew them could let a faulty training pass.
     generator = np.random.default_rng()
     results, predict = [], None

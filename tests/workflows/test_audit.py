@@ -12,7 +12,7 @@ from dpmed.errors import InputError
 from dpmed.progress import Silent
 from dpmed.training.evaluate import Predictions
 from dpmed.workflows import audit as room
-from dpmed.workflows.audit import prepare, run
+from dpmed.workflows.audit import run
 
 # Full batches, whose trade-off curve is quick to compute.
 SETTINGS = ["data.limit=400", "training.batch_size=288", "training.epochs=3", "privacy.epsilon=3"]
@@ -53,8 +53,8 @@ def trained(monkeypatch):
 
 def audited(folder):
     folder.mkdir(exist_ok=True)
-    plan = prepare(load_config("quickstart", SETTINGS).config, Silent())
-    return run(plan, ("gradient",), folder, Silent(), canaries=200, confidence=0.95)
+    config = load_config("quickstart", SETTINGS).config
+    return run(config, ("gradient",), folder, Silent(), canaries=200, confidence=0.95)
 
 
 def test_a_training_as_claimed_is_not_contradicted_and_all_that_was_found_is_written(tmp_path, trained):
@@ -99,7 +99,7 @@ def test_a_tenth_of_the_noise_is_contradicted(tmp_path, trained):
     assert json.loads((tmp_path / "audit.json").read_text())["contradicted"] is True
 
 
-def test_without_privacy_there_is_nothing_to_audit():
+def test_without_privacy_there_is_nothing_to_audit(tmp_path):
     config = load_config("quickstart_nonprivate").config
     with pytest.raises(InputError, match="no ε to test"):
-        prepare(config, Silent())
+        run(config, ("gradient",), tmp_path, Silent(), canaries=200, confidence=0.95)

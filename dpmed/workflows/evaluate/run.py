@@ -77,8 +77,6 @@ def prepare(model: Path, data: Config | None, settings: EvaluateSettings, progre
     _check_units(settings, dataset.info)
     for column in settings.break_down_by:
         require_column(dataset.columns(), column, where="break_down_by")
-    if settings.fit_temperature:
-        _require_validation(model)
     part: Part = settings.part or ("test" if is_own else "all")
     own = model if is_own else None
     return EvaluateJob(
@@ -106,11 +104,11 @@ def run(job: EvaluateJob, folder: Path, progress: Progress) -> EvaluateSummary:
     """
     predictor, other, settings = job.predictor, job.other, job.settings
     config, dataset, numbers, is_own = job.config, job.dataset, job.numbers, job.run is not None
-    temperature = _temperature(predictor, progress) if settings.fit_temperature else None
+    temperature = _temperature(predictor, predictor.source, progress) if settings.fit_temperature else None
     scored = _scored(job, predictor, temperature, progress)
     comparison = None
     if other is not None:
-        comparison = compare_scored(*_told_apart(scored, _scored(job, other, temperature, progress), job))
+        comparison = compare_scored(*_told_apart(scored, _scored(job, other, temperature, progress), predictor, other))
     scores, intervals = scored.evaluate()
     notes = _notes(scored, job.part, is_own=is_own, temperature=temperature)
     if settings.sensitivity is not None or settings.threshold is not None:
@@ -244,6 +242,34 @@ def _config(model: Path, data: Config | None) -> tuple[Config, bool]:
     return read_config(model), True
 
 
+def _told_apart(first: Scored, second: Scored, one: Predictor, other: Predictor) -> tuple[Scored, Scored]:
+    """Two models by different names: where their folders have the same name, the parent folder's precedes it."""
+    if first.model != second.model:
+        return first, second
+    names = [f"{folder.parent.name}/{folder.name}" for folder in (one.source.resolve(), other.source.resolve())]
+    return first.named(names[0]), second.named(names[1])
+
+
+def _temperature(predictor: Predictor, model: Path, progress: Progress) -> Temperature:
+    if not is_run(model):
+        raise InputError(
+            "is a bundle, which has no validation split to fit a temperature on",
+            where=str(model),
+            remedy="Give the run folder that it was exported from.",
+        )
+    config = read_config(model)
+    dataset = build_dataset(config.data, progress=progress)
+    return fit(predictor, dataset, own_split(model, dataset, config).validation, progress)
+
+
+def _numbers(dataset: Dataset, config: Config, part: Part, *, run: Path | None) -> Int[np.ndarray, " sample"]:
+    if part == "all":
+        return np.arange(len(dataset))
+    if run is not None:
+        return own_split(run, dataset, config).parts()[part]
+    return split_dataset(dataset, config.data, seed=config.training.seed).parts()[part]
+
+
 def _scored(job: EvaluateJob, model: Predictor, temperature: Temperature | None, progress: Progress) -> Scored:
     settings = job.settings
     found = score(
@@ -256,39 +282,6 @@ def _scored(job: EvaluateJob, model: Predictor, temperature: Temperature | None,
         temperature=1.0 if temperature is None else temperature.value,
     )
     return found if settings.by_unit is None else join_units(found, settings.by_unit)
-
-
-def _told_apart(first: Scored, second: Scored, job: EvaluateJob) -> tuple[Scored, Scored]:
-    """Two models by different names: where their folders have the same name, the parent folder's precedes it."""
-    if first.model != second.model or job.other is None:
-        return first, second
-    folders = [one.source.resolve() for one in (job.predictor, job.other)]
-    names = [f"{folder.parent.name}/{folder.name}" for folder in folders]
-    return first.named(names[0]), second.named(names[1])
-
-
-def _require_validation(model: Path) -> None:
-    if not is_run(model):
-        raise InputError(
-            "is a bundle, which has no validation split to fit a temperature on",
-            where=str(model),
-            remedy="Give the run folder that it was exported from.",
-        )
-
-
-def _temperature(predictor: Predictor, progress: Progress) -> Temperature:
-    run = predictor.source
-    config = read_config(run)
-    dataset = build_dataset(config.data, progress=progress)
-    return fit(predictor, dataset, own_split(run, dataset, config).validation, progress)
-
-
-def _numbers(dataset: Dataset, config: Config, part: Part, *, run: Path | None) -> Int[np.ndarray, " sample"]:
-    if part == "all":
-        return np.arange(len(dataset))
-    if run is not None:
-        return own_split(run, dataset, config).parts()[part]
-    return split_dataset(dataset, config.data, seed=config.training.seed).parts()[part]
 
 
 def _tolerance(dataset: Dataset, numbers: Int[np.ndarray, " sample"], settings: EvaluateSettings) -> str | None:
