@@ -9,12 +9,12 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Shaped
@@ -35,6 +35,7 @@ SETTINGS = "predict.json"
 MASKS, IMAGES = "masks", "images"
 _MAX_WORKERS = 8
 _WRITERS = 2
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +243,7 @@ class _Work:
         return {"image": f"{IMAGES}/{write_array(self._folder / IMAGES, entry.name, mean)}"}
 
 
-def _try(decode: Any, path: Path) -> Decoded | str:
+def _try(decode: Callable[[Path], Decoded], path: Path) -> Decoded | str:
     """What was read, or why it could not be read."""
     try:
         return decode(path)
@@ -255,9 +256,9 @@ def _try(decode: Any, path: Path) -> Decoded | str:
         return f"cannot be read (unexpected {type(error).__name__}: {error})"
 
 
-def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[Any], *, window: int) -> Iterator[Any]:
+def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], T]], *, window: int) -> Iterator[T]:
     """Results in the order of the jobs, at most `window` of which run or wait at a time."""
-    waiting: deque[Future[Any]] = deque()
+    waiting: deque[Future[T]] = deque()
     source = iter(jobs)
     waiting.extend(pool.submit(job) for job in itertools.islice(source, window))
     try:
@@ -270,7 +271,7 @@ def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[Any], *, window: int) -> Ite
             future.cancel()
 
 
-def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     source = iter(items)
     while batch := list(itertools.islice(source, size)):
         yield batch
