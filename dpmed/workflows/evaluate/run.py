@@ -37,7 +37,7 @@ class EvaluateJob:
         predictor: the model.
         other: the model that it is compared with, if any.
         config: whose data set is used.
-        run: the model's own run folder if the data are its own; None for other data.
+        is_own: whether the data are those of the model's own run.
         dataset: the data set.
         part: the part of it.
         numbers: the numbers of its samples.
@@ -47,7 +47,7 @@ class EvaluateJob:
     predictor: Predictor
     other: Predictor | None
     config: Config
-    run: Path | None
+    is_own: bool
     dataset: Dataset
     part: Part
     numbers: Int[np.ndarray, " sample"]
@@ -78,15 +78,15 @@ def prepare(model: Path, data: Config | None, settings: EvaluateSettings, progre
     for column in settings.break_down_by:
         require_column(dataset.columns(), column, where="break_down_by")
     part: Part = settings.part or ("test" if is_own else "all")
-    own = model if is_own else None
+    numbers = _numbers(dataset, config, part, run=model if is_own else None)
     return EvaluateJob(
         predictor=predictor,
         other=other,
         config=config,
-        run=own,
+        is_own=is_own,
         dataset=dataset,
         part=part,
-        numbers=_numbers(dataset, config, part, run=own),
+        numbers=numbers,
         settings=settings,
     )
 
@@ -102,15 +102,27 @@ def run(job: EvaluateJob, folder: Path, progress: Progress) -> EvaluateSummary:
     Raises:
         InputError: a sample cannot be read, or a temperature cannot be fitted.
     """
-    predictor, other, settings = job.predictor, job.other, job.settings
-    config, dataset, numbers, is_own = job.config, job.dataset, job.numbers, job.run is not None
-    temperature = _temperature(predictor, predictor.source, progress) if settings.fit_temperature else None
-    scored = _scored(job, predictor, temperature, progress)
-    comparison = None
-    if other is not None:
-        comparison = compare_scored(*_told_apart(scored, _scored(job, other, temperature, progress), predictor, other))
+    predictor, other, settings, part = job.predictor, job.other, job.settings, job.part
+    config, dataset, numbers = job.config, job.dataset, job.numbers
+    model, is_own = predictor.source, job.is_own
+    temperature = _temperature(predictor, model, progress) if settings.fit_temperature else None
+
+    def scored_by(one: Predictor) -> Scored:
+        found = score(
+            one,
+            dataset,
+            numbers,
+            resamples=config.evaluation.bootstrap,
+            tolerance=settings.tolerance,
+            progress=progress,
+            temperature=1.0 if temperature is None else temperature.value,
+        )
+        return found if settings.by_unit is None else join_units(found, settings.by_unit)
+
+    scored = scored_by(predictor)
+    comparison = None if other is None else compare_scored(*_told_apart(scored, scored_by(other), predictor, other))
     scores, intervals = scored.evaluate()
-    notes = _notes(scored, job.part, is_own=is_own, temperature=temperature)
+    notes = _notes(scored, part, is_own=is_own, temperature=temperature)
     if settings.sensitivity is not None or settings.threshold is not None:
         notes += ("The operating points are in operating_points.csv.",)
     if scored.resamples:
@@ -127,7 +139,7 @@ def run(job: EvaluateJob, folder: Path, progress: Progress) -> EvaluateSummary:
         n_images=len(numbers),
         unit=dataset.info.unit,
         by="image" if settings.by_unit is None else f"{dataset.info.unit}, {settings.by_unit} of its images",
-        part=job.part,
+        part=part,
         subgroups=tuple(row for column in settings.break_down_by for row in subgroups_of(scored, column)),
         notes=notes,
         tolerance=_tolerance(dataset, numbers, settings),
@@ -268,20 +280,6 @@ def _numbers(dataset: Dataset, config: Config, part: Part, *, run: Path | None) 
     if run is not None:
         return own_split(run, dataset, config).parts()[part]
     return split_dataset(dataset, config.data, seed=config.training.seed).parts()[part]
-
-
-def _scored(job: EvaluateJob, model: Predictor, temperature: Temperature | None, progress: Progress) -> Scored:
-    settings = job.settings
-    found = score(
-        model,
-        job.dataset,
-        job.numbers,
-        resamples=job.config.evaluation.bootstrap,
-        tolerance=settings.tolerance,
-        progress=progress,
-        temperature=1.0 if temperature is None else temperature.value,
-    )
-    return found if settings.by_unit is None else join_units(found, settings.by_unit)
 
 
 def _tolerance(dataset: Dataset, numbers: Int[np.ndarray, " sample"], settings: EvaluateSettings) -> str | None:
