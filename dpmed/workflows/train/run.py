@@ -3,7 +3,7 @@
 import hashlib
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -55,14 +55,18 @@ def run(
         RunError: the user stopped the run, or the disk is full; the message says how to resume.
     """
     check_trackers(plan.config.training.track)
+    with _counted_alone(folder, processes, is_member=is_member):
+        return _begin(plan, folder, progress, processes)
+
+
+def _begin(plan: Plan, folder: Path, progress: Progress, processes: Processes) -> TrainSummary | None:
     plan = replace(plan, facts=with_run_id(plan.facts))
-    with _locked([] if is_member else folders_counting(folder), processes):
-        with processes.together():
-            if processes.is_first:
-                # Before anything that a resume would find, so a run that is refused leaves nothing to resume.
-                enrol([(plan, folder / CHECKPOINTS)])
-                create_run_folder(folder, plan)
-        return _train(plan, folder, progress, processes)
+    with processes.together():
+        if processes.is_first:
+            # Before anything that a resume would find, so a run that is refused leaves nothing to resume.
+            enrol([(plan, folder / CHECKPOINTS)])
+            create_run_folder(folder, plan)
+    return _train(plan, folder, progress, processes)
 
 
 def resume(
@@ -78,12 +82,39 @@ def resume(
         RunError: as `run`.
     """
     check_trackers(plan.config.training.track)
-    with _locked([] if is_member else folders_counting(folder), processes):
-        plan = _continued(folder, plan, processes)
+    with _counted_alone(folder, processes, is_member=is_member):
+        return _go_on(folder, progress, plan, processes)
+
+
+def _go_on(folder: Path, progress: Progress, plan: Plan, processes: Processes) -> TrainSummary | None:
+    if processes.is_first:
+        make_folder(folder / CHECKPOINTS)
+    check_code(folder, plan.config)
+    check_split(folder, plan)
+    facts = with_run_id(plan.facts, run_id_of(folder))
+    if plan.budget is not None:
+        check_draws(folder, plan.budget.mechanism)
+        facts = with_earlier_uses(facts, uses_of(folder))
+    plan = replace(plan, facts=with_siblings(facts, siblings_of(folder)))
+    selection = selection_of(folder)
+    if selection is not None and plan.facts.selection is None:
+        # A trial that is resumed by itself is still a trial.
+        plan = replace(plan, facts=with_selection(plan.facts, selection))
+    with processes.together():
+        if processes.is_first:
+            enrol([(plan, folder / CHECKPOINTS)])
+    return _train(plan, folder, progress, processes)
+
+
+@contextmanager
+def _counted_alone(run: Path, processes: Processes, *, is_member: bool) -> Iterator[None]:
+    """The folders that count a run with others, locked: while it trains nobody else rewrites their ledgers."""
+    with ExitStack() as locks:
         with processes.together():
-            if processes.is_first:
-                enrol([(plan, folder / CHECKPOINTS)])
-        return _train(plan, folder, progress, processes)
+            if processes.is_first and not is_member:
+                for folder in folders_counting(run):
+                    locks.enter_context(exclusive_lock(folder / LOCK_FILE))
+        yield
 
 
 def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:
@@ -101,27 +132,9 @@ def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:
     return {**content, "facts": {**found.facts(), "memory of a step": describe_memory(memory, microbatch)}}
 
 
-def _continued(folder: Path, plan: Plan, processes: Processes) -> Plan:
-    """The plan, with what the run in a folder has stated of itself so far."""
-    if processes.is_first:
-        make_folder(folder / CHECKPOINTS)
-    check_code(folder, plan.config)
-    check_split(folder, plan)
-    facts = with_run_id(plan.facts, run_id_of(folder))
-    if plan.budget is not None:
-        check_draws(folder, plan.budget.mechanism)
-        facts = with_earlier_uses(facts, uses_of(folder))
-    plan = replace(plan, facts=with_siblings(facts, siblings_of(folder)))
-    selection = selection_of(folder)
-    if selection is not None and plan.facts.selection is None:
-        # A trial that is resumed by itself is still a trial.
-        plan = replace(plan, facts=with_selection(plan.facts, selection))
-    return plan
-
-
 def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> TrainSummary | None:
     with ExitStack() as held:
-        held.enter_context(_locked([path / CHECKPOINTS], processes))
+        held.enter_context(_locked(path, processes))
         wants_to_stop = held.enter_context(_stop_politely())
         if processes.world_size > 1:
             # Seconds, for hundreds of thousands of samples.
@@ -181,12 +194,12 @@ def _settled(computation: Computation, folder: RunFolder, progress: Progress, mi
 
 
 @contextmanager
-def _locked(folders: Sequence[Path], processes: Processes) -> Iterator[None]:
-    """Folders, locked against other runs by the process that writes."""
-    with ExitStack() as locks:
+def _locked(path: Path, processes: Processes) -> Iterator[None]:
+    """The run folder, locked against other runs by the process that writes."""
+    with ExitStack() as lock:
         with processes.together():
-            for folder in folders if processes.is_first else ():
-                locks.enter_context(exclusive_lock(folder / LOCK_FILE))
+            if processes.is_first:
+                lock.enter_context(exclusive_lock(path / CHECKPOINTS / "lock"))
         yield
 
 
