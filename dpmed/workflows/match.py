@@ -18,7 +18,8 @@ from dpmed.matching.images import nonzero_ratio, read_images
 from dpmed.matching.metrics import Metric, build_metric
 from dpmed.matching.table import MATCHES, SETTINGS, UNRELATED, MatchRow, UnrelatedRow, write_matches, write_unrelated
 from dpmed.progress import Progress, Task
-from dpmed.reconstructions.manifest import Level, Manifest, read_manifest
+from dpmed.reconstructions.manifest import Level, Manifest, level_title, read_manifest
+from dpmed.rounding import measured
 from dpmed.tensors import write_array
 
 _BLOCK_BYTES = 1 << 28
@@ -118,6 +119,22 @@ class MatchSummary:
             "left_out": self.left_out,
             "scores": [vars(score) for score in self.scores],
         }
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows for the terminal."""
+        columns = [
+            "level", "metric", "matched", "best distance", "median distance", "median to the nearest other original"
+        ]  # fmt: skip
+        rows = [
+            [
+                level_title(score.epsilon),
+                score.metric,
+                str(score.originals),
+                *map(measured, (score.best, score.median, score.unrelated)),
+            ]
+            for score in self.scores
+        ]
+        return columns, rows
 
 
 def prepare(folder: Path, settings: MatchSettings) -> MatchJob:
