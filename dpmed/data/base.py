@@ -7,6 +7,7 @@ Constants must be public or be declared by a sentence in `outside_accounting`.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -269,6 +270,12 @@ class Derived:
     def image_names(self) -> Sequence[ImageNames] | None:
         """Names of each sample's image, if the other has any."""
         found: Sequence[ImageNames] | None = getattr(self.dataset, "image_names", None)
+        return found
+
+    @property
+    def image_files(self) -> Sequence[Sequence[Path]] | None:
+        """The files of each sample's image, if it has any of its own."""
+        found: Sequence[Sequence[Path]] | None = getattr(self.dataset, "image_files", None)
         return found
 
     @property

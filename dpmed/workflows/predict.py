@@ -248,8 +248,10 @@ def _try(decode: Callable[[Path], Decoded], path: Path) -> Decoded | str:
     try:
         return decode(path)
     except DpmedError as error:
-        # The row names the file already.
-        return str(DpmedError(error.problem, remedy=error.remedy)).removesuffix(".")
+        # The row names the input already, but not which of a folder's files is at fault.
+        below = error.where.removeprefix(f"{path}{os.sep}") if path.is_dir() else ""
+        where = "" if below == error.where else below
+        return str(DpmedError(error.problem, where=where, remedy=error.remedy)).removesuffix(".")
     except MemoryError:
         return "does not fit into this machine's memory"
     except Exception as error:  # one hostile file must not stop the work on the others

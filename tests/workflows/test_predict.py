@@ -81,6 +81,13 @@ def test_a_reason_comes_with_what_to_do_about_it(tmp_path):
     assert predict._try(refuse, tmp_path) == "is of another kind. Give arrays"
 
 
+def test_a_reason_names_the_slice_at_fault(tmp_path):
+    def refuse(path):
+        raise InputError("holds no picture", where=str(path / "report"))
+
+    assert predict._try(refuse, tmp_path) == "report: holds no picture"
+
+
 def test_other_sizes_channels_and_depths_are_brought_to_the_models(digits_run, digits, tmp_path):
     folder = tmp_path / "odd"
     folder.mkdir()

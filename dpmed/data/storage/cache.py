@@ -35,7 +35,7 @@ from dpmed.errors import DpmedError, InputError, RunError
 from dpmed.files import make_folder, read_json, remove_if_possible, user_cache, write_at, write_atomically, write_json
 from dpmed.progress import Progress, Task
 
-_VERSION = 2  # version of the layout and of the result of decoding
+_VERSION = 3  # version of the layout and of the result of decoding
 _BLOCK = 64  # samples given to the threads at once: this many may have to finish before Ctrl-C takes effect
 _COPY_BYTES = 1 << 22
 # Mapped pages count as resident memory although the system can drop them; above this amount we release them ourselves.
@@ -134,6 +134,7 @@ class CachedDataset(Listed):
         self._size = len(dataset)
         self._names = dataset.names
         self.sources = dataset.sources
+        self.image_files = dataset.image_files
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         rows = np.frombuffer(self._map, np.uint8).reshape(self._size, layout.bytes_per_sample)

@@ -99,6 +99,18 @@ def test_all_grey_levels_of_a_12_bit_picture_are_kept(tmp_path):
     assert np.abs(percentiles[..., 0] - expected).max() <= 1
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_where_zero_is_white_bright_is_bright_at_any_depth(tmp_path, dtype):
+    values = np.arange(64, dtype=dtype).reshape(8, 8)
+    # The tag of how values are meant, a short number: 1 where zero is black, which is all that Pillow writes here.
+    tag = struct.pack("<HHI", 0x0106, 3, 1)
+    content = encoded(values, "TIFF")
+    assert content.count(tag + b"\1\0") == 1
+    path = write(tmp_path / "x.tif", content.replace(tag + b"\1\0", tag + b"\0\0"))
+    found = decode_picture(path, size=(8, 8), channels=1, depth=8 * values.dtype.itemsize)[..., 0]
+    assert np.array_equal(found, np.iinfo(dtype).max - values)
+
+
 def test_an_8_bit_picture_among_deep_ones_keeps_its_share_of_the_range(tmp_path):
     pixels = smooth(20, 30)
     path = write(tmp_path / "x.png", encoded(pixels, "PNG"))
@@ -249,6 +261,18 @@ def test_a_missing_file_a_folder_and_several_pages_are_said(tmp_path):
     frames[0].save(tmp_path / "moving.png", save_all=True, append_images=[Image.fromarray(255 - smooth(16, 16))])
     with pytest.raises(InputError, match=r"moving\.png: holds 2 pages"):
         decode_picture(tmp_path / "moving.png", size=(8, 8), channels=1)
+
+
+def test_what_a_camera_writes_behind_its_picture_is_passed_over(tmp_path):
+    first, preview = Image.fromarray(smooth(40, 60)), Image.fromarray(255 - smooth(20, 30))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    first.save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=[preview], quality=95, exif=exif)
+    first.save(tmp_path / "y.jpg", "JPEG", quality=95, exif=exif)
+    several, plain = (decode_picture(tmp_path / name, size=(60, 40), channels=3) for name in ("x.jpg", "y.jpg"))
+    with Image.open(tmp_path / "x.jpg") as image:
+        assert image.n_frames == 2
+    assert np.array_equal(several, plain)
 
 
 def test_values_that_are_not_finite_are_refused(tmp_path):

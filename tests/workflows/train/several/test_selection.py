@@ -41,7 +41,7 @@ def trainings(monkeypatch):
 
     def begin(plan, folder, progress, **_):
         del progress
-        enrol([(plan, folder / "checkpoints")])
+        enrol([(plan, folder / "checkpoints")], Silent())
         made["plans"].append(plan)
         create_run_folder(folder, plan)
         number = len(made["plans"])
