@@ -78,9 +78,10 @@ def test_other_data_is_evaluated_whole_and_a_bundle_needs_it(dpmed, trained, tmp
         (["--data", "ham10000_phantom"], "no such folder"),
     ],
 )
-def test_wrong_use_is_one_line(dpmed, trained, arguments, message):
-    done = dpmed("evaluate", trained, *arguments)
+def test_wrong_use_is_one_line_and_leaves_no_folder(dpmed, trained, tmp_path, arguments, message):
+    done = dpmed("evaluate", trained, *arguments, "--out", tmp_path / "refused")
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "refused").exists()
 
 
 def test_a_data_set_that_has_changed_is_noticed(dpmed, trained, tmp_path):

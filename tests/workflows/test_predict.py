@@ -37,7 +37,8 @@ def rows_of(folder):
 
 def go(model, inputs, folder, **changes):
     models = model if isinstance(model, tuple) else (model,)
-    return predict.run(PredictSettings(models=models, inputs=inputs, **changes), folder, Silent())
+    job = predict.prepare(PredictSettings(models=models, inputs=inputs, **changes), Silent())
+    return predict.run(job, folder, Silent())
 
 
 def test_rows_come_in_the_order_given_and_say_what_the_model_says(digits_run, digits, tmp_path):

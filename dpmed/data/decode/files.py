@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from dpmed.data.decode.dicom import open_dicom
 from dpmed.data.decode.dicom_values import bits_of, read_dicom_picture
 from dpmed.data.decode.nifti import Volume, read_nifti
-from dpmed.data.decode.pictures import decode_sized, picture_bits, resize_picture, to_channels
+from dpmed.data.decode.pictures import decode_picture, picture_bits, resize_picture, to_channels
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.recognise import recognise
 from dpmed.data.decode.series import read_series
@@ -164,7 +164,7 @@ def _decode_picture(path: Path, wanted: Preprocessing, number: int) -> Decoded:
     if kind == "nifti":
         raise InputError("is a volume, not a picture", where=str(path))
     if kind != "dicom":
-        values, shape = decode_sized(
+        values, shape = decode_picture(
             path,
             size=size,
             channels=channels,

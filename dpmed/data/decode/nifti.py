@@ -100,7 +100,7 @@ class _Header:
         from nibabel.nifti2 import Nifti2Header
 
         self.path = path
-        marks = {int.from_bytes(content[:4], order) for order in ("little", "big")}  # type: ignore[arg-type]
+        marks = {int.from_bytes(content[:4], order) for order in ("little", "big")}
         size = next((mark for mark in marks if mark in _HEADER_BYTES), 0)
         if not size or len(content) < size:
             raise InputError("is not a NIfTI file", where=str(path))

@@ -46,14 +46,8 @@ T = TypeVar("T")
 
 
 def decode_picture(
-    path: Path,
-    *,
-    size: tuple[int, int],
-    channels: Literal[1, 3],
-    window: Window = None,
-    depth: Depth = 8,
-    narrow: bool = False,
-) -> Shaped[np.ndarray, "height width channel"]:
+    path: Path, *, size: tuple[int, int], channels: Literal[1, 3], window: Window, depth: Depth, narrow: bool
+) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
     """Read one picture, resize it with anti-aliasing and convert it to a depth.
 
     Large JPEGs are decoded at a half, a quarter or an eighth of their size where that is still at least the wanted one:
@@ -68,16 +62,12 @@ def decode_picture(
         depth: bits per value of the result: uint8 or uint16. Pictures of 8 bits keep their range in both.
         narrow: whether pictures of more than 8 bits may be reduced to 8; otherwise they are refused if `depth` is 8.
 
+    Returns:
+        The values, and the height and width of the picture as displayed, in pixels.
+
     Raises:
         InputError: the file is missing, damaged, truncated, too large or too deep, or has values that are not finite.
     """
-    return decode_sized(path, size=size, channels=channels, window=window, depth=depth, narrow=narrow)[0]
-
-
-def decode_sized(
-    path: Path, *, size: tuple[int, int], channels: Literal[1, 3], window: Window, depth: Depth, narrow: bool
-) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
-    """Like `decode_picture`, but also returns the height and width of the picture as displayed."""
     # No function within this one: the annotations of its shapes would be made anew for every picture.
     convert = partial(_convert_any, path, size=size, channels=channels, window=window, depth=depth, narrow=narrow)
     return opened(path, convert)

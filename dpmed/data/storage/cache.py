@@ -190,7 +190,12 @@ class _Builder:
         self._generation, self._done = self._prepare()
 
     def build(self, progress: Progress) -> None:
-        """Decode all samples that are missing."""
+        """Decode all samples that are missing.
+
+        Raises:
+            InputError: samples cannot be read; the message names the first of them.
+            RunError: the cache cannot be written.
+        """
         missing = np.flatnonzero((self._done != self._wanted).any(axis=1))
         failures: list[DpmedError] = []
         workers = _VOLUME_WORKERS if len(self._layout.input_shape) > 3 else _MAX_WORKERS  # noqa: PLR2004 volumes

@@ -1,6 +1,6 @@
 """From a model and a data set to metrics with intervals by unit, subgroups, operating points and calibration."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from dpmed.config.data import DataTable
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset, Info, Split
+from dpmed.data.base import Dataset, Info, Split, require_column
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
 from dpmed.data.voxel_size import voxel_sizes
@@ -32,24 +32,43 @@ from dpmed.workflows.evaluate.write import write_evaluation
 _FEW_UNITS = 30
 
 
-def run(
-    model: Path, data: Config | None, settings: EvaluateSettings, folder: Path, progress: Progress
-) -> EvaluateSummary:
-    """Evaluate a model.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluateJob:
+    """A checked request: nothing has been written yet, and everything that it needs exists.
+
+    Attributes:
+        predictor: the model.
+        other: the model that it is compared with, if any.
+        config: whose data set is used.
+        is_own: whether the data are those of the model's own run.
+        dataset: the data set.
+        part: the part of it.
+        numbers: the numbers of its samples.
+        settings: as asked.
+    """
+
+    predictor: Predictor
+    other: Predictor | None
+    config: Config
+    is_own: bool
+    dataset: Dataset
+    part: Part
+    numbers: Int[np.ndarray, " sample"]
+    settings: EvaluateSettings
+
+
+def prepare(model: Path, data: Config | None, settings: EvaluateSettings, progress: Progress) -> EvaluateJob:
+    """Load models and data, and check that they and the settings fit each other.
 
     Args:
         model: a run folder, or a bundle.
         data: a config whose data set is used; None for the run's own.
         settings: which part, subgroups and operating points, against which model.
-        folder: where to write.
         progress: shows the progress.
 
     Raises:
-        InputError: the data set does not fit a model or has changed since the run, or settings cannot be combined.
+        InputError: the data set does not fit a model or the settings, or has changed since the run.
     """
-    if settings.fit_temperature and settings.against is not None:
-        problem = "cannot be combined: only one model's probabilities would be changed"
-        raise InputError(problem, where="fit_temperature, against")
     predictor = load_model(model, progress=progress)
     other = None if settings.against is None else load_model(settings.against, progress=progress)
     config, is_own = _config(model, data)
@@ -59,9 +78,36 @@ def run(
         check_fit(other, dataset, where="against")
     _check_operating_points(settings, dataset.info)
     _check_units(settings, dataset.info)
-    _check_columns(settings.break_down_by, dataset)
+    for column in settings.break_down_by:
+        require_column(dataset.columns(), column, where="break_down_by")
     part: Part = settings.part or ("test" if is_own else "all")
     numbers = _numbers(dataset, config, part, run=model if is_own else None)
+    return EvaluateJob(
+        predictor=predictor,
+        other=other,
+        config=config,
+        is_own=is_own,
+        dataset=dataset,
+        part=part,
+        numbers=numbers,
+        settings=settings,
+    )
+
+
+def run(job: EvaluateJob, folder: Path, progress: Progress) -> EvaluateSummary:
+    """Evaluate a model.
+
+    Args:
+        job: as prepared.
+        folder: where to write.
+        progress: shows the progress.
+
+    Raises:
+        InputError: a sample cannot be read, or a temperature cannot be fitted.
+    """
+    predictor, other, settings, part = job.predictor, job.other, job.settings, job.part
+    config, dataset, numbers = job.config, job.dataset, job.numbers
+    model, is_own = predictor.source, job.is_own
     temperature = _temperature(predictor, model, progress) if settings.fit_temperature else None
 
     def scored_by(one: Predictor) -> Scored:
@@ -229,14 +275,6 @@ def _temperature(predictor: Predictor, model: Path, progress: Progress) -> Tempe
     config = read_config(model)
     dataset = build_dataset(config.data, progress=progress)
     return fit(predictor, dataset, own_split(model, dataset, config).validation, progress)
-
-
-def _check_columns(columns: Sequence[str], dataset: Dataset) -> None:
-    known = sorted(dataset.columns())
-    for column in columns:
-        if column not in known:
-            remedy = f"It has {', '.join(known)}." if known else "It has none; data.columns names those of a table."
-            raise InputError(f"the data set has no column {column!r}", where="break_down_by", remedy=remedy)
 
 
 def _numbers(dataset: Dataset, config: Config, part: Part, *, run: Path | None) -> Int[np.ndarray, " sample"]:

@@ -65,7 +65,7 @@ def test_a_mask_is_turned_as_its_header_says_and_as_its_picture_is(tmp_path, nam
     exif[0x0112] = orientation
     Image.fromarray(values).save(tmp_path / name, exif=exif)
     found = read_mask(tmp_path / name, size=sides, classes=2, image="image.png", sides=sides)
-    picture = decode_picture(tmp_path / name, size=sides, channels=1)[..., 0]
+    picture = decode_picture(tmp_path / name, size=sides, channels=1, window=None, depth=8, narrow=False)[0][..., 0]
     assert np.array_equal(found, picture) and found.sum() == values.sum()
     assert np.array_equal(found, values) == (orientation == 1)
 

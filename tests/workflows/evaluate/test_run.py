@@ -43,7 +43,12 @@ def config():
 
 
 def go(bundles, config, folder, **settings):
-    return workflow.run(bundles / "model0", config, EvaluateSettings(**settings), folder, Silent())
+    return evaluate(bundles / "model0", config, folder, **settings)
+
+
+def evaluate(model, config, folder, **settings):
+    job = workflow.prepare(model, config, EvaluateSettings(**settings), Silent())
+    return workflow.run(job, folder, Silent())
 
 
 def test_other_data_are_evaluated_whole_and_two_models_compared(bundles, config, tmp_path):
@@ -107,7 +112,7 @@ def test_what_cannot_be_is_refused(bundles, config, tmp_path, settings, words):
 def test_a_data_set_of_other_classes_is_refused(bundles, tmp_path):
     other = load_config("table_phantom", []).config
     with pytest.raises(InputError):
-        workflow.run(bundles / "model0", other, EvaluateSettings(), tmp_path, Silent())
+        evaluate(bundles / "model0", other, tmp_path)
 
 
 @pytest.mark.parametrize("asked", ["sensitivity", "threshold"])
@@ -179,7 +184,7 @@ def test_masks_of_scans_are_measured_in_mm(tmp_path):
     facts = {"classes": dataset.info.class_names, "preprocessing": {"scale": 1.0, **window}}
     model = write(tmp_path / "unet", *make_network(UnetModel(name="unet", channels=(2, 4)), (16, 12, 8, 1), **facts))
     (tmp_path / "out").mkdir()
-    found = workflow.run(model, config, EvaluateSettings(tolerance=30.0), tmp_path / "out", Silent())
+    found = evaluate(model, config, tmp_path / "out", tolerance=30.0)
     assert found.tolerance == "30 mm" and {"dice", "surface_dice", "hausdorff95_mm"} <= set(found.metrics)
     masks = load_model(model).predict(np.stack([dataset[number].input for number in range(3)]))
     table = {"surface_dice_liver": [], "hausdorff95_mm_liver": []}
