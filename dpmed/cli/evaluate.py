@@ -67,7 +67,8 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a data set: metrics with intervals, subgroups, thresholds, calibration."""
     from dpmed.config.load import load_config
-    from dpmed.files import new_run_folder
+    from dpmed.files import CONFIG_FILE, new_run_folder
+    from dpmed.inference.run_folder import is_run
     from dpmed.workflows.evaluate import run as workflow
     from dpmed.workflows.evaluate.comparison import delong_table, table_of
     from dpmed.workflows.evaluate.scored import Joined
@@ -81,11 +82,11 @@ def evaluate(
     for name, value in (("--sensitivity", sensitivity), ("--threshold", threshold)):
         if value is not None and not 0 < value < 1:
             raise InputError("must be above 0 and below 1", where=f"{name} {value:g}")
-    if overrides and data is None:
-        raise InputError("can only be used with --data", where="--set")
     if not 0 <= tolerance < math.inf:
         raise InputError("must be a finite number, at least 0", where=f"--tolerance {tolerance:g}")
-    loaded = None if data is None else load_config(data, overrides or [])
+    # Of a bundle without --data nothing can be set: the workflow says that it has no data set.
+    source = data or (str(model / CONFIG_FILE) if overrides and is_run(model) else None)
+    loaded = None if source is None else load_config(source, overrides or [])
     settings = EvaluateSettings(
         part=None if split is None else parts[split],
         break_down_by=tuple(break_down_by or ()),
@@ -98,7 +99,9 @@ def evaluate(
     )
     folder = new_run_folder(out, command="evaluate", config_name=model.resolve().name)
     with nullcontext() if loaded is None else loaded.locating():
-        summary = workflow.run(model, None if loaded is None else loaded.config, settings, folder, console)
+        config = None if loaded is None else loaded.config
+        other, own = (None, config) if data is None else (config, None)
+        summary = workflow.run(model, other, settings, folder, console, own=own)
     console.table(summary.what, *summary.table())
     if summary.subgroups:
         console.table("Subgroups", *summary.subgroup_table())
