@@ -126,6 +126,7 @@ def test_a_finished_folder_is_refused_and_left_as_it_is(written, dpmed):
         (["--attack", "inversion", "--batch-size", "0"], "--batch-size: must be at least 1 (got 0)"),
         (["--bins", "2"], "--bins: must be at least 10 (got 2)"),
         (["--batch-size", "200", "--batches", "2"], "--batches, --batch-size: 2 batches of 200 images"),
+        (["--batch-size", "20000"], "--batches, --batch-size: 1 batch of 20000 images"),
         (["--weights", "nowhere"], "nowhere: cannot be read"),
         (["--weights", "."], ".: holds no model.eqx. Give the folder of a run"),
         (["--set", "privacy.sigma=1"], "privacy"),
