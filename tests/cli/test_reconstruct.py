@@ -127,7 +127,7 @@ def test_a_finished_folder_is_refused_and_left_as_it_is(written, dpmed):
         (["--bins", "2"], "--bins: must be at least 10 (got 2)"),
         (["--batch-size", "200", "--batches", "2"], "--batches, --batch-size: 2 batches of 200 images"),
         (["--batch-size", "20000"], "--batches, --batch-size: 1 batch of 20000 images"),
-        (["--weights", "nowhere"], "nowhere: cannot be read"),
+        (["--weights", "nowhere"], "nowhere: there is no such folder or file. Give"),
         (["--weights", "."], ".: holds no model.eqx. Give the folder of a run"),
         (["--set", "privacy.sigma=1"], "privacy"),
         (["--attack", "inversion", "--batch-size", "1000"], "--batch-size: must be at most 64 (got 1000)"),
