@@ -151,7 +151,7 @@ def main() -> None:
     except SystemExit as end:
         # Typer exits with 1 when the reader of its help closes the pipe, as `head` does: that is not a failure.
         leave(0 if _HELP & set(sys.argv) and end.code == 1 else end.code)
-    except Exception:
+    except Exception as error:
         # Only --debug lets an exception through.
         traceback.print_exc()
-        leave(1)
+        leave(error.exit_code if isinstance(error, DpmedError) else 1)

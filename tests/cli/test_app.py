@@ -120,3 +120,4 @@ def test_debug_shows_the_traceback_and_plain_use_does_not(dpmed_process):
     assert plain.stderr.count("\n") == 1
     assert "Traceback" not in plain.stderr
     assert "Traceback" in debug.stderr
+    assert plain.returncode == debug.returncode == 2
