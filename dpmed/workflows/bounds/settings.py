@@ -106,10 +106,7 @@ def gather(config_name: str | None, given: GivenOptions, progress: Progress) -> 
     """
     options = {name: value for name, value in vars(given).items() if value is not None}
     if config_name is None:
-        base, source = dict(PAPER), "the paper's settings for HAM10000"
-        taken = [text.format(PAPER[name]) for name, text in _IN_WORDS.items() if name not in options]
-        if taken:
-            progress.say(f"No config given: {source} ({', '.join(taken)}).")
+        base, source = dict(PAPER), _name_paper(options, progress)
     elif (Path(config_name) / LEDGER_FILE).is_file():
         base, source = from_ledger(Path(config_name), progress)
     elif Path(config_name).is_dir():
@@ -120,9 +117,7 @@ def gather(config_name: str | None, given: GivenOptions, progress: Progress) -> 
         with loaded.locating():
             base, source = _from_config(loaded.config, options, progress), loaded.name
     facts = {**base, **options}
-    if config_name is None and given.say_all:
-        source = "settings given by options"
-    elif any(name in options for name in _IN_WORDS):
+    if any(name in options for name in _IN_WORDS) and not (config_name is None and given.say_all):
         source += ", changed by options"
     changed = [name for name in ("train_size", "batch_size", "steps") if name in options]
     if changed and "mechanisms" in base:
@@ -139,6 +134,16 @@ def gather(config_name: str | None, given: GivenOptions, progress: Progress) -> 
     if "prior" not in facts:
         facts["prior"] = 1 / max(facts["train_size"], 1)
     return facts, source
+
+
+def _name_paper(options: dict[str, Any], progress: Progress) -> str:
+    """The source of settings without a config; reports those that are the paper's."""
+    taken = [text.format(PAPER[name]) for name, text in _IN_WORDS.items() if name not in options]
+    if not taken:
+        return "settings given by options"
+    source = "the paper's settings for HAM10000"
+    progress.say(f"No config given: {source} ({', '.join(taken)}).")
+    return source
 
 
 def _from_config(config: Config, options: dict[str, Any], progress: Progress) -> dict[str, Any]:
