@@ -155,7 +155,7 @@ def choose_batches(plan: Plan, *, batches: int, batch_size: int) -> Int[np.ndarr
     """
     train = len(plan.split.train)
     if batches * batch_size > train:
-        problem = f"{batches} batches of {batch_size} images, but the training split has {train}"
-        raise InputError(problem, where="batches, batch_size")
+        problem = f"{batches} batch{'es' * (batches > 1)} of {batch_size} images, but the training split has {train}"
+        raise InputError(problem, where="batches, batch_size", remedy="Attack fewer or smaller batches.")
     order = np.random.default_rng([plan.config.training.seed, 2]).permutation(plan.split.train)
     return order[: batches * batch_size].reshape(batches, batch_size)

@@ -53,8 +53,11 @@ def weights_file(path: Path) -> Path:
     """The weights file of a run folder; a path to a file is returned unchanged.
 
     Raises:
-        InputError: the folder holds none.
+        InputError: there is nothing at this path, or the folder holds none.
     """
+    if not path.exists():
+        remedy = "Give the folder of a run that `dpmed train` has finished."
+        raise InputError("there is no such folder or file", where=str(path), remedy=remedy)
     if not path.is_dir():
         return path
     if is_bundle(path):

@@ -1,5 +1,6 @@
 """The `dpmed` command: what all commands share, and the one place where errors become exit codes."""
 
+import errno
 import os
 import sys
 import traceback
@@ -11,7 +12,7 @@ from typer.exceptions import TyperException
 
 from dpmed.cli.shared.console import Console
 from dpmed.cli.shared.fields import name_options, reword
-from dpmed.errors import DpmedError, RunError
+from dpmed.errors import DpmedError, InputError, RunError
 from dpmed.files import user_cache
 from dpmed.pages import pages_folder
 from dpmed.runtime.distributed import has_company, leave, lost_company
@@ -40,6 +41,9 @@ class _Group(TyperGroup):
         except BrokenPipeError:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+                # Any path that the user gave can be so long, and the first look at it fails.
+                _fail(ctx, InputError("is too long for the name of a file or folder", where=str(error.filename)))
             remedy = "Run it again as `dpmed --debug …` to see where, and please report it."
             if has_company():
                 remedy = "Another process of this run may have ended first; its own message says why. " + remedy
@@ -147,7 +151,7 @@ def main() -> None:
     except SystemExit as end:
         # Typer exits with 1 when the reader of its help closes the pipe, as `head` does: that is not a failure.
         leave(0 if _HELP & set(sys.argv) and end.code == 1 else end.code)
-    except Exception:
+    except Exception as error:
         # Only --debug lets an exception through.
         traceback.print_exc()
-        leave(1)
+        leave(error.exit_code if isinstance(error, DpmedError) else 1)

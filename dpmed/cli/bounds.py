@@ -91,7 +91,8 @@ def bounds(
         **choose(facts, asked), adversaries=ADVERSARIES[adversary], source=source, attack_results=measured
     )
     workflow.check(settings)
-    name = Path(config).resolve().name.removesuffix(".toml") if config else "ham10000-paper"
+    without = "options" if given.say_all else "ham10000-paper"
+    name = Path(config).resolve().name.removesuffix(".toml") if config else without
     folder = new_run_folder(out, command="bounds", config_name=name)
     summary = workflow.run(settings, folder, console)
     _show(console, summary)

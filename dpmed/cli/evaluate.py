@@ -71,7 +71,8 @@ def evaluate(
 ) -> None:
     """Evaluate a model on a data set: metrics with intervals, subgroups, thresholds, calibration."""
     from dpmed.config.load import load_config
-    from dpmed.files import new_run_folder
+    from dpmed.files import CONFIG_FILE, new_run_folder
+    from dpmed.inference.run_folder import is_run
     from dpmed.workflows.evaluate import run as workflow
     from dpmed.workflows.evaluate.scored import Joined
     from dpmed.workflows.evaluate.summary import EvaluateSettings, Part
@@ -84,11 +85,11 @@ def evaluate(
     for name, value in (("--sensitivity", sensitivity), ("--threshold", threshold)):
         if value is not None and not 0 < value < 1:
             raise InputError("must be above 0 and below 1", where=f"{name} {value:g}")
-    if overrides and data is None:
-        raise InputError("can only be used with --data", where="--set")
     if not 0 <= tolerance < math.inf:
         raise InputError("must be a finite number, at least 0", where=f"--tolerance {tolerance:g}")
-    loaded = None if data is None else load_config(data, overrides or [])
+    # Of a bundle without --data nothing can be set: the workflow says that it has no data set.
+    source = data or (str(model / CONFIG_FILE) if overrides and is_run(model) else None)
+    loaded = None if source is None else load_config(source, overrides or [])
     settings = EvaluateSettings(
         part=None if split is None else parts[split],
         break_down_by=tuple(break_down_by or ()),
@@ -100,7 +101,9 @@ def evaluate(
         fit_temperature=fit_temperature,
     )
     with nullcontext() if loaded is None else loaded.locating():
-        job = workflow.prepare(model, None if loaded is None else loaded.config, settings, console)
+        config = None if loaded is None else loaded.config
+        other, own = (None, config) if data is None else (config, None)
+        job = workflow.prepare(model, other, settings, console, own=own)
         folder = new_run_folder(out, command="evaluate", config_name=model.resolve().name)
         summary = workflow.run(job, folder, console)
     _show(console, summary)

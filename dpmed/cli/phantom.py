@@ -24,7 +24,8 @@ def phantom(
         str,
         typer.Argument(
             metavar="LAYOUT",
-            help="Such as ham10000, msd-liver, folder or table; an unknown name lists them all.",
+            help="Such as ham10000, radimagenet, msd-liver, cifar10, medmnist, folder or table; an unknown name lists "
+            "them all.",
             autocompletion=_complete,
         ),
     ],

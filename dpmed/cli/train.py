@@ -9,7 +9,7 @@ import typer
 from dpmed.cli.shared.advising import start_advice, start_tuning
 from dpmed.cli.shared.console import Console
 from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of
-from dpmed.cli.shared.several import split_sweep, start_selection, start_several
+from dpmed.cli.shared.several import check_seed, split_sweep, start_selection, start_several
 from dpmed.errors import InputError
 
 _OF_SEVERAL_SEEDS = ("--seeds", "--epsilons", "--resume")
@@ -90,6 +90,8 @@ def train(
         "--resume": resume,
         "--dry-run": dry_run or None,
     }
+    if seed is not None:
+        check_seed(seed)
     if resume is not None and (config is not None or overrides or out is not None or dry_run):
         raise InputError("takes no other options: the config is in the run folder", where="--resume")
     chosen = _check_modes([option for option, given in modes.items() if given is not None], seed=seed, on=on)

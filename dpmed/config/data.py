@@ -252,14 +252,14 @@ class TableData(NamedUnitsTable):
     """One column: the class of each sample. Several columns: labels of 0 or 1; empty or -1 is unknown."""
     class_names: Names | None = None
     """Names of the classes, in order; if left out, those that occur in the table. With `mask`, the names of the values
-    0, 1, …, which are required."""
+    0, 1, …; if left out, `background` and `foreground`."""
     targets: str | Names | None = None
     """Columns of numbers to predict (regression); an empty field is unknown."""
     target_mean: Numbers | None = None
     """Subtracted from each target; of a single one, the number alone will do. A public constant, such as the middle of
-    the possible range."""
+    the possible range; if left out, 0."""
     target_std: Positives | None = None
-    """Divisor of each target. A public constant, such as a quarter of the possible range."""
+    """Divisor of each target. A public constant, such as a quarter of the possible range; if left out, 1."""
     mask: str | None = None
     """The column that holds the path of each sample's mask (segmentation)."""
     patient: str | None = None
@@ -288,12 +288,12 @@ class TableData(NamedUnitsTable):
                 raise ValueError(f"data.{key} is empty")
             if len(set(names)) != len(names):
                 raise ValueError(f"data.{key} has a duplicate entry")
-        if self.mask is not None and (self.class_names is None or len(self.class_names) < 2):  # noqa: PLR2004
-            raise ValueError("data.mask needs data.class_names: names of the mask's values 0, 1, …, at least two")
+        if self.mask is not None and self.class_names is not None and len(self.class_names) < 2:  # noqa: PLR2004
+            raise ValueError("data.class_names must name at least two of the mask's values 0, 1, …")
         count = 0 if self.targets is None else len(names_in(self.targets))
         for key in ("target_mean", "target_std"):
             values = getattr(self, key)
-            if (0 if values is None else len(values)) != count:
+            if values is not None and len(values) != count:
                 raise ValueError(f"data.{key} needs one public constant per column of data.targets ({count})")
         return self
 

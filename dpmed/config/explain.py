@@ -23,6 +23,8 @@ _WANTED = {kind: PROBLEMS[kind] for kind in _SAME} | {
     "model_type": "must be a table of its own",
     "model_attributes_type": "must be a table of its own",
     "dict_type": "must be a table of its own",
+    # Only factories have a pattern.
+    "string_pattern_mismatch": "must name a function as package.module:function",
 }
 _FEW_HOMES = 3
 _LISTS = ("tuple_type", "list_type")

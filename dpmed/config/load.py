@@ -228,6 +228,8 @@ def _source_of(
         overrides: what was set in it.
         of_file: what is wrong with the file without them.
     """
+    if not overrides:
+        return ""
     kind, place = _fault_of(entry, table)
     told = (*place, "name") if kind.startswith("union_tag") else place
     if any(told[: len(one.keys)] == one.keys for one in overrides):

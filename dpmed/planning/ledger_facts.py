@@ -50,7 +50,8 @@ def ledger_facts(
         changed: what was changed in the initial weights.
     """
     privacy, info, unit = config.privacy, dataset.info, config.unit
-    split = split_note(dataset, config.data)
+    # Without privacy there is no ε that could hold given the split.
+    split = None if privacy is None else split_note(dataset, config.data)
     outside = (*info.outside_accounting, *uses_of_data(config, changed), *_choices(config, info.unit, unit))
     outside = outside if split is None else (*outside, split)
     data = info.in_public

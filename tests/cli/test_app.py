@@ -85,6 +85,13 @@ def test_an_option_of_the_wrong_kind_is_told_in_our_words(dpmed, words, message)
     assert message in " ".join(done.stderr.replace("│", " ").split())
 
 
+@pytest.mark.parametrize("words", [("train",), ("match",), ("train", "quickstart", "--out"), ("train", "--resume")])
+def test_a_name_that_is_too_long_for_a_file_is_wrong_input(dpmed, words):
+    done = dpmed(*words, "a" * 300)
+    assert done.returncode == 2
+    assert "is too long for the name of a file or folder" in done.stderr
+
+
 @pytest.mark.parametrize("option", ["--quiet", "-q", "--debug"])
 def test_an_option_of_the_program_after_the_command_is_told_where_it_belongs(dpmed, option):
     result = dpmed("train", "quickstart", option)
@@ -113,3 +120,4 @@ def test_debug_shows_the_traceback_and_plain_use_does_not(dpmed_process):
     assert plain.stderr.count("\n") == 1
     assert "Traceback" not in plain.stderr
     assert "Traceback" in debug.stderr
+    assert plain.returncode == debug.returncode == 2

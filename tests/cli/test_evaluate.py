@@ -53,8 +53,9 @@ def test_the_test_split_of_the_runs_own_data_gives_the_runs_own_numbers(dpmed, t
 def test_other_data_is_evaluated_whole_and_a_bundle_needs_it(dpmed, trained, tmp_path):
     bundle = tmp_path / "bundle"
     assert dpmed("export", trained, "--out", bundle).returncode == 0
-    refused = dpmed("evaluate", bundle)
-    assert refused.returncode == 2 and "--data CONFIG" in refused.stderr
+    for arguments in ([], ["--set", "data.limit=100"]):
+        refused = dpmed("evaluate", bundle, *arguments)
+        assert refused.returncode == 2 and "--data CONFIG" in refused.stderr
     done = dpmed("evaluate", bundle, "--data", "quickstart", "--set", "data.limit=100", "--json")
     found = json.loads(done.stdout)
     assert found["n_samples"] == 100
@@ -63,12 +64,22 @@ def test_other_data_is_evaluated_whole_and_a_bundle_needs_it(dpmed, trained, tmp
     assert "its ledger names data of the same kind (digits: classification, 8x8x1)" in note
 
 
+def test_keys_of_the_runs_own_data_can_be_set(dpmed, trained):
+    done = dpmed("evaluate", trained, "--set", "evaluation.bootstrap=0", "--json")
+    assert done.returncode == 0, done.stderr
+    found, summary = json.loads(done.stdout), json.loads((trained / "summary.json").read_text())
+    assert found["part"] == "test" and found["intervals"] == {}
+    assert found["metrics"]["accuracy"] == pytest.approx(summary["test"]["accuracy"], abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--split", "half"], "--split half: must be one of"),
         (["--sensitivity", "2"], "--sensitivity 2"),
-        (["--set", "data.limit=3"], "--set: can only be used with --data"),
+        (["--set", "data.limit=30"], "the data set is split differently"),
+        (["--set", "data.limit=30", "--split", "all"], "the data set is split differently"),
+        (["--set", "data.limt=30"], "--set: [data] limt: unknown key (did you mean limit?)"),
         (["--break-down-by", "age"], "no column 'age'"),
         (["--by-unit", "median"], "--by-unit: 'median' is not one of mean, max"),
         (["--by-unit", "mean"], "--by-unit: nothing in the data set digits tells which images share a patient"),

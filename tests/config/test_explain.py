@@ -34,6 +34,10 @@ TABLE = ["data.name=table", "data.root=x", "data.table=t.csv", "data.image=i", "
         (["model.name=small_cnn", "model.width=", "model.channels=[]"], "channels = []: must not be empty, such as"),
         ([*TABLE, "data.labels=[]"], "data.labels is empty"),
         ([*TABLE, "data.image=[]"], "data.image is empty"),
+        (
+            ["model=custom", "model.width=", "model.factory=mine"],
+            '"mine": must name a function as package.module:function',
+        ),
         (["privacy.cohort_epsilon=4"], "privacy.cohort_epsilon limits what a cohort file counts: give privacy.cohort"),
     ],
 )

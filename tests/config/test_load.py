@@ -119,6 +119,7 @@ def test_how_to_remove_what_a_table_of_another_name_does_not_have_is_said(tmp_pa
         (FILE.replace('"digits"', '"folder"'), ["data.name=ham10000"], "mine.toml: [data] root: is missing"),
         (FILE.replace("0.1", "-1"), ["optimizer.name=adam"], "mine.toml: [optimizer] learning_rate = -1"),
         (f"{FILE}noise_multiplier = 1.0", ["training.epochs=2"], "mine.toml: exactly two of"),
+        (f"{FILE}noise_multiplier = 1.0", [], "mine.toml: exactly two of"),
         (f"{FILE}clipping = {{ norm = 1 }}", ["privacy.clipping.rate=1"], "mine.toml: [privacy.clipping] name"),
         # That rule may have been broken before, behind the other fault.
         (f"{FILE.replace('[8]', '[0]')}noise_multiplier = 1.0", ["model.width=[8]", "training.epochs=2"],

@@ -154,6 +154,13 @@ def test_a_keyed_hash_needs_no_sentence_on_the_split(folders):
     assert "conditionally on the split" not in text
 
 
+def test_without_privacy_nothing_is_said_to_hold_given_the_split(folders):
+    settings = [f"data.root={folders[0]}", *SETTINGS, "privacy="]
+    plan = make_plan(load_config("quickstart", settings).config, Silent())
+    assert plan.budget is None
+    assert not any("conditionally on the split" in fact for fact in plan.facts.outside)
+
+
 def test_the_plan_too_says_that_nobody_knows_who_shares_a_patient(folders):
     unnamed, _ = ledger_of(folders[0])
     assert any("share a patient: ε protects one" in warning for warning in unnamed.warnings)

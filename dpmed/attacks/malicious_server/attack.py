@@ -54,7 +54,7 @@ class BlockAttack:
 
     def __init__(self, settings: BlockSettings, target: Target, progress: Progress) -> None:
         plan = target.plan
-        size = min(settings.batch_size or plan.config.training.batch_size, len(plan.split.train))
+        size = settings.batch_size or min(plan.config.training.batch_size, len(plan.split.train))
         rows = settings.rows or max(2 * size, _FEWEST_ROWS)
         self.chosen = choose_batches(plan, batches=settings.batches, batch_size=size)
         check_memory(rows * math.prod(plan.dataset.info.input_shape) * 4)

@@ -25,6 +25,16 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a `--seed` that is none.
+
+    Raises:
+        InputError: it is outside the range of seeds.
+    """
+    if not 0 <= seed < _LARGEST_SEED:
+        raise InputError(f"{seed} is outside 0 to 2^32 - 1", where="--seed")
+
+
 def parse_epsilons(text: str) -> tuple[float, ...]:
     """Budgets from a comma list such as `1,8,20`.
 

@@ -33,6 +33,7 @@ _LABELS = {"": -1, "-1": -1, "-1.0": -1, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
 _UNKNOWN = ("-1", "-1.0")
 _BAD_LABEL = -2
 _MAX_CLASSES = 1000
+_MASK_NAMES = ("background", "foreground")
 _LARGEST_NUMBER = 1e18  # its square fits into float32
 
 
@@ -184,7 +185,7 @@ def _problem_with_series(root: Root, folder: Path) -> str:
 
 def _learnt(config: TableData, table: TextTable, problems: Problems) -> _Learnt:
     if config.mask is not None:
-        return _Learnt(task="segmentation", names=config.class_names or ())
+        return _Learnt(task="segmentation", names=config.class_names or _MASK_NAMES)
     if config.targets is not None:
         names = names_in(config.targets)
         columns = [_numbers(table.column(name), name, problems) for name in names]
@@ -297,8 +298,9 @@ def _info(config: TableData, preprocessing: Preprocessing, learnt: _Learnt) -> I
         outside = (*outside, unnamed_patients("Without data.patient the table names"))
     if learnt.task == "classification" and config.class_names is None:
         outside = (*outside, CLASSES_READ)
-    if learnt.task == "regression":
+    if config.target_mean is not None or config.target_std is not None:
         outside = (*outside, TARGET_CONSTANTS)
+    targets = learnt.names if learnt.task == "regression" else ()
     return Info(
         name="table",
         task=learnt.task,
@@ -311,8 +313,8 @@ def _info(config: TableData, preprocessing: Preprocessing, learnt: _Learnt) -> I
         outside_accounting=outside,
         value_range=preprocessing.value_range,
         preprocessing=preprocessing,
-        target_names=learnt.names if learnt.task == "regression" else (),
-        target_mean=config.target_mean or (),
-        target_std=config.target_std or (),
+        target_names=targets,
+        target_mean=config.target_mean or (0.0,) * len(targets),
+        target_std=config.target_std or (1.0,) * len(targets),
         patients_unknown=config.patient is None,
     )

@@ -19,6 +19,7 @@ Row = dict[str, Any]
 
 # Ziller et al. (2024): HAM10000 with differential privacy.
 PAPER = {"train_size": 8012, "batch_size": 2048, "steps": 300, "delta": 8e-7, "accountant": "pld"}
+_IN_WORDS = {"train_size": "train size {}", "batch_size": "batch {}", "steps": "{} steps", "delta": "δ = {}"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,11 @@ class GivenOptions:
     prior: float | None = None
     accountant: str | None = None
 
+    @property
+    def say_all(self) -> bool:
+        """Whether they describe a training without a config."""
+        return all(getattr(self, name) is not None for name in _IN_WORDS)
+
 
 def gather(config_name: str | None, given: GivenOptions, progress: Progress) -> tuple[dict[str, Any], str]:
     """Settings for `BoundsSettings`, and where they come from.
@@ -100,9 +106,7 @@ def gather(config_name: str | None, given: GivenOptions, progress: Progress) -> 
     """
     options = {name: value for name, value in vars(given).items() if value is not None}
     if config_name is None:
-        base, source = dict(PAPER), "the paper's settings for HAM10000"
-        numbers = "train size {train_size}, batch {batch_size}, {steps} steps, δ = {delta}".format(**PAPER)
-        progress.say(f"No config given: {source} ({numbers}).")
+        base, source = dict(PAPER), _name_paper(options, progress)
     elif (Path(config_name) / LEDGER_FILE).is_file():
         base, source = from_ledger(Path(config_name), progress)
     elif Path(config_name).is_dir():
@@ -113,7 +117,7 @@ def gather(config_name: str | None, given: GivenOptions, progress: Progress) -> 
         with loaded.locating():
             base, source = _from_config(loaded.config, options, progress), loaded.name
     facts = {**base, **options}
-    if any(name in options for name in ("train_size", "batch_size", "steps", "delta")):
+    if any(name in options for name in _IN_WORDS) and not (config_name is None and given.say_all):
         source += ", changed by options"
     changed = [name for name in ("train_size", "batch_size", "steps") if name in options]
     if changed and "mechanisms" in base:
@@ -121,7 +125,7 @@ def gather(config_name: str | None, given: GivenOptions, progress: Progress) -> 
     if changed:
         # What is known of the runs does not hold for another training.
         facts["notes"] = ()
-    missing = [name for name in ("train_size", "batch_size", "steps", "delta") if facts.get(name) is None]
+    missing = [name for name in _IN_WORDS if facts.get(name) is None]
     if missing:
         remedy = "Give these options along with the config."
         raise InputError(f"not determined by {source}", where=", ".join(missing), remedy=remedy)
@@ -130,6 +134,16 @@ def gather(config_name: str | None, given: GivenOptions, progress: Progress) -> 
     if "prior" not in facts:
         facts["prior"] = 1 / max(facts["train_size"], 1)
     return facts, source
+
+
+def _name_paper(options: dict[str, Any], progress: Progress) -> str:
+    """The source of settings without a config; reports those that are the paper's."""
+    taken = [text.format(PAPER[name]) for name, text in _IN_WORDS.items() if name not in options]
+    if not taken:
+        return "settings given by options"
+    source = "the paper's settings for HAM10000"
+    progress.say(f"No config given: {source} ({', '.join(taken)}).")
+    return source
 
 
 def _from_config(config: Config, options: dict[str, Any], progress: Progress) -> dict[str, Any]:

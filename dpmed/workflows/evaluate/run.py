@@ -57,7 +57,9 @@ class EvaluateJob:
     settings: EvaluateSettings
 
 
-def prepare(model: Path, data: Config | None, settings: EvaluateSettings, progress: Progress) -> EvaluateJob:
+def prepare(
+    model: Path, data: Config | None, settings: EvaluateSettings, progress: Progress, *, own: Config | None = None
+) -> EvaluateJob:
     """Load models and data, and check that they and the settings fit each other.
 
     Args:
@@ -65,13 +67,20 @@ def prepare(model: Path, data: Config | None, settings: EvaluateSettings, progre
         data: a config whose data set is used; None for the run's own.
         settings: which part, subgroups and operating points, against which model.
         progress: shows the progress.
+        own: the run's config with other values, such as the place of its data set; None for the one it stored.
 
     Raises:
         InputError: the data set does not fit a model or the settings, or has changed since the run.
     """
+    if settings.fit_temperature and not is_run(model):
+        raise InputError(
+            "is a bundle, which has no validation split to fit a temperature on",
+            where=str(model),
+            remedy="Give the run folder that it was exported from.",
+        )
     predictor = load_model(model, progress=progress)
     other = None if settings.against is None else load_model(settings.against, progress=progress)
-    config, is_own = _config(model, data)
+    config, is_own = _config(model, data, own)
     dataset = build_dataset(config.data, progress=progress)
     check_fit(predictor, dataset)
     if other is not None:
@@ -108,7 +117,8 @@ def run(job: EvaluateJob, folder: Path, progress: Progress) -> EvaluateSummary:
     predictor, other, settings, part = job.predictor, job.other, job.settings, job.part
     config, dataset, numbers = job.config, job.dataset, job.numbers
     model, is_own = predictor.source, job.is_own
-    temperature = _temperature(predictor, model, progress) if settings.fit_temperature else None
+    own = config if is_own else None
+    temperature = _temperature(predictor, model, own, progress) if settings.fit_temperature else None
 
     def scored_by(one: Predictor) -> Scored:
         found = score(
@@ -247,14 +257,14 @@ def seen_by(
     return (f"{model.name} was trained on the {dataset.info.unit}s of {seen} of these samples, which flatters it.",)
 
 
-def _config(model: Path, data: Config | None) -> tuple[Config, bool]:
+def _config(model: Path, data: Config | None, own: Config | None) -> tuple[Config, bool]:
     if data is not None:
         return data, False
     if not is_run(model):
         raise InputError(
             "is a bundle, which has no data set", where=str(model), remedy="Name the data by a config: --data CONFIG."
         )
-    return read_config(model), True
+    return own or read_config(model), True
 
 
 def _told_apart(first: Scored, second: Scored, one: Predictor, other: Predictor) -> tuple[Scored, Scored]:
@@ -265,24 +275,19 @@ def _told_apart(first: Scored, second: Scored, one: Predictor, other: Predictor)
     return first.named(names[0]), second.named(names[1])
 
 
-def _temperature(predictor: Predictor, model: Path, progress: Progress) -> Temperature:
-    if not is_run(model):
-        raise InputError(
-            "is a bundle, which has no validation split to fit a temperature on",
-            where=str(model),
-            remedy="Give the run folder that it was exported from.",
-        )
-    config = read_config(model)
+def _temperature(predictor: Predictor, model: Path, own: Config | None, progress: Progress) -> Temperature:
+    config = own or read_config(model)
     dataset = build_dataset(config.data, progress=progress)
     return fit(predictor, dataset, own_split(model, dataset, config).validation, progress)
 
 
 def _numbers(dataset: Dataset, config: Config, part: Part, *, run: Path | None) -> Int[np.ndarray, " sample"]:
-    if part == "all":
-        return np.arange(len(dataset))
     if run is not None:
-        return own_split(run, dataset, config).parts()[part]
-    return split_dataset(dataset, config.data, seed=config.training.seed).parts()[part]
+        # Also where all samples are asked for: they are the run's own only if the split says so.
+        split = own_split(run, dataset, config)
+    elif part != "all":
+        split = split_dataset(dataset, config.data, seed=config.training.seed)
+    return np.arange(len(dataset)) if part == "all" else split.parts()[part]
 
 
 def _tolerance(dataset: Dataset, numbers: Int[np.ndarray, " sample"], settings: EvaluateSettings) -> str | None:

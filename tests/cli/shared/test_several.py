@@ -45,8 +45,9 @@ def test_a_sweep_of_a_config_without_privacy_is_refused_by_the_option_that_was_t
     [
         (["--select", "1"], "--select 1: must be a whole number from 2"),
         (["--select", "5", "--seeds", "1,2"], "--select: cannot be combined"),
+        (["--seed", "-1"], "--seed: -1 is outside 0 to 2^32 - 1"),
     ],
 )
-def test_a_selection_that_makes_no_sense_is_refused(dpmed, arguments, message):
+def test_options_that_make_no_sense_are_refused(dpmed, arguments, message):
     done = dpmed("train", "quickstart", *arguments)
     assert done.returncode == 2 and message in done.stderr

@@ -86,6 +86,9 @@ def test_targets_are_numbers_and_empty_is_unknown(tmp_path, data_config):
     assert np.array_equal(dataset[1].target, np.array([np.nan, 160], np.float32), equal_nan=True)
     assert dataset.info.target_scaling.apply(dataset[0].target).tolist() == [0.875, 0.5]
     assert any("target_mean" in note for note in dataset.info.outside_accounting)
+    unscaled = read(data_config, root, targets=["age", "height"])
+    assert unscaled.info.target_scaling.apply(unscaled[0].target).tolist() == [12.5, 150]
+    assert not any("target_mean" in note for note in unscaled.info.outside_accounting)
 
 
 def test_several_files_of_a_sample_are_its_channels(tmp_path, data_config):
@@ -103,6 +106,8 @@ def test_masks_of_pictures_and_of_volumes_are_paired(tmp_path, data_config):
     dataset = read(data_config, root, mask="mask", class_names=["background", "lesion"])
     assert dataset.info.task == "segmentation"
     assert dataset[0].target[:4].max() == 0 and dataset[0].target[4:].min() == 1
+    unnamed = read(data_config, root, mask="mask")
+    assert unnamed.info.class_names == ("background", "foreground") and unnamed[1].target.max() == 1
     deep = tmp_path / "deep"
     for name in ("a", "b"):
         scan(deep / f"{name}0.nii.gz", np.full((6, 6, 6), 50, np.int16))
@@ -230,8 +235,8 @@ def test_masks_that_do_not_fit_are_refused_by_name(tmp_path, data_config, mask, 
         ({"labels": "a", "mask": "m", "class_names": ["x", "y"]}, "config gives labels, mask"),
         ({"labels": ["a", "a"]}, "data.labels has a duplicate entry"),
         ({"labels": "a", "class_names": ["x", "x"]}, "data.class_names has a duplicate entry"),
-        ({"mask": "m"}, "data.mask needs data.class_names"),
-        ({"targets": "a"}, r"data.target_mean needs one public constant per column of data.targets \(1\)"),
+        ({"mask": "m", "class_names": ["x"]}, "data.class_names must name at least two of the mask's values"),
+        ({"targets": "a", "target_mean": [1, 2]}, r"data.target_mean needs one public constant per column .*\(1\)"),
         ({"labels": "a", "target_std": [1.0]}, r"data.target_std needs .*\(0\)"),
         ({"labels": "a", "window": [3, 1]}, "two increasing values"),
     ],

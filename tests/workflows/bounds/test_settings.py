@@ -32,6 +32,15 @@ def test_what_is_typed_wins_and_the_source_says_so():
     assert not gather(None, GivenOptions(prior=0.5), Silent())[1].endswith("changed by options")
 
 
+def test_only_what_is_taken_from_the_paper_is_said_to_be():
+    told = Told()
+    gather(None, GivenOptions(train_size=100, batch_size=10), told)
+    assert "HAM10000 (300 steps, δ = 8e-07)" in told.said[0]
+    told = Told()
+    _, source = gather(None, GivenOptions(train_size=100, batch_size=10, steps=5, delta=1e-3), told)
+    assert not told.said and "HAM10000" not in source
+
+
 def test_a_config_is_counted_as_its_training_counts():
     told = Told()
     facts, source = gather("quickstart", GivenOptions(), told)
