@@ -76,6 +76,11 @@ TABLES = {
         ["data.patient=patient", "data.split=part"],
         "line 4: 'P1' is in test here, but in train on line 2. Correct",
     ),
+    "misspelt part": (
+        PATIENTS + "a.png,x,P1,trian\nb.png,y,P2,test\n",
+        ["data.patient=patient", "data.split=part"],
+        "t.csv line 2: the split 'trian' is not train, val or test. Correct",
+    ),
     "label outside the classes": (
         "image,label\na.png,x\nb.png,y\nc.png,q\n",
         ['data.class_names=["x","y"]'],
