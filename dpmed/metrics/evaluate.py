@@ -14,6 +14,8 @@ from dpmed.metrics import segmentation as mask_metrics
 
 # Of fewer, what comes out of drawing them again is a handful of values, and 95 % of those is no interval of anything.
 FEWEST_UNITS = 10
+# Of fewer there are intervals, which say little.
+FEW_UNITS = 30
 # One for all commands, so that the same predictions have the same intervals wherever they are shown.
 _SEED = 0
 # Weights drawn at once: all of a large test split would fill the memory.

@@ -18,7 +18,7 @@ from dpmed.files import read_json
 from dpmed.inference.predictor import Predictor, load_model
 from dpmed.inference.run_folder import SPLIT_FILE, is_run, read_config
 from dpmed.metrics.agreement import Agreement, agreement
-from dpmed.metrics.evaluate import FEWEST_UNITS, constant_note, unit_weights
+from dpmed.metrics.evaluate import FEW_UNITS, FEWEST_UNITS, constant_note, unit_weights
 from dpmed.progress import Progress
 from dpmed.workflows.evaluate.comparison import compare_scored
 from dpmed.workflows.evaluate.predict import Temperature, fit, score
@@ -26,7 +26,6 @@ from dpmed.workflows.evaluate.scored import Scored, join_units, places_of, subgr
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, EvaluateSummary, Part
 from dpmed.workflows.evaluate.write import write_evaluation
 
-_FEW_UNITS = 30
 
 
 def run(
@@ -267,7 +266,7 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
     notes = [KEEP_INSIDE]
     if units < FEWEST_UNITS:
         notes.append(f"Only {units} {unit}{'s' * (units != 1)}: too few for intervals.")
-    elif units < _FEW_UNITS:
+    elif units < FEW_UNITS:
         notes.append(f"Only {units} {unit}s: the intervals say little.")
     if is_own and part in ("train", "all"):
         notes.append("The model was trained on these samples: the numbers say how well it remembers them.")

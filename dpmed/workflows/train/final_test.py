@@ -16,7 +16,7 @@ from dpmed.files import write_csv
 from dpmed.metrics import classification as class_metrics
 from dpmed.metrics import multilabel as label_metrics
 from dpmed.metrics import regression as number_metrics
-from dpmed.metrics.evaluate import FEWEST_UNITS, bootstrap, by_sample, constant_note, evaluate
+from dpmed.metrics.evaluate import FEW_UNITS, FEWEST_UNITS, bootstrap, by_sample, constant_note, evaluate
 from dpmed.planning.plan import Plan
 from dpmed.training.evaluate import Predictions
 
@@ -54,13 +54,14 @@ def write_test(
 def interval_notes(
     plan: Plan, scores: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
 ) -> tuple[str, ...]:
-    """Why metrics of the test split have no intervals, if some have none."""
+    """Why metrics of the test split have no intervals if some have none, or what the intervals of few units are worth."""
     units, unit = len(np.unique(_units(plan))), plan.dataset.info.unit
     if plan.config.evaluation.bootstrap == 0:
         return ()
-    if units >= FEWEST_UNITS:
-        return constant_note(scores, intervals, units=units, unit=unit)
-    return (f"The test split has {units} {unit}{'s' * (units != 1)}: too few for intervals of its metrics.",)
+    if units < FEWEST_UNITS:
+        return (f"The test split has {units} {unit}{'s' * (units != 1)}: too few for intervals of its metrics.",)
+    few = (f"The test split has only {units} {unit}s: the intervals say little.",) if units < FEW_UNITS else ()
+    return (*few, *constant_note(scores, intervals, units=units, unit=unit))
 
 
 def _score(

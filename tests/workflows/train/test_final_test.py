@@ -81,8 +81,11 @@ def test_few_units_have_no_intervals_and_that_is_said(digits):
     plan = plan_of(digits, "classification", ("no", "yes"))
     assert interval_notes(plan, {}, {}) == ("The test split has 4 images: too few for intervals of its metrics.",)
     assert interval_notes(replace(plan, split=replace(plan.split, test=np.arange(8))), {}, {}) != ()
-    assert interval_notes(digits, {"accuracy": 0.9}, {"accuracy": (0.8, 1.0)}) == (), "twenty of a hundred digits"
-    (note,) = interval_notes(digits, {"accuracy": 1.0, "loss": 0.1}, {})
+    few = "The test split has only 20 images: the intervals say little."
+    assert interval_notes(digits, {"accuracy": 0.9}, {"accuracy": (0.8, 1.0)}) == (few,), "twenty of a hundred digits"
+    more = replace(digits, split=replace(digits.split, test=np.arange(30)))
+    assert interval_notes(more, {"accuracy": 0.9}, {"accuracy": (0.8, 1.0)}) == ()
+    _, note = interval_notes(digits, {"accuracy": 1.0, "loss": 0.1}, {})
     # Twenty right answers: 1 - 0.05^(1/20).
     assert note.startswith("No interval for accuracy: ") and "20 images" in note and "up to 14 %" in note
 
