@@ -13,7 +13,7 @@ from dpmed.privacy.budget import steps_per_epoch
 from dpmed.privacy.loss.losses import Adversary
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian
 from dpmed.progress import Progress
-from dpmed.workflows.bounds.trained import from_ledger
+from dpmed.workflows.bounds.trained import SEEDED, from_ledger
 
 Row = dict[str, Any]
 
@@ -143,6 +143,7 @@ def _from_config(config: Config, options: dict[str, Any], progress: Progress) ->
         "steps": None if epochs is None or not batch_size else steps_per_epoch(train_size, batch_size) * epochs,
         "delta": None if privacy is None else privacy.delta,
         "accountant": "pld" if privacy is None else privacy.accountant,
+        "notes": () if privacy is None or privacy.noise_source != "seeded" else (SEEDED,),
     }
 
 
