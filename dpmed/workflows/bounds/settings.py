@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpmed.config.data import uncached
 from dpmed.config.load import load_config
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
@@ -152,6 +153,6 @@ def _count(config: Config, progress: Progress) -> int:
     from dpmed.data.split import split_dataset
     from dpmed.data.units import members_by_unit
 
-    dataset = build_dataset(config.data, progress=progress)
+    dataset = build_dataset(uncached(config.data), progress=progress)
     split = split_dataset(dataset, config.data, seed=config.training.seed)
     return len(members_by_unit(dataset, split.train, unit=config.unit, max_samples=config.data.max_samples_per_unit))

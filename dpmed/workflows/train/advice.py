@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dpmed.config.data import FilesTable
+from dpmed.config.data import uncached
 from dpmed.config.schema import Config
 from dpmed.files import write_csv, write_json
 from dpmed.pages import page
@@ -93,14 +93,8 @@ def run(config: Config, progress: Progress) -> AdviceSummary:
     Raises:
         InputError: the config is not private, or its budget cannot be met.
     """
-    return AdviceSummary(advice=advise(gather(_uncached(config), progress), progress))
-
-
-def _uncached(config: Config) -> Config:
-    """The same config without a cache of samples, for which every file would be decoded."""
-    if not isinstance(config.data, FilesTable):
-        return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"cache": False})})
+    config = config.model_copy(update={"data": uncached(config.data)})
+    return AdviceSummary(advice=advise(gather(config, progress), progress))
 
 
 def _cells(row: Row) -> list[str]:
