@@ -267,11 +267,11 @@ def _in_words(epsilon: float, delta: float, unit: str) -> str:
             "below."
         )
     factor = rounded_up(math.exp(epsilon))
-    if "e" in factor:
+    if float(factor) >= 1000:  # noqa: PLR2004 from here on four digits are a whole number
         factor = f"{float(factor):,.0f}"
     return (
         f"{start}would have concluded it with a probability at most {factor} times smaller or larger, and a further "
-        f"{stated_delta(delta)} at most. At ε = 0.1 that factor is 1.106, at 1 it is 2.719, at 8 it is 2981."
+        f"{stated_delta(delta)} at most. At ε = 0.1 that factor is 1.106, at 1 it is 2.719, at 8 it is 2,981."
     )
 
 

@@ -180,6 +180,8 @@ def test_a_limit_on_reconstruction_is_that_of_an_attacker_who_guesses_right_once
 def test_the_factor_in_plain_words_is_written_out_and_never_too_small(spent):
     factor = _in_words(spent, 1e-5, "image").partition("at most ")[2].partition(" times")[0]
     assert "e" not in factor and math.exp(spent) <= float(factor.replace(",", "")) <= 1.001 * math.exp(spent)
+    # As the card's own example.
+    assert "at most 2,981 times" in _in_words(8.0, 1e-5, "image")
 
 
 def test_names_from_elsewhere_cannot_write_markdown():
