@@ -176,12 +176,15 @@ def test_a_limit_on_reconstruction_is_that_of_an_attacker_who_guesses_right_once
     assert "would guess right once in 1,294 times, κ = 1/N = 0.0007728)" in card(train_size=1294)
 
 
+def test_the_factor_of_epsilon_8_is_written_as_in_the_cards_own_example():
+    words = _in_words(8.0, 1e-5, "image")
+    assert "at most 2,981 times" in words and "at 8 it is 2,981." in words
+
+
 @given(st.floats(0, 20))
 def test_the_factor_in_plain_words_is_written_out_and_never_too_small(spent):
     factor = _in_words(spent, 1e-5, "image").partition("at most ")[2].partition(" times")[0]
     assert "e" not in factor and math.exp(spent) <= float(factor.replace(",", "")) <= 1.001 * math.exp(spent)
-    # As the card's own example.
-    assert "at most 2,981 times" in _in_words(8.0, 1e-5, "image")
 
 
 def test_names_from_elsewhere_cannot_write_markdown():
