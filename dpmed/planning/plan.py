@@ -212,7 +212,7 @@ def plan_of(gathered: Gathered) -> Plan:
     """Solve the budget for what was gathered, and settle the rest.
 
     Raises:
-        InputError: the budget cannot be met or does not fit the data, or loss, augmentation and data do not go together.
+        InputError: the budget cannot be met, or data, loss and augmentation do not go together.
     """
     config, dataset, split = gathered.config, gathered.dataset, gathered.split
     members, model = gathered.members, gathered.model

@@ -148,9 +148,7 @@ def _bar(name: str, total: int | None, unit: str, done: int) -> Iterator[Task]:
     text = TextColumn("{task.description}", markup=False)
     note = TextColumn("{task.fields[note]}", markup=False)
     # On a narrow terminal the bar alone shrinks.
-    count, left = (
-        column(table_column=Column(no_wrap=True)) for column in (MofNCompleteColumn, TimeRemainingColumn)
-    )
+    count, left = (column(table_column=Column(no_wrap=True)) for column in (MofNCompleteColumn, TimeRemainingColumn))
     columns = [text, BarColumn(), count, TextColumn(unit, markup=False), left, note]
     with Progress(*columns, console=_rich(stderr=True), transient=True) as progress:
         number = progress.add_task(name, total=total, completed=done, note="")

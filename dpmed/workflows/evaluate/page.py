@@ -69,8 +69,8 @@ def _subgroups(summary: EvaluateSummary, main: str) -> Table:
         title="Subgroups",
         columns=[*columns, "gap", "visible gap"],
         rows=[[*row, *gap] for row, gap in zip(rows, gaps, strict=True)],
-        note=f"Gap: {main} of the subgroup minus that of all others. Visible gap: with so few {summary.unit}s, a smaller "
-        "one could not be told from chance. All metrics are in subgroups.csv.",
+        note=f"Gap: {main} of the subgroup minus that of all others. Visible gap: with so few {summary.unit}s, a "
+        "smaller one could not be told from chance. All metrics are in subgroups.csv.",
     )
 
 

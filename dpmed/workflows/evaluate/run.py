@@ -27,7 +27,6 @@ from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, Eval
 from dpmed.workflows.evaluate.write import write_evaluation
 
 
-
 def run(
     model: Path, data: Config | None, settings: EvaluateSettings, folder: Path, progress: Progress
 ) -> EvaluateSummary:

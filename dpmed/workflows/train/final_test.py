@@ -54,7 +54,7 @@ def write_test(
 def interval_notes(
     plan: Plan, scores: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
 ) -> tuple[str, ...]:
-    """Why metrics of the test split have no intervals if some have none, or what the intervals of few units are worth."""
+    """Why some metrics of the test split have no intervals, and what the intervals of few units are worth."""
     units, unit = len(np.unique(_units(plan))), plan.dataset.info.unit
     if plan.config.evaluation.bootstrap == 0:
         return ()

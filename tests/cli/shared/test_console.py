@@ -72,7 +72,9 @@ def test_in_a_pipe_no_line_ends_in_blanks(monkeypatch):
     assert len(lines) > 8 and [line for line in lines if line != line.rstrip()] == []
 
 
-@pytest.mark.parametrize(("columns", "ends"), [(60, "loss 0.583"), (80, "ε 2.06 at last evaluation"), (120, "samples/s")])
+@pytest.mark.parametrize(
+    ("columns", "ends"), [(60, "loss 0.583"), (80, "ε 2.06 at last evaluation"), (120, "samples/s")]
+)
 def test_a_narrow_terminal_shortens_the_bar_and_leaves_out_whole_remarks(monkeypatch, columns, ends):
     monkeypatch.setenv("COLUMNS", str(columns))
     monkeypatch.setattr(sys, "stderr", Terminal())

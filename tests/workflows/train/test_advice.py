@@ -12,7 +12,6 @@ from dpmed.progress import Silent
 from dpmed.workflows.train.advice import run
 from tests.planning.advice.advised import config_of
 
-
 STEP = StepTime(microbatch=64, record_seconds=0.01, update_seconds=0.5, memory_bytes=1 << 21)
 
 
