@@ -157,7 +157,7 @@ def _import(name: str, place: str, folders: Sequence[Path]) -> ModuleType:
         if spec.origin is not None and getattr(module, "__file__", None) not in (spec.origin, None):
             raise InputError(f"another module named {current} has already been imported", where=place)
         search = list(getattr(module, "__path__", []))
-    return module  # type: ignore[no-any-return] # there is at least one part
+    return module  # there is at least one part
 
 
 def _check_place(spec: ModuleSpec, place: str, folders: Sequence[Path]) -> None:

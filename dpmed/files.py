@@ -202,6 +202,7 @@ def new_run_folder(out: Path | None, *, command: str, config_name: str) -> Path:
 
     Raises:
         InputError: `out` holds another run, or cannot be created.
+        RunError: no name is left for a new one.
     """
     if out is not None:
         if out.is_dir() and any(out.iterdir()):

@@ -169,7 +169,7 @@ def multiply(x: Float[Array, "..."], weight: Float[Array, "..."], product: Produ
 
 # The identity on its first operand. Under `vmap` the axes of views come first in both operands, whatever XLA prefers,
 # so that they can be distinguished from the sample's own.
-tag_p: Any = Primitive("layer_tag")  # type: ignore[no-untyped-call] # jax's
+tag_p: Any = Primitive("layer_tag")
 tag_p.def_impl(lambda y, x, **_: y)
 tag_p.def_abstract_eval(lambda y, x, **_: y)
 

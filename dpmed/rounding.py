@@ -35,6 +35,11 @@ def stated_budget(epsilon: float, delta: float) -> str:
     return f"ε = {rounded_up(epsilon)} at δ = {stated_delta(delta)}"
 
 
+def measured(value: float | None) -> str:
+    """A measured number, to the nearest of four digits; a dash if it is unknown."""
+    return "–" if value is None else f"{value:.4g}"
+
+
 def percent(share: float) -> str:
     """A measured share as a percentage, to the nearest tenth."""
     return f"{100 * share:.1f} %"

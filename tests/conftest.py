@@ -80,6 +80,15 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture
+def as_users_run_it() -> Iterator[None]:
+    """Without the strictness of the tests, under which optax fails."""
+    import jax
+
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+@pytest.fixture
 def as_shipped(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Steps are compiled as the command compiles them, not the shortest way: for tests of what depends on rounding."""
     import jax

@@ -6,7 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dpmed.rounding import is_vacuous, odds, percent_at_most, rounded_down, rounded_up, stated_budget, stated_delta
+from dpmed.rounding import (
+    is_vacuous,
+    measured,
+    odds,
+    percent_at_most,
+    rounded_down,
+    rounded_up,
+    stated_budget,
+    stated_delta,
+)
 
 
 @given(st.floats(1e-300, 1e300), st.integers(2, 6))
@@ -41,3 +50,7 @@ def test_delta_of_many_digits_is_never_shown_smaller_than_it_is():
     assert stated_delta(1.2345671e-6) == "1.23457e-06"
     assert stated_delta(1.2345649e-6) == "1.23457e-06" and f"{1.2345649e-6:g}" == "1.23456e-06"
     assert stated_budget(7.99951, 1.2345649e-6) == "ε = 8 at δ = 1.23457e-06"
+
+
+def test_what_is_unknown_is_not_shown_as_a_number():
+    assert (measured(None), measured(0.0), measured(12.34567)) == ("–", "0", "12.35")

@@ -8,7 +8,7 @@ sees the final model.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -41,11 +41,13 @@ class Observed:
         included: for each canary, whether it was included.
         scores: for each kind of score, one number per canary, higher if it was more likely included.
         seen: noisy gradients divided by a canary's reach; None if the auditor sees none.
+        planted: numbers of held-out samples whose images took part under a wrong label; the model has seen them.
     """
 
     included: Bool[np.ndarray, " canary"]
     scores: dict[str, Float[np.ndarray, " canary"]]
     seen: Float[np.ndarray, "step canary"] | None = None
+    planted: Int[np.ndarray, " sample"] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def log_likelihood_ratio(x: Float[np.ndarray, " canary"], rate: float, noise: float) -> Float[np.ndarray, " canary"]:
@@ -289,4 +291,4 @@ def observe_inputs(
         return computation.evaluator(state.trainable, state.rest, numbers)
 
     losses = np.asarray(predict(places).losses, np.float64)
-    return Observed(included=included, scores={"loss": -losses}), predict
+    return Observed(included=included, scores={"loss": -losses}, planted=sources[included]), predict

@@ -67,9 +67,9 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        from dpmed import __version__
+        from importlib.metadata import version
 
-        typer.echo(f"dpmed {__version__}")
+        typer.echo(f"dpmed {version('dpmed')}")
         raise typer.Exit
 
 

@@ -1,16 +1,23 @@
 """`dpmed bounds`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dpmed.cli.shared.console import Console
+from dpmed.cli.shared.fields import one_of
 from dpmed.cli.shared.options import Json, Out, complete_config, console_of
-from dpmed.errors import InputError
 
 if TYPE_CHECKING:
+    from dpmed.privacy.loss.losses import Adversary
+    from dpmed.workflows.bounds.budgets import Spacing
     from dpmed.workflows.bounds.summary import BoundsSummary
+
+SPACINGS: "dict[str, Spacing]" = {"log": "log", "linear": "linear"}
+ADVERSARIES: "dict[str, tuple[Adversary, ...]]" = {
+    "worst-case": ("worst-case",), "relaxed": ("relaxed",), "both": ("worst-case", "relaxed")
+}  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +39,7 @@ def bounds(
     eps_min: Annotated[float | None, typer.Option(help="Smallest ε of a sweep (default 1).")] = None,
     eps_max: Annotated[float | None, typer.Option(help="Largest ε of a sweep (default 1e6).")] = None,
     num: Annotated[int, typer.Option(help="Budgets in the sweep.")] = 50,
-    spacing: Annotated[str, typer.Option(help="log or linear.")] = "log",
+    spacing: Annotated[str, typer.Option(help="log or linear.", callback=one_of(*SPACINGS))] = "log",
     epsilons: Annotated[
         list[float] | None, typer.Option("--eps", help="A single ε instead of a sweep; repeatable.")
     ] = None,
@@ -45,7 +52,9 @@ def bounds(
     delta: Annotated[float | None, typer.Option(help="δ.")] = None,
     prior: Annotated[float | None, typer.Option(help="κ, the chance of guessing right; default 1/N.")] = None,
     accountant: Annotated[str | None, typer.Option(help="Accountant that ε refers to: pld or rdp.")] = None,
-    adversary: Annotated[str, typer.Option(help="worst-case, relaxed or both.")] = "both",
+    adversary: Annotated[
+        str, typer.Option(help="worst-case, relaxed or both.", callback=one_of(*ADVERSARIES))
+    ] = "both",
     max_risk: Annotated[
         float | None, typer.Option(metavar="R", help="The inverse: the largest ε that keeps the risk at or below R.")
     ] = None,
@@ -61,37 +70,25 @@ def bounds(
     from dpmed.files import new_run_folder
     from dpmed.workflows.bounds import run as workflow
     from dpmed.workflows.bounds.attack_results import adopt
+    from dpmed.workflows.bounds.budgets import AskedBudgets, choose
     from dpmed.workflows.bounds.settings import BoundsSettings, GivenOptions, gather
 
     given = GivenOptions(
         train_size=train_size, batch_size=batch_size, steps=steps, delta=delta, prior=prior, accountant=accountant
     )
+    asked = AskedBudgets(
+        epsilons=tuple(epsilons or ()),
+        noise_multipliers=tuple(noise_multipliers or ()),
+        lowest=eps_min,
+        highest=eps_max,
+        count=num,
+        spacing=SPACINGS[spacing],
+        max_risk=max_risk,
+    )
     given, measured = adopt(attack_results, given, console)
     facts, source = gather(config, given, console)
-    own, ends = facts.pop("noise_multipliers", ()), eps_min is not None or eps_max is not None
-    if not (epsilons or noise_multipliers or max_risk is not None or ends):
-        noise_multipliers = list(own)
-    else:
-        # What is known of the runs does not hold at another noise.
-        facts["notes"] = ()
-    swept = not (epsilons or noise_multipliers or max_risk is not None or "mechanisms" in facts) or ends
-    if swept and (epsilons or noise_multipliers):
-        raise InputError("a sweep cannot be combined with single values", where="--eps-min, --eps-max")
-    if spacing not in ("log", "linear"):
-        raise InputError(f"{spacing!r} is neither log nor linear", where="--spacing")
-    if adversary not in ("worst-case", "relaxed", "both"):
-        raise InputError(f"{adversary!r} is not worst-case, relaxed or both", where="--adversary")
-    low, high = 1.0 if eps_min is None else eps_min, 1e6 if eps_max is None else eps_max
-    kind: Any = spacing
     settings = BoundsSettings(
-        **facts,
-        adversaries=("worst-case", "relaxed") if adversary == "both" else (adversary,),  # type: ignore[arg-type]
-        epsilons=workflow.spaced(low, high, count=num, spacing=kind) if swept else tuple(epsilons or ()),
-        noise_multipliers=tuple(noise_multipliers or ()),
-        max_risk=max_risk,
-        log_axis=spacing == "log",
-        source=source,
-        attack_results=measured,
+        **choose(facts, asked), adversaries=ADVERSARIES[adversary], source=source, attack_results=measured
     )
     workflow.check(settings)
     name = Path(config).resolve().name.removesuffix(".toml") if config else "ham10000-paper"

@@ -34,7 +34,7 @@ def budget(
             "--id",
             metavar="NAME",
             help="Show which runs trained on this unit: its name in the data set, a patient ID of DICOM headers, or an "
-            "image's file below data.root.",
+            "image's file.",
         ),
     ] = None,
     json: Json = False,

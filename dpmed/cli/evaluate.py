@@ -3,13 +3,17 @@
 import math
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from dpmed.cli.shared.console import Console
 from dpmed.cli.shared.fields import one_of
 from dpmed.cli.shared.options import Json, Out, Overrides, complete_config, console_of
 from dpmed.errors import InputError
+
+if TYPE_CHECKING:
+    from dpmed.workflows.evaluate.summary import EvaluateSummary
 
 
 def register(app: typer.Typer) -> None:
@@ -69,7 +73,6 @@ def evaluate(
     from dpmed.config.load import load_config
     from dpmed.files import new_run_folder
     from dpmed.workflows.evaluate import run as workflow
-    from dpmed.workflows.evaluate.comparison import delong_table, table_of
     from dpmed.workflows.evaluate.scored import Joined
     from dpmed.workflows.evaluate.summary import EvaluateSettings, Part
 
@@ -96,9 +99,17 @@ def evaluate(
         tolerance=tolerance,
         fit_temperature=fit_temperature,
     )
-    folder = new_run_folder(out, command="evaluate", config_name=model.resolve().name)
     with nullcontext() if loaded is None else loaded.locating():
-        summary = workflow.run(model, None if loaded is None else loaded.config, settings, folder, console)
+        job = workflow.prepare(model, None if loaded is None else loaded.config, settings, console)
+        folder = new_run_folder(out, command="evaluate", config_name=model.resolve().name)
+        summary = workflow.run(job, folder, console)
+    _show(console, summary)
+    console.result(summary.to_json(), folder)
+
+
+def _show(console: Console, summary: "EvaluateSummary") -> None:
+    from dpmed.workflows.evaluate.comparison import delong_table, table_of
+
     console.table(summary.what, *summary.table())
     if summary.subgroups:
         console.table("Subgroups", *summary.subgroup_table())
@@ -108,4 +119,3 @@ def evaluate(
             console.table("DeLong's test", *delong_table(summary.comparison))
     for note in summary.notes:
         console.text(note)
-    console.result(summary.to_json(), folder)

@@ -1,16 +1,12 @@
 """`dpmed match`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from dpmed.cli.shared.console import Console
 from dpmed.cli.shared.options import Json, Out, console_of
 from dpmed.errors import InputError
-
-if TYPE_CHECKING:
-    from dpmed.workflows.match import MatchSummary
 
 _VOLUMES = ("volume", "slice")
 
@@ -62,25 +58,5 @@ def match(
     job = workflow.prepare(folder, settings)
     written = new_run_folder(out, command="match", config_name=job.manifest.config_stem)
     summary = workflow.run(job, written, console)
-    _show(console, summary)
+    console.table(f"Distances ({summary.assignment}; smaller is more alike)", *summary.table())
     console.result(summary.to_json(), summary.matches)
-
-
-def _show(console: Console, summary: "MatchSummary") -> None:
-    from dpmed.reconstructions.manifest import level_title
-
-    rows = [
-        [
-            level_title(score.epsilon),
-            score.metric,
-            str(score.originals),
-            *map(_number, (score.best, score.median, score.unrelated)),
-        ]
-        for score in summary.scores
-    ]
-    columns = ["level", "metric", "matched", "best distance", "median distance", "median to the nearest other original"]
-    console.table(f"Distances ({summary.assignment}; smaller is more alike)", columns, rows)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"

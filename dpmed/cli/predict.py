@@ -51,8 +51,9 @@ def predict(
         batch_size=batch_size,
         flips=tuple(flip or ()),
     )
-    folder = out or new_run_folder(None, command="predict", config_name=model.name)
-    summary = workflow.run(settings, folder, console)
+    job = workflow.prepare(settings, console)
+    folder = out or new_run_folder(None, command="predict", config_name=model.resolve().name)
+    summary = workflow.run(job, folder, console)
     console.facts("Predictions", summary.describe())
     for note in summary.notes:
         console.say(f"Warning: {note}")

@@ -64,12 +64,13 @@ def reconstruct(
     chosen = read_settings(attack, {name: ctx.params[name] for name in names})
     loaded = load_config(config, overrides or [])
     with loaded.locating():
-        asked = levels.choose_epsilons(
+        budgets = levels.choose_epsilons(
             chosen, loaded.config, epsilons=epsilons or (), exponents=exponents, non_private=non_private
         )
-        facts: dict[str, Any] = {"accountant": accountant, "steps": steps, "weights": weights, "epsilons": asked}
-        job = settings.ReconstructSettings(config=loaded.config, config_name=loaded.name, attack=chosen, **facts)
-        folder = unfinished.open_folder(out, digest=job.digest, config_name=loaded.name)
+        facts: dict[str, Any] = {"accountant": accountant, "steps": steps, "weights": weights, "epsilons": budgets}
+        asked = settings.ReconstructSettings(config=loaded.config, config_name=loaded.name, attack=chosen, **facts)
+        job = run.prepare(asked, console)
+        folder = unfinished.open_folder(out, digest=asked.digest, config_name=loaded.name)
         summary = run.run(job, folder, console)
     console.table(summary.title, *summary.table())
     for remark in summary.remarks:

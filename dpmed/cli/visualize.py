@@ -1,5 +1,6 @@
 """`dpmed visualize`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -57,7 +58,7 @@ def visualize(
     job = workflow.prepare(table, settings)
     folder = new_run_folder(out, command="visualize", config_name=job.manifest.config_stem)
     summary = workflow.run(job, folder, console)
-    _show(console, summary)
+    _show(console, summary, job.caveats)
     console.result(summary.to_json(), summary.folder)
 
 
@@ -68,7 +69,7 @@ def _numbers(text: str | None) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def _show(console: Console, summary: "VisualizeSummary") -> None:
+def _show(console: Console, summary: "VisualizeSummary", caveats: Sequence[str]) -> None:
     from dpmed.rounding import percent, percent_interval
     from dpmed.workflows.visualize.findings import NO_SIGN
 
@@ -85,5 +86,5 @@ def _show(console: Console, summary: "VisualizeSummary") -> None:
     ]
     console.text(summary.findings[0])
     console.table(f"ReRo ({summary.metric})", ["level", "within", "recovered", "share", "95 % interval"], rows)
-    if marked:
-        console.text(NO_SIGN)
+    for caveat in (*([NO_SIGN] if marked else []), *caveats):
+        console.text(caveat)

@@ -16,8 +16,8 @@ class AugmentationConfig(Table):
     """Augmented versions of each sample per step; their gradients are averaged before clipping (De et al., 2022), so
     they cost time but no privacy."""
     flip: tuple[Probability, ...] = ()
-    """Probability of flipping along each axis of the image in turn, such as [0.2, 0.2] for up-down and left-right; if
-    left out, never."""
+    """Probability of flipping along each axis of the image in turn, such as [0.2, 0.2] for up-down and left-right; of
+    volumes left-right, back-front and foot-head. If left out, never."""
     shift: Annotated[int, Field(ge=0)] = 0
     """Largest shift along each axis, in pixels; the border is filled by repeating the edge."""
     rotation: Annotated[float, Field(ge=0, le=180)] = 0.0

@@ -5,8 +5,9 @@ channels last; scaling and normalisation happen on the device, inside the jitted
 Constants must be public or be declared by a sentence in `outside_accounting`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -216,6 +217,24 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
 
+def require_column(known: Collection[str], column: str, *, where: str) -> None:
+    """Refuse to break metrics down by a column that a data set does not have.
+
+    Args:
+        known: the names of its columns.
+        column: the one that was asked for.
+        where: the option or the key that asked for it.
+
+    Raises:
+        InputError: there is no such column; the message lists those that there are.
+    """
+    if column not in known:
+        remedy = "It has none; data.columns names those of a table."
+        if known:
+            remedy = f"Its columns are {', '.join(sorted(known))}."
+        raise InputError(f"the data set has no column {column!r}", where=where, remedy=remedy)
+
+
 class Derived:
     """A data set whose samples are derived one by one from another's, which provides everything else.
 
@@ -251,6 +270,12 @@ class Derived:
     def image_names(self) -> Sequence[ImageNames] | None:
         """Names of each sample's image, if the other has any."""
         found: Sequence[ImageNames] | None = getattr(self.dataset, "image_names", None)
+        return found
+
+    @property
+    def image_files(self) -> Sequence[Sequence[Path]] | None:
+        """The files of each sample's image, if it has any of its own."""
+        found: Sequence[Sequence[Path]] | None = getattr(self.dataset, "image_files", None)
         return found
 
     @property

@@ -33,9 +33,8 @@ def _stored(config: DataConfig, progress: Progress) -> Dataset:
         numbers = np.linspace(0, len(dataset) - 1, config.limit).round().astype(np.int64)
         dataset = dataset.select(numbers)
     if isinstance(dataset, FileDataset):
-        # Label maps come last. Two may be one file, such as an empty one that a store of data keeps once.
-        is_masked = dataset.info.task == "segmentation"
-        check_distinct([files[:-1] for files in dataset.sources] if is_masked else dataset.sources)
+        # Two label maps may be one file, such as an empty one that a store of data keeps once.
+        check_distinct(dataset.image_files)
     folder = cache_folder(config) if isinstance(config, FilesTable) else None
     if isinstance(dataset, FileDataset) and folder is not None:
         return cached(dataset, folder, progress=progress)

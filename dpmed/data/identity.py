@@ -14,12 +14,15 @@ given where another config could name it otherwise, such as one that uses only o
 import hashlib
 from collections.abc import Sequence
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt32
 
 from dpmed.config.data import DataTable
 from dpmed.data.base import Dataset, ImageNames, Sample
+from dpmed.data.contents import content_names
+from dpmed.progress import Progress
 
 KEY_WORDS = 2
 _DIGEST_BYTES = 16
@@ -78,21 +81,37 @@ def sample_identities(dataset: Dataset, numbers: Sequence[int]) -> list[bytes]:
     return [hashlib.blake2b(name, digest_size=_DIGEST_BYTES).digest() for name in named]
 
 
-def image_names(dataset: Dataset, numbers: Sequence[int]) -> list[ImageNames]:
+def image_names(dataset: Dataset, numbers: Sequence[int], progress: Progress) -> list[ImageNames]:
     """Names of the image of each of these samples, all of which mean this image; targets and masks are no part of them.
 
-    They are those that the data set gives (`dataset.image_names`), else the sample's own name. Where samples have no
-    names of their own, a digest of the image's content is one of them.
+    They are those that the data set gives (`dataset.image_names`), else the sample's own name. A digest of the image's
+    content is one of them, so that a copy under another name is the same image: of its files, or of its numbers where
+    samples have no names of their own. An image from your own code that has a name is not read.
+
+    Args:
+        dataset: where the images come from.
+        numbers: the samples.
+        progress: shows how many images have been read.
+
+    Raises:
+        InputError: a file cannot be read.
     """
-    own, given = names_of(dataset), getattr(dataset, "image_names", None)
+    own, given, files = names_of(dataset), getattr(dataset, "image_names", None), image_files(dataset)
+    contents = [] if files is None else content_names([files[number] for number in numbers], progress)
     found: list[ImageNames] = []
-    for number in numbers:
+    for place, number in enumerate(numbers):
         names = () if given is None else tuple(given[number])
         if own is None:
             names = (*names, _digest_of(dataset[number].input).hex())
         elif not names:
             names = (own[number],)
-        found.append(names)
+        found.append((*names, contents[place]) if contents else names)
+    return found
+
+
+def image_files(dataset: Dataset) -> Sequence[Sequence[Path]] | None:
+    """The files of each sample's image, without what is learnt from it; None if images have no files of their own."""
+    found: Sequence[Sequence[Path]] | None = getattr(dataset, "image_files", None)
     return found
 
 

@@ -7,9 +7,12 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from dpmed.data.base import Dataset, Info, Split
+from dpmed.data.decode.window import HU_WINDOW
 from dpmed.data.units import UnitSummary, summarise_units
 
 _LOOKED_AT = 32
+_TINY = float(np.finfo(np.float32).tiny)
+_MUCH_CUT_OFF = 0.01  # of the values; metal in CT is less
 _SMALL_SHARE = 1 / 8  # of the possible range: 12 bits stored as 16 fill a sixteenth
 
 
@@ -28,9 +31,10 @@ class Description:
         smallest: smallest stored value among `looked_at` random training samples.
         largest: largest stored value among them.
         share: fraction of the possible range of values that lies between these two; 1 if unknown.
+        cut_off: for volumes without a chosen window, the fraction of values at the upper end of that for CT; else 0.
         mean: their mean after normalisation.
         std: their standard deviation after normalisation.
-        looked_at: number of samples that these five come from.
+        looked_at: number of samples that these six come from.
         units: how training samples are distributed over patients, lesions or scans.
     """
 
@@ -44,6 +48,7 @@ class Description:
     smallest: float
     largest: float
     share: float
+    cut_off: float
     mean: float
     std: float
     looked_at: int
@@ -57,7 +62,7 @@ class Description:
             "input": f"{'x'.join(map(str, self.input_shape))}, {self.dtype}",
             "values": f"{self.smallest:g} to {self.largest:g} as stored; normalised, mean {self.mean:.3f}, std "
             f"{self.std:.3f} ({self.looked_at} random training samples)",
-            **({"advice": self._advice} if self.share < _SMALL_SHARE else {}),
+            **({"advice": self._advice} if self._advice else {}),
             "units": f"{units.units} {units.unit}s in the training split, at most {units.largest} sample"
             f"{'s' * (units.largest != 1)} each",
         }
@@ -70,11 +75,18 @@ class Description:
 
     @property
     def _advice(self) -> str:
-        return (
-            f"the values fill {100 * self.share:.2g} % of their possible range: images look "
-            "almost uniform to the model. "
-            "Set data.window to the relevant range."
-        )
+        if self.share < _SMALL_SHARE:
+            return (
+                f"the values fill {100 * self.share:.2g} % of their possible range: images look "
+                "almost uniform to the model. "
+                "Set data.window to the relevant range."
+            )
+        if self.cut_off > _MUCH_CUT_OFF:
+            return (
+                f"{100 * self.cut_off:.2g} % of the values reach {self.largest:g}, where the window for CT ends, and "
+                "are cut off there if they are larger. Set data.window to the relevant range, or to 'percentiles'."
+            )
+        return ""
 
     def to_json(self) -> dict[str, Any]:
         """The description as JSON types."""
@@ -105,6 +117,7 @@ def describe(dataset: Dataset, split: Split, *, seed: int = 0) -> Description:
         smallest=float(values.min()),
         largest=float(values.max()),
         share=_share(info, float(values.min()), float(values.max())),
+        cut_off=_cut_off(info, values),
         mean=float(normalised.mean()),
         std=float(normalised.std()),
         looked_at=len(samples),
@@ -138,7 +151,14 @@ def value_limits(
 
 def _share(info: Info, smallest: float, largest: float) -> float:
     low, high = value_limits(info, np.array([[smallest, largest]]))
-    return (largest - smallest) / max(float(high.max() - low.min()), 1e-6)
+    return (largest - smallest) / max(float(high.max() - low.min()), _TINY)
+
+
+def _cut_off(info: Info, values: Shaped[np.ndarray, "..."]) -> float:
+    done = info.preprocessing
+    if done is None or not done.volumes or done.window is not None or done.windows:
+        return 0.0
+    return float((values >= HU_WINDOW[1]).mean())
 
 
 def _class_counts(dataset: Dataset, split: Split) -> dict[str, dict[str, int]]:

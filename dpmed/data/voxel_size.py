@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from dpmed.data.base import Dataset
-from dpmed.data.decode.files import open_volume
-from dpmed.data.decode.volume import orientation_of, spacing_of
+from dpmed.data.decode.files import grid_of, open_volume
+from dpmed.data.decode.volume import Grid, orientation_of, resampled_shapes, spacing_of
 from dpmed.data.storage.stored import Sources
 
 _VOLUME_AXES = 3
@@ -31,7 +31,8 @@ class VoxelSizes:
 def voxel_sizes(dataset: Dataset, numbers: Int[np.ndarray, " sample"]) -> VoxelSizes:
     """The voxel sizes of samples after resampling to the data set's own grid.
 
-    A volume that is stretched to a shape has its own voxel size, which is read from its affine.
+    They follow from each volume's own affine: one that is stretched to a shape has its own voxel size, and one that is
+    resampled to a voxel size differs from it by what rounding to whole voxels leaves.
 
     Args:
         dataset: the data set.
@@ -45,17 +46,15 @@ def voxel_sizes(dataset: Dataset, numbers: Int[np.ndarray, " sample"]) -> VoxelS
     preprocessing = dataset.info.preprocessing
     if len(space) != _VOLUME_AXES or sources is None or preprocessing is None:
         return VoxelSizes(sizes=np.ones((len(numbers), len(space))), unit="pixels")
-    if preprocessing.spacing_mm is not None:
-        return VoxelSizes(sizes=np.tile(np.array(preprocessing.spacing_mm), (len(numbers), 1)), unit="mm")
     # The first file of a sample is its image, or one of its channels, which share the same voxels.
-    sizes = [_stretched(sources[number], tuple(space)) for number in numbers.tolist()]
+    sizes = [_resampled(sources[number], grid_of(preprocessing)) for number in numbers.tolist()]
     return VoxelSizes(sizes=np.array(sizes).reshape(-1, _VOLUME_AXES), unit="mm")
 
 
-def _stretched(files: Sources, shape: tuple[int, ...]) -> list[float]:
+def _resampled(files: Sources, grid: Grid) -> list[float]:
     volume = open_volume(files[0])
-    stored = spacing_of(volume)
+    stored, sides = spacing_of(volume), resampled_shapes(volume, grid)[1]
     found = [0.0, 0.0, 0.0]
     for axis, (place, _) in enumerate(orientation_of(volume).tolist()):
-        found[place] = volume.voxels.shape[axis] * float(stored[axis]) / shape[place]
+        found[place] = volume.voxels.shape[axis] * float(stored[axis]) / sides[place]
     return found

@@ -18,8 +18,6 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from jaxtyping import Array, UInt32
 
-NONCE_WORDS = 3
-
 # The block counter has 32 bits; a block has 16 words.
 BLOCK_WORDS = 16
 MOST_WORDS = BLOCK_WORDS * 2**32

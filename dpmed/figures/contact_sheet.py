@@ -5,7 +5,9 @@ its window looks far too dark. For volumes, the middle slice is shown as radiolo
 front at the top and the patient's right on the left; label maps are overlaid in colour.
 """
 
+import textwrap
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,25 @@ _DOTS_PER_INCH = 120
 _INCHES = 1.3
 _BAR_INCHES = 0.9
 _TITLE_LETTERS = 22
+_LETTERS_PER_COLUMN, _LETTERS_PER_ROW = 22, 26  # as many as fit along a picture's side
 _COLOURS = 3
 _SMALLEST_WIDTH = 1e-6
 # Colours of the classes of masks.
 _CLASSES, _MOST_CLASSES, _ALPHA = "Set1", 9, 0.45
 _NUMBERS = Normalize(1, _MOST_CLASSES, clip=True)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Overlay:
+    """The masks of some samples.
+
+    Attributes:
+        masks: class numbers per voxel, drawn where they are not 0.
+        class_names: names of the classes, from 0 on, for a legend of their colours.
+    """
+
+    masks: Shaped[np.ndarray, " sample *space"]
+    class_names: Sequence[str] = ()
 
 
 def plot_contact_sheet(
@@ -40,8 +56,8 @@ def plot_contact_sheet(
     *,
     limits: tuple[Float[np.ndarray, " channel"], Float[np.ndarray, " channel"]],
     stored: tuple[float, float],
-    masks: Shaped[np.ndarray, " sample *space"] | None = None,
-    class_names: Sequence[str] = (),
+    overlay: Overlay | None = None,
+    note: str = "",
 ) -> None:
     """Write a PNG with one small picture per sample and a bar that shows the grey scale.
 
@@ -52,8 +68,8 @@ def plot_contact_sheet(
         titles: one per sample, such as its class.
         limits: the lowest and highest possible value of each channel, shown as black and white.
         stored: the same values as stored in files and cache.
-        masks: class numbers per voxel, drawn over the picture where they are not 0.
-        class_names: names of the masks' classes, from 0 on, for a legend of their colours.
+        overlay: masks to draw over the pictures.
+        note: what must be known of all of them, written above.
     """
     if len(inputs) != len(titles) or not len(inputs):
         raise ValueError(f"Expected one title per sample, got {len(titles)=} and {len(inputs)=}.")
@@ -67,16 +83,18 @@ def plot_contact_sheet(
         if number >= len(inputs):
             continue
         axes.imshow(to_picture(inputs[number], limits), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        if masks is not None:
-            flat = _slice(masks[number][..., None])[..., 0]
+        if overlay is not None:
+            flat = _slice(overlay.masks[number][..., None])[..., 0]
             axes.imshow(
                 np.ma.masked_equal(flat, 0), cmap=_CLASSES, norm=_NUMBERS, alpha=_ALPHA, interpolation="nearest"
             )
         # Class names come from folders and tables: a dollar sign in one is not mathematics.
         axes.set_title(_shortened(titles[number]), fontsize=7, parse_math=False)
     _draw_bar(figure, grid, limits, stored)
-    if masks is not None and len(class_names) > 1:
-        _add_legend(figure, class_names)
+    if note:
+        figure.suptitle("\n".join(textwrap.wrap(note, _LETTERS_PER_COLUMN * (columns + 1))), fontsize=7)
+    if overlay is not None and len(overlay.class_names) > 1:
+        _add_legend(figure, overlay.class_names)
     lay_out(figure, dots_per_inch=_DOTS_PER_INCH)
     write_atomically(path, canvas.print_png)
 
@@ -104,7 +122,8 @@ def _draw_bar(
     bar = figure.colorbar(grey, ax=grid, fraction=0.06, aspect=30)
     bar.ax.tick_params(labelsize=6)
     channel = " of the first channel" if len(np.unique(np.stack(limits), axis=1).T) > 1 else ""
-    bar.set_label(f"what the model sees{channel} (stored: {stored[0]:g} to {stored[1]:g})", fontsize=7)
+    label = f"what the model sees{channel} (stored: {stored[0]:g} to {stored[1]:g})"
+    bar.set_label("\n".join(textwrap.wrap(label, _LETTERS_PER_ROW * len(grid))), fontsize=7)
 
 
 def _add_legend(figure: Figure, class_names: Sequence[str]) -> None:

@@ -59,7 +59,7 @@ def plot_forest(
             axis.axvline(0.0, color="0.4", linestyle="--", linewidth=1)
         for place, (value, interval) in enumerate(zip(panel.values, panel.intervals, strict=True)):
             low, high = interval or (value, value)
-            clear = not panel.is_difference or not low <= 0 <= high
+            clear = not panel.is_difference or (interval is not None and not low <= 0 <= high)
             axis.plot([low, high], [place, place], color=PALETTE[0])
             axis.plot(
                 [value], [place], "o", color=PALETTE[0], markersize=5, markerfacecolor=PALETTE[0] if clear else "white"

@@ -68,8 +68,8 @@ def _read_volume(path: Path, done: Preprocessing, *, windows: bool) -> Decoded:
         decoding = replace(decoding, size=tuple(map(max, resampled, done.size)))
     found = decode_volumes([volume], decoding)
     values = np.rint(found.values) if done.stored_as == "uint8" else found.values
-    shape, affine = found.geometry.shape, found.geometry.affine
-    grid = OwnGrid(shape=shape, affine=affine, resampled=resampled)
+    own = found.geometry
+    grid = OwnGrid(shape=own.shape, affine=own.affine, place=own.place, resampled=resampled)
     return Decoded(values=values.astype(done.stored_as), grid=grid)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dpmed.data.decode.recognise import DICOM_ENDINGS, NIFTI_ENDINGS, PICTURE_ENDINGS, kind_of_name, recognise
+from dpmed.data.decode.recognise import DICOM_ENDINGS, NIFTI_ENDINGS, PICTURE_ENDINGS, is_slice, kind_of_name, recognise
 from dpmed.data.listing.sources import read_table
 from dpmed.errors import InputError
 
@@ -38,8 +38,8 @@ def list_inputs(given: Sequence[Path], *, kind: str) -> list[Entry]:
 
     Args:
         given: files, folders (searched below, hidden files left out) and CSV tables with a column `image`, whose paths
-            are relative to the table's folder. For volumes, a folder with nothing but DICOM files is one series and one
-            input.
+            are relative to the table's folder. For volumes, a folder with several DICOM files and no other volumes is
+            one series and one input.
         kind: `picture` or `volume`: what to look for in folders.
 
     Raises:
@@ -65,10 +65,10 @@ def _in_folder(folder: Path, kind: str) -> list[tuple[str, Path]]:
     found: list[Path] = []
     for below, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        names = [name for name in sorted(files) if not name.startswith(".")]
+        names = [name for name in sorted(files) if is_slice(name)]
         kinds = [_kind(Path(below), name) for name in names]
-        if kind == "volume" and len(names) > 1 and set(kinds) == {"dicom"}:
-            # The slices of one series, which form a volume.
+        if kind == "volume" and kinds.count("dicom") > 1 and not {"nifti", "array"} & set(kinds):
+            # The slices of one series, which form a volume; a file beside them that is none is named when it is read.
             found.append(Path(below))
             continue
         wanted = (*_KINDS[kind], "array")

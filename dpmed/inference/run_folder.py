@@ -6,12 +6,17 @@ them, constants and class names are taken from the data set again.
 
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
+from dpmed.config.data import DataTable
 from dpmed.config.load import config_from_toml
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset
+from dpmed.data.base import Dataset, Split
 from dpmed.data.build import build_dataset
+from dpmed.data.identity import name_same_samples
 from dpmed.errors import InputError
-from dpmed.files import CONFIG_FILE, EQX_FILE, write_json
+from dpmed.files import CONFIG_FILE, EQX_FILE, read_json, write_json
 from dpmed.inference.bundle.files import StoredModel
 from dpmed.inference.describe import describe_model
 from dpmed.inference.description import MAX_JSON_BYTES, MODEL_FILE, ModelDescription, parse_description
@@ -80,6 +85,28 @@ def read_run(folder: Path, *, progress: Progress | None = None) -> StoredModel:
         ledger=ledger,
         network=_read_network(folder, description),
     )
+
+
+def seen_in_training(folder: Path, dataset: Dataset, data: DataTable, numbers: Int[np.ndarray, " sample"]) -> int:
+    """How many of these samples are of units on which a run was trained, as far as its folder shows.
+
+    Args:
+        folder: of the run.
+        dataset: the samples' data set.
+        data: its table in the config.
+        numbers: the samples.
+
+    Raises:
+        InputError: the run's config or split is damaged.
+    """
+    path = folder / SPLIT_FILE
+    if not path.is_file() or not name_same_samples(read_config(folder).data, data):
+        return 0
+    split = Split.from_json(read_json(path), where=str(path))
+    if max((int(part.max(initial=-1)) for part in split.parts().values()), default=-1) >= len(dataset):
+        return 0
+    units = {dataset.groups[number] for number in split.train.tolist()}
+    return sum(dataset.groups[number] in units for number in numbers.tolist())
 
 
 def _read_network(folder: Path, description: ModelDescription) -> Network:

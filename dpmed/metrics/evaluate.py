@@ -1,6 +1,7 @@
 """Metrics of predictions against targets, with bootstrap confidence intervals, by the module of each task."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -11,17 +12,18 @@ from dpmed.metrics import images as image_metrics
 from dpmed.metrics import multilabel as label_metrics
 from dpmed.metrics import regression as number_metrics
 from dpmed.metrics import segmentation as mask_metrics
+from dpmed.metrics.support import FEWEST_UNITS, support, table_support, thin
 
-# Of fewer, what comes out of drawing them again is a handful of values, and 95 % of those is no interval of anything.
-FEWEST_UNITS = 10
-# Of fewer there are intervals, which say little.
-FEW_UNITS = 30
 # One for all commands, so that the same predictions have the same intervals wherever they are shown.
 _SEED = 0
 # Weights drawn at once: all of a large test split would fill the memory.
 _BLOCK = 1 << 22
 # Values of resamples that differ by no more than this share of them are equal.
 _ROUNDING = 1e-12
+# Tasks whose samples each have a score of their own.
+_BY_SAMPLE = ("segmentation", "reconstruction")
+# Metrics that are 1 only if every answer is right; a perfect ranking has an AUROC of 1 whatever the answers.
+_FLAWLESS = ("accuracy", "dice")
 _DEFAULTS = {
     "classification": class_metrics.NAMES,
     "multi-label": label_metrics.NAMES,
@@ -108,7 +110,8 @@ def bootstrap(  # noqa: PLR0913 which metrics, of which predictions, resampled h
 ) -> dict[str, tuple[float, float]]:
     """95 % percentile intervals of the same metrics over units drawn with replacement (Efron, 1979).
 
-    There are none of fewer than `FEWEST_UNITS` units: what is drawn from two scans says nothing of a third.
+    There are none of fewer than `FEWEST_UNITS` units, nor of metrics that rest on fewer, since a class is rare: what is
+    drawn from two scans says nothing of a third.
 
     Args:
         names: as for `evaluate`.
@@ -126,11 +129,29 @@ def bootstrap(  # noqa: PLR0913 which metrics, of which predictions, resampled h
         return {}
     wanted = tuple(names) or metric_names(task)
     units_of = [str(number) for number in range(len(targets))] if groups is None else groups
+    if task in _BY_SAMPLE:
+        table = by_sample(wanted, predictions, targets, task=task, class_names=class_names)
+        few, measure = thin(table_support(table, units_of)), partial(draw_table, table)
+    else:
+        few = thin(support(targets, units_of, task=task, class_names=class_names))
+        measure = partial(draw, wanted, predictions, targets, task=task, class_names=class_names)
+    found = intervals_of(draw_units(units_of, measure, resamples=resamples, seed=seed))
+    return {name: interval for name, interval in found.items() if name not in few}
 
-    def measure(weights: Int[np.ndarray, "resample sample"]) -> dict[str, Float[np.ndarray, " resample"]]:
-        return draw(wanted, predictions, targets, weights, task=task, class_names=class_names)
 
-    return intervals_of(draw_units(units_of, measure, resamples=resamples, seed=seed))
+def thin_metrics(
+    predictions: Shaped[np.ndarray, "sample ..."],
+    targets: Shaped[np.ndarray, "sample ..."],
+    groups: Sequence[str],
+    *,
+    task: str,
+    class_names: Sequence[str],
+) -> frozenset[str]:
+    """The metrics that have no interval because they rest on too few units; the arguments are those of `bootstrap`."""
+    if task in _BY_SAMPLE:
+        table = by_sample((), predictions, targets, task=task, class_names=class_names)
+        return thin(table_support(table, groups))
+    return thin(support(targets, groups, task=task, class_names=class_names))
 
 
 def draw_units(
@@ -187,14 +208,12 @@ def draw(
     task: str,
     class_names: Sequence[str],
 ) -> dict[str, Float[np.ndarray, " resample"]]:
-    """Values of the metrics with each sample counted as often as `weights` says; otherwise as `evaluate`."""
+    """Values of the metrics of tasks with one answer per sample, each counted as often as `weights` says."""
     if task == "classification":
         return class_metrics.resample(names, predictions, targets, weights=weights)
     if task == "multi-label":
         return label_metrics.resample(names, predictions, targets, label_names=class_names, weights=weights)
-    if task == "regression":
-        return number_metrics.resample(names, predictions, targets, target_names=class_names, weights=weights)
-    return draw_table(by_sample(names, predictions, targets, task=task, class_names=class_names), weights)
+    return number_metrics.resample(names, predictions, targets, target_names=class_names, weights=weights)
 
 
 def draw_table(
@@ -257,23 +276,37 @@ def intervals_of(draws: Mapping[str, Float[np.ndarray, " resample"]]) -> dict[st
     return found
 
 
-def constant_note(
-    values: Mapping[str, float], intervals: Mapping[str, tuple[float, float]], *, units: int, unit: str
+def missing_notes(
+    values: Mapping[str, float],
+    intervals: Mapping[str, tuple[float, float]],
+    *,
+    units: int,
+    unit: str,
+    few: Collection[str] = (),
 ) -> tuple[str, ...]:
-    """Why some metrics have no interval although there are enough units; one sentence or none.
+    """Why some metrics have no interval although there are enough units, one sentence for each reason.
 
     Args:
         values: the metrics.
         intervals: their intervals, where there are.
         units: number of units that were resampled.
         unit: what a unit is, such as `patient`.
+        few: the metrics that rest on too few units, as of `thin_metrics`.
     """
     names = [name for name in values if name not in intervals and name != "loss"]
     if units < FEWEST_UNITS or not names:
         return ()
-    note = f"No interval for {', '.join(names)}: every resample of the {units} {unit}s gives the same value."
-    if all(values[name] >= 1 - _ROUNDING for name in names):
-        # The largest error rate at which n answers are flawless with a chance of 5 % (Clopper & Pearson, 1934).
-        largest = 100 * (1 - 0.05 ** (1 / units))
-        note += f" An error rate of up to {largest:.2g} % is still compatible with flawless answers (95 %)."
-    return (note,)
+    notes, rare, same = [], [name for name in names if name in few], [name for name in names if name not in few]
+    if rare:
+        notes.append(
+            f"No interval for {', '.join(rare)}: fewer than {FEWEST_UNITS} {unit}s have one of the classes or values "
+            "that are compared."
+        )
+    if same:
+        note = f"No interval for {', '.join(same)}: every resample of the {units} {unit}s gives the same value."
+        if any(values[name] >= 1 - _ROUNDING for name in same if name in _FLAWLESS):
+            # The largest error rate at which n answers are flawless with a chance of 5 % (Clopper & Pearson, 1934).
+            largest = 100 * (1 - 0.05 ** (1 / units))
+            note += f" An error rate of up to {largest:.2g} % is still compatible with flawless answers (95 %)."
+        notes.append(note)
+    return tuple(notes)

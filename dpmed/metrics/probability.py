@@ -6,6 +6,11 @@ from jaxtyping import Bool, Float, Int
 from dpmed.metrics.operating import BINS
 
 NAMES = ("brier", "ece", "auprc")
+# Chance alone makes this error larger than it is, and a resample has chance twice over: in simulations no interval
+# from resamples held the error of a calibrated model, 0, at any number of samples.
+WITHOUT_INTERVAL = frozenset({"ece"})
+_TRIALS = 200
+_CONFIDENCE = 0.95
 
 
 def draws(
@@ -32,6 +37,22 @@ def draws(
             "ece": _calibration_error(probability, positive, counted) / total,
             "auprc": _average_precision(probability, positive, counted),
         }
+
+
+def error_by_chance(probability: Float[np.ndarray, " sample"]) -> float:
+    """The expected calibration error that 95 % of trials stay within if all probabilities are exactly right.
+
+    Samples are independent in these trials; with several of one patient, chance alone makes the error larger.
+
+    Args:
+        probability: probability of the answer yes for each sample, at least one.
+    """
+    generator, count = np.random.default_rng(0), len(probability)
+    once, errors = np.ones((1, count)), []
+    for _ in range(_TRIALS):
+        outcome = generator.random(count) < probability
+        errors.append(float(_calibration_error(probability, outcome, once)[0]) / count)
+    return float(np.quantile(errors, _CONFIDENCE))
 
 
 def _calibration_error(

@@ -17,12 +17,13 @@ from dpmed.planning.plan import Plan
 from dpmed.privacy.cohort.file import Cohort
 from dpmed.privacy.cohort.records import Entry, Names, Snapshot, Status
 from dpmed.privacy.cohort.spending import require_within
+from dpmed.progress import Progress
 
 # Written before the entry: a run that was killed in between finds its token and uses it for its entry.
 ENTRY_FILE = "cohort.json"
 
 
-def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
+def enrol(plans: Sequence[tuple[Plan, Path]], progress: Progress) -> None:
     """Enter runs, all or none, in their cohort file; those that are already in it count as planned again.
 
     Each time a run gets a new token. Of several copies of its folder, the one that is resumed first therefore goes on
@@ -32,6 +33,7 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
     Args:
         plans: each run's plan and the folder in which it keeps what a resume needs. Runs whose config names no cohort
             are skipped.
+        progress: shows the reading of images, whose content identifies them.
 
     Raises:
         InputError: a unit would exceed the limit, or the file has another unit of privacy. Nothing is left behind.
@@ -48,7 +50,7 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
         with Cohort(path, create=(first.unit, first.delta)) as cohort:
             for plan, _, (_, privacy) in entered:
                 _require_same_cohort(cohort, plan, privacy)
-            entries = [_entry(plan, folder) for plan, folder, _ in entered]
+            entries = [_entry(plan, folder, progress) for plan, folder, _ in entered]
             cohort.enter(entries, partial(_within, first))
     except DpmedError:
         for folder in fresh:
@@ -93,18 +95,18 @@ def _with_cohort(plan: Plan) -> tuple[Path, PrivacyConfig] | None:
     return None if privacy is None or privacy.cohort is None else (privacy.cohort, privacy)
 
 
-def unit_names(plan: Plan) -> list[Names]:
+def unit_names(plan: Plan, progress: Progress) -> list[Names]:
     """All names of the unit of each record, the same whatever the run learns from it.
 
-    A patient, lesion or scan has one, as in the data set. An image is named by each of its files, or by its content.
+    A patient, lesion or scan has one, as in the data set. An image is named by each of its files, and by its content.
     """
     dataset, numbers = plan.dataset, [int(samples[0]) for samples in plan.members]
     if plan.facts.unit != "image":
         return [(dataset.groups[number],) for number in numbers]
-    return image_names(dataset, numbers)
+    return image_names(dataset, numbers, progress)
 
 
-def _entry(plan: Plan, folder: Path) -> Entry:
+def _entry(plan: Plan, folder: Path, progress: Progress) -> Entry:
     assert plan.budget is not None  # noqa: S101 only a private config can name a cohort
     token, path = os.urandom(16).hex(), folder / ENTRY_FILE
     former, is_over = (_tokens(path), _is_over(folder)) if path.is_file() else ((), False)
@@ -120,7 +122,7 @@ def _entry(plan: Plan, folder: Path) -> Entry:
         config_sha256=hashlib.sha256(config_to_toml(plan.config).encode()).hexdigest(),
         data=plan.facts.data,
         mechanism=plan.budget.mechanism,
-        units=unit_names(plan),
+        units=unit_names(plan, progress),
     )
 
 

@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from jaxtyping import Int
+
 from dpmed.config.model import ModelConfig
 from dpmed.config.schema import Config
 from dpmed.config.shipped import shipped_names
+from dpmed.data.base import Dataset
 from dpmed.errors import InputError
 from dpmed.files import CONFIG_FILE, EQX_FILE, digest_of
 from dpmed.inference.composed_ledger import composed_with
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, check_finished, read_ledger
-from dpmed.inference.run_folder import read_config
+from dpmed.inference.run_folder import is_run, read_config, seen_in_training
 from dpmed.pages import page
 from dpmed.privacy.ledger import OUTSIDE_EVERY_RUN
 from dpmed.rounding import stated_budget
@@ -138,6 +142,27 @@ def start_warnings(config: Config) -> tuple[str, ...]:
     return (
         f"model.pretrained: the run {path.resolve().name} was trained without privacy on {_plain(ledger.data)}, which "
         "is not a phantom. The model of this run may reveal those samples, and no ε covers them.",
+    )
+
+
+def begun_on(config: Config, dataset: Dataset, numbers: Int[np.ndarray, " sample"]) -> tuple[str, ...]:
+    """A sentence if the run whose weights training begins with was trained on units of these samples.
+
+    Args:
+        config: of the run that begins with them.
+        dataset: its data set.
+        numbers: the samples on which it is tested.
+    """
+    path = config.model.pretrained
+    if path is None or not is_run(path):
+        return ()
+    seen = seen_in_training(path, dataset, config.data, numbers)
+    if not seen:
+        return ()
+    return (
+        f"model.pretrained: the run {path.resolve().name}, with whose weights training begins, was trained on the "
+        f"{dataset.info.unit}s of {seen} of the {len(numbers)} samples that test this model, which flatters it. The "
+        "same data.split_seed in both avoids that.",
     )
 
 

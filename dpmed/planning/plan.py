@@ -12,7 +12,7 @@ from jaxtyping import Int
 
 from dpmed.config.model import CustomModel
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset, Info, Split
+from dpmed.data.base import Dataset, Info, Split, require_column
 from dpmed.data.build import build_dataset
 from dpmed.data.split import split_dataset
 from dpmed.data.units import UnitSummary, members_by_unit, summarise_units, unit_remedy
@@ -21,7 +21,7 @@ from dpmed.errors import InputError
 from dpmed.metrics.evaluate import check_metrics, main_metric
 from dpmed.models.build import BuiltModel, build_model
 from dpmed.planning.clipping import build_clipping, describe_clipping, require_noise
-from dpmed.planning.initial_weights import start_warnings, with_weights_file
+from dpmed.planning.initial_weights import begun_on, start_warnings, with_weights_file
 from dpmed.planning.ledger_facts import ledger_facts
 from dpmed.planning.precision import precision_warnings, with_settled_precision
 from dpmed.planning.signal import noise_to_signal
@@ -202,7 +202,8 @@ def gather(config: Config, progress: Progress) -> Gathered:
     split = split_dataset(dataset, config.data, seed=config.training.seed)
     members = members_by_unit(dataset, split.train, unit=config.unit, max_samples=config.data.max_samples_per_unit)
     check_metrics(config.evaluation.metrics, config.evaluation.main_metric, task=dataset.info.task)
-    _check_column(config.evaluation.break_down_by, dataset)
+    if config.evaluation.break_down_by is not None:
+        require_column(dataset.columns(), config.evaluation.break_down_by, where="evaluation.break_down_by")
     _check_known_size(config, len(members))
     model = _build(config, dataset)
     return Gathered(config=config, dataset=dataset, split=split, members=members, model=model)
@@ -247,6 +248,7 @@ def plan_of(gathered: Gathered) -> Plan:
             *precision_warnings(config),
             *_signal_warnings(budget, clipping, model),
             *start_warnings(config),
+            *begun_on(config, dataset, split.test),
         ),
     )
     # Here, since a cohort file counts a run from before its first step on, and nobody gets that back.
@@ -270,16 +272,6 @@ def _outputs(info: Info) -> str:
 def _second_opinion(budget: Budget | None) -> float | None:
     opinion = None if budget is None else budget.second_opinion(budget.steps)
     return None if opinion is None else opinion.epsilon
-
-
-def _check_column(column: str | None, dataset: Dataset) -> None:
-    known = sorted(dataset.columns())
-    if column is not None and column not in known:
-        remedy = (
-            f"Its columns are {', '.join(known)}." if known else "It has none; data.columns names those of a table."
-        )
-        problem = f"the data set has no column {column!r}"
-        raise InputError(problem, where="evaluation.break_down_by", remedy=remedy)
 
 
 def _check_known_size(config: Config, train_size: int) -> None:

@@ -80,7 +80,7 @@ def norms_by_layer(model: BuiltModel, input_shape: tuple[int, ...]) -> NormsByLa
 
 def _name(path: tuple[object, ...]) -> str:
     # The user's module is the field `inner` of one of ours.
-    return jax.tree_util.keystr(path).replace(".inner", "", 1)  # type: ignore[arg-type] # jax's own entries
+    return jax.tree_util.keystr(path).replace(".inner", "", 1)
 
 
 def _size(count: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from jaxtyping import Int
 
 from dpmed.auditing.canaries import Observed, Predict, observe_gradients, observe_inputs, toss
 from dpmed.auditing.guessing import best_limit, number_of_guesses, right_guesses
@@ -34,6 +35,10 @@ _REHEARSAL = (
 )
 _UNRESOLVED = (
     f"– under TPR: fewer than {round(1 / FPRS[0]):,} did not take part, too few to measure a TPR at so small an FPR."
+)
+_OTHER = (
+    "The attack on the training set tells {unit}s apart, all of whose images took part or none; the proven limits are "
+    "for one {protected}, and do not hold for a {unit} with several."
 )
 _COLUMNS = (
     "kind", "score", "epsilon_lower", "epsilon_lower_by_guesses", "epsilon_lower_by_noise", "epsilon_claimed",
@@ -106,6 +111,8 @@ class AuditSummary:
         confidence: the confidence with which all limits hold jointly.
         results: one per kind.
         membership: a loss-based attack on the run's own training set: all of it, then classes and subgroups.
+        unit: what the attack tells apart: the coarsest unit known, such as `patient`.
+        protected: what ε and the proven bounds are for: `unit`, or `image`, of which a unit may have several.
         bound: what is proven for any test on the same training.
         warnings: what must be known to interpret the results correctly.
     """
@@ -116,6 +123,8 @@ class AuditSummary:
     confidence: float
     results: tuple[AuditResult, ...]
     membership: tuple[Group, ...]
+    unit: str
+    protected: str
     bound: ProvenBounds
     warnings: tuple[str, ...]
 
@@ -150,7 +159,13 @@ class AuditSummary:
             "delta": self.delta,
             "confidence": self.confidence,
             "results": [{**one.to_json(), **bound} for one in self.results],
-            "membership": {**everyone.to_json(), **bound, "groups": [group.to_json() for group in groups]},
+            "membership": {
+                "unit": self.unit,
+                "bound_unit": self.protected,
+                **everyone.to_json(),
+                **bound,
+                "groups": [group.to_json() for group in groups],
+            },
             "contradicted": self.is_contradicted,
             "conclusion": self.sentence,
             "warnings": list(self.warnings),
@@ -183,14 +198,15 @@ class AuditSummary:
         """What stands below the tables: the claim, why some cells are empty, the conclusion, what must stay inside."""
         counts = [*(one.excluded for one in self.results), *(one.non_members for one in self.membership)]
         few = () if all(resolves(FPRS[0], count) for count in counts) else (_UNRESOLVED,)
-        return (self._claim, *few, self.sentence, KEEP_INSIDE)
+        other = () if self.unit == self.protected else (_OTHER.format(unit=self.unit, protected=self.protected),)
+        return (self._claim, *few, *other, self.sentence, KEEP_INSIDE)
 
     @property
     def _claim(self) -> str:
         return (
-            f"Claimed: {stated_budget(self.epsilon_claimed, self.delta)}. Proven for every test of membership: an AUC "
-            f"of at most {rounded_up(self.bound.auc)}, and at an FPR of {FPRS[0]:g} a TPR of at most "
-            f"{rounded_up(self.bound.tpr[0])}."
+            f"Claimed: {stated_budget(self.epsilon_claimed, self.delta)}. Proven for any one {self.protected}, by "
+            f"whatever test: an AUC of at most {rounded_up(self.bound.auc)}, and at an FPR of {FPRS[0]:g} a TPR of at "
+            f"most {rounded_up(self.bound.tpr[0])}."
         )
 
     def membership_table(self) -> tuple[list[str], list[list[str]]]:
@@ -206,7 +222,7 @@ class AuditSummary:
                     _tpr(one.tpr[0], one.tpr_intervals[0], non_members=group.non_members),
                 ]
             rows.append([name, str(group.members), str(group.non_members), *found])
-        return ["of", "members", "others", "AUC (95 %)", "TPR @ FPR 0.001 (95 %)"], rows
+        return ["of", f"member {self.unit}s", "others", "AUC (95 %)", "TPR @ FPR 0.001 (95 %)"], rows
 
 
 def run(
@@ -230,7 +246,7 @@ def run(
         raise InputError("is missing: there is no ε to test", where="privacy")
     # Coins and labels come from the operating system's entropy: anyone who knew them could let a faulty training pass.
     generator = np.random.default_rng()
-    results, predict = [], None
+    results, membership = [], None
     for kind in kinds:
         if kind == "gradient":
             observed, predict = observe_gradients(plan, toss(canaries, generator), progress)
@@ -239,14 +255,19 @@ def run(
         # The conclusion rests on the highest limit of any kind, so each kind has its share of the error probability.
         share = 1 - (1 - confidence) / len(kinds)
         results.append(_judge(kind, observed, plan.budget, confidence=share, progress=progress))
-    assert predict is not None  # noqa: S101 at least one kind
+        if membership is None:
+            # Of the first kind: gradient canaries, if there are any, leave the model itself as it is.
+            membership = _membership(plan, predict, planted=observed.planted)
+    assert membership is not None  # noqa: S101 at least one kind
     summary = AuditSummary(
         folder=folder,
         epsilon_claimed=plan.budget.epsilon,
         delta=plan.budget.delta,
         confidence=confidence,
         results=tuple(results),
-        membership=_membership(plan, predict),
+        membership=membership,
+        unit=plan.dataset.info.unit,
+        protected=config.unit,
         bound=proven_bounds(plan.budget.mechanism),
         warnings=(KEEP_INSIDE, *plan.warnings),
     )
@@ -298,15 +319,23 @@ def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _membership(plan: Plan, predict: Predict) -> tuple[Group, ...]:
-    """An attack on the training set itself, with the test split as non-members."""
-    dataset, train, test = plan.dataset, plan.split.train, plan.split.test
+def _membership(plan: Plan, predict: Predict, *, planted: Int[np.ndarray, " sample"]) -> tuple[Group, ...]:
+    """An attack on the training set itself, with the test split as non-members.
+
+    Units with a planted image are neither: the model was taught a wrong answer for it, and beside so large a loss every
+    training image would look remembered.
+    """
+    dataset, known = plan.dataset, {plan.dataset.groups[number] for number in planted.tolist()}
+    # Of a unit with more images than `data.max_samples_per_unit`, only these took part.
+    train = np.concatenate(plan.members)
+    test = np.array([number for number in plan.split.test if dataset.groups[number] not in known], np.int64)
     numbers = np.concatenate([train, test])
-    losses = np.concatenate([np.asarray(predict(part).losses, np.float64) for part in (train, test)])
+    losses = np.concatenate([np.asarray(predict(part).losses, np.float64) for part in (train, test) if len(part)])
     columns = {name: np.asarray(values)[numbers] for name, values in dataset.columns().items()}
     if dataset.info.task == "classification" and dataset.labels is not None:
         columns = {"class": np.asarray(dataset.info.class_names)[dataset.labels[numbers]], **columns}
-    return attack(losses, np.arange(len(numbers)) < len(train), columns)
+    units = [dataset.groups[number] for number in numbers.tolist()]
+    return attack(losses, np.arange(len(numbers)) < len(train), columns, units)
 
 
 def _write(summary: AuditSummary, plan: Plan) -> None:

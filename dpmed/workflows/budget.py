@@ -1,11 +1,13 @@
 """`dpmed budget`: what the units of a cohort have spent over all their runs, and what a further run would cost."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dpmed.config.schema import Config
+from dpmed.data.contents import content_names
 from dpmed.data.listing.header_patients import digest_of_patient
 from dpmed.errors import InputError
 from dpmed.planning.enrolment import unit_names
@@ -182,8 +184,8 @@ def run(
         progress: shows the progress of planning the run that is checked.
         limit: the largest ε that any unit may spend from now on; None leaves the limit unchanged.
         check: a run whose cost is computed; nothing is entered.
-        who: the name of a unit: as in its data set; of an image, one of its files; or a patient ID of DICOM headers,
-            with `^^^` and the issuer behind it if they name one.
+        who: the name of a unit: as in its data set; of an image, one of its files, below the root of its data set or
+            where it lies now; or a patient ID of DICOM headers, with `^^^` and the issuer behind it if they name one.
 
     Raises:
         InputError: the file is missing or damaged, the run that is checked has another unit, or the name is unknown.
@@ -199,8 +201,7 @@ def run(
             planned = _price(cohort, snapshot, check, progress)
             summary = replace(summary, planned=planned, planned_limit=min(limits, default=None))
         if who is not None:
-            number, _, issuer = who.partition("^^^")
-            found = cohort.runs_of((who, digest_of_patient(number, issuer)))
+            found = cohort.runs_of(_names_of(who, snapshot.unit, progress))
             if found is None:
                 raise _unknown(summary)
             summary = replace(summary, who=found)
@@ -233,15 +234,23 @@ def _price(cohort: Cohort, snapshot: Snapshot, config: Config, progress: Progres
         raise InputError("has no privacy table: no limit bounds what it reveals", where="privacy")
     if plan.facts.unit != snapshot.unit:
         raise InputError(f"is {plan.facts.unit}, but the file counts {snapshot.unit}s", where="privacy.unit")
-    return cost_of(*cohort.with_units(unit_names(plan)), plan.budget.mechanism)
+    return cost_of(*cohort.with_units(unit_names(plan, progress)), plan.budget.mechanism)
+
+
+def _names_of(who: str, unit: str, progress: Progress) -> tuple[str, ...]:
+    """All names that the user may mean."""
+    number, _, issuer = who.partition("^^^")
+    # An image that is at hand is known by its content, wherever it lies now.
+    contents = content_names([(Path(who),)], progress) if unit == "image" and os.path.lexists(who) else []
+    return (who, digest_of_patient(number, issuer), *contents)
 
 
 def _unknown(summary: BudgetSummary) -> InputError:
     unit, remedy = summary.snapshot.unit, ""
     if unit == "image":
         remedy = (
-            "An image is named by its file below data.root. Images that have no files of their own are counted by "
-            "their content and cannot be looked up"
+            "An image is named by its file, below data.root or as it lies now. Images that have no files of their own "
+            "are counted by their content and cannot be looked up"
         )
         former = f"; nor can those of runs that an earlier version entered: {_listed(summary.for_all)}"
         remedy += f"{former if summary.for_all else ''}."

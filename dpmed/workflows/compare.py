@@ -21,7 +21,7 @@ from dpmed.inference.predictor import load_model
 from dpmed.inference.run_folder import SPLIT_FILE, SUMMARY_FILE, read_config
 from dpmed.progress import Progress
 from dpmed.rounding import rounded_up
-from dpmed.workflows.evaluate.comparison import Comparison, compare_scored
+from dpmed.workflows.evaluate.comparison import Comparison, compare_scored, unpaired_notes
 from dpmed.workflows.evaluate.predict import score
 from dpmed.workflows.evaluate.run import check_fit, own_split
 from dpmed.workflows.evaluate.scored import Scored
@@ -216,6 +216,7 @@ def _compare_paired(runs: Sequence[ComparedRun], notes: list[str], progress: Pro
             )
             continue
         found.append(compare_scored(scored, reference))
+        notes += unpaired_notes(scored, reference)
     return found
 
 

@@ -4,13 +4,13 @@ import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from dpmed import __version__
 from dpmed.errors import InputError
 from dpmed.files import make_folder, write_atomically, write_json
 from dpmed.matching.assignment import UNMATCHED, Assignment, assign
@@ -18,7 +18,8 @@ from dpmed.matching.images import nonzero_ratio, read_images
 from dpmed.matching.metrics import Metric, build_metric
 from dpmed.matching.table import MATCHES, SETTINGS, UNRELATED, MatchRow, UnrelatedRow, write_matches, write_unrelated
 from dpmed.progress import Progress, Task
-from dpmed.reconstructions.manifest import Level, Manifest, read_manifest
+from dpmed.reconstructions.manifest import Level, Manifest, level_title, read_manifest
+from dpmed.rounding import measured
 from dpmed.tensors import write_array
 
 _BLOCK_BYTES = 1 << 28
@@ -118,6 +119,22 @@ class MatchSummary:
             "left_out": self.left_out,
             "scores": [vars(score) for score in self.scores],
         }
+
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows for the terminal."""
+        columns = [
+            "level", "metric", "matched", "best distance", "median distance", "median to the nearest other original"
+        ]  # fmt: skip
+        rows = [
+            [
+                level_title(score.epsilon),
+                score.metric,
+                str(score.originals),
+                *map(measured, (score.best, score.median, score.unrelated)),
+            ]
+            for score in self.scores
+        ]
+        return columns, rows
 
 
 def prepare(folder: Path, settings: MatchSettings) -> MatchJob:
@@ -282,7 +299,7 @@ def _save_matrix(out: Path, metric: Metric, level: Level, batch: int, matrix: Fl
 def _describe(job: MatchJob, out: Path) -> dict[str, Any]:
     return {
         "command": "match",
-        "version": __version__,
+        "version": version("dpmed"),
         # Relative, so that both folders can move together.
         "reconstructions": os.path.relpath(job.folder.resolve(), out.resolve()),
         "assignment": job.settings.assignment,

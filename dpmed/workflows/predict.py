@@ -9,12 +9,12 @@ import itertools
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Shaped
@@ -35,6 +35,7 @@ SETTINGS = "predict.json"
 MASKS, IMAGES = "masks", "images"
 _MAX_WORKERS = 8
 _WRITERS = 2
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,25 +101,52 @@ class PredictSummary:
         }
 
 
-def run(settings: PredictSettings, folder: Path, progress: Progress) -> PredictSummary:
-    """Predict all inputs, or those that an earlier call has left.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PredictJob:
+    """A checked request: nothing has been written yet, and everything that it needs exists.
 
-    Args:
-        settings: what to predict.
-        folder: where to write; created if missing.
-        progress: reports to the user.
+    Attributes:
+        committee: the models.
+        threshold: as settled; None where it has no meaning.
+        entries: the input files.
+        settings: as asked.
+    """
+
+    committee: Committee
+    threshold: float | None
+    entries: Sequence[Entry]
+    settings: PredictSettings
+
+
+def prepare(settings: PredictSettings, progress: Progress) -> PredictJob:
+    """Load the models and list the inputs.
 
     Raises:
-        InputError: models or inputs cannot be used, or the folder holds other predictions.
-        RunError: the disk is full; what was predicted is kept.
+        InputError: models or inputs cannot be used.
     """
     members = [load_model(path, batch_size=settings.batch_size, progress=progress) for path in settings.models]
     committee = Committee(members, flips=settings.flips)
     threshold = settle_threshold(committee.description, settings.threshold)
     entries = list_inputs(settings.inputs, kind=committee.description.preprocessing.kind)
+    return PredictJob(committee=committee, threshold=threshold, entries=entries, settings=settings)
+
+
+def run(job: PredictJob, folder: Path, progress: Progress) -> PredictSummary:
+    """Predict all inputs, or those that an earlier call has left.
+
+    Args:
+        job: as prepared.
+        folder: where to write; created if missing.
+        progress: reports to the user.
+
+    Raises:
+        InputError: the folder holds other predictions.
+        RunError: the disk is full; what was predicted is kept.
+    """
+    committee, threshold, entries = job.committee, job.threshold, job.entries
     make_folder(folder)
     with exclusive_lock(folder / ".lock"):
-        _settle_folder(folder, _fingerprint(committee, settings, threshold, entries))
+        _settle_folder(folder, _fingerprint(job))
         work = _Work(committee, folder, threshold)
         rows = RowFile(folder / PREDICTIONS, work.columns, first=[entry.input for entry in entries])
         begun = time.monotonic()
@@ -215,22 +243,24 @@ class _Work:
         return {"image": f"{IMAGES}/{write_array(self._folder / IMAGES, entry.name, mean)}"}
 
 
-def _try(decode: Any, path: Path) -> Decoded | str:
+def _try(decode: Callable[[Path], Decoded], path: Path) -> Decoded | str:
     """What was read, or why it could not be read."""
     try:
         return decode(path)
     except DpmedError as error:
-        # The row names the file already.
-        return str(DpmedError(error.problem, remedy=error.remedy)).removesuffix(".")
+        # The row names the input already, but not which of a folder's files is at fault.
+        below = error.where.removeprefix(f"{path}{os.sep}") if path.is_dir() else ""
+        where = "" if below == error.where else below
+        return str(DpmedError(error.problem, where=where, remedy=error.remedy)).removesuffix(".")
     except MemoryError:
         return "does not fit into this machine's memory"
     except Exception as error:  # one hostile file must not stop the work on the others
         return f"cannot be read (unexpected {type(error).__name__}: {error})"
 
 
-def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[Any], *, window: int) -> Iterator[Any]:
+def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[Callable[[], T]], *, window: int) -> Iterator[T]:
     """Results in the order of the jobs, at most `window` of which run or wait at a time."""
-    waiting: deque[Future[Any]] = deque()
+    waiting: deque[Future[T]] = deque()
     source = iter(jobs)
     waiting.extend(pool.submit(job) for job in itertools.islice(source, window))
     try:
@@ -243,24 +273,22 @@ def _ahead(pool: ThreadPoolExecutor, jobs: Iterable[Any], *, window: int) -> Ite
             future.cancel()
 
 
-def _batched(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+def _batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
     source = iter(items)
     while batch := list(itertools.islice(source, size)):
         yield batch
 
 
-def _fingerprint(
-    committee: Committee, settings: PredictSettings, threshold: float | None, entries: Sequence[Entry]
-) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    for entry in entries:
+def _fingerprint(job: PredictJob) -> dict[str, Any]:
+    committee, digest = job.committee, hashlib.sha256()
+    for entry in job.entries:
         digest.update(os.fsencode(entry.input) + b"\0")
     return {
         "models": [member.ledger.model_sha256 or str(member.source) for member in committee.members],
-        "threshold": threshold,
-        "flips": list(settings.flips),
+        "threshold": job.threshold,
+        "flips": list(job.settings.flips),
         "batch_size": committee.batch_size,
-        "inputs": len(entries),
+        "inputs": len(job.entries),
         "inputs_sha256": digest.hexdigest(),
     }
 

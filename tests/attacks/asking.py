@@ -6,13 +6,14 @@ from dpmed.attacks.target import target_plan
 from dpmed.config.load import load_config
 from dpmed.progress import Silent
 from dpmed.workflows.attack.levels import make_level
+from dpmed.workflows.attack.run import prepare, run
 from dpmed.workflows.attack.settings import ReconstructSettings
 
 SMALL = ("data.limit=300", "training.batch_size=24", "training.epochs=4")
 
 
 def asked(attack="auto", name="quickstart", overrides=SMALL, *, epsilons=(None,), **given):
-    """Settings for `run`; what is not a setting of the job is one of the attack."""
+    """Settings for `attacked`; what is not a setting of the job is one of the attack."""
     job = {key: given.pop(key) for key in ("accountant", "steps", "weights") if key in given}
     return ReconstructSettings(
         config=load_config(name, list(overrides)).config,
@@ -21,6 +22,11 @@ def asked(attack="auto", name="quickstart", overrides=SMALL, *, epsilons=(None,)
         epsilons=epsilons,
         **job,
     )
+
+
+def attacked(settings, folder):
+    """What `dpmed reconstruct` does with such settings."""
+    return run(prepare(settings, Silent()), folder, Silent())
 
 
 def aim(settings):

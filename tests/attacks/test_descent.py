@@ -5,12 +5,7 @@ import pytest
 
 from dpmed.attacks.descent import Descent, Inversion, cosine_distance, total_variation
 
-
-@pytest.fixture(autouse=True)
-def _as_a_user_runs_it():
-    # optax does not bear the strictness of the other tests.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 
 def planted(shape, seed=0):

@@ -16,17 +16,13 @@ from dpmed.planning.plan import make_plan
 from dpmed.privacy.accountant import calibrate_noise
 from dpmed.progress import Silent
 from dpmed.reconstructions.manifest import read_manifest
-from dpmed.workflows.attack.run import run
 from tests.attacks import asking
+from tests.attacks.asking import attacked
 
 SMALL = ("data.limit=300", "training.batch_size=48", "training.epochs=4")
 
 
-@pytest.fixture(autouse=True)
-def _as_a_user_runs_it():
-    # optax does not bear the strictness of the other tests.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 
 def asked(*more, iterations=400, **changes):
@@ -38,7 +34,7 @@ def images_of(folder, names, manifest):
 
 
 def test_images_come_back_without_noise_and_not_with_much_of_it(tmp_path):
-    summary = run(asked(epsilons=(1.0, None), batches=3), tmp_path, Silent())
+    summary = attacked(asked(epsilons=(1.0, None), batches=3), tmp_path)
     manifest = read_manifest(tmp_path)
     assert manifest == summary.manifest
     assert [level.name for level in manifest.levels] == ["eps=1e+00", "non-private"]
@@ -62,7 +58,7 @@ def test_images_come_back_without_noise_and_not_with_much_of_it(tmp_path):
 
 def test_the_noise_is_that_of_the_levels_budget_and_is_written(tmp_path):
     settings = asked(epsilons=(1e4, None), steps="one", accountant="rdp", iterations=1)
-    run(settings, tmp_path, Silent())
+    attacked(settings, tmp_path)
     rows = list(csv.DictReader((tmp_path / "noise_multipliers.csv").read_text().splitlines()))
     expected = calibrate_noise(epsilon=1e4, delta=1e-5, sampling_rate=48 / 216, steps=1, accountant="rdp")
     assert float(rows[0]["noise_multiplier"]) == expected
@@ -76,7 +72,7 @@ def test_the_noise_is_that_of_the_levels_budget_and_is_written(tmp_path):
 
 def test_originals_are_those_of_the_training_split_unchanged(tmp_path):
     settings = asked(batches=2, batch_size=3, iterations=1)
-    run(settings, tmp_path, Silent())
+    attacked(settings, tmp_path)
     manifest = read_manifest(tmp_path)
     dataset = build_dataset(settings.config.data, progress=Silent())
     stored = np.stack([dataset[number].input for number in range(len(dataset))]) / np.float32(16)
@@ -95,7 +91,7 @@ def test_trained_weights_are_read_from_a_run_folder(tmp_path):
     save_weights(make_folder(tmp_path / "run") / "model.eqx", (moved, plan.model.state))
     objectives = []
     for name, weights in (("fresh", None), ("trained", tmp_path / "run")):
-        found = run(asked(iterations=20, weights=weights), make_folder(tmp_path / name), Silent())
+        found = attacked(asked(iterations=20, weights=weights), make_folder(tmp_path / name))
         objectives.append(found.manifest.settings["levels"]["non-private"]["objective"])
         assert found.manifest.settings["weights"] == ("fresh" if weights is None else "run")
     assert objectives[0] != objectives[1]
@@ -105,7 +101,7 @@ def test_a_batch_more_changes_no_image_of_another(tmp_path):
     found = {}
     for batches in (1, 2):
         folder = make_folder(tmp_path / str(batches))
-        manifest = run(asked(batches=batches, iterations=2), folder, Silent()).manifest
+        manifest = attacked(asked(batches=batches, iterations=2), folder).manifest
         found[batches] = images_of(folder, manifest.reconstructions(manifest.levels[0], 0), manifest)
     np.testing.assert_array_equal(found[1], found[2])
 
@@ -114,6 +110,6 @@ def test_a_sample_whose_target_is_its_image_is_refused_and_nothing_is_written(tm
     model = 'model={name = "unet", channels = [4, 8], groups = 4}'
     settings = asked("data.reconstruct=true", 'loss={name = "mse"}', model)
     with pytest.raises(InputError, match="the target is the image itself") as refused:
-        run(settings, tmp_path, Silent())
+        attacked(settings, tmp_path)
     assert refused.value.where == "data.reconstruct"
     assert not any(tmp_path.iterdir())

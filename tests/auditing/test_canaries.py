@@ -20,10 +20,7 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def _optax_promotes():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 
 def plan(*settings):
@@ -89,6 +86,8 @@ def test_mislabelled_images_are_further_samples_under_other_labels():
     audited = plan()
     observed, predict = observe_inputs(audited, 20, np.random.default_rng(0), Silent())
     assert observed.scores["loss"].shape == (20,) and len(predict(np.arange(3)).losses) == 3
+    held_out = {*audited.split.validation.tolist(), *audited.split.test.tolist()}
+    assert len(observed.planted) == observed.included.sum() and set(observed.planted.tolist()) <= held_out
     sources = audited.split.test[:4]
     wrong = (audited.dataset.labels[sources] + 1) % 10
     dataset = Mislabelled(audited.dataset, sources, wrong)

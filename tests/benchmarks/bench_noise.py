@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dpmed.dpsgd.cipher import BLOCK_WORDS, NONCE_WORDS, Keystream, keystream_blocks
+from dpmed.dpsgd.cipher import BLOCK_WORDS, Keystream, keystream_blocks
 from dpmed.dpsgd.noise import DRAWS_PER_VALUE, NoiseKey, seeded_key, standard_normal
 from tests.benchmarks.record import measurement
 
@@ -50,7 +50,7 @@ def run() -> list[dict[str, Any]]:
 def words_by_xla(key: NoiseKey, count: int) -> Any:
     """The first words of a stream, from the device's cipher."""
     make = _compiled_blocks(-(-count // BLOCK_WORDS))
-    return make(key.words, np.zeros(NONCE_WORDS, np.uint32), np.uint32(0))[:count]
+    return make(key.words, np.zeros(3, np.uint32), np.uint32(0))[:count]
 
 
 @cache

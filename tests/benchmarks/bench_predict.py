@@ -64,7 +64,7 @@ def _pictures(folder: Path) -> list[dict[str, Any]]:
     seconds: dict[str, list[float]] = {"dpmed predict": [], "torch": []}
     for turn in range(_ROUNDS):
         begun = time.perf_counter()
-        summary = predict.run(settings, folder / f"out{turn}", Silent())
+        summary = predict.run(predict.prepare(settings, Silent()), folder / f"out{turn}", Silent())
         seconds["dpmed predict"].append(time.perf_counter() - begun)
         assert (summary.inputs, summary.errors) == (_PICTURES, 0)
         if python:
@@ -91,7 +91,8 @@ def _memory(folder: Path) -> list[dict[str, Any]]:
     # Of this process and so far: what other measurements took before is not counted.
     Path("/proc/self/clear_refs").write_text("5")
     peaks = _Peaks()
-    predict.run(PredictSettings(models=(model,), inputs=(small,)), folder / "many", peaks)
+    job = predict.prepare(PredictSettings(models=(model,), inputs=(small,)), peaks)
+    predict.run(job, folder / "many", peaks)
     values = {f"after {_SETTLED} files": peaks.settled, f"after {_SMALL} files": _peak()}
     return [measurement("predict-memory", name, "MB", [value], more_is_better=False) for name, value in values.items()]
 

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import pytest
 
 from dpmed.dpsgd import step as step_room
@@ -13,10 +12,7 @@ SETTINGS = (
 ARGUMENTS = [part for pair in SETTINGS for part in ("--set", pair)]
 
 
-@pytest.fixture(autouse=True)
-def _optax_promotes():
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 
 def test_an_honest_training_passes(dpmed, tmp_path):

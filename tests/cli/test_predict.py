@@ -55,10 +55,11 @@ def test_a_folder_that_lacks_a_file_is_told_which(dpmed, digits_run, pictures, t
     refused(dpmed("predict", run, pictures), "is a run folder without its config.toml")
 
 
-def test_wrong_use_is_one_message(dpmed, digits_run, pictures, tmp_path):
+def test_wrong_use_is_one_message_and_leaves_no_folder(dpmed, digits_run, pictures, tmp_path):
     (tmp_path / "empty").mkdir()
     refused(dpmed("predict", tmp_path / "none", pictures), "there is no such folder")
     refused(dpmed("predict", tmp_path / "empty", pictures), "neither a training run nor a bundle")
     refused(dpmed("predict", digits_run, tmp_path / "empty"), "holds no picture")
     refused(dpmed("predict", digits_run, pictures, "--threshold", "0.5"), "threshold", "has no meaning")
     refused(dpmed("predict", digits_run, pictures, "--flip", "2"), "--flip", "0 to 1")
+    assert not (tmp_path / "runs").exists()

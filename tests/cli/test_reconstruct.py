@@ -138,11 +138,11 @@ def test_a_finished_folder_is_refused_and_left_as_it_is(written, dpmed):
         (["--attack", "peeling", "--trials", "9"], "--trials: is not used by the attack peeling"),
     ],
 )
-def test_wrong_usage_exits_2_with_one_message(dpmed, tmp_path, arguments, message):
-    result = dpmed("reconstruct", "quickstart", *SMALL, *arguments, "--out", tmp_path / "out")
+def test_wrong_usage_exits_2_with_one_message_and_leaves_no_folder(dpmed, tmp_path, arguments, message):
+    result = dpmed("reconstruct", "quickstart", *SMALL, *arguments)
     assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "out" / "manifest.json").exists()
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_config_without_privacy_has_only_the_level_without_it(dpmed, tmp_path):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from dpmed.data.base import Scaling, Split
+from dpmed.data.base import Scaling, Split, require_column
 from dpmed.errors import InputError
 
 
@@ -50,3 +50,12 @@ def test_scaling_takes_scale_mean_and_std_out_and_puts_them_back(dtype):
     np.testing.assert_allclose(scaling.undo(found), stored, rtol=1e-5, atol=1e-5)
     if dtype == np.float32:
         np.testing.assert_array_equal(np.asarray(scaling.apply(jnp.asarray(stored))), found)
+
+
+def test_a_column_that_is_not_there_is_refused_with_those_that_are():
+    require_column(["site", "age"], "age", where="break_down_by")
+    with pytest.raises(InputError) as caught:
+        require_column(["site", "age"], "sex", where="break_down_by")
+    assert str(caught.value) == "break_down_by: the data set has no column 'sex'. Its columns are age, site."
+    with pytest.raises(InputError, match=r"It has none; data\.columns names those of a table"):
+        require_column([], "sex", where="break_down_by")

@@ -10,6 +10,7 @@ from dpmed.config.data import DigitsData, FolderData
 from dpmed.data.base import Info
 from dpmed.data.identity import image_names, name_same_samples, record_keys, seeded_secret
 from dpmed.data.storage.stored import ArrayDataset, Listing
+from dpmed.progress import Silent
 
 INFO = Info(
     name="points", task="classification", input_shape=(2,), class_names=("a", "b"),
@@ -61,14 +62,14 @@ def test_a_record_of_several_samples_has_the_key_of_its_samples_in_any_order():
 def test_an_image_without_a_name_is_named_by_its_content_and_not_by_its_target():
     few, more = points([1, 2]), points([2, 3, 1])
     more.targets[:] = 1
-    assert image_names(few, [0, 1]) == image_names(more, [2, 0])
+    assert image_names(few, [0, 1], Silent()) == image_names(more, [2, 0], Silent())
     listing = Listing(labels=None, groups=["a", "b"], images=[("first",), ("second",)])
     placed = ArrayDataset(INFO, listing, inputs=few.inputs, targets=few.targets)
-    assert image_names(placed, [1]) == [("second", *image_names(few, [1])[0])]
+    assert image_names(placed, [1], Silent()) == [("second", *image_names(few, [1], Silent())[0])]
 
 
-def test_an_image_with_a_name_is_not_read():
-    assert image_names(WithNames(["x", "y"]), [1]) == [("y",)]
+def test_an_image_from_own_code_that_has_a_name_is_not_read():
+    assert image_names(WithNames(["x", "y"]), [1], Silent()) == [("y",)]
 
 
 def test_another_secret_gives_other_keys():

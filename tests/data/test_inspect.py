@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import nibabel
 import numpy as np
 from PIL import Image
 
@@ -55,6 +56,20 @@ def test_pictures_that_fill_little_of_their_range_are_told_of(tmp_path, data_con
         found = describe(dataset, split_dataset(dataset, config, seed=0))
         assert found.dtype == "uint16" and ("data.window" in found.facts().get("advice", "")) == told
         assert found.share > 0.9 or abs(found.share - 1 / 16) < 0.01
+
+
+def test_scans_that_the_window_for_ct_cuts_off_are_told_of(tmp_path, data_config):
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        folder = tmp_path / "data" / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        values = rng.integers(0, 4096, (6, 6, 6)).astype(np.int16)
+        nibabel.Nifti1Image(values, np.eye(4)).to_filename(folder / f"{number}.nii")
+    for window, told in ((None, True), ("percentiles", False), ((0, 2000), False)):
+        config = data_config("folder", root=tmp_path / "data", size=[6, 6, 6], window=window, cache=False)
+        dataset = build_dataset(config, progress=Silent())
+        found = describe(dataset, split_dataset(dataset, config, seed=0))
+        assert ("% of the values reach 3071" in found.facts().get("advice", "")) == told == (found.cut_off > 0.2)
 
 
 def test_limits_are_those_that_there_can_be(data_config):

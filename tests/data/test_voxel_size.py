@@ -45,7 +45,14 @@ def test_a_stretched_volume_keeps_its_extent_whatever_the_order_of_its_axes(tmp_
 
 def test_a_resampled_volume_has_the_size_that_was_asked_for(tmp_path):
     found = voxel_sizes(scans(tmp_path, Preprocessing(size=(5, 6, 4), spacing_mm=(1.0, 1.5, 2.0))), np.array([1]))
-    assert found.unit == "mm" and found.sizes.tolist() == [[1.0, 1.5, 2.0]]
+    assert found.unit == "mm"
+    np.testing.assert_allclose(found.sizes, [[1.0, 1.5, 2.0]], rtol=1e-6)
+
+
+def test_a_resampled_volume_has_the_size_that_whole_voxels_leave(tmp_path):
+    found = voxel_sizes(scans(tmp_path, Preprocessing(size=(5, 6, 4), spacing_mm=(3.0, 5.0, 10.0))), np.array([2, 1]))
+    # 8 mm, 12 mm and 24 mm are 3, 2 and 2 voxels.
+    np.testing.assert_allclose(found.sizes, [[8 / 3, 6.0, 12.0]] * 2, rtol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(4, 5, 1), (4, 5, 6, 1)])

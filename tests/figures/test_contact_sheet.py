@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from dpmed.figures import contact_sheet
-from dpmed.figures.contact_sheet import plot_contact_sheet, to_picture
+from dpmed.figures.contact_sheet import Overlay, plot_contact_sheet, to_picture
 
 GREY = (np.zeros(1, np.float32), np.ones(1, np.float32))
 COLOUR = (np.zeros(3, np.float32), np.ones(3, np.float32))
@@ -48,7 +48,10 @@ def test_masks_are_drawn_in_colour_over_grey_volumes(tmp_path):
     inputs = np.random.default_rng(0).random((2, 12, 12, 6, 1)).astype(np.float32)
     masks = np.zeros((2, 12, 12, 6), np.uint8)
     for name in ("plain", "drawn"):
-        plot_contact_sheet(tmp_path / f"{name}.png", inputs, ["a", "b"], limits=GREY, stored=(0.0, 1.0), masks=masks)
+        overlay = Overlay(masks=masks)
+        plot_contact_sheet(
+            tmp_path / f"{name}.png", inputs, ["a", "b"], limits=GREY, stored=(0.0, 1.0), overlay=overlay
+        )
         masks[:, 3:6, 3:6] = 2
     coloured = [(np.ptp(pixels(tmp_path / f"{name}.png"), axis=-1) > 20).sum() for name in ("plain", "drawn")]
     assert coloured[0] == 0 < coloured[1]
@@ -60,13 +63,14 @@ def test_a_legend_names_the_colours_of_masks(tmp_path, monkeypatch, classes, lab
     before = contact_sheet.lay_out
     monkeypatch.setattr(contact_sheet, "lay_out", lambda one, **how: (figures.append(one), before(one, **how)))
     names = [f"class {number}" for number in range(classes)]
-    masks = np.ones((1, 4, 4), np.uint8)
+    overlay = Overlay(masks=np.ones((1, 4, 4), np.uint8), class_names=names)
     inputs = np.zeros((1, 4, 4, 1), np.float32)
     path = tmp_path / "sheet.png"
-    plot_contact_sheet(path, inputs, ["a"], limits=GREY, stored=(0.0, 1.0), masks=masks, class_names=names)
+    plot_contact_sheet(path, inputs, ["a"], limits=GREY, stored=(0.0, 1.0), overlay=overlay, note="as they lay")
     (legend,) = figures[0].legends
     texts = [text.get_text() for text in legend.get_texts()]
     assert [texts[0], texts[-1]] == labels and len(texts) == min(classes - 1, 9)
+    assert figures[0].get_suptitle() == "as they lay"
 
 
 def test_volumes_are_shown_front_up_and_with_the_patients_right_on_the_left():

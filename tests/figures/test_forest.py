@@ -11,12 +11,13 @@ def panel(value, interval, **changes):
 
 def test_dots_are_filled_where_the_interval_leaves_out_zero(tmp_path, monkeypatch):
     figures = drawn(monkeypatch)
-    panels = [panel(0.1, found, is_difference=True) for found in ((0.05, 0.2), (-0.1, 0.2))]
+    panels = [panel(0.1, found, is_difference=True) for found in ((0.05, 0.2), (-0.1, 0.2), None)]
     (path,) = plot_forest(panels, tmp_path, "comparison", heading="difference from b", formats=("png",))
     assert figures[0].get_suptitle() == "difference from b"
     assert path.name == "comparison.png"
-    fills = [axis.lines[-1].get_markerfacecolor() for axis in figures[0].axes]
-    assert fills[0] != "white" and fills[1] == "white"
+    fills = [axis.lines[-1].get_markerfacecolor() for axis in figures[0].axes[:3]]
+    # A difference without an interval leaves nothing out.
+    assert fills[0] != "white" and fills[1] == fills[2] == "white"
     assert list(figures[0].axes[0].lines[1].get_xdata()) == [0.05, 0.2]
 
 

@@ -45,6 +45,13 @@ def test_a_folder_of_slices_is_one_volume_and_files_without_endings_are_looked_i
     found = list_inputs([tmp_path], kind="volume")
     assert [entry.path.relative_to(tmp_path).as_posix() for entry in found] == ["alone/1.dcm", "series"]
     assert len(list_inputs([tmp_path], kind="picture")) == 4
+    for folder in (tmp_path, tmp_path / "series"):
+        (folder / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")
+    assert len(list_inputs([tmp_path], kind="volume")) == 2 and len(list_inputs([tmp_path], kind="picture")) == 4
+    touch(tmp_path, "series/notes.txt", "series/preview.jpg")
+    assert len(list_inputs([tmp_path], kind="volume")) == 2
+    touch(tmp_path, "series/whole.nii")
+    assert len(list_inputs([tmp_path], kind="volume")) == 5
 
 
 def test_names_are_unique_and_safe_whatever_the_paths_are(tmp_path):

@@ -5,24 +5,25 @@ import pytest
 from scipy.stats import norm
 
 from dpmed.metrics.agreement import agreement
-from dpmed.metrics.evaluate import unit_weights
+from dpmed.metrics.evaluate import draw_units
 
 
 def made(seed=0, count=400):
     generator = np.random.default_rng(seed)
     targets = generator.normal(60, 10, count)
     values = targets + generator.normal(2, 3, count)
-    return values, targets, generator
+    return values, targets
 
 
-def weights_of(groups, generator, resamples=2000):
-    return unit_weights(groups, resamples=resamples, generator=generator)
+def alone(count):
+    return [str(number) for number in range(count)]
 
 
 def test_bias_and_limits_are_mean_and_deviations_of_the_differences():
-    values, targets, generator = made(count=50)
+    values, targets = made(count=50)
     targets[3] = np.nan
-    found = agreement(values, targets, weights=weights_of([str(n) for n in range(50)], generator))
+    found = agreement(values, targets, groups=alone(50), resamples=0)
+    assert np.isnan(found.intervals["bias"]).all()
     difference = np.delete(values - targets, 3)
     spread = np.sqrt(sum((one - difference.mean()) ** 2 for one in difference) / 48)
     assert found.samples == 49
@@ -32,8 +33,8 @@ def test_bias_and_limits_are_mean_and_deviations_of_the_differences():
 
 
 def test_intervals_are_as_wide_as_bland_and_altman_say_for_normal_differences():
-    values, targets, generator = made()
-    found = agreement(values, targets, weights=weights_of([str(n) for n in range(400)], generator))
+    values, targets = made()
+    found = agreement(values, targets, groups=alone(400), resamples=2000)
     # Bland & Altman (1999), section 2: standard errors s/√n, and of the limits s √(1/n + 1.96²/(2(n - 1))).
     errors = {"bias": found.deviation / 20}
     errors["low"] = errors["high"] = found.deviation * np.sqrt(1 / 400 + 1.96**2 / (2 * 399))
@@ -44,22 +45,36 @@ def test_intervals_are_as_wide_as_bland_and_altman_say_for_normal_differences():
 
 
 def test_each_resampling_is_that_of_repeated_samples():
-    values, targets, generator = made(count=12)
-    weights = weights_of([str(n) for n in range(12)], generator, resamples=1)
-    found = agreement(values, targets, weights=weights)
-    repeated = np.repeat(values - targets, weights[0])
-    assert found.intervals["bias"] == pytest.approx((repeated.mean(),) * 2)
-    assert found.intervals["high"] == pytest.approx((repeated.mean() + 1.96 * repeated.std(ddof=1),) * 2)
+    values, targets = made(count=12)
+    drawn = []
+
+    def repeat(weights):
+        repeated = [np.repeat(values - targets, row) for row in weights]
+        drawn.extend((one.mean(), one.mean() + 1.96 * one.std(ddof=1)) for one in repeated)
+        return {"none": np.zeros(len(weights))}
+
+    draw_units(alone(12), repeat, resamples=30)
+    found = agreement(values, targets, groups=alone(12), resamples=30)
+    for name, column in zip(("bias", "high"), zip(*drawn, strict=True), strict=True):
+        assert found.intervals[name] == pytest.approx(np.quantile(column, [0.025, 0.975]))
 
 
 def test_copies_make_no_interval_narrower():
-    values, targets, generator = made(count=60)
-    alone = agreement(values, targets, weights=weights_of([str(n) for n in range(60)], generator))
+    values, targets = made(count=60)
+    once = agreement(values, targets, groups=alone(60), resamples=2000)
     groups = [str(number // 4) for number in range(240)]
-    copied = agreement(np.repeat(values, 4), np.repeat(targets, 4), weights=weights_of(groups, generator))
-    widths = [high - low for low, high in (alone.intervals["high"], copied.intervals["high"])]
+    copied = agreement(np.repeat(values, 4), np.repeat(targets, 4), groups=groups, resamples=2000)
+    widths = [high - low for low, high in (once.intervals["high"], copied.intervals["high"])]
     assert widths[1] == pytest.approx(widths[0], rel=0.15)
 
 
+def test_of_nine_known_patients_there_is_no_interval_however_many_images():
+    values, targets = made(count=40)
+    groups = [str(number % 10) for number in range(40)]
+    assert np.isfinite(agreement(values, targets, groups=groups, resamples=50).intervals["bias"]).all()
+    targets[::10] = np.nan
+    assert np.isnan(agreement(values, targets, groups=groups, resamples=50).intervals["bias"]).all()
+
+
 def test_one_number_has_no_spread():
-    assert agreement(np.array([1.0, 2.0]), np.array([1.0, np.nan]), weights=np.ones((3, 2), int)) is None
+    assert agreement(np.array([1.0, 2.0]), np.array([1.0, np.nan]), groups=["a", "b"], resamples=3) is None

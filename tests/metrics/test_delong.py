@@ -108,5 +108,19 @@ def test_equal_ranks_differ_by_nothing_and_one_sided_data_are_not_compared():
     same = compare_areas(scores[0], 3 * scores[0], positive)
     assert (same.difference, same.standard_error, same.p_value) == (0.0, 0.0, 1.0)
     assert compare_areas(*scores, np.ones_like(positive)) is None
-    single = np.arange(len(positive)) == 0
-    assert compare_areas(*scores, single) is None
+    for few in (1, 4):
+        rare = np.arange(len(positive)) < few
+        assert compare_areas(*scores, rare) is None and compare_areas(*scores, ~rare) is None
+    assert compare_areas(*scores, np.arange(len(positive)) < 5) is not None
+
+
+def test_a_few_images_of_four_patients_are_not_compared():
+    scores, positive = made(2)
+    groups = [f"p{number % 4}" if side else f"n{number}" for number, side in enumerate(positive.tolist())]
+    assert compare_areas(*scores, positive, groups=groups) is None
+
+
+def test_a_perfect_and_a_constant_model_leave_nothing_to_estimate_an_error_from():
+    """Each pair differs by the same half: the standard error of zero would make the difference certain."""
+    positive = np.arange(12) < 5
+    assert compare_areas(positive.astype(float), np.zeros(12), positive) is None

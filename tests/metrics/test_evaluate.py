@@ -10,10 +10,11 @@ from dpmed.metrics.evaluate import (
     bootstrap,
     by_sample,
     check_metrics,
-    constant_note,
     evaluate,
     main_metric,
     metric_names,
+    missing_notes,
+    thin_metrics,
 )
 
 CLASSIFICATION = {"task": "classification", "class_names": ("a", "b")}
@@ -141,12 +142,42 @@ def test_flawless_predictions_have_no_interval_of_no_width():
 
 def test_what_an_interval_of_no_width_would_hide_is_said():
     same = "No interval for accuracy: every resample of the 59 patients gives the same value."
-    assert constant_note({"accuracy": 1.0, "loss": 0.1}, {}, units=59, unit="patient") == (
+    facts = {"units": 59, "unit": "patient"}
+    assert missing_notes({"accuracy": 1.0, "loss": 0.1}, {}, **facts) == (
         f"{same} An error rate of up to 5 % is still compatible with flawless answers (95 %).",
     )
-    assert constant_note({"accuracy": 0.1, "loss": 0.1}, {}, units=59, unit="patient") == (same,)
-    assert constant_note({"accuracy": 1.0}, {"accuracy": (0.9, 1.0)}, units=59, unit="patient") == ()
-    assert constant_note({"accuracy": 1.0}, {}, units=9, unit="patient") == (), "too few, which is said elsewhere"
+    assert missing_notes({"accuracy": 0.1, "loss": 0.1}, {}, **facts) == (same,)
+    assert missing_notes({"accuracy": 1.0}, {"accuracy": (0.9, 1.0)}, **facts) == ()
+    few = missing_notes({"accuracy": 1.0}, {}, units=9, unit="patient")
+    assert few == (), "too few, which is said elsewhere"
+
+
+def test_a_perfect_ranking_is_no_flawless_answer():
+    """All positives above all negatives, and yet half of the answers wrong: nothing follows about the error rate."""
+    (note,) = missing_notes({"accuracy": 0.5, "auroc": 1.0}, {"accuracy": (0.4, 0.6)}, units=59, unit="patient")
+    assert note == "No interval for auroc: every resample of the 59 patients gives the same value."
+
+
+def test_metrics_of_a_rare_class_have_no_interval_and_that_is_said():
+    targets = (np.arange(100) < 3).astype(np.int64)
+    logits = np.stack([np.zeros(100), RNG.normal(size=100) + targets], axis=1)
+    found = bootstrap((), logits, targets, resamples=50, seed=1, **CLASSIFICATION)
+    assert set(found) == {"accuracy"}
+    groups = [str(number) for number in range(100)]
+    few = thin_metrics(logits, targets, groups, **CLASSIFICATION)
+    values = evaluate((), logits, targets, **CLASSIFICATION)
+    assert missing_notes(values, found, units=100, unit="patient", few=few) == (
+        "No interval for mcc, balanced_accuracy, f1, auroc: fewer than 10 patients have one of the classes or values "
+        "that are compared.",
+    )
+
+
+def test_a_class_in_few_scans_has_no_interval_of_its_dice():
+    predicted, targets = masks(count=30, classes=2)
+    targets[:4] = 2
+    predicted[:4, 0] = 2
+    found = bootstrap((), predicted, targets, resamples=50, seed=1, **SEGMENTATION)
+    assert set(found) == {"dice", "dice_with_background", "dice_background", "dice_organ"}
 
 
 def test_intervals_are_the_seeds():

@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import average_precision_score, brier_score_loss
 
 from dpmed.metrics import operating
-from dpmed.metrics.probability import draws
+from dpmed.metrics.probability import draws, error_by_chance
 
 
 def made(seed, count=70):
@@ -33,3 +33,13 @@ def test_each_resampling_has_the_score_of_its_samples(seed):
 def test_where_nothing_is_positive_there_is_no_precision():
     found = draws(np.array([0.2, 0.9]), np.array([False, False]), np.array([[1, 1]]))
     assert np.isnan(found["auprc"][0]) and found["brier"][0] == pytest.approx((0.04 + 0.81) / 2)
+
+
+def test_right_probabilities_stay_within_the_error_by_chance_in_95_percent_of_trials():
+    generator, once = np.random.default_rng(8), np.ones((1, 100), int)
+    probability = generator.random(100)
+    limit = error_by_chance(probability)
+    errors = [draws(probability, generator.random(100) < probability, once)["ece"][0] for _ in range(2000)]
+    assert np.mean(np.array(errors) <= limit) == pytest.approx(0.95, abs=0.025)
+    # It shrinks as 1 / √n.
+    assert error_by_chance(np.repeat(probability, 100)) == pytest.approx(limit / 10, rel=0.2)

@@ -11,10 +11,19 @@ from PIL import Image
 from dpmed.config.load import load_config
 from dpmed.data.identity import image_names
 from dpmed.errors import InputError
-from dpmed.planning.enrolment import enrol, enter_end, mark_over, unit_names
+from dpmed.planning import enrolment
+from dpmed.planning.enrolment import enter_end, mark_over
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.cohort.file import Cohort
 from dpmed.progress import Silent
+
+
+def enrol(plans):
+    enrolment.enrol(plans, Silent())
+
+
+def unit_names(plan):
+    return enrolment.unit_names(plan, Silent())
 
 
 def plan(path, *settings):
@@ -151,7 +160,7 @@ def test_a_run_that_goes_on_with_other_units_counts_for_them_too(tmp_path):
 
 def test_units_without_names_are_known_by_their_content(tmp_path):
     smaller, larger = plan(tmp_path / "c", "data.limit=150"), plan(tmp_path / "c", "data.limit=1797")
-    assert set(unit_names(smaller)) <= set(image_names(larger.dataset, range(1797)))
+    assert set(unit_names(smaller)) <= set(image_names(larger.dataset, range(1797), Silent()))
 
 
 CONFIG = """
@@ -213,6 +222,43 @@ def test_masks_and_further_channels_do_not_make_an_image_another_unit(tmp_path):
             assert found.units == len(labels.members) and all(run.members.all() for run in found.runs)
             assert name.startswith("b") and len(cohort.runs_of((name,))) == 4
         (tmp_path / "cohort.db").unlink()
+
+
+def pictures(folder):
+    """Twelve different pictures to train on, in two classes; the data table of a config that reads such a folder."""
+    for number in range(20):
+        place = folder / ("train" if number < 12 else "val" if number < 16 else "test") / "ab"[number % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16), np.uint8)
+        Image.fromarray(pixels).save(place / f"{number}.png")
+    return '{name = "folder", root = "ROOT/FOLDER", size = [16, 16], cache = CACHE}'
+
+
+@pytest.mark.parametrize("cache", ["true", "false"])
+def test_an_image_that_was_renamed_moved_or_copied_is_the_same_unit(tmp_path, cache, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    data = pictures(tmp_path / "first").replace("CACHE", cache)
+    before = of_data(tmp_path, data.replace("FOLDER", "first"))
+    shutil.copytree(tmp_path / "first", tmp_path / "copy")
+    for number, path in enumerate(sorted((tmp_path / "copy" / "train").glob("*/*.png"))):
+        path.rename(path.with_name(f"renamed{number}.png"))
+    after = of_data(tmp_path, data.replace("FOLDER", "copy"), settings=["privacy.cohort_epsilon=2.01"])
+    enrol([(before, tmp_path / "a")])
+    with pytest.raises(InputError, match="12 would exceed it"):
+        enrol([(after, tmp_path / "b")])
+    # One that was written anew holds other bytes, so it counts as another: so much is not recognised.
+    written = next((tmp_path / "copy" / "train").glob("*/*.png"))
+    Image.open(written).save(written, compress_level=0)
+    with pytest.raises(InputError, match="11 would exceed it"):
+        enrol([(after, tmp_path / "b")])
+
+
+def test_label_maps_do_not_name_an_image(tmp_path):
+    """Two images with one empty label map are two."""
+    data = two_channels(tmp_path).replace("REST", 'mask = "mask", class_names = ["no", "yes"], image = "image"')
+    masks = of_data(tmp_path, data, model=UNET, loss="dice")
+    names = unit_names(masks)
+    assert len({name for one in names for name in one}) == sum(map(len, names)) == 2 * len(masks.members)
 
 
 def test_a_run_past_the_limit_is_refused_and_leaves_nothing(tmp_path):

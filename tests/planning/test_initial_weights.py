@@ -20,6 +20,7 @@ SMALL = [
     "model.width=[4]", "training.epochs=1", "training.batch_size=8", "evaluation.bootstrap=0",
 ]  # fmt: skip
 CNN = SmallCnnModel(name="small_cnn", channels=(4, 8), groups=2)
+SPLITS = (["data.split_seed=7"], [])
 PICTURES = ['data.name="folder"', "data.size=[8,8]", "data.channels=1", "data.cache=false"]
 
 
@@ -85,6 +86,17 @@ def test_a_private_run_has_its_epsilon_named_beside(runs):
 def test_what_the_run_began_with_itself_is_passed_on(runs):
     said, _ = begun_with(runs["second"])
     assert "model of the run second" in said and "Of that run: Training began with the model of the run real" in said
+
+
+def test_a_test_on_those_whom_the_first_model_saw_is_warned_of(runs):
+    """The same hundred digits, split anew: most of the test was in the first run's training."""
+    settings = [*SMALL, "data.limit=100", f"model.pretrained={runs['real']}"]
+    other, same = (make_plan(load_config("quickstart", [*settings, *more]).config, Silent()) for more in SPLITS)
+    known = set(json.loads((runs["real"] / "split.json").read_text())["train"])
+    seen = len(known & set(other.split.test.tolist()))
+    (said,) = [warning for warning in other.warnings if "flatters" in warning]
+    assert f"was trained on the images of {seen} of the {len(other.split.test)} samples that test this model" in said
+    assert not any("flatters" in warning for warning in same.warnings)
 
 
 def test_a_model_that_was_exchanged_after_its_run_is_refused(runs, tmp_path):

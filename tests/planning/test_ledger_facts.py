@@ -1,11 +1,13 @@
 """privacy.json is a function of config and N: how patients are grouped, labelled or repeated leaves no trace in it."""
 
 import json
+import sys
 
 import pytest
 
 from dpmed.config.load import load_config
 from dpmed.data.layouts import write_phantom
+from dpmed.models.weights import save_weights
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.ledger import private_ledger
 from dpmed.progress import Silent
@@ -68,6 +70,69 @@ def test_each_use_of_data_has_its_sentence(folders):
                  "conditionally on the split", "unknown which images share a patient",
                  "and the number of classes"):  # fmt: skip
         assert said in text
+
+
+OWN_CODE = """
+import equinox as eqx
+
+class Net(eqx.Module):
+    linear: eqx.nn.Linear
+
+    def __call__(self, x, *, key=None):
+        return self.linear(x.reshape(-1))
+
+def network(*, input_shape, outputs, key):
+    return Net(eqx.nn.Linear(64, outputs, key=key))
+
+def loss():
+    return lambda prediction, target: prediction[target] ** 2
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "own_code.py").write_text(OWN_CODE)
+    monkeypatch.syspath_prepend(str(tmp_path / "path"))
+    yield
+    sys.modules.pop("own_code", None)
+
+
+@pytest.fixture
+def weights(tmp_path, folders):
+    plan, _ = ledger_of(folders[0])
+    save_weights(tmp_path / "model.eqx", (plan.model.module, plan.model.state))
+    return tmp_path / "model.eqx"
+
+
+PATIENTS = 'data.group_pattern="^(P[0-9]+)_"'
+PADDED, FIRST = "is padded to the largest number of images", "selected the first images of each patient"
+
+
+@pytest.mark.parametrize(
+    ("settings", "without", "said"),
+    [
+        (["data.limit=30"], [], "data.limit selected the samples by their position"),
+        (["training.early_stopping={patience = 2}"], [], "determined when to stop and which weights to keep"),
+        (["training.early_stopping={patience = 2}"], [], "may have ended training before its last planned step"),
+        (["schedule.name=plateau"], [], "determined when to reduce the learning rate"),
+        (["loss.class_weights=balanced"], [], "weights classes by their counts in the training set"),
+        (["model={}", "model.name=custom", "model.factory=own_code:network"], [], "network comes from custom code"),
+        (["loss={}", "loss.name=custom", "loss.factory=own_code:loss"], [], "loss comes from custom code"),
+        (["privacy.cohort=COHORT"], [], "A cohort file counts it"),
+        ([PATIENTS, "privacy.unit=patient"], [PATIENTS, "privacy.unit=patient", "data.max_samples_per_unit=2"], PADDED),
+        ([PATIENTS, "privacy.unit=patient"], [PATIENTS, "privacy.unit=image"], PADDED),
+        ([PATIENTS, "data.max_samples_per_unit=2", "privacy.unit=image"], [PATIENTS, "privacy.unit=image"], FIRST),
+        ([PATIENTS, "data.max_samples_per_unit=2", "privacy.unit=image"],
+         [PATIENTS, "data.max_samples_per_unit=2", "privacy.unit=patient"], FIRST),
+        (["model.pretrained=WEIGHTS"], [], "model.eqx (SHA-256"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("own_code")
+def test_a_sentence_stands_where_its_cause_does_and_nowhere_else(folders, weights, tmp_path, settings, without, said):
+    given = [one.replace("COHORT", str(tmp_path / "c.db")).replace("WEIGHTS", str(weights)) for one in settings]
+    (_, with_cause), (_, without_cause) = (ledger_of(folders[0], *some) for some in (given, without))
+    assert said in with_cause and said not in without_cause
 
 
 @pytest.mark.parametrize(

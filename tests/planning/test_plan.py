@@ -10,8 +10,10 @@ from dpmed.config.load import load_config
 from dpmed.data.base import Info
 from dpmed.errors import InputError
 from dpmed.planning.plan import _outputs, make_plan
+from dpmed.privacy import budget as budget_room
 from dpmed.privacy.accountant import epsilon
 from dpmed.privacy.mechanism import SampledGaussian
+from dpmed.privacy.second_opinion import SecondOpinion
 from dpmed.progress import Silent
 
 SMALL = ["data.limit=200", "training.batch_size=16", "training.epochs=3", "model.width=[4]"]
@@ -24,6 +26,13 @@ def plan_of(*settings, name="quickstart"):
 @pytest.fixture(scope="module")
 def plan():
     return plan_of()
+
+
+def test_no_plan_stands_whose_epsilon_dp_accounting_denies(monkeypatch):
+    denied = SecondOpinion(epsilon=9.0, coarse=9.0)
+    monkeypatch.setattr(budget_room, "second_opinion", lambda **_: denied)
+    with pytest.raises(InputError, match=r"no training starts while ε is in doubt"):
+        plan_of()
 
 
 def test_steps_rate_and_noise_are_of_the_records_that_are_there(plan):

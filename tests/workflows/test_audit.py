@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -70,6 +71,7 @@ def test_a_training_as_claimed_is_not_contradicted_and_all_that_was_found_is_wri
     assert result["auc"] < result["bound_auc"] + 0.08
     membership = content["membership"]
     assert membership["bound_tpr_at_fpr_0.001"] < membership["bound_tpr_at_fpr_0.01"] < 1
+    assert (membership["unit"], membership["bound_unit"]) == ("image", "image")
     groups = {group["value"]: group for group in membership["groups"] if group["column"] == "class"}
     assert len(groups) == 10 and all(group["members"] > 10 for group in groups.values())
     known = {value: group["auc"] for value, group in groups.items() if "auc" in group}
@@ -87,6 +89,10 @@ def test_a_training_as_claimed_is_not_contradicted_and_all_that_was_found_is_wri
     # 34 non-members cannot show an FPR of 0.001: a rate among them would look like a breach of the bound below.
     assert {row[-1] for row in (*summary.table()[1], *summary.membership_table()[1])} == {"–"}
     assert "fewer than 1,000" in summary.remarks[1] and "must stay within your institution" in summary.remarks[-1]
+    # Bounds for one image say nothing of patients with several.
+    of_patients = replace(summary, unit="patient")
+    assert "do not hold for a patient with several" in of_patients.remarks[2]
+    assert "Proven for any one image, by whatever test" in of_patients.remarks[0]
     # Limits are never shown smaller than they are, and what was found never larger.
     claim = summary.remarks[0]
     epsilon, auc, tpr = (float(found) for found in re.findall(r"(?:ε =|at most) ([0-9.e-]*[0-9])", claim))
@@ -102,6 +108,37 @@ def test_a_tenth_of_the_noise_is_contradicted(tmp_path, trained):
     summary = audited(tmp_path)
     assert summary.is_contradicted and "does not hold" in summary.sentence
     assert json.loads((tmp_path / "audit.json").read_text())["contradicted"] is True
+
+
+def test_images_planted_with_wrong_labels_are_no_strangers_to_the_model(tmp_path, trained, monkeypatch):
+    """Nothing is remembered, and planted images have the large loss of a wrong answer that was learnt."""
+    trained(1.0)
+    planted = []
+
+    def observe(plan, count, generator, progress):
+        del progress
+        sources = plan.split.test[: len(plan.split.test) // 2]
+        planted.extend(sources.tolist())
+
+        def predict(numbers):
+            losses = np.random.default_rng(len(numbers)).random(len(numbers)) + 9.0 * np.isin(numbers, sources)
+            labels = plan.dataset.labels[numbers]
+            return Predictions(predictions=np.zeros((len(numbers), 10)), targets=labels, losses=losses)
+
+        included = generator.random(count) < 0.5
+        scores = {"loss": generator.random(count)}
+        return Observed(included=included, scores=scores, planted=sources), predict
+
+    monkeypatch.setattr(room, "observe_inputs", observe)
+    config = load_config("quickstart", SETTINGS).config
+    summary = run(config, ("input",), tmp_path, Silent(), canaries=200, confidence=0.95)
+    everyone = summary.membership[0]
+    assert 0 < everyone.non_members <= len(planted) + 1
+    assert abs(everyone.separation.auc - 0.5) < 0.25
+    # With gradient canaries, which leave the model as it is, nobody has to be left out.
+    (tmp_path / "all").mkdir()
+    both = run(config, ("gradient", "input"), tmp_path / "all", Silent(), canaries=200, confidence=0.95)
+    assert both.membership[0].non_members > len(planted) / 2 + everyone.non_members / 2
 
 
 def test_without_privacy_there_is_nothing_to_audit(tmp_path):

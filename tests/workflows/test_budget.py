@@ -1,4 +1,5 @@
 import csv
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -69,9 +70,9 @@ def test_the_price_of_a_run_is_what_it_costs_also_where_it_shows_two_images_to_b
         of_data(tmp_path, data.replace("COLUMNS", columns))
         for columns in ('"image"', '"further"', '["image", "further"]')
     )
-    enrol([(first, tmp_path / "first"), (further, tmp_path / "further")])
+    enrol([(first, tmp_path / "first"), (further, tmp_path / "further")], Silent())
     price = run(path, Silent(), check=both.config).planned
-    enrol([(both, tmp_path / "both")])
+    enrol([(both, tmp_path / "both")], Silent())
     after = run(path, Silent())
     assert price == pytest.approx(after.largest) and len(after.histories) == 1
 
@@ -111,12 +112,18 @@ def test_an_image_is_found_by_the_names_that_the_split_shows(tmp_path):
     settings = ["data.name=folder", f"data.root={root}", "data.size=[8,8]", "data.cache=false", "model.width=[4]",
                 "training.batch_size=2", "training.epochs=1", f"privacy.cohort={path}"]  # fmt: skip
     plan = make_plan(load_config("quickstart", settings).config, Silent())
-    enrol([(plan, folder / "checkpoints")])
+    enrol([(plan, folder / "checkpoints")], Silent())
     create_run_folder(folder, plan)
     with (folder / "split.csv").open() as file:
         rows = list(csv.DictReader(file))
     train, test = (next(row for row in rows if row["part"] == part) for part in ("train", "test"))
     assert train["unit"] == "a/0.png" and train["sample"] == "train/a/0.png"
     assert all(run(path, Silent(), who=train[name]).to_json()["unit_runs"] == [1] for name in ("unit", "sample"))
+    # By what it holds, wherever it lies and whatever it is called now.
+    elsewhere = tmp_path / "elsewhere.png"
+    shutil.copy(root / "train/a/0.png", elsewhere)
+    assert run(path, Silent(), who=str(elsewhere)).to_json()["unit_runs"] == [1]
+    with pytest.raises(InputError, match="knows no image"):
+        run(path, Silent(), who=str(root / "test/a/4.png"))
     with pytest.raises(InputError, match="knows no image"):
         run(path, Silent(), who=test["unit"])

@@ -25,7 +25,7 @@ DIGITS = tuple(str(number) for number in range(10))
 def make_run(folder, seed, *, overrides=(), epsilon=2.5):
     """The files of a finished run with an untrained network."""
     folder.mkdir(parents=True)
-    config = load_config("quickstart", ["data.limit=200", "evaluation.bootstrap=50", *overrides]).config
+    config = load_config("quickstart", ["data.limit=400", "evaluation.bootstrap=50", *overrides]).config
     facts = {"classes": DIGITS, "preprocessing": {"scale": 16.0}}
     network, description = make_network(MlpModel(name="mlp", width=(5,)), (8, 8, 1), seed=seed, **facts)
     dataset = build_dataset(config.data, progress=Silent())

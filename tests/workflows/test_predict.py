@@ -37,7 +37,8 @@ def rows_of(folder):
 
 def go(model, inputs, folder, **changes):
     models = model if isinstance(model, tuple) else (model,)
-    return predict.run(PredictSettings(models=models, inputs=inputs, **changes), folder, Silent())
+    job = predict.prepare(PredictSettings(models=models, inputs=inputs, **changes), Silent())
+    return predict.run(job, folder, Silent())
 
 
 def test_rows_come_in_the_order_given_and_say_what_the_model_says(digits_run, digits, tmp_path):
@@ -78,6 +79,13 @@ def test_a_reason_comes_with_what_to_do_about_it(tmp_path):
         raise InputError("is of another kind", where=str(path), remedy="Give arrays.")
 
     assert predict._try(refuse, tmp_path) == "is of another kind. Give arrays"
+
+
+def test_a_reason_names_the_slice_at_fault(tmp_path):
+    def refuse(path):
+        raise InputError("holds no picture", where=str(path / "report"))
+
+    assert predict._try(refuse, tmp_path) == "report: holds no picture"
 
 
 def test_other_sizes_channels_and_depths_are_brought_to_the_models(digits_run, digits, tmp_path):

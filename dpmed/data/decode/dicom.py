@@ -32,6 +32,7 @@ _CHUNK_BYTES = 1 << 20
 _MARK, _PREAMBLE_BYTES = b"DICM", 128
 _META_GROUP, _PIXEL_GROUP = 0x0002, 0x7FE0
 _DEFLATED = "1.2.840.10008.1.2.1.99"
+_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # not compressed
 _MAX_INFLATED_BYTES = 1 << 28
 _GREY, _PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -118,13 +119,15 @@ class DicomFile:
     def _stored(self, frame: int) -> Shaped[np.ndarray, "rows columns *sample"]:
         from pydicom.pixels import get_decoder
         from pydicom.pixels.utils import as_pixel_options
-        from pydicom.uid import UID
+        from pydicom.uid import UID, UID_dictionary
 
         syntax = UID(self.syntax)
         try:
             decoder = get_decoder(syntax)
         except NotImplementedError:
-            raise InputError("is compressed in a way that no installed decoder reads", where=str(self.path)) from None
+            # Names of DICOM's own dictionary only: a file could declare any text.
+            how = f"as {syntax.name}, which" if syntax in UID_dictionary else "in a way that"
+            raise InputError(f"is compressed {how} no installed decoder reads", where=str(self.path)) from None
         options = as_pixel_options(self.dataset, transfer_syntax_uid=syntax, number_of_frames=self.frames)
         with self._open() as file:
             file.seek(self.pixels_at)
@@ -257,6 +260,14 @@ def _open(path: Path) -> DicomFile:
         photometric=str(dataset.PhotometricInterpretation),
     )
     _check(found, int(dataset.BitsAllocated))
+    high = dataset.get("HighBit")
+    high = found.bits - 1 if high is None else int(high)
+    # A decoder puts values into the lowest bits itself.
+    if element == "PixelData" and found.syntax in _NATIVE and high != found.bits - 1:
+        raise InputError(
+            f"has its values in the bits up to {high}, not in the lowest {found.bits}, which is not read",
+            where=str(path),
+        )
     return found
 
 

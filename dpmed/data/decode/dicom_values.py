@@ -2,11 +2,12 @@
 
 Pictures are mapped to values from 0 to 1 by fixed rules. For greyscale, in this order:
 
-1. `MONOCHROME1` (the lowest value is the brightest) is inverted within the range that the stored bits can hold. 2.
-Rescale slope and intercept, or the modality's table, give the values meant: HU for CT. 3. A window is clipped to and
-becomes 0 to 1: the one asked for; else -1024 to 3071 HU for CT; else the range that the stored bits can hold. `header`
-takes the VOI window or table of the file (then step 1 comes last, as on a screen); `percentiles` takes the 0.5th to
-99.5th of the picture.
+1. `MONOCHROME1` (the lowest value is the brightest) is inverted within the range that the stored bits can hold. It says
+how a screen shows the values, not what they mean, so measured quantities (HU, activity) are not inverted. 2. Rescale
+slope and intercept, or the modality's table, give the values meant: HU for CT. 3. A window is clipped to and becomes 0
+to 1: the one asked for; else -1024 to 3071 for HU; else the range that the stored bits can hold. `header` takes the VOI
+window or table of the file (then step 1 comes last, as on a screen, whatever the values mean); `percentiles` takes the
+0.5th to 99.5th of the picture.
 
 Colours keep their full range.
 
@@ -27,6 +28,8 @@ _MAX_TABLE = 1 << 16
 _EIGHT_BITS, _SIXTEEN_BITS = 8, 16
 _WORD_BITS = (8, 16)
 _COLOURS = 3
+# Rescaled values of these modalities are a quantity: HU, and activity or uptake.
+_MEASURED = ("CT", "PT")
 
 
 def read_dicom_picture(file: DicomFile, *, window: Window = None) -> Float[np.ndarray, "height width channel"]:
@@ -72,8 +75,10 @@ def rescale_of(file: DicomFile, frame: int) -> tuple[float, float]:
         InputError: they are not usable numbers.
     """
     holder = functional_group(file, frame, "PixelValueTransformationSequence")
+    given = holder.get("RescaleSlope"), holder.get("RescaleIntercept")
+    # An element may be present and empty.
     slope, intercept = (
-        float(holder.get(name, other)) for name, other in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+        other if value is None else float(value) for value, other in zip(given, (1.0, 0.0), strict=True)
     )
     if not math.isfinite(slope) or not math.isfinite(intercept) or slope == 0:
         raise InputError("has no usable rescale slope and intercept", where=str(file.path))
@@ -91,10 +96,21 @@ def functional_group(file: DicomFile, frame: int, keyword: str) -> Any:
     return file.dataset
 
 
-def turned_over(file: DicomFile, stored: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Stored values of a greyscale file with the lowest as the darkest, within the range that the bits can hold."""
+def is_measured(file: DicomFile, frame: int) -> bool:
+    """Whether rescaled values are a physical quantity, which must stay what it is; a screenshot of a CT has none."""
+    holder = functional_group(file, frame, "PixelValueTransformationSequence")
+    return file.dataset.get("Modality") in _MEASURED and holder.get("RescaleSlope") is not None
+
+
+def is_inverted(file: DicomFile, frame: int) -> bool:
+    """Whether the lowest value is the brightest, and may be made the darkest."""
+    return file.photometric == "MONOCHROME1" and not is_measured(file, frame)
+
+
+def turned_over(file: DicomFile, stored: Shaped[np.ndarray, "*shape"], frame: int) -> Float[np.ndarray, "*shape"]:
+    """Stored values of a greyscale frame with the lowest as the darkest, within the range that the bits can hold."""
     values = stored.astype(np.float32)
-    if file.photometric != "MONOCHROME1":
+    if not is_inverted(file, frame):
         return values
     if file.real:
         raise InputError("inverts brightness, but its values have no range", where=str(file.path))
@@ -109,8 +125,8 @@ def _picture(file: DicomFile, frame: int, window: Window) -> Float[np.ndarray, "
     if window == "header":
         values = _by_header(file, stored, frame)
     else:
-        meant, limits = _meant(file, turned_over(file, stored), frame)
-        values = to_unit(meant, _window(file, meant, limits, window))
+        meant, limits = _meant(file, turned_over(file, stored, frame), frame)
+        values = to_unit(meant, _window(file, frame, meant, limits, window))
     if not np.isfinite(values).all():
         raise InputError("holds values that are not finite", where=str(file.path))
     return values[..., None]
@@ -152,13 +168,17 @@ def _meant(
 
 
 def _window(
-    file: DicomFile, meant: Float[np.ndarray, "rows columns"], limits: tuple[float, float] | None, window: Window
+    file: DicomFile,
+    frame: int,
+    meant: Float[np.ndarray, "rows columns"],
+    limits: tuple[float, float] | None,
+    window: Window,
 ) -> tuple[float, float]:
     if isinstance(window, tuple):
         return window
     if window == "percentiles":
         return percentile_window(meant)
-    if file.dataset.get("Modality") == "CT":
+    if file.dataset.get("Modality") == "CT" and is_measured(file, frame):
         return HU_WINDOW
     if limits is None:
         raise InputError(

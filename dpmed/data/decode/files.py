@@ -1,9 +1,9 @@
 """Decodes any file that dpmed reads for a model: the same path for training and everything after it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -11,7 +11,7 @@ from jaxtyping import Float, Shaped
 from dpmed.data.decode.dicom import open_dicom
 from dpmed.data.decode.dicom_values import bits_of, read_dicom_picture
 from dpmed.data.decode.nifti import Volume, read_nifti
-from dpmed.data.decode.pictures import decode_sized, picture_bits, resize_picture, to_channels
+from dpmed.data.decode.pictures import decode_picture, picture_bits, resize_picture, to_channels
 from dpmed.data.decode.preprocessing import Preprocessing
 from dpmed.data.decode.recognise import recognise
 from dpmed.data.decode.series import read_series
@@ -32,10 +32,12 @@ class Geometry:
     Attributes:
         shape: height and width of the picture as displayed, or the sides of the volume as stored.
         affine: from voxel indices of the stored volume to millimetres, RAS+; None for pictures.
+        place: what else a NIfTI header says of that, see `Volume`.
     """
 
     shape: tuple[int, ...]
     affine: Float[np.ndarray, "4 4"] | None = None
+    place: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,7 +104,8 @@ def decode_volumes(volumes: Sequence[Volume], preprocessing: Preprocessing) -> D
     parts = [_resampled(volume, preprocessing, file) for file, volume in enumerate(volumes)]
     values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     shape = tuple(map(int, volumes[0].voxels.shape[:_SPACE]))
-    return Decoded(values=values.astype(preprocessing.dtype), geometry=Geometry(shape=shape, affine=volumes[0].affine))
+    geometry = Geometry(shape=shape, affine=volumes[0].affine, place=volumes[0].place)
+    return Decoded(values=values.astype(preprocessing.dtype), geometry=geometry)
 
 
 def grid_of(preprocessing: Preprocessing) -> Grid:
@@ -161,7 +164,7 @@ def _decode_picture(path: Path, wanted: Preprocessing, number: int) -> Decoded:
     if kind == "nifti":
         raise InputError("is a volume, not a picture", where=str(path))
     if kind != "dicom":
-        values, shape = decode_sized(
+        values, shape = decode_picture(
             path,
             size=size,
             channels=channels,

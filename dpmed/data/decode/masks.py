@@ -1,12 +1,13 @@
 """Masks of pictures: class numbers stored as grey values, resized without mixing classes."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Integer, UInt8
-from PIL import Image, UnidentifiedImageError
+from jaxtyping import Shaped, UInt8
+from PIL import Image
 
-from dpmed.data.decode.pictures import MAX_PIXELS
+from dpmed.data.decode.pictures import opened, upright
 from dpmed.errors import InputError
 
 _FORMATS = ("PNG", "TIFF")
@@ -19,7 +20,8 @@ def read_mask(
     """A mask of a picture: each pixel gets the class that holds the largest share of it, the lower one where two tie.
 
     Args:
-        path: a PNG or TIFF file of grey values (or of a palette's numbers): these are the class numbers.
+        path: a PNG or TIFF file of grey values (or of a palette's numbers): these are the class numbers. As its picture
+            it is turned as its header says.
         size: height and width after resizing.
         classes: values are 0 to `classes` - 1, at most 256.
         image: name of the picture that it belongs to,
@@ -28,7 +30,7 @@ def read_mask(
     Raises:
         InputError: the file is missing, damaged or too large, has another shape than its image or an unknown value.
     """
-    values = _read_values(path)
+    values = opened(path, partial(_values, path)).astype(np.int32)
     if values.shape != sides:
         raise InputError(
             f"has {values.shape[1]} x {values.shape[0]} pixels, but its image {image} has {sides[1]} x {sides[0]}",
@@ -55,26 +57,13 @@ def read_mask(
     return best
 
 
-def _read_values(path: Path) -> Integer[np.ndarray, "height width"]:
-    try:
-        with Image.open(path, formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS or image.width < 1 or image.height < 1:
-                raise InputError(
-                    f"declares {image.width} x {image.height} pixels; over {MAX_PIXELS:,} are refused", where=str(path)
-                )
-            if image.mode not in _MODES:
-                raise InputError(
-                    f"is not a mask: it has colours or fractions (mode {image.mode})",
-                    where=str(path),
-                    remedy="Store class numbers as grey values.",
-                )
-            values = np.asarray(image)
-    except FileNotFoundError as error:
-        raise InputError("there is no such file", where=str(path)) from error
-    except UnidentifiedImageError as error:
-        raise InputError("is not a PNG or TIFF mask", where=str(path)) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise InputError(f"declares over {MAX_PIXELS:,} pixels, which is refused", where=str(path)) from error
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError) as error:
-        raise InputError(f"cannot be decoded, it is damaged or incomplete ({error})", where=str(path)) from error
-    return values.astype(np.int32)
+def _values(path: Path, image: Image.Image) -> Shaped[np.ndarray, "height width"]:
+    if image.format not in _FORMATS:
+        raise InputError(f"is a {image.format}, not a PNG or TIFF mask", where=str(path))
+    if image.mode not in _MODES:
+        raise InputError(
+            f"is not a mask: it has colours or fractions (mode {image.mode})",
+            where=str(path),
+            remedy="Store class numbers as grey values.",
+        )
+    return upright(image)

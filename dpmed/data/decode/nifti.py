@@ -9,9 +9,11 @@ Source: NIfTI-1 and NIfTI-2 data formats, https://nifti.nimh.nih.gov/.
 
 import io
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Shaped, UInt8
@@ -29,6 +31,13 @@ _GZIP = 16 + zlib.MAX_WBITS
 _PIECE, _LARGEST_PART = 1 << 16, 1 << 20
 # Limits for a sane affine: a scanner is smaller than a kilometre, and a voxel larger than this, in mm³.
 _LARGEST_MM, _SMALLEST_VOXEL = 1e6, 1e-9
+# Numbers of the units of space, and what turns them into millimetres; a file that names none means millimetres.
+_UNIT_BITS, _MM = 7, 2
+_TO_MM = {1: 1e3, 3: 1e-3}
+_PLACE_FIELDS = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,6 +51,8 @@ class Volume:
         slope: real value = stored value x slope + intercept.
         intercept: see slope.
         display: the display range that the header proposes, if any.
+        place: the fields of a NIfTI header that say where the voxels are, for other files on the same voxels: programs
+            differ in which of them they use. No text is among them. Empty for DICOM.
     """
 
     path: Path
@@ -50,6 +61,7 @@ class Volume:
     slope: float
     intercept: float
     display: tuple[float, float] | None = None
+    place: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_nifti(path: Path) -> Volume:
@@ -88,7 +100,7 @@ class _Header:
         from nibabel.nifti2 import Nifti2Header
 
         self.path = path
-        marks = {int.from_bytes(content[:4], order) for order in ("little", "big")}  # type: ignore[arg-type]
+        marks = {int.from_bytes(content[:4], order) for order in ("little", "big")}
         size = next((mark for mark in marks if mark in _HEADER_BYTES), 0)
         if not size or len(content) < size:
             raise InputError("is not a NIfTI file", where=str(path))
@@ -97,8 +109,14 @@ class _Header:
             header = kind.from_fileobj(io.BytesIO(content[:size]), check=False)
             shape = tuple(map(int, header.get_data_shape()))
             self.dtype = header.get_data_dtype()
+            self.place = _place(header)
+            # As nibabel repairs them when it loads a file: 0 is an old way to say 1, and sizes have no sign.
+            header["pixdim"][0] = header["pixdim"][0] or 1
+            header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
             slope, intercept = header.get_slope_inter()
             self.affine = np.asarray(header.get_best_affine(), np.float64)
+            self.affine[:3] *= _TO_MM.get(int(header["xyzt_units"]) & _UNIT_BITS, 1.0)
+            self._mirrored = _is_mirrored(header)
             offset = float(header["vox_offset"])
             display = float(header["cal_min"]), float(header["cal_max"])
         except Exception as error:  # nibabel raises many kinds of errors on malicious headers; all mean the same here
@@ -138,6 +156,12 @@ class _Header:
         # The volume of a voxel as the product of its edges, since a determinant by elimination may divide by zero.
         if not usable or abs(float(first @ np.cross(second, third))) < _SMALLEST_VOXEL:
             raise InputError("has no usable affine, so its orientation is unknown", where=where)
+        if self._mirrored:
+            raise InputError(
+                "has a qform and an sform that mirror each other, so left and right are unknown",
+                where=where,
+                remedy="Correct the header: only one of the two can be right.",
+            )
 
     def check_fits(self, size: int, ratio: int = 1) -> None:
         """Refuse a header that declares more than a file of `size` bytes can hold."""
@@ -155,7 +179,26 @@ class _Header:
             slope=self.slope,
             intercept=self.intercept,
             display=self.display,
+            place=self.place,
         )
+
+
+def _place(header: Any) -> dict[str, Any]:
+    units = int(header["xyzt_units"]) & _UNIT_BITS
+    sizes = np.ones(8)
+    sizes[:4] = header["pixdim"][:4]  # not the time between volumes
+    named = {name: np.array(header[name]) for name in _PLACE_FIELDS}
+    return {**named, "pixdim": sizes, "xyzt_units": units if units in _TO_MM else _MM}
+
+
+def _is_mirrored(header: Any) -> bool:
+    """Whether the two affines of a header show a body and its mirror image, which no movement makes the same."""
+    with suppress(Exception):  # of the one that is not used, nothing else matters
+        both = header.get_qform(coded=True)[0], header.get_sform(coded=True)[0]
+        if all(one is not None for one in both):
+            first, second = (float(np.linalg.det(one[:3, :3])) for one in both)
+            return first * second < 0
+    return False
 
 
 def _read_compressed(path: Path, size: int) -> Volume:
@@ -166,7 +209,7 @@ def _read_compressed(path: Path, size: int) -> Volume:
         file.seek(0)
         # Takes no memory before it is filled, should the header declare more than there is.
         content = np.empty(header.end, np.uint8)
-        found = _inflate(file, content)
+        found = _inflate(file, content, to_end=True)
     if found < header.end:
         raise InputError(f"is incomplete: it declares {header.end:,} bytes but holds {found:,}", where=str(path))
     content.flags.writeable = False
@@ -174,8 +217,13 @@ def _read_compressed(path: Path, size: int) -> Volume:
     return header.volume(flat.reshape(header.shape, order="F"))
 
 
-def _inflate(file: BinaryIO, target: UInt8[np.ndarray, " byte"]) -> int:
+def _inflate(file: BinaryIO, target: UInt8[np.ndarray, " byte"], *, to_end: bool = False) -> int:
     """Fill `target` with the first bytes that a gzip file holds, piece by piece, so that there is one copy of them.
+
+    Args:
+        file: the compressed file.
+        target: to fill.
+        to_end: whether these should be all bytes: then the checksum that follows them is compared.
 
     Returns:
         How many bytes were filled; fewer than all if the file ends earlier.
@@ -185,6 +233,8 @@ def _inflate(file: BinaryIO, target: UInt8[np.ndarray, " byte"]) -> int:
     """
     stream, rest, filled = zlib.decompressobj(_GZIP), b"", 0
     while filled < len(target):
+        if stream.eof:
+            stream, rest = zlib.decompressobj(_GZIP), stream.unused_data
         given = rest or file.read(_PIECE)
         part = stream.decompress(given, min(len(target) - filled, _LARGEST_PART))
         target[filled : filled + len(part)] = np.frombuffer(part, np.uint8)
@@ -192,6 +242,11 @@ def _inflate(file: BinaryIO, target: UInt8[np.ndarray, " byte"]) -> int:
         if not given and not part:
             break
         rest = stream.unconsumed_tail
-        if stream.eof:
-            stream, rest = zlib.decompressobj(_GZIP), stream.unused_data
+    while to_end and filled == len(target) and not stream.eof:
+        given = rest or file.read(_PIECE)
+        if stream.decompress(given, 1):  # more than the header declares; of no use here
+            break
+        if not given:
+            raise zlib.error("it ends before its checksum")
+        rest = stream.unconsumed_tail
     return filled

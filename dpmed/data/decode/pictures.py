@@ -18,6 +18,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from jaxtyping import Float, Shaped
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
 from dpmed.data.decode.quiet import ignore_warnings
 from dpmed.data.decode.window import Depth, Window, deepen, percentile_window, to_depth, to_unit
@@ -29,6 +30,7 @@ _FORMATS = ("JPEG", "PNG", "TIFF")
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 _KNOWN_MODES = ("1", "L", "P", "RGB", "LA", "PA", "RGBA", "RGBX", "RGBa", "La", "CMYK", "YCbCr")
 _ORIENTATION_TAG, _ON_THEIR_SIDE = 0x0112, (5, 6, 7, 8)
+_PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 0x0106, 0
 _EIGHT_BITS, _SIXTEEN_BITS, _MORE_BITS = 8, 16, 32
 # The name of the raw pixels tells how much of the stored values Pillow returns; 12 bits are returned unchanged.
 _TWELVE_BITS, _SIXTEEN = "12", "16"
@@ -44,14 +46,8 @@ T = TypeVar("T")
 
 
 def decode_picture(
-    path: Path,
-    *,
-    size: tuple[int, int],
-    channels: Literal[1, 3],
-    window: Window = None,
-    depth: Depth = 8,
-    narrow: bool = False,
-) -> Shaped[np.ndarray, "height width channel"]:
+    path: Path, *, size: tuple[int, int], channels: Literal[1, 3], window: Window, depth: Depth, narrow: bool
+) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
     """Read one picture, resize it with anti-aliasing and convert it to a depth.
 
     Large JPEGs are decoded at a half, a quarter or an eighth of their size where that is still at least the wanted one:
@@ -66,19 +62,15 @@ def decode_picture(
         depth: bits per value of the result: uint8 or uint16. Pictures of 8 bits keep their range in both.
         narrow: whether pictures of more than 8 bits may be reduced to 8; otherwise they are refused if `depth` is 8.
 
+    Returns:
+        The values, and the height and width of the picture as displayed, in pixels.
+
     Raises:
         InputError: the file is missing, damaged, truncated, too large or too deep, or has values that are not finite.
     """
-    return decode_sized(path, size=size, channels=channels, window=window, depth=depth, narrow=narrow)[0]
-
-
-def decode_sized(
-    path: Path, *, size: tuple[int, int], channels: Literal[1, 3], window: Window, depth: Depth, narrow: bool
-) -> tuple[Shaped[np.ndarray, "height width channel"], tuple[int, int]]:
-    """Like `decode_picture`, but also returns the height and width of the picture as displayed."""
     # No function within this one: the annotations of its shapes would be made anew for every picture.
     convert = partial(_convert_any, path, size=size, channels=channels, window=window, depth=depth, narrow=narrow)
-    return _opened(path, convert)
+    return opened(path, convert)
 
 
 def picture_bits(path: Path) -> int:
@@ -87,7 +79,7 @@ def picture_bits(path: Path) -> int:
     Raises:
         InputError: it is missing, too large or not such a picture.
     """
-    return _opened(path, _bits)
+    return opened(path, _bits)
 
 
 def resize_picture(
@@ -113,8 +105,12 @@ def to_channels(unit: Float[np.ndarray, "height width channel"], channels: int) 
     return np.repeat(unit, channels, axis=-1)
 
 
-def _opened(path: Path, action: Callable[[Image.Image], T]) -> T:
-    """The result of `action` on the opened picture; every failure is an `InputError` with the file's name."""
+def opened(path: Path, action: Callable[[Image.Image], T]) -> T:
+    """The result of `action` on the opened picture, whose pixels are not loaded yet.
+
+    Raises:
+        InputError: the file is missing, damaged, too large, holds several pages, or is no PNG, JPEG or TIFF picture.
+    """
     ignore_warnings(["PIL"])
     try:
         # Opened here because Pillow, given a path, maps some TIFF files into memory, and then rotates those lying on
@@ -122,7 +118,8 @@ def _opened(path: Path, action: Callable[[Image.Image], T]) -> T:
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             _check_size(path, image.width, image.height)
             pages = getattr(image, "n_frames", 1)
-            if pages > 1:
+            # Cameras and phones write previews, depth and brightness behind the picture proper (MPO, CIPA DC-007).
+            if pages > 1 and image.format != "MPO":
                 raise InputError(f"holds {pages} pages, not one picture", where=str(path))
             return action(image)
     except UnidentifiedImageError as error:
@@ -169,7 +166,12 @@ def _convert_any(
             remedy="Set data.depth = 16 to keep them, or 8 to reduce all pictures to 8 bits.",
         )
     if image.mode in _DEEP_MODES:
-        unit = _read_deep(image, _ends(path, image, bits, window), size)
+        values = upright(image)
+        if bits in _RANGES and _is_white_zero(image):  # Pillow turns over only pictures of up to 8 bits
+            values = np.float32(_RANGES[bits][1]) - values.astype(np.float32)
+        ends = _ends(path, values, bits, window)
+        # Clipped first, since otherwise a bright artefact would bleed into its neighbours.
+        unit = resize_picture(to_unit(values.astype(np.float32), ends)[..., None], size=size)
         return np.repeat(to_depth(unit, depth), channels, axis=-1), shape
     if bits > _EIGHT_BITS and depth > _EIGHT_BITS:
         raise InputError(
@@ -219,12 +221,23 @@ def _convert(
     return np.asarray(turned, np.uint8).reshape(*size, channels)
 
 
-def _ends(path: Path, image: Image.Image, bits: int, window: Window) -> tuple[float, float]:
+def upright(image: Image.Image) -> Shaped[np.ndarray, "height width"]:
+    """The values of a grey picture as stored, turned as its header says."""
+    turned = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION_TAG, 1) != 1 else image
+    return np.asarray(turned)
+
+
+def _is_white_zero(image: Image.Image) -> bool:
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    return tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO
+
+
+def _ends(path: Path, values: Shaped[np.ndarray, "height width"], bits: int, window: Window) -> tuple[float, float]:
     """The window of a deep picture: the one requested, or all that its bits can hold."""
-    if bits > _SIXTEEN_BITS and not np.isfinite(np.asarray(image)).all():
+    if bits > _SIXTEEN_BITS and not np.isfinite(values).all():
         raise InputError("holds values that are not finite", where=str(path))
     if window == "percentiles":
-        return percentile_window(np.asarray(image).astype(np.float32))
+        return percentile_window(values.astype(np.float32))
     if window == "header":
         raise InputError("has no window in its header", where=str(path), remedy="Set data.window to a range.")
     if window is None and bits not in _RANGES:
@@ -234,11 +247,3 @@ def _ends(path: Path, image: Image.Image, bits: int, window: Window) -> tuple[fl
             remedy="Set data.window to the relevant range, or to 'percentiles'.",
         )
     return window or _RANGES[bits]
-
-
-def _read_deep(
-    image: Image.Image, ends: tuple[float, float], size: tuple[int, int]
-) -> Float[np.ndarray, "height width 1"]:
-    turned = ImageOps.exif_transpose(image) if image.getexif().get(_ORIENTATION_TAG, 1) != 1 else image
-    # Clipped first, since otherwise a bright artefact would bleed into its neighbours.
-    return resize_picture(to_unit(np.asarray(turned).astype(np.float32), ends)[..., None], size=size)

@@ -17,6 +17,8 @@ _EIGHT_BITS = 8
 _PLANE, _SPACE = 2, 3
 _LARGEST_SIDE, _MOST_CHANNELS = 4096, 64
 _HALF_EXACT = 2048.0  # whole HU up to here are exact in float16
+# Of a window, as in a picture of 8 bits; tiny units and narrow windows would have fewer in float16.
+_FEWEST_LEVELS = 256
 _KNOWN_WINDOWS: dict[object, Window] = {None: None, "header": "header", "percentiles": "percentiles"}
 
 
@@ -86,7 +88,10 @@ class Preprocessing:
         """The type of the values."""
         if not self.volumes:
             return np.dtype(np.uint8 if self.depth == _EIGHT_BITS else np.uint16)
-        return np.dtype(np.float16 if max(map(abs, self.value_range)) <= _HALF_EXACT else np.float32)
+        largest = max(map(abs, self.value_range))
+        widths = [high - low for low, high in self.channel_ranges]
+        is_fine = largest <= _HALF_EXACT and _FEWEST_LEVELS * np.spacing(np.float16(largest)) <= min(widths)
+        return np.dtype(np.float16 if is_fine else np.float32)
 
     def window_of(self, file: int) -> Window:
         """The window of one of the files of a sample."""

@@ -18,7 +18,14 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from dpmed.data.decode.dicom import DicomFile, guarded, open_dicom
-from dpmed.data.decode.dicom_values import functional_group, linear_window, rescale_of, turned_over, voi_of
+from dpmed.data.decode.dicom_values import (
+    functional_group,
+    is_inverted,
+    linear_window,
+    rescale_of,
+    turned_over,
+    voi_of,
+)
 from dpmed.data.decode.nifti import MAX_BYTES, Volume
 from dpmed.data.decode.recognise import is_slice
 from dpmed.errors import InputError
@@ -61,7 +68,8 @@ def read_series(source: Path | Sequence[Path]) -> Volume:
         source: a folder whose files are the series, a multi-frame file, or the files themselves.
 
     Returns:
-        Stored values with axes along the columns of a slice, its rows and the stack; `MONOCHROME1` is inverted.
+        Stored values with axes along the columns of a slice, its rows and the stack; `MONOCHROME1` is inverted, but for
+        values that are a quantity, such as HU.
 
     Raises:
         InputError: a file cannot be read, or the files are not one evenly spaced stack of grey slices.
@@ -107,16 +115,22 @@ def _check_alike(files: list[DicomFile], where: Path) -> None:
     if first.frames == 1 and len(files) == 1:
         raise InputError("is one slice, not a volume", where=str(first.path), remedy=_ALONE)
     for file in files:
-        if not file.grey:
-            raise InputError("is in colour; volumes must be greyscale", where=str(file.path))
-        if (file.rows, file.columns) != (first.rows, first.columns):
-            raise InputError(
-                f"has {file.columns} x {file.rows} pixels, but {first.path.name} {first.columns} x {first.rows}",
-                where=str(file.path),
-            )
+        problem = _problem_with(file, first)
+        if problem:
+            raise InputError(problem, where=str(file.path))
     size = first.rows * first.columns * sum(file.frames for file in files) * 4
     if size > MAX_BYTES:
         raise InputError(f"would take {size:,} bytes; over {MAX_BYTES:,} are refused", where=str(where))
+
+
+def _problem_with(file: DicomFile, first: DicomFile) -> str:
+    if not file.grey:
+        return "is in colour; volumes must be greyscale"
+    if file.dataset.get("ModalityLUTSequence"):
+        return "gives its values by a table, which is read for pictures only"
+    if (file.rows, file.columns) != (first.rows, first.columns):
+        return f"has {file.columns} x {file.rows} pixels, but {first.path.name} {first.columns} x {first.rows}"
+    return ""
 
 
 _ALONE = "Put each series into a separate folder."
@@ -201,14 +215,14 @@ def _in_order(slices: list[_Slice], where: Path) -> list[_Slice]:
 def _stack(slices: list[_Slice], where: Path) -> Volume:
     first, last = slices[0], slices[-1]
     plain = len({one.rescale for one in slices}) == 1
-    exact = plain and not any(one.file.real or one.file.photometric == "MONOCHROME1" for one in slices)
+    exact = plain and not any(one.file.real or is_inverted(one.file, one.frame) for one in slices)
     voxels: Shaped[np.ndarray, "slice row column"] | None = None
     for number, one in enumerate(slices):
         stored = one.file.stored(one.frame)
         if exact:
             values: np.ndarray = stored
         else:
-            values = turned_over(one.file, stored)
+            values = turned_over(one.file, stored, one.frame)
             if not plain:
                 values = values * np.float32(one.rescale[0]) + np.float32(one.rescale[1])
         if voxels is None:
@@ -240,4 +254,10 @@ def _display(middle: _Slice) -> tuple[float, float] | None:
         centre, width, function = voi_of(middle.file, middle.frame)
     except InputError:
         return None
-    return linear_window(centre, width, function)
+    low, high = linear_window(centre, width, function)
+    if not is_inverted(middle.file, middle.frame):
+        return low, high
+    # The header's window is that of the values before they were turned over.
+    slope, intercept = middle.rescale
+    ends = slope * sum(middle.file.stored_range) + 2 * intercept
+    return ends - high, ends - low

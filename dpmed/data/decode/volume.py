@@ -6,6 +6,7 @@ afterwards, when it is small. The filter is Pillow's anti-aliased triangle: line
 weighted mean over all voxels that fall into an output voxel when shrinking.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,13 +16,16 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from PIL import Image
 
 from dpmed.data.decode.nifti import Volume
-from dpmed.data.decode.window import PERCENTILES
+from dpmed.data.decode.window import percentile_window, to_unit
 from dpmed.errors import InputError
 
 Shape3 = tuple[int, int, int]
 _SPACING_TOLERANCE = 0.01
+# Of a voxel. Programs that count from a voxel's corner and from its centre are half a voxel apart.
+_SAME_PLACE = 0.75
 _COUNTABLE = 256
 _MAX_CHANNELS = 64
+_WHOLE = 1e-3  # labels saved from floating-point numbers get a scale in the header, by which 1 becomes 1.00002
 _MAX_VOXELS = 1 << 28  # a gigabyte while resampling
 
 
@@ -89,8 +93,7 @@ def read_intensities(
     for channel in range(channels.shape[-1]):
         values = _resample(channels[..., channel], volume, grid, prepare)
         if window is None:
-            low, high = np.percentile(values, PERCENTILES).astype(np.float32)
-            values = (np.clip(values, low, high) - low) / max(high - low, np.float32(1e-6))
+            values = to_unit(values, percentile_window(values))
         fill = float(values.min()) if window is None else window[0]
         out[..., channel] = fit_about_centre(values, grid.shape, fill=fill)
     return out
@@ -140,31 +143,52 @@ def fit_about_centre(
 
 
 def check_pair(image: Volume, label: Volume) -> None:
-    """Refuse an image and a label map that do not share the same voxels.
+    """Refuse an image and a label map that do not share the same voxels, in whatever order each file stores them.
 
     Raises:
-        InputError: shape, orientation or spacing differ.
+        InputError: shape, spacing or place differ.
     """
-    shapes = image.voxels.shape[:3], label.voxels.shape[:3]
-    if shapes[0] != shapes[1]:
-        texts = ["x".join(map(str, shape)) for shape in shapes]
+    (sides, affine), (label_sides, label_affine) = _canonical(image), _canonical(label)
+    if sides != label_sides:
+        texts = ["x".join(map(str, shape)) for shape in (label_sides, sides)]
         raise InputError(
-            f"has {texts[1]} voxels, but its image {image.path.name} has {texts[0]}", where=str(label.path)
+            f"has {texts[0]} voxels, but its image {image.path.name} has {texts[1]}", where=str(label.path)
         )
-    turned = not np.array_equal(orientation_of(image), orientation_of(label))
-    if turned or not np.allclose(spacing_of(image), spacing_of(label), rtol=_SPACING_TOLERANCE):
+    spacing, label_spacing = (np.linalg.norm(one[:3, :3], axis=0) for one in (affine, label_affine))
+    if not np.allclose(spacing, label_spacing, rtol=_SPACING_TOLERANCE):
+        raise InputError(f"has another spacing than its image {image.path.name}", where=str(label.path))
+    corners = np.array(list(itertools.product(*[(0.0, side - 1.0) for side in sides], [1.0])))
+    apart = np.abs(np.linalg.solve(affine, label_affine @ corners.T) - corners.T).max()
+    if apart > _SAME_PLACE:
         raise InputError(
-            f"is not aligned with its image {image.path.name}: orientation or spacing differ",
+            f"is not aligned with its image {image.path.name}: by the headers they are up to {apart:.3g} voxels apart",
             where=str(label.path),
+            remedy="Resample one to the other or, if only a header is wrong, correct it.",
         )
+
+
+def _canonical(volume: Volume) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:
+    """Sides and affine of a volume once its axes are in canonical order and direction."""
+    from nibabel.orientations import inv_ornt_aff
+
+    orientation, stored = orientation_of(volume), volume.voxels.shape[:3]
+    sides = tuple(stored[axis] for axis in np.argsort(orientation[:, 0]))
+    return sides, volume.affine @ inv_ornt_aff(orientation, stored)
 
 
 def _label_values(volume: Volume, classes: int) -> dict[float, int]:
     """The stored values that occur and the class number of each, in increasing order."""
     stored = _distinct(volume.voxels)
-    values = stored * volume.slope + volume.intercept
-    if not np.isfinite(values).all() or not np.array_equal(values, np.rint(values)):
-        raise InputError("holds label values that are not whole numbers", where=str(volume.path))
+    with np.errstate(invalid="ignore"):
+        scaled = stored * volume.slope + volume.intercept
+        values = np.rint(scaled)
+        is_whole = bool((np.abs(scaled - values) < _WHOLE).all()) and len(np.unique(values)) == len(values)
+    if not is_whole:
+        raise InputError(
+            "holds label values that are not whole numbers",
+            where=str(volume.path),
+            remedy="Save class numbers as integers, without a scale in the header.",
+        )
     if values.min() < 0 or values.max() >= classes:
         wrong = values.min() if values.min() < 0 else values.max()
         raise InputError(

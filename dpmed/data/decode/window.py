@@ -12,13 +12,12 @@ Depth = Literal[8, 16]
 HU_WINDOW = (-1024.0, 3071.0)
 # Fraction of the values below and above the range, for values without a unit.
 PERCENTILES = (0.5, 99.5)
-_SMALLEST_WIDTH = 1e-6
 
 
 def to_unit(values: Float[np.ndarray, "*shape"], window: tuple[float, float]) -> Float[np.ndarray, "*shape"]:
-    """Clip to a window and map it to 0 to 1."""
+    """Clip to a window and map it to 0 to 1, however small the unit; values that are all the same become 0."""
     low, high = np.float32(window[0]), np.float32(window[1])
-    return (np.clip(values, low, high) - low) / max(high - low, np.float32(_SMALLEST_WIDTH))
+    return (np.clip(values, low, high) - low) / (high - low if high > low else np.float32(1))
 
 
 def percentile_window(values: Float[np.ndarray, "*shape"]) -> tuple[float, float]:

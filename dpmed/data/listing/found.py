@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from dpmed.data.decode.recognise import Kind, kind_of_name, recognise
+from dpmed.data.decode.recognise import Kind, is_slice, kind_of_name, recognise
 from dpmed.data.listing.sources import Root
-
-_DIRECTORY = "DICOMDIR"  # the table of contents beside the files of a disc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ def find_files(root: Root, *, ignored: Sequence[str] = ()) -> Found:
         if name in ignored:
             continue
         kind = kind_of_name(name)
-        if kind is None and PurePosixPath(name).name != _DIRECTORY:
+        if kind is None and is_slice(PurePosixPath(name).name):
             kind = recognise(root.locate(name, source=str(root.path)))
         if kind is None:
             left_out.append(name)

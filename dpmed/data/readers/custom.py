@@ -4,9 +4,9 @@ What the code does with patients' data before it returns a sample cannot be chec
 depends on nothing but its own record and that constants are independent of private data, and the ledger says so.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from jaxtyping import Int
@@ -130,7 +130,7 @@ class CheckedDataset:
             )
         return np.asarray(sample.input).dtype, np.asarray(sample.target).dtype
 
-    def _refuse(self, problem: str) -> None:
+    def _refuse(self, problem: str) -> NoReturn:
         raise InputError(problem, where=self._where)
 
     @property
@@ -211,7 +211,7 @@ class _Selected:
 _MEMBERS = ("info", "labels", "groups", "official_split", "columns", "__len__", "__getitem__")
 
 
-def _check_info(info: Info, refuse: Any) -> None:
+def _check_info(info: Info, refuse: Callable[[str], NoReturn]) -> None:
     channels = info.input_shape[-1] if info.input_shape else 0
     numbers = [info.scale, *info.mean, *info.std, *info.target_mean, *info.target_std]
     if len(info.input_shape) not in (3, 4) or min(info.input_shape) < 1:

@@ -30,6 +30,7 @@ from dpmed.data.storage.stored import FileDataset, Listing, Sources, files_below
 from dpmed.errors import InputError
 
 _LABELS = {"": -1, "-1": -1, "-1.0": -1, "0": 0, "0.0": 0, "1": 1, "1.0": 1}
+_UNKNOWN = ("-1", "-1.0")
 _BAD_LABEL = -2
 _MAX_CLASSES = 1000
 _LARGEST_NUMBER = 1e18  # its square fits into float32
@@ -210,11 +211,15 @@ def _classes(config: TableData, fields: list[str], column: str, problems: Proble
         )
     if len(names) < 2:  # noqa: PLR2004 a single class leaves nothing to learn
         raise InputError(f"the column {column!r} has {len(names)} classes; two are needed", where="data.labels")
-    number_of = {name: number for number, name in enumerate(names)}
+    # Read by machine, -1 stands for unknown, and would become a class of its own.
+    unknown = {""} if config.class_names else {"", *_UNKNOWN}
+    number_of = {name: number for number, name in enumerate(names) if name not in unknown}
     labels = np.array([number_of.get(field, -1) for field in fields], np.int32)
     for row in np.flatnonzero(labels < 0).tolist():
         field = fields[row]
         problem = f"= {field!r} is not in data.class_names" if field else "is empty, but a class must be known"
+        if field in unknown - {""}:
+            problem = f"= {field!r} means unknown, but a class must be known (or named in data.class_names)"
         problems.add(row, f"{column} {problem}")
     return _Learnt(task="classification", names=names, labels=labels)
 

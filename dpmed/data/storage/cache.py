@@ -35,7 +35,7 @@ from dpmed.errors import DpmedError, InputError, RunError
 from dpmed.files import make_folder, read_json, remove_if_possible, user_cache, write_at, write_atomically, write_json
 from dpmed.progress import Progress, Task
 
-_VERSION = 2  # version of the layout and of the result of decoding
+_VERSION = 3  # version of the layout and of the result of decoding
 _BLOCK = 64  # samples given to the threads at once: this many may have to finish before Ctrl-C takes effect
 _COPY_BYTES = 1 << 22
 # Mapped pages count as resident memory although the system can drop them; above this amount we release them ourselves.
@@ -134,6 +134,7 @@ class CachedDataset(Listed):
         self._size = len(dataset)
         self._names = dataset.names
         self.sources = dataset.sources
+        self.image_files = dataset.image_files
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         rows = np.frombuffer(self._map, np.uint8).reshape(self._size, layout.bytes_per_sample)
@@ -189,7 +190,12 @@ class _Builder:
         self._generation, self._done = self._prepare()
 
     def build(self, progress: Progress) -> None:
-        """Decode all samples that are missing."""
+        """Decode all samples that are missing.
+
+        Raises:
+            InputError: samples cannot be read; the message names the first of them.
+            RunError: the cache cannot be written.
+        """
         missing = np.flatnonzero((self._done != self._wanted).any(axis=1))
         failures: list[DpmedError] = []
         workers = _VOLUME_WORKERS if len(self._layout.input_shape) > 3 else _MAX_WORKERS  # noqa: PLR2004 volumes

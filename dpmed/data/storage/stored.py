@@ -216,6 +216,11 @@ class FileDataset(Listed):
         """The files of each sample below the root, which identify it whatever other samples there are."""
         return _Names(self.root, self.sources)
 
+    @property
+    def image_files(self) -> Sequence[Sources]:
+        """The files of each sample's image; a label map, which comes last, is none of them."""
+        return [files[:-1] for files in self.sources] if self._info.task == "segmentation" else self.sources
+
     def __len__(self) -> int:
         return len(self.sources)
 

@@ -207,7 +207,11 @@ def _metrics(facts: CardFacts) -> list[str]:
         interval = facts.intervals.get(name)
         shown = f"{interval[0]:.4f} to {interval[1]:.4f}" if interval is not None else ""
         lines.append(f"| {plain(name)} | {value:.4f} | {shown} |")
-    lines += ["", "- Intervals: bootstrap over samples. Subgroups are not part of this card; see Factors."]
+    lines += [
+        "",
+        "- Intervals: bootstrap over units (patients, where the data name them), each with all its samples. Subgroups "
+        "are not part of this card; see Factors.",
+    ]
     if is_public:
         lines.append("- The data set is public; metrics of private data would have been left out.")
     return lines

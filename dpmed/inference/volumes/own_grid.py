@@ -2,8 +2,10 @@
 
 import gzip
 import io
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -13,6 +15,7 @@ from dpmed.data.decode.volume import fit_about_centre
 from dpmed.files import write_bytes
 
 _BYTE_CLASSES = 256
+_SAME_PLACE_MM = 1e-2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,12 +25,14 @@ class OwnGrid:
     Attributes:
         shape: `(height, width)` of a picture as displayed, or the stored axes of a volume.
         affine: maps a volume's voxel indices to millimetres, RAS+; None for pictures.
+        place: fields of the volume's own NIfTI header that say the same, each in its way; empty if it has none.
         resampled: sides on canonical axes after resampling, before cropping or padding about the centre; None if
             neither was done.
     """
 
     shape: tuple[int, ...]
     affine: Float[np.ndarray, "4 4"] | None = None
+    place: Mapping[str, Any] = field(default_factory=dict)
     resampled: tuple[int, ...] | None = None
 
     def restore(self, mask: Shaped[np.ndarray, "*space"]) -> Shaped[np.ndarray, "*own"]:
@@ -69,13 +74,29 @@ def write_mask(folder: Path, name: str, mask: Shaped[np.ndarray, "*own"], grid: 
         Image.fromarray(small if small.dtype == np.uint8 else small.astype(np.uint16)).save(buffer, "PNG")
         write_bytes(folder / f"{name}.png", buffer.getvalue())
         return f"{name}.png"
-    from nibabel.nifti1 import Nifti1Image
-
-    image = Nifti1Image(small, grid.affine)
-    image.header.set_xyzt_units("mm")
     # No time and no name in the archive, so that the same mask gives the same bytes.
-    write_bytes(folder / f"{name}.nii.gz", gzip.compress(image.to_bytes(), compresslevel=6, mtime=0))
+    write_bytes(folder / f"{name}.nii.gz", gzip.compress(_nifti(small, grid), compresslevel=6, mtime=0))
     return f"{name}.nii.gz"
+
+
+def _nifti(mask: Shaped[np.ndarray, "i j k"], grid: OwnGrid) -> bytes:
+    """A NIfTI file that lies where its scan lies, whichever fields of the header a program goes by."""
+    from nibabel.nifti1 import Nifti1Header, Nifti1Image
+
+    header = Nifti1Header()
+    header.set_data_shape(mask.shape)
+    header.set_data_dtype(mask.dtype)
+    if grid.place:
+        for name, value in grid.place.items():
+            header[name] = value
+    elif grid.affine is not None:
+        header.set_xyzt_units("mm")
+        header.set_sform(grid.affine, "scanner")
+        # Slices of a tilted gantry form no box, which is all that a qform can describe.
+        header.set_qform(grid.affine, "scanner")
+        if not np.allclose(header.get_qform(), grid.affine, atol=_SAME_PLACE_MM):
+            header["qform_code"] = 0
+    return bytes(Nifti1Image(mask, header.get_best_affine(), header).to_bytes())
 
 
 def write_array(folder: Path, name: str, values: Shaped[np.ndarray, "..."]) -> str:

@@ -4,6 +4,7 @@ Source of `bias`: Ben Zaken et al. (2022), "BitFit: Simple parameter-efficient f
 language-models"; under privacy: Bu et al. (2022), "Differentially private bias-term fine-tuning of foundation models".
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import equinox as eqx
@@ -59,7 +60,7 @@ def chosen_weights(module: Any, stages: PyTree[int], train_only: TrainOnly) -> P
     return chosen
 
 
-def _by_owner(weights: PyTree, ask: Any) -> PyTree[bool]:
+def _by_owner(weights: PyTree, ask: Callable[[Any], PyTree[bool]]) -> PyTree[bool]:
     return jax.tree.map(ask, weights, is_leaf=lambda node: isinstance(node, (*_NORMS, Adapted)))
 
 

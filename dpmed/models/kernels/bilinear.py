@@ -59,7 +59,7 @@ def convolution_primitive(
         filter_gradients: the gradient by the filters, if it is known.
         on_cpu: the convolution on CPUs, if it is computed otherwise there.
     """
-    primitive: Any = Primitive(name)  # type: ignore[no-untyped-call] # jax gives it no types
+    primitive: Any = Primitive(name)
 
     def result(images: ShapedArray, weight: ShapedArray, *, mirrored: bool) -> ShapedArray:
         return ShapedArray((*images.shape[:-1], channels_out(weight, mirrored=mirrored)), images.dtype)

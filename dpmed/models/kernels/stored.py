@@ -45,7 +45,7 @@ def _branched(x: Array) -> Array:
 
 
 def _identity(name: str) -> Any:
-    primitive: Any = Primitive(name)  # type: ignore[no-untyped-call] # jax gives it no types
+    primitive: Any = Primitive(name)
 
     def batched(values: Sequence[Array], places: Sequence[int]) -> tuple[Array, int]:
         return primitive.bind(*values), places[0]

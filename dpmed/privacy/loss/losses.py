@@ -87,7 +87,7 @@ class WorstCase:
     @property
     def intervals(self) -> list[tuple[float, float]]:
         """Around 0 and around μ."""
-        return _merge((-REACH, REACH), (self.shift - REACH, self.shift + REACH))
+        return _around_both(self.shift)
 
     @property
     def log_mass(self) -> float:
@@ -131,7 +131,7 @@ class Gaussian:
     @property
     def intervals(self) -> list[tuple[float, float]]:
         """Around 0 and around μ."""
-        return _merge((-REACH, REACH), (self.shift - REACH, self.shift + REACH))
+        return _around_both(self.shift)
 
     @property
     def log_mass(self) -> float:
@@ -295,6 +295,11 @@ def _log_ratio(rate: float, loss: Array) -> Array:
         near = np.where(ratio > -1, np.log1p(np.maximum(ratio, -1)), -np.inf)
     far = loss - math.log(rate) + np.log1p(-(1 - rate) * np.exp(-np.maximum(loss, _LARGE)))
     return np.where(loss < _LARGE, near, far)
+
+
+def _around_both(shift: float) -> list[tuple[float, float]]:
+    """Intervals around the means of Q and P, 0 and μ."""
+    return _merge((-REACH, REACH), (shift - REACH, shift + REACH))
 
 
 def _merge(first: tuple[float, float], second: tuple[float, float]) -> list[tuple[float, float]]:

@@ -3,12 +3,12 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dpmed import __version__
 from dpmed.attacks.base import Facts, Finding, ImageAttack, Target
 from dpmed.files import make_folder, utc_now, write_csv
 from dpmed.reconstructions.manifest import ORIGINALS, SENSITIVE, Level, Manifest, write_manifest
@@ -127,7 +127,7 @@ class ImageFolder:
         return Manifest(
             command="reconstruct",
             created=utc_now(),
-            version=__version__,
+            version=version("dpmed"),
             config=settings.config_name or config.data.name,
             attack=settings.attack.attack,
             settings={

@@ -4,9 +4,11 @@ After each batch at each level the folder records what is done, so after an inte
 ends with the same bits.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from dpmed.attacks.base import ImageAttack, Target
+from dpmed.attacks.base import Attack, ImageAttack, Target
 from dpmed.attacks.prior_aware.attack import PriorAwareAttack
 from dpmed.attacks.target import target_plan
 from dpmed.files import make_folder, remove_if_possible
@@ -21,13 +23,27 @@ from dpmed.workflows.attack.unfinished import read_unfinished
 Summary = ImageSummary | SuccessSummary
 
 
-def run(settings: ReconstructSettings, folder: Path, progress: Progress) -> Summary:
-    """Attack every batch at every level, and write the results.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AttackJob:
+    """A checked request: nothing has been written yet, and data and model suit the attack.
+
+    Attributes:
+        settings: as asked.
+        target: the training and the levels.
+        attack: prepared for them.
+    """
+
+    settings: ReconstructSettings
+    target: Target
+    attack: Attack[Any]
+
+
+def prepare(settings: ReconstructSettings, progress: Progress) -> AttackJob:
+    """Do everything that precedes the first level.
 
     Args:
         settings: what to attack.
-        folder: a new or empty one, or that of the same attack, interrupted.
-        progress: shows the progress of the attack.
+        progress: reports to the user.
 
     Raises:
         InputError: the data or the model do not suit the attack.
@@ -36,10 +52,24 @@ def run(settings: ReconstructSettings, folder: Path, progress: Progress) -> Summ
     steps = 1 if settings.steps == "one" else plan.steps
     levels = tuple(make_level(plan, value, steps=steps, accountant=settings.accountant) for value in settings.epsilons)
     target = Target(plan=plan, levels=levels, steps=steps)
-    attack = settings.attack.prepare(target, progress)
+    return AttackJob(settings=settings, target=target, attack=settings.attack.prepare(target, progress))
+
+
+def run(job: AttackJob, folder: Path, progress: Progress) -> Summary:
+    """Attack every batch at every level, and write the results.
+
+    Args:
+        job: as prepared.
+        folder: a new or empty one, or that of the same attack, interrupted.
+        progress: shows the progress of the attack.
+
+    Raises:
+        InputError: the folder holds another attack, or a damaged record of this one.
+    """
+    settings, attack, levels = job.settings, job.attack, job.target.levels
     results: ImageFolder | SuccessFolder
     if isinstance(attack, ImageAttack):
-        results = ImageFolder(folder=folder, settings=settings, target=target, attack=attack)
+        results = ImageFolder(folder=folder, settings=settings, target=job.target, attack=attack)
     else:
         assert isinstance(attack, PriorAwareAttack)  # noqa: S101 the only other kind
         results = SuccessFolder(folder=folder, settings=settings, attack=attack)

@@ -3,10 +3,10 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-from dpmed import __version__
 from dpmed.attacks.base import AttackSettings
 from dpmed.attacks.target import weights_file
 from dpmed.config.load import config_to_toml
@@ -56,7 +56,7 @@ class ReconstructSettings:
     def _digest(self) -> str:
         """A digest that tells attacks apart, so that only the same one is continued."""
         facts = {
-            "version": __version__,
+            "version": version("dpmed"),
             "config": config_to_toml(self.config),
             "config_name": self.config_name,
             "attack": self.attack.model_dump(),

@@ -84,14 +84,20 @@ class SuccessSummary:
                 f"{one.noise_multiplier:.4g}",
                 percent(one.success_rate),
                 percent_interval(one.ci_low, one.ci_high),
-                percent(one.ideal_rate or 0.0),
-                percent_interval(one.ideal_low or 0.0, one.ideal_high or 0.0),
+                *_ideal(one),
                 percent_at_most(one.bound_upper),
                 percent(one.gap),
             ]
             for one in self.results
         ]
         return columns, rows
+
+
+def _ideal(result: AttackResult) -> tuple[str, str]:
+    """Rate and interval of the attack on ideal gradients."""
+    if result.ideal_rate is None or result.ideal_low is None or result.ideal_high is None:
+        return "–", "–"
+    return percent(result.ideal_rate), percent_interval(result.ideal_low, result.ideal_high)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

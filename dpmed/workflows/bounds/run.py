@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
@@ -85,24 +84,6 @@ def check(settings: BoundsSettings) -> None:
         steps=settings.steps,
         prior=settings.prior,
     )
-
-
-def spaced(low: float, high: float, *, count: int, spacing: Literal["log", "linear"]) -> tuple[float, ...]:
-    """`count` budgets from `low` to `high`, both included.
-
-    Raises:
-        InputError: the range is empty or not above 0.
-    """
-    if not 0 < low < math.inf or not 0 < high < math.inf:
-        raise InputError(f"the range {low:g} to {high:g} is not above 0", where="eps_min, eps_max")
-    if low > high:
-        raise InputError(f"{low:g} is above {high:g}", where="eps_min, eps_max")
-    if count < 1:
-        raise InputError(f"{count} is not at least 1", where="num")
-    if count == 1:
-        return (low,)
-    values = np.geomspace(low, high, count) if spacing == "log" else np.linspace(low, high, count)
-    return (low, *(float(value) for value in values[1:-1]), high)
 
 
 def run(settings: BoundsSettings, out: Path, progress: Progress) -> BoundsSummary:

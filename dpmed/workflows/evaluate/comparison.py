@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from dpmed.metrics.delong import AreaDifference, compare_areas
-from dpmed.metrics.evaluate import interval_of
-from dpmed.workflows.evaluate.scored import Scored, answers_of, places_of
+from dpmed.metrics.evaluate import intervals_of
+from dpmed.workflows.evaluate.scored import Scored, answers_of, places_of, ranks_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +20,7 @@ class Difference:
         value: of the first model.
         against: of the second.
         difference: value - against.
-        interval: 95 %, resampled by unit, with the same units for both; None without resampling.
+        interval: 95 %, resampled by unit, with the same units for both; None if either model has none.
     """
 
     metric: str
@@ -102,20 +101,38 @@ def compare_scored(first: Scored, second: Scored) -> Comparison:
         raise ValueError("Expected the same samples in the same order.")
     values, others = first.values(), second.values()
     draws, other_draws = first.draws(), second.draws()
-    differences = []
+    drawn = {name: column - other_draws[name] for name, column in draws.items() if name in other_draws}
+    intervals, differences = intervals_of(drawn), []
     for name in [name for name in values if name in others]:
-        interval = interval_of(draws[name] - other_draws[name]) if name in draws and name in other_draws else None
         differences.append(
             Difference(
                 metric=name,
                 value=values[name],
                 against=others[name],
                 difference=values[name] - others[name],
-                interval=interval,
+                interval=intervals.get(name),
             )
         )
     return Comparison(
         model=first.model, against=second.model, differences=tuple(differences), areas=_areas(first, second)
+    )
+
+
+def unpaired_notes(first: Scored, second: Scored) -> tuple[str, ...]:
+    """A sentence on distances that only one of the two models has for a sample, where the other's mask is empty."""
+    if first.table is None or second.table is None:
+        return ()
+    counts = {}
+    for name in first.table:
+        if name.startswith("hausdorff95") and name in second.table:
+            counts[name] = int(np.sum(np.isfinite(first.table[name]) != np.isfinite(second.table[name])))
+    told = ", ".join(f"{name} in {count}" for name, count in counts.items() if count)
+    if not told:
+        return ()
+    return (
+        f"Of {len(first.names)} samples, {first.model} and {second.model} do not have the same distances ({told}): "
+        "where a mask is empty there is none. Such means are over different samples, and the model that misses more "
+        "may look better.",
     )
 
 
@@ -124,21 +141,11 @@ def _areas(first: Scored, second: Scored) -> dict[str, AreaDifference]:
     for place in places_of(first.info):
         _, positive, known = answers_of(first, place)
         groups = [group for group, is_known in zip(first.groups, known.tolist(), strict=True) if is_known]
-        one, other = (_scores(scored, place)[known] for scored in (first, second))
+        one, other = (ranks_of(scored, place)[known] for scored in (first, second))
         area = compare_areas(one, other, positive, groups=groups)
         if area is not None:
             found[first.info.output_names[place]] = area
     return found
-
-
-def _scores(scored: Scored, place: int) -> Float[np.ndarray, " sample"]:
-    """What AUROC ranks by: logits where there is one per question, since probabilities near 1 are rounded to 1."""
-    logits, chances = scored.answers[0], scored.probabilities
-    if scored.info.task == "multi-label":
-        return logits[:, place].astype(np.float64)
-    if chances is None or logits.shape[1] <= 2:  # noqa: PLR2004 two classes
-        return (logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]).astype(np.float64)
-    return chances[:, place].astype(np.float64)
 
 
 def say(comparison: Comparison, main: str | None) -> str:

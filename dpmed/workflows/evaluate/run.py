@@ -1,6 +1,6 @@
 """From a model and a data set to metrics with intervals by unit, subgroups, operating points and calibration."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,43 +8,65 @@ from jaxtyping import Int
 
 from dpmed.config.data import DataTable
 from dpmed.config.schema import Config
-from dpmed.data.base import Dataset, Info, Split
+from dpmed.data.base import Dataset, Info, Split, require_column
 from dpmed.data.build import build_dataset
-from dpmed.data.identity import name_same_samples
 from dpmed.data.split import split_dataset
 from dpmed.data.voxel_size import voxel_sizes
 from dpmed.errors import InputError
 from dpmed.files import read_json
 from dpmed.inference.predictor import Predictor, load_model
-from dpmed.inference.run_folder import SPLIT_FILE, is_run, read_config
+from dpmed.inference.run_folder import SPLIT_FILE, is_run, read_config, seen_in_training
 from dpmed.metrics.agreement import Agreement, agreement
-from dpmed.metrics.evaluate import FEW_UNITS, FEWEST_UNITS, constant_note, unit_weights
+from dpmed.metrics.evaluate import missing_notes
+from dpmed.metrics.probability import WITHOUT_INTERVAL, error_by_chance
+from dpmed.metrics.support import FEW_UNITS, FEWEST_UNITS
+from dpmed.planning.initial_weights import begun_on
 from dpmed.progress import Progress
-from dpmed.workflows.evaluate.comparison import compare_scored
+from dpmed.rounding import rounded_up
+from dpmed.workflows.evaluate.comparison import compare_scored, unpaired_notes
 from dpmed.workflows.evaluate.predict import Temperature, fit, score
-from dpmed.workflows.evaluate.scored import Scored, join_units, places_of, subgroups_of
+from dpmed.workflows.evaluate.scored import Scored, answers_of, join_units, places_of, subgroups_of
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, EvaluateSummary, Part
 from dpmed.workflows.evaluate.write import write_evaluation
 
 
-def run(
-    model: Path, data: Config | None, settings: EvaluateSettings, folder: Path, progress: Progress
-) -> EvaluateSummary:
-    """Evaluate a model.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EvaluateJob:
+    """A checked request: nothing has been written yet, and everything that it needs exists.
+
+    Attributes:
+        predictor: the model.
+        other: the model that it is compared with, if any.
+        config: whose data set is used.
+        is_own: whether the data are those of the model's own run.
+        dataset: the data set.
+        part: the part of it.
+        numbers: the numbers of its samples.
+        settings: as asked.
+    """
+
+    predictor: Predictor
+    other: Predictor | None
+    config: Config
+    is_own: bool
+    dataset: Dataset
+    part: Part
+    numbers: Int[np.ndarray, " sample"]
+    settings: EvaluateSettings
+
+
+def prepare(model: Path, data: Config | None, settings: EvaluateSettings, progress: Progress) -> EvaluateJob:
+    """Load models and data, and check that they and the settings fit each other.
 
     Args:
         model: a run folder, or a bundle.
         data: a config whose data set is used; None for the run's own.
         settings: which part, subgroups and operating points, against which model.
-        folder: where to write.
         progress: shows the progress.
 
     Raises:
-        InputError: the data set does not fit a model or has changed since the run, or settings cannot be combined.
+        InputError: the data set does not fit a model or the settings, or has changed since the run.
     """
-    if settings.fit_temperature and settings.against is not None:
-        problem = "cannot be combined: only one model's probabilities would be changed"
-        raise InputError(problem, where="fit_temperature, against")
     predictor = load_model(model, progress=progress)
     other = None if settings.against is None else load_model(settings.against, progress=progress)
     config, is_own = _config(model, data)
@@ -54,9 +76,36 @@ def run(
         check_fit(other, dataset, where="against")
     _check_operating_points(settings, dataset.info)
     _check_units(settings, dataset.info)
-    _check_columns(settings.break_down_by, dataset)
+    for column in settings.break_down_by:
+        require_column(dataset.columns(), column, where="break_down_by")
     part: Part = settings.part or ("test" if is_own else "all")
     numbers = _numbers(dataset, config, part, run=model if is_own else None)
+    return EvaluateJob(
+        predictor=predictor,
+        other=other,
+        config=config,
+        is_own=is_own,
+        dataset=dataset,
+        part=part,
+        numbers=numbers,
+        settings=settings,
+    )
+
+
+def run(job: EvaluateJob, folder: Path, progress: Progress) -> EvaluateSummary:
+    """Evaluate a model.
+
+    Args:
+        job: as prepared.
+        folder: where to write.
+        progress: shows the progress.
+
+    Raises:
+        InputError: a sample cannot be read, or a temperature cannot be fitted.
+    """
+    predictor, other, settings, part = job.predictor, job.other, job.settings, job.part
+    config, dataset, numbers = job.config, job.dataset, job.numbers
+    model, is_own = predictor.source, job.is_own
     temperature = _temperature(predictor, model, progress) if settings.fit_temperature else None
 
     def scored_by(one: Predictor) -> Scored:
@@ -72,13 +121,19 @@ def run(
         return found if settings.by_unit is None else join_units(found, settings.by_unit)
 
     scored = scored_by(predictor)
-    comparison = None if other is None else compare_scored(*_told_apart(scored, scored_by(other), predictor, other))
+    pair = None if other is None else _told_apart(scored, scored_by(other), predictor, other)
+    comparison = None if pair is None else compare_scored(*pair)
     scores, intervals = scored.evaluate()
     notes = _notes(scored, part, is_own=is_own, temperature=temperature)
     if settings.sensitivity is not None or settings.threshold is not None:
         notes += ("The operating points are in operating_points.csv.",)
     if scored.resamples:
-        notes += constant_note(scores, intervals, units=scored.units, unit=scored.info.unit)
+        shown = {name: value for name, value in scores.items() if name not in WITHOUT_INTERVAL}
+        notes += missing_notes(shown, intervals, units=scored.units, unit=scored.info.unit, few=scored.few)
+    if pair is not None:
+        notes += unpaired_notes(*pair)
+    if is_own:
+        notes += begun_on(config, dataset, numbers)
     for one in (None if is_own else predictor, other):
         if one is not None:
             notes += seen_by(one.source, dataset, config.data, numbers, trained_on=one.ledger.data)
@@ -184,13 +239,7 @@ def seen_by(
         if trained_on == dataset.info.in_public:
             note += f", but its ledger names data of the same kind ({trained_on}): if it was, these numbers flatter it"
         return (f"{note}.",)
-    its = read_config(model).data
-    same = name_same_samples(its, data)
-    split = Split.from_json(read_json(model / SPLIT_FILE), where=str(model / SPLIT_FILE))
-    if not same or max((int(part.max(initial=-1)) for part in split.parts().values()), default=-1) >= len(dataset):
-        return ()
-    units = {dataset.groups[number] for number in split.train.tolist()}
-    seen = sum(dataset.groups[number] in units for number in numbers.tolist())
+    seen = seen_in_training(model, dataset, data, numbers)
     if not seen:
         return ()
     return (f"{model.name} was trained on the {dataset.info.unit}s of {seen} of these samples, which flatters it.",)
@@ -226,14 +275,6 @@ def _temperature(predictor: Predictor, model: Path, progress: Progress) -> Tempe
     return fit(predictor, dataset, own_split(model, dataset, config).validation, progress)
 
 
-def _check_columns(columns: Sequence[str], dataset: Dataset) -> None:
-    known = sorted(dataset.columns())
-    for column in columns:
-        if column not in known:
-            remedy = f"It has {', '.join(known)}." if known else "It has none; data.columns names those of a table."
-            raise InputError(f"the data set has no column {column!r}", where="break_down_by", remedy=remedy)
-
-
 def _numbers(dataset: Dataset, config: Config, part: Part, *, run: Path | None) -> Int[np.ndarray, " sample"]:
     if part == "all":
         return np.arange(len(dataset))
@@ -251,10 +292,10 @@ def _tolerance(dataset: Dataset, numbers: Int[np.ndarray, " sample"], settings: 
 def _agreement(scored: Scored) -> dict[str, Agreement]:
     if scored.info.task != "regression" or scored.predictions is None or scored.targets is None:
         return {}
-    generator = np.random.default_rng(0)
-    weights = unit_weights(scored.groups, resamples=scored.resamples, generator=generator)
     columns = {
-        name: agreement(scored.predictions[:, place], scored.targets[:, place], weights=weights)
+        name: agreement(
+            scored.predictions[:, place], scored.targets[:, place], groups=scored.groups, resamples=scored.resamples
+        )
         for place, name in enumerate(scored.info.target_names)
     }
     return {name: found for name, found in columns.items() if found is not None}
@@ -278,6 +319,7 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
         notes.append(temperature.use)
         if is_own and part in ("validation", "all"):
             notes.append("The temperature was fitted on some of these samples: calibration looks better than it is.")
+    notes += _of_questions(scored)
     dice = {} if scored.table is None else {name: scored.table[f"dice_{name}"] for name in scored.info.class_names[1:]}
     for name, column in dice.items():
         missed = int((column == 0).sum())
@@ -287,3 +329,21 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
                 "not overlap; where one of them is empty there is no Hausdorff distance, and its mean omits the sample."
             )
     return tuple(notes)
+
+
+def _of_questions(scored: Scored) -> list[str]:
+    """What must be known to interpret calibration and operating points."""
+    notes, places = [], places_of(scored.info)
+    if places and len(scored.names) > scored.units:
+        notes.append(
+            f"The intervals of operating points and calibration bins treat the {len(scored.names)} images of "
+            f"{scored.units} {scored.info.unit}s as independent: they are too narrow."
+        )
+    if len(places) == 1 and scored.names:
+        chances, _, known = answers_of(scored, places[0])
+        if known.any():
+            notes.append(
+                "ece has no interval, since resampling makes it larger. Chance alone gives perfectly calibrated "
+                f"probabilities an ece of up to {rounded_up(error_by_chance(chances), 3)} with so many samples (95 %)."
+            )
+    return notes

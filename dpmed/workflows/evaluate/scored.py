@@ -12,7 +12,8 @@ from dpmed.errors import InputError
 from dpmed.figures.evaluation import Bin, Question
 from dpmed.metrics import operating, probability
 from dpmed.metrics.classification import weighted_auroc
-from dpmed.metrics.evaluate import FEWEST_UNITS, draw, draw_table, draw_units, evaluate, intervals_of, metric_names
+from dpmed.metrics.evaluate import draw, draw_table, draw_units, evaluate, intervals_of, metric_names
+from dpmed.metrics.support import FEWEST_UNITS, support, table_support, thin
 
 _MOST_QUESTIONS = 30
 Joined = Literal["mean", "max"]
@@ -98,11 +99,24 @@ class Scored:
             found |= {name: float(column[0]) for name, column in self._of_single_question(once).items()}
         return {name: value for name, value in found.items() if np.isfinite(value)}
 
+    @property
+    def few(self) -> frozenset[str]:
+        """The metrics that have no interval because they rest on too few units."""
+        if self.table is not None:
+            return thin(table_support(self.table, self.groups))
+        targets = self.answers[1]
+        return thin(support(targets, self.groups, task=self.info.task, class_names=self.info.output_names))
+
     def draws(self) -> dict[str, Float[np.ndarray, " resample"]]:
-        """The metrics of each resampling of units; for two models on the same samples the same units are drawn."""
+        """The metrics of each resampling of units; for two models on the same samples the same units are drawn.
+
+        Without those that have no interval, by their nature or because they rest on too few units.
+        """
         if self.resamples == 0 or self.units < FEWEST_UNITS:
             return {}
-        return draw_units(self.groups, self._draw, resamples=self.resamples)
+        without = self.few | probability.WITHOUT_INTERVAL
+        drawn = draw_units(self.groups, self._draw, resamples=self.resamples)
+        return {name: column for name, column in drawn.items() if name not in without}
 
     def evaluate(self) -> tuple[dict[str, float], dict[str, tuple[float, float]]]:
         """The metrics, with 95 % intervals by unit."""
@@ -139,6 +153,16 @@ def answers_of(
     return scored.probabilities[known, place].astype(np.float64), positive[known], known
 
 
+def ranks_of(scored: Scored, place: int) -> Float[np.ndarray, " sample"]:
+    """What AUROC ranks by: logits where there is one per question, since probabilities near 1 are rounded to 1."""
+    logits, chances = scored.answers[0], scored.probabilities
+    if scored.info.task == "multi-label":
+        return logits[:, place].astype(np.float64)
+    if chances is None or logits.shape[1] <= 2:  # noqa: PLR2004 two classes
+        return (logits[:, 0] if logits.shape[1] == 1 else logits[:, 1] - logits[:, 0]).astype(np.float64)
+    return chances[:, place].astype(np.float64)
+
+
 def places_of(info: Info) -> list[int]:
     """The classes or labels with a question of their own; of two classes only the second."""
     if info.task not in ("classification", "multi-label"):
@@ -153,12 +177,13 @@ def questions_of(scored: Scored) -> list[Question]:
     """The yes-or-no questions about each sample; of two classes only the second."""
     found = []
     for place in places_of(scored.info):
-        chances, positive, _ = answers_of(scored, place)
+        chances, positive, known = answers_of(scored, place)
         bins = [
             Bin(predicted=one.mean_probability, seen=one.share_positive, interval=one.interval, samples=one.samples)
             for one in operating.calibration(chances, positive)
         ]
-        area = float(weighted_auroc(chances, positive, np.ones((1, len(positive)), np.int64))[0])
+        once = np.ones((1, len(positive)), np.int64)
+        area = float(weighted_auroc(ranks_of(scored, place)[known], positive, once)[0])
         name = scored.info.output_names[place]
         found.append(Question(name=name, probability=chances, positive=positive, bins=bins, auroc=area))
     return found
@@ -172,16 +197,17 @@ def subgroups_of(scored: Scored, column: str) -> list[dict[str, Any]]:
         here = values == value
         part = scored.select(here)
         scores, intervals = part.evaluate()
-        rest = scored.select(~here).values() if not here.all() else {}
+        others, around = ({}, {}) if here.all() else scored.select(~here).evaluate()
         row: dict[str, Any] = {"column": column, "value": str(value) or "unknown", "samples": int(here.sum())}
         row["units"] = part.units
         for name, score in scores.items():
             low, high = intervals.get(name, (np.nan, np.nan))
             row |= {name: score, f"{name}_low": low, f"{name}_high": high}
-            if name in rest:
-                row[f"{name}_gap"] = score - rest[name]
-                # Half the interval's width: roughly what a gap must exceed to be told from chance.
-                row[f"{name}_visible_gap"] = (high - low) / 2
+            if name in others:
+                row[f"{name}_gap"] = score - others[name]
+                # Both sides vary: half the width of the interval of a difference of two independent numbers.
+                halves = (0.5 * np.ptp(found.get(name, (np.nan, np.nan))) for found in (intervals, around))
+                row[f"{name}_visible_gap"] = float(np.hypot(*halves))
         rows.append(row)
     return rows
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dpmed.errors import InputError
 from dpmed.metrics.agreement import Agreement
 from dpmed.workflows.evaluate.comparison import Comparison
 from dpmed.workflows.evaluate.predict import Temperature
@@ -30,6 +31,9 @@ class EvaluateSettings:
         by_unit: how the images of a patient (or lesion, scan) become one answer; None for one answer per image.
         tolerance: of surface Dice, in mm (in pixels for pictures).
         fit_temperature: whether to fit a temperature on the validation split of the run's own data.
+
+    Raises:
+        InputError: two of these cannot be combined.
     """
 
     part: Part | None = None
@@ -40,6 +44,11 @@ class EvaluateSettings:
     by_unit: Joined | None = None
     tolerance: float = 2.0
     fit_temperature: bool = False
+
+    def __post_init__(self) -> None:
+        if self.fit_temperature and self.against is not None:
+            problem = "cannot be combined: only one model's probabilities would be changed"
+            raise InputError(problem, where="fit_temperature, against")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -176,7 +176,9 @@ def _agreement_panels(summary: EvaluateSummary, scored: Scored) -> list[Agreemen
 def _points(question: Question, settings: EvaluateSettings, own: float | None) -> list[dict[str, Any]]:
     probability, positive = question.probability, question.positive
     given = settings.threshold
-    thresholds = [("model", own or _HALF) if given is None else ("given", given)]
+    # Of more than two classes the model answers with the likeliest, whatever its probability: no threshold is its own.
+    usual = (f"probability {_HALF:g}", _HALF) if own is None else ("model", own)
+    thresholds = [usual if given is None else ("given", given)]
     wanted = _SENSITIVITIES if settings.sensitivity is None else (settings.sensitivity,)
     for share in wanted:
         name = f"sensitivity {share:g}"

@@ -9,6 +9,8 @@ from dpmed.data.inspect import Description, choose_samples, describe, value_limi
 
 CONTACT_SHEET = "contact_sheet.png"
 _SHOWN = 32
+# Of volumes decoded from files, whose headers say how the patient lay.
+_VIEW = "Middle slices, seen from below: the patient's right is on the left, the front at the top."
 
 
 def run(dataset: Dataset, split: Split, *, seed: int, folder: Path | None) -> Description:
@@ -28,22 +30,25 @@ def run(dataset: Dataset, split: Split, *, seed: int, folder: Path | None) -> De
     """
     description = describe(dataset, split, seed=seed)
     if folder is not None:
-        from dpmed.figures.contact_sheet import plot_contact_sheet
+        from dpmed.figures.contact_sheet import Overlay, plot_contact_sheet
 
         numbers = choose_samples(split, _SHOWN, seed=seed)
         samples = [dataset[int(number)] for number in numbers]
-        segmented = dataset.info.task == "segmentation"
+        overlay = None
+        if dataset.info.task == "segmentation":
+            masks = np.stack([sample.target for sample in samples])
+            overlay = Overlay(masks=masks, class_names=dataset.info.class_names)
         stored = np.stack([sample.input for sample in samples]).astype(np.float32)
         low, high = value_limits(dataset.info, stored)
-        scaling = dataset.info.scaling
+        scaling, preprocessing = dataset.info.scaling, dataset.info.preprocessing
         plot_contact_sheet(
             folder / CONTACT_SHEET,
             scaling.apply(stored),
             [_title(dataset, int(number), sample) for number, sample in zip(numbers, samples, strict=True)],
             limits=(scaling.apply(low), scaling.apply(high)),
             stored=(float(low[0]), float(high[0])),
-            masks=np.stack([sample.target for sample in samples]) if segmented else None,
-            class_names=dataset.info.class_names if segmented else (),
+            overlay=overlay,
+            note=_VIEW if preprocessing is not None and preprocessing.volumes else "",
         )
     return description
 

@@ -30,11 +30,14 @@ from dpmed.workflows.train.draws import check_draws
 from dpmed.workflows.train.kept_split import check_split, split_rows
 from dpmed.workflows.train.own_code import check_code
 from dpmed.workflows.train.run_folder import RunFolder, create_run_folder, open_run_folder
+from dpmed.workflows.train.siblings import LOCK_FILE, folders_counting
 from dpmed.workflows.train.stated import notes_of, run_id_of, selection_of, siblings_of, uses_of
 from dpmed.workflows.train.summary import TrainSummary, versions
 
 
-def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = ALONE) -> TrainSummary | None:
+def run(
+    plan: Plan, folder: Path, progress: Progress, *, processes: Processes = ALONE, is_member: bool = False
+) -> TrainSummary | None:
     """Train a new run in an empty folder.
 
     Args:
@@ -42,20 +45,27 @@ def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = 
         folder: where to write; created by the caller.
         progress: reports to the user.
         processes: those that train together.
+        is_member: whether the caller makes several runs, and holds the lock of the folder that counts them.
 
     Returns:
         What the run reached; None in all processes except the first, which alone writes.
 
     Raises:
+        InputError: a unit would exceed its cohort's limit, or another process is making runs that count with this one.
         RunError: the user stopped the run, or the disk is full; the message says how to resume.
     """
     check_trackers(plan.config.training.track)
+    with _counted_alone(folder, processes, is_member=is_member):
+        return _begin(plan, folder, progress, processes)
+
+
+def _begin(plan: Plan, folder: Path, progress: Progress, processes: Processes) -> TrainSummary | None:
     plan = replace(plan, facts=with_run_id(plan.facts))
     with processes.together():
         if processes.is_first:
             # Before anything that a resume would find, so a run that is refused leaves nothing to resume.
             try:
-                enrol([(plan, folder / CHECKPOINTS)])
+                enrol([(plan, folder / CHECKPOINTS)], progress)
             except DpmedError:
                 with suppress(OSError):
                     folder.rmdir()
@@ -64,7 +74,9 @@ def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = 
     return _train(plan, folder, progress, processes)
 
 
-def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes = ALONE) -> TrainSummary | None:
+def resume(
+    folder: Path, progress: Progress, *, plan: Plan, processes: Processes = ALONE, is_member: bool = False
+) -> TrainSummary | None:
     """Resume a run from its last checkpoint, or from its start if it has none; see `run`.
 
     The numbers of devices and processes may differ from before.
@@ -75,6 +87,11 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
         RunError: as `run`.
     """
     check_trackers(plan.config.training.track)
+    with _counted_alone(folder, processes, is_member=is_member):
+        return _go_on(folder, progress, plan, processes)
+
+
+def _go_on(folder: Path, progress: Progress, plan: Plan, processes: Processes) -> TrainSummary | None:
     if processes.is_first:
         make_folder(folder / CHECKPOINTS)
     check_code(folder, plan.config)
@@ -90,8 +107,19 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
         plan = replace(plan, facts=with_selection(plan.facts, selection))
     with processes.together():
         if processes.is_first:
-            enrol([(plan, folder / CHECKPOINTS)])
+            enrol([(plan, folder / CHECKPOINTS)], progress)
     return _train(plan, folder, progress, processes)
+
+
+@contextmanager
+def _counted_alone(run: Path, processes: Processes, *, is_member: bool) -> Iterator[None]:
+    """The folders that count a run with others, locked: while it trains nobody else rewrites their ledgers."""
+    with ExitStack() as locks:
+        with processes.together():
+            if processes.is_first and not is_member:
+                for folder in folders_counting(run):
+                    locks.enter_context(exclusive_lock(folder / LOCK_FILE))
+        yield
 
 
 def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:

@@ -202,7 +202,7 @@ class RunFolder:
             steps=run.step,
             seconds=run.seconds,
             samples_per_second=run.records / run.seconds if run.seconds else 0.0,
-            notes=(*ledger.notes, *interval_notes(plan, scores, intervals)),
+            notes=(*ledger.notes, *interval_notes(plan, predictions, scores, intervals)),
             release=tuple(describe_release(ledger)),
         )
         write_json(self.path / SUMMARY_FILE, summary.to_json())

@@ -9,7 +9,10 @@ from dpmed.files import write_json
 from dpmed.inference.composed_ledger import PLANNED, Spending, folders_above, listed, spending
 from dpmed.inference.ledger import LEDGER_FILE, ledger_in, read_any_ledger
 from dpmed.planning.run_ledger import with_siblings_note
+from dpmed.workflows.train.trials import selection_folder
 
+# Of a folder that holds several runs. Whoever makes or resumes any of them holds it.
+LOCK_FILE = "lock"
 # What an entry states that may change between the plan of a run and its end.
 _LEARNED = ("status", "epsilon", "run_id", "model_sha256")
 
@@ -33,11 +36,25 @@ def name_siblings(folder: Path, found: Mapping[str, Spending], names: Iterable[s
             write_json(folder / name / LEDGER_FILE, {**run.ledger, "notes": notes, "siblings": siblings})
 
 
+def folders_counting(run: Path) -> list[Path]:
+    """The folders above a run that count it together with others: a sweep's, or a selection's.
+
+    Args:
+        run: the folder of a run; it need not exist yet, since a ledger also lists runs that are only planned.
+    """
+    place, selection = run.resolve(), selection_folder(run)
+    counting = [
+        folder for folder in folders_above(place) if place.relative_to(folder).as_posix() in _counted_in(folder)
+    ]
+    return list(dict.fromkeys([*counting, *([] if selection is None else [selection.resolve()])]))
+
+
 def keep_begun_run(run: Path, ledger: Mapping[str, Any]) -> None:
     """Keep, in the ledger of the folder that holds several runs, that one of them has begun and may have been seen.
 
     To be called once the run's own ledger is on the disk, and before its first draw. From then on the run counts as
-    deleted if its folder is emptied, even if it was killed and nobody could note afterwards how far it had come.
+    deleted if its folder is emptied, even if it was killed and nobody could note afterwards how far it had come. The
+    caller holds the locks of `folders_counting`: between reading and writing nobody else adds a run.
 
     Args:
         run: the folder of a run; nothing happens unless a folder above lists it as planned.
@@ -78,6 +95,13 @@ def require_outermost(folder: Path) -> None:
             where=str(folder),
             remedy=f"Add runs to {folder.parent}, or use another folder.",
         )
+
+
+def _counted_in(folder: Path) -> set[str]:
+    """The names of the runs that the ledger of a folder counts."""
+    entries = ledger_in(folder).get("runs")
+    listing = entries if isinstance(entries, list) else []
+    return {str(entry.get("folder")) for entry in listing if isinstance(entry, dict)}
 
 
 def _is_plan_of(entry: Any, begun: Mapping[str, Any]) -> bool:

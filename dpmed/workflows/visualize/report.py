@@ -15,7 +15,16 @@ from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import Composition
 from dpmed.reconstructions.manifest import Level, Manifest
-from dpmed.rounding import is_vacuous, odds, percent, percent_at_most, percent_interval, rounded_up, stated_delta
+from dpmed.rounding import (
+    is_vacuous,
+    measured,
+    odds,
+    percent,
+    percent_at_most,
+    percent_interval,
+    rounded_up,
+    stated_delta,
+)
 from dpmed.workflows.visualize.findings import NO_SIGN, LevelResult, conclude, explain_levels, proven, proves_nothing
 
 _BOUND_COLUMNS = ("epsilon", "noise_multiplier", "sampling_rate", "steps", "prior", "worst_case_upper", "relaxed_upper")
@@ -107,6 +116,7 @@ def write_audit_report(
     *,
     metric: str,
     bounds: Sequence[BoundRow],
+    caveats: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Write the page beside the figures.
 
@@ -116,9 +126,10 @@ def write_audit_report(
         results: one per level.
         metric: the distance.
         bounds: rows of a `bounds.csv`; may be empty.
+        caveats: what about the matching must be known to read the shares.
 
     Returns:
-        The conclusion, and the sentences about each level.
+        The conclusion, the caveats, and the sentences about each level.
     """
     upper = [_find_bound(manifest, result.level, bounds) for result in results]
     risks = [
@@ -128,7 +139,7 @@ def write_audit_report(
     ]
     prior = next((bound.prior for bound in upper if bound), None)
     conclusion = f"{conclude(results, metric=metric)} {proven(risks, prior=prior)}".rstrip()
-    findings = tuple(explain_levels(manifest, results, metric=metric))
+    findings = (*caveats, *explain_levels(manifest, results, metric=metric))
     gallery = Picture(
         title="Originals and what was recovered",
         path=path.parent / f"{GALLERY}.png",
@@ -200,10 +211,6 @@ def _at_most(value: float | None) -> str:
     return "–" if value is None else rounded_up(value)
 
 
-def _cell(value: float | None) -> str:
-    return "–" if value is None else f"{value:.4g}"
-
-
 def _summary_table(
     results: Sequence[LevelResult], upper: Sequence[BoundRow | None], metric: str, *, prior: float | None
 ) -> Table:
@@ -234,12 +241,12 @@ def _level_table(manifest: Manifest, results: Sequence[LevelResult]) -> Table:
         (
             result.name,
             _attack_at(manifest, result.level),
-            _cell(result.level.noise_multiplier if result.level.is_private else None),
+            measured(result.level.noise_multiplier if result.level.is_private else None),
             _at_most(result.level.epsilon_pld),
             _at_most(result.level.epsilon_rdp),
             str(sum(result.level.counts)),
-            _cell(result.median),
-            _cell(result.unrelated),
+            measured(result.median),
+            measured(result.unrelated),
         )
         for result in results
     ]
@@ -284,7 +291,7 @@ def _bound_table(results: Sequence[LevelResult], upper: Sequence[BoundRow | None
     for result, bound in zip(results, upper, strict=True):
         if bound is not None:
             limits = (bound.worst_case_upper, bound.constant_sign_upper, bound.relaxed_upper)
-            risks = [_cell(bound.prior), *map(_at_most, limits)]
+            risks = [measured(bound.prior), *map(_at_most, limits)]
             rows.append((result.name, percent(result.share.share), *risks))
     note = (
         "A bound is the largest chance of reconstructing a given image from the whole training; the prior is the "

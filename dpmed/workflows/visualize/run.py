@@ -26,7 +26,7 @@ from dpmed.matching.table import UNRELATED, MatchRow, read_matches, read_unrelat
 from dpmed.progress import Progress
 from dpmed.reconstructions.manifest import Level, Manifest, level_title, read_manifest
 from dpmed.workflows.visualize.findings import LevelResult, proves_nothing
-from dpmed.workflows.visualize.places import matches_in, reconstructions_of
+from dpmed.workflows.visualize.places import how_matched, matches_in, reconstructions_of
 from dpmed.workflows.visualize.report import BoundRow, compute_bounds, read_bounds, write_audit_report
 
 FORMATS = ("png", "pdf", "svg")
@@ -94,6 +94,7 @@ class VisualizeJob:
         chosen: places in `by_level` of the originals in the gallery.
         bounds: computed at the levels, or the rows of a `bounds.csv`.
         formats: of the figures.
+        caveats: what about the matching must be known to read the shares.
     """
 
     folder: Path
@@ -105,6 +106,7 @@ class VisualizeJob:
     chosen: tuple[int, ...]
     bounds: tuple[BoundRow, ...]
     formats: tuple[str, ...]
+    caveats: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +200,7 @@ def prepare(table: Path, settings: VisualizeSettings) -> VisualizeJob:
         chosen=_choose(by_level, manifest, settings),
         bounds=read_bounds(settings.bounds) if settings.bounds else compute_bounds(manifest),
         formats=tuple(dict.fromkeys(settings.formats)),
+        caveats=how_matched(table, manifest, originals=len(by_level[0])),
     )
 
 
@@ -226,7 +229,10 @@ def run(job: VisualizeJob, out: Path, progress: Progress) -> VisualizeSummary:
         task.advance(note="curves")
         rero = _rero(job, curves)
         tables = _write_tables(job, out, rero)
-        findings = write_audit_report(out / REPORT, job.manifest, _results(job, rero), metric=label, bounds=job.bounds)
+        results = _results(job, rero)
+        findings = write_audit_report(
+            out / REPORT, job.manifest, results, metric=label, bounds=job.bounds, caveats=job.caveats
+        )
         task.advance(note="report")
     pictures = [*gallery, *drawn]
     for path in [path for path in pictures if path.suffix[1:] not in job.formats]:

@@ -15,19 +15,15 @@ from dpmed.planning.plan import make_plan
 from dpmed.privacy.mechanism import SampledGaussian
 from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Silent
-from dpmed.workflows.attack.run import run
 from tests.attacks import asking
+from tests.attacks.asking import attacked
 
 SMALL = ("data.limit=300", "training.batch_size=48", "training.epochs=4")
 # About σ = 0.2 for the whole training, and σ = 0.5 for a single step.
 WEAK, ONE_STEP = 147.0, 7.778
 
 
-@pytest.fixture(autouse=True)
-def _as_a_user_runs_it():
-    # optax does not bear the strictness of the other tests.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 
 def asked(**changes):
@@ -36,7 +32,7 @@ def asked(**changes):
 
 
 def test_the_measured_rate_is_under_the_bound_and_above_guessing_where_noise_is_weak(tmp_path):
-    summary = run(asked(epsilons=(WEAK, 30.0)), tmp_path, Silent())
+    summary = attacked(asked(epsilons=(WEAK, 30.0)), tmp_path)
     rows = list(csv.DictReader((tmp_path / "prior_aware.csv").read_text().splitlines()))
     assert tuple(rows[0]) == COLUMNS
     assert [(row["adversary"], float(row["epsilon"])) for row in rows] == [
@@ -70,7 +66,7 @@ def test_the_measured_rate_is_under_the_bound_and_above_guessing_where_noise_is_
 
 
 def test_one_step_alone_tells_little(tmp_path):
-    summary = run(asked(epsilons=(ONE_STEP,), steps="one"), tmp_path, Silent())
+    summary = attacked(asked(epsilons=(ONE_STEP,), steps="one"), tmp_path)
     assert all(one.steps == 1 for one in summary.results)
     # Taking part in the one step has a chance of 2/9: nothing that the attacker does brings him above that and luck.
     assert all(one.ci_low <= 48 / 216 + 1 / 20 for one in summary.results)
@@ -83,14 +79,14 @@ def test_rates_follow_from_the_seed_and_the_weights(tmp_path):
     rates = {}
     for name, weights in (("a", None), ("b", None), ("weights", tmp_path / "run")):
         settings = asked(epsilons=(ONE_STEP,), trials=200, trainings=1, steps="one", weights=weights)
-        summary = run(settings, make_folder(tmp_path / name), Silent())
+        summary = attacked(settings, make_folder(tmp_path / name))
         assert summary.weights == ("fresh" if weights is None else "run")
         rates[name] = [one.success_rate for one in summary.results]
     assert rates["a"] == rates["b"] != rates["weights"]
 
 
 def test_what_would_take_too_long_is_planned_and_timed_and_not_run(tmp_path):
-    summary = run(asked(longest_minutes=0.0), tmp_path, Silent())
+    summary = attacked(asked(longest_minutes=0.0), tmp_path)
     assert summary.results == ()
     assert summary.not_run is not None
     assert summary.seconds_per_gradient > 0
@@ -104,6 +100,6 @@ def test_what_would_take_too_long_is_planned_and_timed_and_not_run(tmp_path):
 )
 def test_settings_that_do_not_suit_the_training_are_refused_and_nothing_is_written(tmp_path, changes, where):
     with pytest.raises(InputError) as refused:
-        run(asked(**changes), tmp_path, Silent())
+        attacked(asked(**changes), tmp_path)
     assert refused.value.where == where
     assert not any(tmp_path.iterdir())

@@ -1,16 +1,10 @@
-import jax
 import numpy as np
 import pytest
 
 from dpmed.attacks.prior_aware.known_training import KnownTraining
 from tests.attacks.asking import aim, asked
 
-
-@pytest.fixture(autouse=True)
-def _as_a_user_runs_it():
-    # optax does not bear the strictness of the other tests.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 
 def test_candidates_do_not_train_and_their_gradients_are_clipped():

@@ -9,7 +9,7 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from pydicom.uid import MPEG4HP41, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
 
 from dpmed.data.decode.dicom import guarded, open_dicom, read_patient_id
 from dpmed.errors import InputError
@@ -56,6 +56,29 @@ def test_real_files_of_all_kinds_read_as_pydicom_reads_them():
         assert np.array_equal(found, expected[file.frames // 2] if file.frames > 1 else expected), path.name
         read.append(path.name)
     assert refused <= REFUSED and len(read) + len(refused) == 107 and len(read) >= 101 and empty == 85
+
+
+def test_values_that_are_not_in_the_lowest_bits_are_refused(tmp_path):
+    values = np.arange(16, dtype=np.uint16).reshape(4, 4)
+    for high in (11, ""):
+        assert np.array_equal(
+            open_dicom(write_dicom(tmp_path / "x", values, BitsStored=12, HighBit=high)).stored(0), values
+        )
+    with pytest.raises(InputError, match=r"x: has its values in the bits up to 15, not in the lowest 12"):
+        open_dicom(write_dicom(tmp_path / "x", values << 4, BitsStored=12, HighBit=15))
+
+
+def test_a_compression_that_nobody_reads_is_named_but_by_no_text_of_the_file(tmp_path):
+    path = write_dicom(tmp_path / "x", np.zeros((4, 4), np.uint8))
+    for syntax, words in ((MPEG4HP41, "is compressed as MPEG-4 AVC/H.264"), ("1.2.3.4711", "is compressed in a way")):
+        dataset = pydicom.dcmread(path)
+        dataset.file_meta.TransferSyntaxUID = syntax
+        dataset["PixelData"].is_undefined_length = True
+        dataset.PixelData = encapsulate([b"junk"])
+        dataset.save_as(tmp_path / "y", implicit_vr=False, little_endian=True)
+        with pytest.raises(InputError, match=words) as caught:
+            open_dicom(tmp_path / "y").stored(0)
+        assert "4711" not in str(caught.value)
 
 
 def test_sizes_are_checked_before_anything_is_allocated(tmp_path):

@@ -44,6 +44,31 @@ def test_without_a_window_the_range_of_the_stored_bits_counts_and_for_ct_hu(tmp_
     np.testing.assert_allclose(ct[..., 0], np.clip(RAMP * 2.0 / 4095, 0, 1), atol=1e-6)
 
 
+def test_how_a_screen_shows_a_quantity_does_not_change_it(tmp_path):
+    tags = {"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": -1024, **TWELVE}
+    plain, inverted = (
+        picture(tmp_path / name, PhotometricInterpretation=name, **tags) for name in ("MONOCHROME2", "MONOCHROME1")
+    )
+    np.testing.assert_array_equal(plain, inverted)
+    shown = {"WindowCenter": 1000, "WindowWidth": 2000}
+    shown |= {"PhotometricInterpretation": "MONOCHROME1"}
+    path = write_dicom(tmp_path / "shown", RAMP, **tags, **shown)
+    assert read_dicom_picture(open_dicom(path), window="header")[0, 0, 0] == 1
+
+
+def test_a_screenshot_of_a_ct_holds_no_hu(tmp_path):
+    values = np.array([[0, 128, 255]], np.uint8)
+    found = picture(tmp_path / "x", values, Modality="CT")
+    np.testing.assert_allclose(found[..., 0], values / 255, atol=1e-6)
+    inverted = picture(tmp_path / "y", values, Modality="CT", PhotometricInterpretation="MONOCHROME1")
+    np.testing.assert_allclose(inverted, 1 - found, atol=1e-6)
+
+
+def test_an_empty_rescale_is_none(tmp_path):
+    path = write_dicom(tmp_path / "x", RAMP, RescaleSlope="", RescaleIntercept="", **TWELVE)
+    assert rescale_of(open_dicom(path), 0) == (1.0, 0.0)
+
+
 def test_a_window_of_ones_own_wins_and_percentiles_are_those_of_the_picture(tmp_path):
     found = picture(tmp_path / "x", window=(585.0, 3510.0), Modality="CT", **TWELVE)
     np.testing.assert_allclose(found[..., 0], (np.clip(RAMP.astype(float), 585, 3510) - 585) / 2925, atol=1e-6)

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from dpmed.data.decode.masks import read_mask
+from dpmed.data.decode.pictures import decode_picture
 from dpmed.errors import InputError
 
 
@@ -52,3 +53,27 @@ def test_a_missing_and_a_truncated_mask_are_said(tmp_path):
     (tmp_path / "m.png").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"m\.png: cannot be decoded"):
         read_mask(tmp_path / "m.png", size=(4, 4), classes=2, image="image.png", sides=(16, 24))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["m.png", "m.tif"])
+def test_a_mask_is_turned_as_its_header_says_and_as_its_picture_is(tmp_path, name, orientation):
+    values = np.zeros((9, 12), np.uint8)
+    values[0, 1:] = values[3, 4] = 1
+    sides = (12, 9) if orientation > 4 else (9, 12)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(values).save(tmp_path / name, exif=exif)
+    found = read_mask(tmp_path / name, size=sides, classes=2, image="image.png", sides=sides)
+    picture = decode_picture(tmp_path / name, size=sides, channels=1, window=None, depth=8, narrow=False)[0][..., 0]
+    assert np.array_equal(found, picture) and found.sum() == values.sum()
+    assert np.array_equal(found, values) == (orientation == 1)
+
+
+def test_several_pages_and_pictures_of_rounded_values_are_no_masks(tmp_path):
+    page = Image.fromarray(np.zeros((4, 4), np.uint8))
+    page.save(tmp_path / "m.tif", save_all=True, append_images=[page])
+    page.save(tmp_path / "m.jpg")
+    for name, words in (("m.tif", "holds 2 pages"), ("m.jpg", "is a JPEG, not a PNG or TIFF mask")):
+        with pytest.raises(InputError, match=words):
+            read_mask(tmp_path / name, size=(4, 4), classes=2, image="image.png", sides=(4, 4))

@@ -3,6 +3,7 @@ import itertools
 import os
 import struct
 import tracemalloc
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -78,6 +79,65 @@ def test_gzip_files_of_several_members_are_read_whole(tmp_path):
         members = [content[start:end] for start, end in itertools.pairwise((*cuts, len(content)))]
         path.write_bytes(b"".join(map(gzip.compress, members)))
         assert np.array_equal(read_nifti(path).voxels, np.asarray(image().dataobj))
+
+
+@pytest.mark.parametrize("spoil", ["nothing", "the sum", "the length of the file"])
+def test_the_checksum_is_compared_wherever_it_lies(tmp_path, spoil):
+    content = image().to_bytes()
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(content) + packer.flush()
+    # A field of the header that is long enough for the checksum to begin a piece of the file that is read by itself.
+    extra = (1 << 16) - 12 - len(packed)
+    start = b"\x1f\x8b\x08\x04" + bytes(6) + struct.pack("<H", extra) + bytes(extra) + packed
+    end = struct.pack("<II", zlib.crc32(content), len(content))
+    if spoil != "nothing":
+        end = bytes(4) + end[4:] if spoil == "the sum" else end[:3]
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(start + end)
+    if spoil == "nothing":
+        assert gzip.decompress(start + end) == content
+        assert np.array_equal(read_nifti(path).voxels, np.asarray(image().dataobj))
+    else:
+        with pytest.raises(InputError, match=r"scan\.nii\.gz: cannot be read, it is damaged or incomplete"):
+            read_nifti(path)
+
+
+def test_bytes_behind_the_voxels_are_left_alone(tmp_path):
+    path = tmp_path / "scan.nii.gz"
+    path.write_bytes(gzip.compress(image().to_bytes() + bytes(100_000)))
+    assert np.array_equal(read_nifti(path).voxels, np.asarray(image().dataobj))
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("unknown", 1), ("mm", 1), ("meter", 1e3), ("micron", 1e-3)])
+def test_affines_are_in_millimetres_whatever_the_file_counts_in(tmp_path, unit, factor):
+    stored = image()
+    stored.header.set_xyzt_units(unit, "sec")
+    stored.to_filename(tmp_path / "scan.nii")
+    np.testing.assert_allclose(read_nifti(tmp_path / "scan.nii").affine, np.diag([factor, 2 * factor, 3 * factor, 1]))
+
+
+def test_a_header_that_shows_the_body_and_its_mirror_image_is_refused(tmp_path):
+    stored = image()
+    turned, mirrored = np.diag([-1.0, -2.0, 3.0, 1.0]), np.diag([-1.0, 2.0, 3.0, 1.0])
+    for qform, code in ((turned, 1), (mirrored, 0)):  # another place is one of another space; code 0 is not used
+        stored.set_qform(qform, code)
+        stored.to_filename(tmp_path / "scan.nii")
+        np.testing.assert_array_equal(read_nifti(tmp_path / "scan.nii").affine, stored.affine)
+    stored.set_qform(mirrored, 1)
+    stored.to_filename(tmp_path / "scan.nii")
+    with pytest.raises(InputError, match=r"scan\.nii: has a qform and an sform that mirror each other"):
+        read_nifti(tmp_path / "scan.nii")
+
+
+@pytest.mark.parametrize(("place", "value"), [(0, 0.0), (1, -1.0)])
+def test_voxel_sizes_with_a_wrong_sign_are_repaired_as_nibabel_does(tmp_path, place, value):
+    stored = image()
+    stored.set_qform(stored.affine, 1)
+    stored.set_sform(None, 0)
+    content = bytearray(stored.to_bytes())
+    struct.pack_into("<f", content, 76 + 4 * place, value)  # pixdim
+    (tmp_path / "scan.nii").write_bytes(content)
+    np.testing.assert_array_equal(read_nifti(tmp_path / "scan.nii").affine, nibabel.load(tmp_path / "scan.nii").affine)
 
 
 @pytest.mark.parametrize("several", [False, True])

@@ -46,4 +46,13 @@ def test_scale_type_and_range_follow_depth_and_window():
     assert (sixteen.scale, sixteen.value_range, sixteen.dtype) == (65535, (0, 65535), np.uint16)
     assert (ct.scale, ct.value_range, ct.dtype) == (1, (-1024, 3071), np.float32)
     assert (mr.scale, mr.value_range, mr.dtype) == (1, (0, 1), np.float16)
-    assert Preprocessing(size=(8, 8, 8), window=(-150.0, 250.0)).dtype == np.float16
+    for window, dtype in (
+        ((-150.0, 250.0), np.float16),
+        ((0.0, 80.0), np.float16),
+        ((0.0, 0.003), np.float16),
+        ((1000.0, 1001.0), np.float32),
+        ((0.0, 3e-9), np.float32),
+    ):
+        made = Preprocessing(size=(8, 8, 8), window=window)
+        assert made.dtype == dtype
+        assert len(np.unique(np.linspace(*window, 1000).astype(made.dtype))) >= 256

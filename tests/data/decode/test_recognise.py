@@ -45,6 +45,6 @@ def test_endings_count_in_any_case(name, kind):
 
 
 def test_all_files_of_a_series_are_slices_but_hidden_ones_and_the_contents_of_a_disc():
-    assert [name for name in ("IM1", "1.dcm", "notes.txt", ".IM1", "DICOMDIR") if is_slice(name)] == [
+    assert [name for name in ("IM1", "1.dcm", "notes.txt", ".IM1", "DICOMDIR", "dicomdir") if is_slice(name)] == [
         "IM1", "1.dcm", "notes.txt",
     ]  # fmt: skip

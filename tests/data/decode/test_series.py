@@ -116,6 +116,21 @@ def test_inverted_slices_are_turned_over_within_their_stored_range(tmp_path):
     assert np.array_equal(meant(read_series(tmp_path)), -1.0 - VOLUME.transpose(2, 1, 0))
 
 
+def test_slices_in_hu_are_not_turned_over(tmp_path):
+    write_series(tmp_path, VOLUME, PhotometricInterpretation="MONOCHROME1", RescaleSlope=2, RescaleIntercept=-24)
+    assert np.array_equal(meant(read_series(tmp_path)), VOLUME.transpose(2, 1, 0) * 2.0 - 24)
+
+
+def test_the_window_of_slices_that_are_turned_over_is_turned_over_with_them(tmp_path):
+    tags = {"Modality": "MG", "RescaleSlope": 2, "RescaleIntercept": 30, "VOILUTFunction": "LINEAR_EXACT"}
+    write_series(tmp_path, VOLUME, WindowCenter=400, WindowWidth=500, PhotometricInterpretation="MONOCHROME1", **tags)
+    found = read_series(tmp_path)
+    low, high = found.display
+    shown = np.clip((meant(found) - low) / (high - low), 0, 1)
+    expected = np.clip((VOLUME.transpose(2, 1, 0) * 2.0 + 30 - 150) / 500, 0, 1)
+    np.testing.assert_allclose(shown, 1 - expected, atol=1e-6)
+
+
 def test_the_headers_window_is_that_of_the_middle_slice(tmp_path):
     write_series(tmp_path / "a", VOLUME, WindowCenter=40, WindowWidth=401)
     assert read_series(tmp_path / "a").display == (-160.5, 239.5)
@@ -150,6 +165,7 @@ def shift(path, millimetres):
         (lambda paths: change(paths[1], PixelSpacing=[0.8, 0.9]), "pixel spacing"),
         (lambda paths: change(paths[1], Rows=5), r"has 7 x 5 pixels, but \d+ 7 x 6|has 7 x 6 pixels"),
         (lambda paths: change(paths[1], ImagePositionPatient=None), r"does not say where it is in space"),
+        (lambda paths: change(paths[1], ModalityLUTSequence=[Dataset()]), r"gives its values by a table"),
         (
             lambda paths: change(paths[1], ImageOrientationPatient=[1, 0, 0, 1, 0, 0]),
             r"does not say where it is in space",

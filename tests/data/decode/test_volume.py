@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, ornt_transform
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from dpmed.data.decode.nifti import Volume, read_nifti
 from dpmed.data.decode.volume import Grid, check_pair, orientation_of, read_intensities, read_labels, spacing_of
@@ -71,6 +72,15 @@ def test_the_same_holds_for_percentiles_and_a_given_spacing(tmp_path):
     for orientation in ORIENTATIONS[::7]:
         found = read_intensities(stored(values, orientation, tmp_path=tmp_path), grid, window=None)
         np.testing.assert_allclose(found, first, atol=1e-4, err_msg=orientation)
+
+
+def test_percentiles_do_not_depend_on_the_unit(tmp_path):
+    grid = Grid(shape=(12, 40, 12))
+    plain, tiny = (
+        read_intensities(stored(anatomy().astype(np.float32) * factor, tmp_path=tmp_path), grid, window=None)
+        for factor in (1.0, 1e-12)
+    )
+    np.testing.assert_allclose(plain, tiny, atol=1e-5)
 
 
 def test_orientation_agrees_with_nibabel_on_its_own_images():
@@ -178,9 +188,40 @@ def test_pairs_must_lie_on_the_same_voxels():
     check_pair(volume((4, 4, 4, 2)), volume(name="label.nii"))
     with pytest.raises(InputError, match=r"label\.nii: has 4x4x5 voxels, but its image scan\.nii has 4x4x4"):
         check_pair(volume(), volume((4, 4, 5), name="label.nii"))
-    for affine in (np.diag([-1.0, 1, 1, 1]), np.diag([1.0, 1, 2, 1])):
-        with pytest.raises(InputError, match=r"label\.nii: is not aligned with"):
+    for affine, message in (
+        (np.diag([-1.0, 1, 1, 1]), r"is not aligned with its image scan\.nii: by the headers they are up to 3 voxels"),
+        (np.diag([1.0, 1, 2, 1]), r"has another spacing than its image scan\.nii"),
+    ):
+        with pytest.raises(InputError, match=rf"label\.nii: {message}"):
             check_pair(volume(), volume(affine=affine, name="label.nii"))
+
+
+def test_a_pair_may_be_stored_in_two_orders(tmp_path):
+    values = anatomy()
+    labels = (values > 600).astype(np.uint8)
+    grid = Grid(shape=(10, 12, 8))
+    image = stored(values, "LPS", tmp_path=tmp_path)
+    inside = read_intensities(image, grid, window=(600.0, 601.0))[..., 0] > 600.5
+    for orientation in ORIENTATIONS[::5]:
+        label = stored(labels, orientation, tmp_path=tmp_path)
+        check_pair(image, label)
+        assert (read_labels(label, grid, classes=2) == inside).mean() > 0.99
+
+
+def test_pairs_of_the_same_shape_in_two_places_are_refused():
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("z", 20, degrees=True).as_matrix()
+    spaced = np.diag([0.5, 0.5, 3.0, 1.0])
+    for affine in (np.eye(4), turn @ spaced):
+        for shift, refused in (([0.5, 0, 0], False), ([0, 0, -0.5], False), ([1, 0, 0], True), ([0, 0, 2], True)):
+            label = volume(affine=affine @ nibabel.affines.from_matvec(np.eye(3), shift), name="label.nii")
+            if refused:
+                with pytest.raises(InputError, match=rf"by the headers they are up to {max(shift)} voxels apart"):
+                    check_pair(volume(affine=affine), label)
+            else:
+                check_pair(volume(affine=affine), label)
+    with pytest.raises(InputError, match=r"label\.nii: is not aligned"):  # a header that lost its angles
+        check_pair(volume((40, 40, 4), affine=turn @ spaced), volume((40, 40, 4), affine=spaced, name="label.nii"))
 
 
 def test_oblique_scans_go_to_the_nearest_axes():
@@ -204,6 +245,21 @@ def test_a_volume_that_would_need_too_much_memory_on_the_way_is_refused():
     hostile = Volume(path=Path("scan.nii"), voxels=many, affine=np.eye(4), slope=1.0, intercept=0.0)
     with pytest.raises(InputError, match=r"scan\.nii: has 268435456 channels"):
         read_intensities(hostile, Grid(shape=(128, 128, 50)), window=(0.0, 1.0))
+
+
+def test_labels_that_were_saved_with_a_scale_are_whole_numbers_if_the_scale_is_fine_enough(tmp_path):
+    labels = np.arange(3.0).repeat(9).reshape(3, 3, 3)
+    for dtype, is_fine in ((np.int16, True), (np.uint8, False)):
+        header = nibabel.Nifti1Header()
+        header.set_data_dtype(dtype)
+        nibabel.Nifti1Image(labels, np.eye(4), header).to_filename(tmp_path / "label.nii")
+        found = read_nifti(tmp_path / "label.nii")
+        assert found.slope != 1
+        if is_fine:
+            assert np.array_equal(read_labels(found, Grid(shape=(3, 3, 3)), classes=3), labels)
+        else:
+            with pytest.raises(InputError, match="not whole numbers"):
+                read_labels(found, Grid(shape=(3, 3, 3)), classes=3)
 
 
 def test_label_maps_with_channels_are_refused():

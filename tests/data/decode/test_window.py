@@ -34,6 +34,11 @@ def test_8_bit_pixels_keep_their_share_of_the_range():
     np.testing.assert_array_equal(deepen(pixels, 16) / 65535, pixels / 255)
 
 
+def test_a_small_unit_keeps_its_contrast():
+    metres = np.linspace(0, 3e-9, 7, dtype=np.float32)  # diffusion, m²/s
+    np.testing.assert_allclose(to_unit(metres, (0.0, 3e-9)), np.linspace(0, 1, 7), atol=1e-6)
+
+
 def test_a_flat_picture_has_a_window_too():
     flat = np.full((4, 4), 7, np.float32)
     assert np.isfinite(to_unit(flat, percentile_window(flat))).all()

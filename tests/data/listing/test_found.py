@@ -15,10 +15,11 @@ def test_kinds_are_told_by_ending_or_bytes_and_the_rest_is_left_out(tmp_path):
     (tmp_path / "a" / "notes.txt").write_text("hello")
     (tmp_path / "a" / ".hidden.png").write_text("hello")
     write_dicom(tmp_path / "DICOMDIR", np.zeros((4, 4), np.int16))
+    write_dicom(tmp_path / "dicomdir", np.zeros((4, 4), np.int16))
     (tmp_path / "facts.csv").write_text("x")
     found = find_files(Root(tmp_path), ignored=("facts.csv",))
     assert dict(found.files) == {"a/1.2.840.99": "dicom", "a/1.png": "picture"}
-    assert sorted(found.left_out) == ["DICOMDIR", "a/notes.txt"] and found.hidden == ["a/.hidden.png"]
+    assert sorted(found.left_out) == ["DICOMDIR", "a/notes.txt", "dicomdir"] and found.hidden == ["a/.hidden.png"]
 
 
 def test_a_link_out_of_the_root_is_not_opened(tmp_path):

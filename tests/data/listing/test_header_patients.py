@@ -11,7 +11,9 @@ VALUES = np.zeros((4, 4), np.int16)
 
 
 def test_files_and_series_of_one_patient_share_a_digest(tmp_path):
-    write_series(tmp_path / "scan", np.zeros((2, 4, 4), np.int16))
+    for path in write_series(tmp_path / "scan", np.zeros((2, 4, 4), np.int16)):
+        path.rename(path.with_name(f"IM{path.name}"))
+    write_dicom(tmp_path / "scan" / "DICOMDIR", VALUES, PatientID=None)  # contents of a disc, of many patients
     write_dicom(tmp_path / "same", VALUES)
     write_dicom(tmp_path / "other", VALUES, PatientID="X-1")
     found = patients_by_header([[tmp_path / name] for name in ("scan", "same", "other")], others="a column")

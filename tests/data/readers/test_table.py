@@ -153,6 +153,8 @@ ROWS = ["a.png,u,P1,train,1", "b.png,v,P2,val,0", "c.png,u,P3,test,"]
         (ROWS, {"image": ["image", "again"]}, "lacks the column again"),
         (["a.png,,P1,train,1", *ROWS[1:]], {}, "line 2: dx is empty, but a class must be known"),
         (ROWS, {"class_names": ["v", "w"]}, "2 problems: line 2: dx = 'u' is not in data.class_names; line 4: dx"),
+        (["a.png,-1,P1,train,1", *ROWS[1:]], {}, "line 2: dx = '-1' means unknown, but a class must be known"),
+        (["a.png,-1.0,P1,train,1", *ROWS[1:]], {}, "line 2: dx = '-1.0' means unknown"),
         (["a.png,v,P1,train,1", "b.png,v,P2,train,1"], {}, "'dx' has 1 classes; two are needed"),
         (["a.png,u,,train,1", *ROWS[1:]], {"patient": "p"}, "line 2: p is empty"),
         (["a.png,u,P2,train,1", *ROWS[1:]], {"patient": "p", "split": "s"},
@@ -207,7 +209,7 @@ def test_ten_problems_are_named_and_the_rest_counted(tmp_path, data_config):
         (np.full((24, 24), 2, np.uint8), r"m\.png: holds the value 2, but the classes are 0 to 1"),
         (np.repeat([0, 255], 288).reshape(24, 24).astype(np.uint8), "of 0 and 255 must be stored as 0 and 1"),
         (np.zeros((24, 24, 3), np.uint8), "is not a mask: it has colours"),
-        (None, r"m\.png: is not a PNG or TIFF mask"),
+        (None, r"m\.png: is not a PNG, JPEG or TIFF picture"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused_by_name(tmp_path, data_config, mask, message):

@@ -77,6 +77,11 @@ def test_epsilon_and_both_bounds_are_those_of_the_accountant_and_never_rounded_d
     assert f"{rounded_up(math.exp(2.33771))} times" in text
 
 
+def test_intervals_of_metrics_are_said_to_be_by_unit():
+    text = card(metrics={"accuracy": 0.9}, intervals={"accuracy": (0.8, 1.0)})
+    assert "bootstrap over units (patients, where the data name them), each with all its samples" in text
+
+
 def test_delta_is_never_rounded_down():
     text = card(delta=1.2345649e-6)
     assert "1.23457e-06) by" in text and "and a further 1.23457e-06 at most" in text and "1.23456e-06" not in text

@@ -6,6 +6,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.spatial.transform import Rotation
 
 from dpmed.config.model import MlpModel
 from dpmed.data.decode.nifti import read_nifti
@@ -50,6 +51,41 @@ def test_a_mask_on_canonical_axes_lands_on_the_voxels_that_it_was_made_of(order,
     assert nibabel.aff2axcodes(back.affine) == nibabel.aff2axcodes(image.affine)
     assert back.header.get_zooms() == image.header.get_zooms()
     assert back.header.get_xyzt_units()[0] == "mm"
+
+
+PLACE = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "srow_x", "srow_z")
+OBLIQUE = nibabel.affines.from_matvec(Rotation.from_euler("z", 20, degrees=True).as_matrix() * [2.0, 1, 3], [4, 5, 6])
+
+
+@pytest.mark.parametrize("unit", ["mm", "micron"])
+@pytest.mark.parametrize(("qform", "sform"), [(1, 0), (1, 2), (0, 4), (0, 0)])
+def test_a_mask_lies_where_its_scan_lies_by_every_field_of_the_header(tmp_path, qform, sform, unit):
+    scan = nibabel.Nifti1Image(np.zeros(SHAPE, np.int16), OBLIQUE)
+    scan.set_qform(OBLIQUE, qform)
+    scan.set_sform(OBLIQUE @ np.diag([1.0, 1, 1.1, 1]), sform)
+    scan.header.set_xyzt_units(unit)
+    scan.header["descrip"] = b"Mustermann, Erika"
+    (tmp_path / "scan.nii").write_bytes(scan.to_bytes())
+    volume = read_nifti(tmp_path / "scan.nii")
+    grid = OwnGrid(shape=SHAPE, affine=volume.affine, place=volume.place)
+    mask = nibabel.load(tmp_path / write_mask(tmp_path, "mask", np.ones(SHAPE, np.uint8), grid))
+    for name in PLACE:
+        np.testing.assert_array_equal(mask.header[name], scan.header[name])
+    assert mask.header.get_xyzt_units()[0] == unit and mask.header.get_zooms() == scan.header.get_zooms()
+    np.testing.assert_array_equal(mask.affine, nibabel.load(tmp_path / "scan.nii").affine)
+    assert mask.get_data_dtype() == np.uint8 and bytes(mask.header["descrip"]).strip(b"\0") == b""
+
+
+def test_the_mask_of_a_series_says_where_it_is_in_both_ways_if_both_can(tmp_path):
+    tilted = OBLIQUE @ np.array([[1.0, 0, 0, 0], [0, 1, 0.4, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    for affine, code in ((OBLIQUE, 1), (tilted, 0)):
+        mask = nibabel.load(
+            tmp_path / write_mask(tmp_path, "m", np.ones(SHAPE, int), OwnGrid(shape=SHAPE, affine=affine))
+        )
+        np.testing.assert_allclose(mask.get_sform(), affine, atol=1e-5)
+        assert (int(mask.header["sform_code"]), int(mask.header["qform_code"])) == (1, code)
+        if code:
+            np.testing.assert_allclose(mask.get_qform(), affine, atol=1e-5)
 
 
 def test_nearest_is_the_cell_that_a_middle_lies_in():

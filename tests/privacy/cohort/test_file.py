@@ -69,6 +69,28 @@ def test_a_finished_run_keeps_its_entry_whoever_has_its_token(path):
         assert [run.token for run in cohort.snapshot().runs] == ["c", "b"]
 
 
+def test_a_run_that_is_entered_again_counts_for_no_less_than_before(path):
+    with made(path) as cohort:
+        cohort.enter([entry("a", ["x", "y"])])
+        cohort.settle("a", steps=20, status="stopped")
+        cohort.enter([entry("a", ["y", "z"], noise=3.0, rate=0.05, steps=30)])
+        (run,) = cohort.snapshot().runs
+        assert run.mechanism == entry("a", []).mechanism and (run.made, run.members.tolist()) == (50, [True] * 3)
+        cohort.enter([entry("a", ["y"], noise=1.0, rate=0.2, steps=60)])
+        (run,) = cohort.snapshot().runs
+        assert run.mechanism == SampledGaussian(noise_multiplier=1.0, sampling_rate=0.2, steps=60)
+        assert (run.made, run.members.tolist()) == (60, [True] * 3)
+
+
+def test_a_limit_is_kept_until_it_is_removed(path):
+    with made(path) as cohort:
+        assert cohort.snapshot().limit is None
+        for limit in (0.1 + 0.2, 4.0, None):
+            cohort.set_limit(limit)
+            with Cohort(path) as other:
+                assert cohort.snapshot().limit == other.snapshot().limit == limit
+
+
 def test_a_refused_run_leaves_nothing(path):
     def refuse(snapshot, tokens):
         assert [run.token for run in snapshot.runs] == ["a"] and tokens == {"a"}

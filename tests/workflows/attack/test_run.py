@@ -15,10 +15,9 @@ from dpmed.matching.images import read_images
 from dpmed.progress import Silent
 from dpmed.reconstructions.manifest import UNFINISHED_NAME
 from dpmed.workflows.attack.images import ImageFolder
-from dpmed.workflows.attack.run import run
 from dpmed.workflows.attack.success_rates import SuccessFolder
 from dpmed.workflows.attack.unfinished import open_folder
-from tests.attacks.asking import SMALL, asked
+from tests.attacks.asking import SMALL, asked, attacked
 
 
 def errors(folder, manifest, level, batch=0):
@@ -34,7 +33,7 @@ def errors(folder, manifest, level, batch=0):
 @pytest.mark.parametrize("attack", ["trap-weights", "imprint", "peeling"])
 def test_each_attack_recovers_its_promised_share_of_patches_of_real_pictures(tmp_path, attack):
     overrides = [*SMALL[1:], 'data={name = "patches"}', "training.batch_size=64", "training.epochs=1"]
-    summary = run(asked(attack, overrides=overrides), tmp_path, Silent())
+    summary = attacked(asked(attack, overrides=overrides), tmp_path)
     found = errors(tmp_path, summary.manifest, summary.manifest.levels[0])
     assert (found < 1e-6).mean() >= {"trap-weights": 0.15, "imprint": 0.50, "peeling": 0.98}[attack]
     facts = summary.manifest.settings["levels"]["non-private"]
@@ -42,7 +41,7 @@ def test_each_attack_recovers_its_promised_share_of_patches_of_real_pictures(tmp
 
 
 def test_a_batch_of_one_is_recovered_exactly(tmp_path):
-    manifest = run(asked(batches=5, batch_size=1), tmp_path, Silent()).manifest
+    manifest = attacked(asked(batches=5, batch_size=1), tmp_path).manifest
     assert manifest.settings["rows"] == 10
     for batch in range(5):
         assert errors(tmp_path, manifest, manifest.levels[0], batch).max() < 1e-6
@@ -80,11 +79,11 @@ def test_an_interrupted_attack_goes_on_to_the_same_files(tmp_path, monkeypatch, 
     whole, parts = make_folder(tmp_path / "whole"), make_folder(tmp_path / "parts")
     # optax fails under the strictness of the other tests.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        run(settings, whole, Silent())
+        attacked(settings, whole)
         with monkeypatch.context() as patch:
             interrupt_at(patch, 3)
             with pytest.raises(Interrupted):
-                run(settings, parts, Silent())
+                attacked(settings, parts)
         assert not list(parts.glob("[mp]*.json"))
         (parts / ".0.png.x.tmp").write_bytes(b"half an image")
         facts = {"digest": settings.digest, "config_name": "x"}
@@ -92,7 +91,7 @@ def test_an_interrupted_attack_goes_on_to_the_same_files(tmp_path, monkeypatch, 
         with pytest.raises(InputError, match="other settings"):
             open_folder(parts, **{**facts, "digest": asked(attack, **{**given, "epsilons": (9.0,)}).digest})
         calls = interrupt_at(monkeypatch, 99)
-        run(settings, parts, Silent())
+        attacked(settings, parts)
     total = len(given["epsilons"]) * given.get("batches", 1)
     assert len(calls) == total - 2
     names = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
@@ -107,7 +106,7 @@ def test_an_interrupted_attack_goes_on_to_the_same_files(tmp_path, monkeypatch, 
 
 
 def test_a_finished_attack_leaves_no_note_of_being_unfinished(tmp_path):
-    manifest = run(asked(batch_size=1), tmp_path, Silent()).manifest
+    manifest = attacked(asked(batch_size=1), tmp_path).manifest
     assert not (tmp_path / UNFINISHED_NAME).exists() and (tmp_path / "manifest.json").is_file()
     assert manifest.levels[0].counts == (1,)
 
@@ -125,7 +124,7 @@ def test_colour_pictures_keep_their_channels_and_come_from_the_training_split(tm
         "training.epochs=2",
     ]
     settings = asked(name="ham10000_dp_phantom", overrides=overrides, epsilons=(1e15, None))
-    manifest = run(settings, tmp_path / "X", Silent()).manifest
+    manifest = attacked(settings, tmp_path / "X").manifest
     assert manifest.shape == (16, 16, 3) and manifest.stored == "png" and manifest.value_range == (0.0, 255.0)
     assert manifest.accountant == "rdp" and manifest.sampling_rate == pytest.approx(12 / manifest.train_size)
     for level in manifest.levels:
@@ -157,7 +156,7 @@ def test_pictures_of_several_labels_or_of_numbers_come_back_too(tmp_path, learnt
         "data.cache=false", "data.split_by=stratified", "training.batch_size=1", "training.epochs=1",
         "model.width=[4]", "loss.label_smoothing=", *LEARNT[learnt],
     ]  # fmt: skip
-    manifest = run(asked(overrides=overrides, batches=3, batch_size=1), tmp_path / "X", Silent()).manifest
+    manifest = attacked(asked(overrides=overrides, batches=3, batch_size=1), tmp_path / "X").manifest
     assert max(errors(tmp_path / "X", manifest, manifest.levels[-1], batch).max() for batch in range(3)) < 1e-6
 
 
@@ -175,7 +174,7 @@ def test_volumes_are_arrays_with_their_window(tmp_path):
     ]
     # So few volumes are outside the training that bins are a guess; one at a time needs none.
     settings = asked(name="msd_liver_dp_phantom", overrides=overrides, batch_size=1, batches=2)
-    manifest = run(settings, tmp_path / "X", Silent()).manifest
+    manifest = attacked(settings, tmp_path / "X").manifest
     assert manifest.shape == (16, 16, 8, 1) and manifest.stored == "npy"
     volume = np.load(tmp_path / "X" / manifest.originals(0)[0])
     assert manifest.value_range == (-150.0, 200.0)

@@ -1,23 +1,16 @@
 """The folder of the prior-aware attack, from made-up facts."""
 
 import json
+from dataclasses import replace
 
-import jax
 import pytest
 
 from dpmed.attacks.prior_aware.results_table import read_results
 from dpmed.metrics.intervals import binomial_interval
-from dpmed.progress import Silent
-from dpmed.workflows.attack.run import run
 from dpmed.workflows.attack.unfinished import Unfinished
-from tests.attacks.asking import asked
+from tests.attacks.asking import asked, attacked
 
-
-@pytest.fixture(autouse=True)
-def _as_a_user_runs_it():
-    # optax fails under the strictness of the other tests.
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
+pytestmark = pytest.mark.usefixtures("as_users_run_it")
 
 
 def test_an_experiment_that_is_under_way_is_finished_and_not_planned_again(tmp_path):
@@ -26,7 +19,7 @@ def test_an_experiment_that_is_under_way_is_finished_and_not_planned_again(tmp_p
     Unfinished(digest=settings.digest).add(
         tmp_path, "eps=8", 0, facts={"trials": 40, "successes": counts, "ideal_rate": dict.fromkeys(counts, 0.5)}
     )
-    summary = run(settings, tmp_path, Silent())
+    summary = attacked(settings, tmp_path)
     assert summary.not_run is None and "in 20 % of trials" in summary.remarks[0]
     worst, relaxed = read_results(tmp_path / "prior_aware.csv")
     assert (worst, relaxed) == summary.results
@@ -42,3 +35,5 @@ def test_an_experiment_that_is_under_way_is_finished_and_not_planned_again(tmp_p
     assert (worst.ideal_low, worst.ideal_high) == (interval.low, interval.high)
     assert rows[0][6] == f"{100 * interval.low:.1f} % to {100 * interval.high:.1f} %"
     assert not (tmp_path / "unfinished.json").exists()
+    unknown = replace(worst, ideal_rate=None, ideal_low=None, ideal_high=None)
+    assert replace(summary, results=(unknown,)).table()[1][0][5:7] == ["–", "–"]

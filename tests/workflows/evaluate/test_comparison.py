@@ -1,10 +1,12 @@
 """Paired differences: equal models, swapped models, intervals against a loop that draws patients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from dpmed.workflows.evaluate.comparison import compare_scored, delong_table, say, table_of
+from dpmed.workflows.evaluate.comparison import compare_scored, delong_table, say, table_of, unpaired_notes
 from tests.workflows.evaluate.scores import make_scored
 
 
@@ -12,7 +14,8 @@ def test_a_model_does_not_differ_from_itself():
     scored = make_scored()
     found = compare_scored(scored, scored)
     assert found.differences
-    assert all((one.difference, one.interval) == (0.0, (0.0, 0.0)) and not one.is_clear for one in found.differences)
+    # No interval of no width, which would claim to know that they never differ.
+    assert all((one.difference, one.interval) == (0.0, None) and not one.is_clear for one in found.differences)
     assert found.areas["class 1"].p_value == 1.0
 
 
@@ -21,7 +24,8 @@ def test_swapping_the_models_turns_the_sign():
     there, back = compare_scored(one, other), compare_scored(other, one)
     for forward, backward in zip(there.differences, back.differences, strict=True):
         assert forward.difference == pytest.approx(-backward.difference)
-        assert forward.interval == pytest.approx((-backward.interval[1], -backward.interval[0]))
+        if forward.metric != "ece":
+            assert forward.interval == pytest.approx((-backward.interval[1], -backward.interval[0]))
     assert there.areas["class 1"].p_value == pytest.approx(back.areas["class 1"].p_value)
 
 
@@ -62,11 +66,25 @@ def test_masks_are_compared_by_their_scores_and_other_samples_refused():
         compare_scored(one, make_scored("segmentation", patients=39))
 
 
+def test_distances_over_different_samples_are_told():
+    """The second model misses the three masks that are hardest: its mean distance is the smaller one."""
+    one, other = make_scored("segmentation", seed=1), make_scored("segmentation", seed=2)
+    distances = np.linspace(1, 9, 120)
+    one = replace(one, table={**one.table, "hausdorff95_mm": distances})
+    other = replace(other, table={**other.table, "hausdorff95_mm": np.where(distances > 8.85, np.nan, distances)})
+    found = next(row for row in compare_scored(one, other).differences if row.metric == "hausdorff95_mm")
+    assert found.difference > 0
+    (note,) = unpaired_notes(one, other)
+    assert "Of 120 samples" in note and "(hausdorff95_mm in 3)" in note and "misses more may look better" in note
+    assert unpaired_notes(one, one) == unpaired_notes(make_scored(), make_scored()) == ()
+
+
 def test_words_and_tables_say_what_chance_could_make():
     one, other = make_scored(seed=1), make_scored(seed=2)
     found = compare_scored(one, other)
     assert "model 2" in say(found, "accuracy") and "95 % interval" in say(found, "accuracy")
-    assert "chance alone" in say(compare_scored(one, one), "accuracy")
+    assert "chance alone" in say(found, "accuracy")
+    assert "chance alone" not in say(compare_scored(one, one), "accuracy")
     assert "chance alone" not in say(compare_scored(make_scored(skill=9.0), other), "accuracy")
     columns, rows = table_of(found)
     assert columns[1:3] == ["model 1", "model 2"] and len(rows) == len(found.differences)

@@ -1,6 +1,7 @@
 """How an evaluation is summarised: JSON, text and the terminal's table."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -80,11 +81,11 @@ def test_a_metric_without_an_interval_has_an_empty_cell():
 
 def test_limits_of_agreement_are_a_row_with_their_intervals():
     values = np.array([1.0, 2.0, 4.0, 3.0])
-    one = agreement(values, np.zeros(4), weights=np.ones((1, 4), int))
-    (row,) = agreement_rows({"age": one})
-    assert (row["bias"], row["bias_low"], row["bias_high"]) == pytest.approx((2.5, 2.5, 2.5))
+    one = agreement(values, np.zeros(4), groups=["a", "b", "c", "d"], resamples=0)
+    (row,) = agreement_rows({"age": replace(one, intervals={**one.intervals, "high": (3.0, 4.0)})})
+    assert row["bias"] == pytest.approx(2.5) and np.isnan(row["bias_low"]) and np.isnan(row["bias_high"])
     assert row["lower_limit"] == pytest.approx(2.5 - 1.96 * values.std(ddof=1))
-    assert row["upper_limit_low"] == pytest.approx(row["upper_limit"])
+    assert (row["upper_limit_low"], row["upper_limit_high"]) == (3.0, 4.0)
 
 
 def test_subgroups_are_shown_with_the_first_metric_and_no_interval_where_there_is_none():

@@ -20,10 +20,10 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def write(scored, folder, *, settings=None, **changes):
+def write(scored, folder, *, settings=None, threshold=0.4, **changes):
     values, intervals = scored.evaluate()
     summary = make_summary(folder, metrics=values, intervals=intervals, **changes)
-    write_evaluation(summary, scored, settings or EvaluateSettings(), threshold=0.4)
+    write_evaluation(summary, scored, settings or EvaluateSettings(), threshold=threshold)
     return {path.name for path in folder.iterdir()}
 
 
@@ -66,6 +66,13 @@ def test_thresholds_follow_their_rules(tmp_path):
     assert float(points["model"]["threshold"]) == 0.4 and "sensitivity 0.99" in points
 
 
+def test_of_more_than_two_classes_no_threshold_is_called_the_models(tmp_path):
+    """The model answers with the likeliest class, whatever its probability."""
+    write(make_scored(classes=3), tmp_path, threshold=None)
+    rules = {row["rule"] for row in rows_of(tmp_path / "operating_points.csv")}
+    assert "probability 0.5" in rules and "model" not in rules
+
+
 def test_predictions_are_a_row_per_sample_of_each_task(tmp_path):
     scored = make_scored(classes=3)
     row = prediction_rows(scored)[7]
@@ -80,7 +87,7 @@ def test_predictions_are_a_row_per_sample_of_each_task(tmp_path):
 
 def test_numbers_have_their_agreement(tmp_path):
     scored = make_scored("regression")
-    found = agreement(scored.predictions[:, 0], scored.targets[:, 0], weights=np.ones((5, 120), int))
+    found = agreement(scored.predictions[:, 0], scored.targets[:, 0], groups=scored.groups, resamples=5)
     assert write(scored, tmp_path, agreement={"age": found}) == ALWAYS | {"agreement.csv", "agreement.png"}
     (row,) = rows_of(tmp_path / "agreement.csv")
     assert float(row["bias"]) == pytest.approx((scored.predictions - scored.targets).mean())

@@ -79,15 +79,22 @@ def test_a_column_breaks_the_metrics_down_and_what_it_leaves_empty_is_unknown(tm
 
 def test_few_units_have_no_intervals_and_that_is_said(digits):
     plan = plan_of(digits, "classification", ("no", "yes"))
-    assert interval_notes(plan, {}, {}) == ("The test split has 4 images: too few for intervals of its metrics.",)
-    assert interval_notes(replace(plan, split=replace(plan.split, test=np.arange(8))), {}, {}) != ()
-    few = "The test split has only 20 images: the intervals say little."
-    assert interval_notes(digits, {"accuracy": 0.9}, {"accuracy": (0.8, 1.0)}) == (few,), "twenty of a hundred digits"
+    targets = np.arange(20) % 2
+    twenty = Predictions(predictions=np.eye(2)[targets], targets=targets, losses=np.zeros(20))
+    assert interval_notes(plan, twenty, {}, {}) == (
+        "The test split has 4 images: too few for intervals of its metrics.",
+    )
+    assert interval_notes(replace(plan, split=replace(plan.split, test=np.arange(8))), twenty, {}, {}) != ()
+    known, few = {"accuracy": (0.8, 1.0)}, "The test split has only 20 images: the intervals say little."
+    assert interval_notes(digits, twenty, {"accuracy": 0.9}, known) == (few,), "twenty of a hundred digits"
     more = replace(digits, split=replace(digits.split, test=np.arange(30)))
-    assert interval_notes(more, {"accuracy": 0.9}, {"accuracy": (0.8, 1.0)}) == ()
-    _, note = interval_notes(digits, {"accuracy": 1.0, "loss": 0.1}, {})
+    assert interval_notes(more, twenty, {"accuracy": 0.9}, known) == ()
+    _, note = interval_notes(digits, twenty, {"accuracy": 1.0, "mcc": 1.0, "loss": 0.1}, {})
     # Twenty right answers: 1 - 0.05^(1/20).
-    assert note.startswith("No interval for accuracy: ") and "20 images" in note and "up to 14 %" in note
+    assert note.startswith("No interval for accuracy, mcc: ") and "20 images" in note and "up to 14 %" in note
+    targets[0] = 1
+    _, note = interval_notes(digits, twenty, {"accuracy": 0.9, "mcc": 0.9}, known)
+    assert note.startswith("No interval for mcc: fewer than 10 images have one of the classes")
 
 
 def test_each_part_of_a_breakdown_has_intervals_by_unit_where_it_has_enough_units(tmp_path, digits):

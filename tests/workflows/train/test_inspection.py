@@ -12,6 +12,7 @@ from dpmed.data.build import build_dataset
 from dpmed.data.layouts import data_table, write_phantom
 from dpmed.data.split import split_dataset
 from dpmed.data.storage.stored import ArrayDataset, Listing
+from dpmed.figures import contact_sheet
 from dpmed.progress import Silent
 from dpmed.workflows.train import inspection
 from dpmed.workflows.train.inspection import CONTACT_SHEET, run
@@ -25,7 +26,7 @@ from dpmed.workflows.train.inspection import CONTACT_SHEET, run
         ("table", {**data_table("table", Path("root")), "size": [32, 32], "split_by": "stratified"}),
     ],
 )
-def test_it_describes_and_draws_what_training_would_read(tmp_path, layout, table):
+def test_it_describes_and_draws_what_training_would_read(tmp_path, monkeypatch, layout, table):
     (tmp_path / "data").mkdir()
     write_phantom(layout, tmp_path / "data", num=12, seed=0, progress=Silent())
     shares = {"test_fraction": 0.3, "validation_fraction": 0.4}  # by hash: of twelve units some fall into every part
@@ -33,7 +34,13 @@ def test_it_describes_and_draws_what_training_would_read(tmp_path, layout, table
     config = TypeAdapter(DataConfig).validate_json(json.dumps(table))
     dataset = build_dataset(config, progress=Silent())
     split = split_dataset(dataset, config, seed=0)
+    notes = []
+    before = contact_sheet.plot_contact_sheet
+    monkeypatch.setattr(
+        contact_sheet, "plot_contact_sheet", lambda *given, **how: (notes.append(how["note"]), before(*given, **how))
+    )
     found = run(dataset, split, seed=0, folder=tmp_path)
+    assert ("the patient's right is on the left" in notes[0]) == (layout == "msd-liver")
     assert found.counts["train"] == len(split.train) == found.looked_at
     with Image.open(tmp_path / CONTACT_SHEET) as image:
         assert image.width > 300

@@ -8,7 +8,7 @@ import pytest
 from dpmed.errors import InputError
 from dpmed.inference.composed_ledger import compose, composed_with, read_deleted, read_spendings, spending
 from dpmed.planning.run_ledger import SIBLINGS_NOTE
-from dpmed.workflows.train.siblings import keep_begun_run, name_siblings, require_outermost
+from dpmed.workflows.train.siblings import folders_counting, keep_begun_run, name_siblings, require_outermost
 from tests.inference.made import ONE_OF_SEVERAL as LEDGER
 from tests.inference.made import write_runs
 
@@ -67,6 +67,18 @@ def test_a_run_that_spends_other_than_was_planned_is_not_taken_for_the_planned_o
     keep_begun_run(folder / "seed=2", {**LEDGER, "status": "running", "run_id": "a", **changed})
     keep_begun_run(folder / "seed=3", {**LEDGER, "status": "running", "run_id": "a"})
     assert (folder / "privacy.json").read_bytes() == before
+
+
+def test_a_run_is_counted_by_the_folders_that_list_it_and_by_the_selection_it_is_a_trial_of(tmp_path):
+    folder = write_runs(tmp_path, seed_1=LEDGER)
+    assert folders_counting(folder / "seed=2") == []
+    planned(folder, "seed=2")
+    assert folders_counting(folder / "seed=2") == [folder.resolve()]
+    assert folders_counting(folder / "seed=3") == []
+    trial = tmp_path / "trial=1" / "seed=7"
+    assert folders_counting(trial) == []
+    (tmp_path / "selection.json").write_text("{}")
+    assert folders_counting(trial) == [tmp_path.resolve()]
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{", '{"runs": 3}', '{"runs": [3]}', json.dumps(LEDGER)])

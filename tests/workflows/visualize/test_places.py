@@ -3,7 +3,8 @@ import json
 import pytest
 
 from dpmed.errors import InputError
-from dpmed.workflows.visualize.places import matches_in, reconstructions_of
+from dpmed.workflows.visualize.places import how_matched, matches_in, reconstructions_of
+from tests.reconstructions.test_manifest import MANIFEST
 
 
 def test_a_folder_stands_for_its_table(tmp_path):
@@ -26,3 +27,15 @@ def test_the_images_are_where_the_file_beside_the_table_says(tmp_path):
     (table.parent / "match.json").write_text(json.dumps({"reconstructions": 3}))
     with pytest.raises(InputError, match="reconstructions is missing"):
         reconstructions_of(table)
+
+
+def test_what_the_matching_did_to_the_shares_is_told(tmp_path):
+    table, known = tmp_path / "matches.csv", MANIFEST.batches * MANIFEST.batch_size
+    assert how_matched(table, MANIFEST, originals=known) == ()
+    (tmp_path / "match.json").write_text(json.dumps({"assignment": "nearest"}))
+    assert how_matched(table, MANIFEST, originals=known) == ()
+    (tmp_path / "match.json").write_text(json.dumps({"assignment": "one-to-one"}))
+    (told,) = how_matched(table, MANIFEST, originals=known)
+    assert "may have recovered more" in told
+    told, _ = how_matched(table, MANIFEST, originals=known - 1)
+    assert told.startswith(f"1 of the {known} originals were left out") and f"the other {known - 1}." in told

@@ -117,6 +117,18 @@ def test_bounds_stand_beside_the_level_of_the_same_noise(table, tmp_path):
         draw(table, tmp_path, bounds=tmp_path / "bounds.csv")
 
 
+def test_a_page_about_some_originals_matched_one_to_one_says_both(tmp_path):
+    write_reconstructions(tmp_path / "recon")
+    (tmp_path / "matched").mkdir()
+    settings = match.MatchSettings(metrics=("mse",), assignment="one-to-one", min_nonzero=0.997)
+    done = match.run(match.prepare(tmp_path / "recon", settings), tmp_path / "matched", Silent())
+    assert 0 < done.left_out < 10
+    job, summary = draw(done.matches, tmp_path)
+    page = (tmp_path / "drawn" / "report.html").read_text()
+    assert f"{done.left_out} of the 10 originals were left out" in page and "(one-to-one)" in page
+    assert set(job.caveats) < set(summary.findings) and len(job.caveats) == 2
+
+
 def test_volumes_are_drawn_by_their_most_telling_slice(tmp_path):
     write_reconstructions(tmp_path / "recon", shape=(12, 10, 8, 1), batches=1, value_range=(-150.0, 200.0))
     (tmp_path / "matched").mkdir()

@@ -42,11 +42,13 @@ def enrol_missing(runs: Sequence[tuple[Config, Path]], progress: Progress) -> No
         for config, path in runs
         if not is_finished(path) and config.privacy is not None and config.privacy.cohort
     ]
-    enrol([(make_plan(config, progress), path / CHECKPOINTS) for config, path in entering])
+    enrol([(make_plan(config, progress), path / CHECKPOINTS) for config, path in entering], progress)
 
 
 def complete(config: Config, path: Path, progress: Progress, *, prepare: Callable[[Plan], Plan]) -> None:
     """Make one training: begin it, resume it, or leave it as it is if finished.
+
+    The caller holds the lock of the folder that holds them all.
 
     Args:
         config: the config of the run.
@@ -67,6 +69,6 @@ def complete(config: Config, path: Path, progress: Progress, *, prepare: Callabl
     # Here already, since the ledger of the folder that holds all runs names this one before it begins.
     plan = prepare(replace(plan, facts=with_run_id(plan.facts)))
     if begun:
-        train.resume(path, progress, plan=plan)
+        train.resume(path, progress, plan=plan, is_member=True)
     else:
-        train.run(plan, make_folder(path), progress)
+        train.run(plan, make_folder(path), progress, is_member=True)

@@ -35,9 +35,7 @@ from dpmed.planning.run_ledger import run_ledger, with_siblings
 from dpmed.progress import Progress
 from dpmed.rounding import stated_budget
 from dpmed.workflows.train.several.member import complete, enrol_missing, with_training
-from dpmed.workflows.train.siblings import name_siblings, require_outermost
-
-LOCK_FILE = "lock"
+from dpmed.workflows.train.siblings import LOCK_FILE, name_siblings, require_outermost
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -40,7 +40,7 @@ from dpmed.progress import Progress
 from dpmed.rounding import rounded_up, stated_budget
 from dpmed.workflows.train.several.drawn_trials import DrawnTrials, drawn_trials
 from dpmed.workflows.train.several.member import complete, enrol_missing, is_finished, with_training
-from dpmed.workflows.train.several.repeats import LOCK_FILE
+from dpmed.workflows.train.siblings import LOCK_FILE
 from dpmed.workflows.train.trials import (
     SELECTION_FILE,
     TRIAL_FOLDER,

@@ -28,7 +28,7 @@ from dpmed.privacy.budget import Budget, steps_per_epoch
 from dpmed.progress import Progress
 from dpmed.workflows.train.several import selection
 from dpmed.workflows.train.several.member import complete
-from dpmed.workflows.train.several.repeats import LOCK_FILE
+from dpmed.workflows.train.siblings import LOCK_FILE
 from dpmed.workflows.train.trials import (
     TRIAL_FOLDER,
     best_of,

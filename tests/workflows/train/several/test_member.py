@@ -20,8 +20,8 @@ def config(*settings):
 @pytest.fixture
 def told(monkeypatch):
     found = []
-    monkeypatch.setattr(train, "run", lambda plan, path, progress: found.append(("run", plan, path)))
-    monkeypatch.setattr(train, "resume", lambda path, progress, *, plan: found.append(("resume", plan, path)))
+    monkeypatch.setattr(train, "run", lambda plan, path, progress, **_: found.append(("run", plan, path)))
+    monkeypatch.setattr(train, "resume", lambda path, progress, *, plan, **_: found.append(("resume", plan, path)))
     return found
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from dpmed.config.load import load_config
 from dpmed.errors import InputError
+from dpmed.files import exclusive_lock
 from dpmed.inference.composed_ledger import compose, spending
 from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.mechanism import SampledGaussian
@@ -111,7 +112,7 @@ def test_a_run_is_counted_before_it_begins_and_when_it_breaks_off(tmp_path, monk
     config = load_config("quickstart", CONFIG).config
     seen = []
 
-    def begin(plan, folder, progress):
+    def begin(plan, folder, progress, **_):
         del progress
         seen.append(ledger_of(tmp_path))
         assert plan.facts.siblings == (("seed=2",) if folder.name == "seed=1" else ("seed=1",))
@@ -139,6 +140,30 @@ def test_a_run_is_counted_before_it_begins_and_when_it_breaks_off(tmp_path, monk
     with pytest.raises(Interrupted):
         run(repeats_of(config, seeds=(1, 2)), tmp_path, Silent())
     assert ledger_of(tmp_path) == left
+
+
+def test_a_run_of_a_sweep_is_not_resumed_beside_the_sweep_whose_ledger_it_would_rewrite(tmp_path):
+    def begin(plan):
+        create_run_folder(tmp_path / "seed=1", plan)
+        raise Interrupted
+
+    config = load_config("quickstart", CONFIG).config
+    with pytest.raises(Interrupted), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "run", lambda plan, *_, **__: begin(plan))
+        run(repeats_of(config, seeds=(1,)), tmp_path, Silent())
+    before = ledger_of(tmp_path)
+    with exclusive_lock(tmp_path / "lock"):
+        found = call_here("train", "--resume", tmp_path / "seed=1")
+    assert found.returncode == 2 and f"{tmp_path}: another dpmed process" in found.stderr.replace("\n", " ")
+    assert ledger_of(tmp_path) == before and not (tmp_path / "seed=1" / "privacy.json").exists()
+
+    def go_on(*_):
+        with pytest.raises(InputError, match="another dpmed process"), exclusive_lock(tmp_path / "lock"):
+            pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train, "_train", go_on)
+        assert call_here("train", "--resume", tmp_path / "seed=1").returncode == 0
 
 
 @pytest.mark.slow

@@ -39,9 +39,9 @@ def trainings(monkeypatch):
     """Trainings that only write what a selection reads; the one with number `broken` fails when it begins."""
     made = {"plans": [], "broken": None, "resumed": 7}
 
-    def begin(plan, folder, progress):
+    def begin(plan, folder, progress, **_):
         del progress
-        enrol([(plan, folder / "checkpoints")])
+        enrol([(plan, folder / "checkpoints")], Silent())
         made["plans"].append(plan)
         create_run_folder(folder, plan)
         number = len(made["plans"])
@@ -53,7 +53,7 @@ def trainings(monkeypatch):
             raise Interrupted
         write_end(folder, ledger, score=0.1 * (5 - abs(number - 2)))
 
-    def go_on(folder, progress, *, plan):
+    def go_on(folder, progress, *, plan, **_):
         del progress
         plan = replace(plan, facts=replace(plan.facts, run_id=run_id_of(folder) or plan.facts.run_id))
         ledger = run_ledger(plan, draws=made["resumed"], status="finished").to_json()
