@@ -45,7 +45,7 @@ def read_tensors(path: Path) -> Tensors:
         return _read_safetensors(path)
     if path.suffix == ".npz":
         return _read_npz(path)
-    remedy = f"Files of torch (.pth, .pt) can run code; convert them as {page('matching.md')} says."
+    remedy = f"Files of torch (.pth, .pt) can run code; convert them with {page('convert_weights.py')}."
     raise InputError("must be a .safetensors or .npz file", where=str(path), remedy=remedy)
 
 

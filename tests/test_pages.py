@@ -67,7 +67,7 @@ def test_a_message_of_an_installed_wheel_names_a_page_that_is_there(installed, t
     done = subprocess.run(
         [sys.executable, "-c", code, weights], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
-    named = re.search(r"convert them as (\S+) says", done.stderr)
+    named = re.search(r"convert them with (\S+)\.\s", done.stderr)
     assert named, done.stderr
-    assert Path(named[1]) == installed / "dpmed" / "_docs" / "matching.md"
+    assert Path(named[1]) == installed / "dpmed" / "_docs" / "convert_weights.py"
     assert Path(named[1]).is_file()

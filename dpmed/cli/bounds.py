@@ -65,7 +65,7 @@ def bounds(
     out: Out = None,
     json: Json = False,
 ) -> None:
-    """Bound the risk of reconstruction and of membership inference from above and below; needs no data."""
+    """Bound the risk of reconstruction and of membership inference from above and below; opens no image."""
     console = console_of(ctx, json=json)
     from dpmed.files import new_run_folder
     from dpmed.workflows.bounds import run as workflow

@@ -366,6 +366,11 @@ def names_in(given: str | tuple[str, ...]) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else given
 
 
+def uncached(config: "DataConfig") -> "DataConfig":
+    """The same data set without a cache of samples, for which every file would be decoded: to list and count it."""
+    return config.model_copy(update={"cache": False}) if isinstance(config, FilesTable) else config
+
+
 def _check_window(window: Window) -> None:
     if isinstance(window, tuple) and window[0] >= window[1]:
         raise ValueError("data.window must be two increasing values")

@@ -16,6 +16,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 # Of fewer, what comes out of drawing them again is a handful of values, and 95 % of those is no interval of anything.
 FEWEST_UNITS = 10
+# Of fewer there are intervals, which say little.
+FEW_UNITS = 30
 _OVERALL = ("accuracy", "brier", "ece")
 
 

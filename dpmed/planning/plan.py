@@ -32,6 +32,7 @@ from dpmed.privacy.ledger import LedgerFacts
 from dpmed.progress import Progress
 from dpmed.rounding import rounded_up, stated_budget
 from dpmed.runtime.programs import keep_no_programs
+from dpmed.training.build import check_objective
 
 _LARGEST_MICROBATCH = 1024
 # If records are padded to several numbers of views, the last microbatch of each is only partly filled. If microbatches
@@ -212,7 +213,7 @@ def plan_of(gathered: Gathered) -> Plan:
     """Solve the budget for what was gathered, and settle the rest.
 
     Raises:
-        InputError: the budget cannot be met, or does not fit the data.
+        InputError: the budget cannot be met, or data, loss and augmentation do not go together.
     """
     config, dataset, split = gathered.config, gathered.dataset, gathered.split
     members, model = gathered.members, gathered.model
@@ -223,7 +224,7 @@ def plan_of(gathered: Gathered) -> Plan:
         budget.require_agreement()
     clipping = None if config.privacy is None or budget is None else build_clipping(config.privacy, budget)
     epoch = steps_per_epoch(len(members), config.training.batch_size)
-    return Plan(
+    plan = Plan(
         config=config,
         dataset=dataset,
         split=split,
@@ -250,6 +251,9 @@ def plan_of(gathered: Gathered) -> Plan:
             *begun_on(config, dataset, split.test),
         ),
     )
+    # Here, since a cohort file counts a run from before its first step on, and nobody gets that back.
+    check_objective(config, dataset.info, model, class_counts=plan.class_counts)
+    return plan
 
 
 def _signal_warnings(budget: Budget | None, clipping: Clipping | None, model: BuiltModel) -> tuple[str, ...]:

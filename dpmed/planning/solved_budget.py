@@ -61,7 +61,8 @@ def check_batch_size(config: Config, train_size: int) -> None:
     batch_size = config.training.batch_size
     if batch_size > train_size:
         raise InputError(
-            f"the expected batch size is {batch_size}, but the training set has only {train_size} records",
+            f"the expected batch size is {batch_size}, but the training set has only {train_size} "
+            f"record{'s' * (train_size != 1)}",
             where="training.batch_size",
             remedy=f"Choose at most {train_size}{_suggestion(config, train_size)}.",
         )

@@ -2,11 +2,14 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int, PyTree
+from jaxtyping import Array, Int, PyTree
 
+from dpmed.config.loss import CustomLoss
 from dpmed.config.schema import Config
 from dpmed.data.base import Info
+from dpmed.errors import InputError
 from dpmed.models.build import BuiltModel
 from dpmed.training.augment import build_augmentation
 from dpmed.training.losses import build_loss
@@ -51,6 +54,50 @@ def build_objective(
         precision="bfloat16" if config.training.precision == "bfloat16" else "float32",
     )
     return objective, trained, NonTrainable(frozen=frozen, state=model.state)
+
+
+def check_objective(
+    config: Config, info: Info, model: BuiltModel, *, class_counts: Int[np.ndarray, " classes"] | None = None
+) -> None:
+    """Refuse what would otherwise end a training at its first step, when its budget has been entered already.
+
+    A loss of the user's own is called once, on the network's answer to random pixels.
+
+    Args:
+        config: as for `build_objective`.
+        info: the data set's constants.
+        model: freshly initialised.
+        class_counts: number of training samples of each class; None if samples have no single class.
+
+    Raises:
+        InputError: loss, augmentation and data do not go together, or the loss raises, returns anything but one float32
+            number, or is not finite.
+    """
+    objective, _, _ = build_objective(config, info, model, class_counts=class_counts)
+    if isinstance(config.loss, CustomLoss):
+        sample = jax.random.normal(jax.random.key(0), info.input_shape, jnp.float32)
+        # Jitted, since a large network takes seconds operation by operation. The loss is not: it shall give a value.
+        network = eqx.filter_jit(eqx.nn.inference_mode(model.module))
+        prediction, _ = network(sample, model.state, key=None)
+        if not bool(jnp.isfinite(objective.loss(prediction, _target_of_zeros(info)))):
+            problem = "is not finite for the network's answer to random pixels and a target of zeros"
+            remedy = "Look for a division by zero, or the logarithm or root of 0."
+            raise InputError(problem, where=f"loss.factory = {config.loss.factory!r}", remedy=remedy)
+
+
+def _target_of_zeros(info: Info) -> Array:
+    """A target of the shape and type that a loss is given."""
+    match info.task:
+        case "classification":
+            return jnp.zeros((), jnp.int32)
+        case "multi-label":
+            return jnp.zeros(len(info.output_names), jnp.int32)
+        case "regression":
+            return jnp.zeros(len(info.output_names), jnp.float32)
+        case "segmentation":
+            return jnp.zeros(info.input_shape[:-1], jnp.int32)
+        case _:
+            return jnp.zeros(info.input_shape, jnp.float32)
 
 
 def unfreezing(model: BuiltModel, *, epochs_per_stage: float, steps_per_epoch: int) -> PyTree[int] | None:

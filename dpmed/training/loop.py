@@ -357,5 +357,5 @@ def _describe(parts: Parts, run: RunState, step: Counts) -> str:
     notes = [f"loss {step.loss / step.records:.3f}"] if step.records else ["empty batch"]
     # ε takes a moment to compute, too long for each step.
     if parts.epsilon is not None and run.rows:
-        notes.append(f"ε {rounded_up(run.rows[-1]['epsilon'], 3)} at the last evaluation")
+        notes.append(f"ε {rounded_up(run.rows[-1]['epsilon'], 3)} at last evaluation")
     return ", ".join([*notes, f"{run.records / max(run.seconds, 1e-9):.0f} samples/s"])

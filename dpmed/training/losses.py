@@ -53,7 +53,7 @@ def build_loss(  # noqa: C901, PLR0911 one per name
         return _custom(config)
     if task not in _TASKS[config.name]:
         fitting = [name for name, tasks in _TASKS.items() if task in tasks]
-        remedy = f"Use one of {', '.join(fitting)}."
+        remedy = f"Use {' or '.join(fitting)}."
         raise InputError(f"{config.name} is not a loss for {task}", where="loss.name", remedy=remedy)
     match config:
         case CrossEntropyLoss():
@@ -84,7 +84,8 @@ def _custom(config: CustomLoss) -> SampleLoss:
     made = loaded.call(**config.arguments)
     where = f"loss.factory = {loaded.name!r}"
     if not callable(made):
-        raise InputError(f"returned a {type(made).__name__}, not a function of prediction and target", where=where)
+        problem = f"returned an object of type {type(made).__name__}, not a function of prediction and target"
+        raise InputError(problem, where=where)
 
     def loss(prediction: Array, target: Array) -> Float[Array, ""]:
         found = guarded(lambda: made(prediction, target), where=where)

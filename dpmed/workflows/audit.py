@@ -24,7 +24,7 @@ from dpmed.planning.plan import Plan, make_plan
 from dpmed.planning.run_ledger import run_ledger
 from dpmed.privacy.budget import Budget
 from dpmed.progress import Progress
-from dpmed.rounding import rounded_down, rounded_up
+from dpmed.rounding import rounded_down, rounded_up, stated_budget
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE
 
 Kind = Literal["gradient", "input"]
@@ -191,17 +191,23 @@ class AuditSummary:
             ]
             for one in self.results
         ]
-        claimed = rounded_up(self.epsilon_claimed)
-        rows.append(["claimed ε, proven limits", claimed, "", "", "", "", "", *self._bounds()])
         return columns, rows
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What stands below the tables: why some cells are empty, the conclusion, and where the numbers must stay."""
+        """What stands below the tables: the claim, why some cells are empty, the conclusion, what must stay inside."""
         counts = [*(one.excluded for one in self.results), *(one.non_members for one in self.membership)]
         few = () if all(resolves(FPRS[0], count) for count in counts) else (_UNRESOLVED,)
         other = () if self.unit == self.protected else (_OTHER.format(unit=self.unit, protected=self.protected),)
-        return (*few, *other, self.sentence, KEEP_INSIDE)
+        return (self._claim, *few, *other, self.sentence, KEEP_INSIDE)
+
+    @property
+    def _claim(self) -> str:
+        return (
+            f"Claimed: {stated_budget(self.epsilon_claimed, self.delta)}. Proven for any one {self.protected}, by "
+            f"whatever test: an AUC of at most {rounded_up(self.bound.auc)}, and at an FPR of {FPRS[0]:g} a TPR of at "
+            f"most {rounded_up(self.bound.tpr[0])}."
+        )
 
     def membership_table(self) -> tuple[list[str], list[list[str]]]:
         """The attack on the training set itself, for the terminal."""
@@ -216,11 +222,7 @@ class AuditSummary:
                     _tpr(one.tpr[0], one.tpr_intervals[0], non_members=group.non_members),
                 ]
             rows.append([name, str(group.members), str(group.non_members), *found])
-        rows.append([f"proven, for any one {self.protected}", "", "", *self._bounds()])
         return ["of", f"member {self.unit}s", "others", "AUC (95 %)", "TPR @ FPR 0.001 (95 %)"], rows
-
-    def _bounds(self) -> list[str]:
-        return [f"≤ {rounded_up(self.bound.auc)}", f"≤ {rounded_up(self.bound.tpr[0])}"]
 
 
 def run(

@@ -133,14 +133,15 @@ class BudgetSummary:
             limit = "" if self.planned_limit is None else f", {verdict} the limit of {self.planned_limit:g}"
             facts["after this run"] = f"up to ε = {rounded_up(self.planned)}{limit}"
         if self.who is not None:
-            facts[f"runs of this {snapshot.unit}"] = _listed([run.number for run in self.who if not run.for_all])
+            numbers = [run.number for run in self.who if not run.for_all]
+            where = f"in run{'s' * (len(numbers) > 1)} {_listed(numbers)}" if numbers else "in no run that is known"
+            facts[f"this {snapshot.unit}"] = where
         return facts
 
     def _limit(self) -> str:
-        # A config's own limit, `cohort_epsilon`, holds for its runs alone.
         limit, left = self.snapshot.limit, self.left
         if limit is None or left is None:
-            return "none in this file; --limit sets one"
+            return "none in this file (--limit sets one); a config's privacy.cohort_epsilon holds for its own runs"
         if not self.beyond:
             return f"{limit:g}, of which {rounded_down(left)} is left"
         excess = rounded_up(self.largest - limit, 3)

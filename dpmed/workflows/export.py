@@ -124,7 +124,7 @@ def check(settings: ExportSettings, progress: Progress) -> StoredModel:
         raise InputError(
             f"must not leave the institution: {reason}",
             where=str(folder),
-            remedy="If the bundle stays inside, `dpmed export --not-private` writes it; its card says so at the top.",
+            remedy="If the bundle stays inside, export it with --not-private: its card then says so at the top.",
         )
     return stored
 

@@ -301,8 +301,9 @@ def _settle_folder(folder: Path, fingerprint: dict[str, Any]) -> None:
         if known == fingerprint:
             return
         changed = [key for key in fingerprint if not isinstance(known, dict) or known.get(key) != fingerprint[key]]
+        names = dict.fromkeys(key.removesuffix("_sha256").replace("_", " ") for key in changed)
         raise InputError(
-            f"holds predictions begun with other {', '.join(changed)}",
+            f"holds predictions that were begun otherwise; what differs: {', '.join(names)}",
             where=str(folder),
             remedy="Choose another folder, or repeat the command that began this one.",
         )

@@ -52,6 +52,7 @@ def test_what_two_runs_have_spent_is_their_composition_and_a_third_is_refused(dp
     refused = train("three")
     assert refused.returncode == 2 and refused.stderr.count("\n") == 1
     assert "limit is ε = " in refused.stderr and "0 could still take part" in refused.stderr
+    assert not (tmp_path / "three").exists()
     check = ["budget", path, "--check", "quickstart", *[part for pair in SMALL for part in ("--set", pair)]]
     checked = dpmed(*check)
     assert checked.returncode == 0 and "it would be refused: above the limit" in checked.stdout

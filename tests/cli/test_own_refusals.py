@@ -42,6 +42,22 @@ def half(*, input_shape, outputs, key):
 
 def whole(*, input_shape, outputs, key):
     return Net(jnp.ones(3, jnp.complex64))
+
+
+def number():
+    return 3
+
+
+def vector():
+    return lambda prediction, target: prediction
+
+
+def late():
+    return lambda prediction, target: {}["key"]
+
+
+def nan():
+    return lambda prediction, target: jnp.sum(prediction) * jnp.float32("nan")
 """
 PATIENTS = "image,label,patient,part\n"
 TABLES = {
@@ -59,6 +75,11 @@ TABLES = {
         PATIENTS + "a.png,x,P1,train\nb.png,y,P2,test\nc.png,y,P1,test\n",
         ["data.patient=patient", "data.split=part"],
         "line 4: 'P1' is in test here, but in train on line 2. Correct",
+    ),
+    "misspelt part": (
+        PATIENTS + "a.png,x,P1,trian\nb.png,y,P2,test\n",
+        ["data.patient=patient", "data.split=part"],
+        "t.csv line 2: the split 'trian' is not train, val or test. Correct",
     ),
     "label outside the classes": (
         "image,label\na.png,x\nb.png,y\nc.png,q\n",
@@ -94,6 +115,12 @@ FACTORIES = {
     "own_refusals:endless": "values that are not finite for a sample of zeros. Look",
     "own_refusals:half": "its weight .weight is float16; weights must be float32. Make",
     "own_refusals:whole": "its weight .weight is complex64; weights must be float32. Make",
+}
+LOSSES = {
+    "own_refusals:number": "returned an object of type int, not a function of prediction and target",
+    "own_refusals:vector": "returns float32 of shape (10,); one float32 number per sample is needed",
+    "own_refusals:late": "raised KeyError: 'key' at FOLDER/own_refusals.py line 44. Correct",
+    "own_refusals:nan": "is not finite for the network's answer to random pixels and a target of zeros. Look",
 }
 
 
@@ -137,15 +164,42 @@ def test_a_table_that_makes_no_sense(name, cohort, tmp_path):
     assert message.replace("ROOT", str(cohort)).replace(" ", "") in found and "t.csv" in found
 
 
-@pytest.mark.parametrize("factory", list(FACTORIES))
-def test_a_factory_that_makes_no_network(factory, tmp_path, monkeypatch):
+@pytest.fixture
+def code(tmp_path, monkeypatch):
     path = tmp_path / "path"
     path.mkdir()
     (path / "own_refusals.py").write_text(CODE)
     monkeypatch.syspath_prepend(str(path))
-    try:
-        found = refused(tmp_path / "out", ["model={}", "model.name=custom", f"model.factory={factory}"])
-    finally:
-        sys.modules.pop("own_refusals", None)
-    assert FACTORIES[factory].replace("FOLDER", str(path)).replace(" ", "") in found
+    yield path
+    sys.modules.pop("own_refusals", None)
+
+
+@pytest.mark.parametrize("factory", list(FACTORIES))
+def test_a_factory_that_makes_no_network(factory, code, tmp_path):
+    found = refused(tmp_path / "out", ["model={}", "model.name=custom", f"model.factory={factory}"])
+    assert FACTORIES[factory].replace("FOLDER", str(code)).replace(" ", "") in found
     assert "[model]factory=" in found
+
+
+@pytest.mark.parametrize("factory", list(LOSSES))
+def test_a_factory_that_makes_no_loss(factory, code, tmp_path):
+    spent = tmp_path / "cohort.db"
+    own = ["loss={}", "loss.name=custom", f"loss.factory={factory}", f"privacy.cohort={spent}"]
+    found = refused(tmp_path / "out", own)
+    assert LOSSES[factory].replace("FOLDER", str(code)).replace(" ", "") in found
+    assert "[loss]factory=" in found
+    assert not spent.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["loss={}", "loss.name=dice"], "[loss] name: dice is not a loss for classification. Use cross_entropy or"),
+        (["loss.class_weights=[1, 2]"], "[loss] class_weights: must be 10 numbers, one per class"),
+        (["augmentation.flip=[0.5, 0.5, 0.5]"], "[augmentation] flip: has 3 probabilities for 2 axes"),
+    ],
+)
+def test_what_training_cannot_do_with_the_data_spends_nothing(settings, message, tmp_path):
+    spent = tmp_path / "cohort.db"
+    assert message.replace(" ", "") in refused(tmp_path / "out", [*settings, f"privacy.cohort={spent}"])
+    assert not spent.exists()

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -81,17 +82,21 @@ def test_a_training_as_claimed_is_not_contradicted_and_all_that_was_found_is_wri
     rows = list(csv.DictReader((tmp_path / "membership.csv").read_text().splitlines()))
     assert rows[0]["value"] == "all" and float(rows[0]["auc_low"]) < membership["auc"] < float(rows[0]["auc_high"])
     assert len(rows) == 1 + len(membership["groups"])
+    # What is claimed is no limit from below, and has no row among those.
+    assert [row[0] for row in summary.table()[1]] == ["gradient (200)"]
     for columns, cells in (summary.table(), summary.membership_table()):
         assert all(len(row) == len(columns) for row in cells)
     # 34 non-members cannot show an FPR of 0.001: a rate among them would look like a breach of the bound below.
-    assert {row[-1] for row in (*summary.table()[1][:-1], *summary.membership_table()[1][:-1])} == {"–"}
-    assert "fewer than 1,000" in summary.remarks[0] and "must stay within your institution" in summary.remarks[-1]
+    assert {row[-1] for row in (*summary.table()[1], *summary.membership_table()[1])} == {"–"}
+    assert "fewer than 1,000" in summary.remarks[1] and "must stay within your institution" in summary.remarks[-1]
     # Bounds for one image say nothing of patients with several.
     of_patients = replace(summary, unit="patient")
-    assert "do not hold for a patient with several" in of_patients.remarks[1]
-    assert of_patients.membership_table()[1][-1][0] == "proven, for any one image"
+    assert "do not hold for a patient with several" in of_patients.remarks[2]
+    assert "Proven for any one image, by whatever test" in of_patients.remarks[0]
     # Limits are never shown smaller than they are, and what was found never larger.
-    auc, tpr = (float(cell.removeprefix("≤ ")) for cell in summary.table()[1][-1][-2:])
+    claim = summary.remarks[0]
+    epsilon, auc, tpr = (float(found) for found in re.findall(r"(?:ε =|at most) ([0-9.e-]*[0-9])", claim))
+    assert epsilon >= summary.epsilon_claimed
     assert auc >= summary.bound.auc and tpr >= summary.bound.tpr[0]
     assert float(summary.table()[1][0][1]) <= summary.results[0].epsilon_lower
     assert "rehearsal" in " ".join(json.loads((tmp_path / "privacy.json").read_text())["notes"])

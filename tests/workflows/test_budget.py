@@ -35,7 +35,8 @@ def test_it_says_who_was_in_which_run_and_what_the_worst_off_can_expect(tmp_path
     assert content["unit_runs"] == [1, 2]
     assert content["units"] == 3 and content["runs"] == 2
     assert content["epsilon_median"] < content["epsilon_largest"] < content["limit"]
-    assert summary.facts()["runs of this patient"] == "1, 2"
+    assert summary.facts()["this patient"] == "in runs 1, 2"
+    assert run(path, Silent(), who="P1").facts()["this patient"] == "in run 1"
     columns, rows = summary.table()
     assert len(rows) == 2 and all(len(row) == len(columns) for row in rows)
 
@@ -45,6 +46,8 @@ def test_an_empty_file_has_spent_nothing(tmp_path):
     Cohort(path, create=("patient", 1e-5)).__exit__()
     content = run(path, Silent()).to_json()
     assert content["epsilon_largest"] == 0 and content["worst_case_upper"] is None
+    # A config may have a limit of its own, which the file does not know.
+    assert "privacy.cohort_epsilon" in run(path, Silent()).facts()["limit"]
 
 
 def test_a_limit_that_is_exceeded_already_is_said_to_be(tmp_path):
@@ -95,7 +98,8 @@ def test_what_cannot_be_looked_up_is_not_denied(tmp_path):
     unknown = [replace(one, for_all=True) for one in summary.snapshot.runs]
     summary = replace(summary, snapshot=replace(summary.snapshot, runs=tuple(unknown)), who=tuple(unknown))
     facts = summary.facts()
-    assert facts["runs of this image"] == "none" and facts["runs counted for all"].startswith("1: an earlier version")
+    assert facts["this image"] == "in no run that is known"
+    assert facts["runs counted for all"].startswith("1: an earlier version")
     assert summary.to_json()["unit_runs"] == [] and summary.to_json()["unit_runs_unknown"] == [1]
 
 

@@ -16,6 +16,7 @@ from dpmed.progress import Silent, Task
 
 _SECONDS_BETWEEN_LINES = 5.0
 _NO_END = 10_000
+_NARROWEST_BAR = 6
 
 
 class Console:
@@ -141,21 +142,36 @@ def _print(out: Any, what: Any) -> None:
 @contextmanager
 def _bar(name: str, total: int | None, unit: str, done: int) -> Iterator[Task]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     # No markup: names and notes may come from files.
     text = TextColumn("{task.description}", markup=False)
     note = TextColumn("{task.fields[note]}", markup=False)
-    columns = [text, BarColumn(), MofNCompleteColumn(), TextColumn(unit, markup=False), TimeRemainingColumn(), note]
+    # On a narrow terminal the bar alone shrinks.
+    count, left = (column(table_column=Column(no_wrap=True)) for column in (MofNCompleteColumn, TimeRemainingColumn))
+    columns = [text, BarColumn(), count, TextColumn(unit, markup=False), left, note]
     with Progress(*columns, console=_rich(stderr=True), transient=True) as progress:
         number = progress.add_task(name, total=total, completed=done, note="")
+        taken = len(f"{name} {total}/{total} {unit} 0:00:00  ") + _NARROWEST_BAR
 
         class Bar:
             def advance(self, amount: int = 1, *, note: str = "") -> None:
                 if note:
-                    progress.update(number, note=note)
+                    progress.update(number, note=_fitting(note, progress.console.width - taken))
                 progress.advance(number, amount)
 
         yield Bar()
+
+
+def _fitting(note: str, room: int) -> str:
+    """The first parts of a note, separated by commas, that fit into so many columns: no number is cut off."""
+    kept = ""
+    for part in note.split(", "):
+        longer = f"{kept}, {part}" if kept else part
+        if len(longer) > room:
+            break
+        kept = longer
+    return kept
 
 
 class _Lines:

@@ -67,6 +67,8 @@ def read_table_data(config: TableData) -> FileDataset:
     shows = config.patient != HEADER
     split = None if config.split is None else _split(table.column(config.split), groups, problems, shows=shows)
     problems.settle(str(table.path))
+    if split is not None and not len(split.train):
+        raise InputError("no row is in the training part", where="data.split")
     preprocessing = preprocessing_of(config, files=len(images), first=sources[0][0])
     return FileDataset(
         _info(config, preprocessing, learnt),
@@ -283,8 +285,6 @@ def _split(fields: list[str], groups: list[str], problems: Problems, *, shows: b
         if other != part:
             who = repr(group) if shows else "the patient of this line's file"
             problems.add(row, f"{who} is in {part} here, but in {other} on line {problems.line_of(first)}")
-    if not numbers["train"]:
-        raise InputError("no row is in the training part", where="data.split")
     return Split(**{part: np.asarray(rows, np.int64) for part, rows in numbers.items()})
 
 

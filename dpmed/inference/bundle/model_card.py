@@ -23,8 +23,8 @@ _TASKS = {
     "classification": "one class per image",
     "multi-label": "several labels per image, each present or not",
     "segmentation": "a class for every pixel or voxel",
-    "regression": "numbers per image",
-    "reconstruction": "image to image",
+    "regression": "one or more numbers per image",
+    "reconstruction": "an image from an image",
 }
 _LARGEST_SAID = 20.0
 # A limit on a chance that is as high as this rules nothing out.
@@ -114,7 +114,7 @@ def _details(facts: CardFacts) -> list[str]:
         "",
         f"- Task: {description.task} ({_TASKS[description.task]}).",
         f"- Network: {plain(description.architecture.name)}; input {shape} (channels last), "
-        f"{description.outputs} outputs.",
+        f"{description.outputs} output{'s' * (description.outputs != 1)}.",
         f"- Trained with dpmed {plain(description.version)}, finished {plain(ledger.created)}.",
         *(f"- {name}: {plain(value)}" for name, value in facts.training.items()),
         f"- Files: {', '.join(facts.files)}.",
@@ -160,8 +160,8 @@ def _use(facts: CardFacts) -> list[str]:
     return [
         "## Intended use",
         "",
-        f"- Predicting {_TASKS[facts.description.task]} for images of the kind it was trained on "
-        f"({plain(facts.ledger.data)}), in research.",
+        f"- Research, on images of the kind it was trained on ({plain(facts.ledger.data)}). It predicts "
+        f"{_TASKS[facts.description.task]}.",
         "- With `dpmed predict`, which repeats the preprocessing of training from `model.json`.",
         "- Not a medical device: it was not tested or cleared for decisions about patients. Before any such use it "
         "must be validated on data from the site where it is to be used (`dpmed evaluate`).",
@@ -271,11 +271,11 @@ def _in_words(epsilon: float, delta: float, unit: str) -> str:
             "below."
         )
     factor = rounded_up(math.exp(epsilon))
-    if "e" in factor:
+    if float(factor) >= 1000:  # noqa: PLR2004 from here on four digits are a whole number
         factor = f"{float(factor):,.0f}"
     return (
         f"{start}would have concluded it with a probability at most {factor} times smaller or larger, and a further "
-        f"{stated_delta(delta)} at most. At ε = 0.1 that factor is 1.106, at 1 it is 2.719, at 8 it is 2981."
+        f"{stated_delta(delta)} at most. At ε = 0.1 that factor is 1.106, at 1 it is 2.719, at 8 it is 2,981."
     )
 
 

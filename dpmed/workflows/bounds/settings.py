@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpmed.config.data import uncached
 from dpmed.config.load import load_config
 from dpmed.config.schema import Config
 from dpmed.errors import InputError
@@ -13,7 +14,7 @@ from dpmed.privacy.budget import steps_per_epoch
 from dpmed.privacy.loss.losses import Adversary
 from dpmed.privacy.mechanism import Mechanisms, SampledGaussian
 from dpmed.progress import Progress
-from dpmed.workflows.bounds.trained import from_ledger
+from dpmed.workflows.bounds.trained import SEEDED, from_ledger
 
 Row = dict[str, Any]
 
@@ -157,6 +158,7 @@ def _from_config(config: Config, options: dict[str, Any], progress: Progress) ->
         "steps": None if epochs is None or not batch_size else steps_per_epoch(train_size, batch_size) * epochs,
         "delta": None if privacy is None else privacy.delta,
         "accountant": "pld" if privacy is None else privacy.accountant,
+        "notes": () if privacy is None or privacy.noise_source != "seeded" else (SEEDED,),
     }
 
 
@@ -165,6 +167,6 @@ def _count(config: Config, progress: Progress) -> int:
     from dpmed.data.split import split_dataset
     from dpmed.data.units import members_by_unit
 
-    dataset = build_dataset(config.data, progress=progress)
+    dataset = build_dataset(uncached(config.data), progress=progress)
     split = split_dataset(dataset, config.data, seed=config.training.seed)
     return len(members_by_unit(dataset, split.train, unit=config.unit, max_samples=config.data.max_samples_per_unit))

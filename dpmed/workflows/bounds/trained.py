@@ -1,6 +1,7 @@
 """The steps that `dpmed bounds RUN` is about: those of a finished run, or of several runs on the same patients."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from dpmed.inference.composed_ledger import ComposedLedger, compose, folders_abo
 from dpmed.inference.ledger import LEDGER_FILE, ReadLedger, read_any_ledger, read_ledger
 from dpmed.privacy.mechanism import counted
 from dpmed.progress import Progress
+
+SEEDED = "The noise comes from a seed: for anyone who knows the seed, none of these bounds holds."
 
 
 def from_ledger(folder: Path, progress: Progress) -> tuple[dict[str, Any], str]:
@@ -42,7 +45,7 @@ def from_ledger(folder: Path, progress: Progress) -> tuple[dict[str, Any], str]:
         "delta": ledger.delta,
         "accountant": ledger.accountant,
         "noise_multipliers": (ledger.noise_multiplier,),
-        "notes": _note_on_siblings(folder, ledger),
+        "notes": (*_note_on_siblings(folder, ledger), *_note_on_source([ledger.noise_source])),
     }
     return found, f"the run in {folder}"
 
@@ -69,6 +72,7 @@ def _several(folder: Path, progress: Progress) -> dict[str, Any]:
     exposed = [run.label for run in composed.runs if not run.is_private]
     if exposed:
         notes.append(f"Nothing bounds what runs without an ε reveal: {', '.join(exposed)}.")
+    notes += _note_on_source([run.ledger.get("noise_source") for run in private])
     # The smallest training set is the easiest to guess from.
     sizes = [run.ledger["train_size"] for run in private if type(run.ledger.get("train_size")) is int]
     train_size = min((size for size in sizes if size > 0), default=None)
@@ -95,6 +99,10 @@ def _composed(folder: Path) -> ComposedLedger:
     sources = {run.ledger.get("noise_source") for run in runs if run.is_private}
     source = "os-entropy" if "os-entropy" in sources else "seeded"
     return compose(run.known_as_private(source) for run in runs)
+
+
+def _note_on_source(sources: Sequence[Any]) -> tuple[str, ...]:
+    return (SEEDED,) if "seeded" in sources else ()
 
 
 def _note_on_siblings(folder: Path, ledger: ReadLedger) -> tuple[str, ...]:

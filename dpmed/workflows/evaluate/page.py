@@ -38,9 +38,7 @@ def write_page(
     if is_single:
         sections.append(_operating_points(points))
     if summary.subgroups and main is not None:
-        shown = ["column", "value", "units", main, f"{main}_low", f"{main}_high", f"{main}_gap"]
-        cells = _cells(summary.subgroups, shown)
-        sections.append(Table(title="Subgroups", columns=shown, rows=cells, note="All metrics are in subgroups.csv."))
+        sections.append(_subgroups(summary, main))
     if summary.agreement:
         shown = ["target", "samples", "bias", "bias_low", "bias_high", "lower_limit", "upper_limit"]
         note = (
@@ -61,6 +59,18 @@ def write_page(
             sections=[*sections, *pictures],
             appendix=appendix,
         ),
+    )
+
+
+def _subgroups(summary: EvaluateSummary, main: str) -> Table:
+    columns, rows = summary.subgroup_table()
+    gaps = _cells(summary.subgroups, [f"{main}_gap", f"{main}_visible_gap"])
+    return Table(
+        title="Subgroups",
+        columns=[*columns, "gap", "visible gap"],
+        rows=[[*row, *gap] for row, gap in zip(rows, gaps, strict=True)],
+        note=f"Gap: {main} of the subgroup minus that of all others. Visible gap: with so few {summary.unit}s, a "
+        "smaller one could not be told from chance. All metrics are in subgroups.csv.",
     )
 
 

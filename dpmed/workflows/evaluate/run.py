@@ -19,7 +19,7 @@ from dpmed.inference.run_folder import SPLIT_FILE, is_run, read_config, seen_in_
 from dpmed.metrics.agreement import Agreement, agreement
 from dpmed.metrics.evaluate import missing_notes
 from dpmed.metrics.probability import WITHOUT_INTERVAL, error_by_chance
-from dpmed.metrics.support import FEWEST_UNITS
+from dpmed.metrics.support import FEW_UNITS, FEWEST_UNITS
 from dpmed.planning.initial_weights import begun_on
 from dpmed.progress import Progress
 from dpmed.rounding import rounded_up
@@ -28,8 +28,6 @@ from dpmed.workflows.evaluate.predict import Temperature, fit, score
 from dpmed.workflows.evaluate.scored import Scored, answers_of, join_units, places_of, subgroups_of
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, EvaluateSummary, Part
 from dpmed.workflows.evaluate.write import write_evaluation
-
-_FEW_UNITS = 30
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -313,7 +311,7 @@ def _notes(scored: Scored, part: str, *, is_own: bool, temperature: Temperature 
     notes = [KEEP_INSIDE]
     if units < FEWEST_UNITS:
         notes.append(f"Only {units} {unit}{'s' * (units != 1)}: too few for intervals.")
-    elif units < _FEW_UNITS:
+    elif units < FEW_UNITS:
         notes.append(f"Only {units} {unit}s: the intervals say little.")
     if is_own and part in ("train", "all"):
         notes.append("The model was trained on these samples: the numbers say how well it remembers them.")

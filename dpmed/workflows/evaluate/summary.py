@@ -115,6 +115,8 @@ class EvaluateSummary:
         joined = "" if self.n_images == self.n_samples else f", joined from {self.n_images} images"
         if joined:
             return f"{self.n_samples} {self.unit}s ({self.part}){joined}"
+        if self.unit == "image" and self.n_units == self.n_samples:
+            return f"{self.n_samples} image{'s' * (self.n_samples != 1)} ({self.part})"
         samples, units = (
             f"{number} {name}{'s' * (number != 1)}"
             for number, name in ((self.n_samples, "sample"), (self.n_units, self.unit))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dpmed.config.data import uncached
 from dpmed.config.schema import Config
 from dpmed.files import write_csv, write_json
 from dpmed.pages import page
@@ -20,6 +21,15 @@ _SECONDS = (
     "Seconds cover the steps alone, measured here with a few steps on made-up samples, since no patient's data is "
     "looked at; reading images, evaluation and compilation come on top."
 )
+_COLUMNS = (
+    "All rows have the same ε. noise/step: the noise of one step as a multiple of what its signal can be at most; "
+    "noise/mean: the same, averaged over all steps."
+)
+_MARKS = {
+    "advised": "advised: what the rules suggest.",
+    "yours": "yours: the config's own settings.",
+    "both": "both: the config's own batch size and length are what the rules suggest.",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +73,9 @@ class AdviceSummary:
 
     def sentences(self) -> Sequence[str]:
         """The verdict, and how to read the numbers."""
-        return (*self.advice.verdict.sentences, _SECONDS, _sources())
+        marks = [self._mark(row) for row in self.advice.rows]
+        columns = " ".join([_COLUMNS, *(text for mark, text in _MARKS.items() if mark in marks)])
+        return (*self.advice.verdict.sentences, columns, _SECONDS, _sources())
 
     def _mark(self, row: Row) -> str:
         if row is self.advice.advised:
@@ -81,6 +93,7 @@ def run(config: Config, progress: Progress) -> AdviceSummary:
     Raises:
         InputError: the config is not private, or its budget cannot be met.
     """
+    config = config.model_copy(update={"data": uncached(config.data)})
     return AdviceSummary(advice=advise(gather(config, progress), progress))
 
 

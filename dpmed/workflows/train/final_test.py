@@ -17,7 +17,7 @@ from dpmed.metrics import classification as class_metrics
 from dpmed.metrics import multilabel as label_metrics
 from dpmed.metrics import regression as number_metrics
 from dpmed.metrics.evaluate import bootstrap, by_sample, evaluate, missing_notes, thin_metrics
-from dpmed.metrics.support import FEWEST_UNITS
+from dpmed.metrics.support import FEW_UNITS, FEWEST_UNITS
 from dpmed.planning.plan import Plan
 from dpmed.training.evaluate import Predictions
 
@@ -55,18 +55,19 @@ def write_test(
 def interval_notes(
     plan: Plan, result: Predictions, scores: Mapping[str, float], intervals: Mapping[str, tuple[float, float]]
 ) -> tuple[str, ...]:
-    """Why metrics of the test split have no intervals, if some have none."""
+    """Why some metrics of the test split have no intervals, and what the intervals of few units are worth."""
     info, groups = plan.dataset.info, _units(plan)
     units, unit = len(np.unique(groups)), info.unit
     if plan.config.evaluation.bootstrap == 0:
         return ()
-    if units >= FEWEST_UNITS:
-        if scores.keys() <= {*intervals, "loss"}:
-            return ()
-        answers: tuple[Any, ...] = (result.predictions, result.targets, groups.tolist())
-        few = thin_metrics(*answers, task=info.task, class_names=info.output_names)
-        return missing_notes(scores, intervals, units=units, unit=unit, few=few)
-    return (f"The test split has {units} {unit}{'s' * (units != 1)}: too few for intervals of its metrics.",)
+    if units < FEWEST_UNITS:
+        return (f"The test split has {units} {unit}{'s' * (units != 1)}: too few for intervals of its metrics.",)
+    little = (f"The test split has only {units} {unit}s: the intervals say little.",) if units < FEW_UNITS else ()
+    if scores.keys() <= {*intervals, "loss"}:
+        return little
+    answers: tuple[Any, ...] = (result.predictions, result.targets, groups.tolist())
+    few = thin_metrics(*answers, task=info.task, class_names=info.output_names)
+    return (*little, *missing_notes(scores, intervals, units=units, unit=unit, few=few))
 
 
 def _score(

@@ -4,14 +4,14 @@ import hashlib
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dpmed.config.load import config_to_toml
-from dpmed.errors import RunError
+from dpmed.errors import DpmedError, RunError
 from dpmed.files import exclusive_lock, make_folder, to_json, write_json
 from dpmed.planning.computation import Computation, build_computation, chosen_microbatch, settle_places
 from dpmed.planning.enrolment import enrol, enter_end, mark_over
@@ -64,7 +64,12 @@ def _begin(plan: Plan, folder: Path, progress: Progress, processes: Processes) -
     with processes.together():
         if processes.is_first:
             # Before anything that a resume would find, so a run that is refused leaves nothing to resume.
-            enrol([(plan, folder / CHECKPOINTS)], progress)
+            try:
+                enrol([(plan, folder / CHECKPOINTS)], progress)
+            except DpmedError:
+                with suppress(OSError):
+                    folder.rmdir()
+                raise
             create_run_folder(folder, plan)
     return _train(plan, folder, progress, processes)
 

@@ -1,4 +1,5 @@
 import io
+import re
 import sys
 
 import pytest
@@ -69,3 +70,16 @@ def test_in_a_pipe_no_line_ends_in_blanks(monkeypatch):
     Console().table("Test metrics", COLUMNS, [*ROWS, ["eps=1", "", ""]])
     lines = stream.getvalue().splitlines()
     assert len(lines) > 8 and [line for line in lines if line != line.rstrip()] == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "ends"), [(60, "loss 0.583"), (80, "ε 2.06 at last evaluation"), (120, "samples/s")]
+)
+def test_a_narrow_terminal_shortens_the_bar_and_leaves_out_whole_remarks(monkeypatch, columns, ends):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with Console().task("training", total=20000, unit="steps") as task:
+        task.advance(12345, note="loss 0.583, ε 2.06 at last evaluation, 1697 samples/s")
+    last = sys.stderr.getvalue().rpartition("training")[2].partition("\n")[0]
+    assert "12345/20000" in last and "steps" in last and "…" not in last
+    assert re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", last).strip().endswith(ends)

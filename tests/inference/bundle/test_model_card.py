@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dpmed.config.model import MlpModel
 from dpmed.inference.bundle.model_card import CardFacts, Together, _in_words, plain, write_card
+from dpmed.inference.description import Target
 from dpmed.inference.ledger import parse_ledger
 from dpmed.privacy.constant_sign import constant_sign_upper
 from dpmed.privacy.mechanism import SampledGaussian
@@ -50,6 +51,10 @@ def test_a_card_has_the_sections_that_readers_look_for():
     assert "NOT PRIVATE" not in text
     for name in ("healthy", "ill", "unsure"):
         assert name in text
+    assert "3 outputs." in text and "It predicts one class per image." in text
+    age = {"task": "regression", "classes": (), "outputs": 1, "targets": (Target(name="age", mean=50.0, std=10.0),)}
+    single = make_description(MlpModel(name="mlp", width=(5,)), (4, 5, 1), **age)
+    assert "1 output." in card(description=single)
 
 
 def test_epsilon_and_both_bounds_are_those_of_the_accountant_and_never_rounded_down():
@@ -174,6 +179,11 @@ def test_a_relaxed_adversary_who_knows_that_the_sign_stays_the_same_stands_besid
 
 def test_a_limit_on_reconstruction_is_that_of_an_attacker_who_guesses_right_once_in_so_many_times():
     assert "would guess right once in 1,294 times, κ = 1/N = 0.0007728)" in card(train_size=1294)
+
+
+def test_the_factor_of_epsilon_8_is_written_as_in_the_cards_own_example():
+    words = _in_words(8.0, 1e-5, "image")
+    assert "at most 2,981 times" in words and "at 8 it is 2,981." in words
 
 
 @given(st.floats(0, 20))

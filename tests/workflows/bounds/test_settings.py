@@ -2,6 +2,7 @@
 
 import pytest
 
+from dpmed.config.shipped import shipped_folder
 from dpmed.errors import InputError
 from dpmed.progress import Silent
 from dpmed.workflows.bounds.settings import PAPER, GivenOptions, gather
@@ -39,6 +40,19 @@ def test_only_what_is_taken_from_the_paper_is_said_to_be():
     told = Told()
     _, source = gather(None, GivenOptions(train_size=100, batch_size=10, steps=5, delta=1e-3), told)
     assert not told.said and "HAM10000" not in source
+
+
+def test_to_count_a_data_set_none_of_its_files_is_opened(tmp_path):
+    for name in ("healthy", "ill"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for number in range(40):
+            (tmp_path / "data" / name / f"{name}{number}.png").write_bytes(b"damaged")
+    config = tmp_path / "own.toml"
+    text = (shipped_folder() / "quickstart.toml").read_text(encoding="utf-8")
+    own = f'name = "folder"\nroot = "{tmp_path / "data"}"\nsize = [8, 8]\ncache_folder = "{tmp_path / "cache"}"'
+    config.write_text(text.replace('name = "digits"', own).replace("batch_size = 512", "batch_size = 4"))
+    facts, _ = gather(str(config), GivenOptions(), Silent())
+    assert 30 <= facts["train_size"] < 80 and not (tmp_path / "cache").exists()
 
 
 def test_a_config_is_counted_as_its_training_counts():

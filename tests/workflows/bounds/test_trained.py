@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from dpmed.config.shipped import shipped_folder
 from dpmed.errors import InputError
 from dpmed.inference.composed_ledger import compose, read_spendings
 from dpmed.privacy.mechanism import SampledGaussian
@@ -13,7 +14,7 @@ from dpmed.privacy.tradeoff import Composition
 from dpmed.progress import Silent
 from dpmed.workflows.bounds.run import check, run
 from dpmed.workflows.bounds.settings import BoundsSettings, GivenOptions, gather
-from dpmed.workflows.bounds.trained import from_ledger
+from dpmed.workflows.bounds.trained import SEEDED, from_ledger
 from tests.inference.made import ledger_bytes
 
 OWN = SampledGaussian(noise_multiplier=2.0, sampling_rate=0.1, steps=100)
@@ -90,7 +91,19 @@ def test_runs_that_were_deleted_count_and_those_without_an_epsilon_are_named(tmp
     # Noise that a seed determines bounds nothing beside a release run.
     seeded = several(tmp_path / "seeded", seed1={}, seed2={"noise_source": "seeded"})
     facts, _ = from_ledger(seeded, Silent())
-    assert facts["steps"] == 100 and "seed=2" in facts["notes"][1]
+    assert facts["steps"] == 100 and "seed=2" in facts["notes"][1] and SEEDED not in facts["notes"]
+
+
+def test_bounds_by_noise_from_a_seed_say_for_whom_they_do_not_hold(tmp_path):
+    seeded = {"noise_source": "seeded"}
+    folder = several(tmp_path / "seeded", seed1=seeded, seed2=seeded)
+    for place in (folder, folder / "seed=1"):
+        assert from_ledger(place, Silent())[0]["notes"][-1] == SEEDED
+    config = tmp_path / "seeded.toml"
+    text = (shipped_folder() / "quickstart.toml").read_text(encoding="utf-8")
+    config.write_text(text.replace("[privacy]", '[privacy]\nnoise_source = "seeded"'), encoding="utf-8")
+    assert gather(str(config), GivenOptions(), Silent())[0]["notes"] == (SEEDED,)
+    assert gather("quickstart", GivenOptions(), Silent())[0]["notes"] == ()
 
 
 @pytest.mark.parametrize("status", ["finished", "stopped", "running"])

@@ -30,6 +30,15 @@ def test_a_comparison_is_told_in_words_and_tables(tmp_path):
     assert "for model 2" in page and "Against model 2" in page and "AUROC compared" in page
 
 
+def test_subgroups_have_their_gaps_and_what_these_mean(tmp_path):
+    row = {"column": "sex", "value": "f", "samples": 60, "units": 20, "accuracy": 0.8, "accuracy_low": 0.7}
+    row |= {"accuracy_high": 0.9, "accuracy_gap": 0.0625, "accuracy_visible_gap": 0.1}
+    page = page_of(tmp_path, subgroups=(row, {"column": "sex", "value": "m", "units": 1, "accuracy": math.nan}))
+    assert "<td>sex = f</td><td>20</td><td>0.8000</td><td>0.7000 to 0.9000</td><td>0.0625</td><td>0.1</td>" in page
+    assert "<td>sex = m</td><td>1</td><td></td><td></td><td>–</td><td>–</td>" in page
+    assert "Gap: accuracy of the subgroup minus that of all others." in page and "told from chance" in page
+
+
 def test_notes_but_the_warning_are_findings(tmp_path):
     page = page_of(tmp_path, notes=("Keep it inside.", "Only 7 patients: the intervals say little."))
     assert "Only 7 patients" in page and "Keep it inside." not in page

@@ -130,7 +130,7 @@ def test_where_operating_points_went_is_said(bundles, config, tmp_path):
 
 def test_one_is_not_spoken_of_as_several(bundles, config, tmp_path):
     found = go(bundles, config, tmp_path)
-    assert replace(found, n_samples=1, n_units=1, n_images=1).what == "1 sample of 1 image (all)"
+    assert replace(found, n_samples=1, n_units=1, n_images=1).what == "1 image (all)"
 
 
 def test_a_second_model_of_other_images_is_blamed_itself(bundles, config, tmp_path):

@@ -45,6 +45,12 @@ def test_the_json_has_what_the_contract_names_and_nothing_that_was_not_done():
     assert found["agreement"] == []
 
 
+def test_what_was_evaluated_counts_images_once_where_each_stands_for_itself():
+    assert make_summary().what == "120 samples of 40 patients (test)"
+    assert make_summary(unit="image", n_units=120).what == "120 images (test)"
+    assert make_summary(unit="image", n_units=1, n_samples=1, n_images=1).what == "1 image (test)"
+
+
 def test_a_temperature_is_a_use_of_data_by_name_and_number():
     found = make_summary(temperature=TEMPERATURE).to_json()
     assert found["temperature"] == 1.5

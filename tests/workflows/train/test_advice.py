@@ -12,11 +12,12 @@ from dpmed.progress import Silent
 from dpmed.workflows.train.advice import run
 from tests.planning.advice.advised import config_of
 
+STEP = StepTime(microbatch=64, record_seconds=0.01, update_seconds=0.5, memory_bytes=1 << 21)
+
 
 @pytest.fixture
 def summary(monkeypatch):
-    step = StepTime(microbatch=64, record_seconds=0.01, update_seconds=0.5, memory_bytes=1 << 21)
-    monkeypatch.setattr(room, "measure_step", lambda plan: step)
+    monkeypatch.setattr(room, "measure_step", lambda plan: STEP)
     return run(config_of(), Silent())
 
 
@@ -40,5 +41,22 @@ def test_table_file_and_words_agree(summary, tmp_path, monkeypatch):
     assert page("advice.md") in summary.sentences()[-1]
     assert any("made-up samples" in one for one in summary.sentences())
     assert summary.sentences()[0].startswith(("This can", "This will"))
+    legend = next(one for one in summary.sentences() if "noise/mean:" in one)
+    assert "advised:" in legend and "yours:" in legend and "both:" not in legend
     # Fits a terminal of 80 columns.
     assert sum(max(len(row[place]) for row in [columns, *rows]) + 3 for place in range(len(columns))) <= 80
+
+
+def test_no_file_of_the_data_set_is_opened(monkeypatch, tmp_path):
+    # Damaged ones, so that reading any of them would be refused.
+    for part in ("healthy", "ill"):
+        (tmp_path / "data" / part).mkdir(parents=True)
+        for number in range(60):
+            (tmp_path / "data" / part / f"{part}{number}.png").write_bytes(b"damaged")
+    monkeypatch.setattr(room, "measure_step", lambda plan: STEP)
+    own = [
+        "data={}", "data.name=folder", f"data.root={tmp_path / 'data'}", "data.size=[8,8]", "data.channels=1",
+        f"data.cache_folder={tmp_path / 'cache'}",
+    ]  # fmt: skip
+    assert run(config_of(*own), Silent()).advice.rows
+    assert not (tmp_path / "cache").exists()

@@ -85,13 +85,15 @@ def test_few_units_have_no_intervals_and_that_is_said(digits):
         "The test split has 4 images: too few for intervals of its metrics.",
     )
     assert interval_notes(replace(plan, split=replace(plan.split, test=np.arange(8))), twenty, {}, {}) != ()
-    known = {"accuracy": (0.8, 1.0)}
-    assert interval_notes(digits, twenty, {"accuracy": 0.9}, known) == (), "twenty of a hundred digits"
-    (note,) = interval_notes(digits, twenty, {"accuracy": 1.0, "mcc": 1.0, "loss": 0.1}, {})
+    known, few = {"accuracy": (0.8, 1.0)}, "The test split has only 20 images: the intervals say little."
+    assert interval_notes(digits, twenty, {"accuracy": 0.9}, known) == (few,), "twenty of a hundred digits"
+    more = replace(digits, split=replace(digits.split, test=np.arange(30)))
+    assert interval_notes(more, twenty, {"accuracy": 0.9}, known) == ()
+    _, note = interval_notes(digits, twenty, {"accuracy": 1.0, "mcc": 1.0, "loss": 0.1}, {})
     # Twenty right answers: 1 - 0.05^(1/20).
     assert note.startswith("No interval for accuracy, mcc: ") and "20 images" in note and "up to 14 %" in note
     targets[0] = 1
-    (note,) = interval_notes(digits, twenty, {"accuracy": 0.9, "mcc": 0.9}, known)
+    _, note = interval_notes(digits, twenty, {"accuracy": 0.9, "mcc": 0.9}, known)
     assert note.startswith("No interval for mcc: fewer than 10 images have one of the classes")
 
 
