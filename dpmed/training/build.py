@@ -79,8 +79,10 @@ def check_objective(
         # Jitted, since a large network takes seconds operation by operation. The loss is not: it shall give a value.
         network = eqx.filter_jit(eqx.nn.inference_mode(model.module))
         prediction, _ = network(sample, model.state, key=None)
-        if not bool(jnp.isfinite(objective.loss(prediction, _target_of_zeros(info)))):
-            problem = "is not finite for the network's answer to random pixels and a target of zeros"
+        zeros = _target_of_zeros(info)
+        # A logarithm of the target may be meant for positive ones alone.
+        if not any(bool(jnp.isfinite(objective.loss(prediction, target))) for target in (zeros, jnp.ones_like(zeros))):
+            problem = "is not finite for the network's answer to random pixels, for targets of zeros nor of ones"
             remedy = "Look for a division by zero, or the logarithm or root of 0."
             raise InputError(problem, where=f"loss.factory = {config.loss.factory!r}", remedy=remedy)
 
