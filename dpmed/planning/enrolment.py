@@ -17,12 +17,13 @@ from dpmed.planning.plan import Plan
 from dpmed.privacy.cohort.file import Cohort
 from dpmed.privacy.cohort.records import Entry, Names, Snapshot, Status
 from dpmed.privacy.cohort.spending import require_within
+from dpmed.progress import Progress
 
 # Written before the entry: a run that was killed in between finds its token and uses it for its entry.
 ENTRY_FILE = "cohort.json"
 
 
-def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
+def enrol(plans: Sequence[tuple[Plan, Path]], progress: Progress | None = None) -> None:
     """Enter runs, all or none, in their cohort file; those that are already in it count as planned again.
 
     Each time a run gets a new token. Of several copies of its folder, the one that is resumed first therefore goes on
@@ -32,9 +33,12 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
     Args:
         plans: each run's plan and the folder in which it keeps what a resume needs. Runs whose config names no cohort
             are skipped.
+        progress: told of a cohort file that is made, since no earlier run counts in it: a path may be misspelt, or a
+            disk not mounted.
 
     Raises:
-        InputError: a unit would exceed the limit, or the file has another unit of privacy. Nothing is left behind.
+        InputError: a unit would exceed the limit, the file has another unit of privacy, or it is gone: a new one would
+            know nothing of what was spent before. Nothing is left behind.
         RunError: the file cannot be written.
     """
     entered = [(plan, folder, found) for plan, folder in plans if (found := _with_cohort(plan)) is not None]
@@ -44,6 +48,13 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
     if any(other != path for _, _, (other, _) in entered):
         raise InputError("all runs of one call must use the same cohort file", where="privacy.cohort")
     fresh = [folder for _, folder, _ in entered if not (folder / ENTRY_FILE).is_file()]
+    is_new = not path.exists()
+    if is_new and len(fresh) < len(entered):
+        raise InputError(
+            f"{path.absolute()} is gone, the file that this run has been entered in: what was spent is on record there",
+            where="privacy.cohort",
+            remedy="Put it back, mount its disk, or start in the same folder as before if its path is a relative one.",
+        )
     try:
         with Cohort(path, create=(first.unit, first.delta)) as cohort:
             for plan, _, (_, privacy) in entered:
@@ -58,6 +69,8 @@ def enrol(plans: Sequence[tuple[Plan, Path]]) -> None:
         raise
     for entry, (_, folder, _) in zip(entries, entered, strict=True):
         write_json(folder / ENTRY_FILE, {"token": entry.token, "is_over": entry.is_over})
+    if is_new and progress is not None:
+        progress.say(f"{path.absolute()} is a new cohort file: no run before this call counts in it.")
 
 
 def mark_over(plan: Plan, folder: Path) -> None:

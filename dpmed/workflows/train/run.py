@@ -54,7 +54,7 @@ def run(plan: Plan, folder: Path, progress: Progress, *, processes: Processes = 
     with processes.together():
         if processes.is_first:
             # Before anything that a resume would find, so a run that is refused leaves nothing to resume.
-            enrol([(plan, folder / CHECKPOINTS)])
+            enrol([(plan, folder / CHECKPOINTS)], progress)
             create_run_folder(folder, plan)
     return _train(plan, folder, progress, processes)
 
@@ -85,7 +85,7 @@ def resume(folder: Path, progress: Progress, *, plan: Plan, processes: Processes
         plan = replace(plan, facts=with_selection(plan.facts, selection))
     with processes.together():
         if processes.is_first:
-            enrol([(plan, folder / CHECKPOINTS)])
+            enrol([(plan, folder / CHECKPOINTS)], progress)
     return _train(plan, folder, progress, processes)
 
 

@@ -42,7 +42,7 @@ def enrol_missing(runs: Sequence[tuple[Config, Path]], progress: Progress) -> No
         for config, path in runs
         if not is_finished(path) and config.privacy is not None and config.privacy.cohort
     ]
-    enrol([(make_plan(config, progress), path / CHECKPOINTS) for config, path in entering])
+    enrol([(make_plan(config, progress), path / CHECKPOINTS) for config, path in entering], progress)
 
 
 def complete(config: Config, path: Path, progress: Progress, *, prepare: Callable[[Plan], Plan]) -> None:
