@@ -99,8 +99,12 @@ def write_text(path: Path, content: str) -> None:
 
 
 def to_json(content: object) -> str:
-    """JSON as dpmed writes it: indented, UTF-8, and strict, so NaN and infinity become null."""
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """JSON as dpmed writes it: indented, UTF-8, and strict, so NaN and infinity become null.
+
+    Bytes of a file name that are no UTF-8 become the escapes by which Python reads the same name again.
+    """
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write_json(path: Path, content: object) -> None:

@@ -80,6 +80,12 @@ def test_json_round_trips_and_has_no_nan(tmp_path):
     assert read_json(tmp_path / "a.json") == {"ε": [1.5, None, None], "b": [1, None]}
 
 
+def test_a_file_name_that_is_no_utf8_survives_json(tmp_path):
+    name = os.fsdecode(b"run\xe9")
+    write_json(tmp_path / "a.json", {"folder": name})
+    assert read_json(tmp_path / "a.json") == {"folder": name}
+
+
 def test_broken_json_is_an_input_error(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(InputError, match=r"a\.json: cannot be read as JSON"):
