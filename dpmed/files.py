@@ -7,6 +7,7 @@ folders contain traces of patients, so folders are created with mode 0700 and fi
 
 import contextlib
 import csv
+import ctypes
 import errno
 import hashlib
 import io
@@ -27,6 +28,8 @@ CONFIG_FILE = "config.toml"
 EQX_FILE = "model.eqx"
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+# Linux's constants for renameat2: AT_FDCWD (fcntl.h) and RENAME_NOREPLACE (stdio.h).
+_AT_WORKING_FOLDER, _NEVER_REPLACE = -100, 1
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
@@ -70,6 +73,28 @@ def write_at(descriptor: int, content: bytes, place: int) -> None:
         if not taken:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         content, place = content[taken:], place + taken
+
+
+def place_new(path: Path, place: Path) -> None:
+    """Give a file its final name, never in the place of another, even if that is made at the same moment.
+
+    Raises:
+        FileExistsError: another file has that name.
+        OSError: the file system can do neither.
+    """
+    try:
+        os.link(path, place)
+    except FileExistsError:
+        raise
+    except OSError:
+        # No hard links, as on FAT and some network file systems. Linux can rename without replacing.
+        rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if rename is None:
+            raise
+        names = os.fsencode(path), os.fsencode(place)
+        if rename(_AT_WORKING_FOLDER, names[0], _AT_WORKING_FOLDER, names[1], _NEVER_REPLACE):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(place)) from None
 
 
 def remove_if_possible(path: Path) -> None:
@@ -181,9 +206,17 @@ def make_folder(path: Path) -> Path:
 
 
 def user_cache() -> Path:
-    """Dpmed's folder for files that can be made again: `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`."""
+    """Dpmed's folder for files that can be made again: `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`.
+
+    Raises:
+        InputError: the user has no home folder, as in a container under a number that has no name.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "dpmed"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "dpmed"
+    except RuntimeError as error:
+        remedy = "Set HOME, or XDG_CACHE_HOME to a folder of yours."
+        raise InputError("this user has no home folder, so there is no place for caches", remedy=remedy) from error
 
 
 def utc_now() -> str:
@@ -208,7 +241,7 @@ def new_run_folder(out: Path | None, *, command: str, config_name: str) -> Path:
         InputError: `out` holds another run, or cannot be created.
     """
     if out is not None:
-        if out.is_dir() and any(out.iterdir()):
+        if _holds_files(out):
             continuing = ", or continue a training run with --resume" if command == "train" else ""
             remedy = f"Choose an empty or new folder with --out{continuing}."
             raise InputError(
@@ -226,6 +259,14 @@ def new_run_folder(out: Path | None, *, command: str, config_name: str) -> Path:
             raise InputError(f"the folder cannot be created ({error.strerror})", where=str(folder)) from error
         return folder
     raise RunError("no free name is left under runs/")
+
+
+def _holds_files(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and any(folder.iterdir())
+    except OSError as error:  # a name that is too long, or a folder that must not be read
+        remedy = "Choose another folder with --out."
+        raise InputError(f"cannot be used ({error.strerror})", where=str(folder), remedy=remedy) from error
 
 
 def inside(root: Path, relative: str | os.PathLike[str]) -> Path:
@@ -250,7 +291,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
     Raises:
         InputError: another process holds it.
-        RunError: the file cannot be made.
+        RunError: the file cannot be made, or its file system has no locks.
     """
     import fcntl
 
@@ -259,11 +300,21 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError("another dpmed process is using this folder", where=str(path.parent)) from error
+        except OSError as error:
+            raise unlockable(path, error) from error
         yield
     finally:
         os.close(descriptor)
+
+
+def unlockable(path: Path, error: OSError) -> RunError:
+    """What is to be said where a file cannot be locked, as on some network file systems."""
+    problem = f"cannot be locked ({error.strerror or error})"
+    return RunError(
+        problem, where=str(path), remedy="Choose a folder on a file system with locks, such as a local disk."
+    )
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The `dpmed` command: what all commands share, and the one place where errors become exit codes."""
 
+import contextlib
 import os
 import sys
 import traceback
@@ -11,7 +12,7 @@ from typer.exceptions import TyperException
 
 from dpmed.cli.shared.console import Console, unprinted
 from dpmed.cli.shared.fields import name_options, reword
-from dpmed.errors import DpmedError, RunError
+from dpmed.errors import DpmedError, InputError, RunError
 from dpmed.files import user_cache
 from dpmed.pages import pages_folder
 from dpmed.runtime.distributed import has_company, leave, lost_company
@@ -138,7 +139,8 @@ def main() -> None:
     keep_freed_memory(os.environ)
     collect_rarely()
     if len(sys.argv) > 1 and not _HELP & set(sys.argv):
-        keep_programs(os.environ, user_cache())
+        with contextlib.suppress(InputError):  # without a home folder, programs are compiled each time
+            keep_programs(os.environ, user_cache())
         leave_docstrings()
     try:
         app()

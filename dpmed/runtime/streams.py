@@ -99,4 +99,4 @@ def _handle(error: UnicodeError) -> tuple[str | bytes, int]:
 
 
 def _nowhere() -> TextIO:
-    return open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 open as long as the process
+    return open(os.devnull, "w", encoding="utf-8")
