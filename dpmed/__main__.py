@@ -20,8 +20,6 @@ def program() -> None:
         raise
     except KeyboardInterrupt:
         # While modules are imported; later, the command tells of it.
-        if "--debug" in sys.argv:
-            raise
         sys.exit("dpmed: interrupted")
 
 

@@ -151,9 +151,9 @@ def main() -> None:
     except SystemExit as end:
         # Typer exits with 1 when the reader of its help closes the pipe, as `head` does: that is not a failure.
         leave(0 if _HELP & set(sys.argv) and end.code == 1 else end.code)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         # Only --debug lets an exception of a command through; without a command, printing is all that can fail.
-        if isinstance(error, OSError) and len(sys.argv) > 1 and _HELP & set(sys.argv):
+        if isinstance(error, OSError) and _HELP & set(sys.argv):
             Console().error(unprinted(error))
         else:
             traceback.print_exc()
