@@ -48,7 +48,7 @@ def enrol(plans: Sequence[tuple[Plan, Path]], progress: Progress | None = None) 
     if any(other != path for _, _, (other, _) in entered):
         raise InputError("all runs of one call must use the same cohort file", where="privacy.cohort")
     fresh = [folder for _, folder, _ in entered if not (folder / ENTRY_FILE).is_file()]
-    is_new = not path.exists()
+    is_new = not os.path.exists(path)  # without the errors of `Path`, which are told where the file is opened
     if is_new and len(fresh) < len(entered):
         raise InputError(
             f"{path.absolute()} is gone, the file that this run has been entered in: what was spent is on record there",
