@@ -14,6 +14,7 @@ import io
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ CONFIG_FILE = "config.toml"
 EQX_FILE = "model.eqx"
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+# Since Python 3.13, `Path.resolve` ends at a circle of links without an error.
+_RESOLVES_CIRCLES = sys.version_info >= (3, 13)
 # Linux's constants for renameat2: AT_FDCWD (fcntl.h) and RENAME_NOREPLACE (stdio.h).
 _AT_WORKING_FOLDER, _NEVER_REPLACE = -100, 1
 
@@ -279,10 +282,20 @@ def inside(root: Path, relative: str | os.PathLike[str]) -> Path:
     try:
         target = (resolved_root / relative).resolve()
     except (ValueError, OSError, RuntimeError) as error:  # a NUL, or a circle of links
-        raise InputError(f"{os.fspath(relative)!r} is no path", where=str(root)) from error
+        raise _no_path(root, relative) from error
     if not target.is_relative_to(resolved_root):
         raise InputError(f"{os.fspath(relative)!r} leads out of the folder", where=str(root))
+    if _RESOLVES_CIRCLES:
+        try:
+            target.stat()
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise _no_path(root, relative) from error
     return target
+
+
+def _no_path(root: Path, relative: str | os.PathLike[str]) -> InputError:
+    return InputError(f"{os.fspath(relative)!r} is no path", where=str(root))
 
 
 @contextmanager

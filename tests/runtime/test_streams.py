@@ -99,7 +99,7 @@ sys.exit(number <= 2)
 def test_results_that_cannot_be_written_are_an_error_and_remarks_are_not():
     program = """
 from dpmed.errors import RunError
-sys.stderr = open("/dev/full", "w")
+full = sys.stderr = open("/dev/full", "w")
 console.say("remark")
 console.error(RunError("no"))
 with console.task("steps", total=1) as task:
