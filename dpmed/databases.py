@@ -7,7 +7,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from dpmed.errors import InputError, RunError
-from dpmed.files import FILE_MODE, make_folder, remove_if_possible
+from dpmed.files import FILE_MODE, make_folder, place_new, remove_if_possible, sync_folder
 
 _SECONDS_TO_WAIT = 60.0
 
@@ -34,7 +34,8 @@ def make_database(path: Path, fill: Callable[[sqlite3.Connection], None], *, wha
                 fill(connection)
                 connection.execute("COMMIT")
             with suppress(FileExistsError):
-                os.link(beside, path)
+                place_new(beside, path)
+            sync_folder(path.parent)
         finally:
             remove_if_possible(beside)
 
@@ -75,7 +76,8 @@ def explained(path: Path, *, what: str) -> Iterator[None]:
             raise InputError(f"is not a {what}", where=str(path)) from error
         if "Could not decode" in str(error):
             raise _damaged(path, what, error) from error
-        raise RunError(f"cannot be used now ({error})", where=str(path)) from error
+        remedy = "Is the disk full, or the file write-protected? Its file system must have locks, as local disks have."
+        raise RunError(f"cannot be used now ({error})", where=str(path), remedy=remedy) from error
     # SQLite quotes a damaged schema in its message, which Python then cannot decode.
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
         raise _damaged(path, what, error) from error

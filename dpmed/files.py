@@ -7,12 +7,14 @@ folders contain traces of patients, so folders are created with mode 0700 and fi
 
 import contextlib
 import csv
+import ctypes
 import errno
 import hashlib
 import io
 import json
 import math
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -27,6 +29,10 @@ CONFIG_FILE = "config.toml"
 EQX_FILE = "model.eqx"
 FOLDER_MODE = 0o700
 FILE_MODE = 0o600
+# Since Python 3.13, `Path.resolve` ends at a circle of links without an error.
+_RESOLVES_CIRCLES = sys.version_info >= (3, 13)
+# Linux's constants for renameat2: AT_FDCWD (fcntl.h) and RENAME_NOREPLACE (stdio.h).
+_AT_WORKING_FOLDER, _NEVER_REPLACE = -100, 1
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object], *, durable: bool = True) -> None:
@@ -72,6 +78,28 @@ def write_at(descriptor: int, content: bytes, place: int) -> None:
         content, place = content[taken:], place + taken
 
 
+def place_new(path: Path, place: Path) -> None:
+    """Give a file its final name, never in the place of another, even if that is made at the same moment.
+
+    Raises:
+        FileExistsError: another file has that name.
+        OSError: the file system can do neither.
+    """
+    try:
+        os.link(path, place)
+    except FileExistsError:
+        raise
+    except OSError:
+        # No hard links, as on FAT and some network file systems. Linux can rename without replacing.
+        rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+        if rename is None:
+            raise
+        names = os.fsencode(path), os.fsencode(place)
+        if rename(_AT_WORKING_FOLDER, names[0], _AT_WORKING_FOLDER, names[1], _NEVER_REPLACE):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(place)) from None
+
+
 def remove_if_possible(path: Path) -> None:
     """Remove what nobody needs any more; where the system forbids it, it stays, and nothing else suffers."""
     with contextlib.suppress(OSError):
@@ -99,8 +127,12 @@ def write_text(path: Path, content: str) -> None:
 
 
 def to_json(content: object) -> str:
-    """JSON as dpmed writes it: indented, UTF-8, and strict, so NaN and infinity become null."""
-    return json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """JSON as dpmed writes it: indented, UTF-8, and strict, so NaN and infinity become null.
+
+    Bytes of a file name that are no UTF-8 become the escapes by which Python reads the same name again.
+    """
+    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write_json(path: Path, content: object) -> None:
@@ -177,9 +209,17 @@ def make_folder(path: Path) -> Path:
 
 
 def user_cache() -> Path:
-    """Dpmed's folder for files that can be made again: `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`."""
+    """Dpmed's folder for files that can be made again: `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`.
+
+    Raises:
+        InputError: the user has no home folder, as in a container under a number that has no name.
+    """
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if base else Path.home() / ".cache") / "dpmed"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "dpmed"
+    except RuntimeError as error:
+        remedy = "Set HOME, or XDG_CACHE_HOME to a folder of yours."
+        raise InputError("this user has no home folder, so there is no place for caches", remedy=remedy) from error
 
 
 def utc_now() -> str:
@@ -205,7 +245,7 @@ def new_run_folder(out: Path | None, *, command: str, config_name: str) -> Path:
         RunError: no name is left for a new one.
     """
     if out is not None:
-        if out.is_dir() and any(out.iterdir()):
+        if _holds_files(out):
             continuing = ", or continue a training run with --resume" if command == "train" else ""
             remedy = f"Choose an empty or new folder with --out{continuing}."
             raise InputError(
@@ -225,6 +265,14 @@ def new_run_folder(out: Path | None, *, command: str, config_name: str) -> Path:
     raise RunError("no free name is left under runs/")
 
 
+def _holds_files(folder: Path) -> bool:
+    try:
+        return folder.is_dir() and any(folder.iterdir())
+    except OSError as error:  # a name that is too long, or a folder that must not be read
+        remedy = "Choose another folder with --out."
+        raise InputError(f"cannot be used ({error.strerror})", where=str(folder), remedy=remedy) from error
+
+
 def inside(root: Path, relative: str | os.PathLike[str]) -> Path:
     """`root / relative`, after checking that it is inside `root`, with links followed.
 
@@ -235,10 +283,20 @@ def inside(root: Path, relative: str | os.PathLike[str]) -> Path:
     try:
         target = (resolved_root / relative).resolve()
     except (ValueError, OSError, RuntimeError) as error:  # a NUL, or a circle of links
-        raise InputError(f"{os.fspath(relative)!r} is no path", where=str(root)) from error
+        raise _no_path(root, relative) from error
     if not target.is_relative_to(resolved_root):
         raise InputError(f"{os.fspath(relative)!r} leads out of the folder", where=str(root))
+    if _RESOLVES_CIRCLES:
+        try:
+            target.stat()
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise _no_path(root, relative) from error
     return target
+
+
+def _no_path(root: Path, relative: str | os.PathLike[str]) -> InputError:
+    return InputError(f"{os.fspath(relative)!r} is no path", where=str(root))
 
 
 @contextmanager
@@ -247,7 +305,7 @@ def exclusive_lock(path: Path) -> Iterator[None]:
 
     Raises:
         InputError: another process holds it.
-        RunError: the file cannot be made.
+        RunError: the file cannot be made, or its file system has no locks.
     """
     import fcntl
 
@@ -256,11 +314,21 @@ def exclusive_lock(path: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError("another dpmed process is using this folder", where=str(path.parent)) from error
+        except OSError as error:
+            raise unlockable(path, error) from error
         yield
     finally:
         os.close(descriptor)
+
+
+def unlockable(path: Path, error: OSError) -> RunError:
+    """What is to be said where a file cannot be locked, as on some network file systems."""
+    problem = f"cannot be locked ({error.strerror or error})"
+    return RunError(
+        problem, where=str(path), remedy="Choose a folder on a file system with locks, such as a local disk."
+    )
 
 
 @contextmanager

@@ -1,6 +1,9 @@
 """SQLite files: whole or absent, private, and every error is a message about the file."""
 
+import errno
+import os
 import sqlite3
+import sys
 
 import pytest
 
@@ -21,6 +24,23 @@ def test_a_file_is_made_once_and_only_its_owner_can_read_it(tmp_path):
     assert connection.execute("SELECT value FROM facts").fetchall() == [("first",)]
     connection.close()
     assert path.stat().st_mode & 0o077 == 0 and [one.name for one in path.parent.iterdir()] == ["x.db"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others rename only by replacing")
+def test_a_file_system_without_hard_links_will_do(tmp_path, monkeypatch):
+    def no_links(source, target):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", no_links)
+    path = tmp_path / "x.db"
+    make_database(path, fill, what="list")
+    # A slower process finds the file of a faster one.
+    fill_second = "INSERT INTO facts VALUES ('second')"
+    make_database(path, lambda connection: (fill(connection), connection.execute(fill_second)), what="list")
+    connection = open_database(path, what="list")
+    assert connection.execute("SELECT value FROM facts").fetchall() == [("first",)]
+    connection.close()
+    assert path.stat().st_mode & 0o077 == 0 and [one.name for one in tmp_path.iterdir()] == ["x.db"]
 
 
 def test_a_file_that_cannot_be_filled_is_not_made(tmp_path):

@@ -1,5 +1,7 @@
 """Files are whole or absent, private, and inside their root."""
 
+import errno
+import fcntl
 import os
 import re
 import stat
@@ -19,6 +21,7 @@ from dpmed.files import (
     make_folder,
     new_run_folder,
     read_json,
+    user_cache,
     write_at,
     write_atomically,
     write_bytes,
@@ -78,6 +81,40 @@ def test_files_and_folders_are_for_their_owner_only(tmp_path):
 def test_json_round_trips_and_has_no_nan(tmp_path):
     write_json(tmp_path / "a.json", {"ε": [1.5, float("nan"), float("inf")], "b": (1, None)})
     assert read_json(tmp_path / "a.json") == {"ε": [1.5, None, None], "b": [1, None]}
+
+
+def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with pytest.raises(RunError, match=r"lock: cannot be locked \(No locks available\).*on a file system with locks"):
+        with exclusive_lock(tmp_path / "lock"):
+            pass
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "d/" * 2100])
+def test_a_folder_with_a_name_that_is_too_long_is_an_input_error(name, tmp_path):
+    with pytest.raises(InputError, match="File name too long"):
+        new_run_folder(tmp_path / name, command="train", config_name="c")
+
+
+def test_without_a_home_folder_caches_need_a_place(monkeypatch, tmp_path):
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache() == tmp_path / "dpmed"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    with pytest.raises(InputError, match=r"no home folder.*Set HOME, or XDG_CACHE_HOME"):
+        user_cache()
+
+
+def test_a_file_name_that_is_no_utf8_survives_json(tmp_path):
+    name = os.fsdecode(b"run\xe9")
+    write_json(tmp_path / "a.json", {"folder": name})
+    assert read_json(tmp_path / "a.json") == {"folder": name}
 
 
 def test_broken_json_is_an_input_error(tmp_path):

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -71,3 +72,20 @@ def test_a_message_of_an_installed_wheel_names_a_page_that_is_there(installed, t
     assert named, done.stderr
     assert Path(named[1]) == installed / "dpmed" / "_docs" / "convert_weights.py"
     assert Path(named[1]).is_file()
+
+
+def test_a_source_distribution_takes_only_what_is_ours(tmp_path):
+    # A checkout also holds patients' images, cohort files and what commands wrote.
+    build = pytest.importorskip("hatchling.builders.sdist").SdistBuilder
+    ours = {"dpmed/__init__.py", "configs/a.toml", "docs/index.md", "tests/test_a.py"}
+    others = {"data/ham10000/ISIC_1.jpg", "attack/originals/0.png", "cohort.db", "scan.dcm"}
+    for name in (*ours, *others):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    files = {"pyproject.toml", "README.md", "LICENSE"}
+    for name in (*files, ".gitignore"):
+        shutil.copy(ROOT / name, tmp_path)
+    (archive,) = build(str(tmp_path)).build(directory=str(tmp_path / "dist"), versions=["standard"])
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    assert names == {*ours, *files, ".gitignore", "PKG-INFO"}

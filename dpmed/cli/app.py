@@ -1,5 +1,6 @@
 """The `dpmed` command: what all commands share, and the one place where errors become exit codes."""
 
+import contextlib
 import errno
 import os
 import sys
@@ -10,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from dpmed.cli.shared.console import Console
+from dpmed.cli.shared.console import Console, unprinted
 from dpmed.cli.shared.fields import name_options, reword
 from dpmed.errors import DpmedError, InputError, RunError
 from dpmed.files import user_cache
@@ -19,6 +20,7 @@ from dpmed.runtime.distributed import has_company, leave, lost_company
 from dpmed.runtime.docstrings import leave_docstrings
 from dpmed.runtime.malloc import collect_rarely, keep_freed_memory
 from dpmed.runtime.programs import keep_programs
+from dpmed.runtime.streams import prepare_streams
 
 _HELP = {"--help", "-h", "--version", "--docs"}
 
@@ -137,10 +139,12 @@ _register()
 
 def main() -> None:
     """Run the command line."""
+    prepare_streams()
     keep_freed_memory(os.environ)
     collect_rarely()
     if len(sys.argv) > 1 and not _HELP & set(sys.argv):
-        keep_programs(os.environ, user_cache())
+        with contextlib.suppress(InputError):  # without a home folder, programs are compiled each time
+            keep_programs(os.environ, user_cache())
         leave_docstrings()
     try:
         app()
@@ -151,7 +155,10 @@ def main() -> None:
     except SystemExit as end:
         # Typer exits with 1 when the reader of its help closes the pipe, as `head` does: that is not a failure.
         leave(0 if _HELP & set(sys.argv) and end.code == 1 else end.code)
-    except Exception as error:
-        # Only --debug lets an exception through.
-        traceback.print_exc()
+    except (Exception, KeyboardInterrupt) as error:
+        # Only --debug lets an exception of a command through; without a command, printing is all that can fail.
+        if isinstance(error, OSError) and _HELP & set(sys.argv):
+            Console().error(unprinted(error))
+        else:
+            traceback.print_exc()
         leave(error.exit_code if isinstance(error, DpmedError) else 1)

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from dpmed.config.base import Arguments, Factory, Table
+from dpmed.config.base import Arguments, Factory, Table, UserPath
 
 
 def _square(given: Any) -> Any:
@@ -95,11 +95,11 @@ class DataTable(Table):
 class FilesTable(DataTable):
     """Keys shared by data sets that are read from files."""
 
-    root: Path
+    root: UserPath
     """Folder of the data set, laid out as distributed by its source."""
     cache: bool = True
     """Keep decoded and resized samples on disk, so that files are decoded once instead of in every epoch."""
-    cache_folder: Path | None = None
+    cache_folder: UserPath | None = None
     """The cache folder, readable by you only; if left out, `$XDG_CACHE_HOME/dpmed` or `~/.cache/dpmed`."""
 
 
@@ -207,7 +207,7 @@ class Cifar10Data(DataTable):
 
     name: Literal["cifar10"]
     # Configs are validated as JSON, where a path is text, so this default would fail validation.
-    root: Annotated[Path, Field(validate_default=False)] = Path("data/cifar10")
+    root: Annotated[UserPath, Field(validate_default=False)] = Path("data/cifar10")
     """Folder with (or for) the `.bin` files."""
     download: bool = True
     """Download the archive (170 MB) from its source if the files are missing."""
@@ -217,7 +217,7 @@ class MedMnistData(NormalisedTable):
     """MedMNIST: small medical pictures and volumes, one `.npz` file per set."""
 
     name: Literal["medmnist"]
-    root: Path
+    root: UserPath
     """The `.npz` file, or the folder that holds it. It is read into memory; above 1 GiB, it is unpacked into the
     cache."""
     dataset: MedMnistSet = "pathmnist"

@@ -14,8 +14,9 @@ from dpmed.config.schema import Config
 _HEADER = """# The configuration
 
 Generated from `dpmed/config/` by `make docs`; do not edit by hand. A config is a TOML file; every key can be
-overridden on the command line with `--set table.key=value`, and an empty value removes the key. For completion and
-checks in an editor, point it to `docs/config.schema.json`.
+overridden on the command line with `--set table.key=value`, and an empty value removes the key. Paths are
+relative to the folder that a command is run in; `~` is your home folder. For completion and checks in an editor, point
+it to `docs/config.schema.json`.
 """
 
 

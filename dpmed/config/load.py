@@ -178,13 +178,18 @@ def _parse_override(override: str) -> _Override:
     """Split `KEY=VALUE`.
 
     Raises:
-        InputError: it has another form.
+        InputError: it has another form, or a name that no config can hold.
     """
     key, equals, value = override.partition("=")
     keys = tuple(part.strip() for part in key.split("."))
     if not equals or not all(keys):
         remedy = "Write it like --set privacy.epsilon=4."
         raise InputError(f"{override!r} is not KEY=VALUE", where="--set", remedy=remedy)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        remedy = "Rename the file or folder, or make a link to it with another name."
+        raise InputError(f"{override!r} is not UTF-8", where="--set", remedy=remedy) from error
     return _Override(keys, value.strip())
 
 

@@ -1,11 +1,10 @@
 """`[model]`: the network. One table per architecture, chosen by `name`."""
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dpmed.config.base import Arguments, Factory, Table
+from dpmed.config.base import Arguments, Factory, Table, UserPath
 
 Activation = Literal["mish", "relu", "elu", "selu", "leaky_relu", "gelu", "tanh"]
 ConvolutionKind = Literal["plain", "standardised", "centred"]
@@ -32,7 +31,7 @@ class ModelTable(Table):
 
     members: Annotated[int, Field(ge=1, le=64)] = 1
     """Number of networks of this kind that are trained together; their predictions are averaged (an ensemble)."""
-    pretrained: Path | None = None
+    pretrained: UserPath | None = None
     """Initial weights, of the same architecture: the folder of a finished run, an `.eqx` or `.safetensors` file from
     dpmed, or a `.safetensors` or `.npz` file with the parameter names of torchvision or timm. A different number of
     input channels or classes is adapted, and so is a different image size for `vit`. They must not come from the

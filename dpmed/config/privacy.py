@@ -1,11 +1,10 @@
 """`[privacy]`: the budget, how it is accounted for, and what it protects. If left out, training is not private."""
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from dpmed.config.base import Table
+from dpmed.config.base import Table, UserPath
 
 # What is sampled, clipped and protected as a whole.
 Unit = Literal["image", "lesion", "patient", "scan"]
@@ -85,10 +84,10 @@ class PrivacyConfig(Table):
     the seed can remove the noise."""
     unit: Unit = "image"
     """What makes up one record, which is sampled, clipped and protected as a whole."""
-    cohort: Path | None = None
+    cohort: UserPath | None = None
     """A cohort file, created if missing: the run is entered before its first step, and `dpmed budget` says what each
-    unit has spent over all runs entered. The file holds keyed hashes of the units' names; only its owner can read
-    it."""
+    unit has spent over all runs entered. Give its whole path, which names the same file wherever a run is started. It
+    holds keyed hashes of the units' names; only its owner can read it."""
     cohort_epsilon: Annotated[float | None, Field(gt=0)] = None
     """The most that any unit in the cohort file may spend over all its runs, this one included; a run that would exceed
     it is refused before it starts. The file's own limit (`dpmed budget`) applies as well."""

@@ -33,10 +33,12 @@ def enrol(plans: Sequence[tuple[Plan, Path]], progress: Progress) -> None:
     Args:
         plans: each run's plan and the folder in which it keeps what a resume needs. Runs whose config names no cohort
             are skipped.
-        progress: shows the reading of images, whose content identifies them.
+        progress: shows the reading of images, whose content identifies them, and tells of a file that is made, since no
+            earlier run counts in it: its path may be misspelt, or its disk not mounted.
 
     Raises:
-        InputError: a unit would exceed the limit, or the file has another unit of privacy. Nothing is left behind.
+        InputError: a unit would exceed the limit, the file has another unit of privacy, or it is gone: a new one would
+            know nothing of what was spent before. Nothing is left behind.
         RunError: the file cannot be written.
     """
     entered = [(plan, folder, found) for plan, folder in plans if (found := _with_cohort(plan)) is not None]
@@ -46,6 +48,13 @@ def enrol(plans: Sequence[tuple[Plan, Path]], progress: Progress) -> None:
     if any(other != path for _, _, (other, _) in entered):
         raise InputError("all runs of one call must use the same cohort file", where="privacy.cohort")
     fresh = [folder for _, folder, _ in entered if not (folder / ENTRY_FILE).is_file()]
+    is_new = not os.path.exists(path)  # without the errors of `Path`, which are told where the file is opened
+    if is_new and len(fresh) < len(entered):
+        raise InputError(
+            f"{path.absolute()} is gone, the file that this run has been entered in: what was spent is on record there",
+            where="privacy.cohort",
+            remedy="Put it back, mount its disk, or start in the same folder as before if its path is a relative one.",
+        )
     try:
         with Cohort(path, create=(first.unit, first.delta)) as cohort:
             for plan, _, (_, privacy) in entered:
@@ -60,6 +69,8 @@ def enrol(plans: Sequence[tuple[Plan, Path]], progress: Progress) -> None:
         raise
     for entry, (_, folder, _) in zip(entries, entered, strict=True):
         write_json(folder / ENTRY_FILE, {"token": entry.token, "is_over": entry.is_over})
+    if is_new:
+        progress.say(f"{path.absolute()} is a new cohort file: no run before this call counts in it.")
 
 
 def mark_over(plan: Plan, folder: Path) -> None:

@@ -3,8 +3,9 @@
 import ctypes
 import gc
 import os
+import resource
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_MAX, _ARENA_MAX = -1, -2, -4, -8
 _NEVER, _GROWTH = -1, 64 << 20
 _KEPT_SHARE = 4
 _NEW_OBJECTS, _ROUNDS = 50_000, 100
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 _SEVERAL_DEVICES = "xla_force_host_platform_device_count"
 
 _kept = False
@@ -114,7 +115,37 @@ def _resident_memory() -> int:
 
 @cache
 def machine_memory() -> int:
-    """Bytes that this process may use: the machine's, or fewer if a container limits them."""
+    """Bytes that this process may use: the machine's, or what a container, a batch system or a shell allows."""
     physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = _CGROUP_LIMIT.read_text(encoding="ascii").strip() if _CGROUP_LIMIT.exists() else "max"
-    return min(physical, int(limit)) if limit.isdigit() else physical
+    return min(physical, _address_space(), *_limits_of_groups(_OWN_GROUPS, _GROUPS))
+
+
+def _address_space() -> int:
+    """What `ulimit -v` allows, which some batch systems set."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit
+
+
+def _limits_of_groups(own: Path, root: Path) -> Iterator[int]:
+    """The limits of this process's control group and of all groups around it; each of them holds.
+
+    Args:
+        own: the file that names the groups of a process.
+        root: where groups are mounted. In a container this may be the container's own group, and its name that of the
+            host, which does not exist there.
+    """
+    for line in own.read_text(encoding="utf-8", errors="replace").splitlines() if own.exists() else ():
+        _, controllers, group = line.split(":", 2)
+        if not controllers:
+            base, name = root, "memory.max"
+        elif "memory" in controllers.split(","):
+            base, name = root / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        folder = base / group.lstrip("/")
+        for place in (folder, *folder.parents):
+            limit = place / name
+            if limit.is_file() and (text := limit.read_text(encoding="ascii").strip()).isdigit():
+                yield int(text)
+            if place == base:
+                break

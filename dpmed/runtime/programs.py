@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import time
+import warnings
 from collections.abc import MutableMapping
 from pathlib import Path
 
@@ -45,11 +46,13 @@ def keep_programs(environment: MutableMapping[str, str], base: Path) -> Path | N
         for missing in reversed([place for place in (folder, *folder.parents) if not place.exists()]):
             missing.mkdir(exist_ok=True, mode=0o700)
         _forget_others(folder)
-        if not _is_ours_alone(folder) or not _is_ours_alone(folder.parent):
+        if not _is_ours_alone(folder) or not _is_ours_alone(folder.parent) or not os.access(folder, os.W_OK):
             return None
     except OSError:
         # A read-only home directory is no reason not to compute.
         return None
+    # A full disk, or one without locks, is no reason to warn of each program.
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache entry", UserWarning)
     environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     environment.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(_LARGEST_BYTES))
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", str(_SLOW_SECONDS))

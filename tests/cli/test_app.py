@@ -38,6 +38,22 @@ def test_version_is_the_package_version(dpmed):
     assert (done.returncode, done.stdout.strip()) == (0, f"dpmed {__version__}")
 
 
+def test_no_home_folder_and_no_greek_letters_end_no_command(tmp_path):
+    # As in a container that runs under a number without a name, with an ASCII log.
+    program = (
+        "import pathlib, sys\n"
+        "def home(): raise RuntimeError('Could not determine home directory.')\n"
+        "pathlib.Path.home = home\n"
+        "from dpmed.__main__ import program\nprogram()"
+    )
+    words = ["bounds", "quickstart", "--eps", "1", "--adversary", "worst-case", "--out", str(tmp_path / "out")]
+    environment = {**ENVIRONMENT, "PYTHONIOENCODING": "ascii"}
+    environment.pop("XDG_CACHE_HOME", None)
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "out") and "| epsilon |" in done.stdout
+
+
 def test_the_documentation_is_where_it_says(dpmed):
     done = dpmed("--docs")
     assert done.returncode == 0

@@ -1,5 +1,7 @@
 """Values of the command line; errors name the place where the user gave what is wrong: the option, or the file."""
 
+import os
+
 import pytest
 
 from dpmed.config import load
@@ -104,6 +106,12 @@ def complaint(tmp_path, settings, file=FILE):
 )
 def test_a_fault_of_the_command_line_is_named_by_what_was_typed(tmp_path, settings, message):
     assert complaint(tmp_path, settings).startswith(message)
+
+
+def test_a_name_that_is_no_utf8_is_refused_by_the_option(tmp_path):
+    # A config is UTF-8, so it could not name the folder either.
+    text = complaint(tmp_path, [os.fsdecode(b"data.root=/\xe9")])
+    assert text.startswith(r"--set: 'data.root=/\udce9' is not UTF-8. Rename")
 
 
 def test_how_to_remove_what_a_table_of_another_name_does_not_have_is_said(tmp_path):

@@ -18,8 +18,16 @@ from dpmed.privacy.cohort.file import Cohort
 from dpmed.progress import Silent
 
 
-def enrol(plans):
-    enrolment.enrol(plans, Silent())
+class Told(Silent):
+    def __init__(self):
+        self.messages = []
+
+    def say(self, message):
+        self.messages.append(message)
+
+
+def enrol(plans, progress=None):
+    enrolment.enrol(plans, progress or Silent())
 
 
 def unit_names(plan):
@@ -48,6 +56,25 @@ def test_a_run_enters_once_and_settles_what_it_made(tmp_path):
     assert run.token == token
     for private in (path.parent, path, folder.parent, folder, folder / "cohort.json"):
         assert private.stat().st_mode & 0o077 == 0, private
+
+
+def test_a_run_goes_on_only_with_the_file_that_it_was_entered_in(tmp_path):
+    # A disk that is not mounted, or a relative path and another folder: a new file would know of no earlier run.
+    path, folder = tmp_path / "cohort.db", tmp_path / "run" / "checkpoints"
+    planned, told = plan(path), Told()
+    enrol([(planned, folder)], told)
+    assert told.messages == [f"{path} is a new cohort file: no run before this call counts in it."]
+    entry = (folder / "cohort.json").read_text()
+    path.rename(tmp_path / "elsewhere.db")
+    with pytest.raises(InputError, match=f"{path} is gone, the file that this run has been entered in") as caught:
+        enrol([(planned, folder)], told)
+    assert caught.value.where == "privacy.cohort" and "mount its disk" in caught.value.remedy
+    assert not path.exists() and (folder / "cohort.json").read_text() == entry
+    (tmp_path / "elsewhere.db").rename(path)
+    enrol([(planned, folder)], told)
+    assert len(told.messages) == 1
+    with Cohort(path) as cohort:
+        assert len(cohort.snapshot().runs) == 1
 
 
 def test_each_copy_of_a_run_that_goes_on_is_counted(tmp_path):
@@ -222,6 +249,8 @@ def test_masks_and_further_channels_do_not_make_an_image_another_unit(tmp_path):
             assert found.units == len(labels.members) and all(run.members.all() for run in found.runs)
             assert name.startswith("b") and len(cohort.runs_of((name,))) == 4
         (tmp_path / "cohort.db").unlink()
+        for number in range(len(order)):
+            shutil.rmtree(tmp_path / str(number))
 
 
 def pictures(folder):

@@ -64,3 +64,15 @@ def test_the_program_ends_with_the_code_of_the_command(arguments, status):
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == status
     assert "freed" not in done.stdout
+
+
+def test_ctrl_c_before_the_first_command_is_no_traceback():
+    program = """
+import sys, types
+def main(): raise KeyboardInterrupt
+sys.modules["dpmed.cli.app"] = types.SimpleNamespace(main=main)
+from dpmed.__main__ import program
+program()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "dpmed: interrupted\n")

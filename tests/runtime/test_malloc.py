@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from dpmed.runtime.malloc import _glibc
+from dpmed.runtime.malloc import _glibc, _limits_of_groups
 
 pytestmark = pytest.mark.skipif(_glibc() is None, reason="settings of glibc")
 
@@ -81,3 +81,40 @@ allocation.limit_kept_memory()
 print(len(asked))
 """
     assert run(ending) == [0]
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limits"),
+    [
+        # A container: its group is the root of what it sees.
+        ("0::/", {"memory.max": "100"}, [100]),
+        # A job of a batch system: the limit is that of the job or of a step.
+        ("0::/slurm/job_1/step_0", {"slurm/job_1/memory.max": "300", "slurm/job_1/step_0/memory.max": "max"}, [300]),
+        # The same with the first kind of groups, and in a container that is called by its name on the host.
+        (
+            "5:cpu:/x\n4:memory,hugetlb:/job/step\n0::/",
+            {"memory/job/memory.limit_in_bytes": "200", "memory/memory.limit_in_bytes": "9223372036854771712"},
+            [200, 9223372036854771712],
+        ),
+        ("4:memory:/docker/0a1b", {"memory/memory.limit_in_bytes": "400"}, [400]),
+        ("0::/../elsewhere", {"memory.max": "max"}, []),
+    ],
+)
+def test_the_limits_of_containers_and_batch_systems_are_known(tmp_path, groups, files, limits):
+    (tmp_path / "own").write_text(groups + "\n")
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text + "\n")
+    assert list(_limits_of_groups(tmp_path / "own", tmp_path / "groups")) == limits
+
+
+def test_a_limit_of_the_shell_is_known():
+    # The whole machine's memory where the machine has less than that.
+    ending = """
+before = allocation.machine_memory()
+allocation.machine_memory.cache_clear()
+resource.setrlimit(resource.RLIMIT_AS, (1 << 30, resource.RLIM_INFINITY))
+print(before, allocation.machine_memory())
+"""
+    before, limited = run(ending)
+    assert limited == min(before, 1 << 30)

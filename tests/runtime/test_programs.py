@@ -68,6 +68,13 @@ def test_without_a_place_to_write_nothing_is_kept_and_nothing_fails(tmp_path):
     assert environment == {}
 
 
+def test_a_folder_that_cannot_be_written_to_is_not_used(tmp_path, monkeypatch):
+    # JAX would warn of each program.
+    folder = keep_programs({}, tmp_path)
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder or not mode & os.W_OK)
+    assert keep_programs({}, tmp_path) is None
+
+
 def test_other_versions_are_forgotten_after_a_month(tmp_path):
     folder = keep_programs({}, tmp_path)
     old, recent = folder.parent / "jax-0.1", folder.parent / "jax-0.2"

@@ -7,12 +7,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from json import dumps, loads
 from pathlib import Path
 from typing import Any
 
-from dpmed.errors import DpmedError, legible
+from dpmed.errors import DpmedError, RunError, legible
 from dpmed.files import to_json
 from dpmed.progress import Silent, Task
+from dpmed.runtime.streams import fitted, takes
 
 _SECONDS_BETWEEN_LINES = 5.0
 _NO_END = 10_000
@@ -46,7 +48,7 @@ class Console:
     def say(self, message: str) -> None:
         """A remark about work in progress, on standard error."""
         if not self.quiet:
-            print(legible(message), file=sys.stderr, flush=True)
+            _remark(legible(message))
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """A table of results on standard output; the first column is left-aligned, the others right-aligned.
@@ -61,6 +63,8 @@ class Console:
         from rich.table import Table
 
         table = Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        columns = [fitted(column, sys.stdout.encoding) for column in columns]
+        rows = [[fitted(cell, sys.stdout.encoding) for cell in row] for row in rows]
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
         for row in rows:
@@ -86,9 +90,10 @@ class Console:
         grid.add_column(no_wrap=True)
         grid.add_column(overflow="fold")
         for name, value in pairs:
-            grid.add_row(f"  {name}", value)
+            grid.add_row(f"  {fitted(name, sys.stdout.encoding)}", fitted(value, sys.stdout.encoding))
         out = _rich(stderr=False)
-        out.print(title, style="bold")
+        with _printing():
+            out.print(title, style="bold")
         _print(out, grid)
 
     def plan(self, title: str, facts: Mapping[str, str]) -> None:
@@ -99,18 +104,22 @@ class Console:
     def text(self, message: str) -> None:
         """A result in words, on standard output."""
         if not self.silent:
-            print(message, flush=True)
+            with _printing():
+                print(message, flush=True)
 
     def result(self, summary: Mapping[str, Any], written: Path | None) -> None:
         """The end of a command: its summary with --json, otherwise the line that names what was written."""
-        if self.json:
-            print(to_json(summary), end="", flush=True)
-        elif written is not None:
-            print(written, flush=True)
+        if not self.json:
+            text = None if written is None else str(written)
+        elif not takes(text := to_json(summary).rstrip("\n"), sys.stdout.encoding):
+            text = dumps(loads(text), indent=2)  # in ASCII, with the escapes of JSON
+        if text is not None:
+            with _printing():
+                print(text, flush=True)
 
     def error(self, error: DpmedError) -> None:
         """One message for the user, on standard error."""
-        print(f"{self._speaker}: {error}", file=sys.stderr, flush=True)
+        _remark(f"{self._speaker}: {error}")
 
     def task(self, name: str, *, total: int | None, unit: str = "", done: int = 0) -> AbstractContextManager[Task]:
         """Progress of one piece of work: a bar on a terminal, otherwise a line every few seconds."""
@@ -119,6 +128,38 @@ class Console:
         if sys.stderr.isatty():
             return _bar(name, total, unit, done)
         return _lines(name, total, unit, done)
+
+
+def unprinted(error: OSError) -> RunError:
+    """What is to be said where standard output takes no more, such as a file on a full disk."""
+    problem = f"could not be written ({error.strerror or error})"
+    return RunError(problem, where="standard output", remedy="Files that were written before are whole.")
+
+
+@contextmanager
+def _printing() -> Iterator[None]:
+    """A context in which results are printed.
+
+    Raises:
+        RunError: they cannot be.
+        BrokenPipeError: nobody reads them any more.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise unprinted(error) from error
+
+
+def _remark(text: str) -> None:
+    """Print to standard error; a log on a full disk, or a terminal that is gone, ends no training."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except BrokenPipeError:
+        raise
+    except OSError:
+        pass
 
 
 def _rich(*, stderr: bool) -> Any:
@@ -131,12 +172,13 @@ def _rich(*, stderr: bool) -> Any:
 
 def _print(out: Any, what: Any) -> None:
     """Print a table; in a pipe or a file, without trailing blanks."""
-    if out.is_terminal:
-        out.print(what)
-        return
-    with out.capture() as captured:
-        out.print(what)
-    print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
+    with _printing():
+        if out.is_terminal:
+            out.print(what)
+            return
+        with out.capture() as captured:
+            out.print(what)
+        print("\n".join(line.rstrip() for line in captured.get().splitlines()), flush=True)
 
 
 @contextmanager
@@ -194,7 +236,7 @@ class _Lines:
             left = elapsed * (self.total - self.done) / (self.done - self.begun_at)
             parts.append(f"{left:.0f} s left")
         parts += [note] if note else []
-        print(", ".join(parts), file=sys.stderr, flush=True)
+        _remark(", ".join(parts))
 
 
 @contextmanager

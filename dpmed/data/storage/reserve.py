@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from dpmed.errors import RunError
-from dpmed.files import FILE_MODE, make_folder, remove_if_possible, writing_to
+from dpmed.files import FILE_MODE, make_folder, remove_if_possible, unlockable, writing_to
 from dpmed.progress import Progress
 
 _VERSION = 1
@@ -40,7 +40,11 @@ def allocate(path: Path, size: int) -> None:
 
 @contextmanager
 def waiting_lock(path: Path, progress: Progress, *, doing: str = "decoding the same data set") -> Iterator[None]:
-    """Hold a lock file; wait while another process does, which is `doing` this. It is freed even by `kill -9`."""
+    """Hold a lock file; wait while another process does, which is `doing` this. It is freed even by `kill -9`.
+
+    Raises:
+        RunError: the file cannot be made, or its file system has no locks.
+    """
     with writing_to(path):
         descriptor = os.open(path, os.O_CREAT | os.O_RDWR, FILE_MODE)
     try:
@@ -54,6 +58,8 @@ def waiting_lock(path: Path, progress: Progress, *, doing: str = "decoding the s
                     progress.say(f"Another process is {doing}; waiting for it.")
                     told = True
                 time.sleep(_SECONDS_BETWEEN_TRIES)
+            except OSError as error:
+                raise unlockable(path, error) from error
         yield
     finally:
         os.close(descriptor)

@@ -76,13 +76,14 @@ class Cohort:
 
     def __init__(self, path: Path, *, create: tuple[str, float] | None = None) -> None:
         self.path = path
-        if create is None and not path.is_file():
+        is_new = _is_new(path)
+        if create is None and is_new:
             raise InputError(
                 "there is no such cohort file",
                 where=str(path),
                 remedy="A run whose config has privacy.cohort creates it before its first step.",
             )
-        if create is not None and not path.exists():
+        if create is not None and is_new:
             make_database(path, partial(_fill, *create), what=_WHAT)
         self._connection = open_database(path, what=_WHAT)
         self._facts = self._read_facts()
@@ -262,6 +263,23 @@ class Cohort:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+
+def _is_new(path: Path) -> bool:
+    """Whether there is no such file yet.
+
+    Raises:
+        InputError: there can be none: it is a folder, or a link to a file that is gone.
+        RunError: its name is too long, or its folder must not be read.
+    """
+    with explained(path, what=_WHAT):
+        is_new = not path.exists()
+        if path.is_dir():
+            raise InputError("is a folder, not a cohort file", where=str(path), remedy="Name a file in it.")
+        if is_new and path.is_symlink():
+            remedy = "Mount the disk of that file, or repair the link."
+            raise InputError("is a link to a file that does not exist", where=str(path), remedy=remedy)
+    return is_new
 
 
 def _run(row: Sequence[Any], units: int, *, for_all: bool) -> EnteredRun:

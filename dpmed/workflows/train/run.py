@@ -1,6 +1,7 @@
 """`dpmed train`: plan, train, test, write: as a new run, or from where a run stopped."""
 
 import hashlib
+import shlex
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -140,6 +141,7 @@ def dry_run(plan: Plan, folder: Path) -> dict[str, Any]:
 def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> TrainSummary | None:
     with ExitStack() as held:
         held.enter_context(_locked(path, processes))
+        held.enter_context(_resumable(path))
         wants_to_stop = held.enter_context(_stop_politely())
         if processes.world_size > 1:
             # Seconds, for hundreds of thousands of samples.
@@ -178,8 +180,7 @@ def _train(plan: Plan, path: Path, progress: Progress, processes: Processes) -> 
                 plan, path / CHECKPOINTS, steps=outcome.run.draws, status="finished" if outcome.finished else "stopped"
             )
         if not outcome.finished:
-            remedy = f"Resume it with: dpmed train --resume {path}"
-            raise RunError(f"stopped after step {outcome.run.step}; nothing is lost", remedy=remedy)
+            raise RunError(f"stopped after step {outcome.run.step}; nothing is lost", remedy=_how_to_resume(path))
         predictions = computation.test(outcome.run, progress)
         if not processes.is_first:
             return None
@@ -208,6 +209,19 @@ def _locked(path: Path, processes: Processes) -> Iterator[None]:
         yield
 
 
+def _how_to_resume(path: Path) -> str:
+    return f"Resume it with: dpmed train --resume {shlex.quote(str(path))}"
+
+
+@contextmanager
+def _resumable(path: Path) -> Iterator[None]:
+    """Who stops a run at once, by a second Ctrl-C, is told how it goes on too."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise RunError("interrupted", remedy=_how_to_resume(path)) from error
+
+
 def _fingerprint(plan: Plan) -> str:
     # With the units and names of samples: by older files, another process could draw a patient in another's place.
     known = [config_to_toml(plan.config), [[*row.values()] for row in split_rows(plan)], versions()]
@@ -216,7 +230,10 @@ def _fingerprint(plan: Plan) -> str:
 
 @contextmanager
 def _stop_politely() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C and SIGTERM are noted, and checked after every step; a second Ctrl-C stops at once."""
+    """Signals to stop are noted, and checked after every step; a second one stops at once.
+
+    They are Ctrl-C, SIGTERM and, when a terminal or its connection is closed, SIGHUP, unless `nohup` has it ignored.
+    """
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop.is_set
@@ -227,7 +244,10 @@ def _stop_politely() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield stop.is_set
     finally:

@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import time
@@ -102,3 +103,15 @@ def test_files_that_cannot_be_made_are_told_of_by_name(tmp_path, monkeypatch):
         pass
     with pytest.raises(RunError, match=r"room: could not be written \(No space left"):
         allocate(tmp_path / "room", 10)
+
+
+def test_a_file_system_without_locks_is_an_error_not_a_wait(tmp_path, monkeypatch):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(reserve.fcntl, "flock", no_locks)
+    with (
+        pytest.raises(RunError, match=r"cannot be locked \(No locks available\)"),
+        waiting_lock(tmp_path / "a", Silent()),
+    ):
+        pass

@@ -360,3 +360,16 @@ def test_a_file_whose_version_sqlite_does_not_know_is_damaged_and_not_just_busy(
     path.write_bytes(content)
     with pytest.raises(InputError, match="not a cohort file"), Cohort(path) as cohort:
         cohort.snapshot()
+
+
+def test_what_can_be_no_cohort_file_is_refused_by_name(tmp_path):
+    link, folder = tmp_path / "link.db", tmp_path / "folder"
+    link.symlink_to(tmp_path / "not mounted" / "cohort.db")
+    folder.mkdir()
+    for path, message in ((link, "is a link to a file that does not exist"), (folder, "is a folder")):
+        for create in (None, ("patient", 1e-5)):
+            with pytest.raises(InputError, match=f"{path}: {message}"):
+                Cohort(path, create=create)
+    with pytest.raises(RunError, match="File name too long"):
+        Cohort(tmp_path / ("x" * 300), create=("patient", 1e-5))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link.db"]

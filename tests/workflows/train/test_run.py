@@ -207,6 +207,47 @@ def test_ctrl_c_stops_after_the_step_with_a_checkpoint_and_says_how_to_go_on(tmp
     assert "if what the run had shown was no reason to stop" in " ".join(ledger["notes"])
 
 
+def signalled(folder, monkeypatch, *numbers, before=lambda number, frame: None):
+    """A run in this process that gets signals when its third draw has been put on record.
+
+    `before` is what handles SIGHUP without the run: by default, nothing that would end the tests.
+    """
+    begin = DrawJournal.begin
+
+    def begin_and_signal(journal, draws):
+        begin(journal, draws)
+        if draws == 3:
+            for number in numbers:
+                signal.raise_signal(number)
+
+    monkeypatch.setattr(DrawJournal, "begin", begin_and_signal)
+    original = signal.signal(signal.SIGHUP, before)
+    try:
+        return call_here("train", "quickstart", *SMALL, "--out", folder)
+    finally:
+        assert signal.signal(signal.SIGHUP, original) is before
+
+
+def test_a_closed_terminal_stops_a_run_as_ctrl_c_does(tmp_path, monkeypatch):
+    done = signalled(tmp_path / "a run", monkeypatch, signal.SIGHUP)
+    assert done.returncode == 1
+    assert "stopped after step 3; nothing is lost. " in done.stderr
+    assert f"Resume it with: dpmed train --resume '{tmp_path}/a run'" in done.stderr
+    assert ledger_of(tmp_path / "a run")["steps"] == steps_saved(tmp_path / "a run") == 3
+
+
+def test_under_nohup_a_run_outlives_its_terminal(tmp_path, monkeypatch):
+    done = signalled(tmp_path / "run", monkeypatch, signal.SIGHUP, before=signal.SIG_IGN)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_second_ctrl_c_stops_at_once_and_the_run_can_be_resumed(tmp_path, monkeypatch):
+    done = signalled(tmp_path / "run", monkeypatch, signal.SIGINT, signal.SIGINT)
+    assert done.returncode == 1
+    assert f"interrupted. Resume it with: dpmed train --resume {tmp_path}/run" in done.stderr
+    assert ledger_of(tmp_path / "run")["steps"] >= 3
+
+
 def test_resume_without_a_checkpoint_starts_at_step_0(tmp_path, small_run):
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
