@@ -61,7 +61,7 @@ def check_objective(
 ) -> None:
     """Refuse what would otherwise end a training at its first step, when its budget has been entered already.
 
-    A loss of the user's own is called once, on the network's answer to random pixels.
+    A loss of the user's own is called on the network's answer to random pixels.
 
     Args:
         config: as for `build_objective`.

@@ -120,7 +120,7 @@ LOSSES = {
     "own_refusals:number": "returned an object of type int, not a function of prediction and target",
     "own_refusals:vector": "returns float32 of shape (10,); one float32 number per sample is needed",
     "own_refusals:late": "raised KeyError: 'key' at FOLDER/own_refusals.py line 44. Correct",
-    "own_refusals:nan": "is not finite for the network's answer to random pixels, for targets of zeros nor of ones. Look",
+    "own_refusals:nan": "is not finite for the network's answer to random pixels, for targets of zeros nor of ones",
 }
 
 
