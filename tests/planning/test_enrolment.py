@@ -317,6 +317,26 @@ def test_several_runs_enter_together_or_not_at_all(tmp_path):
         assert len(cohort.snapshot().runs) == 1
 
 
+def test_runs_of_one_call_in_several_cohort_files_are_refused(tmp_path):
+    plans = [(plan(tmp_path / f"{name}.db"), tmp_path / name) for name in "ab"]
+    with pytest.raises(InputError, match="must use the same cohort file"):
+        enrol(plans)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"token": 3}', '{"token": "a", "others": [3]}'])
+def test_a_damaged_token_is_not_taken_for_a_run_that_has_not_been_entered(tmp_path, content):
+    path, folder = tmp_path / "cohort.db", tmp_path / "run"
+    planned = plan(path)
+    enrol([(planned, folder)])
+    (folder / "cohort.json").write_text(content)
+    with pytest.raises(InputError, match="does not name the run's entry") as refused:
+        enrol([(planned, folder)])
+    assert refused.value.where == str(folder / "cohort.json") and (folder / "cohort.json").read_text() == content
+    with Cohort(path) as cohort:
+        assert len(cohort.snapshot().runs) == 1
+
+
 def test_another_unit_or_a_larger_delta_is_refused(tmp_path):
     path = tmp_path / "cohort.db"
     Cohort(path, create=("patient", 1e-5)).__exit__()

@@ -98,3 +98,6 @@ def test_no_run_is_added_to_a_part_of_a_sweep_behind_its_ledgers_back(tmp_path):
     require_outermost(tmp_path)
     (tmp_path / "privacy.json").write_text(json.dumps(LEDGER))
     require_outermost(level)
+    (tmp_path / "privacy.json").write_text(json.dumps({"selection": {}}))
+    with pytest.raises(InputError, match="one of the trials of a selection"):
+        require_outermost(level)

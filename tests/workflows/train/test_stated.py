@@ -1,5 +1,6 @@
 """What a resumed run takes over from its ledger."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,8 @@ import pytest
 from dpmed.errors import InputError
 from dpmed.files import write_json
 from dpmed.inference.ledger import ledger_in
-from dpmed.planning.run_ledger import run_ledger, with_run_id, with_siblings
+from dpmed.planning.run_ledger import run_ledger, with_run_id, with_selection, with_siblings
+from dpmed.privacy.ledger import Selected
 from dpmed.workflows.train.stated import notes_of, run_id_of, selection_of, siblings_of, uses_of
 
 
@@ -45,6 +47,25 @@ def test_notes_and_uses_of_data_are_those_of_the_ledger(tmp_path, stated, plan):
     path = stated(lambda facts: replace(facts, notes=("A note.",)))
     assert "A note." in notes_of(path)
     assert set(plan.facts.outside) <= set(uses_of(path)) == set(ledger_in(path)["outside_accounting"])
+
+
+def test_a_trial_knows_its_selection_by_its_own_ledger_or_by_that_of_the_folder(tmp_path, stated):
+    selected = Selected(distribution="geometric", mean_trials=5, epsilon=20.0)
+    path = stated(lambda facts: with_selection(facts, selected))
+    assert selection_of(path) == selected
+    trial = tmp_path / "all" / "trial=1" / "seed=1"
+    trial.mkdir(parents=True)
+    write_json(tmp_path / "all" / "selection.json", {})
+    costs = {"distribution": "fixed", "mean_trials": 3}
+    write_json(tmp_path / "all" / "privacy.json", {"epsilon": 9.0, "selection": costs})
+    assert selection_of(trial) == Selected(**costs, epsilon=9.0)
+    # Its own comes first.
+    shutil.copy(path / "privacy.json", trial / "privacy.json")
+    assert selection_of(trial) == selected
+    write_json(trial / "privacy.json", {"selection": {"distribution": "geometric"}})
+    with pytest.raises(InputError, match="does not say what the selection costs") as refused:
+        selection_of(trial)
+    assert refused.value.where == str(trial / "privacy.json")
 
 
 def test_a_trial_is_not_resumed_by_itself_if_nothing_says_what_its_selection_costs(tmp_path):
