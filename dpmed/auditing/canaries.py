@@ -18,13 +18,14 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PyTree, UInt32
 
 from dpmed.data.base import Dataset, Info, Sample, Split
-from dpmed.dpsgd.clipping import PerLayerClipping
+from dpmed.dpsgd.clipping import Clipping, PerLayerClipping
 from dpmed.dpsgd.step import PrivateLoss, StepState
 from dpmed.errors import InputError
 from dpmed.planning.computation import Computation, build_computation, build_step, chosen_microbatch
 from dpmed.planning.initial_state import begin_training
 from dpmed.planning.plan import Plan
 from dpmed.planning.secrets import Secrets, draw_secrets
+from dpmed.privacy.budget import Budget
 from dpmed.progress import Progress
 from dpmed.training.evaluate import Predictions
 from dpmed.training.loop import accumulate
@@ -69,6 +70,23 @@ def toss(count: int, generator: np.random.Generator) -> Bool[np.ndarray, " canar
 Predict = Callable[[Int[np.ndarray, " sample"]], Predictions]
 
 
+def check_gradients(plan: Plan) -> tuple[Budget, Clipping]:
+    """The budget and clipping of a plan that can be trained with gradient canaries.
+
+    Raises:
+        InputError: the plan has no privacy, or its clipping norm is adaptive.
+    """
+    if plan.budget is None or plan.clipping is None:
+        raise _nothing_to_test()
+    if plan.clipping.begin() is not None:
+        raise InputError(
+            "changes the clipping norm, against which gradient canaries are measured",
+            where="privacy.clipping",
+            remedy='Audit with privacy.clipping = "flat", or with input canaries.',
+        )
+    return plan.budget, plan.clipping
+
+
 def observe_gradients(
     plan: Plan, included: Bool[np.ndarray, " canary"], progress: Progress
 ) -> tuple[Observed, Predict]:
@@ -84,17 +102,9 @@ def observe_gradients(
         canary's noisy gradients, which reveals noise that is used twice. Also the predictions of the final model.
 
     Raises:
-        InputError: the plan has no privacy, or its clipping norm is adaptive.
+        InputError: as `check_gradients`.
     """
-    budget, clipping = plan.budget, plan.clipping
-    if budget is None or clipping is None:
-        raise InputError("is missing: there is no ε to test", where="privacy")
-    if clipping.begin() is not None:
-        raise InputError(
-            "changes the clipping norm, against which gradient canaries are measured",
-            where="privacy.clipping",
-            remedy='Audit with privacy.clipping = "flat", or with input canaries.',
-        )
+    budget, clipping = check_gradients(plan)
     secrets = draw_secrets(plan)
     training = _WithCanaries(plan, included, secrets)
     noise, rate = clipping.gradient_noise(budget.noise_multiplier), budget.sampling_rate
@@ -252,6 +262,24 @@ class Mislabelled:
         return Sample(input=sample.input, target=np.asarray(self.wrong[canary], sample.target.dtype))
 
 
+def check_inputs(plan: Plan) -> tuple[Budget, Int[np.ndarray, " sample"]]:
+    """The budget and the labels of a plan that can be trained with input canaries.
+
+    Raises:
+        InputError: the plan has no privacy, or its task is not classification.
+    """
+    info, labels = plan.dataset.info, plan.dataset.labels
+    if plan.budget is None:
+        raise _nothing_to_test()
+    if info.task != "classification" or labels is None:
+        raise InputError(f"input canaries need a classification task, not {info.task}", where="kind")
+    return plan.budget, labels
+
+
+def _nothing_to_test() -> InputError:
+    return InputError("is missing: there is no ε to test", where="privacy")
+
+
 def observe_inputs(
     plan: Plan, count: int, generator: np.random.Generator, progress: Progress
 ) -> tuple[Observed, Predict]:
@@ -267,21 +295,18 @@ def observe_inputs(
         The observation, and the final model's predictions for samples by index.
 
     Raises:
-        InputError: the task is not classification, or nothing is held out.
+        InputError: as `check_inputs`.
     """
-    info = plan.dataset.info
-    held_out = np.concatenate([plan.split.validation, plan.split.test])
-    if info.task != "classification" or plan.dataset.labels is None:
-        raise InputError(f"input canaries need a classification task, not {info.task}", where="kind")
+    budget, labels = check_inputs(plan)
+    classes, held_out = len(plan.dataset.info.class_names), np.concatenate([plan.split.validation, plan.split.test])
     sources = generator.permutation(held_out)[:count]
-    others = generator.integers(1, len(info.class_names), len(sources))
-    wrong = (plan.dataset.labels[sources] + others) % len(info.class_names)
+    others = generator.integers(1, classes, len(sources))
+    wrong = (labels[sources] + others) % classes
     dataset = Mislabelled(plan.dataset, sources, wrong)
     places = len(plan.dataset) + np.arange(len(sources))
     included = toss(len(sources), generator)
     members = [*plan.members, *(np.array([place]) for place in places[included])]
-    assert plan.budget is not None  # noqa: S101 checked by the caller
-    budget = replace(plan.budget, train_size=len(members))
+    budget = replace(budget, train_size=len(members))
     computation = build_computation(replace(plan, dataset=dataset, members=members, budget=budget), draw_secrets(plan))
     state = computation.initial
     for after in steps(computation, progress):

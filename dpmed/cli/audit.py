@@ -55,8 +55,9 @@ def audit(
         raise InputError("must be above 0.5 and below 1", where=f"--confidence {confidence:g}")
     loaded = load_config(config, overrides or [])
     with loaded.locating():
+        plan = workflow.prepare(loaded.config, chosen[kind], console)
         folder = new_run_folder(out, command="audit", config_name=loaded.name)
-        summary = workflow.run(loaded.config, chosen[kind], folder, console, canaries=canaries, confidence=confidence)
+        summary = workflow.run(plan, chosen[kind], folder, console, canaries=canaries, confidence=confidence)
     title = f"ε at δ = {stated_delta(summary.delta)}, jointly with {100 * confidence:g} % confidence"
     console.table(title, *summary.table())
     console.table("Membership inference on the training set itself, by the loss", *summary.membership_table())

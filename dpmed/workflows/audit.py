@@ -9,14 +9,21 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int
 
-from dpmed.auditing.canaries import Observed, Predict, observe_gradients, observe_inputs, toss
+from dpmed.auditing.canaries import (
+    Observed,
+    Predict,
+    check_gradients,
+    check_inputs,
+    observe_gradients,
+    observe_inputs,
+    toss,
+)
 from dpmed.auditing.guessing import best_limit, number_of_guesses, right_guesses
 from dpmed.auditing.lower_limit import epsilon_by_curve, epsilon_by_guesses
 from dpmed.auditing.measured_noise import epsilon_by_noise, measure_noise
 from dpmed.auditing.membership import Group, attack
 from dpmed.auditing.scores import FPRS, ProvenBounds, proven_bounds, resolves, separate
 from dpmed.config.schema import Config
-from dpmed.errors import InputError
 from dpmed.figures.audit import Bar, plot_audit
 from dpmed.files import write_csv, write_json
 from dpmed.inference.ledger import LEDGER_FILE
@@ -225,25 +232,33 @@ class AuditSummary:
         return ["of", f"member {self.unit}s", "others", "AUC (95 %)", "TPR @ FPR 0.001 (95 %)"], rows
 
 
-def run(
-    config: Config, kinds: Sequence[Kind], folder: Path, progress: Progress, *, canaries: int, confidence: float
-) -> AuditSummary:
-    """Audit a training.
-
-    Args:
-        config: with a `privacy` table.
-        kinds: the kinds of canaries; each costs one training.
-        folder: where to write.
-        progress: shows the progress.
-        canaries: m >= 20.
-        confidence: the confidence with which all lower limits hold jointly, in (0.5, 1).
+def prepare(config: Config, kinds: Sequence[Kind], progress: Progress) -> Plan:
+    """The plan of a training that can be audited with these kinds of canaries; nothing is written.
 
     Raises:
         InputError: the config has no privacy, or cannot be audited with these canaries.
     """
     plan = make_plan(config, progress)
-    if plan.budget is None:
-        raise InputError("is missing: there is no ε to test", where="privacy")
+    for kind in kinds:
+        (check_gradients if kind == "gradient" else check_inputs)(plan)
+    return plan
+
+
+def run(
+    plan: Plan, kinds: Sequence[Kind], folder: Path, progress: Progress, *, canaries: int, confidence: float
+) -> AuditSummary:
+    """Audit a training.
+
+    Args:
+        plan: as `prepare` returns it.
+        kinds: the kinds of canaries; each costs one training.
+        folder: where to write.
+        progress: shows the progress.
+        canaries: m >= 20.
+        confidence: the confidence with which all lower limits hold jointly, in (0.5, 1).
+    """
+    budget = plan.budget
+    assert budget is not None  # noqa: S101 `prepare` returns no other plan
     # Coins and labels come from the operating system's entropy: anyone who knew them could let a faulty training pass.
     generator = np.random.default_rng()
     results, membership = [], None
@@ -254,21 +269,21 @@ def run(
             observed, predict = observe_inputs(plan, canaries, generator, progress)
         # The conclusion rests on the highest limit of any kind, so each kind has its share of the error probability.
         share = 1 - (1 - confidence) / len(kinds)
-        results.append(_judge(kind, observed, plan.budget, confidence=share, progress=progress))
+        results.append(_judge(kind, observed, budget, confidence=share, progress=progress))
         if membership is None:
             # Of the first kind: gradient canaries, if there are any, leave the model itself as it is.
             membership = _membership(plan, predict, planted=observed.planted)
     assert membership is not None  # noqa: S101 at least one kind
     summary = AuditSummary(
         folder=folder,
-        epsilon_claimed=plan.budget.epsilon,
-        delta=plan.budget.delta,
+        epsilon_claimed=budget.epsilon,
+        delta=budget.delta,
         confidence=confidence,
         results=tuple(results),
         membership=membership,
         unit=plan.dataset.info.unit,
-        protected=config.unit,
-        bound=proven_bounds(plan.budget.mechanism),
+        protected=plan.config.unit,
+        bound=proven_bounds(budget.mechanism),
         warnings=(KEEP_INSIDE, *plan.warnings),
     )
     _write(summary, plan)

@@ -49,8 +49,11 @@ def test_a_tenth_of_the_noise_is_found(dpmed, tmp_path, monkeypatch):
         (["quickstart", "--canaries", "3"], "--canaries 3: must be at least 20"),
         (["quickstart", "--confidence", "0.2"], "--confidence 0.2"),
         (["quickstart_nonprivate"], "[privacy]: is missing"),
+        (["quickstart", "--set", "privacy.clipping=adaptive"], "[privacy] clipping: changes the clipping norm"),
+        (["quickstart_nonprivate", "--kind", "input"], "[privacy]: is missing"),
     ],
 )
-def test_wrong_use_is_one_line(dpmed, arguments, message):
-    done = dpmed("audit", *arguments)
+def test_wrong_use_is_one_line_and_leaves_nothing(dpmed, tmp_path, arguments, message):
+    done = dpmed("audit", *arguments, "--out", tmp_path / "out")
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()

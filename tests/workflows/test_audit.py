@@ -14,7 +14,6 @@ from dpmed.errors import InputError
 from dpmed.progress import Silent
 from dpmed.training.evaluate import Predictions
 from dpmed.workflows import audit as room
-from dpmed.workflows.audit import run
 
 # Full batches, whose trade-off curve is quick to compute.
 SETTINGS = ["data.limit=400", "training.batch_size=288", "training.epochs=3", "privacy.epsilon=3"]
@@ -51,6 +50,10 @@ def trained(monkeypatch):
         return Predictions(predictions=np.zeros((len(numbers), 10)), targets=labels, losses=losses)
 
     return with_noise
+
+
+def run(config, kinds, folder, progress, **settings):
+    return room.run(room.prepare(config, kinds, progress), kinds, folder, progress, **settings)
 
 
 def audited(folder):
