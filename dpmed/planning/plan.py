@@ -33,6 +33,7 @@ from dpmed.progress import Progress
 from dpmed.rounding import rounded_up, stated_budget
 from dpmed.runtime.programs import keep_no_programs
 from dpmed.training.build import check_objective
+from dpmed.training.optim import schedule_warnings
 
 _LARGEST_MICROBATCH = 1024
 # If records are padded to several numbers of views, the last microbatch of each is only partly filled. If microbatches
@@ -224,6 +225,7 @@ def plan_of(gathered: Gathered) -> Plan:
         budget.require_agreement()
     clipping = None if config.privacy is None or budget is None else build_clipping(config.privacy, budget)
     epoch = steps_per_epoch(len(members), config.training.batch_size)
+    steps = epoch * (config.training.epochs or 0) if budget is None else budget.steps
     plan = Plan(
         config=config,
         dataset=dataset,
@@ -234,7 +236,7 @@ def plan_of(gathered: Gathered) -> Plan:
         clipping=clipping,
         facts=ledger_facts(config, dataset, budget=budget, clipping=clipping, changed=model.pretrained_notes),
         units=summarise_units(dataset, split.train),
-        steps=epoch * (config.training.epochs or 0) if budget is None else budget.steps,
+        steps=steps,
         steps_per_epoch=epoch,
         microbatches=_microbatches(config, len(members)),
         norms=norms_by_layer(model, dataset.info.input_shape)
@@ -246,6 +248,7 @@ def plan_of(gathered: Gathered) -> Plan:
             *_unit_warnings(config, dataset.info),
             *_class_warnings(dataset, split),
             *precision_warnings(config),
+            *schedule_warnings(config.schedule, steps=steps, steps_per_epoch=epoch),
             *_signal_warnings(budget, clipping, model),
             *start_warnings(config),
             *begun_on(config, dataset, split.test),

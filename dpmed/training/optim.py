@@ -71,11 +71,26 @@ def build_optimizer(
 
 def build_schedule(schedule: ScheduleConfig, rate: float, *, steps: int, steps_per_epoch: int) -> optax.Schedule:
     """The learning rate as a function of the number of updates so far."""
-    warmup = min(round(schedule.warmup_epochs * steps_per_epoch), max(steps - 1, 0))
+    warmup = min(_warmup(schedule, steps_per_epoch), max(steps - 1, 0))
     main = _after_warmup(schedule, rate, steps=max(steps - warmup, 1), steps_per_epoch=steps_per_epoch)
     if warmup == 0:
         return main
     return optax.join_schedules([optax.linear_schedule(0.0, rate, warmup), main], [warmup])
+
+
+def schedule_warnings(schedule: ScheduleConfig, *, steps: int, steps_per_epoch: int) -> tuple[str, ...]:
+    """What the user should know about a schedule and a training of so many updates."""
+    if not schedule.warmup_epochs or _warmup(schedule, steps_per_epoch) < steps:
+        return ()
+    return (
+        f"schedule.warmup_epochs = {schedule.warmup_epochs:g}, but training has {steps / steps_per_epoch:g} epochs: "
+        "the learning rate rises until the last step, and no other part of the schedule begins.",
+    )
+
+
+def _warmup(schedule: ScheduleConfig, steps_per_epoch: int) -> int:
+    """Steps of the warmup as the config has them."""
+    return round(schedule.warmup_epochs * steps_per_epoch)
 
 
 def reduce_rate(optimizer_state: PyTree, factor: float, *, smallest: float) -> PyTree:

@@ -28,6 +28,13 @@ def plan():
     return plan_of()
 
 
+def test_a_plan_warns_of_a_warmup_that_takes_the_whole_training():
+    assert any(
+        one.startswith("schedule.warmup_epochs = 3,")
+        for one in plan_of("schedule.name=constant", "schedule.warmup_epochs=3").warnings
+    )
+
+
 def test_no_plan_stands_whose_epsilon_dp_accounting_denies(monkeypatch):
     denied = SecondOpinion(epsilon=9.0, coarse=9.0)
     monkeypatch.setattr(budget_room, "second_opinion", lambda **_: denied)

@@ -15,7 +15,7 @@ from dpmed.config.optimizer import (
     SgdOptimizer,
 )
 from dpmed.config.schedule import ConstantSchedule, CosineSchedule, PlateauSchedule, StepsSchedule
-from dpmed.training.optim import build_optimizer, build_schedule, rate_factor, reduce_rate
+from dpmed.training.optim import build_optimizer, build_schedule, rate_factor, reduce_rate, schedule_warnings
 
 CONSTANT = ConstantSchedule(name="constant")
 
@@ -66,6 +66,13 @@ def test_a_plateaus_own_rate_stays():
 def test_a_warmup_rises_linearly_and_then_the_schedule_begins(schedule, after):
     found = rates(schedule, 10, steps_per_epoch=2)
     assert found == pytest.approx([0.0, 0.25, 0.5, 0.75, *after], rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize(("epochs", "is_told"), [(0, False), (2, False), (2.5, True), (100, True)])
+def test_a_warmup_as_long_as_the_run_is_told(epochs, is_told):
+    schedule = ConstantSchedule(name="constant", warmup_epochs=epochs)
+    told = schedule_warnings(schedule, steps=5, steps_per_epoch=2)
+    assert len(told) == is_told and all(f"= {epochs:g}, but training has 2.5 epochs" in one for one in told)
 
 
 def test_a_warmup_longer_than_the_run_ends_with_it():
