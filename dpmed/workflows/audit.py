@@ -150,10 +150,15 @@ class AuditSummary:
                 f"{rounded_down(highest)}, above the claimed {rounded_up(self.epsilon_claimed)}. Release nothing that "
                 "was trained this way."
             )
+        claimed = rounded_up(self.epsilon_claimed)
+        found = (
+            f"the strongest test found ε to be at least {rounded_down(highest, 3)}, below the claimed {claimed}"
+            if highest > 0
+            else f"no test could tell the training from one with ε = 0; claimed is {claimed}"
+        )
         return (
-            f"Nothing contradicts the claim: the strongest test found ε to be at least {rounded_down(highest, 3)}, "
-            f"below the claimed {rounded_up(self.epsilon_claimed)}. A test can reveal a fault but never prove that "
-            "there is none: the claimed ε remains the bound."
+            f"Nothing contradicts the claim: {found}. A test can reveal a fault but never prove that there is none: the "
+            "claimed ε remains the bound."
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -66,6 +66,9 @@ def test_a_training_as_claimed_is_not_contradicted_and_all_that_was_found_is_wri
     trained(1.0)
     summary = audited(tmp_path)
     assert not summary.is_contradicted and "Nothing contradicts" in summary.sentence
+    nothing = {"epsilon_lower": 0.0, "epsilon_lower_by_guesses": 0.0, "epsilon_lower_by_noise": 0.0}
+    blind = replace(summary, results=(replace(summary.results[0], **nothing),))
+    assert "no test could tell the training from one with ε = 0" in blind.sentence
     content = json.loads((tmp_path / "audit.json").read_text())
     (result,) = content["results"]
     assert result["score"] == "likelihood"
