@@ -157,8 +157,8 @@ class AuditSummary:
             else f"no test could tell the training from one with ε = 0; claimed is {claimed}"
         )
         return (
-            f"Nothing contradicts the claim: {found}. A test can reveal a fault but never prove that there is none: the "
-            "claimed ε remains the bound."
+            f"Nothing contradicts the claim: {found}. A test can reveal a fault but never prove that there is none: "
+            "the claimed ε remains the bound."
         )
 
     def to_json(self) -> dict[str, Any]:
