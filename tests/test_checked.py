@@ -25,7 +25,7 @@ def refuses(function, *arguments):
 
 
 def test_the_package_is_checked():
-    refuses(lambda: agreement(np.zeros(3), np.zeros(2), weights=np.ones((1, 3), np.int64)))
+    refuses(lambda: agreement(np.zeros(3), np.zeros(2), groups=["a", "b", "c"], resamples=10))
 
 
 @pytest.mark.parametrize("again", [1, 2])

@@ -43,5 +43,5 @@ def test_settings_without_meaning_are_refused_by_name(change, where):
 
 
 def test_weights_that_are_not_there_are_refused(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such folder or file"):
         asked(weights=tmp_path / "nowhere")
