@@ -70,3 +70,6 @@ def test_summary_counts_the_training_split_only():
     summary = summarise_units(make(), np.array([0, 1, 2, 4]))
     assert (summary.units, summary.samples, summary.largest, summary.several) == (2, 4, 2, 2)
     assert summary.to_json() == {"unit": "patient", "units": 2, "samples": 4, "largest": 2, "several": 2}
+    # Patients with different numbers of images, and one with a single one.
+    summary = summarise_units(make(), np.array([0, 1, 2, 3, 5]))
+    assert (summary.units, summary.samples, summary.largest, summary.several) == (3, 5, 3, 1)
