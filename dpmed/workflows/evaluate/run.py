@@ -361,6 +361,7 @@ def _of_questions(scored: Scored) -> list[str]:
         if known.any():
             notes.append(
                 "ece has no interval, since resampling makes it larger. Chance alone gives perfectly calibrated "
-                f"probabilities an ece of up to {rounded_up(error_by_chance(chances), 3)} with so many samples (95 %)."
+                f"probabilities an ece of up to {rounded_up(error_by_chance(chances), 3)} with so many independent "
+                "samples (95 %)."
             )
     return notes
