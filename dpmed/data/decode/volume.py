@@ -146,7 +146,8 @@ def check_pair(image: Volume, label: Volume) -> Volume:
     """Refuse an image and a label map that do not share the same voxels, in whatever order each file stores them.
 
     Returns:
-        The label map; if its file names no unit of space, with the image's, whose affine it was most likely given.
+        The label map as its file means it: if that names no unit of space, with the image's, whose affine it was most
+        likely given; if voxel sizes differ by 1 % at most, as when one was rounded, with the image's.
 
     Raises:
         InputError: shape, spacing or place differ.
@@ -166,6 +167,9 @@ def check_pair(image: Volume, label: Volume) -> Volume:
         raise InputError(
             f"has voxels of {texts[0]} mm, but its image {image.path.name} has {texts[1]} mm", where=str(label.path)
         )
+    order = orientation_of(label)[:, 0]
+    label = replace(label, affine=label.affine @ np.diag([*(spacing / label_spacing)[order], 1.0]))
+    label_affine = _canonical(label)[1]
     corners = np.array(list(itertools.product(*[(0.0, side - 1.0) for side in sides], [1.0])))
     apart = np.abs(np.linalg.solve(affine, label_affine @ corners.T) - corners.T).max()
     if apart > _SAME_PLACE:

@@ -225,6 +225,19 @@ def test_a_file_that_names_no_unit_has_that_of_its_image(tmp_path):
         check_pair(scan, whole)
 
 
+def test_a_voxel_size_that_was_rounded_is_the_images():
+    """Over 512 voxels of 0.98 mm for 0.9766 mm, the far ends would seem to be 1.8 voxels apart."""
+    sides = np.diag([-0.9766, -0.9766, 2.5, 1.0])
+    sides[:3, 3] = (250.0, 230.0, -90.0)
+    rounded = sides @ np.diag([0.98 / 0.9766, 0.98 / 0.9766, 1.0, 1.0])
+    shape, turn = (512, 512, 2), np.eye(4)[[1, 0, 2, 3]]
+    scan, label = volume(shape, affine=sides), volume(shape, affine=rounded @ turn, name="label.nii")
+    np.testing.assert_allclose(check_pair(scan, label).affine, sides @ turn)
+    rounded[0, 3] += 1.0
+    with pytest.raises(InputError, match=r"by the headers they are up to 1\.02 voxels apart"):
+        check_pair(scan, volume(shape, affine=rounded, name="label.nii"))
+
+
 def test_pairs_of_the_same_shape_in_two_places_are_refused():
     turn = np.eye(4)
     turn[:3, :3] = Rotation.from_euler("z", 20, degrees=True).as_matrix()
