@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from dpmed.auditing.scores import Separation, separate
 
 # With fewer on either side, nothing can be said.
-_FEWEST = 10
+FEWEST = 10
 # A column with more values does not group samples but identifies them.
 _MOST_VALUES = 20
 
@@ -88,7 +88,7 @@ def _group(
     _, first, place, count = np.unique(sides, return_index=True, return_inverse=True, return_counts=True)
     scores, inside = -np.bincount(place, losses) / count, member[first]
     members, others = int(inside.sum()), int((~inside).sum())
-    enough = min(members, others) >= _FEWEST
+    enough = min(members, others) >= FEWEST
     return Group(
         column=column,
         value=value,

@@ -28,7 +28,8 @@ class AreaDifference:
         second: area of the second model.
         difference: first - second.
         standard_error: of the difference.
-        interval: 95 % interval, by the normal distribution.
+        interval: 95 % interval, by the normal distribution; None if both models rank all samples alike, since one of no
+            width would claim to know that they do so on other samples too.
         p_value: two-sided, for equal areas; 1 if both models rank all samples alike.
     """
 
@@ -36,7 +37,7 @@ class AreaDifference:
     second: float
     difference: float
     standard_error: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     p_value: float
 
 
@@ -78,7 +79,7 @@ def compare_areas(
         second=float(areas[1]),
         difference=difference,
         standard_error=error,
-        interval=(difference - half, difference + half),
+        interval=(difference - half, difference + half) if error > _ROUNDING else None,
         p_value=float(2 * norm.sf(abs(difference) / error)) if error > 0 else 1.0,
     )
 

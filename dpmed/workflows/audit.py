@@ -21,7 +21,7 @@ from dpmed.auditing.canaries import (
 from dpmed.auditing.guessing import best_limit, number_of_guesses, right_guesses
 from dpmed.auditing.lower_limit import epsilon_by_curve, epsilon_by_guesses
 from dpmed.auditing.measured_noise import epsilon_by_noise, measure_noise
-from dpmed.auditing.membership import Group, attack
+from dpmed.auditing.membership import FEWEST, Group, attack
 from dpmed.auditing.scores import FPRS, ProvenBounds, proven_bounds, resolves, separate
 from dpmed.config.schema import Config
 from dpmed.figures.audit import Bar, plot_audit
@@ -43,6 +43,7 @@ _REHEARSAL = (
 _UNRESOLVED = (
     f"– under TPR: fewer than {round(1 / FPRS[0]):,} did not take part, too few to measure a TPR at so small an FPR."
 )
+_FEW_SIDES = "– under AUC: fewer than {fewest} {unit}s took part, or fewer than {fewest} did not: too few to compare."
 _OTHER = (
     "The attack on the training set tells {unit}s apart, all of whose images took part or none; the proven limits are "
     "for one {protected}, and do not hold for a {unit} with several."
@@ -211,7 +212,9 @@ class AuditSummary:
         counts = [*(one.excluded for one in self.results), *(one.non_members for one in self.membership)]
         few = () if all(resolves(FPRS[0], count) for count in counts) else (_UNRESOLVED,)
         other = () if self.unit == self.protected else (_OTHER.format(unit=self.unit, protected=self.protected),)
-        return (self._claim, *few, *other, self.sentence, KEEP_INSIDE)
+        is_left_out = any(one.separation is None for one in self.membership)
+        left_out = (_FEW_SIDES.format(fewest=FEWEST, unit=self.unit),) if is_left_out else ()
+        return (self._claim, *few, *other, *left_out, self.sentence, KEEP_INSIDE)
 
     @property
     def _claim(self) -> str:

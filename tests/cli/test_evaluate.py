@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -72,6 +73,45 @@ def test_keys_of_the_runs_own_data_can_be_set(dpmed, trained):
     assert found["metrics"]["accuracy"] == pytest.approx(summary["test"]["accuracy"], abs=1e-6)
 
 
+MOVED = """
+[data]
+name = "folder"
+root = "old"
+size = [8, 8]
+cache = false
+
+[model]
+name = "mlp"
+width = [4]
+
+[loss]
+name = "cross_entropy"
+
+[optimizer]
+name = "sgd"
+learning_rate = 0.1
+
+[training]
+epochs = 1
+batch_size = 10
+"""
+
+
+def test_who_saw_the_samples_is_said_wherever_these_lie_now(dpmed, tmp_path):
+    (tmp_path / "moved.toml").write_text(MOVED)
+    dpmed("phantom", "folder", "--num", "40", "--seed", "1", "--out", "old")
+    done = dpmed("-q", "train", "moved.toml", "--out", "first")
+    assert done.returncode == 0, done.stderr
+    second = shutil.copytree(tmp_path / "first", tmp_path / "second") / "config.toml"
+    second.write_text(second.read_text().replace("[model]", '[model]\npretrained = "first"'))
+    (tmp_path / "old").rename(tmp_path / "new")
+    done = dpmed("evaluate", "second", "--set", "data.root=new", "--split", "train", "--against", "first", "--json")
+    assert done.returncode == 0, done.stderr
+    told = " ".join(json.loads(done.stdout)["notes"])
+    assert "model.pretrained: the run first, with whose weights training begins, was trained on" in told
+    assert "first was trained on the images of" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -96,14 +136,15 @@ def test_wrong_use_is_one_line_and_leaves_no_folder(dpmed, trained, tmp_path, ar
 
 
 def test_a_data_set_that_has_changed_is_noticed(dpmed, trained, tmp_path):
-    import shutil
-
     other = shutil.copytree(trained, tmp_path / "other")
     split = json.loads((other / "split.json").read_text())
     split["test"].pop()
     (other / "split.json").write_text(json.dumps(split))
-    done = dpmed("evaluate", other)
-    assert done.returncode == 2 and "has changed since" in done.stderr
+    # A temperature is fitted on the run's own data, whatever it is used for.
+    for arguments in ([], ["--data", "quickstart", "--fit-temperature"]):
+        done = dpmed("evaluate", other, *arguments, "--out", tmp_path / "refused")
+        assert done.returncode == 2 and "has changed since" in done.stderr
+        assert not (tmp_path / "refused").exists()
 
 
 def test_a_temperature_is_fitted_on_validation_and_stated_as_a_use_of_it(dpmed, trained, tmp_path):

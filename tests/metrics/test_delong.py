@@ -106,7 +106,7 @@ def test_equal_models_are_told_apart_as_often_as_the_level_says():
 def test_equal_ranks_differ_by_nothing_and_one_sided_data_are_not_compared():
     scores, positive = made(0)
     same = compare_areas(scores[0], 3 * scores[0], positive)
-    assert (same.difference, same.standard_error, same.p_value) == (0.0, 0.0, 1.0)
+    assert (same.difference, same.standard_error, same.interval, same.p_value) == (0.0, 0.0, None, 1.0)
     assert compare_areas(*scores, np.ones_like(positive)) is None
     for few in (1, 4):
         rare = np.arange(len(positive)) < few

@@ -95,6 +95,8 @@ def test_a_training_as_claimed_is_not_contradicted_and_all_that_was_found_is_wri
     # 34 non-members cannot show an FPR of 0.001: a rate among them would look like a breach of the bound below.
     assert {row[-1] for row in (*summary.table()[1], *summary.membership_table()[1])} == {"–"}
     assert "fewer than 1,000" in summary.remarks[1] and "must stay within your institution" in summary.remarks[-1]
+    # Of some digits fewer than ten were held out.
+    assert any("under AUC: fewer than 10 images took part" in remark for remark in summary.remarks) == (len(known) < 10)
     # Bounds for one image say nothing of patients with several.
     of_patients = replace(summary, unit="patient")
     assert "do not hold for a patient with several" in of_patients.remarks[2]

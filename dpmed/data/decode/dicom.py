@@ -32,7 +32,8 @@ _CHUNK_BYTES = 1 << 20
 _MARK, _PREAMBLE_BYTES = b"DICM", 128
 _META_GROUP, _PIXEL_GROUP = 0x0002, 0x7FE0
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")  # not compressed
+# Not compressed, or by runs of equal bytes (RLE): all bits stay where they were.
+_BITS_AS_STORED = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.5")
 _MAX_INFLATED_BYTES = 1 << 28
 _GREY, _PALETTE = ("MONOCHROME1", "MONOCHROME2"), "PALETTE COLOR"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -262,8 +263,8 @@ def _open(path: Path) -> DicomFile:
     _check(found, int(dataset.BitsAllocated))
     high = dataset.get("HighBit")
     high = found.bits - 1 if high is None else int(high)
-    # A decoder puts values into the lowest bits itself.
-    if element == "PixelData" and found.syntax in _NATIVE and high != found.bits - 1:
+    # Other decoders put values into the lowest bits themselves.
+    if element == "PixelData" and found.syntax in _BITS_AS_STORED and high != found.bits - 1:
         raise InputError(
             f"has its values in the bits up to {high}, not in the lowest {found.bits}, which is not read",
             where=str(path),

@@ -99,8 +99,7 @@ def decode_volumes(volumes: Sequence[Volume], preprocessing: Preprocessing) -> D
         InputError: one has another number of channels, no window where its own is wanted, voxels that are not finite,
             or lies on other voxels than the first.
     """
-    for other in volumes[1:]:
-        check_pair(volumes[0], other)
+    volumes = [volumes[0], *(check_pair(volumes[0], other) for other in volumes[1:])]
     parts = [_resampled(volume, preprocessing, file) for file, volume in enumerate(volumes)]
     values = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=-1)
     shape = tuple(map(int, volumes[0].voxels.shape[:_SPACE]))

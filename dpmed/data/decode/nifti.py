@@ -33,7 +33,7 @@ _PIECE, _LARGEST_PART = 1 << 16, 1 << 20
 _LARGEST_MM, _SMALLEST_VOXEL = 1e6, 1e-9
 # Numbers of the units of space, and what turns them into millimetres; a file that names none means millimetres.
 _UNIT_BITS, _MM = 7, 2
-_TO_MM = {1: 1e3, 3: 1e-3}
+_TO_MM = {1: 1e3, _MM: 1.0, 3: 1e-3}
 _PLACE_FIELDS = (
     "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
     "srow_x", "srow_y", "srow_z",
@@ -53,6 +53,8 @@ class Volume:
         display: the display range that the header proposes, if any.
         place: the fields of a NIfTI header that say where the voxels are, for other files on the same voxels: programs
             differ in which of them they use. No text is among them. Empty for DICOM.
+        unit_mm: the unit of space that the file names, in millimetres; None if it names none, which means millimetres
+            unless the file belongs to another one that names its unit.
     """
 
     path: Path
@@ -62,6 +64,7 @@ class Volume:
     intercept: float
     display: tuple[float, float] | None = None
     place: Mapping[str, Any] = field(default_factory=dict)
+    unit_mm: float | None = 1.0
 
 
 def read_nifti(path: Path) -> Volume:
@@ -115,7 +118,8 @@ class _Header:
             header["pixdim"][1:4] = np.abs(header["pixdim"][1:4])
             slope, intercept = header.get_slope_inter()
             self.affine = np.asarray(header.get_best_affine(), np.float64)
-            self.affine[:3] *= _TO_MM.get(int(header["xyzt_units"]) & _UNIT_BITS, 1.0)
+            self.unit_mm = _TO_MM.get(int(header["xyzt_units"]) & _UNIT_BITS)
+            self.affine[:3] *= self.unit_mm or 1.0
             self._mirrored = _is_mirrored(header)
             offset = float(header["vox_offset"])
             display = float(header["cal_min"]), float(header["cal_max"])
@@ -180,6 +184,7 @@ class _Header:
             intercept=self.intercept,
             display=self.display,
             place=self.place,
+            unit_mm=self.unit_mm,
         )
 
 

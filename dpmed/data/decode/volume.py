@@ -9,7 +9,7 @@ weighted mean over all voxels that fall into an output voxel when shrinking.
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped, UInt8
@@ -142,12 +142,19 @@ def fit_about_centre(
     return out
 
 
-def check_pair(image: Volume, label: Volume) -> None:
+def check_pair(image: Volume, label: Volume) -> Volume:
     """Refuse an image and a label map that do not share the same voxels, in whatever order each file stores them.
+
+    Returns:
+        The label map as its file means it: if that names no unit of space, with the image's, whose affine it was most
+        likely given; if voxel sizes differ by 1 % at most, as when one was rounded, with the image's.
 
     Raises:
         InputError: shape, spacing or place differ.
     """
+    if label.unit_mm is None and image.unit_mm is not None:
+        affine = np.diag([*[image.unit_mm] * 3, 1.0]) @ label.affine
+        label = replace(label, affine=affine, unit_mm=image.unit_mm)
     (sides, affine), (label_sides, label_affine) = _canonical(image), _canonical(label)
     if sides != label_sides:
         texts = ["x".join(map(str, shape)) for shape in (label_sides, sides)]
@@ -156,7 +163,13 @@ def check_pair(image: Volume, label: Volume) -> None:
         )
     spacing, label_spacing = (np.linalg.norm(one[:3, :3], axis=0) for one in (affine, label_affine))
     if not np.allclose(spacing, label_spacing, rtol=_SPACING_TOLERANCE):
-        raise InputError(f"has another spacing than its image {image.path.name}", where=str(label.path))
+        texts = [" x ".join(f"{side:.4g}" for side in one) for one in (label_spacing, spacing)]
+        raise InputError(
+            f"has voxels of {texts[0]} mm, but its image {image.path.name} has {texts[1]} mm", where=str(label.path)
+        )
+    order = orientation_of(label)[:, 0]
+    label = replace(label, affine=label.affine @ np.diag([*(spacing / label_spacing)[order], 1.0]))
+    label_affine = _canonical(label)[1]
     corners = np.array(list(itertools.product(*[(0.0, side - 1.0) for side in sides], [1.0])))
     apart = np.abs(np.linalg.solve(affine, label_affine @ corners.T) - corners.T).max()
     if apart > _SAME_PLACE:
@@ -165,6 +178,7 @@ def check_pair(image: Volume, label: Volume) -> None:
             where=str(label.path),
             remedy="Resample one to the other or, if only a header is wrong, correct it.",
         )
+    return label
 
 
 def _canonical(volume: Volume) -> tuple[tuple[int, ...], Float[np.ndarray, "4 4"]]:

@@ -87,7 +87,7 @@ def read_msd(config: MsdData) -> FileDataset:
     def decode(files: Sources, number: int) -> Sample:
         del number
         image, label = read_nifti(files[0]), read_nifti(files[1])
-        check_pair(image, label)
+        label = check_pair(image, label)
         values = decode_volumes([image], preprocessing).values
         return Sample(input=values, target=read_labels(label, grid, classes=len(classes)))
 

@@ -72,8 +72,7 @@ def read_nnunet(config: NnunetData, *, progress: Progress) -> FileDataset:
     def decode(files: Sources, number: int) -> Sample:
         del number
         volumes, label = [read_nifti(path) for path in files[:-1]], read_nifti(files[-1])
-        for volume in volumes:
-            check_pair(volume, label)
+        label = check_pair(volumes[0], label)
         values = decode_volumes(volumes, preprocessing).values
         return Sample(input=values, target=read_labels(label, grid, classes=len(described.class_names)))
 

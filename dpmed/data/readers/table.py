@@ -124,7 +124,7 @@ class _Decoder:
             target = read_mask(mask, size=size, classes=classes, image=images[0].name, sides=decoded.geometry.shape)
             return Sample(input=decoded.values, target=target)
         volumes, label = [open_volume(path) for path in images], open_volume(mask)
-        check_pair(volumes[0], label)
+        label = check_pair(volumes[0], label)
         values = decode_volumes(volumes, wanted).values
         return Sample(input=values, target=read_labels(label, grid_of(wanted), classes=classes))
 

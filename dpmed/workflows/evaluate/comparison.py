@@ -65,14 +65,15 @@ class Comparison:
 
     def delong_rows(self) -> list[dict[str, Any]]:
         """A row per class or label."""
-        return [
-            {
+        rows = []
+        for name, area in self.areas.items():
+            low, high = area.interval or (None, None)
+            rows.append({
                 "question": name, "auroc": area.first, "auroc_against": area.second, "difference": area.difference,
-                "standard_error": area.standard_error, "difference_low": area.interval[0],
-                "difference_high": area.interval[1], "p_value": area.p_value,
-            }
-            for name, area in self.areas.items()
-        ]  # fmt: skip
+                "standard_error": area.standard_error, "difference_low": low, "difference_high": high,
+                "p_value": area.p_value,
+            })  # fmt: skip
+        return rows
 
     def to_json(self) -> dict[str, Any]:
         """As JSON types."""
@@ -165,7 +166,7 @@ def table_of(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Columns and rows for the terminal and the page."""
     rows: list[list[str]] = []
     for one in comparison.differences:
-        interval = "" if one.interval is None else f"{one.interval[0]:+.4f} to {one.interval[1]:+.4f}"
+        interval = _interval(one.interval)
         rows.append([one.metric, f"{one.value:.4f}", f"{one.against:.4f}", f"{one.difference:+.4f}", interval])
     return ["metric", comparison.model, comparison.against, "difference", "95 % interval"], rows
 
@@ -175,11 +176,15 @@ def delong_table(comparison: Comparison) -> tuple[Sequence[str], list[list[str]]
     rows = [
         [
             name, f"{area.first:.4f}", f"{area.second:.4f}", f"{area.difference:+.4f}",
-            f"{area.interval[0]:+.4f} to {area.interval[1]:+.4f}", _p(area.p_value),
+            _interval(area.interval), _p(area.p_value),
         ]
         for name, area in comparison.areas.items()
     ]  # fmt: skip
     return ["AUROC of", comparison.model, comparison.against, "difference", "95 % interval", "p"], rows
+
+
+def _interval(found: tuple[float, float] | None) -> str:
+    return "" if found is None else f"{found[0]:+.4f} to {found[1]:+.4f}"
 
 
 def _p(value: float) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from dpmed.data.base import Dataset
+from dpmed.data.base import Dataset, Info
 from dpmed.data.identity import names_of
 from dpmed.data.voxel_size import VoxelSizes, voxel_sizes
 from dpmed.errors import InputError
@@ -125,6 +125,16 @@ def score(
     )
 
 
+def check_probabilities(info: Info) -> None:
+    """Refuse to fit a temperature where it would change nothing.
+
+    Raises:
+        InputError: models of this task give no probabilities.
+    """
+    if info.task not in _WITH_LOGITS:
+        raise InputError(f"has no meaning for {info.task}: there are no probabilities", where="fit_temperature")
+
+
 def fit(
     predictor: Predictor, dataset: Dataset, validation: Int[np.ndarray, " sample"], progress: Progress
 ) -> Temperature:
@@ -137,11 +147,9 @@ def fit(
         progress: shows the progress.
 
     Raises:
-        InputError: the model gives no probabilities, or no target of the split is known.
+        InputError: no target of the split is known.
     """
     task = dataset.info.task
-    if task not in _WITH_LOGITS:
-        raise InputError(f"has no meaning for {task}: there are no probabilities", where="fit_temperature")
     scored = score(predictor, dataset, validation, resamples=0, tolerance=0.0, progress=progress)
     logits, targets = scored.answers
     if not (targets >= 0).any():

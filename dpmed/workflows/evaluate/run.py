@@ -24,7 +24,7 @@ from dpmed.planning.initial_weights import begun_on
 from dpmed.progress import Progress
 from dpmed.rounding import rounded_up
 from dpmed.workflows.evaluate.comparison import compare_scored, unpaired_notes
-from dpmed.workflows.evaluate.predict import Temperature, fit, score
+from dpmed.workflows.evaluate.predict import Temperature, check_probabilities, fit, score
 from dpmed.workflows.evaluate.scored import Scored, answers_of, join_units, places_of, subgroups_of
 from dpmed.workflows.evaluate.summary import KEEP_INSIDE, EvaluateSettings, EvaluateSummary, Part
 from dpmed.workflows.evaluate.write import write_evaluation
@@ -42,6 +42,8 @@ class EvaluateJob:
         dataset: the data set.
         part: the part of it.
         numbers: the numbers of its samples.
+        known_as: how runs name these samples: of a run's own data as it stored them, wherever they lie now.
+        fitted_on: the data set and the numbers of its samples on which a temperature is fitted; None for none.
         settings: as asked.
     """
 
@@ -52,6 +54,8 @@ class EvaluateJob:
     dataset: Dataset
     part: Part
     numbers: Int[np.ndarray, " sample"]
+    known_as: DataTable
+    fitted_on: tuple[Dataset, Int[np.ndarray, " other"]] | None
     settings: EvaluateSettings
 
 
@@ -89,6 +93,12 @@ def prepare(
         require_column(dataset.columns(), column, where="break_down_by")
     part: Part = settings.part or ("test" if is_own else "all")
     numbers = _numbers(dataset, config, part, run=model if is_own else None)
+    fitted_on = None
+    if settings.fit_temperature:
+        check_probabilities(dataset.info)
+        its = config if is_own else read_config(model)
+        trained_on = dataset if is_own else build_dataset(its.data, progress=progress)
+        fitted_on = trained_on, _validation(model, trained_on, its)
     return EvaluateJob(
         predictor=predictor,
         other=other,
@@ -97,6 +107,8 @@ def prepare(
         dataset=dataset,
         part=part,
         numbers=numbers,
+        known_as=(read_config(model) if is_own else config).data,
+        fitted_on=fitted_on,
         settings=settings,
     )
 
@@ -114,9 +126,8 @@ def run(job: EvaluateJob, folder: Path, progress: Progress) -> EvaluateSummary:
     """
     predictor, other, settings, part = job.predictor, job.other, job.settings, job.part
     config, dataset, numbers = job.config, job.dataset, job.numbers
-    model, is_own = predictor.source, job.is_own
-    own = config if is_own else None
-    temperature = _temperature(predictor, model, own, progress) if settings.fit_temperature else None
+    is_own = job.is_own
+    temperature = None if job.fitted_on is None else fit(predictor, *job.fitted_on, progress)
 
     def scored_by(one: Predictor) -> Scored:
         found = score(
@@ -143,10 +154,10 @@ def run(job: EvaluateJob, folder: Path, progress: Progress) -> EvaluateSummary:
     if pair is not None:
         notes += unpaired_notes(*pair)
     if is_own:
-        notes += begun_on(config, dataset, numbers)
+        notes += begun_on(config.model_copy(update={"data": job.known_as}), dataset, numbers)
     for one in (None if is_own else predictor, other):
         if one is not None:
-            notes += seen_by(one.source, dataset, config.data, numbers, trained_on=one.ledger.data)
+            notes += seen_by(one.source, dataset, job.known_as, numbers, trained_on=one.ledger.data)
     summary = EvaluateSummary(
         folder=folder,
         metrics=scores,
@@ -273,10 +284,11 @@ def _told_apart(first: Scored, second: Scored, one: Predictor, other: Predictor)
     return first.named(names[0]), second.named(names[1])
 
 
-def _temperature(predictor: Predictor, model: Path, own: Config | None, progress: Progress) -> Temperature:
-    config = own or read_config(model)
-    dataset = build_dataset(config.data, progress=progress)
-    return fit(predictor, dataset, own_split(model, dataset, config).validation, progress)
+def _validation(run: Path, dataset: Dataset, config: Config) -> Int[np.ndarray, " sample"]:
+    numbers = own_split(run, dataset, config).validation
+    if not len(numbers):
+        raise InputError("the run has no validation split to fit a temperature on", where="fit_temperature")
+    return numbers
 
 
 def _numbers(dataset: Dataset, config: Config, part: Part, *, run: Path | None) -> Int[np.ndarray, " sample"]:
@@ -349,6 +361,7 @@ def _of_questions(scored: Scored) -> list[str]:
         if known.any():
             notes.append(
                 "ece has no interval, since resampling makes it larger. Chance alone gives perfectly calibrated "
-                f"probabilities an ece of up to {rounded_up(error_by_chance(chances), 3)} with so many samples (95 %)."
+                f"probabilities an ece of up to {rounded_up(error_by_chance(chances), 3)} with so many independent "
+                "samples (95 %)."
             )
     return notes

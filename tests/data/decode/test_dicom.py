@@ -9,7 +9,13 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.encaps import encapsulate, get_frame
-from pydicom.uid import MPEG4HP41, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ExplicitVRLittleEndian
+from pydicom.uid import (
+    MPEG4HP41,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    RLELossless,
+)
 
 from dpmed.data.decode.dicom import guarded, open_dicom, read_patient_id
 from dpmed.errors import InputError
@@ -64,8 +70,13 @@ def test_values_that_are_not_in_the_lowest_bits_are_refused(tmp_path):
         assert np.array_equal(
             open_dicom(write_dicom(tmp_path / "x", values, BitsStored=12, HighBit=high)).stored(0), values
         )
-    with pytest.raises(InputError, match=r"x: has its values in the bits up to 15, not in the lowest 12"):
-        open_dicom(write_dicom(tmp_path / "x", values << 4, BitsStored=12, HighBit=15))
+    high = write_dicom(tmp_path / "x", values << 4, BitsStored=12, HighBit=15)
+    runs = pydicom.dcmread(high)
+    runs.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
+    runs.save_as(tmp_path / "runs")
+    for path in (high, tmp_path / "runs"):
+        with pytest.raises(InputError, match=r": has its values in the bits up to 15, not in the lowest 12"):
+            open_dicom(path)
 
 
 def test_a_compression_that_nobody_reads_is_named_but_by_no_text_of_the_file(tmp_path):

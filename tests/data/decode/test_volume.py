@@ -190,7 +190,7 @@ def test_pairs_must_lie_on_the_same_voxels():
         check_pair(volume(), volume((4, 4, 5), name="label.nii"))
     for affine, message in (
         (np.diag([-1.0, 1, 1, 1]), r"is not aligned with its image scan\.nii: by the headers they are up to 3 voxels"),
-        (np.diag([1.0, 1, 2, 1]), r"has another spacing than its image scan\.nii"),
+        (np.diag([1.0, 1, 2, 1]), r"has voxels of 1 x 1 x 2 mm, but its image scan\.nii has 1 x 1 x 1 mm"),
     ):
         with pytest.raises(InputError, match=rf"label\.nii: {message}"):
             check_pair(volume(), volume(affine=affine, name="label.nii"))
@@ -206,6 +206,36 @@ def test_a_pair_may_be_stored_in_two_orders(tmp_path):
         label = stored(labels, orientation, tmp_path=tmp_path)
         check_pair(image, label)
         assert (read_labels(label, grid, classes=2) == inside).mean() > 0.99
+
+
+def test_a_file_that_names_no_unit_has_that_of_its_image(tmp_path):
+    """As `Nifti1Image(mask, image.affine)` writes it, which keeps the numbers of a header, but not their unit."""
+    sides, units = np.diag([20.0, 20.0, 50.0, 1.0]), {"scan": "micron", "label": "unknown", "whole": "mm"}
+    for name, unit in units.items():
+        image = nibabel.Nifti1Image(np.eye(4, dtype=np.uint8)[..., None], sides)
+        image.header.set_xyzt_units(unit)
+        image.to_filename(tmp_path / f"{name}.nii")
+    scan, label, whole = (read_nifti(tmp_path / f"{name}.nii") for name in units)
+    for _ in range(2):
+        label = check_pair(scan, label)
+        np.testing.assert_allclose(label.affine, scan.affine)
+    with pytest.raises(
+        InputError, match=r"whole\.nii: has voxels of 20 x 20 x 50 mm, but its image scan\.nii has 0\.02"
+    ):
+        check_pair(scan, whole)
+
+
+def test_a_voxel_size_that_was_rounded_is_the_images():
+    """Over 512 voxels of 0.98 mm for 0.9766 mm, the far ends would seem to be 1.8 voxels apart."""
+    sides = np.diag([-0.9766, -0.9766, 2.5, 1.0])
+    sides[:3, 3] = (250.0, 230.0, -90.0)
+    rounded = sides @ np.diag([0.98 / 0.9766, 0.98 / 0.9766, 1.0, 1.0])
+    shape, turn = (512, 512, 2), np.eye(4)[[1, 0, 2, 3]]
+    scan, label = volume(shape, affine=sides), volume(shape, affine=rounded @ turn, name="label.nii")
+    np.testing.assert_allclose(check_pair(scan, label).affine, sides @ turn)
+    rounded[0, 3] += 1.0
+    with pytest.raises(InputError, match=r"by the headers they are up to 1\.02 voxels apart"):
+        check_pair(scan, volume(shape, affine=rounded, name="label.nii"))
 
 
 def test_pairs_of_the_same_shape_in_two_places_are_refused():

@@ -17,6 +17,8 @@ def test_a_model_does_not_differ_from_itself():
     # No interval of no width, which would claim to know that they never differ.
     assert all((one.difference, one.interval) == (0.0, None) and not one.is_clear for one in found.differences)
     assert found.areas["class 1"].p_value == 1.0
+    (row,) = delong_table(found)[1]
+    assert row[-2:] == ["", "1.000"] and found.delong_rows()[0]["difference_low"] is None
 
 
 def test_swapping_the_models_turns_the_sign():

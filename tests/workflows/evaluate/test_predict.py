@@ -9,7 +9,7 @@ from dpmed.data.storage.stored import ArrayDataset, Listing
 from dpmed.errors import InputError
 from dpmed.metrics.temperature import fit_temperature
 from dpmed.progress import Silent
-from dpmed.workflows.evaluate.predict import fit, score
+from dpmed.workflows.evaluate.predict import check_probabilities, fit, score
 from tests.inference.made import CLASSES, logits_of, make_network
 from tests.inference.test_predictor import predictor
 
@@ -84,8 +84,8 @@ def test_masks_are_scored_by_overlap_and_by_surfaces():
 
 
 def test_without_probabilities_there_is_no_temperature():
-    names = ("none", "organ")
-    model = predictor(UnetModel(name="unet", channels=(2, 4)), (8, 8, 1), classes=names)
-    dataset = dataset_of("segmentation", (8, 8, 1), np.zeros((12, 8, 8), np.uint8), names=names)
-    with pytest.raises(InputError, match="has no meaning for segmentation"):
-        fit(model, dataset, np.arange(4), Silent())
+    shape = (8, 8, 1)
+    check_probabilities(dataset_of("classification", SHAPE, classes()).info)
+    masks = dataset_of("segmentation", shape, np.zeros((12, 8, 8), np.uint8), names=("none", "organ"))
+    with pytest.raises(InputError, match="fit_temperature: has no meaning for segmentation"):
+        check_probabilities(masks.info)

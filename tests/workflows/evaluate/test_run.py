@@ -170,8 +170,8 @@ def test_what_several_images_of_a_patient_and_chance_do_to_the_numbers_is_said()
         return " ".join(workflow._notes(scored, "all", is_own=False, temperature=None))
 
     assert "treat the 120 images of 40 patients as independent: they are too narrow" in told(make_scored())
-    assert "independent" not in told(make_scored(images=1)) + told(make_scored("regression"))
-    assert "ece has no interval" in told(make_scored()) and "ece" not in told(make_scored(classes=3))
+    assert "as independent" not in told(make_scored(images=1)) + told(make_scored("regression"))
+    assert "with so many independent samples" in told(make_scored()) and "ece" not in told(make_scored(classes=3))
 
 
 def test_masks_of_scans_are_measured_in_mm(tmp_path):
