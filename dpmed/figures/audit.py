@@ -50,10 +50,11 @@ def plot_audit(bars: Sequence[Bar], folder: Path, *, claimed: float, confidence:
             )  # fmt: skip
     stated = rounded_up(claimed)
     axis.axvline(claimed, linestyle="--", color="0.3", label=f"claimed and proven: ε ≤ {stated}")
+    found = f"measured ε ≥ {rounded_down(highest, 3)}" if highest > 0 else "no test found anything"
     verdict = (
         f"The claim does not hold: ε is at least {rounded_down(highest)}, not at most {stated}"
         if highest > claimed
-        else f"Nothing contradicts the claim: measured ε ≥ {rounded_down(highest, 3)}, claimed ε ≤ {stated}"
+        else f"Nothing contradicts the claim: {found}, claimed ε ≤ {stated}"
     )
     axis.set(
         yticks=range(len(bars)), yticklabels=[f"{bar.name}\nε ≥ {rounded_down(bar.lower, 3)}" for bar in bars],

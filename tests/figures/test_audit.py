@@ -35,6 +35,11 @@ def test_bars_end_at_the_limits_and_the_line_is_the_claim(tmp_path, monkeypatch)
     assert BELOW in colours and ABOVE not in colours
 
 
+def test_a_limit_of_zero_is_called_nothing_found(tmp_path, monkeypatch):
+    figure, _ = drawn(tmp_path / "c", monkeypatch, Bar(name="input canaries", lower=0.0, best=None))
+    assert "Nothing contradicts the claim: no test found anything, claimed ε ≤ 8" in figure.get_suptitle()
+
+
 def test_a_limit_above_the_claim_stands_out(tmp_path, monkeypatch):
     figure, colours = drawn(tmp_path / "b", monkeypatch, Bar(name="gradient canaries", lower=21.0, best=30.0))
     assert "does not hold: ε is at least 21, not at most 8" in figure.get_suptitle()
