@@ -81,13 +81,16 @@ def check_objective(
         network = eqx.filter_jit(eqx.nn.inference_mode(model.module))
         prediction, _ = network(sample, model.state, key=None)
         zeros = _target_of_zeros(info)
-        # A logarithm of the target may be meant for positive ones alone, or for those between 0 and 1.
-        tried = [0, 1] if jnp.issubdtype(zeros.dtype, jnp.integer) else [0, 0.5, 1]
+        # A logarithm of the target may be meant for positive ones alone, or for those between 0 and 1; a correlation, for
+        # those that differ.
+        varied = jax.random.uniform(jax.random.key(1), zeros.shape, minval=0.1, maxval=0.9)
+        varied = varied.round() if jnp.issubdtype(zeros.dtype, jnp.integer) else varied
+        targets = jnp.stack([zeros, jnp.ones_like(zeros), varied.astype(zeros.dtype)])
         # With values that are known, code would run that cannot be traced, such as NumPy's or an `if`.
         traced = jax.jit(jax.vmap(jax.value_and_grad(objective.loss), in_axes=(None, 0)))
-        values, _ = traced(prediction, jnp.stack([jnp.full_like(zeros, value) for value in tried]))
+        values, _ = traced(prediction, targets)
         if not jnp.isfinite(values).any():
-            problem = f"is not finite for the network's answer to random pixels, with any of the targets {tried}"
+            problem = "is not finite for random pixels, whether targets are zeros, ones or random numbers between them"
             remedy = "Look for a division by zero, or the logarithm or root of 0."
             raise InputError(problem, where=f"loss.factory = {config.loss.factory!r}", remedy=remedy)
 

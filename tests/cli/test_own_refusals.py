@@ -124,7 +124,7 @@ LOSSES = {
     "own_refusals:number": "returned an object of type int, not a function of prediction and target",
     "own_refusals:vector": "returns float32 of shape (10,); one float32 number per sample is needed",
     "own_refusals:late": "raised KeyError: 'key' at FOLDER/own_refusals.py line 44. Correct",
-    "own_refusals:nan": "is not finite for the network's answer to random pixels, with any of the targets [0, 1]",
+    "own_refusals:nan": "is not finite for random pixels, whether targets are zeros, ones or random numbers between",
     "own_refusals:untraced": "raised TracerBoolConversionError: Attempted boolean conversion of traced array",
 }
 

@@ -1,5 +1,6 @@
 """From a plan's tables to the objective: what is trained, what is not, and when stages are unfrozen."""
 
+import sys
 from dataclasses import replace
 
 import equinox as eqx
@@ -60,14 +61,20 @@ class Roots(eqx.Module):
         return jnp.sqrt(x).ravel(), state
 
 
-def test_a_loss_of_ones_own_may_want_fractions_and_a_network_no_negative_pixels(plan, tmp_path, monkeypatch):
-    (tmp_path / "loss_of_fractions.py").write_text(
-        "import jax.numpy as jnp\n"
-        "def make():\n"
-        "    return lambda prediction, target: prediction[0] - jnp.log(target[0]) - jnp.log1p(-target[0])\n"
-    )
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "prediction[0] - jnp.log(target[0]) - jnp.log1p(-target[0])",
+        "1 - jnp.vdot(prediction[:2], target - target.mean()) / target.std()",
+    ],
+    ids=["of fractions", "of a correlation"],
+)
+def test_a_loss_of_ones_own_may_want_other_targets_and_a_network_no_negative_pixels(plan, tmp_path, monkeypatch, loss):
+    code = f"import jax.numpy as jnp\ndef make():\n    return lambda prediction, target: {loss}\n"
+    (tmp_path / "own_losses.py").write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
-    config = plan.config.model_copy(update={"loss": CustomLoss(name="custom", factory="loss_of_fractions:make")})
-    fraction = {"target_names": ("fraction",), "target_mean": (0.0,), "target_std": (1.0,)}
-    info = replace(plan.dataset.info, task="regression", class_names=(), **fraction)
+    monkeypatch.delitem(sys.modules, "own_losses", raising=False)
+    config = plan.config.model_copy(update={"loss": CustomLoss(name="custom", factory="own_losses:make")})
+    targets = {"target_names": ("left", "right"), "target_mean": (0.0, 0.0), "target_std": (1.0, 1.0)}
+    info = replace(plan.dataset.info, task="regression", class_names=(), **targets)
     check_objective(config, info, replace(plan.model, module=Roots(), trained=Roots()))
