@@ -81,8 +81,8 @@ def check_objective(
         network = eqx.filter_jit(eqx.nn.inference_mode(model.module))
         prediction, _ = network(sample, model.state, key=None)
         zeros = _target_of_zeros(info)
-        # A logarithm of the target may be meant for positive ones alone, or for those between 0 and 1, and a correlation
-        # for those that differ.
+        # A logarithm of the target may be meant for positive ones alone, or for those between 0 and 1; and a
+        # correlation, for those that differ.
         varied = jax.random.uniform(jax.random.key(1), zeros.shape, minval=0.1, maxval=0.9)
         varied = varied.round() if jnp.issubdtype(zeros.dtype, jnp.integer) else varied
         targets = jnp.stack([zeros, jnp.ones_like(zeros), varied.astype(zeros.dtype)])
