@@ -59,7 +59,9 @@ def enrol(plans: Sequence[tuple[Plan, Path]], progress: Progress) -> None:
         with Cohort(path, create=(first.unit, first.delta)) as cohort:
             for plan, _, (_, privacy) in entered:
                 _require_same_cohort(cohort, plan, privacy)
-            entries = [_entry(plan, folder, progress) for plan, folder, _ in entered]
+            # Before anything is written: reading the images takes minutes, and may be interrupted.
+            units = [unit_names(plan, progress) for plan, _, _ in entered]
+            entries = [_entry(plan, folder, names) for (plan, folder, _), names in zip(entered, units, strict=True)]
             cohort.enter(entries, partial(_within, first))
     except DpmedError:
         for folder in fresh:
@@ -117,7 +119,7 @@ def unit_names(plan: Plan, progress: Progress) -> list[Names]:
     return image_names(dataset, numbers, progress)
 
 
-def _entry(plan: Plan, folder: Path, progress: Progress) -> Entry:
+def _entry(plan: Plan, folder: Path, units: Sequence[Names]) -> Entry:
     assert plan.budget is not None  # noqa: S101 only a private config can name a cohort
     token, path = os.urandom(16).hex(), folder / ENTRY_FILE
     former, is_over = (_tokens(path), _is_over(folder)) if path.is_file() else ((), False)
@@ -133,7 +135,7 @@ def _entry(plan: Plan, folder: Path, progress: Progress) -> Entry:
         config_sha256=hashlib.sha256(config_to_toml(plan.config).encode()).hexdigest(),
         data=plan.facts.data,
         mechanism=plan.budget.mechanism,
-        units=unit_names(plan, progress),
+        units=units,
     )
 
 

@@ -61,7 +61,7 @@ def check_objective(
 ) -> None:
     """Refuse what would otherwise end a training at its first step, when its budget has been entered already.
 
-    A loss of the user's own is called on the network's answer to random pixels.
+    A loss of the user's own is differentiated as in training, for the network's answer to random pixels.
 
     Args:
         config: as for `build_objective`.
@@ -71,18 +71,26 @@ def check_objective(
 
     Raises:
         InputError: loss, augmentation and data do not go together, or the loss raises, returns anything but one float32
-            number, or is not finite.
+            number, or is not finite for any of the targets tried.
     """
     objective, _, _ = build_objective(config, info, model, class_counts=class_counts)
     if isinstance(config.loss, CustomLoss):
-        sample = jax.random.normal(jax.random.key(0), info.input_shape, jnp.float32)
-        # Jitted, since a large network takes seconds operation by operation. The loss is not: it shall give a value.
+        # A network may take the logarithm or root of its pixels, which lie between 0 and 1 if not normalised.
+        sample = jax.random.uniform(jax.random.key(0), info.input_shape, jnp.float32)
+        # Jitted, since a large network takes seconds operation by operation.
         network = eqx.filter_jit(eqx.nn.inference_mode(model.module))
         prediction, _ = network(sample, model.state, key=None)
         zeros = _target_of_zeros(info)
-        # A logarithm of the target may be meant for positive ones alone.
-        if not any(bool(jnp.isfinite(objective.loss(prediction, target))) for target in (zeros, jnp.ones_like(zeros))):
-            problem = "is not finite for the network's answer to random pixels, for targets of zeros nor of ones"
+        # A logarithm of the target may be meant for positive ones alone, or for those between 0 and 1; and a
+        # correlation, for those that differ.
+        varied = jax.random.uniform(jax.random.key(1), zeros.shape, minval=0.1, maxval=0.9)
+        varied = varied.round() if jnp.issubdtype(zeros.dtype, jnp.integer) else varied
+        targets = jnp.stack([zeros, jnp.ones_like(zeros), varied.astype(zeros.dtype)])
+        # With values that are known, code would run that cannot be traced, such as NumPy's or an `if`.
+        traced = jax.jit(jax.vmap(jax.value_and_grad(objective.loss), in_axes=(None, 0)))
+        values, _ = traced(prediction, targets)
+        if not jnp.isfinite(values).any():
+            problem = "is not finite for random pixels, whether targets are zeros, ones or random numbers between them"
             remedy = "Look for a division by zero, or the logarithm or root of 0."
             raise InputError(problem, where=f"loss.factory = {config.loss.factory!r}", remedy=remedy)
 

@@ -58,6 +58,10 @@ def late():
 
 def nan():
     return lambda prediction, target: jnp.sum(prediction) * jnp.float32("nan")
+
+
+def untraced():
+    return lambda prediction, target: jnp.sum(prediction) if target else prediction[0]
 """
 PATIENTS = "image,label,patient,part\n"
 TABLES = {
@@ -120,7 +124,8 @@ LOSSES = {
     "own_refusals:number": "returned an object of type int, not a function of prediction and target",
     "own_refusals:vector": "returns float32 of shape (10,); one float32 number per sample is needed",
     "own_refusals:late": "raised KeyError: 'key' at FOLDER/own_refusals.py line 44. Correct",
-    "own_refusals:nan": "is not finite for the network's answer to random pixels, for targets of zeros nor of ones",
+    "own_refusals:nan": "is not finite for random pixels, whether targets are zeros, ones or random numbers between",
+    "own_refusals:untraced": "raised TracerBoolConversionError: Attempted boolean conversion of traced array",
 }
 
 

@@ -77,6 +77,17 @@ def test_a_run_goes_on_only_with_the_file_that_it_was_entered_in(tmp_path):
         assert len(cohort.snapshot().runs) == 1
 
 
+def test_ctrl_c_while_images_are_read_leaves_nothing_in_the_folder(tmp_path, monkeypatch):
+    def interrupted(plan, progress):
+        raise KeyboardInterrupt
+
+    planned = plan(tmp_path / "cohort.db")
+    monkeypatch.setattr(enrolment, "unit_names", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        enrol([(planned, tmp_path / "run" / "checkpoints")])
+    assert not (tmp_path / "run").exists()
+
+
 def test_each_copy_of_a_run_that_goes_on_is_counted(tmp_path):
     path, folder, copy = tmp_path / "cohort.db", tmp_path / "run", tmp_path / "copy"
     planned = plan(path)

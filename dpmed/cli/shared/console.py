@@ -6,7 +6,7 @@ Results go to standard output, progress and errors to standard error, so a pipe 
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from json import dumps, loads
 from pathlib import Path
 from typing import Any
@@ -192,17 +192,24 @@ def _bar(name: str, total: int | None, unit: str, done: int) -> Iterator[Task]:
     # On a narrow terminal the bar alone shrinks.
     count, left = (column(table_column=Column(no_wrap=True)) for column in (MofNCompleteColumn, TimeRemainingColumn))
     columns = [text, BarColumn(), count, TextColumn(unit, markup=False), left, note]
-    with Progress(*columns, console=_rich(stderr=True), transient=True) as progress:
-        number = progress.add_task(name, total=total, completed=done, note="")
-        taken = len(f"{name} {total}/{total} {unit} 0:00:00  ") + _NARROWEST_BAR
+    progress = Progress(*columns, console=_rich(stderr=True), transient=True)
+    number = progress.add_task(name, total=total, completed=done, note="")
+    taken = len(f"{name} {total}/{total} {unit} 0:00:00  ") + _NARROWEST_BAR
 
-        class Bar:
-            def advance(self, amount: int = 1, *, note: str = "") -> None:
-                if note:
-                    progress.update(number, note=_fitting(note, progress.console.width - taken))
-                progress.advance(number, amount)
+    class Bar:
+        def advance(self, amount: int = 1, *, note: str = "") -> None:
+            if note:
+                progress.update(number, note=_fitting(note, progress.console.width - taken))
+            progress.advance(number, amount)
 
+    with suppress(OSError):
+        progress.start()
+    try:
         yield Bar()
+    finally:
+        # A terminal that was closed meanwhile: what was done must still be saved.
+        with suppress(OSError):
+            progress.stop()
 
 
 def _fitting(note: str, room: int) -> str:

@@ -230,19 +230,23 @@ def _fingerprint(plan: Plan) -> str:
 
 @contextmanager
 def _stop_politely() -> Iterator[Callable[[], bool]]:
-    """Signals to stop are noted, and checked after every step; a second one stops at once.
+    """Signals to stop are noted, and checked after every step; a second Ctrl-C or SIGTERM stops at once.
 
-    They are Ctrl-C, SIGTERM and, when a terminal or its connection is closed, SIGHUP, unless `nohup` has it ignored.
+    The third is SIGHUP, sent when a terminal or its connection is closed, unless `nohup` has it ignored. It never stops
+    at once: the system sends it, and so does the shell.
     """
-    stop = threading.Event()
+    stop, asked = threading.Event(), threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop.is_set
         return
 
     def ask(number: int, frame: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
         stop.set()
+        if number == signal.SIGHUP:
+            return
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
 
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:

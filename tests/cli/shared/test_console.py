@@ -1,3 +1,4 @@
+import errno
 import io
 import re
 import sys
@@ -83,3 +84,21 @@ def test_a_narrow_terminal_shortens_the_bar_and_leaves_out_whole_remarks(monkeyp
     last = sys.stderr.getvalue().rpartition("training")[2].partition("\n")[0]
     assert "12345/20000" in last and "steps" in last and "…" not in last
     assert re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", last).strip().endswith(ends)
+
+
+@pytest.mark.parametrize("outlives", [0, 1])
+def test_a_terminal_that_is_closed_meanwhile_ends_no_work(monkeypatch, outlives):
+    class Closed(Terminal):
+        def write(self, text):
+            nonlocal outlives
+            outlives -= 1
+            if outlives < 0:
+                raise OSError(errno.EIO, "Input/output error")
+            return len(text)
+
+    monkeypatch.setattr(sys, "stderr", Closed())
+    done = []
+    with Console().task("training", total=2, unit="steps") as task:
+        task.advance(note="loss 0.583")
+        done.append("saved")
+    assert done == ["saved"]

@@ -229,7 +229,8 @@ def signalled(folder, monkeypatch, *numbers, before=lambda number, frame: None):
 
 
 def test_a_closed_terminal_stops_a_run_as_ctrl_c_does(tmp_path, monkeypatch):
-    done = signalled(tmp_path / "a run", monkeypatch, signal.SIGHUP)
+    # Twice: the system sends SIGHUP, and so does an interactive shell.
+    done = signalled(tmp_path / "a run", monkeypatch, signal.SIGHUP, signal.SIGHUP)
     assert done.returncode == 1
     assert "stopped after step 3; nothing is lost. " in done.stderr
     assert f"Resume it with: dpmed train --resume '{tmp_path}/a run'" in done.stderr
