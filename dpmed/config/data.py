@@ -288,7 +288,7 @@ class TableData(NamedUnitsTable):
                 raise ValueError(f"data.{key} is empty")
             if len(set(names)) != len(names):
                 raise ValueError(f"data.{key} has a duplicate entry")
-        if self.mask is not None and self.class_names is not None and len(self.class_names) < 2:  # noqa: PLR2004
+        if self.mask is not None and self.class_names is not None and len(self.class_names) < 2:  # noqa: PLR2004 one alone is no choice
             raise ValueError("data.class_names must name at least two of the mask's values 0, 1, …")
         count = 0 if self.targets is None else len(names_in(self.targets))
         for key in ("target_mean", "target_std"):

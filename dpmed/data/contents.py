@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 
-from dpmed.data.decode.recognise import is_slice
+from dpmed.data.decode.recognise import slices_in
 from dpmed.errors import InputError
 from dpmed.files import digest_of
 from dpmed.progress import Progress
@@ -31,19 +31,15 @@ def content_names(images: Sequence[Sequence[Path]], progress: Progress) -> list[
         InputError: a file cannot be read.
     """
     names = []
-    workers = min(os.cpu_count() or 1, _MAX_WORKERS)
-    with (
-        progress.task("identifying images", total=len(images), unit="images") as task,
-        ThreadPoolExecutor(workers, thread_name_prefix="contents") as pool,
-    ):
-        try:
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_WORKERS), thread_name_prefix="contents")
+    try:
+        with progress.task("identifying images", total=len(images), unit="images") as task:
             for name in pool.map(_content_name, images):
                 names.append(name)
                 task.advance()
-        except BaseException:
-            # Ctrl-C included, after which nobody wants the rest.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    finally:
+        # After an error or Ctrl-C nobody wants the rest.
+        pool.shutdown(cancel_futures=True)
     return names
 
 
@@ -54,9 +50,7 @@ def _content_name(files: Sequence[Path]) -> str:
 
 def _digests(path: Path) -> list[str]:
     try:
-        if path.is_dir():
-            return [_digest(path / name) for name in os.listdir(path) if is_slice(name) and (path / name).is_file()]
-        return [_digest(path)]
+        return [_digest(file) for file in (slices_in(path) if path.is_dir() else [path])]
     except OSError as error:
         raise InputError(f"cannot be read ({error.strerror or error})", where=str(path)) from error
 

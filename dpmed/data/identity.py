@@ -14,7 +14,6 @@ given where another config could name it otherwise, such as one that uses only o
 import hashlib
 from collections.abc import Sequence
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt32
@@ -96,7 +95,8 @@ def image_names(dataset: Dataset, numbers: Sequence[int], progress: Progress) ->
     Raises:
         InputError: a file cannot be read.
     """
-    own, given, files = names_of(dataset), getattr(dataset, "image_names", None), image_files(dataset)
+    own = names_of(dataset)
+    given, files = (getattr(dataset, name, None) for name in ("image_names", "image_files"))
     contents = [] if files is None else content_names([files[number] for number in numbers], progress)
     found: list[ImageNames] = []
     for place, number in enumerate(numbers):
@@ -106,12 +106,6 @@ def image_names(dataset: Dataset, numbers: Sequence[int], progress: Progress) ->
         elif not names:
             names = (own[number],)
         found.append((*names, contents[place]) if contents else names)
-    return found
-
-
-def image_files(dataset: Dataset) -> Sequence[Sequence[Path]] | None:
-    """The files of each sample's image, without what is learnt from it; None if images have no files of their own."""
-    found: Sequence[Sequence[Path]] | None = getattr(dataset, "image_files", None)
     return found
 
 

@@ -16,14 +16,7 @@ from dpmed.planning.enrolment import enter_end, mark_over
 from dpmed.planning.plan import make_plan
 from dpmed.privacy.cohort.file import Cohort
 from dpmed.progress import Silent
-
-
-class Told(Silent):
-    def __init__(self):
-        self.messages = []
-
-    def say(self, message):
-        self.messages.append(message)
+from tests.told import Told
 
 
 def enrol(plans, progress=None):
@@ -63,7 +56,7 @@ def test_a_run_goes_on_only_with_the_file_that_it_was_entered_in(tmp_path):
     path, folder = tmp_path / "cohort.db", tmp_path / "run" / "checkpoints"
     planned, told = plan(path), Told()
     enrol([(planned, folder)], told)
-    assert told.messages == [f"{path} is a new cohort file: no run before this call counts in it."]
+    assert told.said == [f"{path} is a new cohort file: no run before this call counts in it."]
     entry = (folder / "cohort.json").read_text()
     path.rename(tmp_path / "elsewhere.db")
     with pytest.raises(InputError, match=f"{path} is gone, the file that this run has been entered in") as caught:
@@ -72,7 +65,7 @@ def test_a_run_goes_on_only_with_the_file_that_it_was_entered_in(tmp_path):
     assert not path.exists() and (folder / "cohort.json").read_text() == entry
     (tmp_path / "elsewhere.db").rename(path)
     enrol([(planned, folder)], told)
-    assert len(told.messages) == 1
+    assert len(told.said) == 1
     with Cohort(path) as cohort:
         assert len(cohort.snapshot().runs) == 1
 

@@ -32,6 +32,11 @@ def is_slice(name: str) -> bool:
     return not name.startswith(".") and name.upper() != "DICOMDIR"
 
 
+def slices_in(folder: Path) -> list[Path]:
+    """The files in a folder that are read as one series, sorted."""
+    return sorted(path for path in folder.iterdir() if path.is_file() and is_slice(path.name))
+
+
 def recognise(path: Path) -> Kind | None:
     """The kind of a file by its bytes, or by its extension if these are inconclusive (DICOM without the mark, gzip).
 

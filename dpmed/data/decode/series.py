@@ -27,7 +27,7 @@ from dpmed.data.decode.dicom_values import (
     voi_of,
 )
 from dpmed.data.decode.nifti import MAX_BYTES, Volume
-from dpmed.data.decode.recognise import is_slice
+from dpmed.data.decode.recognise import is_slice, slices_in
 from dpmed.errors import InputError
 
 _MOST_FILES = 10_000
@@ -83,8 +83,8 @@ def _files(source: Path | Sequence[Path]) -> list[Path]:
     if isinstance(source, Path):
         if not source.exists():
             raise InputError("there is no such file or folder", where=str(source))
-        paths = [source] if source.is_file() else [path for path in source.iterdir() if path.is_file()]
-        paths = [path for path in paths if is_slice(path.name)]
+        alone = [source] if is_slice(source.name) else []
+        paths = alone if source.is_file() else slices_in(source)
     else:
         paths = list(source)
     if not paths or len(paths) > _MOST_FILES:

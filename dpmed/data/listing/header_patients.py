@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dpmed.data.decode.dicom import read_patient_id
-from dpmed.data.decode.recognise import is_slice, recognise
+from dpmed.data.decode.recognise import recognise, slices_in
 from dpmed.errors import InputError
 
 HEADER = "header"
@@ -60,7 +60,7 @@ def _patient(file: Path, others: str) -> str:
 def _one_of(path: Path) -> Path:
     if not path.is_dir():
         return path
-    found = sorted(file for file in path.iterdir() if file.is_file() and is_slice(file.name))
+    found = slices_in(path)
     if not found:
         raise InputError("holds no files", where=str(path))
     return found[0]

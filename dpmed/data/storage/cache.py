@@ -30,7 +30,7 @@ from dpmed.config.data import FilesTable
 from dpmed.data.base import Dataset, Sample
 from dpmed.data.storage.file_state import NAMED_FILES, stat_all, summarise
 from dpmed.data.storage.reserve import allocate, waiting_lock
-from dpmed.data.storage.stored import FileDataset, Listed, Listing
+from dpmed.data.storage.stored import FileDataset, FromFiles, Listing
 from dpmed.errors import DpmedError, InputError, RunError
 from dpmed.files import make_folder, read_json, remove_if_possible, user_cache, write_at, write_atomically, write_json
 from dpmed.progress import Progress, Task
@@ -125,7 +125,7 @@ class _Layout:
         return self.input_bytes + self.target_bytes
 
 
-class CachedDataset(Listed):
+class CachedDataset(FromFiles):
     """Samples from a memory-mapped file; made by `cached`."""
 
     def __init__(self, dataset: FileDataset, listing: Listing, layout: _Layout, path: Path) -> None:
@@ -134,7 +134,6 @@ class CachedDataset(Listed):
         self._size = len(dataset)
         self._names = dataset.names
         self.sources = dataset.sources
-        self.image_files = dataset.image_files
         with path.open("rb") as file:
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         rows = np.frombuffer(self._map, np.uint8).reshape(self._size, layout.bytes_per_sample)

@@ -181,7 +181,22 @@ def files_below(root: Path, sources: Sequence[Sources]) -> list[ImageNames]:
     return [tuple(map(names.below, files)) for files in sources]
 
 
-class FileDataset(Listed):
+class FromFiles(Listed):
+    """What files tell, whether samples are decoded from them each time or have been before.
+
+    Attributes:
+        sources: the files of each sample, such as image and label map.
+    """
+
+    sources: Sequence[Sources]
+
+    @property
+    def image_files(self) -> Sequence[Sources]:
+        """The files of each sample's image; a label map, which comes last, is none of them."""
+        return [files[:-1] for files in self.sources] if self._info.task == "segmentation" else self.sources
+
+
+class FileDataset(FromFiles):
     """Samples that are decoded from files each time they are requested.
 
     Args:
@@ -215,11 +230,6 @@ class FileDataset(Listed):
     def names(self) -> Sequence[str]:
         """The files of each sample below the root, which identify it whatever other samples there are."""
         return _Names(self.root, self.sources)
-
-    @property
-    def image_files(self) -> Sequence[Sources]:
-        """The files of each sample's image; a label map, which comes last, is none of them."""
-        return [files[:-1] for files in self.sources] if self._info.task == "segmentation" else self.sources
 
     def __len__(self) -> int:
         return len(self.sources)

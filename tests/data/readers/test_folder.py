@@ -9,19 +9,12 @@ from dpmed.data.decode.files import decode_file
 from dpmed.data.readers import folder as reader
 from dpmed.errors import InputError
 from dpmed.progress import Silent
+from tests.told import Told
 from tests.written_dicom import NUMBER, write_dicom, write_series
 
 
 def read_folder(config, progress=None):
     return reader.read_folder(config, progress=progress or Silent())
-
-
-class Told(Silent):
-    def __init__(self):
-        self.said = []
-
-    def say(self, message):
-        self.said.append(message)
 
 
 def picture(path, value=128, side=24):

@@ -14,14 +14,7 @@ from dpmed.data.normalise import CHANNELS_READ, CLASSES_READ
 from dpmed.data.readers.nnunet import read_nnunet
 from dpmed.errors import InputError
 from dpmed.progress import Silent
-
-
-class Told(Silent):
-    def __init__(self):
-        self.said = []
-
-    def say(self, message):
-        self.said.append(message)
+from tests.told import Told
 
 
 def read(config, progress=None):

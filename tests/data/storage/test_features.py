@@ -10,19 +10,12 @@ from dpmed.data.readers.digits import read_digits
 from dpmed.data.storage import features as room
 from dpmed.data.storage.features import FeatureDataset, Layout, kept_features
 from dpmed.progress import Silent
+from tests.told import Told
 
 RNG = np.random.default_rng(0)
 FEATURES = RNG.standard_normal((5, 2, 3)).astype(np.float32)
 TARGETS = np.arange(5, dtype=np.int32)
 LAYOUT = Layout(samples=5, feature_shape=(2, 3), target_shape=(), target_dtype="<i4")
-
-
-class Said(Silent):
-    def __init__(self):
-        self.messages = []
-
-    def say(self, message):
-        self.messages.append(message)
 
 
 class Made:
@@ -103,10 +96,10 @@ def test_a_folder_that_others_can_enter_is_not_used(tmp_path, how):
     else:
         (tmp_path / "real").mkdir(mode=0o700)
         folder.symlink_to(tmp_path / "real")
-    made, said = Made(), Said()
-    assert keep(tmp_path, made, progress=said) is None
+    made, told = Made(), Told()
+    assert keep(tmp_path, made, progress=told) is None
     assert made.times == 0
-    assert "others can access it" in said.messages[0]
+    assert "others can access it" in told.said[0]
 
 
 def test_the_oldest_files_make_room_and_what_is_too_large_is_not_kept(tmp_path, monkeypatch):
@@ -117,10 +110,10 @@ def test_the_oldest_files_make_room_and_what_is_too_large_is_not_kept(tmp_path, 
             os.utime(tmp_path / "features" / f"{key}.features", (age, age))
     assert sorted(path.stem for path in (tmp_path / "features").glob("*.features")) == ["b", "c"]
     monkeypatch.setattr(room, "MOST_BYTES", LAYOUT.total_bytes - 1)
-    made, said = Made(), Said()
-    assert keep(tmp_path, made, key="d", progress=said) is None
+    made, told = Made(), Told()
+    assert keep(tmp_path, made, key="d", progress=told) is None
     assert made.times == 0
-    assert "in every step instead" in said.messages[0]
+    assert "in every step instead" in told.said[0]
 
 
 def test_a_full_disk_leaves_nothing_and_says_so(tmp_path):
@@ -128,9 +121,9 @@ def test_a_full_disk_leaves_nothing_and_says_so(tmp_path):
         yield FEATURES[:3], TARGETS[:3]
         raise OSError(28, "no space left on device")
 
-    said = Said()
-    assert keep(tmp_path, full, progress=said) is None
-    assert "no space" in said.messages[0]
+    told = Told()
+    assert keep(tmp_path, full, progress=told) is None
+    assert "no space" in told.said[0]
     assert not [path for path in (tmp_path / "features").iterdir() if path.suffix != ".lock"]
 
 
@@ -164,6 +157,6 @@ def test_a_folder_that_cannot_be_written_to_is_told_and_left(tmp_path, monkeypat
         raise PermissionError(13, "permission denied")
 
     monkeypatch.setattr(room, "waiting_lock", refuse)
-    said = Said()
-    assert keep(tmp_path, Made(), progress=said) is None
-    assert "permission denied" in said.messages[0]
+    told = Told()
+    assert keep(tmp_path, Made(), progress=told) is None
+    assert "permission denied" in told.said[0]

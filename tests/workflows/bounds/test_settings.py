@@ -7,14 +7,7 @@ from dpmed.errors import InputError
 from dpmed.progress import Silent
 from dpmed.workflows.bounds.settings import PAPER, GivenOptions, gather
 from tests.inference.made import ledger_bytes
-
-
-class Told(Silent):
-    def __init__(self):
-        self.said = []
-
-    def say(self, message):
-        self.said.append(message)
+from tests.told import Told
 
 
 def test_without_a_config_it_is_the_papers_ham10000_and_that_is_said():
